@@ -243,9 +243,7 @@ assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999  # but for
 # record, so a run that was stopped goes on where it was.
 
 # %%
-from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.experiments.variant_answers import variant_answers
-from sinkprune_companion.experiments.variants import Variant, draw_for
+from sinkprune_companion.experiments.variants import Variant, above_dense, draw_for, variant_answers
 from tqdm.auto import tqdm
 
 texts = held_out_texts(dlm.tokenizer, sequences, length)
@@ -288,7 +286,7 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.variant_answers import points
+from sinkprune_companion.experiments.variants import points
 
 by_pair = points(answers)
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
@@ -409,7 +407,7 @@ Folded(listed(accuracy), "Differences in points")
 # sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_companion.experiments.masks import mask_differences
+from sinkprune_companion.experiments.stable_sinks import mask_differences
 from sinkprune_companion.figures import mask_figures
 
 NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]

@@ -123,7 +123,7 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 import pandas as pd
 import torch
 from sinkprune_companion.experiments import compute
-from sinkprune_companion.experiments.cost_models import cost_models
+from sinkprune_companion.experiments.compute import cost_models
 
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
@@ -274,7 +274,7 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 
 # %%
 import numpy as np
-from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws
+from sinkprune_companion.experiments.variants import compare, on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.evaluation.intervals import crossed_interval
 

@@ -104,7 +104,7 @@ run = start("05_what_does_the_work", globals())
 from dataclasses import replace
 
 from sinkprune_companion.experiments.pruning_grid import OFFICIAL_LEVELS
-from sinkprune_companion.ledger.contrasts import Switch, cells, name, path
+from sinkprune_companion.experiments.recipe_search import Switch, cells, name, path
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [
@@ -205,9 +205,8 @@ for seed in tqdm(numbers, desc="calibration draws"):
 # %%
 import pandas as pd
 from IPython.display import display
-from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.experiments.variant_pairs import pivot
-from sinkprune_companion.ledger.contrasts import differences_of
+from sinkprune_companion.experiments.recipe_search import differences_of
+from sinkprune_companion.experiments.variants import above_dense, pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(losses, ignore_index=True)
@@ -247,9 +246,10 @@ pd.Series(shares_out, name="tokens left out (%)", dtype=float).round(2).to_frame
 # %%
 from itertools import pairwise
 
+from sinkprune_companion.experiments.recipe_search import effects
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.ledger.contrasts import effects, judge
 from sinkprune_companion.ledger.margins import damage_margin, with_share_of_damage
+from sinkprune_companion.ledger.verdict_rule import judge
 from sinkprune_companion.pages.titles import title
 
 
@@ -349,7 +349,7 @@ for file, table in tables.items():
 
 # %%
 from sinkprune_companion import corpus
-from sinkprune_companion.experiments.token_reach import reach_findings, token_reach
+from sinkprune_companion.experiments.stable_sinks import reach_findings, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.calibration.text import Calibration
 

@@ -174,7 +174,7 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.experiments.variants import above_dense
 from tqdm.auto import tqdm
 
 scores, differences = {}, {}
@@ -240,7 +240,7 @@ forest("pair", "The same differences on other trainings, 50 % sparsity")
 # Draw by draw:
 
 # %%
-from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_companion.experiments.variants import pivot
 
 rows = []
 for setting in robustness.apart_in("pair", settings):

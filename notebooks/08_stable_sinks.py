@@ -137,7 +137,7 @@ for name, lm in dlms.items():
 from pathlib import Path
 
 import pandas as pd
-from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_companion.experiments.variants import pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(frames, ignore_index=True)
@@ -215,7 +215,7 @@ stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 
 # %%
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.ledger.contrasts import judge
+from sinkprune_companion.ledger.verdict_rule import judge
 from sinkprune_companion.pages import titles
 
 parts = []
@@ -350,7 +350,7 @@ figures.save_figure(run, picture, "restored", restored, caption)
 # them out; values are negative log-likelihoods.
 
 # %%
-from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.experiments.variants import above_dense
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
 

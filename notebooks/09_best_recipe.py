@@ -167,7 +167,7 @@ asked = {("dense", "dense"), *((each, "75 %") for each in answering)} if answeri
 
 # %%
 import pandas as pd
-from sinkprune_companion.experiments.variant_answers import variant_answers
+from sinkprune_companion.experiments.variants import variant_answers
 
 questions = {"suite": items, "blimp": blimp_pairs}
 losses, answers = [], []
@@ -198,8 +198,7 @@ losses = pd.concat(losses, ignore_index=True)
 # structured pruning the place is the share of the weights that it removes.
 
 # %%
-from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_companion.experiments.variants import above_dense, pivot
 from sinkprune_companion.run.shown import Folded, reading
 from sinkprune_core.evaluation.intervals import crossed_interval
 
@@ -330,7 +329,7 @@ found |= {name: crossed_interval(values_RN) for name, values_RN in beside_bigram
 
 # %%
 from IPython.display import display
-from sinkprune_companion.experiments.variant_answers import means_by_pair, share_of_damage
+from sinkprune_companion.experiments.variants import means_by_pair, share_of_damage
 
 COMPARED_ANSWERS = ["sparsegpt, half, owl", "sparsegpt, clean", "dense"]
 if answers:

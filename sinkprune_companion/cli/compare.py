@@ -11,7 +11,7 @@ import torch
 
 from sinkprune_companion.cli import common
 from sinkprune_companion.cli.options import Options
-from sinkprune_companion.experiments.scoring import score_texts
+from sinkprune_companion.experiments.variants import score_texts
 from sinkprune_companion.harness import suite
 from sinkprune_companion.ledger.verdict_rule import ABOVE, BELOW, UNDECIDED, deciding_factor, verdict
 from sinkprune_core.evaluation import two_choice

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sinkprune_companion.cli import common
 from sinkprune_companion.cli.options import COMMANDS, Options
-from sinkprune_companion.experiments.scoring import score_texts
+from sinkprune_companion.experiments.variants import score_texts
 from sinkprune_companion.harness.benchmarks import evaluate_named, local_tasks, named
 from sinkprune_companion.harness.local_data import running_text
 from sinkprune_companion.harness.suite import groups_of

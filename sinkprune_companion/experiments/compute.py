@@ -1,22 +1,23 @@
 """What a model costs: parameters, non-zero weights, bytes, FLOPs and time.
 
-Effective FLOPs count a zero weight as skipped work, an idealisation: dense kernels multiply zeros as fast as
-other numbers, so latency is reported beside them. A multiply-add counts as two FLOPs.
+A multiply-add counts as two FLOPs. Effective FLOPs count a zero weight as skipped work; dense kernels do it.
 
 Dimensions: B batch, T sequence length, N positions whose logits are needed, V vocabulary.
 """
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sinkprune_core import LanguageModel, Recipe, Sampler, prune
 from sinkprune_core.costs.compute import forward_cost, head_flops
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.pruning.shrink import shrink
 
 # A GPU for estimates of costs that nobody measured here.
 HARDWARE = "one GPU of 80 GB (H100)"
@@ -40,10 +41,7 @@ def counted_flops(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tenso
 
 
 def generation_flops(lm: LanguageModel, length: int, prompt: int, steps: int, sparsity: float = 0.0) -> float:
-    """Return the effective FLOPs of generating `length` tokens after `prompt` tokens in `steps` steps.
-
-    Every denoising step runs the whole sequence and takes logits at what is still masked.
-    """
+    """Return the effective FLOPs of generating `length` tokens after `prompt` tokens in `steps` steps."""
     forward = forward_cost(lm, prompt + length, positions=1)
     masked = length
     total = 0.0
@@ -62,8 +60,8 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     """Return one row per kind of module: parameters, non-zero weights, bytes as stored, FLOPs of a forward.
 
     Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), PRODUCTS,
-    EMBEDDINGS, `rest` and `total`. `flops` come from shapes; `counted_flops`, of the total only, is what
-    torch's own counter finds. The forward has ids (B, T) and logits where `where_BT` is true.
+    EMBEDDINGS, `rest` and `total`. `flops` come from shapes; `counted_flops`, of the total, from torch's own
+    counter. The forward has ids (B, T) and logits where `where_BT` is true.
     """
     linears = [named for block in lm.blocks for named in lm.linears(block).items()]
     kind_of = {linear.weight: f"{name.split('.')[0]} linears" for name, linear in linears}
@@ -88,16 +86,35 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     return table.assign(counted_flops=pd.Series({"total": float(counted_flops(lm, ids_BT, where_BT))}))
 
 
+def cost_models(lm: LanguageModel, recipes: dict[str, Recipe]) -> Iterator[tuple[str, LanguageModel]]:
+    """Yield copies of a model on its device, pruned by recipes that need no text, the last recipe's first.
+
+    A structured recipe's smaller model is for a moment beside the full copy: as the last it finds room.
+    """
+    embeddings = lm.model.get_input_embeddings()
+    for name, recipe in reversed(recipes.items()):
+        copied = copy.deepcopy(lm.model, {id(embeddings.weight): embeddings.weight})
+        pruned = replace(lm, model=copied)
+        report = prune(pruned, recipe, progress=False)
+        if report.kept_units:
+            pruned = shrink(pruned, report.kept_units)
+            pruned.model.set_input_embeddings(embeddings)
+            pruned.model.tie_weights()
+        del copied
+        release_freed_memory()  # of the full copy that was shrunk, and of what the caller has let go of
+        yield name, pruned
+        del pruned  # before the next copy is made
+
+
 @torch.inference_mode()
 def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
     """Return the seconds of one denoising step of every model: columns `variant`, `round`, `seconds`.
 
-    A step is a forward over ids (B, T) with logits where `where_BT` is true. Models are measured in turns
-    after a warm-up, to be compared within a round, since the speed of a machine drifts.
+    A step is a forward over ids (B, T) with logits where `where_BT` is true. Compare within a round.
     """
     table = []
     for number in range(-1, ROUNDS):  # round -1 is the warm-up
-        for name, lm in models.items():
+        for name, lm in models.items():  # in turns, since the speed of a machine drifts
             started = time.perf_counter()
             logits_NV = lm.logits_at(ids_BT, where_BT)
             float(logits_NV[0, 0])  # waits for a device
@@ -115,10 +132,7 @@ def has_2_4_kernels(lm: LanguageModel) -> bool:
 
 
 def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
-    """Turn the block linears of a model pruned 2:4 into torch's semi-structured tensors; return the model.
-
-    Ask `has_2_4_kernels` first.
-    """
+    """Turn block linears pruned 2:4 into semi-structured tensors, if `has_2_4_kernels`; return the model."""
     for block in lm.blocks:
         for linear in lm.linears(block).values():
             sparse = torch.sparse.to_sparse_semi_structured(linear.weight.detach())

@@ -1,9 +1,10 @@
 """What a model scores and writes when keys are hidden from its attention.
 
-Dimensions: N sequences, T tokens per sequence, L tokens written, B batch, R records.
+Dimensions: N sequences, T tokens per sequence, L tokens written, R records.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,12 +12,11 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.scoring import EVALUATION_SEED, fingerprint_of, score_texts
+from sinkprune_companion.experiments.variants import EVALUATION_SEED, fingerprint_of, score_texts
 from sinkprune_companion.run.records import Run
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core import LanguageModel, Sampler, generate
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood
-from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.hiding import ALL, Hiding, HidingModel, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
@@ -41,14 +41,14 @@ def hiding_scores(
     value less that of the same model with all keys on the same sequence and noise; `label`, `keys`, `count`
     (0: all keys) and `layers` of the hiding; and means of a `HidingModel`'s log, 0 where nothing was hidden.
     """
-    how = {"batch": max(1, BATCH_TOKENS // next(iter(texts.values())).shape[1]), "first_scored": first_scored}
+    batch = max(1, BATCH_TOKENS // next(iter(texts.values())).shape[1])
     key = {"fingerprint": fingerprint, "data": fingerprint_of(texts), "draws": draws}
     key["evaluation_seed"] = EVALUATION_SEED
     if first_scored > 1:  # other records lack it
         key["first_scored"] = first_scored
 
     def measure(without_keys: HidingModel) -> pd.DataFrame:
-        return score_texts(without_keys, texts, draws, **how)
+        return score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
 
     return _records(run, lm, "hiding", hidings, measure, key)
 
@@ -70,15 +70,15 @@ def hiding_texts(
     `changed`, the share of tokens that differ from it; `distinct`, the share of distinct pairs of neighbours,
     low where text repeats itself; `tokens`, the ids; and what `hiding_scores` says of a hiding.
     """
+    write = partial(decode, length=sampler.length, temperature=sampler.temperature)
+    if lm.is_diffusion:
+        write = partial(generate, sampler=sampler)
 
     def measure(without_keys: HidingModel) -> pd.DataFrame:
-        parts = []
-        for start, prompt_BT in zip(range(0, len(prompt_NT), BATCH), prompt_NT.split(BATCH), strict=True):
-            if lm.is_diffusion:
-                parts.append(generate(without_keys, prompt_BT, sampler, seed, first=start))
-            else:
-                how = (sampler.length, sampler.temperature, seed)
-                parts.append(decode(without_keys, prompt_BT, *how, first=start))
+        starts = range(0, len(prompt_NT), BATCH)
+        parts = [
+            write(without_keys, prompt_NT[start : start + BATCH], seed=seed, first=start) for start in starts
+        ]
         written_NL = torch.cat(parts)[:, prompt_NT.shape[1] :]
         scored = exact_log_likelihood(judge, list(zip(prompt_NT, written_NL, strict=True)), BATCH)
         rows = written_NL.tolist()

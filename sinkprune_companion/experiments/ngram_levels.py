@@ -1,8 +1,7 @@
 """How well text is predicted without a neural network: levels to hold a pruned model's loss against.
 
-Interpolation is that of Witten and Bell (1991), so nothing is tuned: a context that was seen n times, before
-d different tokens, gives n / (n + d) to its own counts and the rest to the model below. That is the unigram
-model below the bigram model, and the even share of all tokens below the unigram model.
+Interpolation is that of Witten and Bell (1991): a context that was seen n times, before d different tokens,
+gives n / (n + d) to its own counts and the rest to unigrams, and these theirs to an even share of all tokens.
 
 Dimensions: N sequences, T tokens per sequence, V vocabulary.
 """
@@ -44,15 +43,13 @@ class NgramModel:
 def ngram_levels(tokenizer, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
     """Return nats per token of texts, int64 (N, T) by name, under models of the training text of all sources.
 
-    A row per sequence, whose first token is context, as in a NELBO. Columns: `sequence` (numbered through),
-    `text`, `unigram` and `bigram`.
+    Columns: `sequence` (numbered through), `text`, `unigram`, `bigram`. The first token is context.
     """
     streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in corpus.SOURCES]
     model = NgramModel(torch.cat(streams), len(tokenizer))
     rows = []
     for name, ids_NT in texts.items():
-        for ids_T in ids_NT.numpy():
-            before_T, token_T = ids_T[:-1], ids_T[1:]
+        for before_T, token_T in zip(ids_NT[:, :-1].numpy(), ids_NT[:, 1:].numpy(), strict=True):
             unigram = -np.log(model.unigram(token_T)).mean()
             bigram = -np.log(model.bigram(before_T, token_T)).mean()
             rows.append({"sequence": len(rows), "text": name, "unigram": unigram, "bigram": bigram})

@@ -1,7 +1,4 @@
-"""What the scores and answers of notebook 03 come to: differences of variants with the margin of each.
-
-A margin is a share of the damage that the second variant does to the dense model, at the same place.
-"""
+"""What the scores and answers of notebook 03 come to: differences of variants with the margin of each."""
 
 import re
 from collections import defaultdict
@@ -13,9 +10,8 @@ import pandas as pd
 import yaml
 
 from sinkprune_companion import DATA
+from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
-from sinkprune_companion.experiments.variant_answers import means_by_pair, share_of_damage
-from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws, pivot
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
@@ -77,14 +73,11 @@ def heading(place: Place) -> str:
 
 
 def excess(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the NELBO of every variant, its `recipe`, above that of the dense model, a row each.
-
-    `panel` is pattern and sparsity in words, `shown` the value with its interval.
-    """
+    """Return the NELBO of every variant, its `recipe`, above that of the dense model, a row each."""
     rows = []
     measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
     for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
-        cost = compare(scores, at(place, variant), at(place, "dense"))
+        cost = variants.compare(scores, at(place, variant), at(place, "dense"))
         bounds = [getattr(cost, bound) for bound in BOUNDS]
         rows.append([*place, heading(place), variant, *bounds, "{:.3g} [{:.3g}, {:.3g}]".format(*bounds)])
     return pd.DataFrame(rows, columns=["pattern", "sparsity", "panel", "recipe", *BOUNDS, "shown"])
@@ -103,9 +96,9 @@ def differences(
     estimates = {}
     for name, compared in comparisons.items():
         variant, other, dense = sides(place, compared)
-        estimate = compare(scores, variant, other)
+        estimate = variants.compare(scores, variant, other)
         if estimate is not None:
-            other_RN, dense_RN = on_common_draws(scores, other, dense)
+            other_RN, dense_RN = variants.on_common_draws(scores, other, dense)
             estimates[name] = with_share_of_damage(estimate, float(other_RN.mean() - dense_RN.mean()))
     return estimates
 
@@ -122,20 +115,17 @@ def likelihood_findings(
 
 
 def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate]:
-    """Return differences of accuracy in points as findings `accuracy_{benchmark}_{comparison}_{percent}`.
-
-    `by_pair` is the table of `variant_answers.points`. There is no margin against the dense model.
-    """
+    """Return differences of `points` as findings `accuracy_{benchmark}_{comparison}_{percent}`."""
     findings = {}
     for sparsity in sparsities:
         for benchmark, part in by_pair.groupby("benchmark", sort=False):
             for name, compared in ACCURACY.items():
-                values = on_common_draws(part, *sides((UNSTRUCTURED, sparsity), compared))
+                values = variants.on_common_draws(part, *sides((UNSTRUCTURED, sparsity), compared))
                 if values is None:
                     continue
                 variant_RN, other_RN, dense_RN = values
                 estimate = crossed_interval(variant_RN - other_RN)
-                # right answers are counts: an interval that ends at -1e-16 ends at zero, and has it inside
+                # right answers are counts: an interval that ends at -1e-16 ends at zero
                 bounds = {bound: round(getattr(estimate, bound), DIGITS) + 0.0 for bound in BOUNDS}
                 cost = float(dense_RN.mean() - other_RN.mean())
                 finding = f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"
@@ -144,13 +134,10 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
 
 
 def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
-    """Return differences in the margins of answers as findings `answer_margin_{comparison}_{percent}`.
-
-    `answers` is the table of `variant_answers`; see `share_of_damage`. None for what was not measured.
-    """
-    by_pair = means_by_pair(answers, "margin")
+    """Return every `share_of_damage` in `answers` as a finding `answer_margin_{comparison}_{percent}`."""
+    by_pair = variants.means_by_pair(answers, "margin")
     return {
-        f"answer_margin_{name}_{100 * sparsity:.0f}": share_of_damage(
+        f"answer_margin_{name}_{100 * sparsity:.0f}": variants.share_of_damage(
             by_pair, *sides((UNSTRUCTURED, sparsity), ACCURACY[name])
         )
         for sparsity in sparsities
@@ -163,7 +150,7 @@ def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
     rows = defaultdict(dict)
     columns = ["variant", "benchmark", "sparsity"]
     for (variant, benchmark, sparsity), part in by_pair.groupby(columns, sort=False):
-        share = crossed_interval(pivot(part))
+        share = crossed_interval(variants.pivot(part))
         column = (benchmark, "dense" if variant == "dense" else f"{sparsity:.0%}")
         rows[variant][column] = f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import yaml
 
 from sinkprune_companion import DATA
+from sinkprune_core import Recipe, preset
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.pruning.recipe import Recipe, preset
 
 SPARSITY = 0.5  # at which verdicts are read
 OFFICIAL_LEVELS = preset("paper").noise_levels  # noise levels of the official code
@@ -54,10 +54,9 @@ def grid_rows(
 ) -> list[GridRow]:
     """Return the rows of presets at one pattern and sparsity; `chosen` names the presets to keep (None: all).
 
-    `settings` are fields of every recipe. Noised recipes are calibrated on `calibration` sequences at
-    `noise_levels` levels, those with the official noise at `official_levels`, and clean ones once; each gets
-    as many sequences as make up the same tokens, rounded down, at least one. But SparseGPT is compared with
-    recipes on clean text alone, among them UNMATCHED: they get `calibration` sequences.
+    `settings` are fields of every recipe. All see as many tokens as `calibration` sequences at `noise_levels`
+    levels have, rounded down to whole sequences, at least one; the official noise has `official_levels`. But
+    SparseGPT on clean text and UNMATCHED, which it is compared with, get `calibration` sequences.
     """
     if n_and_m(pattern):
         settings["pattern"] = pattern

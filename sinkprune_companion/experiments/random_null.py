@@ -1,7 +1,4 @@
-"""What the measures of claim 1 give where nothing was learned, and how prompts split beside their mean.
-
-A measure that models with random weights pass as well decides nothing by itself.
-"""
+"""What the measures of claim 1 give where nothing was learned, and how prompts split beside their mean."""
 
 import copy
 from dataclasses import replace
@@ -11,10 +8,10 @@ import torch
 from scipy import stats
 
 from sinkprune_companion.run.records import Run
+from sinkprune_core import Calibration, LanguageModel
 from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.models.language_model import set_direction
 from sinkprune_core.seeds import seed_of
 from sinkprune_core.sinks import detection
 
@@ -53,15 +50,11 @@ def stability_at_noise(
 
 
 def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:
-    """Return how the diffusion model lies to the autoregressive one, prompt by prompt, each a mean over rows.
-
-    Keys: `prompts`, the `median` difference, how many are `larger`, `smaller` and `tied`, and p-values of the
-    `sign test` (ties left out) and of `Wilcoxon`'s signed ranks; NaN where all are tied.
-    """
+    """Return counts of DLM - AR in a metric, by prompt, with p-values, which are NaN where all are tied."""
     by_prompt = frame.groupby(["prompt", "kind"])[metric].mean().unstack()  # NaN where no trajectory has it
     difference = (by_prompt["diffusion"] - by_prompt["autoregressive"]).dropna()
     larger, smaller = int((difference > 0).sum()), int((difference < 0).sum())
-    untied = larger + smaller
+    untied = larger + smaller  # what the sign test counts
     return {
         "prompts": len(difference),
         "median": float(difference.median()),

@@ -1,25 +1,24 @@
-"""Recipes that notebook 09 compares, and how much text each takes.
+"""Recipes that notebooks 05 and 09 compare, and what each switch of a recipe does to the loss.
 
-All see as many calibration tokens as whole sequences allow: a recipe with S states of each sequence takes
-1/S of the sequences.
-
-Dimensions: R repetitions (calibration draws), N sequences.
+Effects are on losses in nats per token, gains below 0. Dimensions: R calibration draws, N sequences.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, combinations, product
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.variants import Variant, draw_for
-from sinkprune_companion.ledger.contrasts import contrast
+from sinkprune_companion.experiments.variants import Variant, draw_for, pivot
 from sinkprune_companion.run.records import Run
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core import LanguageModel, Recipe, preset
+from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.pruning.recipe import Recipe, preset
 
+Cell = tuple[bool, ...]  # which switches are on
 TEXTS = {  # how calibration text is seen: fields of a recipe
     "clean": {"inputs": "clean"},
     "noised": {"inputs": "noised"},
@@ -29,6 +28,74 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
 PARTS = ("official", "structured", "factorial", "search", "other", "large", "twin")  # of the notebook
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
+
+
+class Switch(NamedTuple):
+    """A field of a recipe with two values."""
+
+    field: str  # of a recipe
+    off: object  # its value when the switch is off
+    on: object
+    label: str  # what switching it on is called
+
+
+def name(recipe: Recipe, base: Recipe) -> str:
+    """Return what sets a recipe apart from `base`, e.g. `inputs=noised, exclude=all`; else `base`."""
+    words = {**vars(recipe), "exclude": choice_name(recipe.exclude)}  # which may be a user's function
+    parts = [f"{field}={words[field]}" for field, value in vars(base).items() if vars(recipe)[field] != value]
+    return ", ".join(parts) or "base"
+
+
+def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
+    """Return the recipe of every combination of switches, all else as in `base`; the last changes fastest."""
+    fields = [switch.field for switch in switches]
+    settings = product(*((switch.off, switch.on) for switch in switches))
+    recipes = [replace(base, **dict(zip(fields, values, strict=True))) for values in settings]
+    return dict(zip(product((False, True), repeat=len(switches)), recipes, strict=True))
+
+
+def path(start: Recipe, end: Recipe, order: Sequence[tuple[str, ...]]) -> list[Recipe]:
+    """Return the recipes from `start` to `end`, each with the fields of one more step of `order` changed."""
+    recipes = [start]
+    for step in order:
+        recipes.append(replace(recipes[-1], **{field: getattr(end, field) for field in step}))
+    return recipes
+
+
+def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.ndarray:
+    """Return the effect of the switches numbered `which`, (R, N), averaged over all settings of the others.
+
+    One switch: on - off. Two: by how much the effect of one grows when the other is switched on, without the
+    factor 1/2 of textbooks, and so on. Raises ValueError unless `values` has every combination of switches.
+    """
+    width = len(next(iter(values)))
+    missing = set(product((False, True), repeat=width)) - set(values)
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {2**width} combinations of switches have no values, e.g. {min(missing)}: "
+            "effects would be mixed"
+        )
+    signs = {cell: (-1) ** sum(not cell[switch] for switch in which) for cell in values}
+    return sum(signs[cell] * values[cell] for cell in values) / 2 ** (width - len(which))
+
+
+def effects(
+    scores: pd.DataFrame, factorial: Mapping[Cell, str], switches: Sequence[Switch]
+) -> dict[str, np.ndarray]:
+    """Return main effects, then interactions, as label -> (R, N); `factorial` names variants in `scores`."""
+    values = {cell: pivot(scores[scores.variant == variant]) for cell, variant in factorial.items()}
+    places = range(len(switches))
+    chosen = chain.from_iterable(combinations(places, size) for size in range(1, len(switches) + 1))
+    return {" × ".join(switches[place].label for place in which): contrast(values, which) for which in chosen}
+
+
+def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
+    """Return variant - other of every comparison {label: (variant, other)}, (R, N)."""
+
+    def losses(variant: str) -> np.ndarray:
+        return pivot(scores[scores.variant == variant])
+
+    return {label: losses(variant) - losses(other) for label, (variant, other) in comparisons.items()}
 
 
 @dataclass(frozen=True)
@@ -46,7 +113,7 @@ class Entry:
 
 
 def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[Entry]:
-    """Return recipes by name on as many tokens as `tokens` sequences have, at least one sequence each."""
+    """Return recipes by name on as many tokens as `tokens` sequences have, in one whole sequence or more."""
     states = [recipe.noise_levels if recipe.inputs == "noised" else 1 for recipe in recipes.values()]
     sequences = [max(1, tokens // count) for count in states]
     return [Entry(*named, count) for named, count in zip(recipes.items(), sequences, strict=True)]
@@ -66,16 +133,12 @@ def structured(ratio: float, tokens: int) -> list[Entry]:
 
 
 def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[Entry]:
-    """Return Wanda's combinations of text and propagation, and of sinks left out where it is `with_sinks`.
-
-    Sinks to leave out of clean text are found at one noise level a sequence, drawn anew for each, so that all
-    take as many forwards.
-    """
+    """Return Wanda's combinations of text and propagation, and of sinks left out where it is `with_sinks`."""
     recipes = {}
     left_out = ("none", "all") if with_sinks else ("none",)
     for inputs, propagation, exclude in product(("clean", "noised"), ("sequential", "dense"), left_out):
         states = {"noise_levels": noise_levels}
-        if inputs == "clean" and exclude == "all":
+        if inputs == "clean" and exclude == "all":  # sinks found at one level a sequence: as many forwards
             states = {"noise": "stratified", "noise_levels": 1}
         switches = {"inputs": inputs, "propagation": propagation, "exclude": exclude}
         recipes[", ".join(switches.values())] = Recipe(sparsity=sparsity, **switches, **states)
@@ -83,10 +146,7 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
 
 
 def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what each switch of `factorial` does to the loss, mean over the settings of the others, (R, N).
-
-    `values` are losses by the name of the combination. Switches: `noised`, `dense` and, if thrown, `sinks`.
-    """
+    """Return what each switch of `factorial` does to losses, mean over the settings of the others, (R, N)."""
     switches = {"noised": "noised", "dense": "dense", "sinks": "all"}
     settings = {name: name.split(", ") for name in values}
     thrown = {switch: on for switch, on in switches.items() if any(on in each for each in settings.values())}
@@ -95,10 +155,7 @@ def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
-    """Return Wanda on noised text with dense propagation under the even grid and the official schedule.
-
-    And under that without its last level, t = 1, on the same sequences: only states of masks alone are gone.
-    """
+    """Return Wanda, noised and dense, under the even grid, the official schedule and that without t = 1."""
     grid = Recipe(sparsity=sparsity, inputs="noised", propagation="dense", noise_levels=noise_levels)
     official = replace(grid, noise="official", noise_levels=10)
     below_1 = replace(grid, noise="official-below-1", noise_levels=9)
@@ -107,14 +164,10 @@ def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
 
 
 def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
-    """Return every one-shot recipe of the search at a sparsity in percent (`75`) or an N:M pattern (`2:4`).
-
-    Later blocks are calibrated on what pruned ones make, as both criteria were published. N:M patterns have
-    one sparsity in all layers.
-    """
+    """Return every recipe of the search at a sparsity in percent (`75`) or an N:M pattern (`2:4`)."""
     ratio = n_and_m(place)
     sparsity = ratio[0] / ratio[1] if ratio else float(place) / 100
-    allocations = ("uniform",) if ratio else ("uniform", "owl")
+    allocations = ("uniform",) if ratio else ("uniform", "owl")  # N:M has one sparsity in all layers
     recipes = {}
     for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, ("none", "unstable"), allocations):
         name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])

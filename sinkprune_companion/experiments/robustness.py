@@ -64,10 +64,7 @@ class OnRecord(Variant):
 
 
 def archived_run(run: Run, archive: str) -> Run:
-    """Return a run that reads and writes `runs/archive-{archive}`, with the scores of an archive in it.
-
-    So these are no records of the run's own. Raises FileNotFoundError for an archive that is not kept.
-    """
+    """Return a run apart, `runs/archive-{archive}`, with an archive's scores; FileNotFoundError for none."""
     file = record_archive.archive_file(archive)
     if not file.exists():
         raise FileNotFoundError(

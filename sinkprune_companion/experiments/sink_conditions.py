@@ -1,7 +1,5 @@
 """Conditions under which sinks are measured: a text, what it begins with, its length, who writes it.
 
-Prompts are crops of held-out text that begin in the middle of it, so that no token has a fixed place.
-
 Dimensions: N sequences, T tokens per sequence.
 """
 
@@ -84,10 +82,7 @@ def conditions(
 def prompts(
     tokenizer, condition: Condition, count: int, prompt_length: int, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """Return `count` prompts of `prompt_length` tokens, int64 (N, T), by the name of their text.
-
-    A first token comes before the same prompts; without text it is all there is.
-    """
+    """Return prompts of `prompt_length` tokens and a first one, int64 (N, T), by the name of their text."""
     first_N1 = torch.full((count, 1), corpus.separator(tokenizer))
     if condition.text == NOTHING:
         return {NOTHING: first_N1}
@@ -101,8 +96,7 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     """Return held-out crops without separators that begin in the middle of a paragraph, int64 (N, T).
 
     No two overlap. They lie within paragraphs and do not show <unk>, WikiText-2's sign for a rare word; where
-    so many do not fit, they may span paragraphs and show it. The choice depends on (seed, text) alone. Raises
-    ValueError when there are fewer.
+    so many do not fit, they may. The choice depends on (seed, text) alone. ValueError when there are fewer.
     """
     for stream_T, purpose in _streams(tokenizer, text):
         is_separator_T = stream_T == corpus.separator(tokenizer)
@@ -136,11 +130,7 @@ def _streams(tokenizer, text: str) -> Iterator[tuple[torch.Tensor, str]]:
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:
-    """Return the sampler that writes what is left of a text behind its prompt.
-
-    LLaDA's writes BLOCKS blocks, the surest token first; Dream's one block, the lowest entropy first, on a
-    time grid. Raises ValueError for tokens or steps that the blocks cannot share.
-    """
+    """Return the sampler that writes the rest of a text; ValueError for what BLOCKS blocks cannot share."""
     written = condition.tokens - (prompt_length if condition.text != NOTHING else 0)
     if written < BLOCKS or written % BLOCKS or steps % BLOCKS:
         raise ValueError(

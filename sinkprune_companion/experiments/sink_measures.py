@@ -32,8 +32,8 @@ def by_layer(trace: Trace, sink_std: float, stability_threshold: float) -> pd.Da
 def difference(frame: pd.DataFrame, metric: str) -> Estimate | None:
     """Return the mean of diffusion minus autoregressive models in a metric, paired by prompt.
 
-    A kind with several rows per prompt, such as layers, counts with their mean. The margin is a tenth of what
-    the second kind has. None where fewer than two prompts have the metric in both.
+    Several rows per prompt, such as layers, count with their mean. The margin is a tenth of the second kind's
+    mean. None where fewer than two prompts have the metric in both.
     """
     by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean", dropna=False)
     by_prompt = by_prompt.reindex(columns=[*SHORT]).dropna()
@@ -50,11 +50,8 @@ def stable_share(frame: pd.DataFrame, kind: str) -> Estimate | None:
 
 
 def share_of_new_queries(trace: Trace, name: str) -> float:
-    """Return which share of a step's queries the step before did not have, mean over steps after the first.
-
-    1 where every query runs again or none is kept; small where a sum keeps growing.
-    """
-    if not trace.causal:
+    """Return which share of a step's queries is new, a mean over the steps after the first."""
+    if not trace.causal:  # every query runs again
         return 1.0
     first_S, last_S = trace.windows_S2.T[:, 1:]
     starts = {"beginning": 0, "continuation": trace.prompt_length, "step": first_S}
@@ -64,10 +61,7 @@ def share_of_new_queries(trace: Trace, name: str) -> float:
 def token_table(
     ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer, visible_SK: torch.Tensor | None = None
 ) -> pd.DataFrame:
-    """Return which tokens the sinks are, most frequent first.
-
-    Columns: `token`, `share` of all sink occurrences, and the mean `persistence` of its positions.
-    """
+    """Return which tokens are sinks, the most frequent first: `token`, `share`, and mean `persistence`."""
     persistence_BSK = detection.persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
     persistence = pd.Series(persistence_BSK[sinks_BSK].numpy())
     by_token = persistence.groupby(ids_BSK[sinks_BSK].numpy()).agg(share="size", persistence="mean")

@@ -1,8 +1,4 @@
-"""What notebook 01 knows of a model that continues prompts: its trace, and tables of its sinks.
-
-Tables are small and are kept with the records of a profile. Traces take tens of megabytes; they are made
-where a table is missing and where a picture is drawn.
-"""
+"""What notebook 01 knows of a model that continues prompts: its trace, and tables of its sinks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,9 +9,7 @@ import torch
 from sinkprune_companion.experiments import sink_conditions, sink_measures
 from sinkprune_companion.experiments.sink_conditions import Condition
 from sinkprune_companion.run.records import Run
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.sinks.trace import Trace, trace
+from sinkprune_core import LanguageModel, Sampler, Trace, trace
 
 REVISION = 1  # of the tables
 BATCH_TOKENS = {"diffusion": 768, "autoregressive": 4096}  # memory grows with them, and with logits most
@@ -47,7 +41,7 @@ class Continued:
         return sink_conditions.sampler_of(replace(self.condition, sampler=name), **self.sampling)
 
     def trace(self, first: int | None = None) -> Trace:
-        """Return the trace of all prompts or of the `first` ones, which is the same for them."""
+        """Return the trace, tens of megabytes, of all prompts or of the `first` ones: the same for them."""
         prompts_BT = self.prompts_BT[:first]
         batch = max(1, BATCH_TOKENS[self.lm.kind] // self.condition.tokens)
         key = self._key(prompts_BT)

@@ -1,52 +1,59 @@
-"""Why stable sinks matter: what is left out of the statistics, and the weights that this decides.
+"""What is left out of the statistics of pruning, stable sinks among it, and the weights that this decides.
 
-Pruning per row keeps as many weights with any tokens left out: for every weight that leaves, another one of
-its row stays.
-
-Dimensions: O output features, I input features of a linear map, N sequences, S steps, T tokens, X weights.
+Dimensions: O output features, I input features of a linear map, R calibration rows, N calibration tokens or
+sequences, C candidates among them, S steps, T tokens, X weights.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import nn
+from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.masks import Place, weights_of
-from sinkprune_companion.experiments.scoring import fingerprint_of, score_texts
-from sinkprune_companion.experiments.token_reach import linear_inputs
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of, score_texts
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.training.settings import SETTINGS, settings_of
+from sinkprune_core import Calibration, LanguageModel, Recipe, load, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import SinkContext, rows_for
+from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
+from sinkprune_core.calibration.token_weights import SinkContext, heads_of, rows_for, token_weights
 from sinkprune_core.diffusion.noise import random_mask
+from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.models import adapters
-from sinkprune_core.models.blocks import Rows, weights_kept
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load, with_adapter
+from sinkprune_core.models.language_model import weight_OI
+from sinkprune_core.models.loading import with_adapter
 from sinkprune_core.pruning.criteria import wanda
-from sinkprune_core.pruning.patterns import select
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.engine import dense_statistics
+from sinkprune_core.pruning.patterns import lowest, select
 from sinkprune_core.seeds import generator
+
+Place = tuple[int, str]  # number of a layer, name of a linear
 
 CRITICAL_REVISION = 1  # of `critical`
 RESTORED_REVISION = 1  # of `restored_scores`
 ADAPTED = "smol-dlm"  # whose base an adapter is merged into
 BATCH = 16  # rows that are sent through a block at a time
+NEAR = 0.1  # how near the logarithm of a score must be to that of its row's threshold to count as close
+CANDIDATES = 1024  # at least so many tokens are searched, those that change most alone
+SINKS = {"all": "all sinks", "unstable": "unstable sinks"}
+LARGEST, RANDOM, OTHER_TEXT = "largest change", "random tokens", "other text"
+COMPARED = (("sinks", "random"), ("sinks", "largest"), ("largest", "other_text"))  # as findings
 
 
 def diffusion_model(name: str, dtype: str = "auto", device: str = "cpu") -> LanguageModel:
-    """Return a diffusion model by its name, from a saved folder, or from a folder with an exported adapter.
-
-    Raises ValueError for a model of another kind and what `load` refuses.
-    """
+    """Return a diffusion model by its name or folder, be it of an adapter; ValueError for another kind."""
     folder = Path(name)
     kind = settings_of(folder / SETTINGS)["kind"] if (folder / SETTINGS).exists() else "diffusion"
     if (folder / adapters.CONFIG).exists() and kind == "diffusion":
@@ -79,6 +86,64 @@ def recipes(sparsity: float, noise_levels: int, **settings: object) -> dict[str,
     """Return Wanda on noised text with dense propagation for every choice of LEFT_OUT."""
     common = {"inputs": "noised", "propagation": "dense", "noise_levels": noise_levels, **settings}
     return {name: Recipe(sparsity=sparsity, exclude=choice, **common) for name, choice in LEFT_OUT.items()}
+
+
+def weights_of(lm: LanguageModel) -> dict[Place, torch.Tensor]:
+    """Return the weights of all linears of the blocks, views (O, I) that write through."""
+    return {
+        (layer, name): weight_OI(linear).detach()
+        for layer, block in enumerate(lm.blocks)
+        for name, linear in lm.linears(block).items()
+    }
+
+
+def mask_differences(
+    lm: LanguageModel,
+    variants: dict[str, tuple[Recipe, Calibration | None]],
+    pairs: Sequence[tuple[str, str]],
+) -> pd.DataFrame:
+    """Return the share of kept weights that differ between two masks, for every pair, layer and linear.
+
+    Columns `one`, `other`, `layer`, `linear`, `differ` = 1 - (kept by both) / (mean number kept): 0 for equal
+    masks; two random masks of sparsity s have s. `variants` maps names to a recipe and its calibration text.
+    """
+    masks = {}  # packed bits of (O, I), by variant and place
+    for name in dict.fromkeys(chain.from_iterable(pairs)):
+        with Variant(lm, "", *variants[name]) as variant:
+            variant.ready()
+            weights = weights_of(lm).items()
+            masks[name] = {place: np.packbits((kept_OI != 0).cpu().numpy()) for place, kept_OI in weights}
+    rows = []
+    for one, other in pairs:
+        for place, bits in masks[one].items():
+            other_bits = masks[other][place]
+            both, kept, other_kept = (
+                int(np.bitwise_count(each).sum()) for each in (bits & other_bits, bits, other_bits)
+            )
+            rows.append((one, other, *place, 1 - 2 * both / (kept + other_kept)))
+    return pd.DataFrame(rows, columns=["one", "other", "layer", "linear", "differ"])
+
+
+@torch.no_grad()
+def linear_inputs(
+    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int, progress: bool
+) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """Yield `layers` in order, each with what its linears receive from a dense model, (N, I), on the CPU."""
+    received = defaultdict(list)
+
+    def keep(linear: nn.Module, args: tuple, name: str) -> None:
+        received[name].append(args[0].flatten(0, 1).cpu())
+
+    states = block_inputs(lm, Rows(ids_RT, None), batch)
+    blocks = lm.blocks[: max(layers) + 1]
+    for layer, block in enumerate(tqdm(blocks, desc="inputs", unit="block", disable=not progress)):
+        linears = lm.linears(block) if layer in layers else {}
+        with ExitStack() as hooks:
+            for name, linear in linears.items():
+                hooks.enter_context(linear.register_forward_pre_hook(partial(keep, name=name)))
+            states = run_block(block, states)
+        if linears:
+            yield layer, {name: torch.cat(received.pop(name)) for name in linears}
 
 
 # the weights that leave with the stable sinks
@@ -133,10 +198,10 @@ def lost_weights(
 ) -> pd.DataFrame:
     """Return the most important weights that some statistics keep and others do not, a row each, in order.
 
-    `importance` is the size of a `weight` times the `largest` input that it meets. The model is dense, and
-    the recipe one of Wanda with zeros per row. Further columns: `rank` (from 1), `layer`, `linear`, `output`,
-    `input`; `lost`, the number of all such weights; and `replaced_by`, the input of a weight of the same
-    output that only the second mask keeps, the lowest score first.
+    The model is dense, and the recipe one of Wanda with zeros per row. Columns: `layer`, `linear`, `output`,
+    `input`, `weight`; `importance`, its size times the `largest` input that it meets; `rank`, from 1; `lost`,
+    how many there are in all; and `replaced_by`, the input of a weight of the same output that only the
+    second mask keeps, the lowest score first.
     """
     choose = select(recipe.pattern, recipe.sparsity)
     weights = weights_of(lm)
@@ -195,10 +260,7 @@ def restored_scores(
     noise: int,
     **labels: object,
 ) -> pd.DataFrame:
-    """Return the records of a variant's `score_texts` with the first of its `critical` weights put back.
-
-    A record per number of `counts`, which is its column `restored`.
-    """
+    """Return a variant's `score_texts` with the first so many `critical` weights back, a record per count."""
     places = lost[["rank", "layer", "linear", "output", "input", "replaced_by"]].to_csv(index=False)
     key = {**variant.key, "weights": hashlib.sha256(places.encode()).hexdigest()[:16]}
     key |= {"data": fingerprint_of(texts), "draws": draws, "evaluation_seed": noise}
@@ -212,3 +274,118 @@ def restored_scores(
 
         frames.append(run.record("restored", compute, RESTORED_REVISION, labels, **key, restored=count))
     return pd.concat(frames, ignore_index=True)
+
+
+# how much any choice of few tokens can change, and how much sinks do
+
+
+def token_reach(
+    lm: LanguageModel, recipe: Recipe, calibration: Calibration, other: Calibration, layers: Sequence[int]
+) -> pd.DataFrame:
+    """Return the share of kept weights that change when tokens leave the statistics of a dense model.
+
+    One row per block of `layers`, linear and choice of tokens. Columns: `layer`, `linear`, `choice`, `tokens`
+    (how many are left out), `share` (of all tokens) and `changed`. Choices are all and unstable sinks;
+    `largest change`, searched greedily, and random tokens, for powers of two and as many as there are sinks;
+    and `other text`, whose statistics are those of `other`. `recipe` is one of Wanda with dense propagation,
+    hard sinks and zeros per row, whatever its `exclude`. Raises ValueError for a block that the model lacks.
+    """
+    if unknown := [layer for layer in layers if not 0 <= layer < len(lm.blocks)]:
+        raise ValueError(f"layers={unknown} must lie in 0 … {len(lm.blocks) - 1}, the numbers of the blocks")
+    recipe = replace(recipe, exclude="none")
+    ids_RT = tracked_rows(lm, calibration, recipe.noise_levels, recipe.noise)
+    profiles = sink_profiles(lm, calibration, recipe.noise_levels, recipe.noise)
+    sinks = {}  # numbers of the tokens, int64, by the name of the choice
+    for exclude, label in SINKS.items():
+        key = replace(recipe.statistics_key, exclude=exclude)
+        weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
+        sinks[label] = (weight_RT.flatten() == 0).nonzero().squeeze(-1)
+    tokens = ids_RT.numel()
+    found = {len(chosen) for chosen in sinks.values()}
+    most = max(1, *found)
+    counts = sorted(({2**power for power in range(most.bit_length())} | found) - {0})
+    random_order = torch.randperm(tokens, generator=generator(calibration.seed, "token reach"))
+    of_other = dense_statistics(lm, [recipe], other)[recipe.statistics_key].layers
+    weights = weights_of(lm)
+    rows = []
+    for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress=True):
+        for name, input_NI in inputs.items():
+            search = Search(weights[layer, name].cpu(), input_NI, recipe.sparsity)
+            ranked = {LARGEST: search.greedy(most), RANDOM: random_order}
+            few = [(label, ranked[label][:count]) for label in ranked for count in counts]
+            for choice, chosen in [*sinks.items(), *few]:
+                changed = search.changed(search.squares_I - _squares(input_NI[chosen]))
+                rows.append((layer, name, choice, len(chosen), len(chosen) / tokens, changed))
+            changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())
+            rows.append((layer, name, OTHER_TEXT, tokens, 1.0, changed))
+    return pd.DataFrame(rows, columns=["layer", "linear", "choice", "tokens", "share", "changed"])
+
+
+def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:
+    """Return shares of kept weights that change, by the choice of as many tokens as there are sinks.
+
+    `frame` is what `token_reach` returns for one kind of calibration text; intervals are over linear maps.
+    Empty without sinks, or with fewer than two linear maps.
+    """
+    sinks = frame[frame.choice == SINKS["all"]]
+    if len(sinks) < 2 or sinks.tokens.iloc[0] == 0:
+        return {}
+    same_count = frame[(frame.tokens == sinks.tokens.iloc[0]) | (frame.choice == OTHER_TEXT)]
+    labels = {"sinks": SINKS["all"], "random": RANDOM, "largest": LARGEST, "other_text": OTHER_TEXT}
+    by_choice = same_count.set_index(["layer", "linear"])
+    changed = {name: by_choice.changed[by_choice.choice == label] for name, label in labels.items()}
+    findings = {f"reach_{name}": interval(values) for name, values in changed.items()}
+    for one, other in COMPARED:
+        findings[f"reach_{one}_minus_{other}"] = interval(changed[one] - changed[other])
+    return findings
+
+
+class Search:
+    """The weights of one linear, (O, I), that Wanda keeps per row by inputs (N, I), both on the CPU."""
+
+    def __init__(self, weight_OI: torch.Tensor, input_NI: torch.Tensor, sparsity: float):
+        self.size_OI = weight_OI.double().abs()
+        self.input_NI = input_NI
+        self.squares_I = _squares(input_NI)
+        self.sparsity = sparsity
+        self.kept_OI = self._kept(self.squares_I)
+
+    def _kept(self, squares_I: torch.Tensor) -> torch.Tensor:
+        score_OI = self.size_OI * squares_I.clamp_min(0).sqrt()
+        return ~lowest(score_OI.float(), int(score_OI.shape[1] * self.sparsity))
+
+    def changed(self, squares_I: torch.Tensor) -> float:
+        """Return the share of the kept weights that squared norms (I,) would not keep."""
+        both = int((self.kept_OI & self._kept(squares_I)).sum())
+        return 1 - both / int(self.kept_OI.sum())
+
+    def greedy(self, count: int) -> torch.Tensor:
+        """Return numbers of tokens, int64 (count,), each the one that adds most to what those before change.
+
+        The measure is of first order. A token's share of a squared norm, p_tj, lowers the logarithm of the
+        scores of column j by p_tj / 2, and every threshold by the mean over weights close to it. A set S then
+        moves sum_j r_j |sum_S (p_tj - mean)| weights, r_j of which are close per unit.
+        """
+        score_OI = (self.size_OI * self.squares_I.sqrt()).clamp_min(1e-30).log()
+        threshold_O1 = score_OI.masked_fill(~self.kept_OI, torch.inf).amin(1, keepdim=True)
+        close_I = ((score_OI - threshold_O1).abs() < NEAR).sum(0).float()
+        share_NI = self.input_NI.float().square() / self.squares_I.clamp_min(1e-30).float()
+        shift_NI = (share_NI - (share_NI @ close_I)[:, None] / close_I.sum()) * close_I
+        alone_N = shift_NI.abs().sum(1)
+        candidates_C = alone_N.argsort(descending=True)[: max(CANDIDATES, 4 * count)]
+        shift_CI = shift_NI[candidates_C]
+        total_I = torch.zeros_like(close_I)
+        is_left_C = torch.ones(len(candidates_C), dtype=torch.bool)
+        chosen = []
+        for _ in range(min(count, len(candidates_C))):
+            moved_C = (shift_CI + total_I).abs_().sum(1)
+            best = int(moved_C.masked_fill(~is_left_C, -1).argmax())
+            total_I += shift_CI[best]
+            is_left_C[best] = False
+            chosen.append(best)
+        return candidates_C[chosen]
+
+
+def _squares(input_NI: torch.Tensor) -> torch.Tensor:
+    """Return the sum of squares of every input feature over tokens, float64 (I,)."""
+    return input_NI.float().square().sum(0, dtype=torch.float64)

@@ -1,9 +1,7 @@
 """Tiny random models in the public formats: what takes a model's place where no weights are wanted.
 
-A stand-in has the class, direction, shift and layout of files of a row of the table of models, and its kinds
-of parameters. It spells any text in bytes. No number of it says anything about the real model.
-
-Dimensions: O output features, I input features.
+A stand-in has the class, direction, shift, kinds of parameters and layout of files of a row of the table of
+models, and spells any text in bytes. Dimensions: O output features, I input features.
 """
 
 import json
@@ -40,10 +38,7 @@ MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that
 
 
 def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
-    """Return what to load where no weights are wanted: for a hub id a stand-in below `folder`, else the name.
-
-    Raises ValueError for an unknown name, as `load` does.
-    """
+    """Return a stand-in below `folder` for a hub id, else the name; ValueError for an unknown one."""
     row, _ = parse(name)
     if row is None or row.id in EMBEDDED:
         return name
@@ -127,13 +122,11 @@ def _stated(row: KnownModel, config) -> dict:
 
 def _tokenizer(row: KnownModel) -> PreTrainedTokenizerFast:
     """Return a tokenizer of one byte per token, the mask at its place where the vocabulary spells it."""
-    special = {0: END}
-    if row.mask_token:
-        special[MASK] = row.mask_token
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    places = [place for place in range(len(letters) + len(special)) if place not in special]
-    vocabulary = dict(zip(letters, places, strict=True)) | {token: place for place, token in special.items()}
-    inner = Tokenizer(models.BPE(vocabulary, []))
+    special = {0: END} | ({MASK: row.mask_token} if row.mask_token else {})
+    spellings = sorted(pre_tokenizers.ByteLevel.alphabet())
+    for place, token in special.items():
+        spellings.insert(place, token)
+    inner = Tokenizer(models.BPE({token: place for place, token in enumerate(spellings)}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(list(special.values()))

@@ -1,33 +1,81 @@
-"""Variants of a model, dense or pruned: prune, measure, put the weights back."""
+"""Variants of a model, dense or pruned: prune, score, ask, put the weights back, and compare in pairs.
 
+Dimensions: N sequences or pairs of items, T tokens per sequence, R repetitions (calibration draws).
+"""
+
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
-from sinkprune_companion.experiments.scoring import EVALUATION_SEED, fingerprint_of, score_texts
+from sinkprune_companion.harness import suite
+from sinkprune_companion.harness.local_data import embedded_blimp
+from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
+from sinkprune_core import Calibration, LanguageModel, Recipe, Report, nelbo, nll, prune, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
+from sinkprune_core.evaluation import two_choice
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_core.memory import release_freed_memory
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.engine import dense_statistics, prune
-from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.pruning.report import Report
+from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.values import check_choice
 
 SCORES_REVISION = 1  # of `Variant.scores`
+ANSWERS_REVISION = 1  # of `variant_answers`
 MODEL_REVISION = 1  # of `saved_variant`
+EVALUATION_SEED = 0  # the same noise for every variant of a model: differences are paired
 REPORTED = ("zeros", "calibration_tokens", "left_out_share", "prune_seconds")
+BENCHMARKS = ("suite", "blimp")
+NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
+
+
+def score_texts(
+    lm: LanguageModel,
+    texts: dict[str, torch.Tensor],
+    draws: int,
+    steps: Sequence[int | None] = (None,),
+    batch: int = 32,
+    seed: int = EVALUATION_SEED,
+    first_scored: int = 1,
+) -> pd.DataFrame:
+    """Return nats per token of every sequence, one row per sequence and number of steps.
+
+    `texts` has ids, int64 (N, T), by source; a source may say how sequences start, e.g. `natural/crop`.
+    Columns: `sequence` (numbered through), `text`, `start` (where a source says it), `steps` (0 for None)
+    and `value`: a diffusion model's NELBO, or its bound for so many steps, from `draws` noises; exact for
+    an autoregressive model. Positions before `first_scored` are context.
+    """
+    ids_NT = torch.cat(list(texts.values()))
+    sources = [name.partition("/") for name, of_text_NT in texts.items() for _ in of_text_NT]
+    labels = {"text": [text for text, _, _ in sources]}
+    if any(start for _, _, start in sources):
+        labels["start"] = [start for _, _, start in sources]
+    how = {"batch": batch, "progress": True, "first_scored": first_scored}
+    if not lm.is_diffusion:
+        return nll(lm, ids_NT, **how).assign(**labels, steps=0)
+    parts = []
+    for count in steps:
+        by_draw = nelbo(lm, ids_NT, draws, seed, steps=count, **how)
+        mean = by_draw.groupby("sequence", as_index=False).value.mean()
+        parts.append(mean.assign(**labels, steps=count or 0))
+    return pd.concat(parts, ignore_index=True)
+
+
+def fingerprint_of(texts: dict[str, torch.Tensor]) -> str:
+    """Return a SHA-256 prefix of texts and their names."""
+    named = b"".join(name.encode() + ids.numpy().tobytes() for name, ids in texts.items())
+    return hashlib.sha256(named).hexdigest()[:16]
 
 
 @dataclass(eq=False)
@@ -55,10 +103,7 @@ def _can_share(recipe: Recipe) -> bool:
 def draw_for(
     lm: LanguageModel, sequences: Iterable[tuple[Recipe, int]], length: int, seed: int
 ) -> dict[int, tuple[Calibration, SharedStatistics]]:
-    """Return one calibration draw in as many sequences as recipes take, and what those on as many share.
-
-    `sequences` are pairs of a recipe and its number of calibration sequences, which are the keys.
-    """
+    """Return one calibration draw by the numbers of sequences that recipes take, with what they share."""
     recipes = defaultdict(list)
     for recipe, count in sequences:
         recipes[count].append(recipe)
@@ -137,18 +182,132 @@ class Variant:
 def saved_variant(
     run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration
 ) -> Path:
-    """Return the folder of `lm` pruned by `recipe`, in `runs/<profile>/models`, saved at most once.
-
-    `lm`, whose fingerprint is given, stays dense. A structured recipe is saved smaller.
-    """
+    """Return the folder of `lm`, which stays dense, pruned by `recipe`; it is saved at most once."""
     key = {"fingerprint": fingerprint, "recipe": recipe, "calibration": calibration.fingerprint}
     identity = run.identity("model", MODEL_REVISION, key)
     name = lm.name.replace("/", "--")
     folder = run.folder / "models" / f"{name}-{recipe.sparsity:g}-{identity['digest']}"
-    if folder.exists():
-        return folder
-    with weights_kept(lm):
-        report = prune(lm, recipe, calibration)
-        smaller = shrink(lm, report.kept_units) if report.kept_units else lm
-        smaller.save(folder, **report.card())
+    if not folder.exists():
+        with weights_kept(lm):
+            report = prune(lm, recipe, calibration)
+            smaller = shrink(lm, report.kept_units) if report.kept_units else lm
+            smaller.save(folder, **report.card())
     return folder
+
+
+def variant_answers(
+    run: Run, variant: Variant, questions: dict[str, int], draws: int, /, **labels: object
+) -> pd.DataFrame:
+    """Return a variant's answers to items of BENCHMARKS, a record each; `questions` says how many of which.
+
+    These are about so many items of the offline suite, or the first so many minimal pairs of each BLiMP
+    paradigm. Columns are those of `two_choice.accuracy`, `benchmark`, `labels`, and `calibration_tokens`, 0
+    for a dense model. Maskings depend on the item alone. Raises ValueError for another benchmark.
+    """
+    parts = []
+    for benchmark, items in questions.items():
+        check_choice("benchmark", benchmark, BENCHMARKS)
+        if benchmark == "suite":
+            asked = suite.sample(items)
+        else:
+            paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
+            asked = suite.minimal_pairs(variant.lm.tokenizer, paradigms)
+
+        def compute(asked: list[dict] = asked) -> pd.DataFrame:
+            report = variant.ready()
+            answers = two_choice.accuracy(variant.lm, asked, draws, EVALUATION_SEED, progress=True)
+            return answers.assign(calibration_tokens=report.calibration_tokens if report else 0)
+
+        key = {"benchmark": benchmark, "items": items, "draws": draws, "evaluation_seed": EVALUATION_SEED}
+        parts.append(run.record("answers", compute, ANSWERS_REVISION, labels, **variant.key, **key))
+    return pd.concat(parts, ignore_index=True)
+
+
+# tables of scores and answers, in which variants are compared in pairs
+
+
+def above_dense(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return scores less the dense model's under the same noise, of which one draw, of zeros, is left."""
+    is_dense = scores.variant == "dense"
+    dense = scores[is_dense].set_index(["seed", "sequence"]).value
+    of_row = pd.MultiIndex.from_frame(scores[["seed", "sequence"]])
+    above = scores.assign(value=scores.value - dense.loc[of_row].to_numpy())
+    return above[~is_dense | (above.seed == above.seed[is_dense].min())]
+
+
+def points(answers: pd.DataFrame) -> pd.DataFrame:
+    """Return right answers in points (percent) by pair of items; see `means_by_pair`."""
+    return means_by_pair(answers.assign(right=100 * answers.correct), "right")
+
+
+def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the means of a column of `variant_answers` by pair of items, as tables of scores are."""
+    names = [name for name in NAMES if name in answers]
+    means = answers.groupby([*names, "group", "pair"], sort=False)[column].mean().reset_index(name="value")
+    return means.assign(sequence=means.groupby(names, sort=False).cumcount())
+
+
+def pivot(frame: pd.DataFrame) -> np.ndarray:
+    """Return the values of one variant as an array (R, N); raise ValueError when a cell is missing."""
+    values_RN = frame.pivot(index="seed", columns="sequence", values="value").to_numpy()
+    if np.isnan(values_RN).any():
+        raise ValueError("some repetitions lack some sequences: differences would not be paired")
+    return values_RN
+
+
+def _rows_where(frame: pd.DataFrame, where: dict[str, object]) -> pd.DataFrame:
+    return frame[np.logical_and.reduce([frame[column] == value for column, value in where.items()])]
+
+
+def _is_calibrated(scores: pd.DataFrame) -> bool:
+    return scores.calibration_tokens.max() > 0
+
+
+def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.ndarray] | None:
+    """Return the values of several variants, (R, N) each, on the calibration draws that all have.
+
+    `sides` are columns of each with their values. None where one was not measured. A variant without
+    calibration (dense, magnitude) has one row, which serves every draw. Raises ValueError where calibrated
+    variants have no draw in common.
+    """
+    parts = [_rows_where(scores, where) for where in sides]
+    if any(part.empty for part in parts):
+        return None
+    draws = [set(part.seed) for part in parts if _is_calibrated(part)]
+    common = set.intersection(*draws) if draws else set()
+    if draws and not common:
+        raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
+    seeds = [common if _is_calibrated(part) else {part.seed.min()} for part in parts]
+    return [pivot(part[part.seed.isin(some)]) for part, some in zip(parts, seeds, strict=True)]
+
+
+def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
+    """Return the mean of variant - other in `value`, paired by draw and sequence; None if one is missing."""
+    values = on_common_draws(scores, variant, other)
+    if values is None:
+        return None
+    estimate = crossed_interval(values[0] - values[1])
+    has_draws = any(_is_calibrated(_rows_where(scores, side)) for side in (variant, other))
+    return estimate if has_draws else replace(estimate, draws=None)  # neither is calibrated
+
+
+def share_of_damage(by_pair: pd.DataFrame, *sides: dict[str, object]) -> Estimate | None:
+    """Return variant - other in shares of what the other one costs the dense model, over all benchmarks.
+
+    `by_pair` has margins in nats, those of the right ending above the wrong one; `sides` are columns of
+    variant, other and dense model with their values. A pair counts in shares of the mean damage of its
+    benchmark. None where no benchmark has all three, or where the other one does no damage to one.
+    """
+    parts = []
+    for _, of_benchmark in by_pair.groupby("benchmark", sort=False):
+        values = on_common_draws(of_benchmark, *sides)
+        if values is None:
+            continue
+        variant_RN, other_RN, dense_RN = values
+        damage = float(dense_RN.mean() - other_RN.mean())
+        if damage <= 0:
+            return None
+        parts.append((variant_RN - other_RN) / damage)
+    if not parts:
+        return None
+    return crossed_interval(np.concatenate(parts, axis=1)).with_margin(share_that_matters())

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from sinkprune_companion.figures import style
 from sinkprune_companion.figures.figures import intervals
 from sinkprune_companion.figures.style import bars, canvas, linear_part, series, titled
-from sinkprune_companion.ledger.contrasts import fields_of, verdicts_on_losses
+from sinkprune_companion.ledger.verdict_rule import fields_of, verdicts_on_losses
 from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
 
@@ -32,7 +32,7 @@ def plot_forest(
 
 
 def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
-    """Draw effects as `contrasts.judge` returns them: a row each below its section, all below a `title`.
+    """Draw effects as `verdict_rule.judge` returns them: a row each below its section, all below a `title`.
 
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
     filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest

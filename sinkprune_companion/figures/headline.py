@@ -14,8 +14,8 @@ from sinkprune_companion import DATA
 from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.figures.forests import draw_rows, handles_of, marks_of
 from sinkprune_companion.figures.style import BLACK, GREEN, GREY, bars, canvas
-from sinkprune_companion.ledger.contrasts import fields_of, verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.ledger.verdict_rule import fields_of, verdicts_on_losses
 from sinkprune_companion.numbers import number, percent
 from sinkprune_core.evaluation.intervals import Estimate
 

@@ -1,8 +1,4 @@
-"""The claims ledger: what the paper says, what was written down before, and the verdicts that findings give.
-
-`data/claims.yml` states each claim; notebooks write findings (a number with its interval); nobody types a
-verdict. The rule is `verdict_rule`, the tables for readers are `tables`.
-"""
+"""The claims ledger, `data/claims.yml`, and the verdicts on it that findings give by `verdict_rule`."""
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping
@@ -77,9 +73,6 @@ class _Findings(BaseModel):
     findings: dict[str, Estimate | None]  # beside them a file says where they come from
 
 
-# reading
-
-
 def _checked(check: Callable, values: object, where: str) -> object:
     """Return what `check` makes of `values`; raise ValueError, in one line, for what does not fit."""
     try:
@@ -138,19 +131,16 @@ def findings(folder: Path) -> dict[str, Estimate]:
     return estimates
 
 
-# verdicts
-
-
 def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     """Return the claims table; in the correction of a family (Holm) rows without an estimate have p = 1."""
     known = {**others.findings(), **estimates}
-    asked = []
-    for claim in claims:
-        if claim.finding:
-            estimate = known.get(claim.finding)
-            asked.append((claim.id, claim.family, estimate.p_value(claim.against) if estimate else 1.0))
-    p_values = pd.DataFrame(asked, columns=["id", "family", "p"]).set_index("id")
-    corrected = p_values.groupby("family").p.transform(verdict_rule.holm)
+    asked = [claim for claim in claims if claim.finding]
+    p_values = {
+        claim.id: known[claim.finding].p_value(claim.against) if claim.finding in known else 1.0
+        for claim in asked
+    }
+    families = {claim.id: claim.family for claim in asked}
+    corrected = pd.Series(p_values, dtype=float).groupby(families).transform(verdict_rule.holm)
     rows = [_row(claim, known.get(claim.finding), corrected.get(claim.id)) for claim in claims]
     return pd.DataFrame(rows).set_index("id")
 

@@ -10,11 +10,7 @@ from sinkprune_core.models.weight_files import read_json
 
 
 def write_claims(profile: str, folder: Path | None = None) -> Path:
-    """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
-
-    Its provenance is that of the records behind the findings, which are those in `folder` (None: the run's
-    alone), and the ledger's digest.
-    """
+    """Write a run's claims table, from findings in `folder` or its own, to its figures; return Markdown."""
     run = Run("", profile, {"ledger_sha256": file_digest(claims.FILE)})
     folder = folder or run.folder
     for file in sorted((folder / "findings").glob("*.json")):
@@ -30,9 +26,7 @@ def write_claims(profile: str, folder: Path | None = None) -> Path:
         versions.append(f"{package} {' and '.join(different)}")
     changes = [f"* {change['date']}: {change['changed']}" for change in claims.read_ledger().history]
     parts = [
-        tables.counts(table),
-        tables.as_markdown(table, "../"),
-        tables.EXPLAINED,
+        tables.as_markdown(table),
         f"From profile `{profile}`: {', '.join(versions)}.",
         "What changed in the ledger after results had been seen:\n\n" + "\n".join(changes),
     ]

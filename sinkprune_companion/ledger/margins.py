@@ -1,8 +1,7 @@
 """The smallest difference that matters, fixed before a run: a number with a reason, or a rule on data.
 
-The rule for pruning comes from the paper's own effect. On LLaDA-8B at 50 % Wanda costs 5.23 points of
-accuracy and sink-awareness gives 0.48 of them back. Half of that share of the damage is what matters here,
-whatever the damage is measured in.
+On LLaDA-8B at 50 % Wanda costs 5.23 points of accuracy and sink-awareness gives 0.48 of them back. Half of
+that share of the damage is what matters here, whatever the damage is measured in.
 """
 
 from functools import cache
@@ -32,10 +31,7 @@ def share_that_matters() -> float:
 
 
 def damage_margin(damage: float) -> float | None:
-    """Return the margin where a baseline does `damage`, a positive number, in its units; None for no damage.
-
-    Nats per token above the dense model, or points of accuracy below it, at one pattern and sparsity.
-    """
+    """Return the margin where a baseline does `damage` to the dense model, in its units; None for none."""
     return share_that_matters() * damage if damage > 0 else None
 
 

@@ -1,7 +1,4 @@
-"""What others measured at 8B with the official code: their numbers, and findings made of them.
-
-Nothing in this module was measured here. Values are from the section `others` of `data/published.yml`.
-"""
+"""What others measured at 8B with the official code, in `data/published.yml`, and findings made of it."""
 
 from functools import cache
 

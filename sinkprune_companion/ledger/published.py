@@ -1,7 +1,6 @@
 """The numbers the paper printed, the commands that would measure them here, and what those commands cost.
 
-Nothing in this module was measured: values are from `data/published.yml`, costs from published shapes and one
-assumed speed (`SPEED`). They are lower bounds, since no machine computes at its matrix speed all the time.
+Costs are lower bounds, from published shapes and the assumed SPEED: no machine always computes at its best.
 """
 
 from collections.abc import Mapping
@@ -15,13 +14,12 @@ import torch
 from sinkprune_companion.experiments.compute import MEMORY, SPEED
 from sinkprune_companion.harness.benchmarks import PAPER, TABLE, named
 from sinkprune_companion.ledger.margins import published_numbers
+from sinkprune_core import Calibration, preset
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
-from sinkprune_core.pruning.recipe import preset
 
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each
@@ -134,8 +132,7 @@ def beside(
 ) -> pd.DataFrame:
     """Return the published numbers of a model, one row per method, sparsity and task, with ours beside them.
 
-    `measured` has what `benchmarks.evaluate_named` returned, by preset (None: dense) and sparsity. Ours is
-    accuracy, or exact match where there is none, in the published unit, which is inferred.
+    `measured` has what `benchmarks.evaluate_named` returned, by preset (None: dense) and sparsity.
     """
     ours = {}
     for variant, tasks in (measured or {}).items():

@@ -3,23 +3,14 @@
 from collections.abc import Mapping
 
 import pandas as pd
+import yaml
 
+from sinkprune_companion import DATA
 from sinkprune_companion.ledger.verdict_rule import VERDICTS
 from sinkprune_companion.numbers import SPACE, markdown_table, number, p_text
 
-# of a claim, by kind of row
-HEADS = {"control": "*control:* ", "question": "*our question:* ", "others": "*by others:* "}
-KINDS = {
-    "claim": "claims of the paper",
-    "control": "controls of these",
-    "question": "our questions",
-    "others": "measured by others, at 8B",
-}
-EXPLAINED = (
-    "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
-    "family (Holm). Undecided rows say the half-width of the interval, the smallest effect that the run "
-    "could have seen (power 80 %), and the run that would decide."
-)
+WORDS = yaml.safe_load((DATA / "claims_table.yml").read_text(encoding="utf-8"))
+HEADS, KINDS = WORDS["heads"], WORDS["kinds"]
 
 
 def as_text(named: Mapping[str, pd.DataFrame]) -> str:
@@ -35,28 +26,22 @@ def as_text(named: Mapping[str, pd.DataFrame]) -> str:
     return "\n".join(lines)
 
 
-def counts(table: pd.DataFrame) -> str:
-    """Return how many rows of each kind have which verdict, in Markdown; what is ours is counted apart."""
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return the table in Markdown, for a page in `figures`, behind how many rows have which verdict."""
     by_kind = pd.crosstab(table.kind, table.verdict).reindex(columns=list(VERDICTS), fill_value=0)
-    rows = [[says, *by_kind.loc[kind]] for kind, says in KINDS.items() if kind in by_kind.index]
-    return markdown_table(["rows", *VERDICTS], rows)
-
-
-def as_markdown(table: pd.DataFrame, root: str = "") -> str:
-    """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked.
-
-    Claim, verdict and number come first: a narrow screen shows no more.
-    """
-    rows = []
+    counts = [[says, *by_kind.loc[kind]] for kind, says in KINDS.items() if kind in by_kind.index]
+    rows = []  # claim, verdict and number come first: a narrow screen shows no more
     for row in table.itertuples():
         measured = row.metric
         if row.notebook:
-            measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
+            measured += f" [{row.notebook[:2]}](../notebooks/{row.notebook}.ipynb)"
         margin = "–" if pd.isna(row.margin) else number(row.margin)
         claim = HEADS.get(row.kind, "") + row.claim
         numbers = (_with_interval(row), margin, p_text(row.p_holm))
         rows.append([claim, row.verdict, *numbers, row.note or "–", measured])
-    return markdown_table(["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"], rows)
+    header = ["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"]
+    parts = [markdown_table(["rows", *VERDICTS], counts), markdown_table(header, rows), WORDS["explained"]]
+    return "\n\n".join(parts)
 
 
 def _with_interval(row: object) -> str:

@@ -8,20 +8,18 @@ margin). The rule, in this order:
 3. *no difference that matters*: the whole 95 % interval lies within `against` ± margin, on whichever side.
 4. *above* or *below*: the whole interval lies there, and p is below .05 after correction for its family. For
    a claim these are *reproduced* and *contradicted*, by the side that it names.
-5. *undecided*: all else.
-
-An interval that touches a bound has not left it.
+5. *undecided*: all else. An interval that touches a bound has not left it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from sinkprune_companion.numbers import number
-from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
+from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate, crossed_interval
 
-ABOVE = "above"
-BELOW = "below"
+ABOVE, BELOW = "above", "below"
 REPRODUCED = "reproduced"
 CONTRADICTED = "contradicted"
 NO_DIFFERENCE = "no difference that matters"
@@ -29,6 +27,8 @@ UNDECIDED = "undecided"
 TOO_FEW_DRAWS = "too few draws"
 NOT_RUN = "not run"
 VERDICTS = (REPRODUCED, CONTRADICTED, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS, NOT_RUN)  # on a claim
+HELPS, HURTS = "helps", "hurts"
+ON_A_LOSS = {BELOW: HELPS, ABOVE: HURTS}  # where an effect lies -> what its switch does
 LEAST_DRAWS = 5  # intervals over fewer cover less than they say, as a test simulates
 POWER = 0.8  # of the smallest effect that a run could have seen
 MOST_FACTOR = 1_000  # beyond it, a run that would decide is said to be out of reach
@@ -39,8 +39,7 @@ def verdict(
 ) -> str:
     """Return what an estimate says: ABOVE, BELOW, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS or NOT_RUN.
 
-    `p` is corrected for its family; without one it is the estimate's own. Without a margin (None) nothing is
-    too small to matter.
+    `p` is corrected for its family (None: the estimate's own); without a margin nothing is too small.
     """
     if estimate is None:
         return NOT_RUN
@@ -71,7 +70,37 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return np.minimum(adjusted, 1)[np.argsort(order, kind="stable")]
 
 
-# how open an open verdict is
+def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str = "") -> pd.DataFrame:
+    """Return one row per effect {label: (R, N)}, with its `crossed_interval` and its verdict on losses.
+
+    `p_holm` is corrected over these effects, `margin` NaN without one. Raises ValueError unless `margin` > 0.
+    """
+    estimates = {label: crossed_interval(effect).with_margin(margin) for label, effect in effects.items()}
+    p = [estimate.p_value() for estimate in estimates.values()]
+    return pd.DataFrame(
+        {
+            "comparison": estimates.keys(),
+            **fields_of(estimates, "value", "low", "high"),
+            "p": p,
+            "p_holm": holm(p),
+            **fields_of(estimates, "error_sequences", "error_draws"),
+            "section": section,
+            "margin": float("nan") if margin is None else margin,
+            "verdict": verdicts_on_losses(estimates.values()),
+        }
+    )
+
+
+def fields_of(estimates: Mapping[str, Estimate], *names: str) -> dict[str, list]:
+    """Return columns of a table that has a row per estimate."""
+    return {name: [getattr(estimate, name) for estimate in estimates.values()] for name in names}
+
+
+def verdicts_on_losses(estimates: Collection[Estimate]) -> list[str]:
+    """Return HELPS, HURTS or another verdict on each difference of losses; p is corrected over all (Holm)."""
+    corrected = holm([estimate.p_value() for estimate in estimates])
+    outcomes = [verdict(one, one.margin, p=p) for one, p in zip(estimates, corrected, strict=True)]
+    return [ON_A_LOSS.get(outcome, outcome) for outcome in outcomes]
 
 
 def smallest_effect(estimate: Estimate) -> float:
@@ -81,21 +110,17 @@ def smallest_effect(estimate: Estimate) -> float:
 
 
 def deciding_factor(estimate: Estimate, against: float, margin: float) -> float:
-    """Return by how much a run must grow, in the units that limit it, for its interval to decide.
-
-    The half-width falls with the root of the size. If the mean stays, the interval decides when its
-    half-width is below the distance to `against`, or below that to the edge of the margin.
-    """
+    """Return by how much a run must grow, in the units that limit it, for its interval to decide."""
     distance = abs(estimate.value - against)
-    needed = max(distance, margin - distance)
-    return max(1.0, (estimate.half_width / needed) ** 2)
+    needed = max(distance, margin - distance)  # half-width that leaves `against`, or fits the margin
+    return max(1.0, (estimate.half_width / needed) ** 2)  # it falls with the root of the size
 
 
 def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
     """Return the size of run that would decide an open verdict, in words.
 
     What limits it is the source with the larger standard error, and the other one, too, if by itself it gives
-    an interval that is wider than the margin; without errors by source, the units that the estimate rests on.
+    an interval that is wider than the margin; without errors by source, the estimate's units.
     """
     limiting = {"sequences" if estimate.draws else "units": estimate.units}
     if estimate.error_draws is not None:

@@ -5,8 +5,7 @@ from jinja2 import UndefinedError
 
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import forests
-from sinkprune_companion.ledger.contrasts import HELPS
-from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
+from sinkprune_companion.ledger.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune_companion.pages import sources, titles
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate

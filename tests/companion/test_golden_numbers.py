@@ -21,11 +21,8 @@ from sinkprune_companion.experiments import (
     sink_measures,
     sink_records,
     stable_sinks,
-    token_reach,
-    variant_answers,
     variants,
 )
-from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core import Calibration, Sampler, preset, trace
 from sinkprune_core.models.language_model import set_direction
@@ -56,7 +53,7 @@ def variant_scores(run, lm, make_ids) -> dict[str, list[float]]:
 
 def answers(run, lm, make_ids) -> dict[str, list[float]]:
     with Variant(lm, "golden") as dense:
-        frame = variant_answers.variant_answers(run, dense, {"suite": 24, "blimp": 1}, 2)
+        frame = variants.variant_answers(run, dense, {"suite": 24, "blimp": 1}, 2)
     return {name: numbers(part, ["correct", "margin"]) for name, part in frame.groupby("benchmark")}
 
 
@@ -76,20 +73,22 @@ def written(run, lm, make_ids) -> dict[str, list[float]]:
     return {label: numbers(part, ["changed", "distinct"]) for label, part in frame.groupby("label")}
 
 
-def masks(run, lm, make_ids) -> dict[str, list[float]]:
+def differing(run, lm, make_ids) -> dict[str, list[float]]:
     text = Calibration(make_ids(4, 16), batch=2)
     recipes = {
         name: preset(name, sparsity=0.5, noise_levels=3) for name in ("noised-dense", "unstable", "wanda")
     }
     named = {name: (recipe, text) for name, recipe in recipes.items()}
-    frame = mask_differences(lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")])
+    frame = stable_sinks.mask_differences(
+        lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")]
+    )
     return {other: numbers(part, ["differ"]) for other, part in frame.groupby("other")}
 
 
 def reach(run, lm, make_ids) -> dict[str, list[float]]:
     recipe = preset("noised-dense", sparsity=0.5, noise_levels=3)
     texts = [Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1)]
-    frame = token_reach.token_reach(lm, recipe, *texts, [0])
+    frame = stable_sinks.token_reach(lm, recipe, *texts, [0])
     return {"reach": numbers(frame, list(frame.select_dtypes("number")))}
 
 
@@ -134,10 +133,10 @@ def stability(run, lm, make_ids) -> dict[str, list[float]]:
 
 MEASURING = {  # name of a record -> its revision, and what gives its numbers here
     "scores": (variants.SCORES_REVISION, variant_scores),
-    "answers": (variant_answers.ANSWERS_REVISION, answers),
+    "answers": (variants.ANSWERS_REVISION, answers),
     "hiding": (hiding_scores.SCORES_REVISION, hiding),
     "written": (hiding_scores.TEXTS_REVISION, written),
-    "masks": (1, masks),
+    "masks": (1, differing),
     "reach": (1, reach),
     "trace": (1, trajectory),
     "sink-readings": (sink_records.REVISION, readings),

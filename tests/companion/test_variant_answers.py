@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments import variant_answers as module
+from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.pruning_findings import accuracy_findings
-from sinkprune_companion.experiments.variant_answers import (
+from sinkprune_companion.experiments.variants import (
+    Variant,
     means_by_pair,
     points,
     share_of_damage,
     variant_answers,
 )
-from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness.local_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_core import Calibration, preset
@@ -70,7 +70,7 @@ def test_a_difference_is_paired_by_draw_and_pair_and_knows_what_the_second_costs
 
 def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make_ids, monkeypatch):
     short = dict(list(embedded_blimp().items())[:2])
-    monkeypatch.setattr(module, "embedded_blimp", lambda: short)
+    monkeypatch.setattr(variants, "embedded_blimp", lambda: short)
     before = tiny_dlm.fingerprint()
     with Variant(tiny_dlm, before, preset("wanda"), Calibration(make_ids(2, 12))) as variant:
         found = variant_answers(run, variant, {"blimp": 3}, 2, variant="wanda", seed=4)

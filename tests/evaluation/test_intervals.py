@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.variant_pairs import compare, pivot
+from sinkprune_companion.experiments.variants import compare, pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 SEQUENCES = 6

@@ -154,7 +154,7 @@ def _import_everything() -> None:
     from hostile import notebook
 
     from sinkprune_companion.cli import common, compare, evaluate, prune, trace, train
-    from sinkprune_companion.experiments import scoring
+    from sinkprune_companion.experiments import variants
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
     from sinkprune_companion.training import export, lora
@@ -166,7 +166,7 @@ def _import_everything() -> None:
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
     cost.free_disk_at = lambda folder: 1 << 60  # others fill the disk after the plan
     del transformers, common, prune, engine, shrink
-    del compare, evaluate, trace, train, scoring, export, notebook, figures, parameters
+    del compare, evaluate, trace, train, variants, export, notebook, figures, parameters
 
 
 def _in_child(order: dict, said: Path, counted: Path) -> None:

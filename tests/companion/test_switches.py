@@ -6,18 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.ledger.contrasts import (
-    HURTS,
+from sinkprune_companion.experiments.recipe_search import (
     Switch,
     cells,
     contrast,
     differences_of,
     effects,
-    judge,
     name,
     path,
 )
-from sinkprune_companion.ledger.verdict_rule import UNDECIDED
+from sinkprune_companion.ledger.verdict_rule import HURTS, UNDECIDED, judge
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [
