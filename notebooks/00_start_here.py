@@ -109,8 +109,9 @@ maps_LHQK = {name: maps(*state) for name, state in states.items()}
 
 # %%
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.figures import attention_maps, figures, trajectories
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.figures import figures, trajectories
+from sinkprune_companion.figures import maps as attention_maps
+from sinkprune_companion.pages.render import title
 from sinkprune_core.sinks import attention
 
 strongest_LH = torch.stack([maps_LHQK[name].sum(2).amax(-1) for name in list(states)[1:]]).amin(0)
@@ -203,7 +204,7 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 
 # %%
 import pandas as pd
-from sinkprune_companion.figures import mask_figures
+from sinkprune_companion.figures import maps as mask_figures
 from sinkprune_companion.numbers import percent
 from sinkprune_core.evaluation.intervals import interval
 
@@ -354,7 +355,7 @@ import numpy as np
 from IPython.display import display
 from sinkprune_companion.figures import forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 pairs = [("unstable", "wanda"), ("wanda", "dense"), ("magnitude", "dense")]
 forest = {

@@ -306,7 +306,7 @@ from IPython.display import display
 from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.pages.render import title
 
 ASIDE = ["paper_minus_wanda_unmatched", "wanda_minus_wanda_unmatched", "unstable_minus_sparsegpt"]
 ASIDE += ["only_sinks_minus_none", "all_sinks_minus_random", "stable_minus_none"]
@@ -389,7 +389,7 @@ rows.loc[others.recipe.unique(), others.panel.unique()].fillna("–")
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 column = answers.group.where(answers.benchmark == "suite", "BLiMP")
 names = ["sparsity", "variant", column.rename("group")]
@@ -410,7 +410,7 @@ Folded(listed(accuracy), "Differences in points")
 
 # %%
 from sinkprune_companion.experiments.masks import mask_differences
-from sinkprune_companion.figures import mask_figures
+from sinkprune_companion.figures import maps as mask_figures
 
 NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))

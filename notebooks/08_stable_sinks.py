@@ -216,7 +216,7 @@ stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 # %%
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.contrasts import judge
-from sinkprune_companion.pages import titles
+from sinkprune_companion.pages import render as titles
 
 parts = []
 for name, share in damage:
@@ -248,7 +248,7 @@ figures.save_figure(
 # that a mask keeps, by draw:
 
 # %%
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 lost = {}
 for (name, seed), (text, shared) in drawn.items():

@@ -200,7 +200,7 @@ losses = pd.concat(losses, ignore_index=True)
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.experiments.variant_pairs import pivot
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 scores = pd.concat([above_dense(of_part) for _, of_part in losses.groupby("part", sort=False)])
@@ -352,7 +352,7 @@ run.find(found)
 # %%
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages import titles
+from sinkprune_companion.pages import render as titles
 
 WAY = {
     "all of it": "paper_minus_wanda_75",

@@ -310,7 +310,7 @@ run.find(found)
 # %%
 from IPython.display import display
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.pages import titles
+from sinkprune_companion.pages import render as titles
 
 title = titles.title(run, "sinks", "Sinks of both kinds of model from scratch, by training")
 labels = {"temporal_variance": "temporal variance (squared positions)"}
@@ -340,7 +340,7 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 reading(run)
 
