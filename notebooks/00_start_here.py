@@ -109,8 +109,8 @@ maps_LHQK = {name: maps(*state) for name, state in states.items()}
 
 # %%
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.figures import attention_maps, figures, trajectories
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.figures import figures, maps, trajectories
+from sinkprune_companion.pages.render import title
 from sinkprune_core.sinks import attention
 
 strongest_LH = torch.stack([maps_LHQK[name].sum(2).amax(-1) for name in list(states)[1:]]).amin(0)
@@ -128,9 +128,9 @@ for name, (lm, ids_1T) in states.items():
 of_ar = Variant(ar, prints[ar.name]).scores(run, texts, draws, variant="dense")  # for the end
 ar.model.to("meta")  # its memory is needed: Binder has 2 GB
 says = title(run, "attention_maps", f"Attention of head {head} in layer {layer} (both from 0)")
-drawn = attention_maps.plot_attention_maps(panels, says)
+drawn = maps.plot_attention_maps(panels, says)
 caption = f"attention maps of head {head} in layer {layer}, query by key. {says}"
-table = attention_maps.maps_table(panels)
+table = maps.maps_table(panels)
 figures.save_figure(run, drawn, "attention_maps", table, caption)
 
 # %% [markdown]
@@ -203,14 +203,13 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 
 # %%
 import pandas as pd
-from sinkprune_companion.figures import mask_figures
 from sinkprune_companion.numbers import percent
 from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
 says = f"Without sinks {percent(differ.value)} of the kept weights give their places to others"
-drawn = mask_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
+drawn = maps.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
 figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
 
@@ -354,7 +353,7 @@ import numpy as np
 from IPython.display import display
 from sinkprune_companion.figures import forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 pairs = [("unstable", "wanda"), ("wanda", "dense"), ("magnitude", "dense")]
 forest = {

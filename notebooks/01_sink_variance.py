@@ -260,7 +260,7 @@ run.find(found)
 # %%
 from IPython.display import display
 from sinkprune_companion.figures import figures, forests, step_views, trajectories
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.pages.render import title
 
 pair = []
 for kind in sink_measures.SHORT:
@@ -333,7 +333,7 @@ figures.save_figure(run, drawn, "conditions", literal, caption)
 # the table counts them apart, and shows the tokens that are sinks most often.
 
 # %%
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 layers = pd.concat(layers, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}

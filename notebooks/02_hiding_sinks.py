@@ -254,7 +254,7 @@ run.find(found)
 # %%
 from IPython.display import display
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.pages.render import title
 
 
 def costs_of_keys(part: pd.DataFrame, comparison: str, count: int = COUNT) -> list[dict]:
@@ -407,7 +407,7 @@ for row in shown.itertuples():
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 for lm in (dlm, ar):
     lm.model.to("meta")  # names and tokenizers are all that is needed of them from here on

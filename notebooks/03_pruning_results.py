@@ -304,7 +304,7 @@ from IPython.display import display
 from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.pages.render import title
 
 ASIDE = ["paper_minus_wanda_unmatched", "wanda_minus_wanda_unmatched", "unstable_minus_sparsegpt"]
 ASIDE += ["only_sinks_minus_none", "all_sinks_minus_random", "stable_minus_none"]
@@ -387,7 +387,7 @@ rows.loc[others.recipe.unique(), others.panel.unique()].fillna("–")
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 column = answers.group.where(answers.benchmark == "suite", "BLiMP")
 names = ["sparsity", "variant", column.rename("group")]
@@ -408,7 +408,7 @@ Folded(listed(accuracy), "Differences in points")
 
 # %%
 from sinkprune_companion.experiments.stable_sinks import mask_differences
-from sinkprune_companion.figures import mask_figures
+from sinkprune_companion.figures import maps
 
 NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))
@@ -428,7 +428,7 @@ if first_seed == 0 or not run.is_cell:
     found |= pruning_findings.mask_findings(masks)
     run.find(found)
     says = title(run, "masks", "Where the masks of two recipes differ at 50 %")
-    drawn = mask_figures.plot_mask_differences(masks, says)
+    drawn = maps.plot_mask_differences(masks, says)
     caption = f"share of kept weights that differ at 50 %, by layer and linear map. {says}"
     display(figures.save_figure(run, drawn, "masks", masks, caption))
 

@@ -318,7 +318,7 @@ run.find(found if sparsity == 0.5 else {})
 
 # %%
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.pages.render import title
 
 rows = []
 measured = scores[scores.steps > 0][["variant", "steps"]].drop_duplicates()
@@ -409,7 +409,7 @@ costs.round(2)
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 margins = [estimate.margin for estimate in found.values()]
 display(reading(run))

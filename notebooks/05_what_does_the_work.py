@@ -250,7 +250,7 @@ from sinkprune_companion.experiments.recipe_search import effects
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.margins import damage_margin, with_share_of_damage
 from sinkprune_companion.ledger.verdict_rule import judge
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.pages.render import title
 
 
 def against(pairs: dict[str, tuple[Recipe, Recipe]]) -> dict:
@@ -402,7 +402,7 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 display(reading(run))
 table = pd.concat(tables.values(), ignore_index=True)

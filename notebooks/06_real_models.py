@@ -313,7 +313,7 @@ listed(forest)
 # The benchmarks, and on whole ones the published numbers beside them:
 
 # %%
-from sinkprune_companion.run.shown import Folded
+from sinkprune_companion.pages.render import Folded
 
 if real and limit is None:
     ours = {(preset if sparsity else None, sparsity): found for sparsity, found in results.items()}

@@ -200,7 +200,7 @@ run.find(found)
 # %%
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.titles import title
+from sinkprune_companion.pages.render import title
 
 SHOWN = ["paper_minus_wanda", "all_sinks_minus_none"]
 SHOWN += ["unstable_minus_none", "sparsegpt_minus_wanda"]
@@ -322,7 +322,7 @@ forest("length", "The same differences on sequences of other lengths, 50 % spars
 # %%
 from IPython.display import display
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 display(reading(run))
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))

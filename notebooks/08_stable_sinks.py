@@ -216,7 +216,7 @@ stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 # %%
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.verdict_rule import judge
-from sinkprune_companion.pages import titles
+from sinkprune_companion.pages import render
 
 parts = []
 for name, share in damage:
@@ -229,7 +229,7 @@ for name, share in damage:
     section = f"{Path(name).name}, {share:.0%}"
     parts.append(judge(effects, found["stable_minus_none" + endings[name, share]].margin, section))
 drawn_rows = pd.concat(parts, ignore_index=True)
-title = titles.title(run, "left_out", "What leaving tokens out of the statistics costs")
+title = render.title(run, "left_out", "What leaving tokens out of the statistics costs")
 shown = drawn_rows[drawn_rows.comparison != "random − none"]  # that one is in the data alone
 figures.save_figure(
     run,
@@ -248,7 +248,7 @@ figures.save_figure(
 # that a mask keeps, by draw:
 
 # %%
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 lost = {}
 for (name, seed), (text, shared) in drawn.items():
@@ -334,7 +334,7 @@ for name, share in damage:
     margin = found["stable_minus_none" + endings[name, share]].margin
     parts.append(judge(changes, margin, section))
 restored = pd.concat(parts, ignore_index=True)
-title = titles.title(run, "restored", "What putting lost weights back changes")
+title = render.title(run, "restored", "What putting lost weights back changes")
 picture = forests.plot_effects(restored, "difference in NELBO (nats per token)", title)
 caption = f"{title}: NELBO beside the same model with no weight back, with 95 % intervals"
 figures.save_figure(run, picture, "restored", restored, caption)

@@ -199,7 +199,7 @@ losses = pd.concat(losses, ignore_index=True)
 
 # %%
 from sinkprune_companion.experiments.variants import above_dense, pivot
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 scores = pd.concat([above_dense(of_part) for _, of_part in losses.groupby("part", sort=False)])
@@ -351,7 +351,7 @@ run.find(found)
 # %%
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages import titles
+from sinkprune_companion.pages import render
 
 WAY = {
     "all of it": "paper_minus_wanda_75",
@@ -372,7 +372,7 @@ groups |= dict.fromkeys(MAIN_65, "the same at 65 % sparsity")
 drawn_rows = WAY | MAIN | MAIN_65
 shown = {label: found[name] for label, name in drawn_rows.items() if name in found}
 if shown:
-    title = titles.title(run, "parts_at_75", "Paired differences at 75 %")
+    title = render.title(run, "parts_at_75", "Paired differences at 75 %")
     drawn = forests.plot_forest(shown, "difference in NELBO (nats per token)", groups, title)
     caption = f"{title}: paired differences in NELBO, with 95 % intervals"
     display(figures.save_figure(run, drawn, "parts_at_75", forest_table(shown), caption))
@@ -418,7 +418,7 @@ for label, name in (IN_SPARSEGPT | AT_75 | ASIDE).items():
         share = crossed_interval(100 * effects[name] / damage[name])
         shares[label] = with_share_of_damage(share, 100)
 if shares:
-    title = titles.title(run, "sparsegpt", "What noised text, sinks and OWL do in SparseGPT")
+    title = render.title(run, "sparsegpt", "What noised text, sinks and OWL do in SparseGPT")
     shown = {label: share for label, share in shares.items() if label not in ASIDE}
     axis = "difference in NELBO (% of the damage)"
     drawn = forests.plot_forest(shown, axis, groups, title=title)
@@ -439,7 +439,7 @@ by_sparsity = costs[~costs.part.isin([*ELSEWHERE, "large"]) & costs.place.str.en
 lines = by_sparsity[by_sparsity.recipe.isin(SIX)].replace({"recipe": SIX})
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
-    title = titles.title(run, "damage", "What six recipes cost, against sparsity")
+    title = render.title(run, "damage", "What six recipes cost, against sparsity")
     labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
     how = {"logy": True, "title": title}
     drawn = figures.plot_curves(

@@ -310,9 +310,9 @@ run.find(found)
 # %%
 from IPython.display import display
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.pages import titles
+from sinkprune_companion.pages import render
 
-title = titles.title(run, "sinks", "Sinks of both kinds of model from scratch, by training")
+title = render.title(run, "sinks", "Sinks of both kinds of model from scratch, by training")
 labels = {"temporal_variance": "temporal variance (squared positions)"}
 labels["stable_share"] = "share of occurrences at stable positions"
 shown = by_the_sum.sort_values(["state", "training"], kind="stable")
@@ -329,7 +329,7 @@ display(
 # %%
 from sinkprune_companion.figures.forests import forest_table
 
-title = titles.title(run, "left_out", "What leaving tokens out costs a DLM trained from scratch")
+title = render.title(run, "left_out", "What leaving tokens out costs a DLM trained from scratch")
 costs = {f"{name} left out": found[f"{short}_minus_none"] for name, short in COMPARED.items()}
 drawn = forests.plot_forest(costs, "NELBO above none left out (nats per token)", title=title)
 caption = f"{title}: with 95 % intervals over trainings and sequences"
@@ -340,7 +340,7 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
+from sinkprune_companion.pages.render import Folded, reading
 
 reading(run)
 

@@ -14,7 +14,7 @@ import jupytext
 import nbformat
 
 from sinkprune_companion import project_root
-from sinkprune_companion.run.address import ADDRESS, COLAB, FIRST, REF, address, with_badges
+from sinkprune_companion.pages.pages import ADDRESS, COLAB, FIRST, REF, address, with_badges
 from sinkprune_core.files import atomic
 
 

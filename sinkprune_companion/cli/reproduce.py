@@ -13,9 +13,8 @@ import psutil
 
 from sinkprune_companion import project_root
 from sinkprune_companion.cli.options import Options
-from sinkprune_companion.run import progress
-from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
-from sinkprune_companion.run.record_archive import unpack
+from sinkprune_companion.run import profiles
+from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder, unpack
 from sinkprune_core.memory import free_memory
 
 LOOK_EVERY = 2.0  # seconds between two looks at what runs
@@ -70,7 +69,7 @@ def show_progress(process: subprocess.Popen, profile: str, began: float) -> None
     total = sum(jobs_by_notebook(profile).values())
     is_terminal = sys.stderr.isatty()
     while process.poll() is None:
-        line = progress.line(run_folder(profile), began, total)
+        line = profiles.progress(run_folder(profile), began, total)
         if is_terminal:
             width = shutil.get_terminal_size().columns - 1
             print(f"{ANEW}{line[:width]}", end="", file=sys.stderr, flush=True)
@@ -125,7 +124,7 @@ def failures(folder: Path, began: float) -> list[str]:
     import nbformat
 
     lines = []
-    for file, label in progress.notebook_files(folder).items():
+    for file, label in profiles.notebook_files(folder).items():
         if file.stat().st_mtime < began:
             continue
         where = f"{file.stem}, cell {label}" if label else file.stem

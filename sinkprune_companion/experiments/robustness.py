@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.run import record_archive
+from sinkprune_companion.run import profiles
 from sinkprune_companion.run.records import Run
 from sinkprune_core.pruning.report import Report
 
@@ -65,7 +65,7 @@ class OnRecord(Variant):
 
 def archived_run(run: Run, archive: str) -> Run:
     """Return a run apart, `runs/archive-{archive}`, with an archive's scores; FileNotFoundError for none."""
-    file = record_archive.archive_file(archive)
+    file = profiles.archive_file(archive)
     if not file.exists():
         raise FileNotFoundError(
             f"figures/{file.name} is missing: the project keeps no records of {archive!r}"

@@ -1,39 +1,120 @@
-"""Figures of measurements, one function each, and how every figure is kept.
+"""How every figure looks and is kept, and figures of measurements, one function each.
 
 A figure takes a table and knows nothing of its origin. Bars are 95 % intervals wherever a figure
 shows them, and the figure says so.
 """
 
 import io
+import math
 import os
+import textwrap
+from collections.abc import Iterable, Sequence
 from unittest import mock
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import yaml
+from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
-from sinkprune_companion.figures.style import BLUE, RED, bars, canvas, linear_part, series, titled
+from sinkprune_companion import DATA
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.files import atomic, file_digest, write_json
 from sinkprune_core.models.weight_files import read_json
 
-DATE = "SOURCE_DATE_EPOCH"  # seconds since 1970; zip files cannot be older than 1980
+LOOKS = yaml.safe_load((DATA / "looks.yml").read_text(encoding="utf-8"))
+BLACK = LOOKS["colours"]["black"]
+BLUE = LOOKS["colours"]["blue"]
+GREEN = LOOKS["colours"]["green"]
+GREY = LOOKS["colours"]["grey"]
+RED = LOOKS["colours"]["red"]
+MONOSPACED = "DejaVu Sans Mono"
+HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
+LETTER_INCHES = 0.055  # a letter of it
+LEGEND_ROW_INCHES = 0.17
+TITLE_LETTERS_PER_INCH = 12.5
+TITLE_LINE_INCHES = 0.18
+FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
+
+
+# how it looks
+
+
+def series(name: str, place: int) -> dict[str, str | tuple]:
+    """Return `color`, `marker` and `linestyle` of a series: of a method as everywhere, else by its place."""
+    others = LOOKS["others"]
+    colour, marker, line = LOOKS["methods"].get(name, others[place % len(others)])
+    dashes = line if isinstance(line, str) else (0, tuple(line))
+    return {"color": colour, "marker": marker, "linestyle": dashes}
+
+
+def canvas(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.6), **kwargs
+) -> tuple[Figure, np.ndarray]:
+    """Return an empty figure in the project's style, `size` in inches, and its axes (rows, columns)."""
+    plt.rcParams.update(LOOKS["style"])  # for good: some is drawn later
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
+    plt.close(figure)  # no process gathers open ones
+    return figure, axes
+
+
+def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> Figure:
+    """Return a figure, made higher, with words above all axes, broken to its width, and a legend beneath."""
+    letters = int(TITLE_LETTERS_PER_INCH * figure.get_figwidth())
+    broken = textwrap.fill(title, letters, break_on_hyphens=False)
+    height = figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines())
+    if handles:
+        widest = HANDLE_INCHES + LETTER_INCHES * max(len(handle.get_label()) for handle in handles)
+        fit = max(1, int(figure.get_figwidth() / widest))
+        rows = math.ceil(len(handles) / fit)
+        columns = math.ceil(len(handles) / rows)
+        height += LEGEND_ROW_INCHES * rows
+        head = {"title": broken, "title_fontsize": 9.5, "alignment": "left"}
+        figure.legend(handles=handles, fontsize=7.5, loc="outside upper left", ncols=columns, **head)
+    elif title:
+        figure.suptitle(broken, x=0.01, ha="left", fontsize=9.5)
+    figure.set_figheight(height)
+    return figure
+
+
+def linear_part(values: pd.Series) -> float | None:
+    """Return up to which size an axis is linear, the median of `values`; None where it is so altogether."""
+    sizes = values.abs().dropna()
+    middle = float(sizes.median())
+    return middle if sizes.max() > FAR * middle > 0 else None
+
+
+def bars(value, low, high) -> list:
+    """Return how far an interval reaches below and above a value, as error bars want it."""
+    return [value - low, high - value]
+
+
+def spaced(places: Iterable[int], least: float) -> list[int]:
+    """Return places in their order, without those that are nearer than `least` to one before."""
+    kept: list[int] = []
+    for place in places:
+        if all(abs(place - other) >= least for other in kept):
+            kept.append(place)
+    return kept
+
+
+# how it is kept
 
 
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
-    """Write PNG, PDF, the data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`; return the
-    figure, with the caption as its alternative text in a notebook.
-
-    Files are the same to the byte for the same data.
+    """Write PNG, PDF, data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`, the same bytes for
+    the same data; return the figure, with the caption as its alternative text in a notebook.
     """
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
     figure.set_layout_engine(None)  # the layout is found once, for the first file
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
-    with mock.patch.dict(os.environ, {DATE: os.environ.get(DATE, "0")}):  # of fonts inside the file
+    with mock.patch.dict(os.environ, {"SOURCE_DATE_EPOCH": "0", **os.environ}):  # of fonts inside the file
         figure.savefig(pdf, format="pdf", metadata=undated)
     pictures = {".png": with_palette(png.getvalue()), ".pdf": pdf.getvalue()}
     save_files(run, name, {".csv": _csv(data), **pictures}, caption)
@@ -58,15 +139,14 @@ def save_files(run: Run, name: str, contents: dict[str, bytes], caption: str | N
     Without a caption they join the files of a figure that is saved already.
     """
     folder = run.folder / "figures" / run.notebook
-    about = {"caption": caption, **run.provenance, "files": {}}
-    if caption is None:
-        about = read_json(folder / f"{name}.json")
+    origin = folder / f"{name}.json"
+    about = read_json(origin) if caption is None else {"caption": caption, **run.provenance, "files": {}}
     for ending, content in contents.items():
         file = folder / f"{name}{ending}"
         with atomic(file) as partial:
             partial.write_bytes(content)
         about["files"][file.name] = file_digest(file)
-    write_json(folder / f"{name}.json", about)
+    write_json(origin, about)
 
 
 def with_palette(png: bytes) -> bytes:
@@ -77,9 +157,11 @@ def with_palette(png: bytes) -> bytes:
     return min(png, packed.getvalue(), key=len)
 
 
+# what it shows
+
+
 def intervals(frame: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
     """Return the mean of a column with its 95 % interval (`value`, `low`, `high`), a row per group of `by`.
-
     NaN is left out, and so are groups without two values.
     """
     groups = frame.groupby(by, sort=False)[column]
@@ -109,13 +191,12 @@ def plot_curves(
     then names these x alone, and a line has a gap where its method was not measured.
     """
     names = frame[hue].drop_duplicates().tolist()
-    panels = frame[panel].drop_duplicates().tolist() if panel else [""]
+    panels = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
     size = (6.4, 3.8) if len(panels) == 1 else (0.9 + 2.9 * len(panels), 3.6)
     figure, axes = canvas(1, len(panels), size, sharey=sharey)
     linear = linear_part(frame[y]) if sharey else None
     low, high = interval_columns or (y, y)
-    for axis, head in zip(axes[0], panels, strict=True):
-        drawn = frame[frame[panel] == head] if panel else frame
+    for axis, (head, drawn) in zip(axes[0], panels.items(), strict=True):
         places = sorted(drawn[x].unique())
         at_x = drawn.groupby(x)[hue]
         moved = dodge * (at_x.cumcount() - (at_x.transform("size") - 1) / 2)
@@ -129,8 +210,6 @@ def plot_curves(
         if logx:
             axis.set_xscale("log")
             _number_logarithmic(axis.xaxis, frame[x])
-        elif frame[x].max() >= 1e5:
-            axis.xaxis.set_major_formatter(EngFormatter())
         if dodge:
             axis.set_xticks(places)
         if logy:
@@ -141,8 +220,7 @@ def plot_curves(
             axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set(xlabel=labels[x], title=head)
     axes[0, 0].set_ylabel(labels[y])
-    titled(figure, title, axes[0, 0].get_legend_handles_labels()[0])
-    return figure
+    return titled(figure, title, axes[0, 0].get_legend_handles_labels()[0])
 
 
 def _number_logarithmic(axis: Axis, values: pd.Series) -> None:
@@ -154,12 +232,8 @@ def _number_logarithmic(axis: Axis, values: pd.Series) -> None:
 
 
 def plot_nelbo(frame: pd.DataFrame, title: str) -> Figure:
-    """Draw the loss at masked tokens against the share that is masked: its mean over shares is the NELBO.
-
-    `frame` is what `likelihood.nelbo` returns. Points are single masks, the line is a mean over tenths.
-    """
-    figure, axes = canvas(size=(6.4, 3.0))
-    axis = axes[0, 0]
+    """Draw what `likelihood.nelbo` returns: losses at masked tokens against the share that is masked."""
+    figure, [[axis]] = canvas(size=(6.4, 3.0))
     axis.plot(100 * frame.noise, frame.value, "o", color=BLUE, ms=3, alpha=0.35, mew=0, label="one mask")
     tenth = (10 * frame.noise).clip(upper=9.99).astype(int)
     tenths = frame.groupby(tenth)[["noise", "value"]].mean()
@@ -167,5 +241,4 @@ def plot_nelbo(frame: pd.DataFrame, title: str) -> Figure:
     mean = frame.value.mean()
     axis.axhline(mean, color=RED, lw=1.4, ls="--", label=f"NELBO: {mean:.2f} nats per token")
     axis.set(xlabel="masked tokens (%)", ylabel="nats per masked token", xlim=(0, 100))
-    titled(figure, title, axis.get_legend_handles_labels()[0])
-    return figure
+    return titled(figure, title, axis.get_legend_handles_labels()[0])

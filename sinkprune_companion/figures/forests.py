@@ -1,26 +1,31 @@
 """Figures with a row per effect, method or condition; bars are 95 % intervals."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 
-from sinkprune_companion.figures import style
-from sinkprune_companion.figures.figures import intervals
-from sinkprune_companion.figures.style import bars, canvas, linear_part, series, titled
+from sinkprune_companion import DATA
+from sinkprune_companion.figures import figures
+from sinkprune_companion.figures.figures import BLACK, BLUE, MONOSPACED, bars, canvas, intervals, titled
+from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.verdict_rule import fields_of, verdicts_on_losses
-from sinkprune_companion.numbers import signed_interval
+from sinkprune_companion.numbers import number, percent, signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
 
-Mark = dict[str, str]  # how a row is marked, in matplotlib's words
-ARROW_LEFT = 4  # matplotlib's numbers of markers
-ARROW_RIGHT = 5
 REACH = 3  # times the interval that reaches second furthest: what goes further is cut
+CAPTION = "What each change does to the pruned model, and how many of the kept weights it changes"
+SHOWN = yaml.safe_load((DATA / "headline.yml").read_text(encoding="utf-8"))  # on README's first screen
+MASK_SECTION = list(SHOWN["rows"])[-1]
 
 
 def plot_forest(
@@ -39,20 +44,24 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     ends in an arrow, but for the first row, the headline.
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
-    marks = {}
     if "verdict" in table:
-        marks = marks_of(table.verdict)
+        marks = _marks_of(table.verdict)
         table = table.assign(mark=table.verdict.map(marks))
         margins = table.margin.dropna()
         if len(margins):
             sizes = dict.fromkeys(f"{margin:.2g}" for margin in (margins.min(), margins.max()))
             words += f"; band: ± {' to '.join(sizes)}, too small to matter"
     else:
-        inside = np.where((table.low > 0) | (table.high < 0), style.BLUE, "white")
-        looks = [{"color": style.BLUE, "marker": "o", "mfc": colour} for colour in inside]
+        marks = {}
+        inside = np.where((table.low > 0) | (table.high < 0), BLUE, "white")
+        looks = [{"color": BLUE, "marker": "o", "mfc": colour} for colour in inside]
         table = table.assign(mark=looks, margin=float("nan"))
         words += "; open: zero inside it"
-    reach = _reach(table)
+    ends = table[["low", "high"]].abs().max(axis=1)
+    reach = 1.0
+    if ends.any():
+        furthest, second = ends.nlargest(2).iloc[[0, -1]]
+        reach = 1.08 * np.nanmax([min(furthest, REACH * second), ends.iloc[0], table.margin.max()])
     figure = _plot_table(table, (-reach, reach), words, title, marks)
     figure.axes[0].locator_params(axis="x", nbins=6)
     return figure
@@ -67,107 +76,86 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     return _plot_table(table, ends, f"{xlabel}\nbars: 95 % interval", title, marks)
 
 
-def _mark_of(name: str, place: int) -> Mark:
-    """Return how the rows of a series are marked, see `series`."""
-    look = series(name, place)
+def _mark_of(name: str, place: int) -> dict[str, str]:
+    """Return how the rows of a series are marked, in matplotlib's words."""
+    look = figures.series(name, place)
     return {"color": look["color"], "marker": look["marker"]}
 
 
-def marks_of(verdicts: pd.Series) -> dict[str, Mark]:
+def _marks_of(verdicts: pd.Series) -> dict[str, dict[str, str]]:
     """Return the marks of all verdicts that occur."""
-    return {verdict: mark for verdict, mark in style.LOOKS["verdicts"].items() if verdict in set(verdicts)}
+    return {verdict: mark for verdict, mark in figures.LOOKS["verdicts"].items() if verdict in set(verdicts)}
 
 
-def handles_of(marks: dict[str, Mark]) -> list[Line2D]:
+def _handles_of(marks: dict[str, dict[str, str]]) -> list[Line2D]:
     """Return the entries of a legend."""
     return [Line2D([], [], **mark, label=label) for label, mark in marks.items()]
 
 
 def _plot_table(
-    table: pd.DataFrame, ends: tuple[float, float], xlabel: str, title: str, marks: dict[str, Mark]
+    table: pd.DataFrame, ends: tuple[float, float], xlabel: str, title: str, marks: dict[str, dict[str, str]]
 ) -> Figure:
     """Draw rows with margin, interval, `mark` and numbers between `ends`, and a legend of `marks`."""
     headings = sum(section != "" for section in table.section.unique())
-    figure, axes = canvas(size=(8.2, 1.3 + 0.27 * (len(table) + headings)))
-    axis = axes[0, 0]
-    axis.axvline(0, color=style.BLACK, lw=0.9)
+    figure, [[axis]] = canvas(size=(8.2, 1.3 + 0.27 * (len(table) + headings)))
+    axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_xlim(*ends)
     left, right = axis.get_xlim()
-    beside = {
-        "transform": axis.get_yaxis_transform(),
-        "va": "center",
-        "fontsize": 8,
-        "family": style.MONOSPACED,
-    }
-
-    def draw(place: int, row: Any) -> None:
+    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8, "family": MONOSPACED}
+    for place, row in _placed(axis, table, size=9):
         colour = row.mark["color"]
         if row.margin > 0:  # there may be none
-            axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=style.GREEN, alpha=0.1, lw=0)
+            axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=figures.GREEN, alpha=0.1, lw=0)
         axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
         if row.low < left:
-            axis.plot(left, place, marker=ARROW_LEFT, color=colour, ms=7, clip_on=False)
+            axis.plot(left, place, marker=CARETLEFT, color=colour, ms=7, clip_on=False)
         if row.high > right:
-            axis.plot(right, place, marker=ARROW_RIGHT, color=colour, ms=7, clip_on=False)
+            axis.plot(right, place, marker=CARETRIGHT, color=colour, ms=7, clip_on=False)
         if left <= row.value <= right:
             axis.plot(row.value, place, ls="none", ms=6, **row.mark)
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
-
-    draw_rows(axis, table, draw, size=9)
     axis.set_xlabel(xlabel, fontsize=8.5)
-    titled(figure, title, handles_of(marks))
-    return figure
+    return titled(figure, title, _handles_of(marks))
 
 
-def draw_rows(axis: Axes, table: pd.DataFrame, draw: Callable[[int, Any], None], size: float) -> None:
-    """Draw a row of every entry of a table, by `draw(place, entry)`, below the headings of their sections."""
-    labels = []
-    headings = []
+def _placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]]:
+    """Name the rows of an axis after those of a table, below headings of their sections; return both."""
+    labels, headings, rows = [], [], []
     for section, part in table.groupby("section", sort=False):
         if section:
             headings.append(len(labels))
             labels.append(section)
-        for entry in part.itertuples():
-            draw(len(labels), entry)
-            labels.append(entry.comparison)
+        for row in part.itertuples():
+            rows.append((len(labels), row))
+            labels.append(row.comparison)
     axis.set_yticks(range(len(labels)), labels, fontsize=size)
-    for row in headings:
-        axis.get_yticklabels()[row].set_fontweight("bold")
+    for place in headings:
+        axis.get_yticklabels()[place].set_fontweight("bold")
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
     axis.set_ylim(len(labels) - 0.5, -0.7)
-
-
-def _reach(table: pd.DataFrame) -> float:
-    """Return how far the axis goes to both sides of zero."""
-    ends = table[["low", "high"]].abs().max(axis=1)
-    if not ends.any():
-        return 1.0
-    furthest, second = ends.nlargest(2).iloc[[0, -1]]
-    return 1.08 * np.nanmax([min(furthest, REACH * second), ends.iloc[0], table.margin.max()])
+    return rows
 
 
 def plot_rows(
     frame: pd.DataFrame, panel: str, row: str, xlabel: str, title: str, hue: str, sharex: bool = True
 ) -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
-    another, in it a mark per value of `hue`, all below a `title`.
-
-    A table without rows, which a cell of a sweep may have, gives one empty panel.
+    another, a mark per value of `hue`. A table without rows, which a cell of a sweep may have, gives a panel.
     """
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
-    marks = {name: _mark_of(name, number) for number, name in enumerate(frame[hue].drop_duplicates())}
+    marks = {name: _mark_of(name, place) for place, name in enumerate(frame[hue].drop_duplicates())}
     size = (1.6 + 2.2 * len(panels), 1.2 + 0.4 * len(rows))
     figure, axes = canvas(1, len(panels), size, sharex=sharex, sharey=True)
     for axis, head in zip(axes[0], panels, strict=True):
         part = frame[frame[panel] == head]
-        for number, (name, mark) in enumerate(marks.items()):
+        for order, (name, mark) in enumerate(marks.items()):
             drawn = part[part[hue] == name]
-            places = drawn[row].map(rows.index) + 0.26 * (number - (len(marks) - 1) / 2)
+            places = drawn[row].map(rows.index) + 0.26 * (order - (len(marks) - 1) / 2)
             ends = bars(drawn.value, drawn.low, drawn.high)
             axis.errorbar(drawn.value, places, xerr=ends, ls="none", **mark, ms=5, capsize=2.5)
-        linear = linear_part((frame if sharex else part).value)
+        linear = figures.linear_part((frame if sharex else part).value)
         if linear:
             axis.set_xscale("symlog", linthresh=linear)
             axis.set_xticks([tick for tick in axis.get_xticks() if not 0 < abs(tick) < 8 * linear])
@@ -177,15 +165,12 @@ def plot_rows(
         axis.set_title(head, fontsize=8.5)
         axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 34) for name in rows], fontsize=8)
     figure.supxlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8)
-    titled(figure, title, handles_of(marks))
-    return figure
+    return titled(figure, title, _handles_of(marks))
 
 
 def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: str) -> Figure:
-    """Draw one panel per metric, one row per value of the column `row`, and both kinds of model in each.
-
-    `frame` has a line per unit (a prompt or sequence) with `kind`, `row` and a column per metric; `metrics`
-    maps columns to axis labels with units.
+    """Draw the means of `metrics`, columns with their labels: a panel per metric, a row per value of `row`, a
+    mark per `kind` of model. `frame` has a line per unit (a prompt or sequence).
     """
     parts = {label: intervals(frame, [row, "kind"], column) for column, label in metrics.items()}
     means = pd.concat(parts, names=["metric"]).reset_index("metric")
@@ -195,32 +180,29 @@ def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: s
 def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure:
     """Draw `value` of every unit, a row per value of a column, and beneath its points their mean."""
     names = frame[row].drop_duplicates().tolist()
-    figure, axes = canvas(size=(7.6, 1.3 + 0.42 * len(names)))
-    axis = axes[0, 0]
-    axis.axvline(0, color=style.BLACK, lw=0.9)
+    figure, [[axis]] = canvas(size=(7.6, 1.3 + 0.42 * len(names)))
+    axis.axvline(0, color=BLACK, lw=0.9)
     for place, name in enumerate(names):
         values = frame.value[frame[row] == name]
         heights = place + np.linspace(-0.3, 0.05, len(values))
-        axis.plot(values, heights, "o", color=style.BLUE, ms=3.2, alpha=0.45, mew=0)
+        axis.plot(values, heights, "o", color=BLUE, ms=3.2, alpha=0.45, mew=0)
     for mean in intervals(frame, [row], "value").itertuples(index=False):
         place = names.index(mean[0]) + 0.25
-        axis.plot([mean.low, mean.high], [place, place], color=style.RED, lw=1.6)
-        axis.plot(mean.value, place, "D", color=style.RED, ms=5)
-    linear = linear_part(frame.value)
+        axis.plot([mean.low, mean.high], [place, place], color=figures.RED, lw=1.6)
+        axis.plot(mean.value, place, "D", color=figures.RED, ms=5)
+    linear = figures.linear_part(frame.value)
     if linear:
         axis.set_xscale("symlog", linthresh=10.0 ** np.ceil(np.log10(linear)), linscale=0.7)
     axis.set_yticks(range(len(names)), names, fontsize=8.5)
     axis.set_ylim(len(names) - 0.5, -0.6)
     axis.set_xlabel(f"{xlabel}\npoints: units; diamonds: means with 95 % intervals", fontsize=8.5)
-    titled(figure, title)
-    return figure
+    return titled(figure, title)
 
 
 def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
-    """Return the data of a forest plot, a row per estimate.
+    """Return the data of a forest plot, a row per estimate; `interval` says how it was made.
 
-    Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made); and where every
-    estimate has a margin, `margin` and the `verdict` of its row, with p corrected for all rows (Holm).
+    Where every estimate has a margin it has a `verdict` too, with p corrected for all rows (Holm).
     """
     columns = fields_of(estimates, "value", "low", "high", "units", "method", "margin")
     table = pd.DataFrame({"comparison": estimates.keys(), **columns})
@@ -235,3 +217,86 @@ def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataF
     numbers = [str(estimate).replace(", ", ",\N{NO-BREAK SPACE}") for estimate in estimates.values()]
     names = pd.Index([name.replace("_", " ") for name in estimates], name="finding")
     return pd.DataFrame({"mean [95 % interval]": numbers, **columns}, index=names)
+
+
+# README's first screen
+
+
+def headline_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
+    """Return what the figure shows: differences in nats per token, with the `damage` that the second recipe
+    does and verdicts corrected over this table, then shares of the mask.
+    """
+    rows = [(section, *named) for section, findings in SHOWN["rows"].items() for named in findings.items()]
+    frame = pd.DataFrame(rows, columns=["section", "comparison", "finding"])
+    shown = {finding: estimates[finding] for finding in frame.finding}
+    frame = frame.assign(**fields_of(shown, "value", "low", "high", "draws", "margin"))
+    frame["damage"] = frame.margin / share_that_matters()
+    losses = frame.finding[frame.section != MASK_SECTION]
+    frame["verdict"] = pd.Series(verdicts_on_losses([shown[finding] for finding in losses]), losses.index)
+    return frame
+
+
+def plot_headline(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
+    """Draw `headline_table`: its differences in percent of what the second recipe costs, beside its masks."""
+    is_mask = frame.section == MASK_SECTION
+    marks = _marks_of(frame.verdict)
+    if is_narrow:
+        figure, axes = canvas(2, 1, (4.3, 5.4), height_ratios=(3, 1))
+    else:
+        figure, axes = canvas(1, 2, (9.6, 3.7), width_ratios=(3, 2))
+    losses, masks = axes.flat
+    _draw_losses(losses, frame[~is_mask].assign(mark=frame.verdict.map(marks)))
+    _draw_masks(masks, frame[is_mask])
+    columns = 2 if is_narrow else len(marks)
+    figure.legend(handles=_handles_of(marks), loc="outside upper left", ncols=columns, fontsize=8.5)
+    return figure
+
+
+def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
+    """Draw a row per difference below the heading of its sparsity, with its value in nats at the right."""
+    margin = 100 * share_that_matters()
+    axis.axvspan(-margin, margin, color=figures.GREEN, alpha=0.12, lw=0)
+    axis.axvline(0, color=BLACK, lw=0.9)
+    right = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
+    for place, row in _placed(axis, frame, size=8.5):
+        value, *ends = (100 * end / row.damage for end in (row.value, row.low, row.high))
+        axis.errorbar(value, place, xerr=[[end] for end in bars(value, *ends)], **row.mark, ms=6, lw=1.6)
+        axis.text(1.02, place, number(row.value), **right)
+    axis.text(1.02, 0, "nats", **right)
+    verdicts = frame.set_index("finding").verdict
+    presumed = SHOWN["presumed"].items()
+    holds = all((verdicts[findings] == verdict).all() for verdict, findings in presumed)
+    axis.set_title(SHOWN["conclusion"] if holds else "Loss, first − second", fontsize=9.5, loc="right")
+    below = "loss, first − second, in % of what the second costs; ← better\n"
+    below += f"band: ± {number(margin)} %, too small to matter; bars: 95 % intervals"
+    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
+
+
+def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
+    """Draw a bar per change of the calibration, with its percent beside it."""
+    places = range(len(frame))
+    ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
+    line = {"ecolor": BLACK, "lw": 1}
+    drawn = axis.barh(places, 100 * frame.value, xerr=ends, height=0.6, color=figures.GREY, error_kw=line)
+    axis.bar_label(drawn, [f"{number(100 * share)} %" for share in frame.value], padding=4, fontsize=8.5)
+    axis.set_yticks(places, frame.comparison, fontsize=8.5)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
+    share = frame.set_index("finding").value
+    sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
+    title = f"Leaving sinks out changes {sinks}\nof the kept weights, other text {text}"
+    axis.set_title(title, fontsize=9.5, loc="right")
+    below = "kept weights that differ at 50 % from those on noised\n"
+    below += "text, all sinks kept (%); lines: 95 % intervals"
+    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
+
+
+def save_headline(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
+    """Write both shapes to `root/figures/headline` with data and origin beside them; return the files."""
+    frame = headline_table(estimates)
+    provenance = {"findings": frame.finding.tolist()}
+    run = SimpleNamespace(folder=root, provenance=provenance, notebook="headline")  # what `save_figure` asks
+    for name, is_narrow in (("headline", False), ("headline_narrow", True)):
+        figures.save_figure(run, plot_headline(frame, is_narrow), name, frame, CAPTION)
+    return sorted((root / "figures" / "headline").iterdir())

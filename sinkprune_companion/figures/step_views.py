@@ -93,9 +93,8 @@ def views(
 
 
 def data(views: list[dict], steps: int, pick: bool = False) -> dict:
-    """Return what `steps.js` draws: views of trajectories of `steps` steps and how to read their letters.
-
-    Views stand below each other; with `pick` one is shown at a time, with menus for prompt, model and layer.
+    """Return what `steps.js` draws: views of trajectories of `steps` steps, below each other or, with `pick`,
+    one at a time with menus for prompt, model and layer.
     """
     numbers = [step + 1 for step in shown_steps(steps)]
     most = len(views[0]["first"])  # tokens of all views

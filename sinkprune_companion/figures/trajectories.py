@@ -15,8 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sinkprune_companion.figures.figures import save_files
-from sinkprune_companion.figures.style import MONOSPACED, RED, canvas, spaced, titled
+from sinkprune_companion.figures.figures import MONOSPACED, RED, canvas, save_files, spaced, titled
 from sinkprune_companion.run.records import Run
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.readings import LITERAL, READINGS, Reading
@@ -102,8 +101,7 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
         "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
         f"{dashed}red rings: sinks"
     )
-    titled(figure, title)
-    return figure
+    return titled(figure, title)
 
 
 def positions_table(panels: list[dict]) -> pd.DataFrame:
@@ -157,16 +155,13 @@ def _cell_label(token: str) -> str:
 
 
 def save_animation(run: Run, frames: Iterable[Figure], name: str) -> None:
-    """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`.
-
-    All frames take the colours of the last, which keeps the file small.
-    """
+    """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`."""
     pictures = []
     for frame in frames:
         buffer = io.BytesIO()
         frame.savefig(buffer, format="png", dpi=110)
         pictures.append(Image.open(buffer).convert("RGB"))
-    palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)
+    palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)  # one for all keeps the file small
     first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [MILLISECONDS] * len(others) + [4 * MILLISECONDS]
     film = io.BytesIO()

@@ -1,32 +1,30 @@
-"""The pages of the repository that are rendered from templates, and the readings of notebooks.
-
-`python -m sinkprune_companion.pages` writes them from the published findings, in `figures/findings`; a test
-checks that they are in step.
+"""The pages that `python -m sinkprune_companion.pages` writes from templates and the published findings, and
+the badges of README and of notebooks, which `tools/address.py` puts there.
 """
 
+import re
+import tomllib
 from pathlib import Path
 
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
-from sinkprune_companion.figures import headline
+from sinkprune_companion.figures.forests import save_headline
 from sinkprune_companion.ledger import others, published
-from sinkprune_companion.pages import sources, titles
-from sinkprune_companion.pages.render import render_results
-from sinkprune_companion.run import address, run_costs
+from sinkprune_companion.pages import sources
+from sinkprune_companion.pages.render import FOLDER, TITLES, render_results, rendered_title
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.files import atomic
 from sinkprune_core.models import catalog, hub
 
-PAGES = {
-    "README.md": "readme.md.j2",
-    "docs/results.md": "results.md.j2",
-    "docs/claims_to_figures.md": "claims_to_figures.md.j2",
-    "docs/models.md": "models.md.j2",
-    "docs/performance.md": "performance.md.j2",
-    "docs/trainings.md": "trainings.md.j2",
-}
-READINGS = Path(__file__).parent / "readings"
+IN_DOCS = ("results", "claims_to_figures", "models", "performance", "trainings")
+READ_FROM = (catalog, compute, dense_statistics, hub, others, published, sources)  # by templates
+REF = "main"  # the branch that badges and links lead to; the tag of a release once it is pushed
+ADDRESS = re.compile(r"https://github\.com/([\w-]+/[\w.-]+)")
+COLAB = "https://colab.research.google.com"
+BINDER = "https://mybinder.org"
+BADGES = re.compile(r"\n\[!\[Open in Colab\]\(.*\n\[!\[Open in Binder\]\(.*\n")
+FIRST = "00_start_here"
 
 
 def pages(folder: Path) -> dict[str, str]:
@@ -36,35 +34,48 @@ def pages(folder: Path) -> dict[str, str]:
     presumes a verdict that a claim does not have by these findings.
     """
     results = sources.results_of(folder)
-    for file in sorted(READINGS.glob("*.j2")):
-        render_results(f"{READINGS.name}/{file.name}", results)
-    for notebook, figures in titles.WRITTEN.items():
+    for file in sorted(FOLDER.glob("readings/*.j2")):
+        render_results(f"readings/{file.name}", results)
+    for notebook, figures in TITLES.items():
         for figure in figures:
-            titles.rendered(notebook, figure, results)
-    known = {
-        "catalog": catalog,
-        "compute": compute,
-        "dense_statistics": dense_statistics,
-        "exclude": EXCLUDE,
-        "figures": sources.figures_by_finding(),
-        "hub": hub,
-        "others": others,
-        "published": published,
-        "run_costs": run_costs,
-        "sources": sources,
-    }
-    texts = {name: render_results(template, results, **known) for name, template in PAGES.items()}
-    badges = address.address(project_root())  # of the repository, if it has one
-    texts["README.md"] = address.with_badges(texts["README.md"], address.FIRST, badges)
-    return texts
+            rendered_title(notebook, figure, results)
+    known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
+    known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding()}
+    readme = render_results("readme.md.j2", results, **known)
+    texts = {"README.md": with_badges(readme, FIRST, address(project_root()))}
+    return texts | {f"docs/{name}.md": render_results(f"{name}.md.j2", results, **known) for name in IN_DOCS}
 
 
 def write() -> list[Path]:
     """Write all pages, and README's figure, from the published findings; return their files."""
     root = project_root()
-    files = headline.save(sources.results_of(root / "figures").f, root)
+    files = save_headline(sources.results_of(root / "figures").f, root)
     for name, text in pages(root / "figures").items():
         with atomic(root / name) as partial:
             partial.write_text(text, encoding="utf-8")
         files.append(root / name)
     return files
+
+
+# the repository's address
+
+
+def address(root: Path) -> str:
+    """Return the repository's address from pyproject.toml; an empty text before there is one."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "")
+
+
+def with_badges(text: str, notebook: str, url: str) -> str:
+    """Return a page with the badges that open a notebook below its title, or without any."""
+    text = BADGES.sub("", text)
+    if not url or not text.startswith("# "):
+        return text
+    name = ADDRESS.fullmatch(url)[1]
+    file = f"notebooks/{notebook}.ipynb"
+    colab = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{name}/blob/{REF}/{file})"
+    binder = (
+        f"[![Open in Binder]({BINDER}/badge_logo.svg)]({BINDER}/v2/gh/{name}/{REF}?urlpath=lab/tree/{file})"
+    )
+    title, rest = text.split("\n", 1)
+    return f"{title}\n\n{colab}\n{binder}\n{rest}"

@@ -1,21 +1,30 @@
-"""Render a page that somebody wrote: a Jinja2 template in this folder, with numbers filled in.
+"""Render what somebody wrote, pages, readings and titles of figures: Jinja2 templates with numbers filled in.
 
 A number has a filter: `{{ f["03/paper_minus_wanda"] | amount("nats") }}`. A sentence that presumes a
 verdict says so beside it: `{{ holds("paper-beats-wanda", "contradicted") }}` prints nothing, and rendering
 stops where the verdict is another one. Then a person writes a new sentence.
 """
 
+import html
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
+from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.numbers import amount, count, number, percent, signed
-from sinkprune_companion.pages.sources import PresumedVerdictError, Results
+from sinkprune_companion.ledger.tables import HEADS
+from sinkprune_companion.numbers import amount, count, markdown_table, number, percent, signed
+from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_of
+from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate
 
 FOLDER = Path(__file__).parent
+TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
+PUBLISHED = ("full", "evidence")  # profiles whose results the written sentences speak of
 
 
 def cell(text: object) -> str:
@@ -67,3 +76,76 @@ def render_results(template: str, results: Results, **values: object) -> str:
     """Return the text of a template that knows `values`, and `f`, `ledger`, … and `holds` of the results."""
     known = {name: getattr(results, name) for name in ("f", "ledger", "verdict", "estimate", "holds")}
     return render(template, **known, **values)
+
+
+# what notebooks show
+
+
+def rendered_title(notebook: str, figure: str, results: Results) -> str:
+    """Return the written title of a figure with the numbers of a run; errors are those of `render`."""
+    template = environment().from_string(TITLES[notebook][figure])
+    try:
+        return template.render(f=results.f, holds=results.holds).strip()
+    except PresumedVerdictError as error:
+        raise PresumedVerdictError(f"titles.yml, {notebook}/{figure}: {error}") from None
+
+
+def title(run: Run, figure: str, plain: str) -> str:
+    """Return the written title of a figure, by the findings that its run has so far; `plain`, which presumes
+    nothing, where the profile is not published or the run lacks the numbers or verdicts that it presumes.
+    """
+    if run.profile in PUBLISHED and figure in TITLES.get(run.notebook, {}):
+        with suppress(PresumedVerdictError, UndefinedError):
+            return rendered_title(run.notebook, figure, results_of(run.folder, run.notebook))
+    return plain
+
+
+def reading(run: Run) -> object:
+    """Return, for a notebook to show, what it found by the findings that its run has written.
+
+    Of a published profile these are the sentences of `pages/readings`, where they fit; the ledger's rows that
+    it decides, controls and questions without a number left out; and where there is neither, its numbers.
+    """
+    from IPython.display import Markdown  # pages are written without it
+
+    results = results_of(run.folder)
+    parts = []
+    is_read = False
+    if run.profile in PUBLISHED:
+        try:
+            beside = results_of(run.folder, run.notebook)
+            parts.append(render_results(f"readings/{run.notebook}.md.j2", beside))
+            is_read = True
+        except (PresumedVerdictError, UndefinedError) as error:
+            parts.append(f"The written reading does not fit this run. {error}.")
+    rows = []
+    for claim in results.ledger:
+        estimate = results.estimate.get(claim.id)
+        if claim.notebook == run.notebook and (claim.kind == CLAIM or estimate):
+            says = HEADS.get(claim.kind, "") + claim.says
+            rows.append([says, results.verdict[claim.id], amount(estimate) if estimate else "–"])
+    if rows:
+        parts.append(markdown_table(["claim", "verdict", "number [95 % interval]"], rows))
+        parts.append("[How a verdict is made](../docs/results.md)")
+    elif not is_read:
+        prefix = f"{run.notebook}/"
+        own = [(name, one) for name, one in results.estimates.items() if name.startswith(prefix)]
+        rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in own]
+        parts.append(markdown_table(["finding", "number [95 % interval]"], rows))
+    return Markdown("\n\n".join(parts))
+
+
+class Folded:
+    """A table that a notebook shows when its summary is clicked; without HTML it is printed as it is."""
+
+    def __init__(self, table: pd.DataFrame, summary: str = "All numbers"):
+        self.table = table
+        self.summary = summary
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        summary = f"<summary>{html.escape(self.summary)}</summary>"
+        with pd.option_context("display.max_rows", None, "display.max_colwidth", None):
+            return {
+                "text/html": f"<details>{summary}{self.table.to_html()}</details>",
+                "text/plain": f"{self.summary}\n{self.table.to_string()}",
+            }

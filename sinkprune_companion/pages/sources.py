@@ -14,6 +14,8 @@ from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
+from sinkprune_companion.numbers import markdown_table
+from sinkprune_companion.run.records import environment
 from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_of
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
@@ -21,11 +23,13 @@ from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import write_json
 from sinkprune_core.models import embedded
 from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.pruning.recipe import preset
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
+COSTS = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
 
 
@@ -101,10 +105,7 @@ def filled_right(level: float) -> dict[str, float]:
 
 
 def figures_by_finding() -> dict[str, str]:
-    """Return the figure that shows a finding, from `figures.yml`, by the finding's name.
-
-    The path is from the repository's root, e.g. `figures/05_what_does_the_work/effects.png`.
-    """
+    """Return the figure that shows a finding, as a path from the repository's root, by the finding's name."""
     shown = yaml.safe_load((Path(__file__).parent / "figures.yml").read_text(encoding="utf-8"))
     named = [(figure, finding) for figure, findings in shown.items() for finding in findings]
     return {f"{figure.partition('/')[0]}/{finding}": f"figures/{figure}.png" for figure, finding in named}
@@ -144,7 +145,7 @@ def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
     return flops / compute.SPEED / 60
 
 
-# benchmarks
+# benchmarks, and what the notebooks of a profile took
 
 
 def performance() -> dict[str, dict]:
@@ -166,3 +167,53 @@ def note_performance(what: str, entry: dict) -> None:
 def precision() -> list[dict]:
     """Return what other dtypes change, a row per model and dtype."""
     return pd.read_csv(project_root() / "docs" / "precision.csv").to_dict("records")
+
+
+def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
+    """Return `core_minutes` of all jobs, `gigabytes` of the largest and the number of `jobs`, by notebook.
+
+    Snakemake measured them in `folder`, `runs/<profile>`: memory is proportional set size, and of a job that
+    was started again the last part counts alone. Raises FileNotFoundError where no job was measured.
+    """
+    files = sorted((folder / "benchmarks").glob("*.tsv"))
+    if not files:
+        raise FileNotFoundError(
+            f"no measured job in {folder}: run `sinkprune reproduce --profile {folder.name}` first"
+        )
+    jobs = pd.concat(pd.read_csv(file, sep="\t", nrows=1) for file in files)
+    by_notebook = jobs.groupby([file.stem.partition("@")[0] for file in files])
+    costs = {
+        "core_minutes": by_notebook.cpu_time.sum() / 60,
+        "gigabytes": by_notebook.max_pss.max() * 2**20 / 1e9,  # of mebibytes
+        "jobs": by_notebook.size().astype(object),
+    }
+    return pd.DataFrame(costs).to_dict("index")
+
+
+def with_costs(profile: str, costs: dict[str, dict[str, float]]) -> dict[str, dict]:
+    """Return the content of COSTS with what notebooks of a profile took on this machine.
+
+    Profile quick takes the dtype of the CPU, and has an entry of its own for CPUs with units for bfloat16.
+    """
+    if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
+        profile = "quick in bfloat16"
+    entries = read_json(project_root() / COSTS)
+    vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
+    entries[profile] = {
+        "platform": f"{environment()['platform']}, {vectors}",
+        "torch": environment()["versions"]["torch"],
+        "costs": entries.get(profile, {}).get("costs", {}) | costs,
+    }
+    return entries
+
+
+def cost_table() -> str:
+    """Return a table of COSTS in Markdown."""
+    rows = []
+    for profile, entry in read_json(project_root() / COSTS).items():
+        where = f"{entry['platform']}, torch {entry['torch']}"
+        for name, cost in entry["costs"].items():
+            numbers = [cost["jobs"], f"{cost['core_minutes']:.1f}", f"{cost['gigabytes']:.1f} GB"]
+            rows.append([profile, name, *numbers, where])
+    heads = ["profile", "notebook", "jobs", "core-minutes", "memory of the largest job", "where"]
+    return markdown_table(heads, rows)

@@ -3,20 +3,13 @@
 import ctypes
 from contextlib import suppress
 
-# Parameters of `mallopt`, by the numbers in glibc's malloc.h.
-_TRIM_THRESHOLD = -1
-_TOP_PAD = -2
-_MMAP_MAX = -4
-
 
 def keep_freed_memory() -> None:
-    """Let freed tensors be used again instead of going back to the system.
-
-    glibc maps every large tensor anew and clears it page by page, which costs up to half of the time of a
-    forward with logits.
+    """Let freed tensors be used again: glibc maps large ones anew and clears them page by page, which takes
+    up to half of the time of a forward with logits.
     """
     with suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_MAX, 0)  # large tensors come from the heap, too
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # bytes free at its end before it shrinks
-        mallopt(_TOP_PAD, 2**26)  # bytes that it grows by beyond what is asked for
+        mallopt = ctypes.CDLL(None).mallopt  # takes parameters by their numbers in glibc's malloc.h
+        mallopt(-4, 0)  # M_MMAP_MAX: large tensors come from the heap, too
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: bytes free at its end before it shrinks
+        mallopt(-2, 2**26)  # M_TOP_PAD: bytes that it grows by beyond what is asked for

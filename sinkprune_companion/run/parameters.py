@@ -1,7 +1,4 @@
-"""What every notebook does first: check its parameters, so that a bad one fails before any work.
-
-What each may be stands in `data/parameters.yml`.
-"""
+"""What every notebook does first: check its parameters, by `data/parameters.yml`, before any work is done."""
 
 import ast
 import re
@@ -116,12 +113,6 @@ def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
     raise ParameterError("no parameters cell was run: run the notebook from its top")
 
 
-def injected(cells: list[str]) -> list[str]:
-    """Return the names that papermill's injected cell assigns."""
-    lines = [line for source in cells if source.startswith("# Parameters") for line in ast.parse(source).body]
-    return [line.targets[0].id for line in lines if isinstance(line, ast.Assign)]
-
-
 def check(notebook: str, annotations: dict[str, str], values: dict[str, object]) -> None:
     """Raise ParameterError, in one line with the name, the value and what is allowed, for an unknown name, a
     wrong type or a value that cannot be used. `annotations` are those of the parameters cell.
@@ -167,15 +158,17 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
 
 
 def start(notebook: str, namespace: dict) -> Run:
-    """Check the parameters in a notebook's namespace (`globals()`) and return its `Run`.
-
-    Prints where results go, where and in which dtype they are computed, and the values that papermill put in
-    place of the defaults shown. Raises ParameterError as `check` does.
+    """Check the parameters in a notebook's namespace (`globals()`), and return its `Run`; print where results
+    go, what computes them, and other values than the defaults shown. Raises ParameterError as `check` does.
     """
     cells = namespace.get("In", [])
     annotations = declared(cells)
     parameters = {name: namespace[name] for name in annotations}
-    given = {name: namespace[name] for name in injected(cells)}
+    injected = [
+        ast.parse(source).body for source in cells if source.startswith("# Parameters")
+    ]  # by papermill
+    names = [line.targets[0].id for body in injected for line in body if isinstance(line, ast.Assign)]
+    given = {name: namespace[name] for name in names}
     check(notebook, annotations, {**parameters, **given})
     keep_freed_memory()
     matplotlib.rcParams["figure.dpi"] = 110
@@ -194,6 +187,6 @@ def start(notebook: str, namespace: dict) -> Run:
     others = [name for name in shown if name != "profile" and given.get(name, shown[name]) != shown[name]]
     if others:
         print(OTHERS)
-    for name in others:
-        print(textwrap.fill(f"{name} = {given[name]!r}", 100, break_on_hyphens=False))
+        for name in others:
+            print(textwrap.fill(f"{name} = {given[name]!r}", 100, break_on_hyphens=False))
     return run

@@ -1,15 +1,23 @@
-"""A profile is the name of a run: of its parameters in workflow/config and of its folder in runs/."""
+"""A profile is the name of a run: of its parameters in workflow/config, of its folder in runs/, and of an
+archive of its tables, so that anyone can draw and analyse anew, or go on, without measuring.
+"""
 
+import json
 import math
 import re
-from collections.abc import Iterator
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from sinkprune_companion import project_root
+from sinkprune_core.files import atomic, file_digest
 from sinkprune_core.spelling import suggestion
+
+MARK = "from-archive"  # in a folder of records of which some come from an archive: no job measured them
 
 
 def run_folder(profile: str) -> Path:
@@ -55,3 +63,101 @@ def lock_of_all_runs() -> Iterator[int]:
                 "another `sinkprune reproduce` is running here: wait for it or stop it"
             ) from None
         yield stream.fileno()
+
+
+def notebook_files(folder: Path) -> dict[Path, str]:
+    """Return the executed notebooks of a run, each with the name of the cell of a sweep, or an empty text."""
+    labels = dict.fromkeys(sorted(folder.glob("notebooks/*.ipynb")), "")
+    return labels | {file: file.parent.name for file in sorted(folder.glob("cells/*/*/*.ipynb"))}
+
+
+def progress(folder: Path, since: float, total: int) -> str:
+    """Return one line on a run that began at `since`, in seconds: what is finished, what runs, and about how
+    long the rest of its `total` jobs takes, at the speed of those that it has finished.
+    """
+    finished, finished_now, running = 0, 0, []
+    for file, label in notebook_files(folder).items():  # which papermill saves at every cell
+        try:
+            notebook = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # it is being written
+            continue
+        is_of_now = file.stat().st_mtime >= since
+        if notebook["metadata"].get("papermill", {}).get("end_time"):
+            finished += 1
+            finished_now += is_of_now
+        elif is_of_now:  # others were killed
+            states = [cell["metadata"].get("papermill", {}).get("status") for cell in notebook["cells"]]
+            name = f"{file.stem} {label}".rstrip()
+            cell = min(states.count("completed") + 1, len(states))
+            running.append(f"{name} cell {cell} of {len(states)}")
+    parts = [f"{finished} of {total} jobs finished", *running]
+    if finished_now:
+        minutes = (time.time() - since) / 60 * (total - finished) / finished_now
+        parts.append(f"about {max(1, round(minutes))} min left")
+    return "; ".join(parts)
+
+
+# the archive of a profile's tables
+
+
+def archive_file(profile: str) -> Path:
+    """Return where the archive of a profile lies."""
+    return project_root() / "figures" / f"records-{profile}.tar.xz"
+
+
+def pack(profile: str, files: Iterable[Path], target: Path) -> None:
+    """Write the tables among some records of `runs/<profile>`, each with its key, to an archive, and beside
+    it its digest, as `sha256sum --check` reads it. Two archives of the same records are the same to the byte.
+
+    What rests on a trace of attention, hundreds of megabytes, is measured anew. Raises FileNotFoundError
+    where there are no tables.
+    """
+    folder = run_folder(profile) / "records"
+    tables = sorted(file for file in files if file.suffix == ".csv")
+    if not tables:
+        raise FileNotFoundError(f"no records in runs/{profile}: run `sinkprune reproduce` first")
+    with atomic(target) as partial, tarfile.open(partial, "w:xz", preset=9) as archive:
+        for file in tables:
+            for part in (file, file.with_suffix(".json")):
+                entry = tarfile.TarInfo(part.relative_to(folder).as_posix())
+                entry.size = part.stat().st_size
+                with part.open("rb") as content:
+                    archive.addfile(entry, content)
+    with atomic(Path(f"{target}.sha256")) as partial:
+        partial.write_text(f"{file_digest(target)}  {target.name}\n", encoding="utf-8")
+
+
+def unpack(profile: str) -> int:
+    """Put the archived records of a profile into `runs/<profile>` and return how many files were missing.
+
+    Files that are there already stay. Raises, before a file is written, FileNotFoundError where the project
+    keeps none, and ValueError for an archive that is not what its digest says.
+    """
+    source = archive_file(profile)
+    digest = Path(f"{source}.sha256")
+    for file in (source, digest):
+        if not file.exists():
+            raise FileNotFoundError(
+                f"figures/{file.name} is missing: the project keeps no records of profile {profile}"
+            )
+    if file_digest(source) != digest.read_text(encoding="utf-8").partition(" ")[0]:
+        raise ValueError(
+            f"figures/{source.name} is damaged (its SHA-256 is not that of {digest.name}): fetch both again"
+        )
+    folder = run_folder(profile) / "records"
+    with tarfile.open(source) as archive:
+        missing = [member for member in archive if not (folder / member.name).exists()]
+        archive.extractall(folder, missing, filter="data")
+    if missing:
+        (folder / MARK).touch()
+    return len(missing)
+
+
+def published_files(profile: str) -> list[Path]:
+    """Return the files in `runs/<profile>` of the records that the project keeps; none without an archive."""
+    source = archive_file(profile)
+    if not source.exists():
+        return []
+    with tarfile.open(source) as archive:
+        files = [run_folder(profile) / "records" / name for name in archive.getnames()]
+    return [file for file in files if file.exists()]

@@ -17,8 +17,8 @@ from sinkprune_companion import project_root
 from sinkprune_companion.figures import figures
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims_table import write_claims
-from sinkprune_companion.pages import pages
-from sinkprune_companion.run import record_archive, run_costs
+from sinkprune_companion.pages import pages, sources
+from sinkprune_companion.run import profiles
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
 from sinkprune_core.files import file_digest, flush, make_folder, write_json
 from sinkprune_core.models.weight_files import read_json
@@ -33,13 +33,11 @@ SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
 
 
 def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
-    """Return the notebook `source` with the outputs of `executed`.
+    """Return the notebook `source`, with its defaults as parameters, and the outputs of `executed`.
 
-    Its parameters cell keeps the defaults, so that *Run all* takes minutes; the values that made the outputs
-    are in the output of the set-up cell. The injected cell, progress bars, widget state, warnings on stderr
-    and papermill's metadata stay out; the alternative text of pictures stays. Raises ValueError when the
-    cells differ, one was not run, an output is an error, or an output names the home or the project
-    directory.
+    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out.
+    Raises ValueError when the cells differ, one was not run, or an output is an error or names the home or
+    the project directory.
     """
     clean = nbformat.from_dict(source)
     ran, mine = (
@@ -89,11 +87,10 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
 
 
 def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
-    """Write notebooks, figures, findings, records and the pages computed from them; return the files.
+    """Write notebooks, figures, findings and records of `runs/<profile>`, and pages, anew; return the files.
 
-    They are of `runs/<profile>`. The claims are those of their findings and of published ones of other
-    profiles' notebooks. With `notebooks`, only these are published anew, beside the published findings and
-    records of the others. What notebooks took counts only where they measured all their records themselves.
+    Claims follow from these findings and published ones of other notebooks. With `notebooks`, all but these
+    stay as published. What notebooks took counts only where they measured all their records themselves.
 
     Raises, with everything as it was, ValueError for a profile that is no name or has no file, and for a
     notebook, finding, figure or record that is not whole; FileNotFoundError for one that is missing; and
@@ -111,7 +108,7 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         claims.findings(folder)
         records = records_behind(folder, chosen)
         if notebooks:
-            records |= set(record_archive.published_files(profile))
+            records |= set(profiles.published_files(profile))
         shutil.copytree(folder / "findings", scratch / "findings")
         for file in (root / "figures" / "findings").glob("*.json"):
             if file.stem not in chosen:
@@ -120,9 +117,10 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         pages.pages(scratch)  # a sentence that does not hold any more stops here
         new = scratch / "new"
         _write_new(new, folder, cleaned)
-        record_archive.pack(profile, records, new / "figures" / record_archive.archive_file(profile).name)
-        if not (folder / "records" / record_archive.MARK).exists():
-            write_json(new / run_costs.FILE, run_costs.with_costs(profile, run_costs.measured(folder)))
+        profiles.pack(profile, records, new / "figures" / profiles.archive_file(profile).name)
+        if not (folder / "records" / profiles.MARK).exists():
+            costs = sources.with_costs(profile, sources.measured_costs(folder))
+            write_json(new / sources.COSTS, costs)
         written = _replace(root, new, scratch / "old")
     return [*written, *pages.write()]
 
@@ -199,9 +197,8 @@ def _write_new(new: Path, folder: Path, cleaned: dict[str, NotebookNode]) -> Non
 
 
 def _replace(root: Path, new: Path, old: Path) -> list[Path]:
-    """Put everything below `new` in its place below `root`; return the files.
-
-    The folder of a notebook's figures is replaced as a whole: what it no longer makes goes into `old`.
+    """Put everything below `new` in its place below `root`; return the files. The folder of a notebook's
+    figures is replaced as a whole: what it no longer makes goes into `old`.
     """
     flush(new)
     make_folder(old)

@@ -1,7 +1,6 @@
 """Records: one table per measurement, with everything needed to know where its numbers come from.
 
-A record is computed once per measuring function and its revision, arguments, fingerprints of model and text,
-kind of device, and versions of torch and transformers, and read ever after, by all notebooks of a profile.
+Each is computed once per all that `Run.identity` names, and read ever after, by all notebooks of a profile.
 """
 
 import hashlib
@@ -95,16 +94,15 @@ class Run:
         return "@" in self.profile
 
     @property
-    def folder(self) -> Path:
-        """The folder of findings and figures."""
-        profile, _, cell = self.profile.partition("@")
-        run = project_root() / "runs" / profile
-        return run / "cells" / self.notebook / cell if cell else run
-
-    @property
     def records(self) -> Path:
         """The folder of records of all notebooks and all cells of a sweep: `<function>/<digest>`."""
         return project_root() / "runs" / self.profile.partition("@")[0] / "records"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of findings and figures."""
+        run = self.records.parent
+        return run / "cells" / self.notebook / self.profile.partition("@")[2] if self.is_cell else run
 
     @property
     def device(self) -> str:
@@ -117,9 +115,8 @@ class Run:
 
     @property
     def provenance(self) -> dict:
-        """What findings and figures say of themselves: `notebook`, `profile`, `parameters` and `records`.
-
-        These are all records that the notebook has read so far, by their `names`, in groups of one ORIGIN.
+        """What findings and figures say of themselves: `notebook`, `profile`, `parameters`, and all `records`
+        that the notebook has read so far, by their `names`, in groups of one ORIGIN.
         """
         groups = {}
         for name, origin in sorted(self.records_read.items()):
@@ -148,16 +145,12 @@ class Run:
         return kind.load(self._file(decides, compute, "safetensors", kind.save))
 
     def identity(self, name: str, revision: int, key: dict) -> dict:
-        """Return what decides whether a value was computed before, and its digest.
-
-        `device` is cpu or cuda: both round in their own way. The code is no part of it: who changes what a
-        function measures raises its `revision`.
-        """
+        """Return what decides whether a value was computed before, with its digest; the code has no part."""
         decides = {
             "name": name,
             "revision": revision,
             "key": _plain(key),
-            "device": self.device.partition(":")[0],
+            "device": self.device.partition(":")[0],  # cpu and cuda round in their own ways
             "versions": {package: version(package) for package in KEY_PACKAGES},
         }
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]

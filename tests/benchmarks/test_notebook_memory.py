@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from sinkprune_companion import project_root
-from sinkprune_companion.run import run_costs
+from sinkprune_companion.pages import sources
 from sinkprune_core.files import write_json
 from sinkprune_core.models.devices import choose_dtype
 
@@ -89,7 +89,7 @@ def test_a_notebook_of_profile_quick_takes_little_memory_and_minutes(name, tmp_p
     cost = {"core_minutes": (cpu_seconds() - begun) / 60, "gigabytes": peak[0] / 1e9, "jobs": 1}
     print(f"\n{name}: {cost['core_minutes']:.1f} core-minutes, {cost['gigabytes']:.1f} GB")
     if request.config.getoption("--record"):
-        write_json(ROOT / run_costs.FILE, run_costs.with_costs("quick", {name: cost}))
+        write_json(ROOT / sources.COSTS, sources.with_costs("quick", {name: cost}))
     assert peak[0] > 2e8, "no kernel was seen"
     gigabytes, minutes = (1.6, 10) if choose_dtype("auto", "cpu") == torch.bfloat16 else (2.0, 20)
     assert cost["gigabytes"] < gigabytes

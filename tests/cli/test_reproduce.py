@@ -12,7 +12,7 @@ import yaml
 from sinkprune_companion.cli import reproduce
 from sinkprune_companion.cli.main import parse
 from sinkprune_companion.cli.reproduce import failures
-from sinkprune_companion.run import profiles, record_archive
+from sinkprune_companion.run import profiles
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 RUN_ON = """
@@ -31,7 +31,7 @@ with profiles.lock_of_all_runs() as lock:
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project with a profile, a place and an archive of two records."""
-    for module in (profiles, record_archive, reproduce):
+    for module in (profiles, reproduce):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     for file, content in (
         ("config/tiny.yml", {"notebooks": {"00_one": {}}}),
@@ -43,7 +43,7 @@ def project(tmp_path, monkeypatch):
     (records / "measured").mkdir(parents=True)
     for suffix in ("csv", "json"):
         (records / "measured" / f"0123456789ab.{suffix}").write_text("{}")
-    record_archive.pack("tiny", records.rglob("*"), record_archive.archive_file("tiny"))
+    profiles.pack("tiny", records.rglob("*"), profiles.archive_file("tiny"))
     records.rename(tmp_path / "elsewhere")
     return tmp_path
 

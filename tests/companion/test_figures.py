@@ -6,7 +6,7 @@ from jinja2 import UndefinedError
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger.verdict_rule import HELPS, NO_DIFFERENCE
-from sinkprune_companion.pages import sources, titles
+from sinkprune_companion.pages import render, sources
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate
 
@@ -34,7 +34,7 @@ def test_rows_have_verdicts_where_all_have_margins():
 
 
 def test_every_title_is_asked_for_by_its_notebook():
-    for notebook, figures in titles.WRITTEN.items():
+    for notebook, figures in render.TITLES.items():
         source = (project_root() / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8")
         for figure in figures:
             assert f'"{figure}"' in source or f'f"{figure.partition("_")[0]}_' in source, (notebook, figure)
@@ -45,11 +45,11 @@ def test_a_title_stops_where_its_verdict_has_changed():
     results.__dict__["verdict"] = {"paper-beats-wanda": "reproduced"}
     place = r"titles.yml, 03_pruning_results/differences_50: 'paper-beats-wanda' is presumed"
     with pytest.raises(sources.PresumedVerdictError, match=place):
-        titles.rendered("03_pruning_results", "differences_50", results)
+        render.rendered_title("03_pruning_results", "differences_50", results)
     with pytest.raises(UndefinedError):
-        titles.rendered("03_pruning_results", "quality", results)
+        render.rendered_title("03_pruning_results", "quality", results)
 
 
 def test_a_smaller_run_has_titles_that_presume_nothing():
     run = Run("03_pruning_results", "quick", {})
-    assert titles.title(run, "differences_50", "Paired differences") == "Paired differences"
+    assert render.title(run, "differences_50", "Paired differences") == "Paired differences"

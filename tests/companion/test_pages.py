@@ -17,7 +17,6 @@ from sinkprune_companion.ledger import claims, published
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion.pages import pages, render, sources
-from sinkprune_companion.run import shown
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.intervals import Estimate
@@ -120,10 +119,10 @@ def test_sentences_of_one_notebook_take_published_numbers_of_the_others_alone(tm
 
 @pytest.mark.usefixtures("run")  # its results go to a folder of their own
 def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
-    for profile in ("quick", shown.PUBLISHED[0]):  # the second has not what its written reading speaks of
+    for profile in ("quick", render.PUBLISHED[0]):  # the second has not what its written reading speaks of
         run = Run("07_robustness", profile, {})
         run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
-        assert "| `a_number` | 0.50 [0.40," in shown.reading(run).data
+        assert "| `a_number` | 0.50 [0.40," in render.reading(run).data
 
 
 @pytest.mark.usefixtures("run")
@@ -132,11 +131,11 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     prefix = "04_matched_compute/"
     own = {name.removeprefix(prefix): one for name, one in published_estimates.items() if prefix in name}
     shown_by = {}
-    published, _ = shown.PUBLISHED
+    published, _ = render.PUBLISHED
     for profile in ("quick", published):
         run = Run("04_matched_compute", profile, {})
         run.find(own)
-        shown_by[profile] = shown.reading(run).data
+        shown_by[profile] = render.reading(run).data
     table = shown_by["quick"]
     assert table.startswith("| ") and "0.20 [0.16," in table
     assert shown_by[published].endswith(table) and len(shown_by[published]) > len(table) + 200

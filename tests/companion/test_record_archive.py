@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from hostile.fuzz import spoiled_bytes
 
-from sinkprune_companion.run import profiles, record_archive, records
+from sinkprune_companion.run import profiles, records
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    for module in (profiles, records, record_archive):
+    for module in (profiles, records):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     return tmp_path
 
@@ -35,8 +35,8 @@ def measure(calls: list) -> Run:
 
 def packed(run: Run) -> Path:
     """Return the archive of all records of a run."""
-    file = record_archive.archive_file("p")
-    record_archive.pack("p", run.records.rglob("*"), file)
+    file = profiles.archive_file("p")
+    profiles.pack("p", run.records.rglob("*"), file)
     return file
 
 
@@ -51,10 +51,10 @@ def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
     first = packed(run).read_bytes()
     assert packed(run).read_bytes() == first  # the same to the byte
     shutil.rmtree(run.records)
-    assert record_archive.unpack("p") == len(before) == 2
-    (run.records / record_archive.MARK).unlink()
+    assert profiles.unpack("p") == len(before) == 2
+    (run.records / profiles.MARK).unlink()
     assert files(run.records) == before
-    assert record_archive.unpack("p") == 0 and not (run.records / record_archive.MARK).exists()
+    assert profiles.unpack("p") == 0 and not (run.records / profiles.MARK).exists()
     measure(calls)
     assert len(calls) == 1
 
@@ -66,22 +66,22 @@ def test_a_damaged_archive_is_refused_before_a_file_is_written(root):
     for done, damaged in spoiled_bytes(file.read_bytes(), random.Random(0), flips=20, cuts=10):
         file.write_bytes(damaged)
         with pytest.raises((ValueError, OSError), match=file.name):
-            record_archive.unpack("p")
+            profiles.unpack("p")
         assert not run.records.exists(), done
 
 
 def test_what_is_no_archive_of_records_is_refused_before_a_file_is_written(root):
     with pytest.raises(FileNotFoundError, match="keeps no records of profile p"):
-        record_archive.unpack("p")
+        profiles.unpack("p")
     with pytest.raises(FileNotFoundError, match="sinkprune reproduce"):
-        record_archive.pack("p", [], root / "p.tar.xz")
+        profiles.pack("p", [], root / "p.tar.xz")
     with pytest.raises(ValueError, match="is no name"):
-        record_archive.pack("../p", [], root / "p.tar.xz")
+        profiles.pack("../p", [], root / "p.tar.xz")
     run = measure([])
     file = packed(run)
     shutil.rmtree(run.records)
     with tarfile.open(file, "w:xz") as archive:
         archive.addfile(tarfile.TarInfo("measured/0123456789ab.json"))
     with pytest.raises(ValueError, match="is damaged"):
-        record_archive.unpack("p")
+        profiles.unpack("p")
     assert not run.records.exists()

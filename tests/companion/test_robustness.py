@@ -21,7 +21,7 @@ def run(tmp_path, monkeypatch) -> Run:
     (tmp_path / "figures").mkdir()
     for file in (project_root() / "figures").glob("records-seed-1.tar.xz*"):
         shutil.copyfile(file, tmp_path / "figures" / file.name)
-    for module in ("run.records", "run.record_archive"):
+    for module in ("run.records", "run.profiles"):
         monkeypatch.setattr(f"sinkprune_companion.{module}.project_root", lambda: tmp_path)
     return Run("07_robustness", "test", {"device": "cpu"})
 

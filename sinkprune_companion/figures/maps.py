@@ -1,19 +1,54 @@
-"""Figures of masks: how much two of them differ, layer by layer, and where, weight by weight."""
+"""Maps: a head's attention, query by key; how much two masks differ, layer by layer, and where.
+
+Dimensions: Q query position, K key position, O output feature, I input feature.
+"""
 
 import math
 
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap, LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sinkprune_companion.figures.style import BLUE, RED, canvas, titled
+from sinkprune_companion.figures.figures import BLUE, MONOSPACED, RED, canvas, spaced, titled
 from sinkprune_companion.numbers import percent
 
-LEAST = 0.01  # percent: the lower end of the colour scale
+NAMED = 3  # keys that are named along the axis, at most
+APART = 4  # keys from one that is named to the next, at least
+LEAST = 0.01  # percent: the lower end of the colour scale of differences
 TILE = (32, 64)  # rows and columns of a linear map that are drawn
+
+
+def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
+    """Draw the attention of one head in every panel: queries down, keys across, below a `title`.
+
+    A panel has `title`, `map_QK` (rows add up to 1) and `labels` (K). Keys that get more than twice an even
+    share are named.
+    """
+    figure, axes = canvas(1, len(panels), (3.1 * len(panels) + 0.6, 3.8))
+    for axis, panel in zip(axes[0], panels, strict=True):
+        map_QK = panel["map_QK"]
+        image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+        mass_K = map_QK.sum(0)
+        strongest = [int(key) for key in np.argsort(-mass_K, kind="stable") if mass_K[key] > 2]
+        named = spaced(strongest, APART)[:NAMED]
+        names = [f"{key}: {panel['labels'][key]}" for key in named]
+        axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family=MONOSPACED)
+        axis.set_title(panel["title"])
+        axis.grid(False)
+    figure.supxlabel("key", fontsize=10)
+    axes[0, 0].set_ylabel("query")
+    figure.colorbar(image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's attention")
+    return titled(figure, title)
+
+
+def maps_table(panels: list[dict]) -> pd.DataFrame:
+    """Return the data of `plot_attention_maps`: panel, query, key and attention."""
+    maps = [pd.DataFrame(panel["map_QK"]).stack() for panel in panels]
+    table = pd.concat(maps, keys=[panel["title"] for panel in panels], names=["panel", "query", "key"])
+    return table.rename("attention").reset_index()
 
 
 def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
@@ -38,8 +73,7 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
         axis.set_xlabel("layer (0 is the first)")
     drawn = axes[0, 0].collections[0]
     figure.colorbar(drawn, ax=axes, pad=0.01, format="%g", label="kept weights that differ (%)")
-    titled(figure, title)
-    return figure
+    return titled(figure, title)
 
 
 def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> Figure:
@@ -51,13 +85,11 @@ def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> 
     top, left = np.unravel_index(tiles.argmax(), tiles.shape) * np.array([height, width])
     kept, other = (mask[top : top + height, left : left + width] for mask in (kept_OI, other_OI))
     state = np.where(kept == other, ~kept, 2)  # the place among the colours
-    figure, axes = canvas(size=(6.8, 3.6))
-    axis = axes[0, 0]
+    figure, [[axis]] = canvas(size=(6.8, 3.6))
     place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
     named = {BLUE: "kept by both", "#E8EEF3": "pruned by both", RED: "kept by one alone"}
     colours = ListedColormap(list(named))
     axis.imshow(state, cmap=colours, vmin=0, vmax=2, interpolation="nearest", extent=place)
     axis.set(xlabel="input feature", ylabel="output feature")
     axis.grid(False)
-    titled(figure, title, [Patch(color=colour, label=name) for colour, name in named.items()])
-    return figure
+    return titled(figure, title, [Patch(color=colour, label=name) for colour, name in named.items()])
