@@ -108,13 +108,13 @@ def reading(run: Run) -> object:
     """
     from IPython.display import Markdown  # pages are written without it
 
-    results = results_of(run.folder)
+    is_published = run.profile in PUBLISHED
+    results = results_of(run.folder, run.notebook if is_published else None)  # of others for the correction
     parts = []
     is_read = False
-    if run.profile in PUBLISHED:
+    if is_published:
         try:
-            beside = results_of(run.folder, run.notebook)
-            parts.append(render_results(f"readings/{run.notebook}.md.j2", beside))
+            parts.append(render_results(f"readings/{run.notebook}.md.j2", results))
             is_read = True
         except (PresumedVerdictError, UndefinedError) as error:
             parts.append(f"The written reading does not fit this run. {error}.")

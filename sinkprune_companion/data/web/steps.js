@@ -1,5 +1,5 @@
 // Moves through the steps of generation: the text so far, and the attention that every token receives.
-// `sinkSteps(root, data)` fills the element `root`. `data` is what companion/step_views.py writes: several
+// `sinkSteps(root, data)` fills the element `root`. `data` is what figures/step_views.py writes: several
 // views (one model, one prompt), shown together or, where `data.pick` is true, one at a time with menus.
 
 function sinkSteps(root, data) {
