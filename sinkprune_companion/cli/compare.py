@@ -87,11 +87,10 @@ def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Options) 
 def comparison(
     a: Mapping[str, pd.DataFrame], b: Mapping[str, pd.DataFrame], margin: float
 ) -> dict[str, object]:
-    """Return the verdict on NATS, the items that flipped where there are some, and every difference with its
-    95 % interval.
+    """Return what the `scores` of two models say: the verdict on NATS, the items that flipped where there are
+    some, and every difference with its 95 % interval.
 
-    Takes the `scores` of both models. Raises ValueError for other texts or items, and for a single sequence
-    or pair.
+    Raises ValueError for other texts or items, and for a single sequence or pair.
     """
     result = {}
     differences = []
@@ -106,13 +105,9 @@ def comparison(
         if measure == NATS:
             result["verdict"] = outcome(change, margin)
         else:
-            is_right_a, is_right_b = rows.a == 1, rows.b == 1
-            result["flips"] = {
-                "only_a": int((is_right_a & ~is_right_b).sum()),
-                "only_b": int((is_right_b & ~is_right_a).sum()),
-                "both": int((is_right_a & is_right_b).sum()),
-                "neither": int((~is_right_a & ~is_right_b).sum()),
-            }
+            counts = rows.value_counts()  # of right (1) and wrong (0) answers of A and B
+            kinds = {"only_a": (1, 0), "only_b": (0, 1), "both": (1, 1), "neither": (0, 0)}
+            result["flips"] = {name: int(counts.get(right, 0)) for name, right in kinds.items()}
     return {**result, "differences": differences}
 
 
@@ -148,12 +143,9 @@ def report(result: dict) -> str:
     table = pd.DataFrame(result["differences"]).set_index("measure")
     lines = [f"A is {result['a']}, B is {result['b']}", "", common.as_text(table), ""]
     if "flips" in result:
-        counts = result["flips"]
-        same = counts["both"] + counts["neither"]
-        lines.append(
-            f"items: {counts['only_a']} are right in A only, {counts['only_b']} in B only, "
-            f"{same} alike ({counts['both']} right, {counts['neither']} wrong)"
-        )
+        only_a, only_b, both, neither = result["flips"].values()
+        alike = f"{both + neither} alike ({both} right, {neither} wrong)"
+        lines.append(f"items: {only_a} are right in A only, {only_b} in B only, {alike}")
     if result["kind_a"] != result["kind_b"]:
         lines.append(
             "a diffusion model's nats are an upper bound and an autoregressive model's are exact: "

@@ -30,8 +30,6 @@ from sinkprune_core.values import check_choice
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-BLIMP_SPLIT = "train"  # that the harness's tasks of BLiMP read
-
 
 # settings
 
@@ -65,10 +63,9 @@ def named(family: str) -> dict[str, Benchmark]:
 
 
 def choose(lm: LanguageModel, tasks: Sequence[str], family: str | None = None) -> list[Benchmark]:
-    """Return the tasks with their settings.
+    """Return the tasks with their settings; `paper` is the eight of the paper, set up for a family.
 
-    `paper` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked for, a
-    task that it has published settings for takes them by name too. Raises what `named` raises.
+    Where a family is asked for, other tasks have its published settings too. Raises what `named` raises.
     """
     known = named(family) if family else {}
     paper = PAPER[family or ("llada" if lm.is_diffusion else "autoregressive")]
@@ -107,12 +104,12 @@ def evaluate_named(
             f"draws={draws} cannot be used: {lm.name} is autoregressive, its likelihood is exact"
         )
     groups = dict.fromkeys(group for task in tasks for group in suite.groups_of(task))
-    others = [task for task in tasks if not suite.groups_of(task)]
+    chosen = choose(lm, [task for task in tasks if not suite.groups_of(task)], family)
     tables = []
-    if others:
+    if chosen:
         settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
         given = {name: value for name, value in settings.items() if value is not None}
-        tables.append(_evaluate(lm, choose(lm, others, family), limit, include, given))
+        tables.append(_evaluate(lm, chosen, limit, include, given))
     if groups:
         items = suite.items(list(groups), limit)
         answers = accuracy(lm, items, draws or DRAWS, seed, batch or BATCH, progress)
@@ -135,10 +132,10 @@ def _evaluate(
     with _quiet_harness():
         manager = manager_of([benchmark.task for benchmark in chosen], include)
         loaded = [_load(manager, benchmark.task) for benchmark in chosen]
-        for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
+        for benchmark, model, tasks in zip(chosen, models, loaded, strict=True):
             results = simple_evaluate(
                 model,
-                tasks=tasks_and_groups,
+                tasks=tasks,
                 num_fewshot=benchmark.shots,
                 limit=limit,
                 task_manager=manager,
@@ -192,7 +189,7 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "Task
 
 
 def _load(manager: "TaskManager", task: str) -> list:
-    """Return the task or group itself, its data loaded; members of a group come with it."""
+    """Return the task itself, the group with its members, or the tasks of a tag, their data loaded."""
     try:
         loaded = manager.load([task])
     except OSError as error:
@@ -201,9 +198,7 @@ def _load(manager: "TaskManager", task: str) -> list:
             "Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached; of BLiMP "
             "and WikiText-2 a local folder will do: --data FOLDER"
         ) from error
-    members = {name for names in loaded["group_map"].values() for name in names}
-    tasks_and_groups = {**loaded["groups"], **loaded["tasks"]}
-    return [item for name, item in tasks_and_groups.items() if name not in members]
+    return [loaded["groups"][task]] if task in loaded["groups"] else [*loaded["tasks"].values()]
 
 
 def _rows(results: dict) -> Iterator[dict[str, object]]:
@@ -235,11 +230,10 @@ def local_tasks(
 ) -> Iterator[tuple[list[str], Path]]:
     """Give the names of the tasks on local data, and the folder of their files, for `evaluate_named`.
 
-    `asked`: `blimp`, `blimp_<paradigm>`, `wikitext`. All data is read once, so that what is broken is told
-    before any work. A BLiMP with less than all paradigms is the group `blimp_<n>_of_67`, their mean, and
-    WikiText-2 on another split than test is `wikitext_<split>`: neither is the published number. Raises
-    ValueError for other tasks, for data that the folder lacks, and for files that cannot be read (with the
-    row), and ModuleNotFoundError where the harness is not installed.
+    `asked`: `blimp`, `blimp_<paradigm>`, `wikitext`. All data is read first. A BLiMP with less than all
+    paradigms is the group `blimp_<n>_of_67`, their mean, and WikiText-2 on another split than test is
+    `wikitext_<split>`: neither is the published number. Raises ValueError for other tasks, for data that the
+    folder lacks, and for files that cannot be read, and ModuleNotFoundError where there is no harness.
     """
     folder = Path(folder)
     files_below(folder)  # a folder that is none is told before everything else
@@ -249,14 +243,11 @@ def local_tasks(
     with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
         for task, files in paradigms.items():
-            _write_task(include, known[task], task, BLIMP_SPLIT, pairs(files))
+            _write_task(include, known[task], task, pairs(files))
         if "wikitext" in names:
             names["wikitext"] = name = "wikitext" if split == "test" else f"wikitext_{split}"
             [base] = _harness_tasks("wikitext").values()
-            splits = {"training_split": None, "validation_split": None, "test_split": split}
-            _write_task(
-                include, base, name, split, [{"page": page} for page in wikitext(folder, split)], **splits
-            )
+            _write_task(include, base, name, [{"page": page} for page in wikitext(folder, split)])
         if "blimp" in names:
             every = len(known) - 1  # the group itself is among them
             if len(paradigms) < every:
@@ -300,9 +291,7 @@ def _harness_tasks(folder: str) -> dict[str, Path]:
     return {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path is not None}
 
 
-def _write_task(
-    include: Path, base: Path, name: str, split: str, rows: list[dict[str, str]], **changes: str | None
-) -> None:
+def _write_task(include: Path, base: Path, name: str, rows: list[dict[str, str]]) -> None:
     """Write a task that includes the harness's own file `base` and takes other data, and that data."""
     data = include / f"{name}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -311,6 +300,9 @@ def _write_task(
         "task": name,
         "dataset_path": "json",
         "dataset_name": None,
-        "dataset_kwargs": {"data_files": {split: str(data)}},
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "test",
     }
-    data.with_suffix(".yaml").write_text(yaml.safe_dump(source | changes), encoding="utf-8")
+    data.with_suffix(".yaml").write_text(yaml.safe_dump(source), encoding="utf-8")

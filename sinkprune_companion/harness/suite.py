@@ -112,18 +112,17 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     rows = []
     for task, part in parts.items():
         for metric, ending in (("acc", ""), ("acc_norm", "_mean")):
-            correct = part[f"correct{ending}"].astype(float)
-            by_pair = correct.groupby([part.group, part.pair], sort=False).mean()
-            estimate = interval(by_pair) if len(by_pair) > 1 else None
+            by_pair = part.groupby(["group", "pair"], sort=False)[f"correct{ending}"].mean()
+            mean = interval(by_pair) if len(by_pair) > 1 else None
             drawn = part[part[f"error{ending}"] != 0]
             right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
             row = {
                 "task": task,
                 "metric": metric,
                 "filter": "none",
-                "value": estimate.value if estimate else by_pair.item(),
-                "low": estimate.low if estimate else math.nan,
-                "high": estimate.high if estimate else math.nan,
+                "value": mean.value if mean else by_pair.item(),
+                "low": mean.low if mean else math.nan,
+                "high": mean.high if mean else math.nan,
                 "error_draws": float(np.sqrt((right * (1 - right)).sum()) / len(part)),
                 "documents": len(part),
                 "draws": math.nan if draws is None else draws,
