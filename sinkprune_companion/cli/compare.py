@@ -46,10 +46,9 @@ def run(options: Options) -> None:
 
 
 def common_length(options: Options) -> int:
-    """Return the tokens per sequence that both models are scored on; no weights are read for it.
+    """Return the tokens per sequence that both models are scored on, before weights are read.
 
-    Raises ValueError for models of different tokenizers, for a length beyond the positions of one, and for
-    `--draws` where both are exact.
+    Raises ValueError for other tokenizers, a length beyond positions, and `--draws` where both are exact.
     """
     kind_a, vocabulary_a, positions_a = common.without_weights(options.model)
     kind_b, vocabulary_b, positions_b = common.without_weights(options.other)
@@ -71,10 +70,7 @@ def common_length(options: Options) -> int:
 
 
 def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Options) -> dict[str, pd.DataFrame]:
-    """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure.
-
-    Noise depends on `--seed` alone.
-    """
+    """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure."""
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     tables = {NATS: score_texts(lm, texts, draws, batch=batch, seed=options.seed)}
     if options.tasks:
@@ -126,10 +122,8 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) -
 
 
 def outcome(difference: Estimate, margin: float) -> str:
-    """Return what a difference in nats per token, of which fewer are better, says by `verdict_rule`.
-
-    One of `no difference that matters`, `A is better`, `B is better` and `undecided`, with half the width of
-    the interval and the number of sequences that would decide.
+    """Return what a difference in nats per token says by `verdict_rule`, of `undecided` with half the width
+    of the interval and the number of sequences that would decide.
     """
     result = verdict(difference, margin)
     if result != UNDECIDED:

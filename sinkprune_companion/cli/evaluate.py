@@ -73,9 +73,8 @@ def task_table(options: Options) -> pd.DataFrame:
         data = local_tasks(options.data, others, options.split or "test")
     with data as (others, include):
         lm = common.open_model(options, options.model)
-        settings = {"limit": options.limit, "family": options.family, "draws": options.draws}
-        settings |= {"seed": options.seed, "batch": options.batch, "include": include, "progress": True}
-        return evaluate_named(lm, [*of_suite, *others], **settings)
+        shared = {name: getattr(options, name) for name in ("limit", "family", "draws", "seed", "batch")}
+        return evaluate_named(lm, [*of_suite, *others], **shared, include=include, progress=True)
 
 
 def measure_of(lm: LanguageModel) -> str:

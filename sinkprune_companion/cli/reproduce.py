@@ -83,13 +83,11 @@ def stop(process: subprocess.Popen) -> None:
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)
         tree = [*parent.children(recursive=True), parent]
-        for member in tree:
-            with suppress(psutil.NoSuchProcess):
-                member.terminate()
-        _, alive = psutil.wait_procs(tree, STOP_WITHIN)
-        for member in alive:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for member in tree:
+                with suppress(psutil.NoSuchProcess):
+                    end(member)
+            _, tree = psutil.wait_procs(tree, STOP_WITHIN)
     process.wait()
 
 

@@ -1,6 +1,5 @@
 """Tasks of lm-evaluation-harness with their published settings, or on local data, and the table of results.
-
-The harness is imported where it is used: the settings can be read without it.
+The settings can be read where it is not installed.
 """
 
 import json
@@ -47,14 +46,13 @@ TABLE = yaml.safe_load((DATA / "benchmarks.yml").read_text(encoding="utf-8"))
 PAPER: dict[str, tuple[Benchmark, ...]] = {
     family: tuple(Benchmark(task, **settings) for task, settings in benchmarks.items())
     for family, benchmarks in TABLE["families"].items()
-}
-"""The paper's eight benchmarks by model family."""
+}  # the eight benchmarks by model family
 PAPER["autoregressive"] = tuple(replace(benchmark, settings={}) for benchmark in PAPER["llada"])
 
 
 def named(family: str) -> dict[str, Benchmark]:
-    """Return the published settings of a family by task: the paper's eight, and ARC-Easy, which the paper's
-    structured table has, with the settings of ARC-Challenge. Raises ValueError for an unknown family.
+    """Return the published settings of a family by task; ARC-Easy, which the paper's structured table has,
+    has those of ARC-Challenge. Raises ValueError for an unknown family.
     """
     check_choice("family", family, PAPER)
     known = {benchmark.task: benchmark for benchmark in PAPER[family]}
@@ -93,11 +91,11 @@ def evaluate_named(
 
     `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks; `include` is a
     folder of further tasks, `limit` documents per task. `draws` are maskings of a target under a diffusion
-    model (None: those of `two_choice` for the suite, of the protocol for other tasks), `batch` sequences at
-    once (None: a good number for each). Columns: those of `suite.shares`, and of other tasks `task`,
-    `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`.
-    Raises ValueError for draws of an autoregressive model, an unknown task or family, OSError for data that
-    cannot be had, all before any work, and ModuleNotFoundError where the harness is not installed.
+    model, `batch` sequences at once (None: as many as the suite's or a task's protocol has). Columns: those
+    of `suite.shares`, and of other tasks `task`, `metric`, `filter`, `value`, `stderr` (over documents),
+    `documents`, `shots`, `draws`, `guidance`. Raises, before any work, ValueError for draws of an
+    autoregressive model, an unknown task or family, OSError for data that cannot be had, and
+    ModuleNotFoundError where the harness is not installed.
     """
     if draws is not None and not lm.is_diffusion:
         raise ValueError(
@@ -133,15 +131,8 @@ def _evaluate(
         manager = manager_of([benchmark.task for benchmark in chosen], include)
         loaded = [_load(manager, benchmark.task) for benchmark in chosen]
         for benchmark, model, tasks in zip(chosen, models, loaded, strict=True):
-            results = simple_evaluate(
-                model,
-                tasks=tasks,
-                num_fewshot=benchmark.shots,
-                limit=limit,
-                task_manager=manager,
-                bootstrap_iters=1000,
-                log_samples=False,
-            )
+            settings = {"num_fewshot": benchmark.shots, "limit": limit, "task_manager": manager}
+            results = simple_evaluate(model, tasks=tasks, log_samples=False, bootstrap_iters=1000, **settings)
             how = {name: getattr(model.how, name, math.nan) for name in ("draws", "guidance")}
             rows += [row | how for row in _rows(results)]
     return pd.DataFrame(rows)
@@ -150,13 +141,11 @@ def _evaluate(
 @contextmanager
 def _quiet_harness() -> Iterator[None]:
     """Keep the harness from logging anything but errors, and from asking git about the working directory."""
-    from lm_eval import evaluator
-
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with mock.patch.object(evaluator, "get_git_commit_hash", return_value=None):
+        with mock.patch("lm_eval.evaluator.get_git_commit_hash", return_value=None):
             yield
     finally:
         logger.setLevel(level)
@@ -210,15 +199,9 @@ def _rows(results: dict) -> Iterator[dict[str, object]]:
             if task in members or not name or metric.endswith("_stderr"):
                 continue
             error = values.get(f"{metric}_stderr,{name}")
-            yield {
-                "task": task,
-                "metric": metric,
-                "filter": name,
-                "value": value,
-                "stderr": error if isinstance(error, float) else math.nan,
-                "documents": values["sample_len"],
-                "shots": results["n-shot"].get(task, 0),
-            }
+            row = {"task": task, "metric": metric, "filter": name, "value": value}
+            row["stderr"] = error if isinstance(error, float) else math.nan
+            yield row | {"documents": values["sample_len"], "shots": results["n-shot"].get(task, 0)}
 
 
 # tasks on data from a local folder

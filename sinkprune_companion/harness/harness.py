@@ -1,5 +1,4 @@
-"""The command of lm-evaluation-harness with this project's models and tasks: `sinkprune-lm-eval`, or this
-module by `python -m`.
+"""The command of lm-evaluation-harness with this project's models and tasks, `sinkprune-lm-eval`.
 
 The harness up to 0.4.13 knows no models but its own. Later releases read the entry points `lm_eval.models`.
 """

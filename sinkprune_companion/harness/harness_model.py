@@ -1,6 +1,4 @@
-"""Every model that `load` returns, dense or pruned, as a model of lm-evaluation-harness.
-
-Importing this module registers the model `sinkprune` with the harness; `harness` is the command that does so.
+"""Every model that `load` returns as a model of lm-evaluation-harness, registered by import as `sinkprune`.
 
 Dimensions: B batch, T sequence position, P tokens of a prompt, L tokens of a target or of what is written.
 """
@@ -80,11 +78,10 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
 
 @register_model("sinkprune")
 class HarnessModel(TemplateLM):
-    """A `LanguageModel` that answers the harness's three kinds of request.
+    """A `LanguageModel`, or what `load` makes of a name, that answers the harness's three kinds of request.
 
-    `pretrained` is a name or folder for `load`, or a `LanguageModel` (then `dtype` and `device` are its
-    own); `options` are the fields of `HarnessOptions`, and those of a `Sampler`. An autoregressive model is
-    exact. Raises ValueError for arguments that do not fit the model.
+    `options` are the fields of `HarnessOptions`, and those of a `Sampler`. An autoregressive model is exact.
+    Raises ValueError for arguments that do not fit the model.
 
     Differences from the published code: an empty context is the first special token, not nothing; generated
     text is cut at end-of-text and stop strings for every model; requests are seeded by their text, so order
@@ -182,15 +179,12 @@ class HarnessModel(TemplateLM):
         """Return the log-likelihood of every target in nats, and whether the model would write it."""
         # the last token is never fed to an autoregressive model
         extra = int(self.how.visible_end) if self.lm.is_diffusion else -1
-        asked = [
-            (args, len(context) + len(target), self._fit(context, target, extra))
-            for args, context, target in requests
-        ]
+        asked = [(args, self._fit(context, target, extra)) for args, context, target in requests]
 
         def answer(part: list[tuple]) -> list[tuple[float, bool]]:
-            return self._score([pair for *_, pair in part], self.how)
+            return self._score([pair for _, pair in part], self.how)
 
-        by_length = Collator(asked, sort_fn=lambda request: request[1])
+        by_length = Collator(asked, sort_fn=lambda request: sum(map(len, request[1])))
         size = self.batch_size * BATCHES_PER_SAVE
         return self._answers("loglikelihood", by_length, size, answer, disable_tqdm)
 
@@ -275,8 +269,8 @@ class HarnessModel(TemplateLM):
         left = {"batch_first": True, "padding_side": "left"}
         prompt_BP = pad_sequence(prompts, padding_value=self.prefix_token_id, **left)
         width = prompt_BP.shape[1]
-        special = self.tokenizer.added_tokens_decoder.items()
-        ends = {index for index, token in special if token.special and token.content in stops}
+        added = self.tokenizer.added_tokens_decoder.items()
+        ends = {index for index, token in added if token.special and token.content in stops}
         ends.add(self.eot_token_id)
         ended: set[int] = set()
 
@@ -299,18 +293,16 @@ class HarnessModel(TemplateLM):
         return [self._cut(ids_T[width:], stops, ends)[0] for ids_T in ids_BT]
 
     def _cut(self, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
-        """Return a text before its end, and whether it has ended for good.
-
-        It ends at a token of `ends` or a mask, or before a stop string, whichever comes first. A mask ends it
-        for now only: it may still become a token.
+        """Return a text before a token of `ends`, a mask or a stop string, whichever comes first, and whether
+        it has ended for good: a mask may still become a token.
         """
         ids = ids_L.tolist()
         places = (place for place, token in enumerate(ids) if token in ends or token == self.lm.mask_token_id)
         end = next(places, len(ids))
         whole = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
         stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
-        has_end_token = end < len(ids) and ids[end] in ends
-        return whole[: min(stopped, default=len(whole))], bool(stopped) or has_end_token
+        is_over = bool(stopped) or not ends.isdisjoint(ids[end : end + 1])
+        return whole[: min(stopped, default=len(whole))], is_over
 
     # lengths and parts
 
