@@ -1,7 +1,5 @@
-"""Text that needs no download: samples of the embedded model that come with the package, and documentation.
-
-Documentation is split by content: a hash of a paragraph's words decides once and everywhere whether it is
-held out, so no machine ever trains on what another one evaluates on.
+"""Text that needs no download: samples of smol-ar that come with the package, and documentation, split by
+a hash of each paragraph's words, so that no machine ever trains on what another one evaluates on.
 
 Dimensions: N sequences, T tokens per sequence.
 """

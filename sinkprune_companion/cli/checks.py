@@ -28,9 +28,7 @@ def settle(options: Options) -> None:
             options.refuse(("data", "split"), use)
     if options.command == "trace" and options.figure and options.figure.suffix not in PICTURES:
         endings = ", ".join(PICTURES)
-        raise ValueError(
-            f"--figure {options.figure} must end in one of {endings}: the ending says how it is written"
-        )
+        raise ValueError(f"--figure {options.figure} must end in one of {endings}, which says the format")
     if options.command == "compare" and not options.tasks:
         options.refuse(("limit",), "it counts items of --tasks")
     if options.command in SETTLE:
@@ -45,11 +43,8 @@ def asks_wikitext(options: Options) -> bool:
 def _settle_prune(options: Options) -> None:
     if options.out is None and not options.dry_run:
         raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
-    if options.stream and options.device_map is not None:
-        raise ValueError(
-            "--stream and --device-map exclude each other: "
-            "a model comes from disk block by block, or lies on its devices"
-        )
+    if options.device_map is not None:
+        options.refuse(("stream",), f"--device-map {options.device_map} lays the whole model on its devices")
     options.work_folder = options.work  # of finished blocks and statistics; a dry run may have none
     if options.work is None and options.out is not None:
         options.work_folder = options.out.with_name(options.out.name + ".work")
@@ -76,9 +71,7 @@ def _settle_tasks(options: Options) -> None:
     unused = ("text", "sequences", "length")
     options.refuse(unused, "it is for held-out text, and tasks have texts of their own")
     if options.data is None:
-        options.refuse(
-            ("split",), "it chooses among local files of --data FOLDER, and the harness takes test"
-        )
+        options.refuse(("split",), "it chooses among files of --data FOLDER, and the harness takes test")
     if "wikitext" not in options.tasks:
         options.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
 
@@ -174,8 +167,7 @@ def check_distinct(**paths: Path | None) -> None:
 def new_files(**paths: Path | None) -> Iterator[None]:
     """Hold what a command writes, by the names of its options, from before the work until it is written.
 
-    Raises what `check_distinct` and `check_new_path` raise, and RuntimeError where another process is about
-    to write it.
+    Raises what `check_distinct` and `check_new_path` raise, and RuntimeError where another process holds it.
     """
     check_distinct(**paths)
     with ExitStack() as stack:

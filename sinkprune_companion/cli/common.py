@@ -73,7 +73,6 @@ def without_weights(name: str) -> tuple[str, dict[str, int], int]:
 def documents_of(options: Options, held_out: bool) -> list[str] | None:
     """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None without it.
 
-    WikiText-2 is its test split for `held_out` text, else its train split, unless `--split` says which.
     Raises ValueError for text that cannot be read, and OSError for data that cannot be had.
     """
     if options.text is None:

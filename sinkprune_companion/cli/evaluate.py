@@ -25,10 +25,8 @@ def run(options: Options) -> None:
     common.settle_device(options)
     if options.tasks:
         table = task_table(options)
-    elif options.protocol is not None:
-        table = protocol_table(options)
     else:
-        table = text_table(options)
+        table = text_table(options) if options.protocol is None else protocol_table(options)
     is_of_suite = {"task", "error_draws"} <= set(table)
     common.print_table(table, options.json, COMMANDS["evaluate"]["meanings"] if is_of_suite else None)
 

@@ -159,8 +159,8 @@ def finish(
     Raises FileExistsError for the output of another model or calibration text.
     """
     expected = identity(lm, calibration)
-    compared = ("model", "settings", "calibration")
-    differing = [name for name in compared if made_from.get(name) != expected[name]]
+    parts = ("model", "settings", "calibration")
+    differing = [name for name in parts if made_from.get(name) != expected[name]]
     if differing:
         raise FileExistsError(
             f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "

@@ -20,7 +20,7 @@ import yaml
 
 from sinkprune_companion import DATA
 from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.local_data import EXPECTED, blimp_files, files_below, pairs, wikitext
+from sinkprune_companion.harness.local_data import BLIMP_EXPECTED, blimp_files, files_below, pairs, wikitext
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.spelling import suggestion
@@ -163,10 +163,9 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "Task
     """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
     from lm_eval.tasks import TaskManager
 
-    folder = None if include is None else str(include)
-    manager = TaskManager(include_path=folder, include_defaults=False)
+    manager = TaskManager(include_path=include, include_defaults=False)
     if set(tasks) - set(manager.all_tasks):
-        manager = installed() if include is None else TaskManager(include_path=folder)
+        manager = installed() if include is None else TaskManager(include_path=include)
     for name in tasks:
         if name not in manager.all_tasks:
             raise ValueError(
@@ -254,13 +253,11 @@ def _asked_paradigms(folder: Path, asked: Sequence[str], known: dict[str, Path])
                 "run it without --data"
             )
     wanted = {*asked} - {"wikitext"}
-    present = blimp_files(folder, [task for task in known if task != "blimp"]) if wanted else {}
+    present = blimp_files(folder, known) if wanted else {}
     missing = wanted - present.keys() - ({"blimp"} if present else set())
     if missing:
-        raise ValueError(
-            f"the data folder {folder} holds no {' and no '.join(sorted(missing))}, "
-            f"looked for as {EXPECTED['blimp']}"
-        )
+        lacks = " and no ".join(sorted(missing))
+        raise ValueError(f"the data folder {folder} holds no {lacks}, looked for as {BLIMP_EXPECTED}")
     return {task: files for task, files in present.items() if "blimp" in wanted or task in wanted}
 
 

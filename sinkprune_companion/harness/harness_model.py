@@ -157,9 +157,7 @@ class HarnessModel(TemplateLM):
         first = [self.tokenizer.bos_token_id]
         return first + ids if self.options.add_bos_token and special and ids[:1] != first else ids
 
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
         """Return a conversation as one text; raise ValueError where the tokenizer has no chat template."""
         return self.tokenizer.apply_chat_template(
             chat_history,
@@ -170,13 +168,11 @@ class HarnessModel(TemplateLM):
 
     # likelihood
 
-    def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        disable_tqdm: bool = False,
-        **_: object,
-    ) -> list[tuple[float, bool]]:
-        """Return the log-likelihood of every target in nats, and whether the model would write it."""
+    def _loglikelihood_tokens(self, requests: list[tuple], disable_tqdm: bool = False) -> list[tuple]:
+        """Return the log-likelihood of every target in nats, and whether the model would write it.
+
+        A request is the harness's arguments, and the tokens of context and target.
+        """
         # the last token is never fed to an autoregressive model
         extra = int(self.how.visible_end) if self.lm.is_diffusion else -1
         asked = [(args, self._fit(context, target, extra)) for args, context, target in requests]
@@ -255,9 +251,8 @@ class HarnessModel(TemplateLM):
             shaping = {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
         if shaping and not self.lm.is_diffusion:
             raise ValueError(f"{shaping} cannot be used: {self.lm.name} samples by temperature alone")
-        temperature = self.options.temperature
-        if temperature is None:
-            temperature = float(kwargs.get("temperature", 0.0))
+        own = self.options.temperature
+        temperature = float(kwargs.get("temperature", 0.0)) if own is None else own
         changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
         changes |= shaping | self.options.model_extra | {"guidance": self.options.guidance or 0.0}
         return replace(self.sampler, **changes)

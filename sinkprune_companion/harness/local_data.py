@@ -22,13 +22,12 @@ HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the ha
 WIKITEXT_FILE = DATA / "wikitext-2" / "valid.txt"
 BLIMP_FILE = DATA / "blimp" / "blimp_67x60.jsonl"
 SPLITS = ("train", "validation", "test")
-EXPECTED = {  # what a folder should hold, for messages
-    "blimp": "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)",
-    "wikitext": (
-        "wiki.{train,valid,test}.raw or .tokens, or {train,valid,test}.txt or "
-        "{train,validation,test}*.parquet in a folder named wikitext-2…"
-    ),
-}
+# what a folder should hold, for messages
+BLIMP_EXPECTED = "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)"
+WIKITEXT_EXPECTED = (
+    "wiki.{train,valid,test}.raw or .tokens, or {train,valid,test}.txt or "
+    "{train,validation,test}*.parquet in a folder named wikitext-2…"
+)
 
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
 PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
@@ -80,7 +79,7 @@ def wikitext_files(folder: Path | str, split: str) -> list[Path]:
         others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
         raise ValueError(
             f"the data folder {folder} holds no {split} split of WikiText-2, "
-            f"looked for as {EXPECTED['wikitext']}{others}"
+            f"looked for as {WIKITEXT_EXPECTED}{others}"
         )
     raw = [file for file in by_split[split] if "raw" in str(file.relative_to(folder))]
     return _of_one_source(raw or by_split[split], f"the {split} split of WikiText-2")
@@ -141,8 +140,7 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
     pages = articles(wikitext_files(folder, split))
     if any(" <unk> " in page for page in pages):
         warnings.warn(
-            f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of the raw "
-            "version, wiki.*.raw",
+            f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of wiki.*.raw",
             stacklevel=2,
         )
     return pages

@@ -1,7 +1,6 @@
-"""The offline suite, this project's own two-choice items: reading them, and tables of answers to them.
-
-Two items in a row are a pair with the same two endings, each right in one of them: whatever judges endings
-alone is right in exactly half of all items. `tools/suite_builder.py` makes the items.
+"""The offline suite, this project's own two-choice items, which `tools/suite_builder.py` makes, and tables of
+answers. Two items in a row are a pair with the same two endings, each right in one of them: whatever judges
+endings alone is right in exactly half of all items.
 """
 
 import json

@@ -120,8 +120,8 @@ def _make_data(tokenizer, is_embedded: bool, text: str | None, length: int) -> d
 def held_out_sequences(stream_T: torch.Tensor, separator: int, length: int) -> dict[str, torch.Tensor]:
     """Return up to HELD_OUT_COUNT sequences of each kind, int64 (N, T), evenly spread over the stream.
 
-    `crops` begin with any token but a separator, `beginnings` with a separator; a kind without a place is
-    left out. Raises ValueError for a stream shorter than a sequence.
+    Kinds that have a place: `crops` begin with any token but a separator, `beginnings` with one. Raises
+    ValueError for a stream shorter than a sequence.
     """
     if len(stream_T) < length:
         raise ValueError(

@@ -176,11 +176,8 @@ def save_checkpoint(
     model: PeftModel | PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path, step: int
 ) -> None:
     """Replace a checkpoint: what is trained, AdamW's moments and counts, and the step, as safetensors."""
-    state = {
-        f"{key}.{index}": value
-        for index, moments in optimizer.state_dict()["state"].items()
-        for key, value in moments.items()
-    }
+    by_index = optimizer.state_dict()["state"].items()
+    state = {f"{key}.{index}": value for index, moments in by_index for key, value in moments.items()}
     with atomic(checkpoint.with_name(NEW)) as partial:
         model.save_pretrained(partial)
         save_file(state, partial / OPTIMIZER, metadata={"step": str(step)})
@@ -221,8 +218,7 @@ def step_of(checkpoint: Path) -> int:
     file = checkpoint / OPTIMIZER
     if not file.is_file():
         raise ValueError(f"{checkpoint} has no {OPTIMIZER}, without which no run goes on: {START_ANEW}")
-    damaged = damaged_files(checkpoint)
-    if damaged:
+    if damaged := damaged_files(checkpoint):
         raise ValueError(f"{', '.join(damaged)} in {checkpoint} is not what was saved: {START_ANEW}")
     with refused(f"{file} does not say its step", START_ANEW), safe_open(file, "pt") as handle:
         return int(handle.metadata()["step"])
