@@ -1,7 +1,5 @@
-"""Text that needs no download: samples of the embedded model that come with the package, and documentation.
-
-Documentation is split by content: a hash of a paragraph's words decides once and everywhere whether it is
-held out, so no machine ever trains on what another one evaluates on.
+"""Text that needs no download: samples of smol-ar that come with the package, and documentation, split by
+a hash of each paragraph's words, so that no machine ever trains on what another one evaluates on.
 
 Dimensions: N sequences, T tokens per sequence.
 """
@@ -24,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from sinkprune_companion import DATA
+from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.files import cache_dir, write_json
 from sinkprune_core.models import embedded
 from sinkprune_core.models.reader import Checkpoint
@@ -77,10 +76,16 @@ def documentation(scope: str) -> tuple[str, ...]:
     cached = cache_dir() / f"documentation-{scope}-{_state(files)}.json"
     if cached.exists():
         return tuple(json.loads(cached.read_text(encoding="utf-8")))
-    prose = _prose(files)
+    by_words: dict[str, str] = {}
+    for docstring in chain.from_iterable(map(_docstrings, files)):
+        for part in paragraphs(docstring):
+            paragraph = " ".join(part.split())
+            if _is_english(paragraph):
+                by_words.setdefault(_words(paragraph), paragraph)
+    prose = tuple(by_words.values())
     with suppress(OSError):  # a cache that cannot be written costs time only
         write_json(cached, prose)
-    return tuple(prose)
+    return prose
 
 
 def documentation_split(held_out: bool, scope: str = "stdlib") -> list[str]:
@@ -106,17 +111,6 @@ def _state(files: list[Path]) -> str:
             line = f"{file} {status.st_size} {status.st_mtime_ns}\n"
             state.update(line.encode(errors="surrogateescape"))
     return state.hexdigest()[:16]
-
-
-def _prose(files: list[Path]) -> list[str]:
-    paragraph_of_words: dict[str, str] = {}
-    for file in files:
-        for part in chain.from_iterable(map(paragraphs, _docstrings(file))):
-            paragraph = " ".join(part.split())
-            words = _words(paragraph)
-            if words not in paragraph_of_words and _is_english(paragraph):
-                paragraph_of_words[words] = paragraph
-    return list(paragraph_of_words.values())
 
 
 def _docstrings(file: Path) -> Iterator[str]:
@@ -151,9 +145,8 @@ def _is_english(paragraph: str) -> bool:
 
 
 def separator(tokenizer) -> int:
-    """Return the token that separates documents: `<|endoftext|>`, else the begin or the end of text.
-
-    Raises ValueError for a tokenizer with none of them.
+    """Return the token that separates documents: `<|endoftext|>`, else the begin or the end of text, or raise
+    ValueError.
     """
     for token in (tokenizer.get_vocab().get(SEPARATOR), tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
@@ -165,9 +158,9 @@ def separator(tokenizer) -> int:
 
 
 def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
-    """Join texts with the document separator and cut into sequences that start with it, int64 (N, T).
+    """Join texts with the document separator and cut into whole sequences that start with it, int64 (N, T).
 
-    A rest shorter than a sequence is dropped. Raises ValueError for too little text for one sequence.
+    Raises ValueError for too little text for one sequence.
     """
     stream_T = stream(texts, tokenizer).roll(-1)  # the first separator goes to the end
     rows = len(stream_T) // (length - 1)
@@ -179,12 +172,6 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     return with_first_token(stream_T[: rows * (length - 1)].view(rows, length - 1), tokenizer)
 
 
-@lru_cache(maxsize=8)
-def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
-    """Return packed documentation of one split in path order, int64 (N, T): one tensor, not to be changed."""
-    return pack(documentation_split(held_out, scope), tokenizer, length)
-
-
 def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
     """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
     texts = list(texts)
@@ -194,10 +181,7 @@ def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
 
 
 def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:
-    """Return the samples of smol-ar that come with the package, int64 (N, T), cut to `length` (None: whole).
-
-    Raises ValueError for more tokens than a sample has.
-    """
+    """Return the shipped samples, int64 (N, T), cut to `length` (None: whole), or raise ValueError."""
     ids_NT = load_file(SAMPLES)["ids"].long()
     longest = ids_NT.shape[1]
     if length is not None and not 2 <= length <= longest:
@@ -228,9 +212,9 @@ def draw_sequences(
 ) -> dict[str, torch.Tensor]:
     """Return sequences of a stream that do not overlap, drawn at random, int64 (N, T) by how they start.
 
-    `counts` says how many `crop`s, which begin anywhere in the middle of text, and how many of each
-    `beginning`: the separator `between` and the first tokens of a document. Separators may stand inside both.
-    A smaller draw of one kind is the start of a larger one. Raises ValueError where fewer fit.
+    `counts` says how many `crop`s, which begin in the middle of text, and how many of each `beginning`: the
+    separator `between` and the first tokens of a document. Separators may stand inside both. A smaller draw
+    of one kind is the start of a larger one. Raises ValueError where fewer fit.
     """
     is_separator_T = stream_T[: max(0, len(stream_T) - length + 1)] == between
     allowed = {"crop": ~is_separator_T, "beginning": is_separator_T}
@@ -266,13 +250,11 @@ def apart(places: Iterable[int], count: int, length: int, is_taken: bytearray) -
 def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0) -> dict[str, torch.Tensor]:
     """Return `sequences` crops by source, int64 (N, T): half of them of samples, half of documentation.
 
-    Crops begin in the middle of text and do not overlap; no token has a fixed place. The draw depends on
-    (seed, split) alone, and a smaller one is part of a larger one. Held-out text is for evaluation, the other
-    split for calibration. Raises ValueError when a source has too little text.
+    The draw depends on (seed, split) alone, and a smaller one is part of a larger one. Raises what
+    `draw_sequences` raises.
     """
-    half = sequences // 2
     chosen = {}
-    for source, count in zip(SOURCES, (sequences - half, half), strict=True):
+    for source, count in zip(SOURCES, even_split(sequences, len(SOURCES)), strict=True):
         rng = generator(seed, "texts", source, held_out)
         stream_T = source_stream(source, tokenizer, held_out)
         drawn = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)

@@ -246,7 +246,7 @@ def test_training(tiny_base, make_ids, tmp_path, kind):
             size = {"tokens": steps * 16, "lengths": (8,), "batch_tokens": 16, "rank": 4, "alpha": 8}
             pace = {"learning_rate": 1e-2, "warmup_steps": 1, "decay_share": 0.0}
             settings = Training(kind=kind, **size, **pace, dtype=training_dtype("auto", DEVICE))
-            checkpoint = lora.train(settings, folder, check_every=2, draws=1, device=device)
+            checkpoint = lora.train(settings, folder, check_every=2, device=device)
             assert checkpoint.is_dir()
         log = pd.read_json(folder / LOG, lines=True)
         return log.filter(regex="^step$|nelbo|nll")

@@ -1,6 +1,5 @@
 """The shell command `sinkprune`: `main` parses a command line and runs the module of that command.
 
-Commands and options are data, in `data/commands.yml`, which `options` reads. The modules of commands import
-torch and pandas, so they are imported only to be run: help and errors in options need neither.
-This folder may import every other one, and nothing imports it.
+Modules of commands import torch and pandas, so they are imported only to be run: help and errors in options
+need neither. This folder may import every other one, and nothing imports it.
 """

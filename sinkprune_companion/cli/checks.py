@@ -24,42 +24,30 @@ def settle(options: Options) -> None:
         if options.device_map is not None:
             options.refuse(("device",), f"--device-map {options.device_map} names the devices")
         if not asks_wikitext(options) and not (options.command == "evaluate" and options.tasks):
-            for name in ("data", "split"):
-                if getattr(options, name) is not None:
-                    raise ValueError(
-                        f"--{name} {getattr(options, name)} is for --text {WIKITEXT}, and in evaluate for "
-                        "--tasks blimp and wikitext: give one of them or leave it out"
-                    )
+            use = f"it is for --text {WIKITEXT}, and in evaluate for --tasks blimp and wikitext"
+            options.refuse(("data", "split"), use)
+    if options.command == "trace" and options.figure and options.figure.suffix not in PICTURES:
+        endings = ", ".join(PICTURES)
+        raise ValueError(f"--figure {options.figure} must end in one of {endings}, which says the format")
+    if options.command == "compare" and not options.tasks:
+        options.refuse(("limit",), "it counts items of --tasks")
     if options.command in SETTLE:
         SETTLE[options.command](options)
 
 
 def asks_wikitext(options: Options) -> bool:
-    """Return whether `--text` asks for the data set WikiText-2, where a command reads data: a file of that
-    name comes first.
-    """
+    """Return whether `--text` asks for the data set WikiText-2, and not for a file of that name."""
     return "data" in options and str(options.text) == WIKITEXT and not options.text.is_file()
 
 
 def _settle_prune(options: Options) -> None:
     if options.out is None and not options.dry_run:
         raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
-    if options.stream and options.device_map is not None:
-        raise ValueError(
-            "--stream and --device-map exclude each other: "
-            "a model comes from disk block by block, or lies on its devices"
-        )
+    if options.device_map is not None:
+        options.refuse(("stream",), f"--device-map {options.device_map} lays the whole model on its devices")
     options.work_folder = options.work  # of finished blocks and statistics; a dry run may have none
     if options.work is None and options.out is not None:
         options.work_folder = options.out.with_name(options.out.name + ".work")
-
-
-def _settle_trace(options: Options) -> None:
-    if options.figure is not None and options.figure.suffix not in PICTURES:
-        raise ValueError(
-            f"--figure {options.figure} must end in one of {', '.join(PICTURES)}: the ending says how it is "
-            "written"
-        )
 
 
 def _settle_evaluate(options: Options) -> None:
@@ -82,18 +70,10 @@ def _settle_tasks(options: Options) -> None:
         raise ValueError(f"--tasks {' '.join(words)} names no task: give one, e.g. --tasks suite")
     unused = ("text", "sequences", "length")
     options.refuse(unused, "it is for held-out text, and tasks have texts of their own")
-    if options.split is not None and options.data is None:
-        raise ValueError(
-            f"--split {options.split} chooses among local files of WikiText-2: "
-            "give --data FOLDER, or leave it out (the harness takes test)"
-        )
+    if options.data is None:
+        options.refuse(("split",), "it chooses among files of --data FOLDER, and the harness takes test")
     if "wikitext" not in options.tasks:
         options.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
-
-
-def _settle_compare(options: Options) -> None:
-    if not options.tasks:
-        options.refuse(("limit",), "it counts items of --tasks")
 
 
 def _settle_train(options: Options) -> None:
@@ -110,9 +90,7 @@ def _settle_train(options: Options) -> None:
 
 SETTLE: dict[str, Callable[[Options], None]] = {
     "prune": _settle_prune,
-    "trace": _settle_trace,
     "evaluate": _settle_evaluate,
-    "compare": _settle_compare,
     "train": _settle_train,
 }
 
@@ -189,8 +167,7 @@ def check_distinct(**paths: Path | None) -> None:
 def new_files(**paths: Path | None) -> Iterator[None]:
     """Hold what a command writes, by the names of its options, from before the work until it is written.
 
-    Raises what `check_distinct` and `check_new_path` raise, and RuntimeError where another process is about
-    to write it.
+    Raises what `check_distinct` and `check_new_path` raise, and RuntimeError where another process holds it.
     """
     check_distinct(**paths)
     with ExitStack() as stack:

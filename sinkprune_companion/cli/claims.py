@@ -12,10 +12,8 @@ def run(options: Options) -> None:
 
 
 def print_claims(profile: str, kind: str | None = None) -> None:
-    """Print the rows of a kind (None: all) with their verdicts, beside the published ones, and where the rest
-    of a run is.
-
-    Raises ValueError for a profile that is no name, and FileNotFoundError where there is no run.
+    """Print the verdicts of rows of a kind (None: all) beside the published ones, and where the rest of a run
+    is; raise ValueError for a profile that is no name, and FileNotFoundError where there is no run.
     """
     findings = claims.findings(run_folder(profile))
     if not findings:

@@ -32,10 +32,8 @@ DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every in
 
 
 def settle_device(options: Options) -> None:
-    """Replace `auto` by a device.
-
-    Raises ValueError for a device that is not here, and RuntimeError where there is too little memory to
-    begin with: libraries end the process then.
+    """Replace `auto` by a device; raise ValueError for one that is not here, and RuntimeError where there is
+    so little memory that libraries would end the process.
     """
     free = free_memory()
     if free < WORKING:
@@ -63,10 +61,7 @@ def open_model(options: Options, name: str, streamed: bool | None = False) -> La
 
 
 def without_weights(name: str) -> tuple[str, dict[str, int], int]:
-    """Return a model's kind, its vocabulary and its number of positions, without reading weights.
-
-    A model that is not on this machine is downloaded.
-    """
+    """Return kind, vocabulary and number of positions of a model, which is downloaded if need be, unread."""
     checkpoint = open_checkpoint("smol-ar" if name in EMBEDDED else name)  # all embedded models stand on it
     kind = MODELS[name].kind if name in EMBEDDED else checkpoint.kind
     return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
@@ -78,7 +73,6 @@ def without_weights(name: str) -> tuple[str, dict[str, int], int]:
 def documents_of(options: Options, held_out: bool) -> list[str] | None:
     """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None without it.
 
-    WikiText-2 is its test split for `held_out` text, else its train split, unless `--split` says which.
     Raises ValueError for text that cannot be read, and OSError for data that cannot be had.
     """
     if options.text is None:
@@ -98,12 +92,11 @@ def default_length(options: Options, positions: int) -> int:
 def model_and_texts(
     options: Options, length: int | None, held_out: bool, streamed: bool | None = False
 ) -> tuple[LanguageModel, dict[str, torch.Tensor]]:
-    """Open a model, and return it with sequences of `length` tokens by source, int64 (N, T), as many as
-    `--sequences` asks for.
+    """Return a model and `--sequences` sequences of `length` tokens by source, int64 (N, T).
 
     They are drawn from `--text`, or from what comes with every installation: its documentation, and samples
     of smol-ar for a model of the same vocabulary. Raises ValueError for too short a source, and what
-    `documents_of` raises, before the model is loaded, and `open_model`.
+    `documents_of`, before the model is loaded, and `open_model` raise.
     """
     documents = documents_of(options, held_out)
     lm = open_model(options, options.model, streamed)
@@ -113,10 +106,10 @@ def model_and_texts(
         if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
             return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         kind = name = "documentation"
-        ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
+        documents = corpus.documentation_split(held_out, "everything")
     else:
         kind, name = "text", options.text.name  # a copy of a file has another name
-        ids_NT = corpus.pack(documents, lm.tokenizer, length)
+    ids_NT = corpus.pack(documents, lm.tokenizer, length)
     if len(ids_NT) < options.sequences:
         raise ValueError(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "

@@ -46,10 +46,9 @@ def run(options: Options) -> None:
 
 
 def common_length(options: Options) -> int:
-    """Return the tokens per sequence that both models are scored on; no weights are read for it.
+    """Return the tokens per sequence that both models are scored on, before weights are read.
 
-    Raises ValueError for models of different tokenizers, for a length beyond the positions of one, and for
-    `--draws` where both are exact.
+    Raises ValueError for other tokenizers, a length beyond positions, and `--draws` where both are exact.
     """
     kind_a, vocabulary_a, positions_a = common.without_weights(options.model)
     kind_b, vocabulary_b, positions_b = common.without_weights(options.other)
@@ -71,10 +70,7 @@ def common_length(options: Options) -> int:
 
 
 def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Options) -> dict[str, pd.DataFrame]:
-    """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure.
-
-    Noise depends on `--seed` alone.
-    """
+    """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure."""
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     tables = {NATS: score_texts(lm, texts, draws, batch=batch, seed=options.seed)}
     if options.tasks:
@@ -87,11 +83,10 @@ def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Options) 
 def comparison(
     a: Mapping[str, pd.DataFrame], b: Mapping[str, pd.DataFrame], margin: float
 ) -> dict[str, object]:
-    """Return the verdict on NATS, the items that flipped where there are some, and every difference with its
-    95 % interval.
+    """Return what the `scores` of two models say: the verdict on NATS, the items that flipped where there are
+    some, and every difference with its 95 % interval.
 
-    Takes the `scores` of both models. Raises ValueError for other texts or items, and for a single sequence
-    or pair.
+    Raises ValueError for other texts or items, and for a single sequence or pair.
     """
     result = {}
     differences = []
@@ -106,13 +101,9 @@ def comparison(
         if measure == NATS:
             result["verdict"] = outcome(change, margin)
         else:
-            is_right_a, is_right_b = rows.a == 1, rows.b == 1
-            result["flips"] = {
-                "only_a": int((is_right_a & ~is_right_b).sum()),
-                "only_b": int((is_right_b & ~is_right_a).sum()),
-                "both": int((is_right_a & is_right_b).sum()),
-                "neither": int((~is_right_a & ~is_right_b).sum()),
-            }
+            counts = rows.value_counts()  # of right (1) and wrong (0) answers of A and B
+            kinds = {"only_a": (1, 0), "only_b": (0, 1), "both": (1, 1), "neither": (0, 0)}
+            result["flips"] = {name: int(counts.get(right, 0)) for name, right in kinds.items()}
     return {**result, "differences": differences}
 
 
@@ -131,10 +122,8 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) -
 
 
 def outcome(difference: Estimate, margin: float) -> str:
-    """Return what a difference in nats per token, of which fewer are better, says by `verdict_rule`.
-
-    One of `no difference that matters`, `A is better`, `B is better` and `undecided`, with half the width of
-    the interval and the number of sequences that would decide.
+    """Return what a difference in nats per token says by `verdict_rule`, of `undecided` with half the width
+    of the interval and the number of sequences that would decide.
     """
     result = verdict(difference, margin)
     if result != UNDECIDED:
@@ -148,12 +137,9 @@ def report(result: dict) -> str:
     table = pd.DataFrame(result["differences"]).set_index("measure")
     lines = [f"A is {result['a']}, B is {result['b']}", "", common.as_text(table), ""]
     if "flips" in result:
-        counts = result["flips"]
-        same = counts["both"] + counts["neither"]
-        lines.append(
-            f"items: {counts['only_a']} are right in A only, {counts['only_b']} in B only, "
-            f"{same} alike ({counts['both']} right, {counts['neither']} wrong)"
-        )
+        only_a, only_b, both, neither = result["flips"].values()
+        alike = f"{both + neither} alike ({both} right, {neither} wrong)"
+        lines.append(f"items: {only_a} are right in A only, {only_b} in B only, {alike}")
     if result["kind_a"] != result["kind_b"]:
         lines.append(
             "a diffusion model's nats are an upper bound and an autoregressive model's are exact: "

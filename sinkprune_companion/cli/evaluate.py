@@ -25,10 +25,8 @@ def run(options: Options) -> None:
     common.settle_device(options)
     if options.tasks:
         table = task_table(options)
-    elif options.protocol is not None:
-        table = protocol_table(options)
     else:
-        table = text_table(options)
+        table = text_table(options) if options.protocol is None else protocol_table(options)
     is_of_suite = {"task", "error_draws"} <= set(table)
     common.print_table(table, options.json, COMMANDS["evaluate"]["meanings"] if is_of_suite else None)
 
@@ -73,9 +71,8 @@ def task_table(options: Options) -> pd.DataFrame:
         data = local_tasks(options.data, others, options.split or "test")
     with data as (others, include):
         lm = common.open_model(options, options.model)
-        settings = {"limit": options.limit, "family": options.family, "draws": options.draws}
-        settings |= {"seed": options.seed, "batch": options.batch, "include": include, "progress": True}
-        return evaluate_named(lm, [*of_suite, *others], **settings)
+        shared = {name: getattr(options, name) for name in ("limit", "family", "draws", "seed", "batch")}
+        return evaluate_named(lm, [*of_suite, *others], **shared, include=include, progress=True)
 
 
 def measure_of(lm: LanguageModel) -> str:

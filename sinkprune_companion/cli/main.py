@@ -11,16 +11,15 @@ from sinkprune_companion.cli.checks import check_inputs, left_behind, new_files,
 from sinkprune_companion.cli.options import COMMANDS, Options, Parser
 from sinkprune_core.spelling import suggestion
 
-USAGE = "\n".join(
-    [
-        "usage: sinkprune COMMAND [OPTIONS]",
-        f"\n{__doc__}\n",
-        *(f"  {name:<11} {entry['about']}" for name, entry in COMMANDS.items()),
-        "",
-        "  sinkprune COMMAND --help   explains a command",
-        "  sinkprune --version        prints the version",
-    ]
-)
+ABOUTS = "\n".join(f"  {name:<11} {entry['about']}" for name, entry in COMMANDS.items())
+USAGE = f"""usage: sinkprune COMMAND [OPTIONS]
+
+{__doc__}
+
+{ABOUTS}
+
+  sinkprune COMMAND --help   explains a command
+  sinkprune --version        prints the version"""
 HELP = ("help", "-h", "--help")
 VERSION = ("--version", "-v", "-V")
 OUT_OF_MEMORY = (

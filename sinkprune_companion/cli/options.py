@@ -43,42 +43,28 @@ def flag(name: str) -> str:
 # kinds of options
 
 
-def device_map(text: str) -> str | dict[str, str | int]:
-    """Return the device map that a word or a JSON object spells."""
-    if not text.startswith("{"):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        example = '\'{"": "cuda:1"}\''
-        raise argparse.ArgumentTypeError(
-            f"{text}: {error}; give auto, a device, or a JSON object such as {example}"
-        ) from None
+def kind_of(convert: Callable[[str], object], must: str) -> Callable[[str], object]:
+    """Return what parses a word by `convert`; a word that it refuses with ValueError `must` be something."""
+
+    def parsed(word: str) -> object:
+        with suppress(ValueError, OverflowError):
+            return convert(word)
+        raise argparse.ArgumentTypeError(f"{word} must be {must}")
+
+    return parsed
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list with commas."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        words = f"{text} must be whole numbers with commas between them, e.g. 64,128"
-        raise argparse.ArgumentTypeError(words) from None
-
-
-def number(kind: str, limits: dict[str, float]) -> Callable[[str], float]:
+def number(kind: str, limits: dict[str, float]) -> Callable[[str], object]:
     """Return what parses a number of a kind, one of NUMBERS, within limits."""
     convert, called, _ = NUMBERS[kind]
 
-    def parsed(word: str) -> float:
-        with suppress(ValueError, OverflowError):
-            value = convert(word)
-            if math.isfinite(value) and all(LIMITS[name](value, limit) for name, limit in limits.items()):
-                return value
-        raise argparse.ArgumentTypeError(
-            f"{word} must be {called} {in_words(limits)}: give such a number, or leave it out"
-        )
+    def within(word: str) -> float:
+        value = convert(word)
+        if math.isfinite(value) and all(LIMITS[name](value, limit) for name, limit in limits.items()):
+            return value
+        raise ValueError
 
-    return parsed
+    return kind_of(within, f"{called} {in_words(limits)}: give such a number, or leave it out")
 
 
 def in_words(limits: dict[str, float]) -> str:
@@ -86,6 +72,14 @@ def in_words(limits: dict[str, float]) -> str:
     return " and ".join(f"{name} {limit}" for name, limit in limits.items())
 
 
+whole_numbers = kind_of(
+    lambda word: tuple(map(int, word.split(","))),
+    "whole numbers with commas between them, e.g. 64,128",
+)
+device_map = kind_of(
+    lambda word: json.loads(word) if word.startswith("{") else word,
+    """auto, a device, or a JSON object such as '{"": "cuda:1"}'""",
+)
 KINDS = {  # argparse's settings of all but numbers
     "model": {},
     "switch": {"action": "store_true"},

@@ -71,10 +71,9 @@ def run(options: Options) -> None:
 
 
 def recipe_of(options: Options) -> Recipe:
-    """Return the recipe of `--preset` with `--sparsity`, `--pattern` and the fields of `--set` changed.
+    """Return the recipe of `--preset`, changed by `--sparsity`, `--pattern` and `--set` (to JSON, or a word).
 
-    A field is set to a JSON value, or a word. Raises ValueError for one that does not exist or is given
-    twice, and what `Recipe` raises.
+    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
     """
     changes = {name: getattr(options, name) for name in ("sparsity", "pattern") if name in options.given}
     known = [declared.name for declared in fields(Recipe)]
@@ -97,10 +96,7 @@ def recipe_of(options: Options) -> Recipe:
 
 
 def plan_unfetched(options: Options, recipe: Recipe) -> bool:
-    """Print what a model that this machine lacks would take, download included.
-
-    Returns False, and prints nothing, where there is nothing to download.
-    """
+    """Print what a model that is not here would take, download included; return whether it is not here."""
     need = requirements(options.model, options.dtype, options.device)
     if options.model in EMBEDDED or not need.download:
         return False
@@ -111,12 +107,9 @@ def plan_unfetched(options: Options, recipe: Recipe) -> bool:
     calibration = Calibration(torch.zeros(options.sequences, length, dtype=torch.long))
     work = options.work or (Path() if is_streamed else None)
     cost = pruning_cost(lm, recipe, calibration, options.out or Path(), work, device=options.device)
-    print(
-        f"{options.model} is not on this machine: {need.download / 1e9:.1f} GB to download; "
-        f"then{' streamed from disk,' if is_streamed else ''} {recipe.name}, sparsity {recipe.sparsity}: "
-        f"{cost}",
-        file=sys.stderr,
-    )
+    here = f"{options.model} is not on this machine: {need.download / 1e9:.1f} GB to download; then"
+    streamed = " streamed from disk," if is_streamed else ""
+    print(f"{here}{streamed} {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
     lacks = [lack for lack in need.missing if not is_streamed or "disk" in lack]
     for lack in (*lacks, *cost.missing):
         print(f"this machine lacks {lack}", file=sys.stderr)
@@ -128,11 +121,11 @@ def plan_unfetched(options: Options, recipe: Recipe) -> bool:
 
 @contextmanager
 def places_held(options: Options, recipe: Recipe) -> Iterator[dict | None]:
-    """Hold output and work folder, unless it is a dry run; yield what the output that is there was made from.
+    """Hold output and work folder, unless it is a dry run; yield what an output of this recipe that is there
+    was made from, or None.
 
-    It was made by this recipe, and is None where there is no output yet. Raises FileExistsError for any other
-    output, OSError for places that cannot be written, ValueError for those that do not go together and for a
-    work folder that is not one, and RuntimeError where another process is at work.
+    Raises FileExistsError for any other output, OSError for places that cannot be written, ValueError for
+    those that do not go together and for a work folder that is none, RuntimeError for one that is in use.
     """
     check_distinct(out=options.out, work=options.work)
     if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
@@ -146,17 +139,16 @@ def places_held(options: Options, recipe: Recipe) -> Iterator[dict | None]:
         return
     with held(options.out), held(options.work_folder):
         remove_leftovers(options.out)  # of a process that was killed when it had just finished
-        made_from = None
+        card = {}
         with suppress(OSError, ValueError):  # of what is no card
             card = read_json(options.out / CARD)
-            if card.get("recipe") == json.loads(json.dumps(recipe.card())):
-                made_from = card.get(MADE_FROM)
-        is_ours = made_from is not None and made_from.get("masked") == options.masked
-        if not is_ours or not (options.out / TABLE).is_file():
+        made_from = card.get(MADE_FROM) or {}
+        is_ours = card.get("recipe") == json.loads(json.dumps(recipe.card()))
+        is_whole = (options.out / TABLE).is_file() and made_from.get("masked") == options.masked
+        if not (is_ours and is_whole):
             check_new_path("out", options.out)
             marker(options.work_folder)
-            made_from = None
-        yield made_from
+        yield made_from if is_ours and is_whole else None
 
 
 def finish(
@@ -167,8 +159,8 @@ def finish(
     Raises FileExistsError for the output of another model or calibration text.
     """
     expected = identity(lm, calibration)
-    compared = ("model", "settings", "calibration")
-    differing = [name for name in compared if made_from.get(name) != expected[name]]
+    parts = ("model", "settings", "calibration")
+    differing = [name for name in parts if made_from.get(name) != expected[name]]
     if differing:
         raise FileExistsError(
             f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "

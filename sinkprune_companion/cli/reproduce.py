@@ -48,19 +48,17 @@ def run(options: Options) -> int:
         except BaseException:
             stop(process)
             raise
-    if process.returncode:
-        said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-        for line in failures(run_folder(options.profile), began) or said[-TAIL:]:
-            print(line, file=sys.stderr)
-        print(
-            "error: not everything ran; finished notebooks and records are kept, and the same command goes "
-            f"on from here (its log: runs/{log.name})",
-            file=sys.stderr,
-        )
-    else:
+    if process.returncode == 0:
         from sinkprune_companion.cli.claims import print_claims  # pandas, which need not wait in memory
 
         print_claims(options.profile, "claim")
+        return 0
+    said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    end = (
+        "error: not everything ran; finished notebooks and records are kept, and the same command goes "
+        f"on from here (its log: runs/{log.name})"
+    )
+    print(*(failures(run_folder(options.profile), began) or said[-TAIL:]), end, sep="\n", file=sys.stderr)
     return process.returncode
 
 
@@ -68,17 +66,15 @@ def show_progress(process: subprocess.Popen, profile: str, began: float) -> None
     """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
     total = sum(jobs_by_notebook(profile).values())
     is_terminal = sys.stderr.isatty()
+    before, after, pause = (ANEW, "", LOOK_EVERY) if is_terminal else ("", "\n", SAY_EVERY)
     while process.poll() is None:
         line = profiles.progress(run_folder(profile), began, total)
         if is_terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"{ANEW}{line[:width]}", end="", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+            line = line[: shutil.get_terminal_size().columns - 1]
+        print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(LOOK_EVERY if is_terminal else SAY_EVERY)
-    if is_terminal:
-        print(ANEW, end="", file=sys.stderr, flush=True)
+            process.wait(pause)
+    print(before, end="", file=sys.stderr, flush=True)
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -86,13 +82,11 @@ def stop(process: subprocess.Popen) -> None:
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)
         tree = [*parent.children(recursive=True), parent]
-        for member in tree:
-            with suppress(psutil.NoSuchProcess):
-                member.terminate()
-        _, alive = psutil.wait_procs(tree, STOP_WITHIN)
-        for member in alive:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for member in tree:
+                with suppress(psutil.NoSuchProcess):
+                    end(member)
+            _, tree = psutil.wait_procs(tree, STOP_WITHIN)
     process.wait()
 
 
@@ -127,19 +121,17 @@ def failures(folder: Path, began: float) -> list[str]:
     for file, label in profiles.notebook_files(folder).items():
         if file.stat().st_mtime < began:
             continue
-        where = f"{file.stem}, cell {label}" if label else file.stem
         try:
             cells = nbformat.read(file, 4).cells
         except (ValueError, nbformat.reader.NotJSONError):  # the job failed before papermill wrote anything
             continue
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        errors = [output for output in outputs if output.output_type == "error"]
-        lines += [f"error in {where}: {error.ename}: {error.evalue}" for error in errors]
         code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-        answered = [cell for cell in code if "shell.execute_reply" in cell.metadata.get("execution", {})]
-        if not errors and len(answered) < len(code):
-            lines.append(
-                f"error in {where}: its kernel was killed in code cell {len(answered) + 1} of {len(code)}, "
-                "as the system does where memory runs out"
-            )
+        outputs = [output for cell in code for output in cell.outputs]
+        said = [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"]
+        answered = sum("shell.execute_reply" in cell.metadata.get("execution", {}) for cell in code)
+        if not said and answered < len(code):
+            place = f"its kernel was killed in code cell {answered + 1} of {len(code)}"
+            said = [f"{place}, as the system does where memory runs out"]
+        where = f"{file.stem}, cell {label}" if label else file.stem
+        lines += [f"error in {where}: {words}" for words in said]
     return lines

@@ -1,6 +1,5 @@
 """Tasks of lm-evaluation-harness with their published settings, or on local data, and the table of results.
-
-The harness is imported where it is used: the settings can be read without it.
+The settings can be read where it is not installed.
 """
 
 import json
@@ -21,7 +20,7 @@ import yaml
 
 from sinkprune_companion import DATA
 from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.local_data import EXPECTED, blimp_files, files_below, pairs, wikitext
+from sinkprune_companion.harness.local_data import BLIMP_EXPECTED, blimp_files, files_below, pairs, wikitext
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.spelling import suggestion
@@ -29,8 +28,6 @@ from sinkprune_core.values import check_choice
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
-
-BLIMP_SPLIT = "train"  # that the harness's tasks of BLiMP read
 
 
 # settings
@@ -49,14 +46,13 @@ TABLE = yaml.safe_load((DATA / "benchmarks.yml").read_text(encoding="utf-8"))
 PAPER: dict[str, tuple[Benchmark, ...]] = {
     family: tuple(Benchmark(task, **settings) for task, settings in benchmarks.items())
     for family, benchmarks in TABLE["families"].items()
-}
-"""The paper's eight benchmarks by model family."""
+}  # the eight benchmarks by model family
 PAPER["autoregressive"] = tuple(replace(benchmark, settings={}) for benchmark in PAPER["llada"])
 
 
 def named(family: str) -> dict[str, Benchmark]:
-    """Return the published settings of a family by task: the paper's eight, and ARC-Easy, which the paper's
-    structured table has, with the settings of ARC-Challenge. Raises ValueError for an unknown family.
+    """Return the published settings of a family by task; ARC-Easy, which the paper's structured table has,
+    has those of ARC-Challenge. Raises ValueError for an unknown family.
     """
     check_choice("family", family, PAPER)
     known = {benchmark.task: benchmark for benchmark in PAPER[family]}
@@ -65,10 +61,9 @@ def named(family: str) -> dict[str, Benchmark]:
 
 
 def choose(lm: LanguageModel, tasks: Sequence[str], family: str | None = None) -> list[Benchmark]:
-    """Return the tasks with their settings.
+    """Return the tasks with their settings; `paper` is the eight of the paper, set up for a family.
 
-    `paper` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked for, a
-    task that it has published settings for takes them by name too. Raises what `named` raises.
+    Where a family is asked for, other tasks have its published settings too. Raises what `named` raises.
     """
     known = named(family) if family else {}
     paper = PAPER[family or ("llada" if lm.is_diffusion else "autoregressive")]
@@ -96,23 +91,23 @@ def evaluate_named(
 
     `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks; `include` is a
     folder of further tasks, `limit` documents per task. `draws` are maskings of a target under a diffusion
-    model (None: those of `two_choice` for the suite, of the protocol for other tasks), `batch` sequences at
-    once (None: a good number for each). Columns: those of `suite.shares`, and of other tasks `task`,
-    `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`.
-    Raises ValueError for draws of an autoregressive model, an unknown task or family, OSError for data that
-    cannot be had, all before any work, and ModuleNotFoundError where the harness is not installed.
+    model, `batch` sequences at once (None: as many as the suite's or a task's protocol has). Columns: those
+    of `suite.shares`, and of other tasks `task`, `metric`, `filter`, `value`, `stderr` (over documents),
+    `documents`, `shots`, `draws`, `guidance`. Raises, before any work, ValueError for draws of an
+    autoregressive model, an unknown task or family, OSError for data that cannot be had, and
+    ModuleNotFoundError where the harness is not installed.
     """
     if draws is not None and not lm.is_diffusion:
         raise ValueError(
             f"draws={draws} cannot be used: {lm.name} is autoregressive, its likelihood is exact"
         )
     groups = dict.fromkeys(group for task in tasks for group in suite.groups_of(task))
-    others = [task for task in tasks if not suite.groups_of(task)]
+    chosen = choose(lm, [task for task in tasks if not suite.groups_of(task)], family)
     tables = []
-    if others:
+    if chosen:
         settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
         given = {name: value for name, value in settings.items() if value is not None}
-        tables.append(_evaluate(lm, choose(lm, others, family), limit, include, given))
+        tables.append(_evaluate(lm, chosen, limit, include, given))
     if groups:
         items = suite.items(list(groups), limit)
         answers = accuracy(lm, items, draws or DRAWS, seed, batch or BATCH, progress)
@@ -135,16 +130,9 @@ def _evaluate(
     with _quiet_harness():
         manager = manager_of([benchmark.task for benchmark in chosen], include)
         loaded = [_load(manager, benchmark.task) for benchmark in chosen]
-        for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
-            results = simple_evaluate(
-                model,
-                tasks=tasks_and_groups,
-                num_fewshot=benchmark.shots,
-                limit=limit,
-                task_manager=manager,
-                bootstrap_iters=1000,
-                log_samples=False,
-            )
+        for benchmark, model, tasks in zip(chosen, models, loaded, strict=True):
+            settings = {"num_fewshot": benchmark.shots, "limit": limit, "task_manager": manager}
+            results = simple_evaluate(model, tasks=tasks, log_samples=False, bootstrap_iters=1000, **settings)
             how = {name: getattr(model.how, name, math.nan) for name in ("draws", "guidance")}
             rows += [row | how for row in _rows(results)]
     return pd.DataFrame(rows)
@@ -153,13 +141,11 @@ def _evaluate(
 @contextmanager
 def _quiet_harness() -> Iterator[None]:
     """Keep the harness from logging anything but errors, and from asking git about the working directory."""
-    from lm_eval import evaluator
-
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with mock.patch.object(evaluator, "get_git_commit_hash", return_value=None):
+        with mock.patch("lm_eval.evaluator.get_git_commit_hash", return_value=None):
             yield
     finally:
         logger.setLevel(level)
@@ -177,10 +163,9 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "Task
     """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
     from lm_eval.tasks import TaskManager
 
-    folder = None if include is None else str(include)
-    manager = TaskManager(include_path=folder, include_defaults=False)
+    manager = TaskManager(include_path=include, include_defaults=False)
     if set(tasks) - set(manager.all_tasks):
-        manager = installed() if include is None else TaskManager(include_path=folder)
+        manager = installed() if include is None else TaskManager(include_path=include)
     for name in tasks:
         if name not in manager.all_tasks:
             raise ValueError(
@@ -192,7 +177,7 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "Task
 
 
 def _load(manager: "TaskManager", task: str) -> list:
-    """Return the task or group itself, its data loaded; members of a group come with it."""
+    """Return the task itself, the group with its members, or the tasks of a tag, their data loaded."""
     try:
         loaded = manager.load([task])
     except OSError as error:
@@ -201,9 +186,7 @@ def _load(manager: "TaskManager", task: str) -> list:
             "Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached; of BLiMP "
             "and WikiText-2 a local folder will do: --data FOLDER"
         ) from error
-    members = {name for names in loaded["group_map"].values() for name in names}
-    tasks_and_groups = {**loaded["groups"], **loaded["tasks"]}
-    return [item for name, item in tasks_and_groups.items() if name not in members]
+    return [loaded["groups"][task]] if task in loaded["groups"] else [*loaded["tasks"].values()]
 
 
 def _rows(results: dict) -> Iterator[dict[str, object]]:
@@ -215,15 +198,9 @@ def _rows(results: dict) -> Iterator[dict[str, object]]:
             if task in members or not name or metric.endswith("_stderr"):
                 continue
             error = values.get(f"{metric}_stderr,{name}")
-            yield {
-                "task": task,
-                "metric": metric,
-                "filter": name,
-                "value": value,
-                "stderr": error if isinstance(error, float) else math.nan,
-                "documents": values["sample_len"],
-                "shots": results["n-shot"].get(task, 0),
-            }
+            row = {"task": task, "metric": metric, "filter": name, "value": value}
+            row["stderr"] = error if isinstance(error, float) else math.nan
+            yield row | {"documents": values["sample_len"], "shots": results["n-shot"].get(task, 0)}
 
 
 # tasks on data from a local folder
@@ -235,11 +212,10 @@ def local_tasks(
 ) -> Iterator[tuple[list[str], Path]]:
     """Give the names of the tasks on local data, and the folder of their files, for `evaluate_named`.
 
-    `asked`: `blimp`, `blimp_<paradigm>`, `wikitext`. All data is read once, so that what is broken is told
-    before any work. A BLiMP with less than all paradigms is the group `blimp_<n>_of_67`, their mean, and
-    WikiText-2 on another split than test is `wikitext_<split>`: neither is the published number. Raises
-    ValueError for other tasks, for data that the folder lacks, and for files that cannot be read (with the
-    row), and ModuleNotFoundError where the harness is not installed.
+    `asked`: `blimp`, `blimp_<paradigm>`, `wikitext`. All data is read first. A BLiMP with less than all
+    paradigms is the group `blimp_<n>_of_67`, their mean, and WikiText-2 on another split than test is
+    `wikitext_<split>`: neither is the published number. Raises ValueError for other tasks, for data that the
+    folder lacks, and for files that cannot be read, and ModuleNotFoundError where there is no harness.
     """
     folder = Path(folder)
     files_below(folder)  # a folder that is none is told before everything else
@@ -249,14 +225,11 @@ def local_tasks(
     with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
         for task, files in paradigms.items():
-            _write_task(include, known[task], task, BLIMP_SPLIT, pairs(files))
+            _write_task(include, known[task], task, pairs(files))
         if "wikitext" in names:
             names["wikitext"] = name = "wikitext" if split == "test" else f"wikitext_{split}"
             [base] = _harness_tasks("wikitext").values()
-            splits = {"training_split": None, "validation_split": None, "test_split": split}
-            _write_task(
-                include, base, name, split, [{"page": page} for page in wikitext(folder, split)], **splits
-            )
+            _write_task(include, base, name, [{"page": page} for page in wikitext(folder, split)])
         if "blimp" in names:
             every = len(known) - 1  # the group itself is among them
             if len(paradigms) < every:
@@ -280,13 +253,11 @@ def _asked_paradigms(folder: Path, asked: Sequence[str], known: dict[str, Path])
                 "run it without --data"
             )
     wanted = {*asked} - {"wikitext"}
-    present = blimp_files(folder, [task for task in known if task != "blimp"]) if wanted else {}
+    present = blimp_files(folder, known) if wanted else {}
     missing = wanted - present.keys() - ({"blimp"} if present else set())
     if missing:
-        raise ValueError(
-            f"the data folder {folder} holds no {' and no '.join(sorted(missing))}, "
-            f"looked for as {EXPECTED['blimp']}"
-        )
+        lacks = " and no ".join(sorted(missing))
+        raise ValueError(f"the data folder {folder} holds no {lacks}, looked for as {BLIMP_EXPECTED}")
     return {task: files for task, files in present.items() if "blimp" in wanted or task in wanted}
 
 
@@ -300,9 +271,7 @@ def _harness_tasks(folder: str) -> dict[str, Path]:
     return {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path is not None}
 
 
-def _write_task(
-    include: Path, base: Path, name: str, split: str, rows: list[dict[str, str]], **changes: str | None
-) -> None:
+def _write_task(include: Path, base: Path, name: str, rows: list[dict[str, str]]) -> None:
     """Write a task that includes the harness's own file `base` and takes other data, and that data."""
     data = include / f"{name}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -311,6 +280,9 @@ def _write_task(
         "task": name,
         "dataset_path": "json",
         "dataset_name": None,
-        "dataset_kwargs": {"data_files": {split: str(data)}},
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "test",
     }
-    data.with_suffix(".yaml").write_text(yaml.safe_dump(source | changes), encoding="utf-8")
+    data.with_suffix(".yaml").write_text(yaml.safe_dump(source), encoding="utf-8")

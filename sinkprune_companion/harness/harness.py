@@ -1,5 +1,4 @@
-"""The command of lm-evaluation-harness with this project's models and tasks: `sinkprune-lm-eval`, or this
-module by `python -m`.
+"""The command of lm-evaluation-harness with this project's models and tasks, `sinkprune-lm-eval`.
 
 The harness up to 0.4.13 knows no models but its own. Later releases read the entry points `lm_eval.models`.
 """
@@ -8,7 +7,6 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
 
 from sinkprune_companion.harness.suite import NAME, TASKS, groups_of
 
@@ -25,7 +23,13 @@ def main() -> int:
 
         from sinkprune_companion.harness import harness_model  # noqa: F401 (registers the model `sinkprune`)
 
-        sys.argv[1:] = with_suite(sys.argv[1:])
+        if any(groups_of(part) for argument in sys.argv for part in re.split("[,=]", argument)):
+            if any(argument.partition("=")[0] == INCLUDE for argument in sys.argv):
+                raise ValueError(
+                    f"{INCLUDE} cannot be given with tasks {NAME}*, whose folder it would hide: "
+                    f"evaluate them in a run of their own, or give {INCLUDE} {TASKS} alone"
+                )
+            sys.argv += [INCLUDE, str(TASKS)]
         cli_evaluate()
     except Exception as error:
         if os.environ.get("LMEVAL_LOG_LEVEL", "").upper() == "DEBUG":
@@ -33,21 +37,6 @@ def main() -> int:
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 1
     return 0
-
-
-def with_suite(arguments: Sequence[str]) -> list[str]:
-    """Return a command line that knows the suite's folder where it names one of its tasks.
-
-    Raises ValueError where it names another folder too: the harness takes one.
-    """
-    if not any(groups_of(part) for argument in arguments for part in re.split("[,=]", argument)):
-        return list(arguments)
-    if any(argument.partition("=")[0] == INCLUDE for argument in arguments):
-        raise ValueError(
-            f"{INCLUDE} cannot be given with tasks {NAME}*, whose folder it would hide: evaluate them in a "
-            f"run of their own, or give {INCLUDE} {TASKS} alone"
-        )
-    return [*arguments, INCLUDE, str(TASKS)]
 
 
 if __name__ == "__main__":

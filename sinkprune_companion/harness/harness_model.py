@@ -1,15 +1,12 @@
-"""Every model that `load` returns, dense or pruned, as a model of lm-evaluation-harness.
-
-Importing this module registers the model `sinkprune` with the harness; `harness` is the command that does so.
+"""Every model that `load` returns as a model of lm-evaluation-harness, registered by import as `sinkprune`.
 
 Dimensions: B batch, T sequence position, P tokens of a prompt, L tokens of a target or of what is written.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Annotated
 
 import torch
@@ -17,7 +14,7 @@ from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
+from lm_eval.models.utils import Collator, normalize_gen_kwargs, resolve_max_length
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
@@ -26,7 +23,6 @@ from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import Pair, exact_log_likelihood, log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol, protocol
-from sinkprune_core.evaluation.token_losses import batches
 from sinkprune_core.models.devices import choose_device
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load
@@ -80,23 +76,12 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
         ) from None
 
 
-@dataclass(frozen=True)
-class GenerationRequest:
-    """What the harness asks to be continued."""
-
-    prompt_P: torch.Tensor  # token ids of the context, int64 (P,)
-    settings: tuple[tuple[str, ...], Sampler]  # strings before which the text ends, and how to write
-    name: tuple[tuple[int, ...], int]  # seeds it: the tokens of the prompt, and how many before had the same
-    args: tuple  # the harness's own arguments of the request, by which it keeps answers in its cache
-
-
 @register_model("sinkprune")
 class HarnessModel(TemplateLM):
-    """A `LanguageModel` that answers the harness's three kinds of request.
+    """A `LanguageModel`, or what `load` makes of a name, that answers the harness's three kinds of request.
 
-    `pretrained` is a name or folder for `load`, or a `LanguageModel` (then `dtype` and `device` are its
-    own); `options` are the fields of `HarnessOptions`, and those of a `Sampler`. An autoregressive model is
-    exact. Raises ValueError for arguments that do not fit the model.
+    `options` are the fields of `HarnessOptions`, and those of a `Sampler`. An autoregressive model is exact.
+    Raises ValueError for arguments that do not fit the model.
 
     Differences from the published code: an empty context is the first special token, not nothing; generated
     text is cut at end-of-text and stop strings for every model; requests are seeded by their text, so order
@@ -172,9 +157,7 @@ class HarnessModel(TemplateLM):
         first = [self.tokenizer.bos_token_id]
         return first + ids if self.options.add_bos_token and special and ids[:1] != first else ids
 
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
         """Return a conversation as one text; raise ValueError where the tokenizer has no chat template."""
         return self.tokenizer.apply_chat_template(
             chat_history,
@@ -185,47 +168,41 @@ class HarnessModel(TemplateLM):
 
     # likelihood
 
-    def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        disable_tqdm: bool = False,
-        **_: object,
-    ) -> list[tuple[float, bool]]:
-        """Return the log-likelihood of every target in nats, and whether the model would write it."""
+    def _loglikelihood_tokens(self, requests: list[tuple], disable_tqdm: bool = False) -> list[tuple]:
+        """Return the log-likelihood of every target in nats, and whether the model would write it.
+
+        A request is the harness's arguments, and the tokens of context and target.
+        """
         # the last token is never fed to an autoregressive model
         extra = int(self.how.visible_end) if self.lm.is_diffusion else -1
-        pairs = [self._fit(context, target, extra) for _, context, target in requests]
-        answers: list = [None] * len(requests)
-        order = sorted(range(len(pairs)), key=lambda index: len(requests[index][1]) + len(requests[index][2]))
-        for part in self._parts(order, self.batch_size * BATCHES_PER_SAVE, "loglikelihood", disable_tqdm):
-            scores = self._score([pairs[index] for index in part], self.how)
-            for index, answer in zip(part, scores, strict=True):
-                answers[index] = answer
-                self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
-        return answers
+        asked = [(args, self._fit(context, target, extra)) for args, context, target in requests]
+
+        def answer(part: list[tuple]) -> list[tuple[float, bool]]:
+            return self._score([pair for _, pair in part], self.how)
+
+        by_length = Collator(asked, sort_fn=lambda request: sum(map(len, request[1])))
+        size = self.batch_size * BATCHES_PER_SAVE
+        return self._answers("loglikelihood", by_length, size, answer, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of whole texts in nats, in windows as the harness's own models do it."""
-        how = self.how
+        how, length = self.how, self.max_length
         if how is not None:
             how = replace(how, visible_end=False)  # the end of a window is not that of the text
-        answers = []
-        for part in self._parts(requests, self.batch_size, "loglikelihood_rolling", disable_tqdm):
-            windows = [self._windows(*request.args) for request in part]
-            scores = iter(self._score([pair for pairs in windows for pair in pairs], how))
-            for request, pairs in zip(part, windows, strict=True):
-                answers.append(sum((next(scores)[0] for _ in pairs), 0.0))
-                self.cache_hook.add_partial("loglikelihood_rolling", request.args, answers[-1])
-        return answers
-
-    def _windows(self, text: str) -> list[Pair]:
-        """Return a text as pairs of context and target that fit the model and cover every token once."""
-        length = self.max_length
-        if self.lm.is_diffusion:
             length -= 1  # a causal model never sees the last token of a window, and can have one more
-        windows = utils.get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, length, 1)
-        disjoint = map(utils.make_disjoint_window, windows)
-        return [(torch.tensor(context), torch.tensor(target)) for context, target in disjoint]
+
+        def answer(part: list[tuple[tuple[str]]]) -> list[float]:
+            windows = []  # of each text: pairs that fit the model and cover every token once
+            for ((text,),) in part:
+                ids = self.tok_encode(text)
+                rolling = utils.get_rolling_token_windows(ids, self.prefix_token_id, length, 1)
+                disjoint = map(utils.make_disjoint_window, rolling)
+                windows.append([tuple(map(torch.tensor, window)) for window in disjoint])
+            scores = iter(self._score([pair for pairs in windows for pair in pairs], how))
+            return [sum((next(scores)[0] for _ in pairs), 0.0) for pairs in windows]
+
+        in_order = Collator([(request.args,) for request in requests], sort_fn=lambda _: 0)
+        return self._answers("loglikelihood_rolling", in_order, self.batch_size, answer, disable_tqdm)
 
     def _score(self, pairs: list[Pair], how: Protocol | None) -> list[tuple[float, bool]]:
         """Return the log-likelihood of every pair in nats and whether its target would be written."""
@@ -257,17 +234,10 @@ class HarnessModel(TemplateLM):
             ids = self.tok_encode(context) or [self.prefix_token_id]
             prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
             prompt = tuple(prompt_P.tolist())
-            wanted.append(GenerationRequest(prompt_P, settings, (prompt, repetitions[prompt]), request.args))
+            wanted.append((request.args, settings, prompt_P, (prompt, repetitions[prompt])))
             repetitions[prompt] += 1
-        answers: dict[tuple, str] = {}
-        order = sorted(wanted, key=lambda request: (repr(request.settings), len(request.prompt_P)))
-        for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
-            for _, group in groupby(part, lambda request: request.settings):
-                alike = list(group)
-                for request, text in zip(alike, self._write(alike), strict=True):
-                    answers[request.name] = text
-                    self.cache_hook.add_partial("generate_until", request.args, text)
-        return [answers[request.name] for request in wanted]
+        alike = Collator(wanted, lambda wish: len(wish[2]), lambda wish: wish[1], group_by="gen_kwargs")
+        return self._answers("generate_until", alike, self.batch_size, self._write, disable_tqdm)
 
     def _sampler(self, length: int, kwargs: dict[str, object]) -> Sampler:
         """Return how to write `length` tokens: the preset, with changes of the task, then of the model."""
@@ -281,23 +251,21 @@ class HarnessModel(TemplateLM):
             shaping = {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
         if shaping and not self.lm.is_diffusion:
             raise ValueError(f"{shaping} cannot be used: {self.lm.name} samples by temperature alone")
-        temperature = self.options.temperature
-        if temperature is None:
-            temperature = float(kwargs.get("temperature", 0.0))
+        own = self.options.temperature
+        temperature = float(kwargs.get("temperature", 0.0)) if own is None else own
         changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
         changes |= shaping | self.options.model_extra | {"guidance": self.options.guidance or 0.0}
         return replace(self.sampler, **changes)
 
-    def _write(self, requests: list[GenerationRequest]) -> list[str]:
+    def _write(self, requests: list[tuple]) -> list[str]:
         """Return a text for each of some requests with equal settings; writing stops when all have ended."""
-        stops, sampler = requests[0].settings
-        prompts = [request.prompt_P for request in requests]
+        _, [(stops, sampler), *_], prompts, names = zip(*requests, strict=True)
         shown = [torch.ones_like(prompt_P) for prompt_P in prompts]
         left = {"batch_first": True, "padding_side": "left"}
         prompt_BP = pad_sequence(prompts, padding_value=self.prefix_token_id, **left)
         width = prompt_BP.shape[1]
-        special = self.tokenizer.added_tokens_decoder.items()
-        ends = {index for index, token in special if token.special and token.content in stops}
+        added = self.tokenizer.added_tokens_decoder.items()
+        ends = {index for index, token in added if token.special and token.content in stops}
         ends.add(self.eot_token_id)
         ended: set[int] = set()
 
@@ -310,7 +278,7 @@ class HarnessModel(TemplateLM):
         options = {
             "seed": self.options.seed,
             "attention_mask_BT": pad_sequence(shown, **left),
-            "names": [request.name for request in requests],
+            "names": names,
             "until": all_ended,
         }
         if self.lm.is_diffusion:
@@ -320,25 +288,22 @@ class HarnessModel(TemplateLM):
         return [self._cut(ids_T[width:], stops, ends)[0] for ids_T in ids_BT]
 
     def _cut(self, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
-        """Return a text before its end, and whether it has ended for good.
-
-        It ends at a token of `ends` or a mask, or before a stop string, whichever comes first. A mask ends it
-        for now only: it may still become a token.
+        """Return a text before a token of `ends`, a mask or a stop string, whichever comes first, and whether
+        it has ended for good: a mask may still become a token.
         """
         ids = ids_L.tolist()
         places = (place for place, token in enumerate(ids) if token in ends or token == self.lm.mask_token_id)
         end = next(places, len(ids))
         whole = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
         stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
-        has_end_token = end < len(ids) and ids[end] in ends
-        return whole[: min(stopped, default=len(whole))], bool(stopped) or has_end_token
+        is_over = bool(stopped) or not ends.isdisjoint(ids[end : end + 1])
+        return whole[: min(stopped, default=len(whole))], is_over
 
-    # lengths and batches
+    # lengths and parts
 
     def _fit(self, context: list[int], target: list[int], extra: int) -> Pair:
-        """Return context and target as tensors, the context cut from the left where that is allowed.
-
-        `extra` tokens follow the target. Raises ValueError where the context does not fit.
+        """Return context and target, which `extra` tokens follow, as tensors, the context cut from the left
+        where that is allowed; raise ValueError where it does not fit.
         """
         available = self.max_length - len(target) - extra  # positions for the context
         if len(context) > available and (available < 1 or not self.options.truncation):
@@ -350,6 +315,18 @@ class HarnessModel(TemplateLM):
         prompt_P = torch.tensor(context[-available:], dtype=torch.long)
         return prompt_P, torch.tensor(target, dtype=torch.long)
 
-    def _parts(self, items: list, size: int, name: str, disable_tqdm: bool) -> tqdm:
-        parts = list(batches(items, size))
-        return tqdm(parts, desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm)
+    def _answers(
+        self, name: str, asked: Collator, size: int, answer: Callable[[list], list], disable_tqdm: bool
+    ) -> list:
+        """Answer requests, which begin with the harness's own arguments, in parts of a size.
+
+        The answers of a part are kept in the harness's cache at once.
+        """
+        answers = []
+        parts = list(asked.get_batched(size))
+        for part in tqdm(parts, desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm):
+            found = answer(part)
+            for (args, *_), one in zip(part, found, strict=True):
+                self.cache_hook.add_partial(name, args, one)
+            answers += found
+        return asked.get_original(answers)

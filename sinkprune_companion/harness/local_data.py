@@ -1,8 +1,5 @@
-"""BLiMP and WikiText-2: in a local folder, in the formats in which they are published, and what of them ships
-with the package.
-
-Files are found by their names, at any depth. WikiText-2 can come from the Hugging Face hub, too, whose names
-of splits are used. Sources, authors and licences of what ships stand in the README.md beside each file.
+"""BLiMP and WikiText-2: files of a local folder as they are published, found by name at any depth, WikiText-2
+from the Hugging Face hub too, and what ships with the package, with a README.md beside it.
 """
 
 import json
@@ -25,13 +22,12 @@ HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the ha
 WIKITEXT_FILE = DATA / "wikitext-2" / "valid.txt"
 BLIMP_FILE = DATA / "blimp" / "blimp_67x60.jsonl"
 SPLITS = ("train", "validation", "test")
-EXPECTED = {  # what a folder should hold, for messages
-    "blimp": "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)",
-    "wikitext": (
-        "wiki.{train,valid,test}.raw or .tokens, or {train,valid,test}.txt or "
-        "{train,validation,test}*.parquet in a folder named wikitext-2…"
-    ),
-}
+# what a folder should hold, for messages
+BLIMP_EXPECTED = "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)"
+WIKITEXT_EXPECTED = (
+    "wiki.{train,valid,test}.raw or .tokens, or {train,valid,test}.txt or "
+    "{train,validation,test}*.parquet in a folder named wikitext-2…"
+)
 
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
 PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
@@ -54,27 +50,19 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
-    """Return the files of each of some `blimp_<paradigm>` that lies below a folder, by task.
-
-    Raises ValueError for a paradigm that is there twice.
-    """
+    """Return the files of each `blimp_<paradigm>` that lies below a folder; raise ValueError for doubles."""
     by_name: dict[str, list[Path]] = {}
     for file in files_below(folder):
         names = {".jsonl": {file.stem}, ".parquet": {file.stem, file.parent.name}}
         for name in names.get(file.suffix, ()):
             by_name.setdefault(f"blimp_{name}", []).append(file)
-    return {
-        task: _of_one_source(by_name[task], f"BLiMP paradigm {task.removeprefix('blimp_')}")
-        for task in tasks
-        if task in by_name
-    }
+    present = [task for task in tasks if task in by_name]
+    return {task: _of_one_source(by_name[task], f"the BLiMP task {task}") for task in present}
 
 
 def wikitext_files(folder: Path | str, split: str) -> list[Path]:
-    """Return the files of one split of WikiText-2 below a folder, raw ones rather than those with <unk>.
-
-    Files of another WikiText, by the names of their folders, are passed over. Raises ValueError for a split
-    that is missing or there twice.
+    """Return the files of one split of WikiText-2 below a folder, raw ones rather than those with <unk>, and
+    none of another WikiText; raise ValueError for a split that is missing or there twice.
     """
     folder = resolved(folder)
     by_split: dict[str, list[Path]] = {}
@@ -91,7 +79,7 @@ def wikitext_files(folder: Path | str, split: str) -> list[Path]:
         others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
         raise ValueError(
             f"the data folder {folder} holds no {split} split of WikiText-2, "
-            f"looked for as {EXPECTED['wikitext']}{others}"
+            f"looked for as {WIKITEXT_EXPECTED}{others}"
         )
     raw = [file for file in by_split[split] if "raw" in str(file.relative_to(folder))]
     return _of_one_source(raw or by_split[split], f"the {split} split of WikiText-2")
@@ -112,10 +100,7 @@ def _of_one_source(files: list[Path], what: str) -> list[Path]:
 
 
 def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
-    """Return the minimal pairs of a BLiMP paradigm: `sentence_good`, `sentence_bad`.
-
-    Raises ValueError, with file and row, for what is no pair.
-    """
+    """Return the minimal pairs of a BLiMP paradigm; raise ValueError, with file and row, for what is none."""
     sentences = []
     for file in files:
         if file.suffix == ".parquet":
@@ -137,9 +122,8 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
 def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
     """Return the articles of a split of WikiText-2 as published, from a local folder or (None) from the hub.
 
-    Raises ValueError for an unknown split, one that the folder lacks and files that cannot be read, OSError
-    for a folder that is none and where the hub cannot be reached. Warns where a local version has <unk> for
-    rare words.
+    Warns where rare words are <unk>. Raises ValueError for an unknown split, one that the folder lacks and
+    files that cannot be read, OSError for a folder that is none and where the hub cannot be reached.
     """
     check_choice("split", split, SPLITS)
     if folder is None:
@@ -155,10 +139,8 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
             ) from error
     pages = articles(wikitext_files(folder, split))
     if any(" <unk> " in page for page in pages):
-        raw_name = "valid" if split == "validation" else split
         warnings.warn(
-            f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of the raw "
-            f"version, wiki.{raw_name}.raw",
+            f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of wiki.*.raw",
             stacklevel=2,
         )
     return pages
@@ -243,9 +225,8 @@ def read_parquet(file: Path) -> pd.DataFrame:
 
 
 def embedded_articles() -> list[list[str]]:
-    """Return the paragraphs of each article of WikiText-2's validation split, as they are written.
-
-    There are no headings, and <unk> stands for rare words.
+    """Return the paragraphs of each article of WikiText-2's validation split, as they are written, without
+    headings and with <unk> for rare words.
     """
     by_article = []
     for article in articles([WIKITEXT_FILE]):

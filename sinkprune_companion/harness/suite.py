@@ -1,7 +1,6 @@
-"""The offline suite, this project's own two-choice items: reading them, and tables of answers to them.
-
-Two items in a row are a pair with the same two endings, each right in one of them: whatever judges endings
-alone is right in exactly half of all items. `tools/suite_builder.py` makes the items.
+"""The offline suite, this project's own two-choice items, which `tools/suite_builder.py` makes, and tables of
+answers. Two items in a row are a pair with the same two endings, each right in one of them: whatever judges
+endings alone is right in exactly half of all items.
 """
 
 import json
@@ -62,24 +61,18 @@ def minimal_pairs(tokenizer, paradigms: Mapping[str, Sequence[Mapping[str, str]]
     sentences, after the separator of documents.
     """
     start = tokenizer.decode([separator(tokenizer)])
-    return [
-        {
-            "group": name,
-            "pair": number,
-            "template": 0,
-            "context": start,
-            "choices": [pair["sentence_good"], pair["sentence_bad"]],
-            "answer": 0,
-        }
-        for name, pairs in paradigms.items()
-        for number, pair in enumerate(pairs)
-    ]
+    made = []
+    for group, pairs in paradigms.items():
+        for number, pair in enumerate(pairs):
+            choices = [pair["sentence_good"], pair["sentence_bad"]]
+            item = {"group": group, "pair": number, "template": 0, "context": start}
+            made.append({**item, "choices": choices, "answer": 0})
+    return made
 
 
 def dataset(group: str, **_: object):
-    """Return a group as a datasets.DatasetDict, for the harness: task files name this function.
-
-    A path would not do, as `datasets` reads relative ones from the working directory.
+    """Return a group as a datasets.DatasetDict; task files name this function, as `datasets` reads relative
+    paths from the working directory.
     """
     from datasets import load_dataset
 
@@ -103,8 +96,7 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 %
     t interval over pairs of items, NaN for a single pair; what draws add is in it), `error_draws` (standard
     error over other draws on the same items, overstated as those of margins are, which are taken as normal; 0
-    where nothing was drawn, NaN for a single draw), `documents` (items) and `draws` (NaN where the model is
-    exact).
+    where nothing was drawn, NaN for a single draw), `documents` and `draws` (NaN where the model is exact).
     """
     parts = {f"{NAME}_{name}": part for name, part in frame.groupby("group", sort=False)}
     if len(parts) > 1:
@@ -112,21 +104,14 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     rows = []
     for task, part in parts.items():
         for metric, ending in (("acc", ""), ("acc_norm", "_mean")):
-            correct = part[f"correct{ending}"].astype(float)
-            by_pair = correct.groupby([part.group, part.pair], sort=False).mean()
-            estimate = interval(by_pair) if len(by_pair) > 1 else None
+            by_pair = part.groupby(["group", "pair"], sort=False)[f"correct{ending}"].mean()
+            mean = interval(by_pair) if len(by_pair) > 1 else None
             drawn = part[part[f"error{ending}"] != 0]
             right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
-            row = {
-                "task": task,
-                "metric": metric,
-                "filter": "none",
-                "value": estimate.value if estimate else by_pair.item(),
-                "low": estimate.low if estimate else math.nan,
-                "high": estimate.high if estimate else math.nan,
-                "error_draws": float(np.sqrt((right * (1 - right)).sum()) / len(part)),
-                "documents": len(part),
-                "draws": math.nan if draws is None else draws,
-            }
+            row = {"task": task, "metric": metric, "filter": "none"}
+            row["value"] = mean.value if mean else by_pair.item()
+            row |= {"low": mean.low, "high": mean.high} if mean else {"low": math.nan, "high": math.nan}
+            row["error_draws"] = float(np.sqrt((right * (1 - right)).sum()) / len(part))
+            row |= {"documents": len(part), "draws": math.nan if draws is None else draws}
             rows.append(row)
     return pd.DataFrame(rows)

@@ -4,26 +4,18 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
 from transformers import AutoTokenizer, PreTrainedModel
 
+from sinkprune_companion import DATA
 from sinkprune_core.models import embedded
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.reader import Checkpoint
 
 EMBEDDED_BASE = "smol-ar"
-TYPES = ("llama", "qwen2", "qwen3")  # configurations whose linears the adapter knows by name
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-SHAPE = {
-    "vocab_size": 1024,  # the last of them is the mask
-    "max_position_embeddings": 8192,
-    "hidden_size": 256,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 704,
-    "tie_word_embeddings": True,
-}  # from scratch: 5 million weights
+FACTS = yaml.safe_load((DATA / "training.yml").read_text(encoding="utf-8"))
+SHAPE = FACTS["shape"]  # of a model from scratch
 RESERVED = re.compile(r"reserved|unused", re.IGNORECASE)
 
 
@@ -68,9 +60,8 @@ class Base:
 def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base:
     """Return the base behind a name (`smol-ar`, a hub id of the table of models, a folder), without weights.
 
-    `mask_token` is what `mask_token_of` takes, `length` that of the longest training sequence, in tokens.
     Raises ValueError for a model of another type, one that is a diffusion model already, one with fewer
-    positions than `length`, and where no token can stand for a mask.
+    positions than `length`, and what `mask_token_of` raises.
     """
     if name == EMBEDDED_BASE:
         checkpoint = Checkpoint(embedded.base_folder(), causal=True)
@@ -78,10 +69,10 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
         return Base(name, "smol", origin, checkpoint, embedded.MASK_TOKEN_ID)
     checkpoint = open_checkpoint(name)
     config = checkpoint.config
-    if config.model_type not in TYPES:
+    if config.model_type not in FACTS["types"]:
         raise ValueError(
             f"base {name} is of type {config.model_type!r}: the adapter knows the linears of "
-            f"{', '.join(TYPES)}; give one of these"
+            f"{', '.join(FACTS['types'])}; give one of these"
         )
     if checkpoint.kind != "autoregressive":
         raise ValueError(
@@ -98,11 +89,10 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
 
 
 def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:
-    """Return the number of the token that is to stand for a mask: `asked`, else one that no text produces.
+    """Return the number of the token that is to stand for a mask: `asked`, a token or its number, else the
+    tokenizer's own, a row of the embedding that belongs to no token, or a token called reserved or unused.
 
-    `asked` is a token or its number. Without it, that is the tokenizer's own mask token, a row of the
-    embedding that belongs to no token, or a token whose name says that it is reserved or unused, in this
-    order. Raises ValueError where there is none, and where `asked` is none of the `vocabulary` tokens.
+    Raises ValueError where there is none, and where `asked` is none of the `vocabulary` tokens.
     """
     known = tokenizer.get_vocab()
     if asked is not None:

@@ -49,9 +49,8 @@ def prepare_data(
     """Return training streams (T,) by source and held-out sequences (N, T) by `{source}_{kind}`, int64.
 
     They are kept in `folder`, so that a resumed run sees the same data. Sources are paragraphs of `text`
-    (None: documentation of this installation), of which `is_held_out` says the split, and with the embedded
-    base the samples of it that come with the package, which come first; held out besides is WikiText-2's
-    validation split. Kinds are those of `held_out_sequences`. Raises ValueError for text that is too little
+    (None: documentation of this installation) and with the embedded base its shipped samples, which come
+    first; held out besides is WikiText-2's validation split. Raises ValueError for text that is too little
     for crops of these `lengths`, and where `folder` keeps other data.
     """
     file = folder / DATA
@@ -98,8 +97,9 @@ def make_vocabulary(folder: Path, text: str | None = None) -> Path:
 
 def _paragraphs_of(text: str | None, held_out: bool) -> list[str]:
     """Return the paragraphs of one split of `text`, or (None) of the documentation of this installation."""
-    paragraphs = corpus.documentation("everything") if text is None else corpus.paragraphs(text)
-    return [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph) == held_out]
+    if text is None:
+        return corpus.documentation_split(held_out, "everything")
+    return [part for part in corpus.paragraphs(text) if corpus.is_held_out(part) == held_out]
 
 
 def _make_data(tokenizer, is_embedded: bool, text: str | None, length: int) -> dict[str, torch.Tensor]:
@@ -120,8 +120,8 @@ def _make_data(tokenizer, is_embedded: bool, text: str | None, length: int) -> d
 def held_out_sequences(stream_T: torch.Tensor, separator: int, length: int) -> dict[str, torch.Tensor]:
     """Return up to HELD_OUT_COUNT sequences of each kind, int64 (N, T), evenly spread over the stream.
 
-    `crops` begin with any token but a separator, `beginnings` with a separator; a kind without a place is
-    left out. Raises ValueError for a stream shorter than a sequence.
+    Kinds that have a place: `crops` begin with any token but a separator, `beginnings` with one. Raises
+    ValueError for a stream shorter than a sequence.
     """
     if len(stream_T) < length:
         raise ValueError(

@@ -14,33 +14,26 @@ from transformers import LlamaForCausalLM
 from sinkprune_companion import corpus
 from sinkprune_companion.pages.render import render
 from sinkprune_companion.training import settings as rules
-from sinkprune_companion.training.base import EMBEDDED_BASE, SHAPE, open_base
-from sinkprune_companion.training.checkpoint import step_of
+from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, open_base
 from sinkprune_companion.training.crops import VOCABULARY
-from sinkprune_companion.training.losses import MEASURES
-from sinkprune_companion.training.settings import EXPORTED_LOG, LOG, SETTINGS, rows_of, settings_of
+from sinkprune_companion.training.lora import MEASURES
+from sinkprune_companion.training.settings import EXPORTED_LOG, LOG, SETTINGS, rows_of, settings_of, step_of
 from sinkprune_core.files import atomic, file_digest, write_json
 from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import CONFIG, WEIGHTS, merge_adapter
 from sinkprune_core.models.weight_files import read_json
 
 MEASURED = "measures.json"
-SOURCES = {
-    "samples": "samples of the base",
-    "documentation": "documentation",
-    "text": "held-out text",
-    "natural": "WikiText-2",
-}  # of held-out text in a training log
 LOG_ROWS = 15  # about so many rows of a log stand on the card
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
     """Write what a run leaves, its settings, log and model card (without measures) to `folder`; return it.
 
-    Of the embedded base that is the adapter in bfloat16, what `load("smol-dlm")` merges; of another base the
-    whole model in bfloat16 with the adapter merged in, and from scratch the model itself: `load(folder)`
-    reads both. `checkpoint` is what `train` returned. Raises ValueError where the log has no row up to it,
-    FileExistsError for a `folder` that a whole model would replace.
+    In bfloat16 that is the adapter of the embedded base, what `load("smol-dlm")` merges, or a whole model, of
+    another base with the adapter merged in, which `load(folder)` reads. `checkpoint` is what `train`
+    returned. Raises ValueError where the log has no row up to it, FileExistsError for a `folder` that a whole
+    model would replace.
     """
     run = checkpoint.parent
     settings = settings_of(run / SETTINGS)
@@ -112,7 +105,7 @@ def card_text(folder: Path, measures: Mapping | None) -> str:
     last = log[-1]
     measure = MEASURES[settings["kind"]]
     titles = {f"train_{measure}": "training"}
-    for source, title in SOURCES.items():
+    for source, title in FACTS["held_out"].items():
         titles |= {f"{measure}_{source}_{kind}": f"{title}, {kind}" for kind in ("crops", "beginnings")}
     columns = {column: title for column, title in titles.items() if column in last}
     return render(

@@ -1,35 +1,44 @@
 """Turn a causal language model into a masked diffusion model with a LoRA adapter, or train a small one from
 scratch, resumably.
 
-Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay
-shifted (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The next-token loss and causal
-attention give an autoregressive twin that has seen the same text in the same order. Data, learning rate and
-stopping are chosen by held-out loss and nothing else.
+Attention becomes bidirectional, a reserved vocabulary entry the absorbing mask token, logits stay shifted
+(position i-1 predicts token i), as Dream was adapted from Qwen2.5. The next-token loss and causal attention
+give an autoregressive twin that has seen the same text in the same order. Data, learning rate and stopping
+are chosen by held-out loss alone.
 
-Dimensions: B batch, T sequence position.
+Dimensions: B batch, N sequences or predicted positions, T sequence position, V vocabulary.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
+from torch.nn.functional import cross_entropy
 from tqdm.auto import trange
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sinkprune_companion.run.allocator import keep_freed_memory
-from sinkprune_companion.training import losses
-from sinkprune_companion.training.base import EMBEDDED_BASE, LINEARS, SHAPE, Base, open_base
-from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
+from sinkprune_companion.training import settings as kept
+from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, open_base
 from sinkprune_companion.training.crops import crop_batch, make_vocabulary, prepare_data
-from sinkprune_companion.training.settings import LOG, SETTINGS, Training, add_row, check_settings, going_on
+from sinkprune_companion.training.settings import Training
+from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
+from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.files import held, make_folder, write_json
 from sinkprune_core.models.adapters import open_adapter
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
+
+MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}  # what the log calls the loss of a kind
+HELD_OUT_COUNT = 32  # held-out sequences of each source and kind that the log's losses are of
+HELD_OUT_DRAWS = 2  # noise levels of each
 
 
 @checked_arguments
@@ -39,8 +48,6 @@ def train(
     begin_with: Path | None = None,
     check_every: Count = 250,
     save_every: Count = 20,
-    held_out_count: Count = 32,
-    draws: Count = 2,
     text: str | None = None,
     device: str = "cpu",
 ) -> Path:
@@ -48,32 +55,32 @@ def train(
 
     `begin_with` is an exported adapter that was trained with other settings, on other text say: the run
     begins at step 0 with its weights instead of fresh ones, and keeps among its settings how many tokens it
-    has seen. `text` is what `prepare_data` takes. Every `check_every` steps `log.jsonl` receives training
-    loss since the last row or start, held-out loss (nats per token; `held_out_count` sequences of each kind
-    at `draws` noise levels), learning rate and speed; every `save_every` steps, and then too, the checkpoint
-    is replaced. Raises ValueError when `folder` holds another run, RuntimeError when another process trains
-    in `folder`, and what `open_base` and `prepare_data` raise.
+    has seen. `text` is what `prepare_data` takes. Every `check_every` steps the log receives training loss
+    since the last row or start, held-out loss (both in nats per token), learning rate and speed; every
+    `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` holds
+    another run, RuntimeError when another process trains there, and what `open_base` and `prepare_data`
+    raise.
     """
-    measure = losses.MEASURES[config.kind]
+    measure = MEASURES[config.kind]
     make_folder(folder)
     with held(folder):
-        checkpoint = newest_checkpoint(folder)
+        checkpoint = kept.newest_checkpoint(folder)
         resumes = checkpoint.exists()
         base = open_base(config.base, config.mask_token, max(config.lengths))
         if begin_with is not None:
-            config = going_on(config, base, begin_with)
-        check_settings(config, folder)
+            config = kept.going_on(config, base, begin_with)
+        kept.check_settings(config, folder)
         if config.from_scratch:
             base = base.from_scratch(make_vocabulary(folder, text))
         is_embedded = config.base == EMBEDDED_BASE
         by_source, held_out = prepare_data(base.tokenizer(), folder, is_embedded, config.lengths, text)
         streams = list(by_source.values())
-        write_json(folder / SETTINGS, asdict(config))
+        write_json(folder / kept.SETTINGS, asdict(config))
         keep_freed_memory()
         model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-        first = restore_optimizer(optimizer, checkpoint) if resumes else 0
+        first = kept.restore_optimizer(optimizer, checkpoint) if resumes else 0
         recent = []  # losses since the last row of the log
         since = time.perf_counter()
         steps = trange(first, config.steps, initial=first, total=config.steps, unit="step", desc="train")
@@ -90,13 +97,13 @@ def train(
                     "learning_rate": config.rate(number),
                     "tokens_per_second": len(recent) * config.batch_tokens / (time.perf_counter() - since),
                 }
-                row |= losses.held_out_losses(lm, held_out, config.dtype, held_out_count, draws)
-                add_row(folder / LOG, row)
+                row |= held_out_losses(lm, held_out, config.dtype)
+                kept.add_row(folder / kept.LOG, row)
                 steps.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
                 recent = []
                 since = time.perf_counter()
             if is_logged or done % save_every == 0:
-                save_checkpoint(model, optimizer, checkpoint, done)
+                kept.save_checkpoint(model, optimizer, checkpoint, done)
     return checkpoint
 
 
@@ -107,8 +114,8 @@ def _step(
     (group,) = optimizer.param_groups
     group["lr"] = config.rate(number)
     rng = generator(config.seed, "train", number)
-    with losses.precision_of(lm, config.dtype):
-        loss = losses.LOSSES[config.kind](lm, ids_BT, rng, config.noise_level(number))
+    with precision_of(lm, config.dtype):
+        loss = LOSSES[config.kind](lm, ids_BT, rng, config.noise_level(number))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
     optimizer.step()
@@ -119,10 +126,9 @@ def _step(
 def trainable(
     config: Training, base: Base, trained: Path | None = None, device: str = "cpu"
 ) -> tuple[PeftModel | PreTrainedModel, LanguageModel]:
-    """Return the model to be trained, also as a language model.
+    """Return the model to be trained, float32 on a base of the settings' dtype, also as a language model.
 
-    It goes on from what was `trained`, an adapter or the weights of a model from scratch, or begins afresh. A
-    base has the dtype of the settings, what is trained is float32.
+    It goes on from what was `trained`, an adapter or the weights of a model from scratch, or begins afresh.
     """
     if config.from_scratch and trained is None:
         ends = base.tokenizer()
@@ -135,13 +141,69 @@ def trainable(
         network = base.checkpoint.load(choose_dtype(config.dtype))
         if trained is None:
             torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
-            lora = LoraConfig(
-                r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"
-            )
-            model = get_peft_model(network, lora)
+            plain = {"r": config.rank, "lora_alpha": config.alpha, "target_modules": FACTS["linears"]}
+            model = get_peft_model(network, LoraConfig(**plain, task_type="CAUSAL_LM"))
         else:
             model = open_adapter(network, trained, trainable=True)
     if torch.device(device).type == "cpu":
         network.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     model.to(device)
     return model, base.member(network, config.kind)
+
+
+# losses, in nats per token
+
+
+def masked_cross_entropy(
+    lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
+) -> torch.Tensor:
+    """Return a one-batch estimate of the NELBO in nats per token, or of the part of it at one noise `level`.
+
+    Position 0 is masked as often as any other, so no model learns that a first token is always there, and
+    never predicted, as the twin's is not.
+    """
+    batch, length = ids_BT.shape
+    predicted_T = torch.arange(length) > 0
+    if level is None:
+        counts_B = stratified_counts(batch, length - 1, rng)
+    else:
+        counts_B = torch.full((batch,), max(1, round(level * (length - 1))))
+    where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
+    masked_BT = where_BT.clone()
+    masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
+    logits_NV = lm.logits_at(corrupt(ids_BT, masked_BT, lm.mask_token_id), where_BT)
+    loss_N = cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device), reduction="none")
+    masks_N = counts_B.repeat_interleave(counts_B).to(loss_N)  # masks in the sequence of each prediction
+    return (loss_N / masks_N).sum() / batch
+
+
+def next_token_cross_entropy(
+    lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
+) -> torch.Tensor:
+    """Return the mean negative log-likelihood of a batch in nats per token; `rng` and `level` do nothing."""
+    where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
+    logits_NV = lm.logits_at(ids_BT, where_BT)
+    return cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device))
+
+
+LOSSES = {"diffusion": masked_cross_entropy, "autoregressive": next_token_cross_entropy}
+
+
+@contextmanager
+def precision_of(lm: LanguageModel, dtype: str) -> Iterator[None]:
+    """Compute in `bfloat16`, without casting inputs to float32 and back, or in `float32`, on any device."""
+    if dtype == "float32":
+        yield
+        return
+    with torch.autocast(lm.device.type, dtype=torch.bfloat16), disable_input_dtype_casting(lm.model):
+        yield
+
+
+def held_out_losses(lm: LanguageModel, held_out: dict[str, torch.Tensor], dtype: str) -> dict[str, float]:
+    """Return the mean NELBO or negative log-likelihood of sequences, int64 (N, T), by `{measure}_{name}`."""
+    found = {}
+    with precision_of(lm, dtype):
+        for name, ids_NT in held_out.items():
+            scored = score(lm, ids_NT[:HELD_OUT_COUNT], HELD_OUT_DRAWS, seed=0)
+            found[f"{MEASURES[lm.kind]}_{name}"] = float(scored.value.mean())
+    return found

@@ -1,17 +1,23 @@
-"""The settings of a training run and its log: how a folder keeps them, and which settings may change."""
+"""What the folder of a training run keeps: its settings, its log, and a checkpoint, whole after any kill."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from sinkprune_companion.training.base import EMBEDDED_BASE, Base
-from sinkprune_core.files import atomic
+from sinkprune_core.files import atomic, damaged_files, flush_one, write_digests
 from sinkprune_core.models.adapters import CONFIG, WEIGHTS
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import KINDS
-from sinkprune_core.models.weight_files import read_json
+from sinkprune_core.models.weight_files import read_json, refused
+from sinkprune_core.scratch import remove_leftovers
 from sinkprune_core.values import AboveZero, Count, Number, Share, check_choice, check_fields
 
 SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
@@ -21,6 +27,9 @@ FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # ma
 LOW_NOISE = 0.2  # share of masks that a diffusion model from scratch begins with
 LOW_NOISE_TOKENS = 768_000  # training tokens for which it keeps to that
 DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
+NEW = "checkpoint.new"  # beside a checkpoint: the one that takes its place, whole from the first moment on
+OPTIMIZER = "optimizer.safetensors"
+START_ANEW = "remove the checkpoint to start anew, or put the file back"
 
 
 @dataclass(frozen=True)
@@ -150,3 +159,66 @@ def add_row(file: Path, row: dict) -> None:
     former = file.read_text(encoding="utf-8") if file.exists() else ""
     with atomic(file) as partial:
         partial.write_text(f"{former}{json.dumps(row)}\n", encoding="utf-8")
+
+
+# the checkpoint
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """Return the folder of a run's checkpoint, which need not exist yet; the run's lock is held."""
+    remove_leftovers(folder / NEW)
+    checkpoint = folder / "checkpoint"
+    _put_in_place(checkpoint)  # where a kill came before
+    return checkpoint
+
+
+def save_checkpoint(
+    model: PeftModel | PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path, step: int
+) -> None:
+    """Replace a checkpoint: what is trained, AdamW's moments and counts, and the step, as safetensors."""
+    by_index = optimizer.state_dict()["state"].items()
+    state = {f"{key}.{index}": value for index, moments in by_index for key, value in moments.items()}
+    with atomic(checkpoint.with_name(NEW)) as partial:
+        model.save_pretrained(partial)
+        save_file(state, partial / OPTIMIZER, metadata={"step": str(step)})
+        write_digests(partial)
+    _put_in_place(checkpoint)
+
+
+def _put_in_place(checkpoint: Path) -> None:
+    """Let the new checkpoint, if there is one, take the place of the former, which goes."""
+    new = checkpoint.with_name(NEW)
+    if new.exists():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        new.rename(checkpoint)
+        flush_one(checkpoint.parent)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
+    """Load the optimizer's state from a checkpoint; return the step to go on from.
+
+    Raises what `step_of` raises, and ValueError for the state of another optimizer.
+    """
+    step = step_of(checkpoint)
+    file = checkpoint / OPTIMIZER
+    state = optimizer.state_dict()
+    with refused(f"{file} is not the state of this optimizer", START_ANEW), safe_open(file, "pt") as handle:
+        for name in handle.keys():  # noqa: SIM118 - the handle of a file cannot be iterated over
+            key, index = name.split(".")
+            state["state"].setdefault(int(index), {})[key] = handle.get_tensor(name)
+    optimizer.load_state_dict(state)
+    return step
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the number of steps after which a checkpoint was saved.
+
+    Raises ValueError for a checkpoint without the optimizer's state, or whose files are not what was saved.
+    """
+    file = checkpoint / OPTIMIZER
+    if not file.is_file():
+        raise ValueError(f"{checkpoint} has no {OPTIMIZER}, without which no run goes on: {START_ANEW}")
+    if damaged := damaged_files(checkpoint):
+        raise ValueError(f"{', '.join(damaged)} in {checkpoint} is not what was saved: {START_ANEW}")
+    with refused(f"{file} does not say its step", START_ANEW), safe_open(file, "pt") as handle:
+        return int(handle.metadata()["step"])

@@ -12,8 +12,7 @@ import torch
 from sinkprune_companion import corpus
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training.base import open_base
-from sinkprune_companion.training.lora import trainable
-from sinkprune_companion.training.losses import masked_cross_entropy, precision_of
+from sinkprune_companion.training.lora import masked_cross_entropy, precision_of, trainable
 from sinkprune_companion.training.settings import Training
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.models import embedded

@@ -8,7 +8,7 @@ from hostile.fuzz import flip
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from sinkprune_companion.training.checkpoint import (
+from sinkprune_companion.training.settings import (
     newest_checkpoint,
     restore_optimizer,
     save_checkpoint,

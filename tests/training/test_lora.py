@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sinkprune_companion.training import losses
-from sinkprune_companion.training.checkpoint import step_of
+from sinkprune_companion.training import lora
 from sinkprune_companion.training.export import export
 from sinkprune_companion.training.lora import train
+from sinkprune_companion.training.settings import step_of
 from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.reader import Checkpoint
@@ -35,7 +35,7 @@ def test_training_learns_and_a_finished_run_is_not_repeated(prepared, rows_of, s
     checkpoint = train(config, prepared, check_every=25)
     log = rows_of(prepared / "log.jsonl")
     assert [row["step"] for row in log] == [25, 50, 75, 100]
-    columns = [name for name in log[0] if name.startswith(losses.MEASURES[kind])]
+    columns = [name for name in log[0] if name.startswith(lora.MEASURES[kind])]
     assert len(columns) == 4
     for name in columns:
         assert log[-1][name] < log[0][name] - 0.3
@@ -51,7 +51,7 @@ def test_training_learns_and_a_finished_run_is_not_repeated(prepared, rows_of, s
 @pytest.mark.parametrize("save_every", [1, 100])
 def test_a_killed_run_ends_as_if_it_had_not_been(prepared, copied, rows_of, short, monkeypatch, save_every):
     config = short(warmup_steps=3, lengths=(4, 8))  # the warm-up is not repeated
-    loss = losses.masked_cross_entropy
+    loss = lora.masked_cross_entropy
     calls = []
 
     def killed_at_the_fourth(*arguments):
@@ -63,7 +63,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(prepared, copied, rows_of, shor
     whole = copied("whole")
     train(config, whole, check_every=2)
     with monkeypatch.context() as patch:
-        patch.setitem(losses.LOSSES, "diffusion", killed_at_the_fourth)
+        patch.setitem(lora.LOSSES, "diffusion", killed_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             train(config, prepared, check_every=2, save_every=save_every)
     assert step_of(prepared / "checkpoint") == (3 if save_every == 1 else 2)

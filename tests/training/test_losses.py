@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sinkprune_companion.training.losses import masked_cross_entropy
+from sinkprune_companion.training.lora import masked_cross_entropy
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
