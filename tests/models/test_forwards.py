@@ -174,7 +174,7 @@ def test_a_streamed_model_refuses_the_same(make_family, make_ids, tmp_path):
     with pytest.raises(ValueError, match="a sequence of 66 tokens exceeds the 64 positions of streamed"):
         lm.hidden(make_ids(1, 66))
     with pytest.raises(ValueError, match="streamed from disk, where no keys can be hidden: use `load`"):
-        hiding_model(lm, Hiding(1))
+        hiding_model(lm, Hiding())
     with pytest.raises(ValueError, match="streamed from disk and cannot write token by token: use `load`"):
         lm.next_logits(make_ids(1, 2), None)
 
