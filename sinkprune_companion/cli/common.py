@@ -106,10 +106,10 @@ def model_and_texts(
         if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
             return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         kind = name = "documentation"
-        documents = corpus.documentation_split(held_out, "everything")
+        ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
     else:
         kind, name = "text", options.text.name  # a copy of a file has another name
-    ids_NT = corpus.pack(documents, lm.tokenizer, length)
+        ids_NT = corpus.pack(documents, lm.tokenizer, length)
     if len(ids_NT) < options.sequences:
         raise ValueError(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "

@@ -205,9 +205,8 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): fetch it anew"
-        ) from None
+        reason = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"{file} is not UTF-8 text ({reason}): fetch it anew") from None
 
 
 def read_parquet(file: Path) -> pd.DataFrame:
