@@ -188,7 +188,7 @@ def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
 
 
 def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:
-    """Return the shipped samples, int64 (N, T), cut to `length` (2 … 128; None: whole), or raise ValueError."""
+    """Return the shipped samples, int64 (N, T), cut to `length` in 2 … 128 (None: whole), else ValueError."""
     ids_NT = load_file(SAMPLES)["ids"].long()
     longest = ids_NT.shape[1]
     if length is not None and not 2 <= length <= longest:

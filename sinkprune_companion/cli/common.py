@@ -61,7 +61,7 @@ def open_model(options: Options, name: str, streamed: bool | None = False) -> La
 
 
 def without_weights(name: str) -> tuple[str, dict[str, int], int]:
-    """Return kind, vocabulary and number of positions of a model, which is downloaded if need be, unread."""
+    """Return a model's kind, vocabulary and positions; it is downloaded if need be, no weights are read."""
     checkpoint = open_checkpoint("smol-ar" if name in EMBEDDED else name)  # all embedded models stand on it
     kind = MODELS[name].kind if name in EMBEDDED else checkpoint.kind
     return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings

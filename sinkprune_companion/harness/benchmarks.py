@@ -1,5 +1,5 @@
 """Tasks of lm-evaluation-harness with their published settings, or on local data, and the table of results.
-The settings can be read where it is not installed.
+The settings can be read where the harness is not installed.
 """
 
 import json
@@ -86,7 +86,7 @@ def evaluate_named(
 
     `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks; `include` is a
     folder of further tasks, `limit` documents per task. `draws` are maskings of a target under a diffusion
-    model, `batch` sequences at once (None: as many as the suite's or a task's protocol has). Columns: those
+    model, `batch` sequences at once (None: as suits the suite, or a task's protocol). Columns: those
     of `suite.shares`, and of other tasks `task`, `metric`, `filter`, `value`, `stderr` (over documents),
     `documents`, `shots`, `draws`, `guidance`. Raises, before any work, ValueError for draws of an
     autoregressive model, an unknown task or family, OSError for data that cannot be had, and

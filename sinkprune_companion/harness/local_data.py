@@ -50,7 +50,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
-    """Return the files of each `blimp_<paradigm>` that lies below a folder; raise ValueError for doubles."""
+    """Return the files of each `blimp_<paradigm>` below a folder; raise ValueError for one there twice."""
     by_name: dict[str, list[Path]] = {}
     for file in files_below(folder):
         names = {".jsonl": {file.stem}, ".parquet": {file.stem, file.parent.name}}
