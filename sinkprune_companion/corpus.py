@@ -145,8 +145,9 @@ def _is_english(paragraph: str) -> bool:
 
 
 def separator(tokenizer) -> int:
-    """Return the token that separates documents: `<|endoftext|>`, else the begin or the end of text, or raise
-    ValueError.
+    """Return the token that separates documents: `<|endoftext|>`, else the begin or the end of text.
+
+    Raises ValueError for a tokenizer with none of them.
     """
     for token in (tokenizer.get_vocab().get(SEPARATOR), tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
@@ -172,6 +173,12 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     return with_first_token(stream_T[: rows * (length - 1)].view(rows, length - 1), tokenizer)
 
 
+@lru_cache(maxsize=8)
+def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
+    """Return packed documentation of one split in path order, int64 (N, T): one tensor, not to be changed."""
+    return pack(documentation_split(held_out, scope), tokenizer, length)
+
+
 def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
     """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
     texts = list(texts)
@@ -181,7 +188,7 @@ def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
 
 
 def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:
-    """Return the shipped samples, int64 (N, T), cut to `length` (None: whole), or raise ValueError."""
+    """Return the shipped samples, int64 (N, T), cut to `length` in 2 … 128 (None: whole), else ValueError."""
     ids_NT = load_file(SAMPLES)["ids"].long()
     longest = ids_NT.shape[1]
     if length is not None and not 2 <= length <= longest:

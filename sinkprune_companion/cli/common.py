@@ -61,7 +61,7 @@ def open_model(options: Options, name: str, streamed: bool | None = False) -> La
 
 
 def without_weights(name: str) -> tuple[str, dict[str, int], int]:
-    """Return kind, vocabulary and number of positions of a model, which is downloaded if need be, unread."""
+    """Return a model's kind, vocabulary and positions; it is downloaded if need be, no weights are read."""
     checkpoint = open_checkpoint("smol-ar" if name in EMBEDDED else name)  # all embedded models stand on it
     kind = MODELS[name].kind if name in EMBEDDED else checkpoint.kind
     return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
@@ -106,10 +106,10 @@ def model_and_texts(
         if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
             return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         kind = name = "documentation"
-        documents = corpus.documentation_split(held_out, "everything")
+        ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
     else:
         kind, name = "text", options.text.name  # a copy of a file has another name
-    ids_NT = corpus.pack(documents, lm.tokenizer, length)
+        ids_NT = corpus.pack(documents, lm.tokenizer, length)
     if len(ids_NT) < options.sequences:
         raise ValueError(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "

@@ -35,8 +35,7 @@ from sinkprune_core.scratch import remove_leftovers
 from sinkprune_core.spelling import suggestion
 
 SEQUENCES = 128  # of calibration text that is seen clean, or at two noise levels
-# Where each is seen at more of them: they choose nearly the zeros that 128 sequences choose.
-NOISED_SEQUENCES = 32
+NOISED_SEQUENCES = 32  # where it is seen at more levels: they choose nearly the zeros that 128 choose
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 TABLE = "sinkprune-linears.csv"  # a row per pruned linear
 MADE_FROM = "made_from"  # on the card: digests of the model and of the calibration text

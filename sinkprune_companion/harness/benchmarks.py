@@ -1,5 +1,5 @@
 """Tasks of lm-evaluation-harness with their published settings, or on local data, and the table of results.
-The settings can be read where it is not installed.
+The settings can be read where the harness is not installed.
 """
 
 import json
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 from unittest import mock
 
 import pandas as pd
@@ -25,10 +24,6 @@ from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.spelling import suggestion
 from sinkprune_core.values import check_choice
-
-if TYPE_CHECKING:
-    from lm_eval.tasks import TaskManager
-
 
 # settings
 
@@ -91,7 +86,7 @@ def evaluate_named(
 
     `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks; `include` is a
     folder of further tasks, `limit` documents per task. `draws` are maskings of a target under a diffusion
-    model, `batch` sequences at once (None: as many as the suite's or a task's protocol has). Columns: those
+    model, `batch` sequences at once (None: as suits the suite, or a task's protocol). Columns: those
     of `suite.shares`, and of other tasks `task`, `metric`, `filter`, `value`, `stderr` (over documents),
     `documents`, `shots`, `draws`, `guidance`. Raises, before any work, ValueError for draws of an
     autoregressive model, an unknown task or family, OSError for data that cannot be had, and
@@ -152,15 +147,15 @@ def _quiet_harness() -> Iterator[None]:
 
 
 @cache
-def installed() -> "TaskManager":
-    """Return the index of the harness's own tasks; to make it takes seconds."""
+def installed():
+    """Return the TaskManager of the harness's own tasks; to make it takes seconds."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
-def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "TaskManager":
-    """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
+def manager_of(tasks: Sequence[str], include: Path | str | None = None):
+    """Return a TaskManager that knows all tasks; raise ValueError for a name that is unknown."""
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=include, include_defaults=False)
@@ -176,7 +171,7 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "Task
     return manager
 
 
-def _load(manager: "TaskManager", task: str) -> list:
+def _load(manager, task: str) -> list:
     """Return the task itself, the group with its members, or the tasks of a tag, their data loaded."""
     try:
         loaded = manager.load([task])

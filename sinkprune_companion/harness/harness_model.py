@@ -318,10 +318,7 @@ class HarnessModel(TemplateLM):
     def _answers(
         self, name: str, asked: Collator, size: int, answer: Callable[[list], list], disable_tqdm: bool
     ) -> list:
-        """Answer requests, which begin with the harness's own arguments, in parts of a size.
-
-        The answers of a part are kept in the harness's cache at once.
-        """
+        """Answer requests, which begin with the harness's arguments, in parts that are cached at once."""
         answers = []
         parts = list(asked.get_batched(size))
         for part in tqdm(parts, desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm):

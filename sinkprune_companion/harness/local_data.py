@@ -50,7 +50,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
-    """Return the files of each `blimp_<paradigm>` that lies below a folder; raise ValueError for doubles."""
+    """Return the files of each `blimp_<paradigm>` below a folder; raise ValueError for one there twice."""
     by_name: dict[str, list[Path]] = {}
     for file in files_below(folder):
         names = {".jsonl": {file.stem}, ".parquet": {file.stem, file.parent.name}}
@@ -205,9 +205,8 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): fetch it anew"
-        ) from None
+        reason = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"{file} is not UTF-8 text ({reason}): fetch it anew") from None
 
 
 def read_parquet(file: Path) -> pd.DataFrame:

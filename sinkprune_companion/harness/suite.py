@@ -108,9 +108,9 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
             mean = interval(by_pair) if len(by_pair) > 1 else None
             drawn = part[part[f"error{ending}"] != 0]
             right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
-            row = {"task": task, "metric": metric, "filter": "none"}
-            row["value"] = mean.value if mean else by_pair.item()
-            row |= {"low": mean.low, "high": mean.high} if mean else {"low": math.nan, "high": math.nan}
+            low, high = (mean.low, mean.high) if mean else (math.nan, math.nan)
+            value = mean.value if mean else by_pair.item()
+            row = {"task": task, "metric": metric, "filter": "none", "value": value, "low": low, "high": high}
             row["error_draws"] = float(np.sqrt((right * (1 - right)).sum()) / len(part))
             row |= {"documents": len(part), "draws": math.nan if draws is None else draws}
             rows.append(row)

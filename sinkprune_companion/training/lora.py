@@ -37,8 +37,8 @@ from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
 
 MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}  # what the log calls the loss of a kind
-HELD_OUT_COUNT = 32  # held-out sequences of each source and kind that the log's losses are of
-HELD_OUT_DRAWS = 2  # noise levels of each
+LOGGED_SEQUENCES = 32  # of each held-out source and kind, whose mean loss the log has
+LOGGED_DRAWS = 2  # noise levels of each sequence
 
 
 @checked_arguments
@@ -204,6 +204,6 @@ def held_out_losses(lm: LanguageModel, held_out: dict[str, torch.Tensor], dtype:
     found = {}
     with precision_of(lm, dtype):
         for name, ids_NT in held_out.items():
-            scored = score(lm, ids_NT[:HELD_OUT_COUNT], HELD_OUT_DRAWS, seed=0)
+            scored = score(lm, ids_NT[:LOGGED_SEQUENCES], LOGGED_DRAWS, seed=0)
             found[f"{MEASURES[lm.kind]}_{name}"] = float(scored.value.mean())
     return found

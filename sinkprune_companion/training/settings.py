@@ -6,10 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
 
 from sinkprune_companion.training.base import EMBEDDED_BASE, Base
 from sinkprune_core.files import atomic, damaged_files, flush_one, write_digests
@@ -173,7 +171,7 @@ def newest_checkpoint(folder: Path) -> Path:
 
 
 def save_checkpoint(
-    model: PeftModel | PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path, step: int
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path, step: int
 ) -> None:
     """Replace a checkpoint: what is trained, AdamW's moments and counts, and the step, as safetensors."""
     by_index = optimizer.state_dict()["state"].items()
