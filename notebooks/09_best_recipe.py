@@ -25,11 +25,11 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 8 core-minutes, estimated | 2 GB |
-# | evidence | 9 core-hours without AVX-512, and 100 core-minutes with AMX | 2 GB a job |
+# | evidence | 9 core-hours, and 100 core-minutes with AMX for `large` | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
-# recipes of a draw see about equally many calibration tokens (in whole sequences); the table below
-# has their numbers.
+# recipes of a part see about equally many calibration tokens in a draw (in whole sequences); the
+# table below has their numbers.
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes. A recipe that sees each calibration sequence
@@ -469,11 +469,12 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # ## Exercises
 #
 # 1. Set `places` to `["50"]`. Five draws could not tell there whether noised text helps SparseGPT.
+#    How many would?
 # 2. Add `"wanda, half"` to `searched`: every sequence once clean and once noised. Is half of the
 #    noise enough for Wanda?
 
 # %% [markdown]
-# **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an
-# eighth of what notebook 03 calibrates on, and of the part `large`. The official levels see 12
-# sequences at ten levels, the even grid 16 at eight. Settings of OWL and of SparseGPT are those of
-# their authors.
+# **What this does not show.** One small base model, mostly by its likelihood, and mostly in five
+# draws of 16,384 tokens: an eighth of what notebook 03 gives Wanda, and of the part `large`. The
+# official levels see 12 sequences at ten levels, the even grid 16 at eight. Settings of OWL and of
+# SparseGPT are those of their authors.
