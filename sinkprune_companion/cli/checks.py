@@ -1,4 +1,4 @@
-"""What is refused before anything heavy is imported: options that do not go together, and files."""
+"""What is refused before a command begins: options that do not go together, and files."""
 
 import os
 import tempfile
@@ -65,13 +65,17 @@ def _settle_evaluate(options: Options) -> None:
 
 
 def _settle_tasks(options: Options) -> None:
-    words, options.tasks = options.tasks, " ".join(options.tasks).replace(",", " ").split()
+    words = " ".join(options.tasks)
+    options.tasks = words.replace(",", " ").split()
     if not options.tasks:
-        raise ValueError(f"--tasks {' '.join(words)} names no task: give one, e.g. --tasks suite")
+        raise ValueError(f"--tasks {words} names no task: give one, e.g. --tasks suite")
     unused = ("text", "sequences", "length")
     options.refuse(unused, "it is for held-out text, and tasks have texts of their own")
     if options.data is None:
-        options.refuse(("split",), "it chooses among files of --data FOLDER, and the harness takes test")
+        options.refuse(
+            ("split",),
+            "it chooses among files of --data FOLDER, which is missing, and the harness takes test",
+        )
     if "wikitext" not in options.tasks:
         options.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
 
@@ -116,13 +120,13 @@ def check_inputs(options: Options) -> None:
             raise IsADirectoryError(f"--text {text} is a folder: give a text file")
         if not text.is_file():
             raise FileNotFoundError(f"--text {text}: there is no such file; check the name, or leave it out")
+    if options.command == "train":
+        check_writable("folder", options.work_folder)
     if options.models:
         from sinkprune_core.models.hub import parse  # seconds of imports, which help does without
 
         for name in options.models:
             parse(getattr(options, name))
-    if options.command == "train":
-        check_writable("folder", options.work_folder)
 
 
 def check_new_path(name: str, path: Path) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from sinkprune_companion.cli.checks import check_inputs, left_behind, new_files, settle
 from sinkprune_companion.cli.options import COMMANDS, Options, Parser
 from sinkprune_core.spelling import suggestion
 
@@ -58,12 +57,14 @@ def run(arguments: Sequence[str]) -> int:
     """Parse and run one command; see `main`."""
     options = None
     try:
+        from sinkprune_companion.cli import checks  # here, so that Ctrl-C ends its imports in one line, too
+
         options = parse(arguments)
-        check_inputs(options)
-        with new_files(**{name: getattr(options, name) for name in options.outputs}):
+        checks.check_inputs(options)
+        with checks.new_files(**{name: getattr(options, name) for name in options.outputs}):
             return import_module(f"sinkprune_companion.cli.{options.command}").run(options) or 0
     except KeyboardInterrupt:
-        left = "nothing was done yet" if options is None else left_behind(options)
+        left = "nothing was done yet" if options is None else checks.left_behind(options)
         print(f"interrupted: {left}", file=sys.stderr)
         return INTERRUPTED
     except SystemExit:
@@ -79,6 +80,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Return the options of a command line; raise ValueError for what cannot be understood or done."""
+    from sinkprune_companion.cli.checks import settle
+
     name, *rest = arguments
     if name not in COMMANDS:
         near = suggestion(name, COMMANDS)

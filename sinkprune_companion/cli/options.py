@@ -15,7 +15,7 @@ from sinkprune_companion import DATA
 from sinkprune_core.pruning.presets import ABOUT
 from sinkprune_core.spelling import suggestion
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes a hundredth of the time
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes a tenth of the time
 COMMANDS = yaml.load((DATA / "commands.yml").read_text(encoding="utf-8"), _LOADER)["commands"]
 PRESETS = "\n".join(f"  {name:<21} {about}" for name, about in ABOUT.items())
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -26,13 +26,17 @@ LIMITS = {"of at least": operator.ge, "above": operator.gt, "at most": operator.
 class Options(argparse.Namespace):
     """The values of a command's options, its name in `command`, and besides `given`, the names of those that
     the user gave, and `outputs` and `models`, the names of those that are files to be written and models.
+
+    `checks.settle` adds `work_folder`, and a command may put what it found in place of what was asked for.
     """
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Raise ValueError when the user gave one of the options `names`, which do nothing for `reason`."""
         for name in names:
             if name in self.given:
-                raise ValueError(f"{flag(name)} does nothing here: {reason}; leave it out")
+                value = getattr(self, name)
+                asked = flag(name) if isinstance(value, bool) else f"{flag(name)} {value}"
+                raise ValueError(f"{asked} does nothing here: {reason}; leave it out")
 
 
 def flag(name: str) -> str:
@@ -43,13 +47,13 @@ def flag(name: str) -> str:
 # kinds of options
 
 
-def kind_of(convert: Callable[[str], object], must: str) -> Callable[[str], object]:
-    """Return what parses a word by `convert`; a word that it refuses with ValueError `must` be something."""
+def kind_of(convert: Callable[[str], object], allowed: str) -> Callable[[str], object]:
+    """Return what parses a word by `convert`; the error for one that it refuses says what is `allowed`."""
 
     def parsed(word: str) -> object:
         with suppress(ValueError, OverflowError):
             return convert(word)
-        raise argparse.ArgumentTypeError(f"{word} must be {must}")
+        raise argparse.ArgumentTypeError(f"{word} must be {allowed}")
 
     return parsed
 

@@ -29,8 +29,13 @@ class Setting(NamedTuple):
     def value_of(self, factor: str) -> str:
         """Return what one of FACTORS is here, in words."""
         noise = "noise of its own" if self.own_noise else "one noise"
-        words = (Path(self.pair).name, f"{self.calibration} sequences", noise, f"{self.length} tokens")
-        return words[FACTORS.index(factor)]
+        words = {
+            "pair": Path(self.pair).name,
+            "calibration": f"{self.calibration} sequences",
+            "own_noise": noise,
+            "length": f"{self.length} tokens",
+        }
+        return words[factor]
 
     @property
     def name(self) -> str:
@@ -47,7 +52,7 @@ def apart_in(factor: str, settings: Iterable[Setting]) -> list[Setting]:
     """Return the first settings, two or more, that differ in one of FACTORS alone; none for none."""
     groups: dict[tuple, dict[object, Setting]] = {}
     for setting in settings:
-        others = setting._replace(**{factor: None})[: len(FACTORS)]
+        others = tuple(getattr(setting, name) for name in FACTORS if name != factor)
         groups.setdefault(others, {}).setdefault(getattr(setting, factor), setting)
     return next((list(alike.values()) for alike in groups.values() if len(alike) > 1), [])
 

@@ -105,9 +105,9 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
         starts = (separators_T == 0).nonzero().squeeze(-1) + 1
         order = starts[torch.randperm(len(starts), generator=generator(seed, purpose, text))].tolist()
         if purpose == "crops":
-            ends = ((max(0, start - RARE_TOKENS), start + length + RARE_TOKENS) for start in order)
-            around = (tokenizer.decode(stream_T[first:last]) for first, last in ends)
-            order = (start for start, shown in zip(order, around, strict=True) if RARE not in shown)
+            around = (stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS] for start in order)
+            decoded = zip(order, map(tokenizer.decode, around), strict=True)  # as far as crops are needed
+            order = (start for start, text_around in decoded if RARE not in text_around)
         chosen = corpus.apart(order, count, length, bytearray(len(stream_T)))
         if len(chosen) == count:
             return torch.stack([stream_T[start : start + length] for start in sorted(chosen)])

@@ -7,7 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
-from typing import Annotated
+from operator import attrgetter
+from typing import Annotated, NamedTuple
 
 import torch
 from lm_eval import utils
@@ -58,6 +59,20 @@ class HarnessOptions(BaseModel):
     seed: int = 0  # of all random numbers
 
 
+class GenerationRequest(NamedTuple):
+    """One text to write; requests with equal settings can share a batch."""
+
+    args: tuple  # the harness's, for its cache
+    settings: tuple[Sequence[str], Sampler]  # stop strings and how to write
+    prompt_P: torch.Tensor
+    name: object  # seeds its random numbers
+
+    @property
+    def length(self) -> int:
+        """Return the number of tokens of the prompt."""
+        return len(self.prompt_P)
+
+
 def read_options(given: dict[str, object]) -> HarnessOptions:
     """Return checked options; raise ValueError, in one line, for one that is unknown or cannot be."""
     unknown = sorted(set(given) - set(HarnessOptions.model_fields) - set(SAMPLER_OPTIONS))
@@ -103,7 +118,8 @@ class HarnessModel(TemplateLM):
                 device = "auto"  # the harness's command asks for cuda:0 even where there is none
             pretrained = load(pretrained, asked.dtype, choose_device(device))
         self.lm = lm = pretrained
-        given = asked.model_dump(include={*DIFFUSION_OPTIONS, *asked.model_extra}, exclude_defaults=True)
+        asks = {*DIFFUSION_OPTIONS, *asked.model_extra}
+        given = asked.model_dump(include=asks, exclude_defaults=True, exclude_none=True)
         if given and not lm.is_diffusion:
             named = ", ".join(f"{name}={value}" for name, value in given.items())
             raise ValueError(
@@ -193,8 +209,8 @@ class HarnessModel(TemplateLM):
 
         def answer(part: list[tuple[tuple[str]]]) -> list[float]:
             windows = []  # of each text: pairs that fit the model and cover every token once
-            for ((text,),) in part:
-                ids = self.tok_encode(text)
+            for (args,) in part:
+                ids = self.tok_encode(args[0])
                 rolling = utils.get_rolling_token_windows(ids, self.prefix_token_id, length, 1)
                 disjoint = map(utils.make_disjoint_window, rolling)
                 windows.append([tuple(map(torch.tensor, window)) for window in disjoint])
@@ -234,9 +250,11 @@ class HarnessModel(TemplateLM):
             ids = self.tok_encode(context) or [self.prefix_token_id]
             prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
             prompt = tuple(prompt_P.tolist())
-            wanted.append((request.args, settings, prompt_P, (prompt, repetitions[prompt])))
+            name = (prompt, repetitions[prompt])
+            wanted.append(GenerationRequest(request.args, settings, prompt_P, name))
             repetitions[prompt] += 1
-        alike = Collator(wanted, lambda wish: len(wish[2]), lambda wish: wish[1], group_by="gen_kwargs")
+        by_length = attrgetter("length")
+        alike = Collator(wanted, by_length, attrgetter("settings"), group_by="gen_kwargs")
         return self._answers("generate_until", alike, self.batch_size, self._write, disable_tqdm)
 
     def _sampler(self, length: int, kwargs: dict[str, object]) -> Sampler:
@@ -257,9 +275,10 @@ class HarnessModel(TemplateLM):
         changes |= shaping | self.options.model_extra | {"guidance": self.options.guidance or 0.0}
         return replace(self.sampler, **changes)
 
-    def _write(self, requests: list[tuple]) -> list[str]:
+    def _write(self, requests: list[GenerationRequest]) -> list[str]:
         """Return a text for each of some requests with equal settings; writing stops when all have ended."""
-        _, [(stops, sampler), *_], prompts, names = zip(*requests, strict=True)
+        stops, sampler = requests[0].settings
+        prompts = [request.prompt_P for request in requests]
         shown = [torch.ones_like(prompt_P) for prompt_P in prompts]
         left = {"batch_first": True, "padding_side": "left"}
         prompt_BP = pad_sequence(prompts, padding_value=self.prefix_token_id, **left)
@@ -278,7 +297,7 @@ class HarnessModel(TemplateLM):
         options = {
             "seed": self.options.seed,
             "attention_mask_BT": pad_sequence(shown, **left),
-            "names": names,
+            "names": [request.name for request in requests],
             "until": all_ended,
         }
         if self.lm.is_diffusion:
@@ -296,7 +315,7 @@ class HarnessModel(TemplateLM):
         end = next(places, len(ids))
         whole = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
         stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
-        is_over = bool(stopped) or not ends.isdisjoint(ids[end : end + 1])
+        is_over = bool(stopped) or (end < len(ids) and ids[end] in ends)
         return whole[: min(stopped, default=len(whole))], is_over
 
     # lengths and parts

@@ -53,8 +53,12 @@ def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
     """Return the files of each `blimp_<paradigm>` below a folder; raise ValueError for one there twice."""
     by_name: dict[str, list[Path]] = {}
     for file in files_below(folder):
-        names = {".jsonl": {file.stem}, ".parquet": {file.stem, file.parent.name}}
-        for name in names.get(file.suffix, ()):
+        names = set()
+        if file.suffix == ".jsonl":
+            names = {file.stem}
+        elif file.suffix == ".parquet":
+            names = {file.stem, file.parent.name}
+        for name in names:
             by_name.setdefault(f"blimp_{name}", []).append(file)
     present = [task for task in tasks if task in by_name]
     return {task: _of_one_source(by_name[task], f"the BLiMP task {task}") for task in present}

@@ -197,7 +197,8 @@ def with_costs(profile: str, costs: dict[str, dict[str, float]]) -> dict[str, di
     """
     if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
         profile = "quick in bfloat16"
-    entries = read_json(project_root() / COSTS)
+    file = project_root() / COSTS
+    entries = read_json(file) if file.exists() else {}
     vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
     entries[profile] = {
         "platform": f"{environment()['platform']}, {vectors}",

@@ -164,9 +164,8 @@ def start(notebook: str, namespace: dict) -> Run:
     cells = namespace.get("In", [])
     annotations = declared(cells)
     parameters = {name: namespace[name] for name in annotations}
-    injected = [
-        ast.parse(source).body for source in cells if source.startswith("# Parameters")
-    ]  # by papermill
+    by_papermill = [source for source in cells if source.startswith("# Parameters")]
+    injected = [ast.parse(source).body for source in by_papermill]
     names = [line.targets[0].id for body in injected for line in body if isinstance(line, ast.Assign)]
     given = {name: namespace[name] for name in names}
     check(notebook, annotations, {**parameters, **given})

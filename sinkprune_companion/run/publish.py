@@ -40,14 +40,8 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
     the project directory.
     """
     clean = nbformat.from_dict(source)
-    ran, mine = (
-        [
-            cell
-            for cell in notebook.cells
-            if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
-        ]
-        for notebook in (executed, clean)
-    )
+    ran = _code_cells(executed)
+    mine = _code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
         raise ValueError(
             "the executed notebook has other cells than its source: run it again before publishing"
@@ -67,6 +61,12 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
         if json.dumps(place).strip('"') in text:
             raise ValueError(f"an output names {place!r}: print paths relative to the project")
     return clean
+
+
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the code cells but the one that papermill injects."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
 def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
 
+import numpy as np
 import pandas as pd
 
 from sinkprune_companion import project_root
@@ -71,7 +72,9 @@ def _as_json(value: object) -> object:
             f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "
             "is kept: add it to EXCLUDE in token_weights.py under a name of its own, or call `prune`"
         )
-    return value.item()  # of numpy
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} cannot stand in the key of a record: it is a {type(value).__name__}")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ LOW_NOISE = 0.2  # share of masks that a diffusion model from scratch begins wit
 LOW_NOISE_TOKENS = 768_000  # training tokens for which it keeps to that
 DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
 NEW = "checkpoint.new"  # beside a checkpoint: the one that takes its place, whole from the first moment on
+FORMER = "checkpoint.old"  # the one whose place is taken, for a moment
 OPTIMIZER = "optimizer.safetensors"
 START_ANEW = "remove the checkpoint to start anew, or put the file back"
 
@@ -186,10 +187,13 @@ def save_checkpoint(
 def _put_in_place(checkpoint: Path) -> None:
     """Let the new checkpoint, if there is one, take the place of the former, which goes."""
     new = checkpoint.with_name(NEW)
+    former = checkpoint.with_name(FORMER)
     if new.exists():
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        if checkpoint.exists():
+            checkpoint.rename(former)
         new.rename(checkpoint)
         flush_one(checkpoint.parent)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:

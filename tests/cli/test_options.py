@@ -42,15 +42,15 @@ def test_a_number_outside_its_range_is_refused_with_its_name_value_and_way_out(l
         ("prune m", "--out is missing: name the folder the pruned model goes to (or use --dry-run)"),
         (
             "prune m --out x --device cpu --device-map auto",
-            "--device does nothing here: --device-map auto names",
+            "--device cpu does nothing here: --device-map auto names",
         ),
         ("trace m --figure x.txt", "--figure x.txt must end in one of .png, .pdf, .svg"),
         ("trace m --length 12", "sinkprune trace does not take --length"),
         (
             "evaluate m --limit 3",
-            "--limit does nothing here: it counts items of --tasks or windows of --protocol",
+            "--limit 3 does nothing here: it counts items of --tasks or windows of --protocol",
         ),
-        ("evaluate m --tasks suite --text x", "--text does nothing here: it is for held-out text"),
+        ("evaluate m --tasks suite --text x", "--text x does nothing here: it is for held-out text"),
         ("evaluate m --tasks suite --protocol ppl_llada", "--protocol ppl_llada scores a running text"),
         ("evaluate m --text t --protocol ppl_llda", "did you mean ppl_llada?"),
         ("evaluate m --tasks ,", "--tasks , names no task: give one, e.g. --tasks suite"),

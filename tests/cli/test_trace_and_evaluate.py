@@ -33,12 +33,12 @@ def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path
     text[1].write_text(" ".join(f"word{index}" for index in range(20, 70)))
     options = (*SHORT, "--sequences", 2, *text)
     said = refused("trace", folder, *options, "--block", 6)
-    assert "--block does nothing here: tiny-autoregressive is autoregressive" in said
+    assert "--block 6 does nothing here: tiny-autoregressive is autoregressive" in said
     assert main.main(["trace", str(folder), *map(str, options)]) == 0
     capsys.readouterr()
     said = refused("evaluate", folder, *text, "--length", 8, "--sequences", 2, "--draws", 2)
     assert (
-        "--draws does nothing here: tiny-autoregressive is autoregressive, and its likelihood is exact"
+        "--draws 2 does nothing here: tiny-autoregressive is autoregressive, and its likelihood is exact"
         in said
     )
 
@@ -80,7 +80,7 @@ def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypat
     assert suite()
     capsys.readouterr()
     said = refused("evaluate", model, "--tasks", "suite", "--data", model)
-    assert "--data does nothing here: the suite comes with this package" in said
+    assert f"--data {model} does nothing here: the suite comes with this package" in said
 
 
 # text files of users
