@@ -139,6 +139,10 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     table = shown_by["quick"]
     assert table.startswith("| ") and "0.20 [0.16," in table
     assert shown_by[published].endswith(table) and len(shown_by[published]) > len(table) + 200
+    run = Run("09_best_recipe", "evidence", {})  # a family with rows of another notebook
+    run.find({name.removeprefix("09_best_recipe/"): one for name, one in published_estimates.items()})
+    verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
+    assert f"at ratio 0.5 | {verdict} |" in render.reading(run).data
 
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):

@@ -69,7 +69,7 @@ def test_without_moments_the_next_step_would_differ(saved):
     assert any(not torch.allclose(one, other, atol=1e-4) for one, other in pairs)
 
 
-@pytest.mark.parametrize("left_of_former", ["all", "a part", "nothing"])
+@pytest.mark.parametrize("left_of_former", ["all", "a part", "nothing", "all, moved"])
 def test_a_kill_while_a_checkpoint_is_replaced_leaves_a_whole_one(
     tiny_ar, make_ids, tmp_path, left_of_former
 ):
@@ -85,6 +85,8 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_a_whole_one(
         (checkpoint / "optimizer.safetensors").unlink()
     if left_of_former == "nothing":
         rmtree(checkpoint)
+    if left_of_former == "all, moved":
+        checkpoint.rename(tmp_path / "checkpoint.old")
     assert newest_checkpoint(tmp_path) == checkpoint
     assert step_of(checkpoint) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
