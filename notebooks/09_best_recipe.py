@@ -39,7 +39,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-parts: list[str] = ["official", "structured", "factorial", "search", "other", "large", "twin"]
+parts: list[str] | None = None  # of the experiment, named below; None: all
 official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wanda
 schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
 ratios: list[float] = [0.5]  # of structured pruning
@@ -48,6 +48,7 @@ sinks_sparsities: list[float] = []  # of these, where all sinks are left out, to
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
+weight_sparsities: list[float] = []  # of SparseGPT with and without sink weights
 other_model: str | None = None  # one more diffusion model, or folder of an adapter, for 75 %
 other: list[str] = []  # these recipes of the search
 twin: str = "smol-ar"  # an autoregressive model, for 75 %
@@ -111,6 +112,9 @@ run = start("09_best_recipe", globals())
 #   `noise_levels` levels or at two (*noised twice*), or on text that is seen once clean and once
 #   noised (*half*); with or without the unstable sinks, one sparsity for all layers or OWL's. Later
 #   blocks are calibrated on what pruned ones make, as in the papers of both.
+# * **weights**: SparseGPT on clean text, plain, with the official sink weights, with the same weights
+#   on other tokens, in a random order, and with a tenth of its damping: leaving out sinks, whose
+#   states are large, lowers the damping, which is a share of the mean square of the inputs.
 # * **other**: some of these at 75 % on another diffusion model.
 # * **large**: some of these at 75 % on more text.
 # * **twin**: some of these at 75 % on clean text, on an autoregressive model.
@@ -121,6 +125,7 @@ from sinkprune_companion.experiments.stable_sinks import diffusion_model
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 
+parts = parts or recipe_search.PARTS
 dlm = load(model, dtype, run.device)
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 if "other" in parts and other:
@@ -151,6 +156,8 @@ for place in places:
     candidates = recipe_search.candidates(place, tokens, noise_levels)
     names = [*searched, *at_75] if place == "75" else searched
     entries["search"] += [each for each in candidates if each.name in names]
+for share in weight_sparsities:
+    entries["weights"] += recipe_search.weights(share, tokens, noise_levels)
 candidates = recipe_search.candidates("75", tokens, noise_levels)
 entries["other"] = [each for each in candidates if each.name in other]
 entries["twin"] = [each for each in candidates if each.name in on_twin]
@@ -265,6 +272,10 @@ COMPARED = {
     "half_noised_in_sparsegpt": ("search", "sparsegpt, half", NOISED),
     "noised_twice_in_sparsegpt": ("search", "sparsegpt, noised twice", NOISED),
     "half_minus_noised_twice": ("search", "sparsegpt, half", "sparsegpt, noised twice"),
+    "unstable_left_out_of_half": ("search", "sparsegpt, half, unstable", "sparsegpt, half"),
+    "sink_weights": ("weights", "official weights", "sparsegpt, clean"),
+    "sink_weights_minus_elsewhere": ("weights", "official weights", "official weights elsewhere"),
+    "less_damping": ("weights", "less damping", "sparsegpt, clean"),
     "owl_in_half_noised": ("search", "sparsegpt, half, owl", "sparsegpt, half"),
     "noised_owl_on_other": ("other", f"{NOISED}, owl", "sparsegpt, clean"),
     "half_owl_on_other": ("other", "sparsegpt, half, owl", "sparsegpt, clean"),

@@ -42,9 +42,6 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 _BODIES = ("body", "handlers", "orelse", "finalbody", "cases")  # where a statement has statements, in order
 
 
-# paragraphs
-
-
 def paragraphs(text: str) -> list[str]:
     """Return the paragraphs of a text, which blank lines part."""
     return [part for part in _BLANK_LINES.split(text) if part.strip()]
@@ -58,9 +55,6 @@ def is_held_out(text: str) -> bool:
 
 def _words(text: str) -> str:
     return " ".join(_WORD.findall(text)).lower()
-
-
-# documentation
 
 
 @cache
@@ -139,9 +133,6 @@ def _is_english(paragraph: str) -> bool:
     letters = sum(mark.isalpha() or mark.isspace() or mark in ".,;'" for mark in paragraph)
     plain = sum(word in ("a", "A", "I") or bool(_WORD.fullmatch(word.strip(".,;:()'\""))) for word in words)
     return letters >= 0.93 * len(paragraph) and plain >= 0.8 * len(words)
-
-
-# token sequences
 
 
 def separator(tokenizer) -> int:
@@ -264,8 +255,7 @@ def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0)
     for source, count in zip(SOURCES, even_split(sequences, len(SOURCES)), strict=True):
         rng = generator(seed, "texts", source, held_out)
         stream_T = source_stream(source, tokenizer, held_out)
-        drawn = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)
-        chosen[source] = drawn["crop"]
+        chosen[source] = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)["crop"]
     return chosen
 
 

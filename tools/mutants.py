@@ -10,14 +10,18 @@ alone; a stopped run goes on where it was.
 import argparse
 import ast
 import csv
+import importlib
+import multiprocessing
+import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {  # module or folder of the core -> the tests that stand for it
@@ -50,6 +54,8 @@ OPERATORS = {
     ast.Or: ast.And,
 }
 TIMEOUT = 600  # seconds for the tests of one mutant
+LIBRARIES = ("torch", "transformers.models.llama.modeling_llama", "pandas", "scipy.stats")  # slow to import
+FORK = multiprocessing.get_context("fork")
 COLUMNS = ("module", "line", "number", "change", "killed_by")
 
 
@@ -88,6 +94,12 @@ def change(node: ast.AST) -> str:
     return f"{before} -> {ast.unparse(node)}"
 
 
+def own_first(module: Path, tests: list[str]) -> list[str]:
+    """Return the tests with the module's own file in front, where there is one: it fails soonest."""
+    own = ROOT / tests[0] / f"test_{module.stem}.py"
+    return [own.relative_to(ROOT).as_posix(), *tests] if own.is_file() else tests
+
+
 def drawn(count: int, seed: int) -> list[tuple[Path, list[str], int]]:
     """Return `count` mutants: the module, its tests and the number of the site in it."""
     all_sites = []
@@ -102,17 +114,29 @@ def killer(copy: Path, module: Path, source: str, tests: list[str]) -> str:
     target = copy / module.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(source, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    try:
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
+    log = copy.parent / "log"
+    process = FORK.Process(target=run_tests, args=(copy, tests, log))
+    process.start()
+    process.join(TIMEOUT)
+    target.write_text(original, encoding="utf-8")
+    if process.is_alive():
+        process.kill()
+        process.join()
         return "the time limit"
-    finally:
-        target.write_text(original, encoding="utf-8")
-    if done.returncode == 0:
+    if process.exitcode == 0:
         return ""
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(encoding="utf-8"), re.MULTILINE)
     return failed[1] if failed else "no test can begin"
+
+
+def run_tests(copy: Path, tests: list[str], log: Path) -> None:
+    """Run tests of the copy up to the first that fails, in a process that begins with LIBRARIES imported."""
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    with log.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
 
 
 def main() -> None:
@@ -127,6 +151,8 @@ def main() -> None:
         with options.out.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     mutants = drawn(options.count, options.seed)
+    for library in LIBRARIES:
+        importlib.import_module(library)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "build"))
@@ -135,14 +161,16 @@ def main() -> None:
             node = sites(tree)[number]
             line = node.lineno
             changed = change(node)
-            killed_by = killer(copy, module, ast.unparse(tree), tests)
+            killed_by = killer(copy, module, ast.unparse(tree), own_first(module, tests))
             name = module.relative_to(ROOT).as_posix()
             rows.append(dict(zip(COLUMNS, (name, line, number, changed, killed_by), strict=True)))
             with options.out.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
-            print(f"{len(rows)}/{len(mutants)} {name}:{line} {changed}: {killed_by or 'SURVIVES'}")
+            print(
+                f"{len(rows)}/{len(mutants)} {name}:{line} {changed}: {killed_by or 'SURVIVES'}", flush=True
+            )
     killed = sum(bool(row["killed_by"]) for row in rows)
     print(f"{killed} of {len(rows)} mutants killed")
 

@@ -78,7 +78,7 @@ def excess(scores: pd.DataFrame) -> pd.DataFrame:
     measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
     for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
         cost = variants.compare(scores, at(place, variant), at(place, "dense"))
-        bounds = [getattr(cost, bound) for bound in BOUNDS]
+        bounds = [cost.value, cost.low, cost.high]
         rows.append([*place, heading(place), variant, *bounds, "{:.3g} [{:.3g}, {:.3g}]".format(*bounds)])
     return pd.DataFrame(rows, columns=["pattern", "sparsity", "panel", "recipe", *BOUNDS, "shown"])
 

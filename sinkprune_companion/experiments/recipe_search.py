@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
 from sinkprune_companion.experiments.variants import Variant, draw_for, pivot
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, Recipe, preset
-from sinkprune_core.calibration.token_weights import choice_name
+from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, choice_name
 from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.seeds import generator
 
 Cell = tuple[bool, ...]  # which switches are on
 TEXTS = {  # how calibration text is seen: fields of a recipe
@@ -25,7 +27,16 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
     "noised twice": {"inputs": "noised", "noise": "stratified", "noise_levels": 2},  # on as many sequences
 }
-PARTS = ("official", "structured", "factorial", "search", "other", "large", "twin")  # of the notebook
+PARTS = (
+    "official",
+    "structured",
+    "factorial",
+    "search",
+    "weights",
+    "other",
+    "large",
+    "twin",
+)  # of the notebook
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
 
@@ -48,9 +59,8 @@ def name(recipe: Recipe, base: Recipe) -> str:
 
 def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
     """Return the recipe of every combination of switches, all else as in `base`; the last changes fastest."""
-    fields = [switch.field for switch in switches]
-    settings = product(*((switch.off, switch.on) for switch in switches))
-    recipes = [replace(base, **dict(zip(fields, values, strict=True))) for values in settings]
+    settings = product(*(((each.field, each.off), (each.field, each.on)) for each in switches))
+    recipes = [replace(base, **dict(values)) for values in settings]
     return dict(zip(product((False, True), repeat=len(switches)), recipes, strict=True))
 
 
@@ -69,12 +79,8 @@ def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.nd
     factor 1/2 of textbooks, and so on. Raises ValueError unless `values` has every combination of switches.
     """
     width = len(next(iter(values)))
-    missing = set(product((False, True), repeat=width)) - set(values)
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {2**width} combinations of switches have no values, e.g. {min(missing)}: "
-            "effects would be mixed"
-        )
+    if missing := set(product((False, True), repeat=width)) - set(values):
+        raise ValueError(f"combinations of switches have no values, e.g. {min(missing)}: effects would mix")
     signs = {cell: (-1) ** sum(not cell[switch] for switch in which) for cell in values}
     return sum(signs[cell] * values[cell] for cell in values) / 2 ** (width - len(which))
 
@@ -91,11 +97,8 @@ def effects(
 
 def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
     """Return variant - other of every comparison {label: (variant, other)}, (R, N)."""
-
-    def losses(variant: str) -> np.ndarray:
-        return pivot(scores[scores.variant == variant])
-
-    return {label: losses(variant) - losses(other) for label, (variant, other) in comparisons.items()}
+    losses = {name: pivot(scores[scores.variant == name]) for pair in comparisons.values() for name in pair}
+    return {label: losses[variant] - losses[other] for label, (variant, other) in comparisons.items()}
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,26 @@ def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
     below_1 = replace(grid, noise="official-below-1", noise_levels=9)
     entries = _on_as_many({"even grid": grid, "official levels": official}, tokens)
     return [*entries, Entry("official levels below t = 1", below_1, entries[-1].sequences)]
+
+
+def official_elsewhere(context: SinkContext) -> torch.Tensor:
+    """Return what the official code leaves out, (N, S, T), with a sequence's tokens in a random order."""
+    rng = generator(context.seed, "official weights elsewhere", context.first_sequence)
+    order_T = torch.randperm(context.profile_NST.shape[-1], generator=rng)
+    return EXCLUDE["official"].function(context)[..., order_T]
+
+
+def weights(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
+    """Return SparseGPT on clean text, with official sink weights, the same elsewhere, and less damping."""
+    plain = Recipe(criterion="sparsegpt", sparsity=sparsity, pattern="layer", noise_levels=noise_levels)
+    official = preset("paper-sparsegpt", sparsity=sparsity)
+    recipes = {
+        "sparsegpt, clean": plain,
+        "official weights": official,
+        "official weights elsewhere": replace(official, exclude=official_elsewhere),
+        "less damping": replace(plain, damping=plain.damping / 10),
+    }
+    return _on_as_many(recipes, tokens)
 
 
 def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:

@@ -28,14 +28,12 @@ class Setting(NamedTuple):
 
     def value_of(self, factor: str) -> str:
         """Return what one of FACTORS is here, in words."""
-        noise = "noise of its own" if self.own_noise else "one noise"
-        words = {
+        return {
             "pair": Path(self.pair).name,
             "calibration": f"{self.calibration} sequences",
-            "own_noise": noise,
+            "own_noise": "noise of its own" if self.own_noise else "one noise",
             "length": f"{self.length} tokens",
-        }
-        return words[factor]
+        }[factor]
 
     @property
     def name(self) -> str:

@@ -44,7 +44,7 @@ class Claim(Checked):
     family: str  # of rows whose p-values are corrected together
     # in units of the finding, or a rule that gives it
     margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = None
-    not_run: Literal["needs 8B", "left out for time", "not yet run"] | None = None  # why there may be none
+    not_run: Literal["needs 8B"] | None = None  # why there may be none
     seen_first: bool = False  # its number had been seen before the row was written
 
     @model_validator(mode="after")

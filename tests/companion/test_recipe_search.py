@@ -9,6 +9,7 @@ TOKENS = 16  # in sequences
 PARTS = {
     "factorial": recipe_search.factorial(0.75, TOKENS, 8),
     "official": recipe_search.official(0.75, 20, 8),
+    "weights": recipe_search.weights(0.75, TOKENS, 8),
     "structured": recipe_search.structured(0.5, 20),
     "schedules": recipe_search.schedules(0.75, 20, 8),
     "candidates": recipe_search.candidates("60", TOKENS, 8),

@@ -100,9 +100,7 @@ def test_a_combination_that_is_missing_is_refused():
     values = {cell: np.zeros((1, 3)) for cell in product((False, True), repeat=2)}
     assert contrast(values, [0]).tolist() == [[0, 0, 0]]
     del values[True, False]
-    with pytest.raises(
-        ValueError, match=r"1 of 4 combinations of switches have no values, e.g. \(True, False\)"
-    ):
+    with pytest.raises(ValueError, match=r"combinations of switches have no values, e.g. \(True, False\)"):
         contrast(values, [0])
 
 
