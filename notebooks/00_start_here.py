@@ -80,7 +80,12 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 text_T = texts["natural/crop"][0, :48]
 order_T = torch.randperm(len(text_T), generator=torch.Generator().manual_seed(seed))
 
+# %% [markdown]
+# All maps of a forward, layer by head by query by key, of the text as it is in the AR model, and with
+# 15 and 85 % of its tokens masked in the DLM:
 
+
+# %%
 def masked(share: float) -> torch.Tensor:
     """The text with a share of its tokens masked, (1, T)."""
     return corrupt(text_T, order_T < share * len(text_T), dlm.mask_token_id)[None]
@@ -350,10 +355,8 @@ figures.save_figure(run, drawn, "nelbo", by_mask, caption)
 
 # %%
 import numpy as np
-from IPython.display import display
 from sinkprune_companion.figures import forests
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.render import Folded, reading
 
 pairs = [("unstable", "wanda"), ("wanda", "dense"), ("magnitude", "dense")]
 forest = {
@@ -371,7 +374,15 @@ plain = "Pruned models against each other and against the dense one, one calibra
 says = title(run, "first_look", plain)
 drawn = forests.plot_forest(forest, "difference in NELBO (nats per token)", title=says)
 caption = f"paired differences, intervals over sequences. {says}"
-display(figures.save_figure(run, drawn, "first_look", forest_table(forest), caption))
+figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
+
+# %% [markdown]
+# What it says, and what each recipe took:
+
+# %%
+from IPython.display import display
+from sinkprune_companion.pages.render import Folded, reading
+
 display(reading(run))
 summary = {}
 for name, frame in scores.items():

@@ -50,9 +50,7 @@ recipes: list[str] | None = [
     "structured",
     "structured-sink",
 ]  # presets to measure, of those below; null: all
-sparsegpt_sparsities: list[
-    float
-] = []  # where SparseGPT has `sparsegpt_draws`, and alone if not above
+sparsegpt_sparsities: list[float] = []  # where SparseGPT has `sparsegpt_draws`, if need be alone
 patterns: list[str] = []  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
 ratios: list[float] = [0.5]  # shares of the weights that structured pruning removes
 twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
@@ -70,7 +68,7 @@ seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 other_draws: int = 1  # the same for controls and other sparsities
 sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
-pattern_draws: int = 1  # the same for Wanda and the official method with N:M zeros
+pattern_draws: int = 1  # the same for Wanda and the official recipe with N:M zeros
 unit_draws: int = 1  # the same for other recipes with N:M zeros, and for structured pruning
 answer_draws: int = 1  # the same for two-choice items, and sparsities where only they are asked
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
@@ -185,7 +183,9 @@ questions = {"suite": items, "blimp": blimp_pairs}
 asked = {row for row in grid if row.pattern == "unstructured" and row.variant in answering}
 asked = {row for row in asked if row.sparsity in answer_sparsities}
 print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
-table = pd.DataFrame(grid).pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
+counts = [row.draws if row.is_calibrated else 1 for row in grid]
+table = pd.DataFrame(grid).assign(draws=counts)
+table = table.pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
 table = table.loc[list(dict.fromkeys(row.variant for row in grid))].astype("Int64")
 table.astype(object).fillna("–")
 

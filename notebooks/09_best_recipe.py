@@ -17,7 +17,7 @@
 # %% [markdown]
 # # 09 · What makes the gain at 75 %, in five draws or more
 #
-# **Question.** The official method gains on Wanda at 75 % sparsity, and not at 50 %. Does the gain
+# **Question.** The official recipe gains on Wanda at 75 % sparsity, and not at 50 %. Does the gain
 # grow with sparsity, in enough calibration draws for a verdict, and what makes it: sinks, the noised
 # text, or *dense propagation*, where later blocks are calibrated on outputs of the dense model? What
 # does its last noise level do, where every token is a mask? Does noised text help SparseGPT, too?
@@ -40,7 +40,7 @@
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
 parts: list[str] | None = None  # of the experiment, named below; None: all
-official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wanda
+official_sparsities: list[float] = [0.5, 0.75]  # of the official recipe and Wanda
 schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
 ratios: list[float] = [0.5]  # of structured pruning
 factorial_sparsities: list[float] = [0.75]  # of noised x dense x sinks
@@ -98,12 +98,12 @@ run = start("09_best_recipe", globals())
 #
 # *Noised text* is calibration text of which a share of the tokens is masked, as the model sees it
 # while it writes. That share is the *noise level*: an *even grid* has the midpoints of equal parts of
-# 0 to 1, the *official levels* are 0.1, 0.2 … 1.0. The *official method* (`paper`) is Wanda on noised
+# 0 to 1, the *official levels* are 0.1, 0.2 … 1.0. The *official recipe* (`paper`) is Wanda on noised
 # text at the official levels, with dense propagation, norms summed over levels, and sinks left out
 # softly. *OWL's allocation* gives fewer zeros to layers with more outliers. What a recipe *costs*,
 # its *damage*, is its NELBO above the dense model's; NELBO is a bound on the loss.
 #
-# * **official**: Wanda, and the way from there to the official method, one step at a time; the
+# * **official**: Wanda, and the way from there to the official recipe, one step at a time; the
 #   official levels without the last.
 # * **structured**: whole heads and MLP channels, plain and sink-aware; in more draws than the rest.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
@@ -355,7 +355,7 @@ run.find(found)
 # %% [markdown]
 # ## The figure: what each part does at 75 %
 #
-# The first row is the official method against Wanda. Then come the steps between them, the first of
+# The first row is the official recipe against Wanda. Then come the steps between them, the first of
 # which changes two things. Beneath, every switch of the factorial design, a mean over the others
 # (of text and propagation: with no sink left out), at 75 and at 65 %.
 
@@ -377,7 +377,7 @@ MAIN = {
     "all sinks left out": "main_sinks_75",
 }
 MAIN_65 = {f"{switch} (65 %)": name.replace("75", "65") for switch, name in MAIN.items()}
-groups = dict.fromkeys(WAY, "from Wanda to the official method")
+groups = dict.fromkeys(WAY, "from Wanda to the official recipe")
 groups |= dict.fromkeys(MAIN, "one switch, mean over the others")
 groups |= dict.fromkeys(MAIN_65, "the same at 65 % sparsity")
 drawn_rows = WAY | MAIN | MAIN_65

@@ -123,7 +123,7 @@ def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[Entry]:
 
 
 def official(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
-    """Return Wanda on clean text, the official method, and that with all tokens counted."""
+    """Return Wanda on clean text, the official recipe, and that with all tokens counted."""
     recipes = {name: preset(name, sparsity=sparsity) for name in ("wanda", "paper", "paper-no-sinks")}
     recipes["wanda"] = replace(recipes["wanda"], noise_levels=noise_levels)  # the recipe of `factorial`
     return _on_as_many(recipes, tokens)
