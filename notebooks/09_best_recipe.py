@@ -110,8 +110,9 @@ run = start("09_best_recipe", globals())
 #   or, at `sinks_sparsities`, all sinks left out.
 # * **search**: SparseGPT (or Wanda, if `searched` names it) on clean text, on text that is noised at
 #   `noise_levels` levels or at two (*noised twice*), or on text that is seen once clean and once
-#   noised (*half*); with or without the unstable sinks, one sparsity for all layers or OWL's. Later
-#   blocks are calibrated on what pruned ones make, as in the papers of both.
+#   noised (*half*), at any noise level, a *low* or a *high* one; with or without the unstable sinks,
+#   one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned ones make, as in
+#   the papers of both.
 # * **weights**: SparseGPT on clean text, plain, with the official sink weights, with the same weights
 #   on other tokens, in a random order, and with a tenth of its damping: leaving out sinks, whose
 #   states are large, lowers the damping, which is a share of the mean square of the inputs.
@@ -272,6 +273,8 @@ COMPARED = {
     "half_noised_in_sparsegpt": ("search", "sparsegpt, half", NOISED),
     "noised_twice_in_sparsegpt": ("search", "sparsegpt, noised twice", NOISED),
     "half_minus_noised_twice": ("search", "sparsegpt, half", "sparsegpt, noised twice"),
+    "half_low_minus_half": ("search", "sparsegpt, half low", "sparsegpt, half"),
+    "half_high_minus_half": ("search", "sparsegpt, half high", "sparsegpt, half"),
     "unstable_left_out_of_half": ("search", "sparsegpt, half, unstable", "sparsegpt, half"),
     "sink_weights": ("weights", "official weights", "sparsegpt, clean"),
     "sink_weights_minus_elsewhere": ("weights", "official weights", "official weights elsewhere"),

@@ -25,6 +25,8 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "clean": {"inputs": "clean"},
     "noised": {"inputs": "noised"},
     "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
+    "half low": {"inputs": "noised", "noise": "half-clean-low", "noise_levels": 2},
+    "half high": {"inputs": "noised", "noise": "half-clean-high", "noise_levels": 2},
     "noised twice": {"inputs": "noised", "noise": "stratified", "noise_levels": 2},  # on as many sequences
 }
 PARTS = (

@@ -78,8 +78,7 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
 
 def _mark_of(name: str, place: int) -> dict[str, str]:
     """Return how the rows of a series are marked, in matplotlib's words."""
-    look = figures.series(name, place)
-    return {"color": look["color"], "marker": look["marker"]}
+    return {field: figures.series(name, place)[field] for field in ("color", "marker")}
 
 
 def _marks_of(verdicts: pd.Series) -> dict[str, dict[str, str]]:
@@ -264,8 +263,7 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
         axis.text(1.02, place, number(row.value), **right)
     axis.text(1.02, 0, "nats", **right)
     verdicts = frame.set_index("finding").verdict
-    presumed = SHOWN["presumed"].items()
-    holds = all((verdicts[findings] == verdict).all() for verdict, findings in presumed)
+    holds = all((verdicts[findings] == verdict).all() for verdict, findings in SHOWN["presumed"].items())
     axis.set_title(SHOWN["conclusion"] if holds else "Loss, first − second", fontsize=9.5, loc="right")
     below = "loss, first − second, in % of what the second costs; ← better\n"
     below += f"band: ± {number(margin)} %, too small to matter; bars: 95 % intervals"

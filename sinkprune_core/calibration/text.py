@@ -7,6 +7,7 @@ position.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -88,10 +89,16 @@ def official_below_1(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence
     return official(ids_T, noise_levels + 1, seed, sequence)[:-1]
 
 
-def half_clean(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
-    """Half of the states, the last ones, without a mask, the others as `stratified`; an odd one is noised."""
+def half_clean(
+    ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int, half: int | None = None
+) -> torch.Tensor:
+    """Half of the states, the last ones, without a mask, the others as `stratified`; an odd one is noised.
+
+    With a `half`, the others are from the upper (0) or lower (1) half of noise levels.
+    """
     noised = noise_levels - noise_levels // 2
-    noised_ST = stratified(ids_T, noised, seed, sequence)
+    strata = noised if half is None else 2 * noised
+    noised_ST = stratified(ids_T, strata, seed, sequence).split(noised)[half or 0]
     return torch.cat([noised_ST, torch.zeros(noise_levels - noised, len(ids_T), dtype=torch.bool)])
 
 
@@ -110,6 +117,8 @@ NOISE: dict[str, Callable | None] = {
     "official": official,
     "official-below-1": official_below_1,
     "half-clean": half_clean,
+    "half-clean-high": partial(half_clean, half=0),
+    "half-clean-low": partial(half_clean, half=1),
     "dream": dream,
     "rollout": None,  # no masks on given text: the model writes, see `trajectory`
 }

@@ -81,10 +81,8 @@ class _Solver:
         """Choose what is pruned in some columns, linear by linear; return the mask, bool (P, O)."""
         score_PO = (self.weight_IO[first:last] / self.diagonal_I[first:last, None]).square()
         score_PO[self.always_zero_I[first:last]] = -1.0
-        masks = []
-        for linear_score_PO in score_PO.split(self.outputs, dim=1):
-            mask_OP = self.select(linear_score_PO.T.contiguous(), first, last)
-            masks.append(mask_OP.T)
+        parts = score_PO.split(self.outputs, dim=1)
+        masks = [self.select(part_PO.T.contiguous(), first, last).T for part_PO in parts]
         return torch.cat(masks, dim=1, out=self.pruned_IO[first:last])
 
     def _solve_strip(self, start: int, stop: int, error_PO: torch.Tensor) -> None:

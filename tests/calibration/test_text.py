@@ -107,6 +107,11 @@ def test_half_clean_states_are_stratified_ones_and_then_the_text_itself(
     assert torch.equal(states_NST[:, noised:], calibration.ids_NT[:, None].expand(-1, clean, -1))
 
 
+def test_high_and_low_states_are_the_two_halves_of_stratified_ones(tiny_dlm, calibration):
+    parts = [trajectory(tiny_dlm, calibration, 3, f"half-clean-{half}")[:, :2] for half in ("high", "low")]
+    assert torch.equal(torch.cat(parts, 1), trajectory(tiny_dlm, calibration, 4, "stratified"))
+
+
 def test_dreams_noise_draws_a_rate_anew_for_every_state(tiny_dlm, make_ids):
     masked_NST = (trajectory(tiny_dlm, Calibration(make_ids(150, 62)), 10, "dream") == MASK_TOKEN_ID)[
         ..., 1:-1
