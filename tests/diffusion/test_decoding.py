@@ -65,7 +65,7 @@ def test_rows_of_unequal_length_are_padded_without_a_trace(make_family, make_ids
 
 
 def test_generation_ends_early_without_changing_what_was_written(tiny_dlm, tiny_ar, make_ids):
-    prompt_BT, sampler = make_ids(2, 4), Sampler(12, 6, 4)
+    prompt_BT, sampler = make_ids(2, 4), Sampler(12, 9, 4)
     asked = []
 
     def enough(ids_BT):

@@ -33,10 +33,11 @@ def test_an_interval_needs_two_units_and_leaves_out_nan():
 def test_a_crossed_interval_of_one_draw_is_that_over_sequences():
     values_1N = np.random.default_rng(0).normal(size=(1, 64))
     one, plain = crossed_interval(values_1N), interval(values_1N[0])
-    assert "one calibration draw" in one.method
+    assert "one calibration draw" in one.method and one.draws == 1
     assert (one.value, one.low, one.high) == pytest.approx((plain.value, plain.low, plain.high))
     with pytest.raises(ValueError, match="at least 2 sequences"):
         crossed_interval(np.zeros((3, 1)))
+    assert crossed_interval(np.eye(2)).value == 0.5  # two sequences are enough
 
 
 def crossed_normal(

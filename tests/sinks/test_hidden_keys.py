@@ -62,9 +62,9 @@ def test_the_tracker_measures_what_hiding_leaves(make_lm, make_ids, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_hidden_key_holds_reaches_no_other_position(make_lm, make_ids, kind):
-    lm, ids_BT = make_lm(kind), make_ids(1, 9)
+    lm, ids_BT = make_lm(kind), make_ids(2, 9)
     other_BT = ids_BT.clone()
-    other_BT[0, 2] = 17 + (ids_BT[0, 2] - 16) % 50
+    other_BT[:, 2] = 17 + (ids_BT[:, 2] - 16) % 50
     hidden_BK = torch.arange(9)[None] == 2
     rest_T = ~hidden_BK[0]
     with hide(lm.model, hidden_BK):

@@ -59,6 +59,7 @@ def test_the_strongest_keys_are_those_of_eager_attention_and_no_other_query_sees
     hiding_lm = hiding_model(lm, Hiding("top", count, first))
     keys = strongest(lm, ids_BT, count, first)
     assert places(hiding_lm.keys_to_hide(ids_BT)) == keys
+    assert places(hiding_model(lm, Hiding("first", 1)).keys_to_hide(ids_BT)) == [[0]] * 3
     torch.testing.assert_close(hiding_lm.hidden(ids_BT), naive(lm, ids_BT, keys), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(hiding_lm.hidden(ids_BT), lm.hidden(ids_BT), atol=1e-2)
 
