@@ -34,7 +34,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
-twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on a part of its text
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
 calibration: int = 2  # calibration sequences for the pruned model

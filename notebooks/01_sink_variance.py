@@ -37,7 +37,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
-twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on a part of its text
 base: str = "smol-ar"  # what both were trained from, in the explorer of the site
 texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, nothing
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt

@@ -31,7 +31,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
-twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on a part of its text
 base: str = "smol-ar"  # what both were trained from, reported beside them
 texts: list[str] = ["natural"]  # of sequences: natural, samples, documentation
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the text
@@ -434,7 +434,8 @@ Folded(listed(found))
 # 2. Set `twin` to `smol-ar`, the base. Does its first token matter more to it, or less?
 #
 # **What this does not show.** One pair of small models. A nat of a DLM's bound and a nat of an AR
-# model's likelihood are not the same loss; the AR model predicts better and has more to lose. A
+# model's likelihood are not the same loss; the AR model predicts better and has more to lose. It was
+# trained on a twentieth of the text, as its base was autoregressive already. A
 # model that forms a new sink may still need one. Hidden sinks push attention to places it was not
 # trained for: a model trained without sinks may need none. Keys are chosen by their mean over
 # layers and heads; in the AR model the choice has seen the whole text. There are few long texts,

@@ -37,7 +37,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-twin: str = "smol-ar-adapted"  # its autoregressive twin, trained on the same text, as a control
+twin: str = "smol-ar-adapted"  # its autoregressive twin, trained on a part of its text
 sparsities: list[float] = [0.5]  # shares of zeros; verdicts are read at 0.5
 recipes: list[str] | None = [
     "wanda",

@@ -25,7 +25,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 8 core-minutes, estimated | 2 GB |
-# | evidence | 9 core-hours, and 100 core-minutes with AMX for `large` | 2 GB a job |
+# | evidence | 13 core-hours, and 100 core-minutes with AMX for `large` | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
 # recipes of a part see about equally many calibration tokens in a draw (in whole sequences); the
@@ -256,6 +256,7 @@ COMPARED = {
     "paper_minus_wanda": ("official", "paper", "wanda"),
     "paper_minus_noised_dense": ("official", "paper", GRID),
     "noised_dense_minus_wanda": ("official", GRID, "wanda"),
+    "official_levels_minus_wanda": ("official", LEVELS, "wanda"),
     "official_levels_minus_grid": ("official", LEVELS, GRID),
     "official_levels_minus_below_1": ("official", LEVELS, BELOW),
     "paper_minus_paper_no_sinks": ("official", "paper", "paper-no-sinks"),
@@ -277,6 +278,7 @@ COMPARED = {
     "half_high_minus_half": ("search", "sparsegpt, half high", "sparsegpt, half"),
     "unstable_left_out_of_half": ("search", "sparsegpt, half, unstable", "sparsegpt, half"),
     "sink_weights": ("weights", "official weights", "sparsegpt, clean"),
+    "weights_elsewhere": ("weights", "official weights elsewhere", "sparsegpt, clean"),
     "sink_weights_minus_elsewhere": ("weights", "official weights", "official weights elsewhere"),
     "less_damping": ("weights", "less damping", "sparsegpt, clean"),
     "owl_in_half_noised": ("search", "sparsegpt, half, owl", "sparsegpt, half"),
@@ -392,7 +394,7 @@ if shown:
     display(figures.save_figure(run, drawn, "parts_at_75", forest_table(shown), caption))
 
 # %% [markdown]
-# ## The figure: what helps SparseGPT
+# ## Two figures: what helps SparseGPT
 #
 # In percent of what SparseGPT costs without it. Noised text has each sequence at eight levels, half
 # noised text has each once clean and once noised; both are compared with as many tokens of clean
@@ -402,18 +404,13 @@ if shown:
 HELP = "sparsegpt_noised_minus_sparsegpt_clean"
 PLACES = {"50 %": "50", "60 %": "60", "70 %": "70", "75 %": "75", "2:4": "2_4"}
 HALF = HELP.replace("noised", "half")
-IN_SPARSEGPT, groups = {}, {}
-for kind, finding in {"noised": HELP, "half noised": HALF}.items():
-    for place, ending in PLACES.items():
-        label = f"{kind}, {place}"
-        IN_SPARSEGPT[label], groups[label] = f"{finding}_{ending}", f"{kind} text − clean text"
-AT_75 = {
-    "no unstable sinks, noised": "unstable_left_out_of_sparsegpt_75",
-    "OWL's allocation, half noised": "owl_in_half_noised_75",
+TEXT = {
+    f"{kind} text − clean text": {
+        f"{kind}, {place}": f"{finding}_{ending}" for place, ending in PLACES.items()
+    }
+    for kind, finding in {"noised": HELP, "half noised": HALF}.items()
 }
-groups |= dict.fromkeys(AT_75, "with it − without, at 75 %")
 ASIDE = {  # in the data, not in the picture
-    "OWL's allocation, noised": "owl_in_sparsegpt_75",
     "noised, more text": "noised_text_large_75",
     "half noised, more text": "half_minus_clean_large_75",
     "OWL's allocation, noised, more text": "owl_large_75",
@@ -423,21 +420,55 @@ ASIDE = {  # in the data, not in the picture
 }
 
 # %% [markdown]
-# In percent, and drawn:
+# The second figure, at 75 %: sinks left out, whose official weights on clean text stand beside the
+# same weights on other tokens and a tenth of the damping; noise levels of half noised text, only the
+# low or the high half of them; and OWL's allocation.
 
 # %%
-shares = {}
-for label, name in (IN_SPARSEGPT | AT_75 | ASIDE).items():
-    if name in effects:
-        share = crossed_interval(100 * effects[name] / damage[name])
-        shares[label] = with_share_of_damage(share, 100)
-if shares:
-    title = render.title(run, "sparsegpt", "What noised text, sinks and OWL do in SparseGPT")
-    shown = {label: share for label, share in shares.items() if label not in ASIDE}
-    axis = "difference in NELBO (% of the damage)"
-    drawn = forests.plot_forest(shown, axis, groups, title=title)
-    caption = f"{title}: differences in percent of the damage, with 95 % intervals"
-    display(figures.save_figure(run, drawn, "sparsegpt", forest_table(shares), caption))
+AT_75 = {
+    "tokens left out − none": {
+        "unstable sinks, noised text": "unstable_left_out_of_sparsegpt_75",
+        "unstable sinks, half noised text": "unstable_left_out_of_half_75",
+        "sinks, official weights": "sink_weights_75",
+        "other tokens, the same weights": "weights_elsewhere_75",
+    },
+    "SparseGPT changed − as it is": {
+        "official weights: sinks − other tokens": "sink_weights_minus_elsewhere_75",
+        "a tenth of the damping": "less_damping_75",
+        "low noise levels, half noised": "half_low_minus_half_75",
+        "high noise levels, half noised": "half_high_minus_half_75",
+        "OWL's allocation, noised text": "owl_in_sparsegpt_75",
+        "OWL's allocation, half noised": "owl_in_half_noised_75",
+    },
+}
+
+# %% [markdown]
+# In percent, and drawn:
+
+
+# %%
+def shares_of(rows: dict[str, str]) -> dict:
+    """Differences in percent of the damage, by label, of the findings that were measured."""
+    shares = {}
+    for label, name in rows.items():
+        if name in effects:
+            share = crossed_interval(100 * effects[name] / damage[name])
+            shares[label] = with_share_of_damage(share, 100)
+    return shares
+
+
+for name, sections in {"sparsegpt": TEXT, "sparsegpt_75": AT_75}.items():
+    shown = shares_of({label: row for rows in sections.values() for label, row in rows.items()})
+    beside = shares_of(ASIDE if name == "sparsegpt" else {})
+    if shown:
+        groups = {label: section for section, rows in sections.items() for label in rows}
+        title = render.title(run, name, "What noised text, sinks and OWL do in SparseGPT")
+        drawn = forests.plot_forest(
+            shown, "difference in NELBO (% of the damage)", groups, title=title
+        )
+        caption = f"{title}: differences in percent of the damage, with 95 % intervals"
+        table = forest_table(shown | beside)
+        display(figures.save_figure(run, drawn, name, table, caption))
 
 # %% [markdown]
 # ## The figure: damage against sparsity
@@ -449,7 +480,8 @@ if shares:
 SIX = {"wanda": "wanda", "paper": "paper", "sparsegpt, clean": "sparsegpt"}  # by their presets
 SIX |= {NOISED: "sparsegpt-noised", "sparsegpt, half": "SparseGPT, half noised"}
 SIX |= {"sparsegpt, half, owl": "recommended"}
-by_sparsity = costs[~costs.part.isin([*ELSEWHERE, "large"]) & costs.place.str.endswith("%")]
+apart = [*ELSEWHERE, "large", "weights"]  # the last has SparseGPT on clean text once more
+by_sparsity = costs[~costs.part.isin(apart) & costs.place.str.endswith("%")]
 lines = by_sparsity[by_sparsity.recipe.isin(SIX)].replace({"recipe": SIX})
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))

@@ -1,4 +1,4 @@
-"""Tiny models of `random_weights` computed from the papers' formulas: what loading is checked against.
+"""Tiny models of `random_models` computed from the papers' formulas: what loading is checked against.
 
 Dimensions: V vocabulary, D hidden width, F width of the MLP, T position, E head width, B batch.
 """

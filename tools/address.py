@@ -1,9 +1,9 @@
 """Write the address where the repository is published into every file that names it.
 
-`make address URL=https://github.com/OWNER/NAME` writes it: into pyproject.toml, the badges of README and of
-the notebooks, the links of the notebooks, which a place that has only one notebook cannot follow as relative
-ones, and their set-up cells, which install the package from there. `make address URL=` takes all of it back:
-until there is an address, no badge leads nowhere.
+`make address URL=https://github.com/OWNER/NAME` writes it: into pyproject.toml, CITATION.cff, the badges of
+README and notebooks, the links of the notebooks, which a place that has only one notebook cannot follow as
+relative ones, and their set-up cells, which install the package from there. `make address URL=` takes all of
+it back: until there is an address, no badge leads nowhere.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Prune a random checkpoint in LLaDA-8B's public format and size on a small machine, and say what it took.
 
-Not a test: it writes 16 GB three times, takes a part of an hour on two cores and is run by hand. What it
+Not a test: it writes 16 GB twice, takes a part of an hour on two cores and is run by hand. What it
 measures goes into docs/performance.json, from which `python -m sinkprune_companion.pages` writes
 docs/performance.md:
 

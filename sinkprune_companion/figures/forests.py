@@ -286,7 +286,7 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     title = f"Leaving sinks out changes {sinks}\nof the kept weights, other text {text}"
     axis.set_title(title, fontsize=9.5, loc="right")
     below = "kept weights that differ at 50 % from those on noised\n"
-    below += "text, all sinks kept (%); lines: 95 % intervals"
+    below += "text, all sinks kept (%), in one draw; lines: 95 % intervals"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 

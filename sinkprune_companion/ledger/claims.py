@@ -45,7 +45,7 @@ class Claim(Checked):
     # in units of the finding, or a rule that gives it
     margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = None
     not_run: Literal["needs 8B"] | None = None  # why there may be none
-    seen_first: bool = False  # its number had been seen before the row was written
+    seen_first: bool = False  # the row was written, or read anew, when its number had been seen
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Claim":
@@ -154,7 +154,7 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
     if estimate is None:
         notes = [claim.not_run or "not part of this run"]
     else:
-        seen_first = "row added after its number had been seen" if claim.seen_first else ""
+        seen_first = "asked, or read anew, when its number had been seen" if claim.seen_first else ""
         notes = [verdict_rule.note(estimate, outcome, claim.against, margin), seen_first]
     return {
         "id": claim.id,

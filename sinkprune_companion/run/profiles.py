@@ -109,8 +109,7 @@ def pack(profile: str, files: Iterable[Path], target: Path) -> None:
     """Write the tables among some records of `runs/<profile>`, each with its key, to an archive, and beside
     it its digest, as `sha256sum --check` reads it. Two archives of the same records are the same to the byte.
 
-    What rests on a trace of attention, hundreds of megabytes, is measured anew. Raises FileNotFoundError
-    where there are no tables.
+    Traces of attention, hundreds of megabytes, stay out. Raises FileNotFoundError where there are no tables.
     """
     folder = run_folder(profile) / "records"
     tables = sorted(file for file in files if file.suffix == ".csv")

@@ -3,8 +3,8 @@ scratch, resumably.
 
 Attention becomes bidirectional, a reserved vocabulary entry the absorbing mask token, logits stay shifted
 (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The next-token loss and causal attention
-give an autoregressive twin that has seen the same text in the same order. Data, learning rate and stopping
-are chosen by held-out loss alone.
+give an autoregressive twin, which by the same settings sees the same text in the same order. Data, learning
+rate and stopping are chosen by held-out loss alone.
 
 Dimensions: B batch, N sequences or predicted positions, T sequence position, V vocabulary.
 """

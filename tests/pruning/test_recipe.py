@@ -40,6 +40,11 @@ def test_fields_that_cannot_be_are_refused_with_their_value_and_what_is_allowed(
 # presets
 
 
+def test_settings_are_those_of_the_papers():
+    recipe = Recipe()
+    assert (recipe.owl_lambda, recipe.owl_m, recipe.damping, recipe.block_size) == (0.08, 5, 0.01, 128)
+
+
 def test_every_preset_is_a_recipe_with_a_name_of_its_own():
     names = [name for name in PRESETS if name != "recommended"]  # which is one of the others
     recipes = [preset(name, sparsity=0.25) for name in names]

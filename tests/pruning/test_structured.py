@@ -222,3 +222,5 @@ def test_a_ratio_that_removes_nothing_is_refused(tiny_dlm):
     said = r"ratio=0\.001 leaves nothing to remove: one MLP channel of tiny-diffusion is 0\.0130"
     with pytest.raises(ValueError, match=said):
         plan(tiny_dlm, 0.001)
+    with pytest.raises(ValueError, match="whose blocks keep a unit of each kind"):
+        plan(tiny_dlm, 0.999)
