@@ -435,7 +435,7 @@ Folded(listed(found))
 #
 # **What this does not show.** One pair of small models. A nat of a DLM's bound and a nat of an AR
 # model's likelihood are not the same loss; the AR model predicts better and has more to lose. It was
-# trained on a twentieth of the text, as its base was autoregressive already. A
+# trained on far less text, as its base was autoregressive already. A
 # model that forms a new sink may still need one. Hidden sinks push attention to places it was not
 # trained for: a model trained without sinks may need none. Keys are chosen by their mean over
 # layers and heads; in the AR model the choice has seen the whole text. There are few long texts,
