@@ -49,6 +49,7 @@ places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns 
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
 weight_sparsities: list[float] = []  # of SparseGPT with and without sink weights
+weight_sequences: list[int] = []  # its calibration sequences, besides as many as all others have
 other_model: str | None = None  # one more diffusion model, or folder of an adapter, for 75 %
 other: list[str] = []  # these recipes of the search
 twin: str = "smol-ar"  # an autoregressive model, for 75 %
@@ -121,6 +122,8 @@ run = start("09_best_recipe", globals())
 # * **twin**: some of these at 75 % on clean text, on an autoregressive model.
 
 # %%
+from dataclasses import replace
+
 from sinkprune_companion.experiments import recipe_search
 from sinkprune_companion.experiments.stable_sinks import diffusion_model
 from sinkprune_companion.run.texts import held_out_texts
@@ -159,6 +162,9 @@ for place in places:
     entries["search"] += [each for each in candidates if each.name in names]
 for share in weight_sparsities:
     entries["weights"] += recipe_search.weights(share, tokens, noise_levels)
+    for count in weight_sequences:
+        fewer = recipe_search.weights(share, count, noise_levels)
+        entries["weights"] += [replace(each, name=f"{each.name}, {count}") for each in fewer]
 candidates = recipe_search.candidates("75", tokens, noise_levels)
 entries["other"] = [each for each in candidates if each.name in other]
 entries["twin"] = [each for each in candidates if each.name in on_twin]
@@ -291,6 +297,10 @@ COMPARED = {
     "owl_on_twin": ("twin", "sparsegpt, clean, owl", "sparsegpt, clean"),
     "sparsegpt_on_twin": ("twin", "sparsegpt, clean", "wanda, clean"),
 }
+of_weights = {finding: pair for finding, (part, *pair) in COMPARED.items() if part == "weights"}
+for count in weight_sequences:
+    for finding, pair in of_weights.items():
+        COMPARED[f"{finding}_{count}"] = ("weights", *(f"{each}, {count}" for each in pair))
 
 # %% [markdown]
 # Every difference at every place where both were measured, and how it grows from 50 to 75 %.

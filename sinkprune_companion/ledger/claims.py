@@ -114,7 +114,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
     if "id" in entry or not beneath:
         if not conditions:
             yield fields
-        passed_on["beneath"] = fields["id"]
+            passed_on["beneath"] = fields["id"]
         if fields["kind"] == CLAIM:
             passed_on |= {"kind": CONTROL, "family": f"{fields['family']}, controls"}
     for row in beneath:
