@@ -54,18 +54,14 @@ OWN = {  # what is not named here stays as the notebook has it
     "09_best_recipe": {
         "calibration": 5,
         "sinks_sparsities": [0.75],
+        "weight_sparsities": [0.75],
+        "weight_sequences": [2],
         "large": ["sparsegpt, noised"],
         "on_twin": ["sparsegpt, clean"],
         "other": ["sparsegpt, noised, owl"],
         "places": ["75", "2:4"],
     },
-    "10_native_pair": {
-        "tokens": 2048,
-        "crop_lengths": [64],
-        "batch_tokens": 1024,
-        "prompt_length": 8,
-        "length": 40,
-    },
+    "10_native_pair": {"tokens": 2048, "crop_lengths": [64], "batch_tokens": 1024, "prompt_length": 8},
 }
 MODELS = {
     "00_start_here": ("model", "twin"),
