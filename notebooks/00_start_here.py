@@ -29,7 +29,8 @@
 # [glossary](../docs/glossary.md) defines every term.
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes.
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -216,7 +217,7 @@ differ = interval(differ_O.cpu())
 says = f"Without sinks {percent(differ.value)} of the kept weights give their places to others"
 drawn = maps.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
-figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
+figures.save_figure(run, drawn, "two_masks", table, f"{says}; drawn is where most do")
 
 # %% [markdown]
 # ## Prune the model
@@ -276,7 +277,8 @@ for name, recipe in recipes.items():
 
 # %% [markdown]
 # What writes is calibrated on little text, and in float32, so that it takes a minute or two on any
-# CPU:
+# CPU. `recommended` is SparseGPT on text that it sees once clean and once noised, from 75 % on with
+# more zeros in some layers than in others ([OWL's allocation](../docs/pruning.md)):
 
 # %%
 import textwrap
@@ -297,8 +299,8 @@ for name, recipe in plan.items():
         states = recipe.noise_levels if recipe.inputs == "noised" else 1
         given = (calibration_draw(writer, 2 * levels // states, length, seed), None)
     with Variant(writer, fingerprint, recipe, *given) as variant:
-        text = textwrap.fill(text_of(variant), 78, subsequent_indent=" " * 18)
-        print(f"{name:>16}: {text}\n")
+        line = f"{name:>16}: {text_of(variant)}\n"
+        print(textwrap.fill(line, 78, subsequent_indent=" " * 18))
 
 # %% [markdown]
 # ## One number
@@ -327,6 +329,7 @@ of_library = nelbo(dlm, few_NT[:1], draws=8, seed=seed).value
 assert torch.allclose(
     torch.tensor(losses).sort().values, torch.tensor(of_library).float().sort().values, atol=0.05
 )
+print(f"{sum(losses) / len(losses):.2f} nats per token, the library has {of_library.mean():.2f}")
 
 # %% [markdown]
 # The loss against the share that is masked, on four texts under 16 masks each; the table at the end
@@ -342,7 +345,7 @@ by_mask = run.record(
 )
 many = by_mask.noise > 0.5
 low, high = by_mask.value[~many].mean(), by_mask.value[many].mean()
-says = f"A masked token costs {low:.1f} nats where few are masked, {high:.1f} where many are"
+says = f"A masked token costs {low:.1f} nats where at most half are masked, {high:.1f} above"
 drawn = figures.plot_nelbo(by_mask, says)
 caption = f"loss at masked tokens against the share that is masked, dense {dlm.name}. {says}"
 figures.save_figure(run, drawn, "nelbo", by_mask, caption)

@@ -29,9 +29,10 @@
 # trajectories each, of 128 tokens in 32 steps.
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. papermill replaces them
-# (`papermill --help-notebook notebooks/01_sink_variance.ipynb`). The first value of each list gives
-# the main condition, which alone decides the claims. Every other value gives a condition that
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. papermill replaces
+# them (`papermill --help-notebook notebooks/01_sink_variance.ipynb`). The first value of each list
+# gives the main condition, which alone decides the claims. Every other value gives a condition that
 # differs in this one parameter.
 
 # %% tags=["parameters"]
@@ -89,9 +90,9 @@ run = start("01_sink_variance", globals())
 # | AR sinks are stable anchors | fewer than 80 % of their occurrences are at stable positions |
 # | attention is spread more evenly in the DLM | its spatial variance is higher |
 #
-# Each row is judged by its whole 95 % interval, in the main condition. A difference that untrained
-# models show as well says nothing of what was learned: a section below measures it with random
-# weights.
+# Each row is judged in the main condition, by its whole 95 % interval and by p below 0.05 after
+# correction for related rows (Holm). A difference that untrained models show as well says nothing of
+# what was learned: a section below measures it with random weights.
 #
 # ## What is measured
 #
@@ -198,6 +199,7 @@ of_library = sink_measures.by_reading(traces["diffusion"], *rule).iloc[0]  # lit
 for name, value in variances.items():
     same = torch.tensor(of_library[name]).float()
     assert torch.isclose(value, same, rtol=1e-3, atol=1e-3, equal_nan=True)
+    print(f"{name}: {float(value):.2f}, the library has {float(same):.2f}")
 
 # %% [markdown]
 # **What is compared**: DLM − AR, paired by prompt; a prompt counts with its mean over trajectories.
@@ -251,11 +253,12 @@ run.find(found)
 # to bottom. Tokens that receive much attention are named.
 #
 # Beneath it the same one step at a time, in reading order, with a slider. In the picture empty cells
-# are masks, grey cells do not exist yet, and red frames mark sinks. The slider needs no kernel. A
+# are masks, grey cells do not exist yet, and frames mark sinks. The slider needs no kernel. A
 # place that runs no scripts, such as GitHub or a notebook that Jupyter does not trust yet, shows the
-# picture of the last step, and all steps in turn here:
+# picture of the last step, and steps in turn here. A step shows what the model reads, so the last
+# still has masks.
 #
-# ![All steps: masks are filled, tokens appended](../figures/01_sink_variance/sink_positions.gif)
+# ![Steps: masks are filled, tokens appended](../figures/01_sink_variance/sink_positions.gif)
 
 # %%
 from IPython.display import display
@@ -413,7 +416,9 @@ display(
 counts = {
     name: random_null.paired_counts(part, "temporal_variance") for name, part in parts.items()
 }
-pd.DataFrame(counts).T.map("{:.3g}".format)
+columns = {"median": "median (positions²)", "larger": "larger in the DLM", "smaller": "smaller"}
+columns |= {"sign test": "p, sign test", "Wilcoxon": "p, Wilcoxon"}
+pd.DataFrame(counts).T.map("{:,.3g}".format).rename(columns=columns)
 
 # %% [markdown]
 # ## How many sinks stay, by length and where pruning looks

@@ -25,7 +25,8 @@
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. The first values of
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. The first values of
 # `texts`, `first_tokens`, `lengths` and `samplers` make the main condition, on which verdicts rest.
 
 # %% tags=["parameters"]
@@ -160,6 +161,8 @@ with torch.inference_mode():
     without_1TD = dlm.model.base_model(ids_1T, attention_mask=sees_QK[None, None])[0]
     of_library_1TD = hiding_model(dlm, Hiding("top", COUNT)).hidden(ids_1T)
 assert torch.allclose(without_1TD, of_library_1TD, atol=1e-3)
+share = float(mass_K.topk(COUNT).values.sum() / mass_K.sum())
+print(f"the {COUNT} keys that are hidden had {share:.0%} of the attention")
 
 # %% [markdown]
 # ## Scoring without sinks
@@ -294,7 +297,9 @@ figures.save_figure(run, drawn, "layers", table, f"what hiding five keys costs. 
 # %%
 strongest = of_main[(of_main.label == "strongest") & (of_main["count"] == COUNT)]
 checked = strongest.groupby(["layers", "model"], sort=False)
-checked[["excess", "attention", "left", "second"]].mean().round(3)
+columns = {"excess": "cost (nats per token)", "attention": "attention of the hidden keys"}
+columns |= {"left": "of the strongest left (`left`)", "second": "how often position 1 (`second`)"}
+checked[["excess", "attention", "left", "second"]].mean().round(3).rename(columns=columns)
 
 # %% [markdown]
 # ## More keys, hidden in all layers
@@ -325,20 +330,24 @@ by_condition = pd.DataFrame(rows)
 says = title(run, "conditions", "What hiding the five strongest keys costs, by condition")
 drawn = forests.plot_costs(by_condition[by_condition["keys"] == COUNT], COSTS, says)
 display(figures.save_figure(run, drawn, "conditions", by_condition, f"what hiding costs. {says}"))
-by_condition[by_condition["keys"] != COUNT].round(3)
+by_condition[by_condition["keys"] != COUNT].set_index("comparison").round(3)
 
 # %% [markdown]
 # **Position 0 against another position.** One key is hidden: the first, a random other, or the
 # strongest other. A model that does not depend on a special first token pays for position 0 what it
-# pays for any other.
+# pays for any other. Nats per token above the model with all keys.
 
 # %%
+from sinkprune_companion.numbers import signed_interval
+
 POSITIONS = ["first token", "random, first token kept", "strongest, first token kept"]
 one_hidden = scores[(scores["count"] == 1) & scores.label.isin(POSITIONS)]
 positions = figures.intervals(one_hidden, ["what", "model", "label"], "excess")
-cells = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in positions.itertuples()]
-shown = positions.assign(cell=cells)
-shown.pivot_table("cell", ["what", "model"], "label", aggfunc="first", sort=False)
+cells = [signed_interval(row.value, row.low, row.high) for row in positions.itertuples()]
+shown = positions.rename(columns={"what": "condition", "label": "one key hidden"}).assign(
+    cell=cells
+)
+shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="first", sort=False)
 
 # %% [markdown]
 # ## Writing without sinks

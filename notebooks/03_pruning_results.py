@@ -20,7 +20,7 @@
 # **Question.** Pruning scores weights on calibration text. Does it help to leave attention sinks
 # out of the statistics: all of them, as the official code does, or only the unstable ones, as the
 # abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 zeros, for whole units?
-# And are the sinks the reason, or what else the official comparison changes?
+# And are the sinks the reason, or what else the official recipe changes?
 #
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
@@ -31,7 +31,8 @@
 # document, behind the separator `<|endoftext|>`.
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. A list that is null
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. A list that is null
 # (None) means all that the tables below name.
 
 # %% tags=["parameters"]
@@ -99,13 +100,14 @@ run = start("03_pruning_results", globals())
 # > compute. (abstract)
 #
 # **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern,
-# whose whole 95 % interval lies above zero. And for the word *sink-aware*: the same difference when
-# only the sink weights are switched on. An interval that lies within the margin below, on either
+# whose whole 95 % interval lies above zero, with p below 0.05 after correction for related rows
+# (Holm). And for the word *sink-aware*: the same when only the sink weights are switched on. An interval that lies within the margin below, on either
 # side of zero, is *no difference that matters*. Fewer than five calibration draws are *too few*.
 #
-# Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70, and 52.36
-# against SparseGPT's 52.34. The method gives 9 % of Wanda's damage back. Half of 9 % of what Wanda
-# costs here is the smallest difference that matters, the *margin*.
+# Published for LLaDA-8B at 50 %, average of eight tasks: dense 57.93, Wanda 52.70, the method 53.18,
+# SparseGPT 52.34, with sink weights 52.36. So the method gives 9.18 % of Wanda's damage back. Half of
+# that share, of what a difference's second recipe costs here, is the smallest difference that
+# matters, its *margin*.
 #
 # ## The experiment
 #
@@ -217,6 +219,7 @@ alpha = OFFICIAL_ALPHA * heads_of(dlm)  # mass here is a mean over heads, there 
 weight_NST = 1 - torch.sigmoid(alpha * (mass_NST - threshold_NS1))
 of_library_RT = rows_for(dlm, sample, official.statistics_key, False, profiles).weight_RT
 assert torch.allclose(weight_NST.flatten(0, 1), of_library_RT, atol=1e-2)
+print(f"official token weights: {float(weight_NST.min()):.2f} to {float(weight_NST.max()):.2f}")
 
 weight_OI = next(iter(dlm.linears(dlm.blocks[0]).values())).weight.detach().float().cpu()
 input_NI = dlm.model.get_input_embeddings()(sample.ids_NT.to(dlm.device)).flatten(0, 1)
@@ -372,18 +375,19 @@ excess.set_index(["panel", "recipe"])[["shown"]][excess.recipe.isin(FAR_ABOVE).t
 measured = pruning_findings.places(scores)
 forest("differences_patterns", [place for place in measured if n_and_m(place[0])])
 forest("differences_structured", [place for place in measured if place[0] == "structured"])
-others = excess[(excess.pattern != "unstructured") | excess.sparsity.isin(ratios)]
-rows = others.pivot(index="recipe", columns="panel", values="shown")
-rows.loc[others.recipe.unique(), others.panel.unique()].fillna("–")
+rows = excess.pivot(index="recipe", columns="panel", values="shown")
+rows.loc[excess.recipe.unique(), excess.panel.unique()].fillna("–")
 
 # %% [markdown]
 # ## Accuracy, as the paper has it
 #
 # The published numbers are accuracies. Here pruned models answer the six groups of the offline
-# suite and a slice of [BLiMP](../sinkprune_companion/data/blimp/README.md). Both have two choices:
-# chance is 50 %. First right answers in percent, as means over calibration draws; the average counts
-# every column alike. Then shares with intervals over pairs of items and calibration draws, and the
-# differences in points, paired by item: above zero the first is better.
+# [suite](../sinkprune_companion/data/tasks/README.md) and a slice of
+# [BLiMP](../sinkprune_companion/data/blimp/README.md). Both have two choices: chance is 50 %. First
+# right answers in percent, as means over calibration draws; the average counts every column alike.
+# Then shares with intervals over pairs of items and calibration draws, and the differences in points,
+# paired by item: above zero the first is better. A finer measure, in the reading below, is the
+# *margin of right answers*: how far the right answer's log-likelihood lies above the wrong one's.
 
 # %%
 from sinkprune_companion.figures.forests import listed

@@ -32,7 +32,8 @@
 # is not put down to sinks here; [notebook 03](03_pruning_results.ipynb) changes one at a time.
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes.
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -314,7 +315,7 @@ for other in baselines:
 run.find(found if sparsity == 0.5 else {})
 
 # %% [markdown]
-# The picture has every model at every number of steps:
+# The picture has the models that were measured in fewer steps, at every number of them:
 
 # %%
 from sinkprune_companion.figures import figures, forests

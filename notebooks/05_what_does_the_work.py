@@ -31,8 +31,9 @@
 # [docs/pruning.md](../docs/pruning.md).
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. The lists may be empty.
-# Their values are compared with the value of the parameter above.
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. The lists may be
+# empty. Their values are compared with the value of the parameter above.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -234,9 +235,10 @@ pd.Series(shares_out, name="tokens left out (%)", dtype=float).round(2).to_frame
 # ## The finding: what each change does
 #
 # Left of zero helps. A section is a family of questions that are read together, and its p-values
-# are corrected for their number (Holm). Where there are five calibration draws, a row is *no
-# difference that matters* if its whole interval lies within ± the margin; *helps* and *hurts* need
-# an interval without zero and a corrected p-value below 0.05; the rest is *undecided*.
+# are corrected for their number (Holm). Where there are five calibration draws, a row is first *no
+# difference that matters*, if its whole interval lies within ± the margin, on whatever side of zero;
+# else *helps* or *hurts*, which need an interval without zero and a corrected p-value below 0.05;
+# else *undecided*.
 #
 # The path from Wanda to the official recipe comes first, and the whole of it in the first row. Then
 # come the three switches of the factorial, each averaged over the settings of the others, and the
@@ -300,7 +302,8 @@ costs["official_noise_levels"] = (on_path["+ official noise levels"], steps[2])
 costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
 costs["official_minus_wanda"] = (on_path["all of it: official recipe"], wanda)
 costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
-for each in ("all", "random"):
+costs["all_minus_random"] = (by_choice.get("all − random"), choice.get("random"))
+for each in ("unstable", "all", "random"):
     costs[f"{each}_minus_none"] = (by_choice.get(f"{each} − none"), none)
 costs["rollout_minus_grid"] = (by_setting.get("noise rollout, not grid"), method)
 linear = by_setting.get("allocation linear, not uniform")

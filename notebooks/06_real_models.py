@@ -31,7 +31,8 @@
 # [docs/performance.md](../docs/performance.md) time and memory of profiles quick and hour.
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes.
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>

@@ -29,9 +29,10 @@
 # [docs/pruning.md](../docs/pruning.md), words those of the [glossary](../docs/glossary.md).
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. The first five lists have
-# an entry for every *setting* of the published pair, a way to measure it. Other pairs and other
-# lengths are measured in the way of the first.
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. The first five lists
+# have an entry for every *setting* of the published pair, a way to measure it. Other pairs and
+# other lengths are measured in the way of the first.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -169,8 +170,9 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
 # Differences are paired by sequence, noise and calibration draw. Their margin, the smallest
 # difference that matters, is half of 9.18 % of what the second recipe costs in that setting; 9.18 %
 # is what the paper's method takes back of what Wanda costs LLaDA-8B. Five draws or more give a
-# verdict: *hurts* and *helps* need an interval without zero and p below 0.05 after correction for
-# the rows of a section.
+# verdict: *no difference that matters* where the whole interval lies within the margin, else *hurts*
+# or *helps* where it leaves zero out and p is below 0.05 after correction for the rows of a section,
+# else *undecided*.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
@@ -198,6 +200,7 @@ run.find(found)
 # What the figures below compare: a section for each difference, a row for each setting.
 
 # %%
+from IPython.display import Markdown, display
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages.render import title
@@ -219,7 +222,7 @@ def forest(factor: str, plain: str):
         label = pruning_findings.COMPARISONS[comparison].label
         parts += [forest_table(estimates).assign(section=label)] if estimates else []
     if not parts:
-        return f"This run has one {factor} alone."
+        return Markdown(f"*Every setting of this run has the same {factor}.*")
     table = pd.concat(parts, ignore_index=True)
     says = title(run, f"by_{factor}", plain)
     drawn = forests.plot_effects(table, "difference in NELBO (nats per token)", says)
@@ -320,7 +323,6 @@ forest("length", "The same differences on sequences of other lengths, 50 % spars
 # ## The reading
 
 # %%
-from IPython.display import display
 from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.pages.render import Folded, reading
 

@@ -236,7 +236,7 @@ figures.save_figure(
     forests.plot_effects(shown, "difference in NELBO (nats per token)", title),
     "left_out",
     drawn_rows,
-    f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals.",
+    f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals",
 )
 
 # %% [markdown]

@@ -116,7 +116,8 @@ run = start("09_best_recipe", globals())
 #   the papers of both.
 # * **weights**: SparseGPT on clean text, plain, with the official sink weights, with the same weights
 #   on other tokens, in a random order, and with a tenth of its damping: leaving out sinks, whose
-#   states are large, lowers the damping, which is a share of the mean square of the inputs.
+#   states are large, lowers the damping, which is a share of the mean square of the inputs. The same
+#   on fewer sequences, where `weight_sequences` names them.
 # * **other**: some of these at 75 % on another diffusion model.
 # * **large**: some of these at 75 % on more text.
 # * **twin**: some of these at 75 % on clean text, on an autoregressive model.
@@ -430,9 +431,9 @@ ASIDE = {  # in the data, not in the picture
 }
 
 # %% [markdown]
-# The second figure, at 75 %: sinks left out, whose official weights on clean text stand beside the
-# same weights on other tokens and a tenth of the damping; noise levels of half noised text, only the
-# low or the high half of them; and OWL's allocation.
+# The second figure, at 75 %: sinks left out, whose official weights on clean text are compared with
+# the same weights on other tokens, on 128 calibration sequences and on fewer; a tenth of the damping;
+# noise levels of half noised text, only the low or the high half of them; and OWL's allocation.
 
 # %%
 AT_75 = {
@@ -440,14 +441,18 @@ AT_75 = {
         "unstable sinks, noised text": "unstable_left_out_of_sparsegpt_75",
         "unstable sinks, half noised text": "unstable_left_out_of_half_75",
         "sinks, official weights": "sink_weights_75",
-        "other tokens, the same weights": "weights_elsewhere_75",
+        "the same, 64 sequences": "sink_weights_64_75",
+        "the same, 16 sequences": "sink_weights_16_75",
+    },
+    "official weights: sinks − other tokens": {
+        "128 sequences": "sink_weights_minus_elsewhere_75",
+        "64 sequences": "sink_weights_minus_elsewhere_64_75",
+        "16 sequences": "sink_weights_minus_elsewhere_16_75",
     },
     "SparseGPT changed − as it is": {
-        "official weights: sinks − other tokens": "sink_weights_minus_elsewhere_75",
         "a tenth of the damping": "less_damping_75",
         "low noise levels, half noised": "half_low_minus_half_75",
         "high noise levels, half noised": "half_high_minus_half_75",
-        "OWL's allocation, noised text": "owl_in_sparsegpt_75",
         "OWL's allocation, half noised": "owl_in_half_noised_75",
     },
 }

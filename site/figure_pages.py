@@ -87,8 +87,8 @@ def all_figures(root: Path) -> dict[str, list[Figure]]:
 def with_sources(
     notebook: nbformat.NotebookNode, stem: str, figures: dict[str, list[Figure]], links: Links
 ) -> nbformat.NotebookNode:
-    """Return a notebook for the site: links as there, a name for every cell that shows a figure, and below it
-    a line that leads to the figure's files.
+    """Return a notebook for the site: links as there, its file below the title, a name for every cell that
+    shows a figure, its words for those who do not see it, and below it a line that leads to its files.
 
     `figures` are those of every notebook.
     """
@@ -105,10 +105,13 @@ def with_sources(
                 output.data["text/markdown"] = links.in_output(output.data["text/markdown"], page)
         if place in shown:
             cells.append(_html_cell(f'<span id="{shown[place][0].anchor}"></span>', f"{cell.id}-name"))
+            cell.metadata["mystnb"] = {"image": {"alt": "; ".join(each.caption for each in shown[place])}}
         cells.append(cell)
         if place in shown:
             lines = "\n".join(figure.sources(links, page) for figure in shown[place])
             cells.append(_html_cell(lines, f"{cell.id}-sources"))
+    link = f'<a href="{relative(links.copied(page), page)}" download>this notebook</a>, to run it yourself'
+    cells.insert(1, _html_cell(f'<p class="figure-sources">{link}</p>', "file"))
     notebook.cells = cells
     return notebook
 
@@ -136,14 +139,12 @@ def gallery(root: Path, figures: dict[str, list[Figure]], links: Links) -> str:
         "and the notebook's cell that made it.",
     ]
     for stem, shown in figures.items():
+        if not shown:
+            continue
         title = nbformat.read(root / "notebooks" / f"{stem}.ipynb", 4).cells[0].source.splitlines()[0]
         parts.append(f"## [{title.removeprefix('# ')}](notebooks/{stem}.ipynb)")
         for figure in shown:
             path = links.copied(figure.picture, picture=True)
             alt = figure.caption.replace("[", "(").replace("]", ")")
-            parts += [
-                f"![{alt}]({path})",
-                f"{alt[:1].upper()}{alt[1:]}.",
-                figure.sources(links, "figures.md"),
-            ]
+            parts += [f"![{alt}]({path})", figure.sources(links, "figures.md")]
     return "\n\n".join(parts) + "\n"

@@ -29,16 +29,7 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "half high": {"inputs": "noised", "noise": "half-clean-high", "noise_levels": 2},
     "noised twice": {"inputs": "noised", "noise": "stratified", "noise_levels": 2},  # on as many sequences
 }
-PARTS = (
-    "official",
-    "structured",
-    "factorial",
-    "search",
-    "weights",
-    "other",
-    "large",
-    "twin",
-)  # of the notebook
+PARTS = ("official", "structured", "factorial", "search", "weights", "other", "large", "twin")
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
 

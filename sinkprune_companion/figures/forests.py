@@ -62,7 +62,11 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     if ends.any():
         furthest, second = ends.nlargest(2).iloc[[0, -1]]
         reach = 1.08 * np.nanmax([min(furthest, REACH * second), ends.iloc[0], table.margin.max()])
-    figure = _plot_table(table, (-reach, reach), words, title, marks)
+        words += "; ◂ ▸: goes on" if furthest > reach else ""
+    least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
+    left = max(-reach, min(-least, 1.08 * table.low.min()))
+    right = min(reach, max(least, 1.08 * table.high.max()))
+    figure = _plot_table(table, (left, right), words, title, marks)
     figure.axes[0].locator_params(axis="x", nbins=6)
     return figure
 
@@ -181,20 +185,21 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
     names = frame[row].drop_duplicates().tolist()
     figure, [[axis]] = canvas(size=(7.6, 1.3 + 0.42 * len(names)))
     axis.axvline(0, color=BLACK, lw=0.9)
+    points = {"color": figures.GREY, "ms": 3.2, "alpha": 0.6, "mew": 0}
     for place, name in enumerate(names):
         values = frame.value[frame[row] == name]
-        heights = place + np.linspace(-0.3, 0.05, len(values))
-        axis.plot(values, heights, "o", color=BLUE, ms=3.2, alpha=0.45, mew=0)
+        axis.plot(values, place + np.linspace(-0.3, 0.05, len(values)), "o", **points)
     for mean in intervals(frame, [row], "value").itertuples(index=False):
         place = names.index(mean[0]) + 0.25
-        axis.plot([mean.low, mean.high], [place, place], color=figures.RED, lw=1.6)
-        axis.plot(mean.value, place, "D", color=figures.RED, ms=5)
+        axis.plot([mean.low, mean.high], [place, place], color=BLACK, lw=1.6)
+        axis.plot(mean.value, place, "D", color=BLACK, ms=5)
     linear = figures.linear_part(frame.value)
     if linear:
         axis.set_xscale("symlog", linthresh=10.0 ** np.ceil(np.log10(linear)), linscale=0.7)
+        xlabel += ", logarithmic far from 0"
     axis.set_yticks(range(len(names)), names, fontsize=8.5)
     axis.set_ylim(len(names) - 0.5, -0.6)
-    axis.set_xlabel(f"{xlabel}\npoints: units; diamonds: means with 95 % intervals", fontsize=8.5)
+    axis.set_xlabel(f"{xlabel}\npoints: prompts; diamonds: means with 95 % intervals", fontsize=8.5)
     return titled(figure, title)
 
 

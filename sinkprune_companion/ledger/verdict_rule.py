@@ -124,8 +124,8 @@ def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
     """
     limiting = {"sequences" if estimate.draws else "units": estimate.units}
     if estimate.error_draws is not None:
-        counts = {"calibration draws": estimate.draws, "sequences": estimate.units}
-        errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
+        counts = {"draws": estimate.draws, "sequences": estimate.units}
+        errors = {"draws": estimate.error_draws, "sequences": estimate.error_sequences}
         largest = max(errors, key=errors.get)
         reach = estimate.errors_at((1 + CONFIDENCE) / 2)
         limiting = {name: counts[name] for name in counts if name == largest or reach * errors[name] > margin}

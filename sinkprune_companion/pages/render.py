@@ -126,7 +126,8 @@ def reading(run: Run) -> object:
             rows.append([says, results.verdict[claim.id], amount(estimate) if estimate else "–"])
     if rows:
         parts.append(markdown_table(["claim", "verdict", "number [95 % interval]"], rows))
-        parts.append("[How a verdict is made](../docs/results.md)")
+        words = "Beside the interval p decides, corrected for related rows (Holm)"
+        parts.append(f"{words}: [how a verdict is made](../docs/results.md).")
     elif not is_read:
         prefix = f"{run.notebook}/"
         own = [(name, one) for name, one in results.estimates.items() if name.startswith(prefix)]

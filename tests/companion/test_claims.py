@@ -62,7 +62,7 @@ def test_findings_keep_margins_draws_and_degrees_of_freedom(run):
     assert known == {"00_test/x": found}
     row = claims.verdicts([claim(finding="00_test/x", margin="share of damage")], known).loc["c"]
     assert (row.margin, row.draws, row.error_draws, row.error_sequences) == (0.1, 5, 0.15, 0.01)
-    assert row.note.endswith("would decide: 45 calibration draws instead of 5")
+    assert row.note.endswith("would decide: 45 draws instead of 5")
     assert row.half_width == pytest.approx(0.3) and row.p_holm == pytest.approx(found.p_value())
 
 

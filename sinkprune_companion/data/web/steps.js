@@ -118,7 +118,7 @@ function sinkSteps(root, data) {
         const kind = [sinks[step].has(key) ? "sink" : "", key < view.prompt_length ? "prompt" : ""];
         const word = element("span", kind.join(" ").trim(), text, token < 0 ? "□" : shown(view.tokens[token]));
         word.style.backgroundColor = `rgba(230, 159, 0, ${share(value).toFixed(2)})`;
-        word.title = `position ${key + 1}: ${value.toPrecision(2)} times the mean`;
+        word.title = `position ${key}: ${value.toPrecision(2)} times the mean`;
         const bar = element("i", kind[0], bars);
         bar.style.height = `${100 * share(value)}%`;
         bar.title = word.title;
@@ -132,7 +132,7 @@ function sinkSteps(root, data) {
       row.style.top = `${(100 * step) / states.length}%`;
       const names = [...sinks[step]].map((key) => {
         const token = states[step][key];
-        return `${token < 0 ? "a mask" : JSON.stringify(view.tokens[token])} at ${key + 1}`;
+        return `${token < 0 ? "a mask" : JSON.stringify(view.tokens[token])} at ${key}`;
       });
       said.textContent = `Sinks at this step: ${names.join(", ") || "none"}.`;
       bars.setAttribute("aria-label", `Attention by position. ${said.textContent}`);
