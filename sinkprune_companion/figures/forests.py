@@ -266,12 +266,12 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
         value, *ends = (100 * end / row.damage for end in (row.value, row.low, row.high))
         axis.errorbar(value, place, xerr=[[end] for end in bars(value, *ends)], **row.mark, ms=6, lw=1.6)
         axis.text(1.02, place, number(row.value), **right)
-    axis.text(1.02, 0, "nats ↓", **right)
+    axis.text(1.02, 0, "in nats", **right)
     verdicts = frame.set_index("finding").verdict
     holds = all((verdicts[findings] == verdict).all() for verdict, findings in SHOWN["presumed"].items())
     axis.set_title(SHOWN["conclusion"] if holds else "Loss, first − second", fontsize=9.5, loc="right")
     below = "first − second, in % of the second's loss above dense; ← better\n"
-    below += f"lines, 95 % intervals, wholly in the band, ± {number(margin)} %, do not matter"
+    below += f"95 % intervals; one wholly in the band (± {number(margin)} %) does not matter"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 
@@ -288,7 +288,7 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
     share = frame.set_index("finding").value
     sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
-    title = f"Kept weights that change: {sinks} by\nleaving sinks out, {text} by other text"
+    title = f"Kept weights swapped for others: {sinks}\nby leaving sinks out, {text} by other text"
     axis.set_title(title, fontsize=9.5, loc="right")
     below = "% of the kept weights changed at 50 %, against noised\n"
     below += "text with all sinks, in one draw; lines: 95 % intervals"
