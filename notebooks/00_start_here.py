@@ -161,7 +161,8 @@ assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 share = float((mass_ST * sinks_ST).sum() / mass_ST.sum())
 says = f"In a pass {sinks_ST.float().mean():.0%} of the tokens, its sinks, draw {share:.0%} "
-says += f"of all attention; {int(sinks_ST.any(0).sum())} positions are a sink in some pass"
+count = int(sinks_ST.any(0).sum())
+says += f"of all attention; {count} position{'s are' if count != 1 else ' is'} a sink in some pass"
 panel = {
     "title": dlm.name,
     "rows": "pass (fewer masks downwards)",

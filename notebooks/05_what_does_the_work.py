@@ -299,6 +299,7 @@ for share in shares:
     for finding, switch in zip(("main_noised", "main_dense", "main_sinks"), SWITCHES, strict=True):
         costs[finding + ending] = (factors[share][switch.label], replace(wanda, sparsity=share))
 costs["official_noise_levels"] = (on_path["+ official noise levels"], steps[2])
+costs["official_sum_of_norms"] = (on_path["+ official sum of norms"], steps[3])
 costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
 costs["official_minus_wanda"] = (on_path["all of it: official recipe"], wanda)
 costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))

@@ -32,6 +32,8 @@ PERCENT = re.compile(r"(?<=\d) %")  # does not break over lines
 READ = "Read"  # captions of the navigation
 LOOK = "Look closer"
 USE = "Use and extend"
+KEEP = "Maintain"
+UPKEEP = ["docs/promises.md", "docs/results_history.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 DATA = "Models and data that ship"
 
 
@@ -76,12 +78,13 @@ def stage(target: Path, root: Path = ROOT) -> None:
     texts["figures.md"] = figure_pages.gallery(root, figures, links)
     texts["explorer.md"] = explorer_page(root / EXPLORER, links)
     texts |= library
-    docs = [name for name in pages if name.startswith("docs/")]
+    docs = [name for name in pages if name.startswith("docs/") and name not in UPKEEP]
     cards = [name for name in pages if name.startswith("sinkprune_")]
     sections = {
         READ: read,
         LOOK: made,
-        USE: [*docs, "CONTRIBUTING.md", "api/index.md", "CHANGELOG.md"],
+        USE: [*docs, "api/index.md"],
+        KEEP: UPKEEP,
         DATA: cards,
     }
     texts["index.md"] = with_hero(texts["index.md"], links) + f"\n\n{navigation(sections)}\n"

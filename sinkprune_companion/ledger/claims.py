@@ -152,7 +152,7 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         margin = getattr(estimate, "margin", None)
     outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
     if estimate is None:
-        notes = [claim.not_run or "not part of this run"]
+        notes = [claim.not_run or "not yet run"]
     else:
         seen_first = "asked, or read anew, when its number had been seen" if claim.seen_first else ""
         notes = [verdict_rule.note(estimate, outcome, claim.against, margin), seen_first]

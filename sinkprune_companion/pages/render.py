@@ -118,14 +118,18 @@ def reading(run: Run) -> object:
             is_read = True
         except (PresumedVerdictError, UndefinedError) as error:
             parts.append(f"The written reading does not fit this run. {error}.")
-    rows = []
+    tables = {False: [], True: []}  # of the paper's claims with their controls, and of our own questions
     for claim in results.ledger:
         estimate = results.estimate.get(claim.id)
         if claim.notebook == run.notebook and (claim.kind == CLAIM or estimate):
             says = HEADS.get(claim.kind, "") + claim.says
-            rows.append([says, results.verdict[claim.id], amount(estimate) if estimate else "–"])
-    if rows:
-        parts.append(markdown_table(["claim", "verdict", "number [95 % interval]"], rows))
+            row = [says, results.verdict[claim.id], amount(estimate) if estimate else "–"]
+            tables[claim.kind == "question"].append(row)
+    for is_own, rows in tables.items():
+        table = markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
+        fold = f"<details><summary>{len(rows)} questions of our own</summary>\n\n{table}\n\n</details>"
+        parts += [fold if is_own and len(rows) > 12 else table] if rows else []
+    if any(tables.values()):
         words = "Beside the interval p decides, corrected for related rows (Holm)"
         parts.append(f"{words}: [how a verdict is made](../docs/results.md).")
     elif not is_read:
