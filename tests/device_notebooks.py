@@ -1,7 +1,6 @@
 """Every notebook, by its defaults, computes on the GPU of a machine that has one.
 
-On a GPU where there is one: `pytest tests/device_notebooks.py`. On a machine without one, on the device of
-`fake_device.py`, which has no units for bfloat16: `make device-test`.
+Without a GPU, on the device of `fake_device.py`, which has no units for bfloat16: `make device-test`.
 """
 
 import json

@@ -14,7 +14,6 @@ from sinkprune_core.models.loading import open_checkpoint
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SMALL = {
     "calibration": 1,
-    "draws": 1,
     "length": 48,
     "noise_levels": 2,
     "prompts": 2,
@@ -41,7 +40,7 @@ OWN = {  # what is not named here stays as the notebook has it
     },
     "04_matched_compute": {"steps": [4], "batch": 1},
     "05_what_does_the_work": {"reach_sequences": 1, "reach_layers": [0]},
-    "06_real_models": {"sequences": 2, "limit": 1},
+    "06_real_models": {"draws": 1, "sequences": 2, "limit": 1},
     "07_robustness": {
         "calibration": [1, 2],
         "own_noise": [False, False],
@@ -61,7 +60,13 @@ OWN = {  # what is not named here stays as the notebook has it
         "other": ["sparsegpt, noised, owl"],
         "places": ["75", "2:4"],
     },
-    "10_native_pair": {"tokens": 2048, "crop_lengths": [64], "batch_tokens": 1024, "prompt_length": 8},
+    "10_native_pair": {
+        "tokens": 2048,
+        "crop_lengths": [64],
+        "batch_tokens": 1024,
+        "prompt_length": 8,
+        "length": 40,
+    },
 }
 MODELS = {
     "00_start_here": ("model", "twin"),
