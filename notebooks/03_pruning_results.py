@@ -101,8 +101,9 @@ run = start("03_pruning_results", globals())
 #
 # **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern,
 # whose whole 95 % interval lies above zero, with p below 0.05 after correction for related rows
-# (Holm). And for the word *sink-aware*: the same when only the sink weights are switched on. An interval that lies within the margin below, on either
-# side of zero, is *no difference that matters*. Fewer than five calibration draws are *too few*.
+# (Holm). And for the word *sink-aware*: the same when only the sink weights are switched on. An
+# interval that lies within the margin below, on either side of zero, is *no difference that
+# matters*. Fewer than five calibration draws are *too few*.
 #
 # Published for LLaDA-8B at 50 %, average of eight tasks: dense 57.93, Wanda 52.70, the method 53.18,
 # SparseGPT 52.34, with sink weights 52.36. So the method gives 9.18 % of Wanda's damage back. Half of

@@ -271,7 +271,7 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
     holds = all((verdicts[findings] == verdict).all() for verdict, findings in SHOWN["presumed"].items())
     axis.set_title(SHOWN["conclusion"] if holds else "Loss, first − second", fontsize=9.5, loc="right")
     below = "first − second, in % of the second's loss above dense; ← better\n"
-    below += f"95 % intervals; in the band, ± {number(margin)} %, nothing matters"
+    below += f"95 % intervals; wholly in the band, ± {number(margin)} %: does not matter"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 
