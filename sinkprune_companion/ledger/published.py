@@ -47,7 +47,7 @@ class Result:
     @property
     def folder(self) -> str:
         """The name of the pruned model's folder in the commands."""
-        model = self.model.split("/")[-1].lower()
+        model = self.model.split("/")[-1].lower().removesuffix("-8b-base")
         return f"{model}-{self.preset or 'dense'}-{round(100 * self.sparsity)}"
 
     @property
