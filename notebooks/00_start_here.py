@@ -215,7 +215,7 @@ from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
-says = f"Without sinks {percent(differ.value)} of the kept weights give their places to others"
+says = f"Without sinks {percent(differ.value)} of this map's kept weights make room for others"
 drawn = maps.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
 figures.save_figure(run, drawn, "two_masks", table, f"{says}; drawn is where most do")

@@ -23,14 +23,14 @@
 # ([notebook 07](07_robustness.ipynb)). So the cost should sit in the stable sinks, a few tokens in a
 # thousand. Does it? And through which weights? Asked of `smol-dlm`, the adapter that this project
 # publishes; of `smol-dlm-8M`, the adapter after 8 million training tokens that all trainings went
-# on from; and of seed-1, whose weights had not been kept, trained again by its command. By the way:
-# which of the sinks that the official code leaves out are stable, and does the AR twin need its
-# sinks in these norms?
+# on from; and of both other trainings, whose weights had not been kept, made again by their
+# commands. By the way: which of the sinks that the official code leaves out are stable, and does the
+# AR twin need its sinks in these norms?
 #
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 10 core-minutes, estimated | 2 GB |
-# | evidence | 180 core-minutes without AVX-512 | 4 GB a job |
+# | evidence | 230 core-minutes without AVX-512 | 5 GB a job |
 #
 # Everything is measured on adapters of one base, over several calibration draws.
 # Each draw has noise of its own, under which all variants of the draw are scored.
@@ -211,7 +211,8 @@ stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 # %% [markdown]
 # ## The figure: what leaving tokens out costs
 #
-# Against the same recipe with nothing left out. A section is one model at one sparsity.
+# Against the same recipe with nothing left out. A section is one model at one sparsity. Random tokens,
+# which cost as little as stable sinks, are in the figure's data and in the table at the end.
 
 # %%
 from sinkprune_companion.figures import figures, forests
@@ -230,7 +231,7 @@ for name, share in damage:
     parts.append(judge(effects, found["stable_minus_none" + endings[name, share]].margin, section))
 drawn_rows = pd.concat(parts, ignore_index=True)
 title = render.title(run, "left_out", "What leaving tokens out of the statistics costs")
-shown = drawn_rows[drawn_rows.comparison != "random − none"]  # that one is in the data alone
+shown = drawn_rows[~drawn_rows.comparison.str.startswith("random")]
 figures.save_figure(
     run,
     forests.plot_effects(shown, "difference in NELBO (nats per token)", title),
@@ -321,14 +322,14 @@ for (name, share, count), part in back.groupby(["pair", "share", "restored"]):
 run.find(found)
 
 # %% [markdown]
-# The picture has what putting them back changes, a section per model:
+# The picture has what putting back the most of them changes, a section per model:
 
 # %%
 parts = []
 for name, share in damage:
     changes = {
         f"{count:,} weights put back": left[name, share, count] - left[name, share, 0]
-        for count in restored_counts
+        for count in restored_counts[-3:]
     }
     section = f"{Path(name).name}, {share:.0%}"
     margin = found["stable_minus_none" + endings[name, share]].margin
@@ -409,5 +410,5 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # of the first calibration sequences, which in a small draw are the model's own samples. Lost
 # weights come back one by one in an order that looks at each alone; another order could bring more
 # back with fewer. The models share one base, and so the massive activations that it brought along.
-# Seed-1 made again, on another processor, is not the same model to the bit; seed-2 was not made
-# again. Whether two draws had misled or the first seed-1 was another model cannot be told any more.
+# A training made again, on another processor, is not the same model to the bit. Whether two draws
+# had misled or the first seed-1 was another model cannot be told any more.

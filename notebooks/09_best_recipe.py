@@ -373,7 +373,7 @@ run.find(found)
 #
 # The first row is the official recipe against Wanda. Then come the steps between them, the first of
 # which changes two things. Beneath, every switch of the factorial design, a mean over the others
-# (of text and propagation: with no sink left out), at 75 %, and of these two at 65 %.
+# (of text and propagation: with no sink left out), at 75 and at 65 %.
 
 # %%
 from sinkprune_companion.figures import figures, forests

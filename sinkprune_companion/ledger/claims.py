@@ -18,7 +18,7 @@ FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper
 CONTROL = "control"  # of a claim
 OTHERS = "others"  # measured by somebody else, never counted among ours
-OWN = ("rows", "conditions", "quote", "published", "seen_first")  # what rows beneath a row do not inherit
+OWN = ("quote", "published", "seen_first")  # what rows beneath a row do not inherit
 
 
 class Checked(BaseModel):
@@ -110,7 +110,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
             "says": f"{fields['says']}: {content.conditions[name]}",
             "finding": f"{fields['finding']}_{name}",
         }
-    passed_on = {name: value for name, value in fields.items() if name not in OWN}
+    passed_on = {name: value for name, value in fields.items() if "id" not in entry or name not in OWN}
     if "id" in entry or not beneath:
         if not conditions:
             yield fields
