@@ -57,7 +57,7 @@ on_twin: list[str] = []  # these recipes of the search, on clean text
 large: list[str] = []  # recipes of the search at 75 % once more, on more text
 large_calibration: int = 8  # calibration sequences of these
 large_dtype: str = "auto"  # of the weights there
-answering: list[str] = []  # recipes of the search whose models answer two-choice items, at 75 %
+answering: list[str] = []  # two-choice items, by the models of these: `75 %: sparsegpt, clean`
 items: int = 48  # of these, from the offline suite
 blimp_pairs: int = 1  # minimal pairs of each BLiMP paradigm
 item_draws: int = 2  # maskings of each ending
@@ -171,14 +171,14 @@ entries["other"] = [each for each in candidates if each.name in other]
 entries["twin"] = [each for each in candidates if each.name in on_twin]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
 entries["large"] = [each for each in candidates if each.name in large]
-asked = {("dense", "dense"), *((each, "75 %") for each in answering)} if answering else {}
+asked = {"dense: dense", *answering} if answering else {}
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
 
 # %% [markdown]
 # ## The loop
 #
 # Prune, measure, restore the weights. Every result is a record, so a run that was stopped goes on
-# where it was. Models of the search answer two-choice items where `answering` names their recipe.
+# where it was. Models of the search answer two-choice items where `answering` names place and recipe.
 
 # %%
 import pandas as pd
@@ -202,7 +202,7 @@ for part in [part for part in recipe_search.PARTS if part in parts and entries[p
         for variant, labels in variants:
             with variant:
                 frame = variant.scores(run, texts, draws, noise=seed, **labels)
-                if part == "search" and (labels["variant"], labels["place"]) in asked:
+                if part == "search" and f"{labels['place']}: {labels['variant']}" in asked:
                     answers.append(variant_answers(run, variant, questions, item_draws, **labels))
             losses.append(frame.assign(part=part))
 losses = pd.concat(losses, ignore_index=True)
@@ -351,20 +351,23 @@ found |= {name: crossed_interval(values_RN) for name, values_RN in beside_bigram
 # **Do the answers follow?** Two-choice items of the offline suite and of BLiMP, where chance is 50 %:
 # right answers in percent, means over calibration draws. Their count tells little, so what is
 # compared is the *margin*, how far the right answer lies above the wrong one in log-likelihood:
-# SparseGPT on half-noised text with OWL's allocation − SparseGPT on clean text, in shares of what the
-# latter costs. Above zero the first keeps more of it.
+# what the preset `recommended` is, SparseGPT on half-noised text and at 75 % with OWL's allocation, −
+# SparseGPT on clean text, in shares of what the latter costs. Above zero the first keeps more of it.
 
 # %%
 from IPython.display import display
 from sinkprune_companion.experiments.variants import means_by_pair, share_of_damage
 
-COMPARED_ANSWERS = ["sparsegpt, half, owl", "sparsegpt, clean", "dense"]
+RECOMMENDED = {"50 %": "sparsegpt, half", "75 %": "sparsegpt, half, owl"}
 if answers:
     answers = pd.concat(answers, ignore_index=True)
-    sides = [{"variant": variant} for variant in COMPARED_ANSWERS]
-    share = share_of_damage(means_by_pair(answers, "margin"), *sides)
-    found |= {"answer_margin_half_owl_minus_clean_75": share} if share is not None else {}
-    right = 100 * answers.groupby(["benchmark", "variant"], sort=False).correct.mean()
+    by_pair = means_by_pair(answers, "margin")
+    for place, recommended in RECOMMENDED.items():
+        sides = [{"variant": each, "place": place} for each in (recommended, "sparsegpt, clean")]
+        share = share_of_damage(by_pair, *sides, {"variant": "dense"})
+        name = f"answer_margin_recommended_minus_clean_{place.removesuffix(' %')}"
+        found |= {name: share} if share is not None else {}
+    right = 100 * answers.groupby(["benchmark", "place", "variant"], sort=False).correct.mean()
     display(right.unstack("benchmark").round(1))
 run.find(found)
 

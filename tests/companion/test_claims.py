@@ -94,7 +94,6 @@ def test_rows_inherit_and_conditions_make_rows(tmp_path):
     group = {
         **ROW,
         "quote": "q",
-        "seen_first": True,
         "rows": [
             {"conditions": ["long"]},
             {"id": "d", "says": "t", "finding": "nb/y"},
@@ -103,7 +102,8 @@ def test_rows_inherit_and_conditions_make_rows(tmp_path):
     }
     margins = {"small": {"value": 0.01, "reason": "r"}}
     conditions = {"long": "1,024 tokens"}
-    file = write(tmp_path / "claims.yml", claims=[group], conditions=conditions, margins=margins)
+    entries = [{"seen_first": True, "rows": [group]}]  # of every row that stands in it
+    file = write(tmp_path / "claims.yml", claims=entries, conditions=conditions, margins=margins)
     parent, long, other, question = claims.ledger(file)
     assert (parent.beneath, parent.seen_first, parent.quote) == (None, True, "q")
     assert (long.id, long.finding, long.says) == ("c-long", "nb/x_long", "s: 1,024 tokens")
