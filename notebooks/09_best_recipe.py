@@ -25,7 +25,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 8 core-minutes, estimated | 2 GB |
-# | evidence | 13 core-hours, and 100 core-minutes with AMX for `large` | 2 GB a job |
+# | evidence | 16 core-hours, and 100 core-minutes with AMX for `large` | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
 # recipes of a part see about equally many calibration tokens in a draw (in whole sequences); the
@@ -491,12 +491,12 @@ for name, sections in {"sparsegpt": TEXT, "sparsegpt_75": AT_75}.items():
 # %% [markdown]
 # ## The figure: damage against sparsity
 #
-# Of six recipes, on a logarithmic axis, and where a bigram model stands. Lines between sparsities
-# that were measured are no measurements.
+# Of six recipes, on a logarithmic axis, and where a bigram model stands. Marks of one sparsity stand
+# side by side. Lines between them are no measurements.
 
 # %%
 SIX = {"wanda": "wanda", "paper": "paper", "sparsegpt, clean": "sparsegpt"}  # by their presets
-SIX |= {NOISED: "sparsegpt-noised", "sparsegpt, half": "SparseGPT, half noised"}
+SIX |= {NOISED: "sparsegpt-noised", "sparsegpt, half": "sparsegpt, half noised"}
 SIX |= {"sparsegpt, half, owl": "recommended"}
 apart = [*ELSEWHERE, "large", "weights"]  # the last has SparseGPT on clean text once more
 by_sparsity = costs[~costs.part.isin(apart) & costs.place.str.endswith("%")]
@@ -505,7 +505,7 @@ if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
     title = render.title(run, "damage", "What six recipes cost, against sparsity")
     labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
-    how = {"logy": True, "title": title}
+    how = {"logy": True, "dodge": 0.6, "title": title}
     drawn = figures.plot_curves(
         lines, "sparsity", "value", "recipe", labels, ("low", "high"), **how
     )
