@@ -48,6 +48,7 @@ steps: int = 16  # denoising steps of a trace; twice as many tokens are written
 sequences: int = 8  # held-out sequences to score
 draws: int = 2  # noise draws per sequence
 calibration: int = 8  # calibration sequences
+source: str = "documentation"  # of both: this one, or wikitext-2 from the hub
 length: int = 128  # tokens per sequence
 seed: int = 0  # of prompts, calibration text and random weights
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -125,7 +126,7 @@ if commands:
         limit_of = f" --limit {ITEMS}" if " evaluate " in command else ""
         print(f"{command}{limit_of}\n".replace(" --", " \\\n    --"))
 else:
-    print(f"{model} is not in the table of models: sinkprune prune {model} --dry-run plans it")
+    print(f"{model} is a folder: sinkprune prune {model} --dry-run plans it")
 
 # %% [markdown]
 # ## What its authors report
@@ -186,11 +187,13 @@ for name, need in needs.items():
 pd.DataFrame.from_dict(sizes, orient="index").round(1)
 
 # %% [markdown]
-# What is loaded: the published weights where `real` is true, else random ones in the same format.
+# What is loaded: the published weights where `real` is true, else random ones in the same format, and
+# the text.
 
 # %%
 import torch
 from sinkprune_companion.experiments.stand_ins import stand_in
+from sinkprune_companion.run.texts import any_text
 from sinkprune_core.models.loading import load
 
 models = {}
@@ -198,6 +201,8 @@ for name in names:
     weights = name if real else stand_in(name, run.folder / "stand-ins", seed)
     models[name] = load(weights, dtype, run.device)
 dlm = models[model]
+calibrated_on = any_text(dlm, calibration, length, False, seed, source)
+held_out = any_text(dlm, sequences, length, True, seed, source)
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 if not real:
     print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
@@ -217,7 +222,6 @@ pd.DataFrame.from_dict(loaded, orient="index", dtype=object).fillna("–")
 # ([notebook 01](01_sink_variance.ipynb)).
 
 # %%
-from sinkprune_companion.run.texts import any_text
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.sinks.detection import variability
 from sinkprune_core.sinks.trace import Trace, trace
@@ -253,10 +257,8 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import check
 from transformers import AutoModelForCausalLM
 
-ids_NT = any_text(dlm, calibration, length, held_out=False, seed=seed)["documentation"]
-text = Calibration(ids_NT, seed)
-held_out = any_text(dlm, sequences, length, held_out=True, seed=seed)
-ids_BT = held_out["documentation"][:2].to(dlm.device)
+text = Calibration(calibrated_on[source], seed)
+ids_BT = held_out[source][:2].to(dlm.device)
 for recipe in recipes.values():
     check(dlm, recipe, text)  # all of them before the first is run
 pruned = {}
@@ -284,7 +286,7 @@ for sparsity, lm in variants.items():
     print(f"{sparsity:.0%}: {text!r}")
 
 # %% [markdown]
-# **Evaluation.** Likelihood on held-out documentation, in nats per token and paired with the dense
+# **Evaluation.** Likelihood on held-out text, in nats per token and paired with the dense
 # model: the same sequences under the same noise; below zero the pruned one is better. Then the
 # benchmarks: tasks of lm-evaluation-harness under the published protocol of the model's family, or
 # the offline suite of this project, where chance is one half. Of random weights both are noise.

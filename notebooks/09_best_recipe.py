@@ -57,7 +57,7 @@ on_twin: list[str] = []  # these recipes of the search, on clean text
 large: list[str] = []  # recipes of the search at 75 % once more, on more text
 large_calibration: int = 8  # calibration sequences of these
 large_dtype: str = "auto"  # of the weights there
-answering: list[str] = []  # two-choice items, by the models of these: `75 %: sparsegpt, clean`
+answering: list[str] = []  # two-choice items, e.g. `sparsegpt, clean at 75 %`
 items: int = 48  # of these, from the offline suite
 blimp_pairs: int = 1  # minimal pairs of each BLiMP paradigm
 item_draws: int = 2  # maskings of each ending
@@ -171,14 +171,16 @@ entries["other"] = [each for each in candidates if each.name in other]
 entries["twin"] = [each for each in candidates if each.name in on_twin]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
 entries["large"] = [each for each in candidates if each.name in large]
-asked = {"dense: dense", *answering} if answering else {}
+asked = {"dense at dense", *answering} if answering else {}
+if unknown := {*answering} - {f"{each.name} at {each.place}" for each in entries["search"]}:
+    raise ValueError(f"answering={sorted(unknown)} must be recipes and places of the search")
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
 
 # %% [markdown]
 # ## The loop
 #
 # Prune, measure, restore the weights. Every result is a record, so a run that was stopped goes on
-# where it was. Models of the search answer two-choice items where `answering` names place and recipe.
+# where it was. Models of the search answer two-choice items where `answering` names recipe and place.
 
 # %%
 import pandas as pd
@@ -202,7 +204,7 @@ for part in [part for part in recipe_search.PARTS if part in parts and entries[p
         for variant, labels in variants:
             with variant:
                 frame = variant.scores(run, texts, draws, noise=seed, **labels)
-                if part == "search" and f"{labels['place']}: {labels['variant']}" in asked:
+                if part == "search" and f"{labels['variant']} at {labels['place']}" in asked:
                     answers.append(variant_answers(run, variant, questions, item_draws, **labels))
             losses.append(frame.assign(part=part))
 losses = pd.concat(losses, ignore_index=True)

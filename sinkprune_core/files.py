@@ -21,6 +21,7 @@ from sinkprune_core.scratch import give_ordinary_modes, scratch_folder
 PACKAGE = Path(__file__).resolve().parent
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk, or beyond a quota, ends with
 DIGESTS = "digests.json"  # beside the files of a folder: the digest of each
+PLANNED = Path("pruned")  # where a run that is only planned would write, if no place is named
 FRESH = 2.0  # seconds in which a file may change without another time of modification
 
 

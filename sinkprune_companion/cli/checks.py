@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from sinkprune_companion.cli.options import COMMANDS, Options, flag
-from sinkprune_core.files import cache_dir, held
+from sinkprune_core.files import PLANNED, cache_dir, held
 
 EMBEDDED_BASE = "smol-ar"  # the base that comes with the package
 PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
@@ -45,9 +45,8 @@ def _settle_prune(options: Options) -> None:
         raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
     if options.device_map is not None:
         options.refuse(("stream",), f"--device-map {options.device_map} lays the whole model on its devices")
-    options.work_folder = options.work  # of finished blocks and statistics; a dry run may have none
-    if options.work is None and options.out is not None:
-        options.work_folder = options.out.with_name(options.out.name + ".work")
+    out = options.out or PLANNED
+    options.work_folder = options.work or out.with_name(out.name + ".work")  # of finished blocks, statistics
 
 
 def _settle_evaluate(options: Options) -> None:

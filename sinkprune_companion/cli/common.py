@@ -78,8 +78,7 @@ def documents_of(options: Options, held_out: bool) -> list[str] | None:
     if options.text is None:
         return None
     if asks_wikitext(options):
-        split = options.split or ("test" if held_out else "train")
-        articles = local_data.wikitext(options.data, split)
+        articles = local_data.wikitext(options.data, options.split or ("test" if held_out else "train"))
         return [local_data.running_text([article]) for article in articles]
     return corpus.paragraphs(local_data.read_text(options.text))
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from pathlib import Path
 
 import torch
 
@@ -16,7 +15,7 @@ from sinkprune_companion.cli.options import Options
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.costs.pruning import pruning_cost
-from sinkprune_core.files import held, resolved
+from sinkprune_core.files import PLANNED, held, resolved
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.hub import available_memory, parse, requirements
@@ -60,7 +59,7 @@ def run(options: Options) -> None:
         if made_from is not None:
             finish(made_from, options, lm, recipe, calibration)
             return
-        cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
+        cost = pruning_cost(lm, recipe, calibration, options.out or PLANNED, options.work_folder)
         streamed = " streamed from disk" if lm.is_streamed else ""
         print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
         if cost.missing:
@@ -100,12 +99,11 @@ def plan_unfetched(options: Options, recipe: Recipe) -> bool:
     if options.model in EMBEDDED or not need.download:
         return False
     is_streamed = options.stream or need.memory > STREAM_ABOVE * available_memory(options.device)
-    row, _ = parse(options.model)
-    lm = meta_model(row, choose_dtype(options.dtype, options.device), is_streamed)
+    lm = meta_model(parse(options.model)[0], choose_dtype(options.dtype, options.device), is_streamed)
     length = options.length or default_length(options, lm.model.config.max_position_embeddings)
-    calibration = Calibration(torch.zeros(options.sequences, length, dtype=torch.long))
-    work = options.work or (Path() if is_streamed else None)
-    cost = pruning_cost(lm, recipe, calibration, options.out or Path(), work, device=options.device)
+    calibration = Calibration(torch.zeros(options.sequences, length, dtype=torch.long), batch=options.batch)
+    places = (options.out or PLANNED, options.work_folder)
+    cost = pruning_cost(lm, recipe, calibration, *places, device=options.device)
     here = f"{options.model} is not on this machine: {need.download / 1e9:.1f} GB to download; then"
     streamed = " streamed from disk," if is_streamed else ""
     print(f"{here}{streamed} {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)

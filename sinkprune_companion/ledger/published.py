@@ -18,6 +18,7 @@ from sinkprune_core import Calibration, preset
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
+from sinkprune_core.files import PLANNED
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
 
@@ -74,8 +75,8 @@ class Result:
         """Return what pruning by the preset takes at the assumed speed."""
         calibration = Calibration(torch.zeros(SEQUENCES, self.length, dtype=torch.long), batch=1)
         lm = meta_model(MODELS[self.model])
-        memory = int(WAITING_SHARE * MEMORY)
-        return pruning_cost(lm, preset(self.preset), calibration, speed=SPEED, memory_budget=memory)
+        where = {"work": PLANNED, "speed": SPEED, "memory_budget": int(WAITING_SHARE * MEMORY)}
+        return pruning_cost(lm, preset(self.preset), calibration, **where)
 
     def evaluation_flops(self) -> float:
         """Return the FLOPs of all forwards of the evaluation, from the sizes of its benchmarks."""

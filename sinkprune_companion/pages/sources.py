@@ -20,7 +20,7 @@ from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_o
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import write_json
+from sinkprune_core.files import PLANNED, write_json
 from sinkprune_core.models import embedded
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.devices import choose_dtype
@@ -134,8 +134,8 @@ def published_averages() -> dict[str, float]:
 def plan(model: str, name: str, length: int) -> PruningCost:
     """Return what pruning a model of the table by a preset takes, as `sinkprune prune --dry-run` plans it."""
     calibration = Calibration(torch.zeros(published.SEQUENCES, length, dtype=torch.long))
-    lm = meta_model(MODELS[model])
-    return pruning_cost(lm, preset(name), calibration, speed=compute.SPEED, memory_budget=int(compute.MEMORY))
+    where = (None, PLANNED, compute.SPEED, None, int(compute.MEMORY))
+    return pruning_cost(meta_model(MODELS[model]), preset(name), calibration, *where)
 
 
 def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:

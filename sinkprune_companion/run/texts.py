@@ -6,7 +6,7 @@ Dimensions: N sequences, T tokens per sequence.
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.local_data import embedded_wikitext
+from sinkprune_companion.harness.local_data import embedded_wikitext, running_text, wikitext
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.models.language_model import LanguageModel
@@ -15,6 +15,7 @@ from sinkprune_core.seeds import generator
 LETTERS = 10  # no vocabulary puts more letters of English into a token on average
 DOMAINS = ("natural", *corpus.SOURCES)  # natural: WikiText-2's validation split, where <unk> is a rare word
 STARTS = ("crop", "beginning")
+DOCS = "documentation"  # of the standard library
 
 
 def calibration_draw(lm: LanguageModel, sequences: int, length: int, seed: int) -> Calibration:
@@ -49,20 +50,22 @@ def held_out_stream(tokenizer, domain: str) -> torch.Tensor:
 
 
 def any_text(
-    lm: LanguageModel, sequences: int, length: int, held_out: bool, seed: int = 0
+    lm: LanguageModel, sequences: int, length: int, held_out: bool, seed: int = 0, source: str = DOCS
 ) -> dict[str, torch.Tensor]:
-    """Return standard-library documentation in a model's own vocabulary, int64 (N, T), by its source.
+    """Return the standard library's documentation, or WikiText-2 from the hub, int64 (N, T), by its source.
 
-    For models that no shipped sample is written for. Raises ValueError for more sequences than there are.
+    In any model's own vocabulary. Raises ValueError for more sequences than there are.
     """
     texts = corpus.documentation_split(held_out)
-    order = torch.randperm(len(texts), generator=generator(seed, "texts", "documentation", held_out))
+    if source == "wikitext-2":
+        texts = [running_text([page]) for page in wikitext(None, "test" if held_out else "train")]
+    order = torch.randperm(len(texts), generator=generator(seed, "texts", source, held_out))
     letters = torch.tensor([len(texts[index]) for index in order]).cumsum(0)
     enough = int((letters <= LETTERS * sequences * length).sum()) + 1
     ids_NT = corpus.pack([texts[index] for index in order[:enough]], lm.tokenizer, length)[:sequences]
     if len(ids_NT) < sequences:
         raise ValueError(
-            f"sequences={sequences}: the documentation has {len(ids_NT)} of {length} tokens in this split: "
+            f"sequences={sequences}: {source} has {len(ids_NT)} of {length} tokens in this split: "
             "ask for fewer or shorter ones"
         )
-    return {"documentation": ids_NT}
+    return {source: ids_NT}
