@@ -56,11 +56,11 @@ class RunningStatistics:
         weight_WBT = weight_WBT.view(shape_WBT).to(input_BTI.device, torch.float32)
         counts_BWT = weight_WBT.square().transpose(0, 1)
         squares_BWI, sums_BWI = _weighted_sums(input_BTI, counts_BWT)
-        squares_WBI = squares_BWI.transpose(0, 1).double().cpu()
+        squares_WBI = squares_BWI.transpose(0, 1).cpu().double()  # MPS has no float64
         self.squares_WI += squares_WBI.sum(1)
         self.summed_WI += squares_WBI.sqrt().sum(1)
-        self.sums_WI += sums_BWI.double().cpu().sum(0)
-        self.count_W += counts_BWT.double().sum((0, 2)).cpu()
+        self.sums_WI += sums_BWI.cpu().double().sum(0)
+        self.count_W += counts_BWT.cpu().double().sum((0, 2))
         if self.gram_WII is not None:
             input_BTI = input_BTI.float()
             for choice, weight_BT in enumerate(weight_WBT):

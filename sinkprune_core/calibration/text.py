@@ -29,7 +29,7 @@ class Calibration:
 
     ids_NT: TokenIds  # int64 (N, T), N >= 1 and T >= 2
     seed: Whole = 0  # of all that is random in its use: noise, and random choices of tokens
-    batch: Count = 16  # sequences per forward; changes no result
+    batch: Count = 16  # sequences per forward; changes no result but for rounding in Gram matrices
 
     def __post_init__(self):
         check_fields(self)

@@ -2,8 +2,8 @@
 
 Sink-awareness is a weight on calibration tokens, and every control of the method is another choice of these
 weights. EXCLUDE holds the choices that have a name; `Recipe(exclude=function)` takes any other. A user's
-function is called once for every sequence, with a context of that one (N = 1), wherever the model lies: in
-memory, streamed or pruned sequentially. The context is a copy of its own, which it may change.
+function is called for one sequence at a time (N = 1), wherever the model lies, and may be called more than
+once for it: it must depend on its context alone, a copy of its own, which it may change.
 
 Dimensions: N clean sequences, S steps of their trajectory, R calibration rows (N * S if noised, N if clean),
 T position.

@@ -22,7 +22,7 @@ from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.models.forwards import check_ids, check_positions
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import AtLeastZero, Count, Whole, checked_arguments, instance
+from sinkprune_core.values import AtLeastZero, Count, Whole, checked_arguments, in_short, instance
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")  # of LLaDA; of Dream and SmolLM
 LAST = -1e30  # a confidence below every other, yet above that of a position that may not be revealed
@@ -40,9 +40,9 @@ def _left_padding(
     with padding anywhere but on the left.
     """
     check_ids(lm, prompt_BT, tokens=0)
-    if prompt_BT.dim() != 2 or prompt_BT.shape[1] < 1:
+    if prompt_BT.dim() != 2 or prompt_BT.numel() < 1:
         raise ValueError(
-            f"prompts have shape {tuple(prompt_BT.shape)}; expected (batch, at least one token): "
+            f"prompts have shape {tuple(prompt_BT.shape)}; expected (prompts, tokens), at least one: "
             "shifted logits need a predecessor"
         )
     if attention_mask_BT is None:
@@ -69,6 +69,8 @@ def _row_generators(
     """Return a generator per row, from its name or, without names, its number."""
     if names is None:
         names = range(first, first + rows)
+    if len(names) != rows:
+        raise ValueError(f"names={in_short(names)} must name each of {rows} prompts")
     return [generator(seed, purpose, name) for name in names]
 
 
@@ -207,12 +209,11 @@ def generate(
     """Denoise a continuation of every prompt; return prompt and continuation, int64 (B, T).
 
     `watch(step, ids_BT)` is called after each forward with the state that was its input, before tokens are
-    revealed. Revealed tokens never change. Prompts of unequal length are padded on the left, where
-    `attention_mask_BT` is 0. Row b's random numbers come from (seed, first + b) alone, or from (seed,
-    names[b]): `first` is the number of the first prompt where a batch is a part of many. `until(ids_BT)` is
-    asked after each block; True leaves the rest masked. Raises ValueError for an autoregressive model, for
-    prompts or a mask of another form, for more tokens than the model has positions, and where what the model
-    computes is not finite.
+    revealed. Prompts of unequal length are padded on the left, where `attention_mask_BT` is 0. Row b's random
+    numbers come from (seed, first + b) alone, `first` being the number of the first prompt of a batch, or
+    from (seed, names[b]). `until(ids_BT)` is asked after each block; True leaves the rest masked. Raises
+    ValueError for an autoregressive model, for prompts, names or a mask of another form, for more tokens than
+    the model has positions, and where what it computes is not finite.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `decode`")

@@ -72,7 +72,7 @@ def _slice_losses(
         cross_entropy(part_NV.float(), part_N, reduction="none")
         for part_NV, part_N in zip(logits_NV.split(rows), target_N.split(rows), strict=True)
     ]
-    return torch.cat(losses).double().cpu(), _hits(logits_NV, target_N).cpu()
+    return torch.cat(losses).cpu().double(), _hits(logits_NV, target_N).cpu()
 
 
 def _hits(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
     fast as float32 (measured once, see `bfloat16_gain`), else float32; on a GPU bfloat16 where it has units
     for it, else float16.
     """
-    if isinstance(dtype, torch.dtype):
+    if dtype in DTYPES.values():
         return dtype
     if dtype == "auto":
         return _best_dtype(torch.device(device).type)
@@ -81,7 +81,6 @@ def bfloat16_gain() -> float:
     """Return how many times as fast as in float32 this CPU multiplies in bfloat16.
 
     It is measured once per processor, torch version and number of threads, and kept in the cache directory.
-    Units for it alone say little: with AMX it is seven times as fast, with AVX-512's half as fast.
     """
     machine = _machine()
     file = cache_dir() / f"bfloat16-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.json"

@@ -348,7 +348,7 @@ class PruningRun:
             except SingularGram as error:
                 raise SingularGram(f"block {layer} {names[0]}: {error}") from None
             for name, weight, updated_OI, pruned_OI in zip(names, weights, updated, pruned, strict=True):
-                weight.copy_(updated_OI)
+                weight.copy_(finite(updated_OI.to(weight.dtype), layer, name))
                 zeros[name] = int(pruned_OI.sum())
         return zeros
 

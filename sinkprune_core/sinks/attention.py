@@ -88,10 +88,7 @@ class _AttentionMap:
         return score_BGRCK.float() + mask_B11CK
 
     def _blind(self, start: int, stop: int) -> torch.Tensor | None:
-        """Return which of the queries [start, stop) see no key, bool (B, 1, 1, C, 1); None where all see one.
-
-        Queries of padding give nothing, as in SDPA.
-        """
+        """Return which queries of [start, stop) see no key, bool (B, 1, 1, C, 1); None where all see one."""
         if self.mask_B1QK is None or self.mask_B1QK.dtype != torch.bool:
             return None
         blind_B1C = ~self.mask_B1QK[:, :, start:stop].any(-1)

@@ -206,6 +206,7 @@ def _trajectory_statistics(
     """Return the statistics of one trajectory, as `variability` names them."""
     length = mass_SK.shape[-1]
     center_S = centroid(mass_SK, sinks_SK)
+    jump_S = center_S.diff().abs() / length  # NaN beside a step without a sink
     center_S = center_S[~center_S.isnan()]
     if len(center_S) == 0:  # no step has a sink: its statistics are NaN, without a warning of torch
         center_S = torch.full((1,), torch.nan)
@@ -217,7 +218,7 @@ def _trajectory_statistics(
         "spatial_variance": float(mean_K.var(correction=0)),
         "temporal_variance": float(center_S.var(correction=0)),
         "temporal_variance_relative": float((center_S / length).var(correction=0)),
-        "centroid_jump": float((center_S.diff().abs() / length).mean()),
+        "centroid_jump": float(jump_S.nanmean()),
         "overlap": float(overlap(sinks_SK).nanmean()),
         "sinks_per_step": float(sinks_SK.sum(-1).float().mean()),
         "positions": float(sinks_SK.any(0).sum()),

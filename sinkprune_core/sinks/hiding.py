@@ -221,6 +221,8 @@ def hiding_model(
     """
     if lm.is_streamed:
         raise ValueError(f"{lm.name} is streamed from disk, where no keys can be hidden: use `load`")
+    if not any(hiding.hides_in(layer, len(lm.blocks)) for layer in range(len(lm.blocks))):
+        raise ValueError(f"layers={hiding.layers!r} has none of the {len(lm.blocks)} layers of {lm.name}")
     parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}
     return HidingModel(**parts, hiding=hiding, seed=seed, masses={} if masses is None else masses)
 

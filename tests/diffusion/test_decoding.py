@@ -88,9 +88,11 @@ def test_end_options_need_an_end_of_text(tiny_dlm, make_ids):
 
 
 def test_prompts_of_a_wrong_shape_are_refused(tiny_dlm, make_ids):
-    for prompt in (make_ids(1, 3)[0], make_ids(2, 3)[:, :0]):
+    for prompt in (make_ids(1, 3)[0], make_ids(2, 3)[:, :0], make_ids(2, 3)[:0]):
         with pytest.raises(ValueError, match="prompts have shape"):
             generate(tiny_dlm, prompt)
+    with pytest.raises(ValueError, match="must name each of 2 prompts"):
+        generate(tiny_dlm, make_ids(2, 3), Sampler(8, 4, None), names=["one"])
 
 
 def test_padding_anywhere_but_on_the_left_is_refused(tiny_dlm, make_ids):

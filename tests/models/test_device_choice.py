@@ -22,6 +22,8 @@ def gains(tmp_path, monkeypatch):
 def test_auto_is_the_dtype_that_was_measured_to_be_faster(gains, gain, dtype):
     gains.append(gain)
     assert choose_dtype("auto", "cpu") == getattr(torch, dtype)
+    with pytest.raises(ValueError, match="int8 is unknown"):
+        choose_dtype(torch.int8)
 
 
 def test_the_gain_of_bfloat16_is_measured_once_for_a_machine_and_its_threads(gains, tmp_path, monkeypatch):

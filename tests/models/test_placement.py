@@ -85,10 +85,7 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
             {"model.layer.0": "cpu", "": "cpu"},
             "names 'model.layer.0': a part of LlamaForCausalLM is a module outside the blocks,",
         ),
-        (
-            {"model.layers.0.mlp": "cpu", "": "cpu"},
-            "a whole block, e.g. model.layers.0",
-        ),
+        ({"model.layers.0.mlp": "cpu", "": "cpu"}, "a whole block, e.g. model.layers.0"),
     ],
 )
 def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, folder, monkeypatch):

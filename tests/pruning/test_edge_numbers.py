@@ -88,3 +88,10 @@ def test_scores_that_differ_by_a_power_of_two_prune_the_same(make_lm, make_ids, 
         prune(lm, RECIPES[name], Calibration(make_ids(4, 12), batch=4), progress=False)
         masks.append(weight == 0)
     assert torch.equal(*masks)
+
+
+def test_new_weights_that_overflow_are_refused(make_lm, make_ids):
+    (lm := make_lm("diffusion", "gqa-24")).model.to(torch.float16)
+    lm.blocks[-1].mlp.down_proj.weight.sign_().mul_(6e4)
+    with pytest.raises(ValueError, match=r"block 2 mlp\.down_proj"):
+        prune(lm, RECIPES["sparsegpt"], Calibration(make_ids(4, 12)), progress=False)

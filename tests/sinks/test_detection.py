@@ -188,16 +188,16 @@ def test_variability_by_hand():
     assert set(frame) == {"prompt", *expected}
     for name, values in expected.items():
         assert frame[name].tolist() == pytest.approx(values), name
+    profile_SK = moving(2, 2, 2, 8)
+    profile_SK[2] = 1.0  # a step without a sink, over which nothing jumps
+    assert variability(profile_SK[None]).centroid_jump[0] == 0
 
 
 def test_variability_looks_at_visible_keys_only():
     profile_BSK = torch.cat([moving(2, 2, 8), torch.full((3, 4), 7.0)], 1)[None]
     visible_SK = torch.arange(14).expand(3, -1) < 10
     hidden, plain = variability(profile_BSK, visible_SK).loc[0], variability(moving(2, 2, 8)[None]).loc[0]
-    lengths = {
-        "temporal_variance_relative": (10 / 14) ** 2,
-        "centroid_jump": 10 / 14,
-    }  # relative to the whole length
+    lengths = {"temporal_variance_relative": (10 / 14) ** 2, "centroid_jump": 10 / 14}  # to the whole length
     for name in plain.index:
         assert hidden[name] == pytest.approx(plain[name] * lengths.get(name, 1)), name
 

@@ -99,6 +99,8 @@ def test_a_third_of_the_layers_hides_the_same_keys_and_no_other_layer_does(make_
                 assert not torch.allclose(found[end], everywhere[end], atol=1e-3)
     with pytest.raises(ValueError, match="layers='upper' is unknown; choose one of all, early, middle, late"):
         Hiding("top", 3, layers="upper")
+    with pytest.raises(ValueError, match="layers='late' has none of the 2 layers"):
+        hiding_model(make_lm("diffusion", layers=2), Hiding("top", 3, layers="late"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -233,11 +235,7 @@ def test_more_keys_than_there_are_and_padding_are_refused(make_lm, make_ids):
         hiding_model(lm, Hiding("random", 5)).hidden(make_ids(1, 10))
     with pytest.raises(ValueError, match="rows without padding only"):
         hiding_model(lm, Hiding("top", 1)).hidden(make_ids(1, 10), torch.ones(1, 10))
+    padding = torch.tensor([[0] + [1] * 9, [1] * 10])
     with pytest.raises(ValueError, match="rows without padding only"):
-        decode(
-            hiding_model(lm, Hiding("top", 1)),
-            make_ids(2, 10),
-            2,
-            attention_mask_BT=torch.tensor([[0] + [1] * 9, [1] * 10]),
-        )
+        decode(hiding_model(lm, Hiding("top", 1)), make_ids(2, 10), 2, attention_mask_BT=padding)
     assert lm.model.config._attn_implementation == "sdpa"

@@ -32,13 +32,7 @@ def written(folder, settings: dict):
 def test_a_run_may_go_on_with_another_length_and_rate_and_with_nothing_else(tmp_path):
     config = Training()
     check_settings(config, tmp_path)  # a folder without a run
-    changes = {
-        "tokens": 9,
-        "decay_share": 0.5,
-        "learning_rate": 0.5,
-        "warmup_steps": 7,
-        "dtype": "float32",
-    }
+    changes = {"tokens": 9, "decay_share": 0.5, "learning_rate": 0.5, "warmup_steps": 7, "dtype": "float32"}
     written(tmp_path, asdict(config) | changes)
     check_settings(config, tmp_path)
     written(tmp_path, asdict(config) | changes | {"rank": 7, "batch_tokens": 3, "lengths": [2]})
