@@ -1,7 +1,7 @@
 """What hostile cases share: servers for commands, and one tally, printed at the end.
 
 `make hostile` is `pytest tests/hostile --record`: it writes the tally into docs/promises.md, too; rows of
-groups that are not run stay (`-k kills`). All of it takes half an hour on two cores; short versions are among
+groups that are not run stay (`-k kills`). All of it takes a quarter of an hour; short versions are among
 the other tests.
 """
 
