@@ -134,8 +134,8 @@ def published_averages() -> dict[str, float]:
 def plan(model: str, name: str, length: int) -> PruningCost:
     """Return what pruning a model of the table by a preset takes, as `sinkprune prune --dry-run` plans it."""
     calibration = Calibration(torch.zeros(published.SEQUENCES, length, dtype=torch.long))
-    where = (None, PLANNED, compute.SPEED, None, int(compute.MEMORY))
-    return pruning_cost(meta_model(MODELS[model]), preset(name), calibration, *where)
+    where = {"work": PLANNED, "speed": compute.SPEED, "memory_budget": int(compute.MEMORY)}
+    return pruning_cost(meta_model(MODELS[model]), preset(name), calibration, **where)
 
 
 def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:

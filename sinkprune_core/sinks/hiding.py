@@ -217,7 +217,7 @@ def hiding_model(
 ) -> HidingModel:
     """Return `lm`, the same weights, without the keys of `hiding`.
 
-    Variants that are given one `masses` measure each state once.
+    Variants given one `masses` measure each state once. Raises ValueError where no layer could hide keys.
     """
     if lm.is_streamed:
         raise ValueError(f"{lm.name} is streamed from disk, where no keys can be hidden: use `load`")

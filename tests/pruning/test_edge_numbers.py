@@ -91,7 +91,8 @@ def test_scores_that_differ_by_a_power_of_two_prune_the_same(make_lm, make_ids, 
 
 
 def test_new_weights_that_overflow_are_refused(make_lm, make_ids):
-    (lm := make_lm("diffusion", "gqa-24")).model.to(torch.float16)
+    lm = make_lm("diffusion", "gqa-24")
+    lm.model.to(torch.float16)
     lm.blocks[-1].mlp.down_proj.weight.sign_().mul_(6e4)
     with pytest.raises(ValueError, match=r"block 2 mlp\.down_proj"):
         prune(lm, RECIPES["sparsegpt"], Calibration(make_ids(4, 12)), progress=False)
