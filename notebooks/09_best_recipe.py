@@ -50,7 +50,7 @@ searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of th
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
 weight_sparsities: list[float] = []  # of SparseGPT with and without sink weights
 weight_sequences: list[int] = []  # its calibration sequences, besides as many as all others have
-other_model: str | None = None  # one more diffusion model, or folder of an adapter, for 75 %
+other_models: list[str] = []  # more diffusion models, or folders of adapters, for 75 %
 other: list[str] = []  # these recipes of the search
 twin: str = "smol-ar"  # an autoregressive model, for 75 %
 on_twin: list[str] = []  # these recipes of the search, on clean text
@@ -118,7 +118,7 @@ run = start("09_best_recipe", globals())
 #   on other tokens, in a random order, and with a tenth of its damping: leaving out sinks, whose
 #   states are large, lowers the damping, which is a share of the mean square of the inputs. The same
 #   on fewer sequences, where `weight_sequences` names them.
-# * **other**: some of these at 75 % on another diffusion model.
+# * **other**: some of these at 75 % on other diffusion models.
 # * **large**: some of these at 75 % on more text.
 # * **twin**: some of these at 75 % on clean text, on an autoregressive model.
 
@@ -133,14 +133,16 @@ from sinkprune_core.models.loading import load
 parts = parts or recipe_search.PARTS
 dlm = load(model, dtype, run.device)
 texts = held_out_texts(dlm.tokenizer, sequences, length)
-if "other" in parts and other:
-    if other_model is None:
-        raise ValueError(f"other={other} needs other_model, the model or adapter to prune so")
-    other_dlm = diffusion_model(other_model, dtype, run.device)
-    if other_dlm.tokenizer.get_vocab() != dlm.tokenizer.get_vocab():
-        raise ValueError(f"other_model={other_model!r} must have the tokens of model={model!r}")
+lms = {part: [dlm] for part in parts}
+if "other" in parts:
+    if other and not other_models:
+        raise ValueError(f"other={other} needs other_models, the models or adapters to prune so")
+    lms["other"] = [diffusion_model(name, dtype, run.device) for name in other_models]
+    for other_dlm in lms["other"]:
+        if other_dlm.tokenizer.get_vocab() != dlm.tokenizer.get_vocab():
+            raise ValueError(f"other_models: {other_dlm.name} must have the tokens of {model!r}")
 if "twin" in parts and on_twin:
-    ar = load(twin, dtype, run.device)
+    lms["twin"] = [load(twin, dtype, run.device)]
 
 # %% [markdown]
 # What is measured in each part:
@@ -188,25 +190,23 @@ from sinkprune_companion.experiments.variants import variant_answers
 
 questions = {"suite": items, "blimp": blimp_pairs}
 losses, answers = [], []
-for part in [part for part in recipe_search.PARTS if part in parts and entries[part]]:
-    lm = dlm
-    if part == "other":
-        lm = other_dlm
-    elif part == "large":
-        lm = load(model, large_dtype, run.device)
-    elif part == "twin":
-        lm = ar
+if "large" in parts and entries["large"]:
+    lms["large"] = [load(model, large_dtype, run.device)]
+numbers = range(first_seed, first_seed + seeds)
+measured = [part for part in recipe_search.PARTS if part in parts and entries[part]]
+models = [(each, number) for each in measured for number in range(len(lms[each]))]
+for part, number in models:
+    lm = lms[part][number]
     fingerprint = lm.fingerprint()
-    for seed in range(first_seed, first_seed + seeds):
-        if seed >= all_parts and part != "structured":
-            continue
+    label = f"other {number + 1}" if part == "other" else part
+    for seed in numbers if part == "structured" else [each for each in numbers if each < all_parts]:
         variants = recipe_search.variants_on(run, lm, fingerprint, entries[part], length, seed)
         for variant, labels in variants:
             with variant:
                 frame = variant.scores(run, texts, draws, noise=seed, **labels)
                 if part == "search" and f"{labels['variant']} at {labels['place']}" in asked:
                     answers.append(variant_answers(run, variant, questions, item_draws, **labels))
-            losses.append(frame.assign(part=part))
+            losses.append(frame.assign(part=label))
 losses = pd.concat(losses, ignore_index=True)
 
 # %% [markdown]
@@ -240,9 +240,9 @@ from sinkprune_companion.experiments.ngram_levels import ngram_levels
 
 levels = ngram_levels(dlm.tokenizer, texts)
 READ = ["dense", "wanda", "paper", "sparsegpt, clean", "sparsegpt, noised, owl"]
-ELSEWHERE = ["other", "twin"]  # on other models
 beside_bigram = {}  # (draws, sequences) by finding
-at_75_percent = losses[losses.place.isin(["dense", "75 %"]) & ~losses.part.isin(ELSEWHERE)]
+elsewhere = losses.part.str.startswith(("other", "twin"))  # on other models
+at_75_percent = losses[losses.place.isin(["dense", "75 %"]) & ~elsewhere]
 for variant, cells in at_75_percent.groupby("variant", sort=False):
     if variant in READ:
         of_part = cells[cells.part == cells.part.iloc[0]]  # several parts may have it
@@ -291,8 +291,6 @@ COMPARED = {
     "sink_weights_minus_elsewhere": ("weights", "official weights", "official weights elsewhere"),
     "less_damping": ("weights", "less damping", "sparsegpt, clean"),
     "owl_in_half_noised": ("search", "sparsegpt, half, owl", "sparsegpt, half"),
-    "noised_owl_on_other": ("other", f"{NOISED}, owl", "sparsegpt, clean"),
-    "half_owl_on_other": ("other", "sparsegpt, half, owl", "sparsegpt, clean"),
     "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
     "half_noised_large": ("large", "sparsegpt, half", NOISED),
     "half_minus_clean_large": ("large", "sparsegpt, half", "sparsegpt, clean"),
@@ -301,6 +299,9 @@ COMPARED = {
     "sparsegpt_on_twin": ("twin", "sparsegpt, clean", "wanda, clean"),
 }
 of_weights = {finding: pair for finding, (part, *pair) in COMPARED.items() if part == "weights"}
+for number in range(1, len(other_models) + 1):
+    for finding, one in {"noised": f"{NOISED}, owl", "half": "sparsegpt, half, owl"}.items():
+        COMPARED[f"{finding}_owl_on_other_{number}"] = (f"other {number}", one, "sparsegpt, clean")
 for count in weight_sequences:
     for finding, pair in of_weights.items():
         COMPARED[f"{finding}_{count}"] = ("weights", *(f"{each}, {count}" for each in pair))
@@ -500,8 +501,8 @@ for name, sections in {"sparsegpt": TEXT, "sparsegpt_75": AT_75}.items():
 SIX = {"wanda": "wanda", "paper": "paper", "sparsegpt, clean": "sparsegpt"}  # by their presets
 SIX |= {NOISED: "sparsegpt-noised", "sparsegpt, half": "sparsegpt, half noised"}
 SIX |= {"sparsegpt, half, owl": "recommended"}
-apart = [*ELSEWHERE, "large", "weights"]  # the last has SparseGPT on clean text once more
-by_sparsity = costs[~costs.part.isin(apart) & costs.place.str.endswith("%")]
+apart = ("other", "twin", "large", "weights")  # the last has SparseGPT on clean text once more
+by_sparsity = costs[~costs.part.str.startswith(apart) & costs.place.str.endswith("%")]
 lines = by_sparsity[by_sparsity.recipe.isin(SIX)].replace({"recipe": SIX})
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))

@@ -76,7 +76,7 @@ MODELS = {
     "04_matched_compute": ("model",),
     "05_what_does_the_work": ("model",),
     "08_stable_sinks": ("models", "twin"),
-    "09_best_recipe": ("model", "twin", "other_model"),
+    "09_best_recipe": ("model", "twin", "other_models"),
     "06_real_models": (),  # random weights in the format of a published model
     "07_robustness": ("model",),
     "10_native_pair": (),  # trains its models
@@ -122,7 +122,7 @@ def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
         mask = MASK_TOKEN_ID if kind == "diffusion" else None
         LanguageModel(model, tokenizer, f"tiny-{name}", kind, mask, logits_shifted=True).save(folder / name)
     named = {name: str(folder / name) for name in folders}
-    return {**named, "models": [named["model"]], "other_model": named["model"]}
+    return {**named, "models": [named["model"]], "other_models": [named["model"]] * 2}
 
 
 def run_cells(name: str, folder: Path = NOTEBOOKS, /, **given: object) -> dict[str, object]:

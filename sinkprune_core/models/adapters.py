@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
-from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_checked, refused
+from sinkprune_core.models.weight_files import STORED_DTYPES, FormatError, WeightFiles, read_checked, refused
 from sinkprune_core.values import in_short
 
 CONFIG = "adapter_config.json"
@@ -31,6 +31,12 @@ WITHOUT_EFFECT = (
     "task_type",
 )  # on what a finished adapter computes
 NOTHING = (None, False, "none", {}, [])  # how a variant of LoRA is said to be off
+
+
+class AdapterFile(WeightFiles):
+    """An adapter's tensors, which may be in 8 bits: their factor lies in `lora_alpha`."""
+
+    covered = STORED_DTYPES | {"F8_E4M3": torch.float8_e4m3fn}
 
 
 class PlainLora(BaseModel, strict=True, extra="allow"):
@@ -74,7 +80,7 @@ def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
     from peft import PeftModel
 
     config = adapter_config(folder)
-    stored = WeightFiles(folder, WEIGHTS).shapes
+    stored = AdapterFile(folder, WEIGHTS).shapes
     expected = _expected(model, config.target_modules, config.r)
     problems = [
         *(f"{name} is missing" for name in expected.keys() - stored.keys()),

@@ -51,9 +51,7 @@ class LanguageModel:
             )
         vocabulary = self.model.get_input_embeddings().num_embeddings
         if has_mask and not 0 <= self.mask_token_id < vocabulary:
-            raise ValueError(
-                f"mask_token_id={self.mask_token_id} is outside the vocabulary of {vocabulary} tokens"
-            )
+            raise ValueError(f"mask_token_id={self.mask_token_id} is outside the vocabulary of {vocabulary}")
 
     @property
     def is_diffusion(self) -> bool:
@@ -179,12 +177,9 @@ class LanguageModel:
         with torch.device("meta"):
             expected = type(self.model)(self.model.config).state_dict()
         if more := sorted(self.model.state_dict().keys() - expected.keys()):
-            raise ValueError(
-                f"{self.name} has {more[0]}, which its class cannot read back: `shrink` it first"
-            )
+            raise ValueError(f"{self.name} has {more[0]}, which its class cannot read: `shrink` it first")
         with atomic(folder) as partial:
-            # native names, whatever format was read
-            self.model.save_pretrained(partial, save_original_format=False)
+            self.model.save_pretrained(partial, save_original_format=False)  # native names
             self._save_other_files(partial, texts or {}, card)
         return folder
 

@@ -81,6 +81,8 @@ class WeightFiles:
     are broken, incomplete or quantised.
     """
 
+    covered = STORED_DTYPES  # by their names in a header
+
     def __init__(self, folder: Path, only: str | None = None, expected: Mapping[str, str] | None = None):
         self.folder = folder
         self.expected = expected or {}
@@ -106,7 +108,7 @@ class WeightFiles:
         for key in keys:
             header = handle.get_slice(key)
             stored = header.get_dtype()
-            if stored not in STORED_DTYPES:
+            if stored not in self.covered:
                 raise FormatError(
                     f"{key} in {self.folder / name} is stored as {stored}: "
                     f"quantised weights are not covered, take the {', '.join(DTYPES)} files"
@@ -118,7 +120,7 @@ class WeightFiles:
                 )
             self.file_of[key] = name
             self.shapes[key] = tuple(header.get_shape())
-            self.dtypes[key] = STORED_DTYPES[stored]
+            self.dtypes[key] = self.covered[stored]
 
     def size(self, key: str) -> int:
         """Return the size of a stored tensor in bytes."""
@@ -194,9 +196,7 @@ def _index(folder: Path) -> dict[str, str] | None:
         return None
     index = read_json(file).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise FormatError(
-            f"{file} has weight_map={in_short(index)}: it must map names of tensors to names of files"
-        )
+        raise FormatError(f"{file} has weight_map={in_short(index)}: it must map tensors to names of files")
     for tensor, name in index.items():
         is_beside = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
         if not is_beside:
