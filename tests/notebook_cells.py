@@ -49,7 +49,12 @@ OWN = {  # what is not named here stays as the notebook has it
         "archives": ["", ""],
         "lengths": [48, 32],
     },
-    "08_stable_sinks": {"restored_counts": [1, 10], "largest_from": 1, "stability_threshold": 0.5},
+    "08_stable_sinks": {
+        "restored_counts": [1, 10],
+        "largest_from": 1,
+        "stability_threshold": 0.5,
+        "first_sparsities": [0.6],
+    },
     "09_best_recipe": {
         "calibration": 5,
         "sinks_sparsities": [0.75],
