@@ -1,5 +1,6 @@
 """Figures with a row per effect, method or condition; bars are 95 % intervals."""
 
+import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,9 +150,13 @@ def plot_rows(
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
     marks = {name: _mark_of(name, place) for place, name in enumerate(frame[hue].drop_duplicates())}
-    size = (1.6 + 2.2 * len(panels), 1.2 + 0.4 * len(rows))
-    figure, axes = canvas(1, len(panels), size, sharex=sharex, sharey=True)
-    for axis, head in zip(axes[0], panels, strict=True):
+    lines = math.ceil(len(panels) / 3)
+    columns = math.ceil(len(panels) / lines)
+    size = (1.6 + 2.2 * columns, (1.2 + 0.4 * len(rows)) * lines)
+    figure, axes = canvas(lines, columns, size, sharex=sharex, sharey=True)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, head in zip(axes.flat, panels, strict=False):
         part = frame[frame[panel] == head]
         for order, (name, mark) in enumerate(marks.items()):
             drawn = part[part[hue] == name]
@@ -193,8 +198,7 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
         place = names.index(mean[0]) + 0.25
         axis.plot([mean.low, mean.high], [place, place], color=BLACK, lw=1.6)
         axis.plot(mean.value, place, "D", color=BLACK, ms=5)
-    linear = figures.linear_part(frame.value)
-    if linear:
+    if linear := figures.linear_part(frame.value):
         axis.set_xscale("symlog", linthresh=10.0 ** np.ceil(np.log10(linear)), linscale=0.7)
         xlabel += ", logarithmic far from 0"
     axis.set_yticks(range(len(names)), names, fontsize=8.5)

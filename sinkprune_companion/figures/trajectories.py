@@ -135,7 +135,9 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
             row, column = divmod(position, COLUMNS)
             if panel["visible_SK"][step][position]:
                 colour = "white" if profile_K[position] < 3 else "black"
-                axis.text(column, row, _cell_label(token), color=colour, **centred)
+                word = token.removeprefix("<|").removesuffix("|>").strip("·") or token
+                label = word if len(word) <= CELL_LETTERS else word[: CELL_LETTERS - 1] + "…"
+                axis.text(column, row, label, color=colour, **centred)
             if panel["sinks_SK"][step][position]:
                 corner = (column - 0.46, row - 0.44)
                 axis.add_patch(plt.Rectangle(corner, 0.92, 0.88, fill=False, ec=RED, lw=1.8))
@@ -146,12 +148,6 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
         axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=9)
     figure.colorbar(image, ax=axes, pad=0.02, label="attention (1 = mean of all keys)")
     return figure
-
-
-def _cell_label(token: str) -> str:
-    """Return a token's name as it fits into a cell; a word that is cut ends in dots."""
-    word = token.removeprefix("<|").removesuffix("|>").strip("·") or token
-    return word if len(word) <= CELL_LETTERS else word[: CELL_LETTERS - 1] + "…"
 
 
 def save_animation(run: Run, frames: Iterable[Figure], name: str) -> None:
