@@ -1,5 +1,5 @@
-"""Text that needs no download: samples of smol-ar that come with the package, and documentation, split by
-a hash of each paragraph's words, so that no machine ever trains on what another one evaluates on.
+"""Text that needs no download: samples of smol-ar and documentation that come with the package, split by a
+hash of each paragraph's words, so that no machine ever trains on what another one evaluates on.
 
 Dimensions: N sequences, T tokens per sequence.
 """
@@ -32,7 +32,7 @@ HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SAMPLES = DATA / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
 HELD_OUT_SAMPLES = 256  # the first of them, which are never trained on
 
-SCOPES = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}  # of folders, as sysconfig names them
+DOCUMENTATION = DATA / "documentation" / "paragraphs.txt"  # of one Python's standard library, one per line
 NOT_READ = ("site-packages", "dist-packages", "test", "idlelib")  # folders at the top of such a folder
 SEPARATOR = "<|endoftext|>"  # the token between documents, where a vocabulary has it
 SOURCES = ("samples", "documentation")  # of calibration text: of smol-ar, of the standard library
@@ -59,15 +59,19 @@ def _words(text: str) -> str:
 
 @cache
 def documentation(scope: str) -> tuple[str, ...]:
-    """Return deduplicated English paragraphs of docstrings in order of path, from the cache until a file
-    changes.
-
-    They are of the standard library (`stdlib`), which changes with the Python version only, so numbers that
-    are compared rest on it, or of `everything`, that and what is installed besides.
+    """Return English paragraphs of docstrings: those that come with the package, of one Python's standard
+    library (`stdlib`), so that numbers are the same under every Python, or of `everything` installed here.
     """
-    roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in SCOPES[scope])
-    files = [file for root in roots for file in _sources(root)]
-    cached = cache_dir() / f"documentation-{scope}-{_state(files)}.json"
+    if scope == "stdlib":
+        return tuple(DOCUMENTATION.read_text(encoding="utf-8").splitlines())
+    return installed("stdlib", "purelib")
+
+
+def installed(*folders: str) -> tuple[str, ...]:
+    """Return those of folders that sysconfig names, in order of path, from the cache until a file changes."""
+    roots = dict.fromkeys(map(sysconfig.get_path, folders))
+    files = [file for root in roots for file in _sources(Path(root))]
+    cached = cache_dir() / f"documentation-{_state(files)}.json"
     if cached.exists():
         return tuple(json.loads(cached.read_text(encoding="utf-8")))
     by_words: dict[str, str] = {}
@@ -98,13 +102,9 @@ def _sources(root: Path) -> list[Path]:
 
 def _state(files: list[Path]) -> str:
     """Return a hash of what documentation depends on: this module, Python, and the files' sizes and times."""
-    state = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode())
-    for file in files:
-        with suppress(OSError):
-            status = file.stat()
-            line = f"{file} {status.st_size} {status.st_mtime_ns}\n"
-            state.update(line.encode(errors="surrogateescape"))
-    return state.hexdigest()[:16]
+    known = {file: file.stat() for file in files if file.exists()}
+    stats = [(file, status.st_size, status.st_mtime_ns) for file, status in known.items()]
+    return hashlib.sha256(ascii((Path(__file__).read_bytes(), sys.version, stats)).encode()).hexdigest()[:16]
 
 
 def _docstrings(file: Path) -> Iterator[str]:

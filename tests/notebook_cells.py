@@ -14,6 +14,7 @@ from sinkprune_core.models.loading import open_checkpoint
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SMALL = {
     "calibration": 1,
+    "first_sparsities": [0.6],
     "length": 48,
     "noise_levels": 2,
     "prompts": 2,
@@ -49,12 +50,7 @@ OWN = {  # what is not named here stays as the notebook has it
         "archives": ["", ""],
         "lengths": [48, 32],
     },
-    "08_stable_sinks": {
-        "restored_counts": [1, 10],
-        "largest_from": 1,
-        "stability_threshold": 0.5,
-        "first_sparsities": [0.6],
-    },
+    "08_stable_sinks": {"restored_counts": [1, 10], "largest_from": 1, "stability_threshold": 0.5},
     "09_best_recipe": {
         "calibration": 5,
         "sinks_sparsities": [0.75],

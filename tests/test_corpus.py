@@ -52,11 +52,6 @@ def tree(tmp_path, monkeypatch):
     return write
 
 
-def read(scope: str = "stdlib") -> list[str]:
-    """Return the documentation as it is now, not as it was when a process first asked."""
-    return list(documentation.__wrapped__(scope))
-
-
 def words_of(text: str) -> tuple[str, ...]:
     return tuple(word.lower() for word in re.findall("[A-Za-z][a-z]+", text))
 
@@ -74,7 +69,7 @@ def test_the_splits_share_no_paragraph_and_have_the_stated_sizes(paragraphs):
     assert abs(len(held_out) - expected) < 4.5 * math.sqrt(expected)
 
 
-def test_documentation_comes_by_path_without_repeats_tests_or_installed_packages(tree):
+def test_documentation_comes_by_path_without_repeats_or_tests(tree, paragraphs):
     first, second, third = (PROSE.format(what) for what in ("files", "links", "folders"))
     tree("stdlib/b.py", second, first.replace(" ", "\n    ").replace(",", ";"))  # the same words as in a.py
     tree("stdlib/a.py", first, "Too short to be prose.")
@@ -82,8 +77,10 @@ def test_documentation_comes_by_path_without_repeats_tests_or_installed_packages
     for path in ("stdlib/site-packages/c.py", "stdlib/test/c.py", "stdlib/json/tests/c.py"):
         tree(path, third)
     tree("purelib/c.py", third)
-    assert read() == [first, second]
-    assert read("everything") == [first, second, third]
+    assert corpus.installed("stdlib") == (first, second)
+    everything = documentation.__wrapped__("everything")  # as it is now, not when a process first asked
+    assert everything == (first, second, third)
+    assert documentation.__wrapped__("stdlib") == paragraphs, "it comes with the package"
 
 
 # packing
