@@ -31,7 +31,9 @@ FACTORS = ("lora_A", "lora_B")
 
 
 def write_eight_bits(adapter: Path, folder: Path) -> None:
-    """Write an adapter in 8 bits, its settings and log to a folder that does not exist."""
+    """Write an adapter in 8 bits, its settings and log; raise FileExistsError where `folder` exists."""
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: remove it first, and what was measured on it does not fit")
     tensors = load_file(adapter / WEIGHTS)
     config = read_json(adapter / CONFIG)
     for factor in FACTORS:

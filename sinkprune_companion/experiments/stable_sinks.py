@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune_companion import project_root
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of, score_texts
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.training.settings import SETTINGS, settings_of
@@ -53,8 +53,9 @@ COMPARED = (("sinks", "random"), ("sinks", "largest"), ("largest", "other_text")
 
 
 def diffusion_model(name: str, dtype: str = "auto", device: str = "cpu") -> LanguageModel:
-    """Return a diffusion model by its name or folder, be it of an adapter; ValueError for another kind."""
-    folder = Path(name)
+    """Return a diffusion model by name or folder (from the project's), be it of an adapter, else ValueError."""
+    folder = project_root() / name
+    name = str(folder) if folder.is_dir() else name
     kind = settings_of(folder / SETTINGS)["kind"] if (folder / SETTINGS).exists() else "diffusion"
     if (folder / adapters.CONFIG).exists() and kind == "diffusion":
         lm = with_adapter(MODELS[ADAPTED], folder, choose_dtype(dtype, device))

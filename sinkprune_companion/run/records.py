@@ -27,7 +27,6 @@ from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
 
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
-KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
 PLAIN = (bool, int, float, str)  # values of a key that become columns
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
 
@@ -148,14 +147,12 @@ class Run:
         return kind.load(self._file(decides, compute, "safetensors", kind.save))
 
     def identity(self, name: str, revision: int, key: dict) -> dict:
-        """Return what decides whether a value was computed before, with its digest; the code has no part."""
-        decides = {
-            "name": name,
-            "revision": revision,
-            "key": _plain(key),
-            "device": self.device.partition(":")[0],  # cpu and cuda round in their own ways
-            "versions": {package: version(package) for package in KEY_PACKAGES},
-        }
+        """Return what decides whether a value was computed before, with its digest.
+
+        The code has no part, nor have versions and device, which round in their own ways: a record says what
+        it was measured with, and archived records serve readers who have installed others.
+        """
+        decides = {"name": name, "revision": revision, "key": _plain(key)}
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         return {**decides, "digest": digest}
 

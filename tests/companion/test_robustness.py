@@ -1,7 +1,6 @@
 """Models that notebook 07 knows by their records alone."""
 
 import shutil
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +25,6 @@ def run(tmp_path, monkeypatch) -> Run:
     return Run("07_robustness", "test", {"device": "cpu"})
 
 
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="its text is the documentation of Python 3.11")
 def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
     apart = archived_run(run, "seed-1")
     fingerprint = archived_fingerprint(apart, "smol-dlm")
