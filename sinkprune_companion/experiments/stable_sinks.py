@@ -53,7 +53,7 @@ COMPARED = (("sinks", "random"), ("sinks", "largest"), ("largest", "other_text")
 
 
 def diffusion_model(name: str, dtype: str = "auto", device: str = "cpu") -> LanguageModel:
-    """Return a diffusion model by name or folder (from the project's), be it of an adapter, else ValueError."""
+    """Return a diffusion model by name or folder (in the project's), be it of an adapter; else ValueError."""
     folder = project_root() / name
     name = str(folder) if folder.is_dir() else name
     kind = settings_of(folder / SETTINGS)["kind"] if (folder / SETTINGS).exists() else "diffusion"
