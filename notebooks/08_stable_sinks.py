@@ -22,10 +22,10 @@
 # matters, in two calibration draws, and leaving out the unstable ones did not
 # ([notebook 07](07_robustness.ipynb)). So the cost should sit in the stable sinks, a few tokens in a
 # thousand. Does it? And through which weights? Asked of `smol-dlm`, the adapter that this project
-# publishes, at 50 and at 60 % zeros; of `smol-dlm-8M`, the adapter after 8 million training tokens
-# that all trainings went on from; and of both other trainings, whose weights had been lost, made
-# again by their commands and kept in 8 bits. By the way: which of the sinks that the official code
-# leaves out are stable, and does the AR twin need its sinks in these norms?
+# publishes; of `smol-dlm-8M`, the adapter after 8 million training tokens that all trainings went
+# on from; and of both other trainings, whose weights had been lost, made again by their commands and
+# kept in 8 bits. By the way: which of the sinks that the official code leaves out are stable, and
+# does the AR twin need its sinks in these norms?
 #
 # | profile | time | peak memory |
 # |---|---|---|
@@ -42,7 +42,6 @@
 profile: str = "manual"  # results go to runs/<profile>
 models: list[str] = ["smol-dlm"]  # diffusion models: names, saved folders, or folders of adapters
 sparsities: list[float] = [0.5]  # shares of zeros
-first_sparsities: list[float] = []  # more of them, for the first model alone
 restored_counts: list[int] = [1, 10, 100, 1000]  # how many lost weights are put back
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
@@ -100,11 +99,7 @@ from sinkprune_companion.experiments import stable_sinks
 
 print(inspect.getsource(stable_sinks.random_stable))
 settings = {"sink_std": sink_std, "stability_threshold": stability_threshold}
-shares = dict.fromkeys(models, sparsities)  # that a model is pruned to
-shares[models[0]] = [*sparsities, *first_sparsities]
-recipes = {
-    share: stable_sinks.recipes(share, noise_levels, **settings) for share in shares[models[0]]
-}
+recipes = {share: stable_sinks.recipes(share, noise_levels, **settings) for share in sparsities}
 
 # %% [markdown]
 # Prune, measure, restore the weights. All recipes of a draw share one pass over the calibration
@@ -128,7 +123,7 @@ for name, lm in dlms.items():
         with Variant(lm, prints[name]) as dense:
             frame = dense.scores(run, texts, draws, noise=seed, variant="dense", **about)
             frames.append(frame.assign(share=0.0))
-        for share in shares[name]:
+        for share in sparsities:
             for left_out, recipe in recipes[share].items():
                 with Variant(lm, prints[name], recipe, *drawn[name, seed]) as variant:
                     frame = variant.scores(run, texts, draws, noise=seed, variant=left_out, **about)
@@ -182,7 +177,7 @@ COMPARED = {
 }
 found, damage, endings = {}, {}, {}
 for number, name in enumerate(models, 1):
-    for share in shares[name]:
+    for share in sparsities:
         ending = "" if share == 0.5 else f"_{100 * share:.0f}"
         endings[name, share] = ending + ("" if number == 1 else f"_model_{number}")
         none = loss(name, share, "none")
@@ -258,7 +253,7 @@ from sinkprune_companion.pages.render import Folded, reading
 
 lost = {}
 for (name, seed), (text, shared) in drawn.items():
-    for share in shares[name]:
+    for share in sparsities:
         lost[name, seed, share] = stable_sinks.critical(
             run,
             dlms[name],

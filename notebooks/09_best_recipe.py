@@ -52,6 +52,7 @@ weight_sparsities: list[float] = []  # of SparseGPT with and without sink weight
 weight_sequences: list[int] = []  # its calibration sequences, besides as many as all others have
 other_models: list[str] = []  # more diffusion models, or folders of adapters, for 75 %
 other: list[str] = []  # these recipes of the search
+other_first: list[str] = []  # and these, on the first of them alone
 twin: str = "smol-ar"  # an autoregressive model, for 75 %
 on_twin: list[str] = []  # these recipes of the search, on clean text
 large: list[str] = []  # recipes of the search at 75 % once more, on more text
@@ -169,7 +170,8 @@ for share in weight_sparsities:
         fewer = recipe_search.weights(share, count, noise_levels)
         entries["weights"] += [replace(each, name=f"{each.name}, {count}") for each in fewer]
 candidates = recipe_search.candidates("75", tokens, noise_levels)
-entries["other"] = [each for each in candidates if each.name in other]
+on_other = [each for each in candidates if each.name in other]
+entries["other"] = [each for each in candidates if each.name in [*other, *other_first]]
 entries["twin"] = [each for each in candidates if each.name in on_twin]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
 entries["large"] = [each for each in candidates if each.name in large]
@@ -199,8 +201,9 @@ for part, number in models:
     lm = lms[part][number]
     fingerprint = lm.fingerprint()
     label = f"other {number + 1}" if part == "other" else part
+    chosen = entries[part] if part != "other" or number == 0 else on_other
     for seed in numbers if part == "structured" else [each for each in numbers if each < all_parts]:
-        variants = recipe_search.variants_on(run, lm, fingerprint, entries[part], length, seed)
+        variants = recipe_search.variants_on(run, lm, fingerprint, chosen, length, seed)
         for variant, labels in variants:
             with variant:
                 frame = variant.scores(run, texts, draws, noise=seed, **labels)
@@ -276,6 +279,14 @@ COMPARED = {
     "dense_alone": ("factorial", "clean, dense, none", WANDA),
     "noised_and_dense": ("factorial", BOTH, WANDA),
     "sinks_besides": ("factorial", "noised, dense, all", BOTH),
+}
+
+# %% [markdown]
+# And of SparseGPT: noised text, sinks and OWL's allocation. An ending names one of `other_models`, by
+# its place, or a number of calibration sequences.
+
+# %%
+COMPARED |= {
     "sparsegpt_noised_minus_sparsegpt_clean": ("search", NOISED, "sparsegpt, clean"),
     "unstable_left_out_of_sparsegpt": ("search", f"{NOISED}, unstable", NOISED),
     "owl_in_sparsegpt": ("search", f"{NOISED}, owl", NOISED),
@@ -356,10 +367,11 @@ found |= {name: crossed_interval(values_RN) for name, values_RN in beside_bigram
 # compared is the *margin*, how far the right answer lies above the wrong one in log-likelihood:
 # what the preset `recommended` is, SparseGPT on half-noised text and at 75 % with OWL's allocation, −
 # SparseGPT on clean text, in shares of what the latter costs. Above zero the first keeps more of it.
+# What the latter costs is a finding, too, in nats: where it is little, shares of it scatter widely.
 
 # %%
 from IPython.display import display
-from sinkprune_companion.experiments.variants import means_by_pair, share_of_damage
+from sinkprune_companion.experiments.variants import compare, means_by_pair, share_of_damage
 
 RECOMMENDED = {"50 %": "sparsegpt, half", "75 %": "sparsegpt, half, owl"}
 if answers:
@@ -367,9 +379,12 @@ if answers:
     by_pair = means_by_pair(answers, "margin")
     for place, recommended in RECOMMENDED.items():
         sides = [{"variant": each, "place": place} for each in (recommended, "sparsegpt, clean")]
-        share = share_of_damage(by_pair, *sides, {"variant": "dense"})
-        name = f"answer_margin_recommended_minus_clean_{place.removesuffix(' %')}"
-        found |= {name: share} if share is not None else {}
+        at = place.removesuffix(" %")
+        new = {"recommended_minus_clean": share_of_damage(by_pair, *sides, {"variant": "dense"})}
+        for name, part in by_pair.groupby("benchmark"):
+            new[f"clean_minus_dense_{name}"] = compare(part, sides[1], {"variant": "dense"})
+        measured = {name: one for name, one in new.items() if one is not None}
+        found |= {f"answer_margin_{name}_{at}": one for name, one in measured.items()}
     right = 100 * answers.groupby(["benchmark", "place", "variant"], sort=False).correct.mean()
     display(right.unstack("benchmark").round(1))
 run.find(found)

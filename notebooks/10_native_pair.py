@@ -83,11 +83,13 @@ run = start("10_native_pair", globals())
 #
 # ## Training
 #
-# A Llama of 5 million weights, with 1,024 tokens that were made of the training text. Both kinds of
-# one seed begin with the same weights. In the first half of its training, 768,000 tokens, the DLM has
-# a fifth of them masked, in the second half any share: in a first trial, of which no record is kept,
-# it stayed at the level of token frequencies when it had all shares from the start. The command is
-# `sinkprune train --from-scratch`; a training that was stopped goes on where it was.
+# A Llama of 5 million weights, with 1,024 tokens that were made of the training text: samples of the
+# base, and the documentation of all packages that are installed, so other packages give other models
+# and other numbers. Both kinds of one seed begin with the same weights. In the first half of its
+# training, 768,000 tokens, the DLM has a fifth of them masked, in the second half any share: in a
+# first trial, of which no record is kept, it stayed at the level of token frequencies when it had all
+# shares from the start. The command is `sinkprune train --from-scratch`; a training that was stopped
+# goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export

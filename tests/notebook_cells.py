@@ -14,7 +14,6 @@ from sinkprune_core.models.loading import open_checkpoint
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SMALL = {
     "calibration": 1,
-    "first_sparsities": [0.6],
     "length": 48,
     "noise_levels": 2,
     "prompts": 2,
