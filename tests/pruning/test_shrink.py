@@ -50,7 +50,7 @@ def test_a_compensated_model_shrinks_to_one_with_native_biases(
             compensate = statistics_of(lm, layer, ids_BT, WEIGHT_N)
         mask(lm, block, kept[layer], compensate)
     if family == "llama-mha":
-        with pytest.raises(ValueError, match="which its class cannot read back: `shrink` it first"):
+        with pytest.raises(ValueError, match="which its class cannot read: `shrink` it first"):
             lm.save(tmp_path / "unreadable")
     smaller = shrink(lm, kept)
     torch.testing.assert_close(logits(smaller, ids_BT), logits(lm, ids_BT), atol=1e-4, rtol=1e-4)
