@@ -68,7 +68,7 @@ def documentation(scope: str) -> tuple[str, ...]:
 
 
 def installed(*folders: str) -> tuple[str, ...]:
-    """Return those of folders that sysconfig names, in order of path, from the cache until a file changes."""
+    """Return such paragraphs of folders that sysconfig names, by path, cached until a file changes."""
     roots = dict.fromkeys(map(sysconfig.get_path, folders))
     files = [file for root in roots for file in _sources(Path(root))]
     cached = cache_dir() / f"documentation-{_state(files)}.json"
@@ -179,7 +179,7 @@ def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
 
 
 def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:
-    """Return the shipped samples, int64 (N, T), cut to `length` in 2 … 128 (None: whole), else ValueError."""
+    """Return shipped samples, int64 (N, T), cut to `length` in 2 … 128 (None: whole), else ValueError."""
     ids_NT = load_file(SAMPLES)["ids"].long()
     longest = ids_NT.shape[1]
     if length is not None and not 2 <= length <= longest:

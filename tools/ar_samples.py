@@ -25,7 +25,7 @@ LENGTH = 128  # tokens of each
 
 @torch.inference_mode()
 def sample_batch(lm: LanguageModel, length: int, first: int, count: int, seed: int) -> torch.Tensor:
-    """Draw sequences `first … first + count - 1` from an autoregressive model at temperature 1, top-50; int64
+    """Draw sequences `first … first + count - 1` from an AR model at temperature 1, top-50; int64
     (B, T).
 
     The model speaks as in an assistant's turn, where its prose is best; the turn marker is then replaced by

@@ -85,7 +85,7 @@ def effects(
     values = {cell: pivot(scores[scores.variant == variant]) for cell, variant in factorial.items()}
     places = range(len(switches))
     chosen = chain.from_iterable(combinations(places, size) for size in range(1, len(switches) + 1))
-    return {" × ".join(switches[place].label for place in which): contrast(values, which) for which in chosen}
+    return {" × ".join(switches[each].label for each in which): contrast(values, which) for which in chosen}
 
 
 def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:

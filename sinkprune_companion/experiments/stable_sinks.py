@@ -292,7 +292,7 @@ def token_reach(
     hard sinks and zeros per row, whatever its `exclude`. Raises ValueError for a block that the model lacks.
     """
     if unknown := [layer for layer in layers if not 0 <= layer < len(lm.blocks)]:
-        raise ValueError(f"layers={unknown} must lie in 0 … {len(lm.blocks) - 1}, the numbers of the blocks")
+        raise ValueError(f"layers={unknown} must lie in 0 to {len(lm.blocks) - 1}, the numbers of the blocks")
     recipe = replace(recipe, exclude="none")
     ids_RT = tracked_rows(lm, calibration, recipe.noise_levels, recipe.noise)
     profiles = sink_profiles(lm, calibration, recipe.noise_levels, recipe.noise)

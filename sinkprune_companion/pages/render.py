@@ -73,7 +73,7 @@ def render(template: str, **values: object) -> str:
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
-    """Return the text of a template that knows `values`, and `f`, `ledger`, … and `holds` of the results."""
+    """Return the text of a template with `values`, and `f`, `ledger`, … and `holds` of the results."""
     known = {name: getattr(results, name) for name in ("f", "ledger", "verdict", "estimate", "holds")}
     return render(template, **known, **values)
 

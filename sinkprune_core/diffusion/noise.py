@@ -8,7 +8,7 @@ import torch
 
 
 def stratified_counts(draws: int, maskable: int, rng: torch.Generator) -> torch.Tensor:
-    """Return numbers of masks for `draws` noisings of one sequence, int64 (S,), each uniform on 1 … maskable.
+    """Return numbers of masks for `draws` noisings of a sequence, int64 (S,), each uniform on 1 … maskable.
 
     One uniform number shifts an even grid, so the draws cover all noise levels. LLaDA's evaluation stratifies
     in the same way (its section on conditional likelihood).

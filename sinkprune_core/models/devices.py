@@ -110,7 +110,8 @@ def _measured_gain() -> float:
     rows, inputs, outputs = PRODUCT
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        input_RI, weight_IO = torch.ones(rows, inputs, dtype=dtype), torch.ones(inputs, outputs, dtype=dtype)
+        input_RI = torch.ones(rows, inputs, dtype=dtype)
+        weight_IO = torch.ones(inputs, outputs, dtype=dtype)
         names = {"input_RI": input_RI, "weight_IO": weight_IO}
         timer = Timer("input_RI @ weight_IO", globals=names, num_threads=torch.get_num_threads())
         seconds[dtype] = timer.timeit(REPEATS).mean
