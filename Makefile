@@ -10,6 +10,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECENT := sys.exit(sys.version_info < (3, 11))
 
+# Python compiles what it imports and keeps that. To compile all that is installed would take as long as installing it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv reproduce test lab train publish benchmark hostile site site-test device-test wheel-test address clean
 .DEFAULT_GOAL := help
 
@@ -76,5 +79,5 @@ $(READY): pyproject.toml
   echo "making $(VENV) with Python $$found"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable '.[notebooks,eval,slurm,site,dev]'
+	$(BIN)/python -m pip install --no-compile --editable '.[notebooks,eval,slurm,site,dev]'
 	@touch $@

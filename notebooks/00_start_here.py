@@ -42,21 +42,17 @@ calibration: int = 2  # calibration sequences for the pruned model
 length: int = 64  # tokens per sequence
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps
 written_sparsities: list[float] = [0.5]  # the same for models that write a text
-written: int = 16  # tokens of each text
+written: int = 12  # tokens of each text
 seed: int = 0  # of the calibration draw and of the samples
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
+# says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-from importlib.util import find_spec
-
-SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if find_spec("sinkprune_core") is None:
-    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
+# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
 from sinkprune_companion.run.parameters import start
 
 run = start("00_start_here", globals())

@@ -44,11 +44,11 @@ texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, n
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [64]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
-prompts: int = 4  # held-out prompts of the main condition, and of the same with a first token
+prompts: int = 3  # held-out prompts of the main condition, and of the same with a first token
 trajectories: int = 1  # of each of them
-other_prompts: int = 4  # prompts of every other condition and of untrained pairs
-null_seeds: int = 2  # untrained pairs, for comparison
-calibration: int = 4  # calibration sequences, for the share of stable sinks where pruning looks
+other_prompts: int = 2  # prompts of every other condition and of untrained pairs
+null_seeds: int = 1  # untrained pairs, for comparison
+calibration: int = 2  # calibration sequences, for the share of stable sinks where pruning looks
 noise_levels: int = 8  # noise levels at which each of them is seen
 prompt_length: int = 32  # tokens of each prompt
 steps: int = 8  # denoising steps; the AR model's text is cut into this many windows
@@ -60,15 +60,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
+# says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-from importlib.util import find_spec
-
-SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if find_spec("sinkprune_core") is None:
-    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
+# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
 from sinkprune_companion.run.parameters import start
 
 run = start("01_sink_variance", globals())

@@ -39,7 +39,7 @@ first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before 
 lengths: list[int] = [64]  # tokens per sequence, a special first token not counted; e.g. 512
 counts: list[int] = [5]  # numbers of keys to hide; verdicts are read at 5
 thirds: list[str] = ["middle"]  # of the layers, to hide keys in one alone: early, middle, late
-sequences: int = 4  # held-out sequences to score in each condition
+sequences: int = 3  # held-out sequences to score in each condition
 long_sequences: int = 8  # the same at the lengths after the first
 same_tokens: bool = True  # score the same tokens with a first token as without, not one more
 same_share: bool = False  # at these lengths, also hide as large a share of the keys
@@ -55,15 +55,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
+# says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-from importlib.util import find_spec
-
-SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if find_spec("sinkprune_core") is None:
-    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
+# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
 from sinkprune_companion.run.parameters import start
 
 run = start("02_hiding_sinks", globals())
@@ -113,12 +109,6 @@ if max(counts) > min(lengths) // 8:
     raise ValueError(
         f"counts={counts} must not exceed {min(lengths) // 8}, an eighth of the shortest of "
         f"lengths={lengths}: as many random keys must be left"
-    )
-if min(sequences, long_sequences, prompts) < 2 or min(prompt_length, written + 4) < 4 * COUNT:
-    raise ValueError(
-        f"sequences={sequences}, long_sequences={long_sequences} and prompts={prompts} must be at "
-        f"least 2, for intervals; prompt_length={prompt_length} at least {4 * COUNT} and "
-        f"written={written} at least {4 * COUNT - 4}, so that keys are left"
     )
 conditions = sink_conditions.conditions(texts, first_tokens, lengths, ["llada"])
 main = conditions[0]

@@ -55,15 +55,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
+# says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-from importlib.util import find_spec
-
-SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if find_spec("sinkprune_core") is None:
-    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
+# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
 from sinkprune_companion.run.parameters import start
 
 run = start("06_real_models", globals())

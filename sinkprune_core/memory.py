@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,10 @@ UNLIMITED = 1 << 62  # bytes
 CACHE_BYTES = 3 << 18  # of a temporary: with what it is made from and into it stays near a core of a CPU
 
 
-def release_freed_memory() -> bool:
-    """Give freed memory back to the system once, e.g. after loading a model that was converted.
-
-    Returns whether some was given back.
-    """
-    try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    except (AttributeError, OSError, TypeError):
-        return False
+def release_freed_memory() -> None:
+    """Give freed memory back to the system once, e.g. after loading a model that was converted."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def rows_in_cache(row_bytes: int, device: torch.device) -> int:

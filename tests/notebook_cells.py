@@ -1,5 +1,6 @@
 """Notebooks run in this process, cell by cell, on parameters so small that each takes seconds."""
 
+import re
 from pathlib import Path
 
 import jupytext
@@ -131,7 +132,7 @@ def run_cells(name: str, folder: Path = NOTEBOOKS, /, **given: object) -> dict[s
     for cell in jupytext.read(folder / f"{name}.py").cells:
         if cell.cell_type != "code":
             continue
-        sources = [cell.source]
+        sources = [re.sub(r"(?m)^!.*\n", "", cell.source)]  # for Colab's shell
         if "parameters" in cell.metadata.get("tags", []):
             injected = "".join(f"{key} = {value!r}\n" for key, value in given.items())
             sources.append(f"# Parameters\n{injected}")

@@ -69,8 +69,8 @@ def with_address(cell: nbformat.NotebookNode, notebook: str, url: str, before: s
     """Return the source of a notebook's cell as an address makes it."""
     if cell.cell_type == "markdown":
         return with_links(with_badges(cell.source, notebook, url), url, before)
-    package = f"sinkprune @ git+{url}@{REF}" if url else ""
-    return re.sub(r'(?m)^SOURCE = "[^"]*"', f'SOURCE = "{package}"', cell.source)
+    package = f"git+{url}@{REF}" if url else "sinkprune"
+    return re.sub(r'(?m)^(!test .* pip install --quiet) "[^"]*"$', rf'\1 "{package}"', cell.source)
 
 
 def with_links(text: str, url: str, before: str) -> str:

@@ -69,13 +69,10 @@ class RunningStatistics:
 
     def finished(self, choice: int = 0) -> InputStatistics:
         """Return the statistics of one choice of token weights; all are 0 where every weight was 0."""
-        count = float(self.count_W[choice])
+        count = float(self.count_W[choice]) or 1.0
         squares_I = self.squares_WI[choice]
-        mean_I = self.sums_WI[choice]
-        variance_I = squares_I
-        if count:
-            mean_I = mean_I / count
-            variance_I = (squares_I / count - mean_I.square()).clamp_min(0)
+        mean_I = self.sums_WI[choice] / count
+        variance_I = (squares_I / count - mean_I.square()).clamp_min(0)
         return InputStatistics(
             norm_I=squares_I.sqrt().float(),
             summed_I=self.summed_WI[choice].float(),

