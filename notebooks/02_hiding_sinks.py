@@ -144,7 +144,7 @@ ids_1T = next(iter(texts_of_main.values()))[:1].to(dlm.device)
 with torch.inference_mode():
     with attention.track(dlm.model) as tracker:
         dlm.hidden(ids_1T)
-        mass_K = tracker.take().mean((0, 1, 2, 3))  # over the text, layers and heads
+        mass_K = tracker.take().mean((0, 1, 2, 3))  # over texts (one), layers, heads and windows
     sees_QK = torch.ones(len(mass_K), len(mass_K), dtype=torch.bool, device=dlm.device)
     sees_QK[:, mass_K.topk(COUNT).indices] = False
     sees_QK.fill_diagonal_(True)
@@ -178,10 +178,10 @@ def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFra
     what = condition.begins
     if condition.tokens != main.tokens:
         what += f", {condition.tokens:,} tokens"
-    if condition in shared_counts:
-        count = shared_counts[condition]
-        what = frame["count"].map({count: f"{what}, {count} keys"}).fillna(what)
-    return frame.assign(condition=condition.name(main) or "main", what=what)
+    frame = frame.assign(condition=condition.name(main) or "main", what=what)
+    keys = shared_counts.get(condition)
+    frame.loc[frame["count"] == keys, "what"] += f", {keys} keys"
+    return frame
 
 
 parts = []
@@ -192,6 +192,7 @@ for condition in conditions:
     parts += [scored(lm, prints[lm.name], condition, hidings) for lm in (dlm, ar)]
 all_scores = pd.concat(parts, ignore_index=True)
 scores = all_scores[all_scores.layers == "all"]
+of_main = all_scores[all_scores.condition == "main"]
 in_main = scores[scores.condition == "main"]
 
 # %% [markdown]
@@ -211,30 +212,32 @@ CONTRASTS = {
     "first_minus_random_dlm": ((dlm, "first token", 1), (dlm, "random, first token kept", 1)),
     "first_minus_random_ar": ((ar, "first token", 1), (ar, "random, first token kept", 1)),
 }
-FEW = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
+MAIN_CONTRASTS = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
 
 
-def by_unit(frame: pd.DataFrame, lm, label: str, count: int, column: str = "excess"):
-    """One column of one model and hiding, by sequence or prompt."""
+def by_unit(frame: pd.DataFrame, lm, label: str, count: int):
+    """The excess of one model and hiding, by sequence or prompt."""
     part = frame[(frame.model == lm.name) & (frame.label == label) & (frame["count"] == count)]
-    return part.sort_values("sequence")[column].to_numpy()
+    return part.sort_values("sequence").excess.to_numpy()
+
+
+def contrast(frame: pd.DataFrame, name: str, keys: int | None = None):
+    """The difference of two sides, with `keys` hidden on both where it is given."""
+    one, other = (by_unit(frame, lm, label, keys or count) for lm, label, count in CONTRASTS[name])
+    return interval(one - other)
 
 
 found = {}
 for third in thirds:
-    part = all_scores[(all_scores.condition == "main") & (all_scores.layers == third)]
-    for name in FEW:
-        one, other = CONTRASTS[name]
-        found[f"{name}_{third}_layers"] = interval(by_unit(part, *one) - by_unit(part, *other))
+    part = of_main[of_main.layers == third]
+    found |= {f"{name}_{third}_layers": contrast(part, name) for name in MAIN_CONTRASTS}
 for condition, part in scores.groupby("condition", sort=False):
     ending = "" if condition == "main" else f"_{condition}"
-    for name, (one, other) in CONTRASTS.items():
-        found[name + ending] = interval(by_unit(part, *one) - by_unit(part, *other))
-for condition, count in shared_counts.items():
+    found |= {name + ending: contrast(part, name) for name in CONTRASTS}
+for condition, keys in shared_counts.items():
     part = scores[scores.condition == condition.name(main)]
-    for name in FEW:
-        costs = [by_unit(part, lm, label, count) for lm, label, _ in CONTRASTS[name]]
-        found[f"{name}_{condition.name(main)}_same_share"] = interval(costs[0] - costs[1])
+    ending = f"_{condition.name(main)}_same_share"
+    found |= {name + ending: contrast(part, name, keys) for name in MAIN_CONTRASTS}
 run.find(found)
 
 # %% [markdown]
@@ -264,7 +267,6 @@ def costs_of_keys(part: pd.DataFrame, comparison: str, count: int = COUNT) -> li
 
 COSTS = "cost beyond that of as many random keys (nats per token)"
 WHERE = {"middle": "middle third", "late": "late third", "early": "early third"}
-of_main = all_scores[all_scores.condition == "main"]
 rows = []
 for layers in [third for third in WHERE if third in thirds] + ["all"]:
     place = WHERE.get(layers, "all layers")
@@ -272,8 +274,8 @@ for layers in [third for third in WHERE if third in thirds] + ["all"]:
 by_layers = pd.DataFrame(rows)
 says = title(run, "layers", "What hiding the five strongest keys costs, by the layers they leave")
 drawn = forests.plot_costs(by_layers, COSTS, says)
-decided = {name: found[name] for name in found if name in FEW or name.endswith("_layers")}
-table = pd.concat([by_layers, forests.forest_table(decided)])
+decided = [name for name in found if name in MAIN_CONTRASTS or name.endswith("_layers")]
+table = pd.concat([by_layers, forests.forest_table({name: found[name] for name in decided})])
 figures.save_figure(run, drawn, "layers", table, f"what hiding five keys costs. {says}")
 
 # %% [markdown]
@@ -313,9 +315,8 @@ figures.save_figure(run, drawn, "costs", costs, f"bars: 95 % interval over seque
 # %%
 rows = []
 for (_, what), part in scores.groupby(["condition", "what"], sort=False):
-    hidden = part[part.label.isin(["strongest", "random"]) & (part["count"] >= COUNT)]
-    fewest = COUNT if (hidden["count"] == COUNT).any() else hidden["count"].max()
-    rows += costs_of_keys(hidden, what, fewest)
+    fewest = part["count"][part["count"] >= COUNT].min()
+    rows += costs_of_keys(part, what, fewest)
 by_condition = pd.DataFrame(rows)
 says = title(run, "conditions", "What hiding the five strongest keys costs, by condition")
 drawn = forests.plot_costs(by_condition[by_condition["keys"] == COUNT], COSTS, says)

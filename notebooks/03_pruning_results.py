@@ -184,9 +184,8 @@ asked = {row for row in asked if row.sparsity in answer_sparsities}
 print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
 counts = [row.draws if row.is_calibrated else 1 for row in grid]
 table = pd.DataFrame(grid).assign(draws=counts)
-table = table.pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
-table = table.loc[list(dict.fromkeys(row.variant for row in grid))].astype("Int64")
-table.astype(object).fillna("–")
+by_place = table.pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
+by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–")
 
 # %% [markdown]
 # **The method in code.** The official weight of a calibration token is one minus a sigmoid of how
@@ -252,7 +251,7 @@ for seed in sorted({0, *range(first_seed, last)}) if own_noise else [0]:
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
     with Variant(dlm, fingerprint) as variant:
         losses.append(variant.scores(run, texts, draws, noise=seed, **labels))
-        if asked and seed == 0:
+        if seed == 0:
             answered.append(variant_answers(run, variant, questions, item_draws, **labels))
 for row in grid:
     if not row.is_calibrated:
@@ -291,8 +290,7 @@ from sinkprune_companion.experiments.variants import points
 by_pair = points(answers)
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
 found = pruning_findings.likelihood_findings(scores) | accuracy
-if len(answers):
-    found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
+found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
 run.find(found)
 
 # %% [markdown]
@@ -360,7 +358,7 @@ figure = figures.plot_curves(
 caption = f"NELBO above the dense model's against sparsity, with 95 % intervals. {says}"
 display(figures.save_figure(run, figure, "quality", quality, caption))
 FAR_ABOVE = ["magnitude", "structured-magnitude", "only-sinks"]
-excess.set_index(["panel", "recipe"])[["shown"]][excess.recipe.isin(FAR_ABOVE).to_numpy()]
+excess[excess.recipe.isin(FAR_ABOVE)].set_index(["panel", "recipe"])[["shown"]]
 
 # %% [markdown]
 # ## Other patterns, and whole units
@@ -411,11 +409,11 @@ Folded(listed(accuracy), "Differences in points")
 from sinkprune_companion.experiments.stable_sinks import mask_differences
 from sinkprune_companion.figures import maps
 
-NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]
+NAMES = ["noised-dense", "unstable", "all-sinks"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))
 compared = {name: (preset(name, **settings), text) for name in NAMES}
 more = calibration_draw(dlm, calibration * noise_levels, length, first_seed)
-compared["wanda"] = (compared["wanda"][0], more)
+compared["wanda"] = (preset("wanda", **settings), more)
 compared["other text"] = (compared["noised-dense"][0], other_text)
 pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", "all-sinks")]
 if first_seed == 0 or not run.is_cell:
@@ -450,7 +448,7 @@ Folded(by_variant.mean().round(4).assign(**counts), "Tokens left out, zeros, tok
 # ## The control: the same on the AR twin
 #
 # Pruning recipes for AR models keep sinks. Here Wanda prunes the AR model with and without its
-# sinks. The value is its exact negative log-likelihood; left of zero leaving tokens out helps.
+# sinks. The value is its exact negative log-likelihood; left of zero the first is better.
 
 # %%
 from sinkprune_companion.experiments.pruning_findings import TWIN_COMPARISONS
