@@ -151,12 +151,12 @@ from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.models.loading import load
 
 rule = (sink_std, stability_threshold)
-rows, layers, tokens, at_noise, models, traces = [], [], [], [], {}, {}
+by_prompt, by_layer, by_token, at_noise, models, traces = [], [], [], [], {}, {}
 for kind, chosen in {"diffusion": model, "autoregressive": twin, "base": base}.items():
     lm = models[kind] = load(chosen, dtype, run.device)
     fingerprint = lm.fingerprint()
-    first = sink_records.Continued(run, lm, fingerprint, main, prompts, how, seed)
-    traces[kind] = first.trace(first=4)  # of four prompts, for pictures
+    of_main = sink_records.Continued(run, lm, fingerprint, main, prompts, how, seed)
+    traces[kind] = of_main.trace(first=4)  # of four prompts, for pictures
     if kind != "base":
         for condition in conditions:
             full = condition.body == main.body  # the main one, with or without the first token
@@ -165,9 +165,9 @@ for kind, chosen in {"diffusion": model, "autoregressive": twin, "base": base}.i
             for trajectory in range(trajectories if full else 1):
                 given = (condition, prompts if full else other_prompts, how, seed, trajectory)
                 one = sink_records.Continued(run, lm, fingerprint, *given)
-                rows.append(one.readings(*rule).assign(**about))
-        layers.append(first.layers(*rule).assign(kind=kind))
-        tokens.append(first.tokens(sink_std).assign(kind=kind))
+                by_prompt.append(one.readings(*rule).assign(**about))
+        by_layer.append(of_main.layers(*rule).assign(kind=kind))
+        by_token.append(of_main.tokens(sink_std).assign(kind=kind))
         text = calibration_draw(lm, max(2, calibration), 128, seed)
         states = random_null.stability_at_noise(run, lm, fingerprint, text, noise_levels, *rule)
         at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
@@ -206,7 +206,7 @@ from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]
-measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
+measured = pd.concat(by_prompt).groupby(ONE_ROW, sort=False, as_index=False).mean()
 in_main = measured[measured.condition == "main"]
 literal = measured[measured.reading == LITERAL]
 
@@ -221,7 +221,7 @@ gap_N = gap(literal[literal.condition == "main"])
 print(f"{interval(gap_N)}; larger in {(gap_N > 0).sum()} of {len(gap_N)} prompts")
 
 # %% [markdown]
-# The same for all measures, readings and conditions, by the library:
+# The same for all measures, by reading or by condition, by the library:
 
 # %%
 PAIRED = ("temporal_variance", "spatial_variance", "overlap", "stable_share")
@@ -245,8 +245,8 @@ run.find(found)
 # ## The figure: where attention goes, step by step
 #
 # One prompt, both models, the literal reading. Each column is a token, each row a step. Bright cells
-# receive many times the mean, and rings mark sinks. A stable sink is a column with rings from top
-# to bottom. Tokens that receive much attention are named.
+# receive many times the mean, and rings mark sinks. A stable sink is a column with rings in
+# four rows of five. Tokens that receive much attention are named.
 #
 # Beneath it the same one step at a time, in reading order, with a slider. In the picture empty cells
 # are masks, grey cells do not exist yet, and frames mark sinks. The slider needs no kernel. A
@@ -258,23 +258,23 @@ run.find(found)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.figures import figures, forests, step_views, trajectories
+from sinkprune_companion.figures import figures, forests, step_views
+from sinkprune_companion.figures import trajectories as pictures
 from sinkprune_companion.pages.render import title
 
 pair = []
 for kind in sink_measures.SHORT:
     head = f"{kind} ({models[kind].name}), {READINGS[LITERAL].label}"
     given = (models[kind], traces[kind], 0, head, READINGS[LITERAL], sink_std)
-    pair.append(trajectories.panel(*given))
+    pair.append(pictures.panel(*given))
 says = title(run, "sink_positions", "Attention received by each token, step by step")
-drawn = trajectories.plot_sink_positions(pair, says)
+drawn = pictures.plot_sink_positions(pair, says)
 caption = f"one prompt, sum over all queries so far; rings mark sinks. {says}"
-positions = trajectories.positions_table(pair)
+positions = pictures.positions_table(pair)
 display(figures.save_figure(run, drawn, "sink_positions", positions, caption))
 
-
-last = positions.query("step == @steps - 1")
-drawn = trajectories.plot_writing(pair, steps - 1)
+last = positions[positions.step == steps - 1]
+drawn = pictures.plot_writing(pair, steps - 1)
 says = "The text and its sinks, step by step"
 written = figures.save_figure(run, drawn, "writing", last, f"{says}: the last step, one prompt")
 traced = [(models[kind], one) for kind, one in traces.items()]
@@ -283,9 +283,9 @@ display(written, step_views.save_slider(run, "writing", says, step_views.data(vi
 views = step_views.views(traced, prompts=4, sink_std=sink_std, layers=True)  # for the site
 caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
 step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
-shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 24 frames at most
-frames = (trajectories.plot_writing(pair, step) for step in shown)
-_ = trajectories.save_animation(run, frames, "sink_positions")
+shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 25 frames at most
+frames = (pictures.plot_writing(pair, step) for step in shown)
+pictures.save_animation(run, frames, "sink_positions")
 
 # %% [markdown]
 # ## Reading by reading, condition by condition
@@ -326,15 +326,15 @@ figures.save_figure(run, drawn, "conditions", literal, caption)
 # %% [markdown]
 # ## Layer by layer, and which tokens they are
 #
-# The mass above is a mean over layers. Here every layer has sinks of its own, in the literal
-# reading. The table names the tokens that are sinks; persistence is the share of steps in which a
+# The mass above is a mean over layers. Here every layer has sinks of its own, in the literal reading.
+# The table names the tokens that are sinks of this mean; persistence is the share of steps in which a
 # position is one. In the DLM a position may hold the mask token at one step and a word at the next;
 # the table counts them apart, and shows the tokens that are sinks most often.
 
 # %%
 from sinkprune_companion.pages.render import Folded, reading
 
-layers = pd.concat(layers, ignore_index=True)
+layers = pd.concat(by_layer, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
 run.find(found)
 LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
@@ -348,7 +348,7 @@ axes = {"layer": "layer (0 is the first)", "value": ""}
 curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
 drawn = figures.plot_curves(*curves, title=says, panel="measure", sharey=False)
 display(figures.save_figure(run, drawn, "layers", layers, f"bars: 95 % intervals. {says}"))
-Folded(pd.concat(tokens).set_index(["kind", "token"]), "Which tokens are sinks")
+Folded(pd.concat(by_token).set_index(["kind", "token"]), "Which tokens are sinks")
 
 # %% [markdown]
 # ## Do random weights pass?
@@ -379,7 +379,7 @@ run.find(found)
 
 # %% [markdown]
 # Two measures of the trained pair beside those of random weights. Then every prompt, as a few can
-# carry a mean, on an axis that is linear near zero and logarithmic beyond; and a count of the
+# carry a mean, on an axis that may be logarithmic away from zero; and a count of the
 # prompts in which the DLM's sinks move more, with a sign test (ties count for neither) and
 # Wilcoxon's test.
 
@@ -395,20 +395,17 @@ drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex=
 caption = f"means over prompts, and over seeds of random weights. {says}"
 display(figures.save_figure(run, drawn, "random_weights", means, caption))
 
-parts = {part.label.iloc[0]: part for _, part in in_main.groupby("reading", sort=False)}
+parts = dict(list(in_main.groupby("label", sort=False)))
 del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone
 if "first_token" in set(literal.condition):
     parts["sum, behind a special first token"] = literal[literal.condition == "first_token"]
 for number, part in untrained[untrained.reading == LITERAL].groupby("seed"):
     parts[f"sum, random weights {number}"] = part
-gaps = pd.concat(
-    [gap(part).rename("value").to_frame().assign(row=name) for name, part in parts.items()]
-)
+gaps = pd.concat([gap(part).to_frame("value").assign(row=name) for name, part in parts.items()])
 says = title(run, "prompts", "How much more the DLM's sinks move, prompt by prompt")
 drawn = forests.plot_units(gaps, "row", "temporal variance, DLM − AR (positions²)", says)
-display(
-    figures.save_figure(run, drawn, "prompts", gaps.reset_index(), f"a point per prompt. {says}")
-)
+caption = f"a point per prompt. {says}"
+display(figures.save_figure(run, drawn, "prompts", gaps.reset_index(), caption))
 counts = {
     name: random_null.paired_counts(part, "temporal_variance") for name, part in parts.items()
 }
@@ -440,7 +437,7 @@ figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}
 # All numbers follow it: temporal variance in squared positions, spatial variance in squared mass
 # with a mean of 1, overlap and stable share as shares. A name without an ending means the literal
 # reading in the main condition. An ending names another reading or condition; *layers* has sinks
-# found per layer, then averaged.
+# found per layer, then averaged; *null* has random weights.
 
 # %%
 from sinkprune_companion.figures.forests import listed

@@ -73,8 +73,8 @@ run = start("04_matched_compute", globals())
 # of `unstable` − Wanda lies above zero. The paper compares recipes with each other; that the dense
 # model with fewer steps is a competitor, too, is our own question. A difference is a loss of the
 # first less one of the second, so below zero the first is better. It matters from half of 9.18 % of
-# the *damage* on: of what Wanda costs, or taking fewer steps (on LLaDA-8B the paper's method takes
-# back 9.18 % of what Wanda costs). The ledger judges the claim itself in notebooks
+# the *damage* on, of what the second costs (on LLaDA-8B the paper's method takes back 9.18 % of what
+# Wanda costs). The ledger judges the claim itself in notebooks
 # [03](03_pruning_results.ipynb) and [09](09_best_recipe.ipynb).
 #
 # ## The measure
@@ -145,7 +145,7 @@ account = pd.concat(accounts, keys=["dense", *kinds], names=["model"])
 totals = account.xs("total", level="kind")
 for name, ratio in (totals.flops / totals.counted_flops).items():
     print(f"{name}: FLOPs from shapes / counted: {ratio:.4f}")
-shown = pd.DataFrame(
+pd.DataFrame(
     {
         "parameters (M)": account.parameters / 1e6,
         "non-zero (M)": account.nonzero / 1e6,
@@ -153,8 +153,7 @@ shown = pd.DataFrame(
         "GFLOP": account.flops / 1e9,
         "effective GFLOP": account.effective_flops / 1e9,
     }
-)
-shown.round(2)
+).round(2)
 
 # %% [markdown]
 # ## Time of a step
@@ -212,7 +211,8 @@ latency.loc[timed].round(3)
 #
 # A pruned model takes *K* steps. How many may the dense model take at most, for the same effective
 # FLOPs of generation, and in the same measured time? What is left over by rounding down favours
-# pruning. Unstructured zeros save no time, so in time the dense model may take *K* steps, too.
+# pruning; one step is the least. Unstructured zeros save no time, so in time the dense model may take
+# *K* steps, too.
 
 # %%
 tokens = length - 1
@@ -281,12 +281,6 @@ def at(variant: str, count: int) -> dict:
     return {"variant": variant, "steps": int(count)}
 
 
-def kind_of(variant: str) -> str:
-    if variant == "dense":
-        return "dense"
-    return "structured" if variant in structured_recipes else "unstructured"
-
-
 def over_steps(variant: str, column: str):
     """The difference to the dense model, a mean over all numbers of steps, with its margin."""
     differences, costs = [], []
@@ -306,8 +300,8 @@ for name in structured_recipes:
 for other in baselines:
     damage = compare(scores, at(other, 0), at("dense", 0)).value
     difference = compare(scores, at("unstable", 0), at(other, 0))
-    name = f"unstable_minus_{other.replace('-', '_')}"
-    found[name] = with_share_of_damage(difference, damage)
+    finding = f"unstable_minus_{other.replace('-', '_')}"
+    found[finding] = with_share_of_damage(difference, damage)
 run.find(found if sparsity == 0.5 else {})
 
 # %% [markdown]
@@ -318,9 +312,11 @@ from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.pages.render import title
 
 rows = []
+kinds_of = {"dense": "dense"} | dict.fromkeys(structured_recipes, "structured")
 measured = scores[scores.steps > 0][["variant", "steps"]].drop_duplicates()
 for variant, count in measured.itertuples(index=False):
-    excess, kind = compare(scores, at(variant, count), at("dense", 0)), kind_of(variant)
+    excess = compare(scores, at(variant, count), at("dense", 0))
+    kind = kinds_of.get(variant, "unstructured")
     row = {"variant": variant, "steps": count, "tflop": flops[kind][count] / 1e12}
     row |= {"seconds": count * seconds[kind], "excess": excess.value}
     rows.append(row | {"low": excess.low, "high": excess.high})
@@ -346,21 +342,16 @@ figures.save_figure(run, drawn, "front", front, caption)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.figures.forests import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
-labels = {"pruned_minus_dense_steps": ("unstable − dense", FLOPS)}
+groups = {"unstable − dense": FLOPS}  # in the order of `found`
 matches = [("unstable", "dense, FLOPs of unstructured")]
 for name in structured_recipes:
-    label = name.replace("-", "_")
-    labels[f"{label}_minus_dense_steps"] = (f"{name} − dense", FLOPS)
-    labels[f"{label}_minus_dense_latency"] = (f"{name} − dense, by time", TIME)
+    groups |= {f"{name} − dense": FLOPS, f"{name} − dense, by time": TIME}
     matches += [(name, "dense, FLOPs of structured"), (name, "dense, time of structured")]
 for other in baselines:
-    finding = f"unstable_minus_{other.replace('-', '_')}"
-    labels[finding] = (f"unstable − {other}", "equal sparsity, FLOPs of steps, calibration tokens")
-forest = {labels[finding][0]: estimate for finding, estimate in found.items()}
-groups = dict(labels.values())
+    groups[f"unstable − {other}"] = "equal sparsity, FLOPs of steps, calibration tokens"
+forest = dict(zip(groups, found.values(), strict=True))
 by_step = {}
 for variant, column in matches:
     for count, of_dense in zip(matched.steps, matched[column], strict=True):
@@ -371,9 +362,9 @@ says = title(run, "differences", plain)
 axis = "difference at matched compute (nats per token)"
 drawn = forests.plot_forest(forest, axis, groups, title=says)
 caption = f"paired differences, a section for each thing that is equal. {says}"
-display(forest_table(by_step).set_index("comparison")[["value", "low", "high"]].round(3))
-table = pd.concat([forest_table(forest), forest_table(by_step)])
-figures.save_figure(run, drawn, "differences", table, caption)
+tables = [forests.forest_table(forest), forests.forest_table(by_step)]
+display(tables[1].set_index("comparison")[["value", "low", "high"]].round(3))
+figures.save_figure(run, drawn, "differences", pd.concat(tables), caption)
 
 # %% [markdown]
 # ## What calibration costs
@@ -382,8 +373,8 @@ figures.save_figure(run, drawn, "differences", table, caption)
 # each run. Sequential propagation passes over the text twice, dense propagation once, and SparseGPT
 # also solves for the weights that stay; sink weights for SparseGPT are found at the official ten
 # noise levels, in ten more forwards. Finding sinks adds no pass where the same forward also gives
-# the inputs. So calibration tokens of the recipes above match, and FLOPs do not: Wanda and FLAP
-# take twice as many.
+# the inputs. So calibration tokens of the recipes above match, and FLOPs do not:
+# sequential recipes take twice as many.
 
 # %%
 from sinkprune_companion.run.texts import calibration_draw
@@ -424,4 +415,4 @@ Folded(listed(found, margin=margins))
 # confident first, which may make few steps cheaper still. Quality is likelihood, not task accuracy.
 # One sparsity; Wanda and SparseGPT were not measured in fewer steps. A small model may tolerate
 # pruning less than an 8B model does. Time is that of one machine and batch with dense kernels, and
-# its chance is not in the intervals; hardware that skips zeros in 2:4 groups was not timed here.
+# its chance is not in the intervals; 2:4 kernels are timed only where the GPU has them.

@@ -32,8 +32,8 @@
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
-# a larger [profile](../docs/glossary.md): the set-up says which values it had. The lists may be
-# empty. Their values are compared with the value of the parameter above.
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. Lists named
+# `other_…` may be empty; their values are compared with the main one.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -55,9 +55,7 @@ sink_std: float = 2.0  # a sink gets more than mean + this many standard deviati
 other_sink_std: list[float] = []  # compared with it, e.g. 1.0, 3.0
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
 other_stability_thresholds: list[float] = []  # compared with it, e.g. 0.5, 1.0
-other_noise: list[str] = [
-    "rollout"
-]  # rules of the states, not an even grid: rollout, stratified, dream
+other_noise: list[str] = ["rollout"]  # of states, not an even grid: rollout, stratified, dream
 other_allocations: list[str] = []  # sparsity over layers, compared with uniform: owl, linear
 reach_sequences: int = 2  # calibration sequences for the search of tokens that change most
 reach_layers: list[int] = [14]  # blocks whose linear maps are searched
@@ -151,7 +149,7 @@ for field, values in SETTINGS.items():
     for value in values:
         setting[field, value] = replace(method, **{field: value})
 recipes = [recipe for by_cell in factorial.values() for recipe in by_cell.values()]
-recipes += [*steps, none, *choice.values(), *([method] if setting else []), *setting.values()]
+recipes += [*steps, *choice.values(), *([method] if setting else []), *setting.values()]
 print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 
 # %% [markdown]
@@ -182,10 +180,10 @@ for recipe in recipes:
 # The dense model first, under the noise of every draw; then all recipes on every draw's text:
 
 # %%
-losses = []
+measured = []
 for seed in sorted({0, *numbers}) if own_noise else [0]:
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
-    losses.append(Variant(dlm, fingerprint).scores(run, texts, draws, noise=seed, **labels))
+    measured.append(Variant(dlm, fingerprint).scores(run, texts, draws, noise=seed, **labels))
 for seed in tqdm(numbers, desc="calibration draws"):
     drawn = draw_for(dlm, counts.items(), length, seed)
     for recipe, count in tqdm(counts.items(), desc="prune and measure", leave=False):
@@ -193,7 +191,7 @@ for seed in tqdm(numbers, desc="calibration draws"):
         labels |= {"sparsity": recipe.sparsity, "seed": seed}
         with Variant(dlm, fingerprint, recipe, *drawn[count]) as variant:
             noise = seed if own_noise else 0
-            losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
+            measured.append(variant.scores(run, texts, draws, noise=noise, **labels))
 
 # %% [markdown]
 # What the eight combinations cost above the dense model, in nats per token; then the share of the
@@ -206,7 +204,7 @@ from sinkprune_companion.experiments.recipe_search import differences_of
 from sinkprune_companion.experiments.variants import above_dense, pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
-losses = pd.concat(losses, ignore_index=True)
+losses = pd.concat(measured, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
 dense = pivot(scores[scores.variant == "dense"])
 rows = []
@@ -231,15 +229,15 @@ pd.Series(shares_out, name="tokens left out (%)", dtype=float).round(2).to_frame
 # ## The finding: what each change does
 #
 # Left of zero helps. A section is a family of questions that are read together, and its p-values
-# are corrected for their number (Holm). Where there are five calibration draws, a row is first *no
+# are corrected for their number (Holm). From five calibration draws on, a row is first *no
 # difference that matters*, if its whole interval lies within ± the margin, on whatever side of zero;
 # else *helps* or *hurts*, which need an interval without zero and a corrected p-value below 0.05;
 # else *undecided*.
 #
 # The path from Wanda to the official recipe comes first, and the whole of it in the first row. Then
 # come the three switches of the factorial, each averaged over the settings of the others, and the
-# choices of tokens. Interactions and other settings are in the data of the figure and in the folded
-# table at the end.
+# choices of sinks or random tokens. The rest is in the data of the figure and in the folded table
+# at the end.
 
 # %%
 from itertools import pairwise
@@ -286,7 +284,7 @@ for (field, value), recipe in setting.items():
 by_setting = against(pairs)
 
 # %% [markdown]
-# Findings. Here the margin is a share of what the second of the two recipes costs.
+# Findings, each with the recipe of whose cost its margin is a share.
 
 # %%
 costs = {}
@@ -298,10 +296,9 @@ costs["official_noise_levels"] = (on_path["+ official noise levels"], steps[2])
 costs["official_sum_of_norms"] = (on_path["+ official sum of norms"], steps[3])
 costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
 costs["official_minus_wanda"] = (on_path["all of it: official recipe"], wanda)
-costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
-costs["all_minus_random"] = (by_choice.get("all − random"), choice.get("random"))
-for each in ("unstable", "all", "random"):
-    costs[f"{each}_minus_none"] = (by_choice.get(f"{each} − none"), none)
+for pair in ("unstable − all", "all − random", "unstable − none", "all − none", "random − none"):
+    one, other = pair.split(" − ")
+    costs[f"{one}_minus_{other}"] = (by_choice.get(pair), choice.get(other, none))
 costs["rollout_minus_grid"] = (by_setting.get("noise rollout, not grid"), method)
 linear = by_setting.get("allocation linear, not uniform")
 costs["allocation_linear_minus_uniform"] = (linear, method)
@@ -341,11 +338,11 @@ for file, table in tables.items():
 # %% [markdown]
 # ## Why so little
 #
-# How much could any choice of so few tokens change? In every linear map a greedy search looks for
-# the calibration tokens that change the most kept weights when they are left out. A first-order
-# measure ranks the tokens: how many weights near their row's threshold move. What the chosen tokens
-# change is then counted exactly. Beside them stand the sinks, as many random tokens, and other
-# calibration text in place of all tokens, with and without a special first token.
+# How much could any choice of so few tokens change? In the blocks of `reach_layers` a greedy search
+# looks for the calibration tokens that change the most kept weights when they are left out. A
+# first-order measure ranks the tokens: how many weights near their row's threshold move. What the
+# chosen tokens change is then counted exactly. Beside them stand the sinks, as many random tokens,
+# and other calibration text in place of all tokens, with and without a special first token.
 
 # %%
 from sinkprune_companion import corpus
@@ -367,7 +364,7 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
         recipe=none,
         calibration=[text.fingerprint, other.fingerprint],
         layers=reach_layers,
-        fingerprint=dlm.fingerprint(),
+        fingerprint=fingerprint,
     )
 
 
@@ -406,9 +403,9 @@ from sinkprune_companion.pages.render import Folded, reading
 
 display(reading(run))
 table = pd.concat(tables.values(), ignore_index=True)
-numbers = table.set_index(["section", "comparison"])[["value", "low", "high", "verdict"]]
+effect = table.set_index(["section", "comparison"])[["value", "low", "high", "verdict"]]
 margins_of = [estimate.margin for estimate in found.values()]
-display(Folded(listed(found, margin=margins_of)), Folded(numbers, f"{len(table)} effects"))
+display(Folded(listed(found, margin=margins_of)), Folded(effect, f"{len(table)} effects"))
 
 # %% [markdown]
 # ## Exercises

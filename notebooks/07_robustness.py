@@ -68,7 +68,7 @@ run = start("07_robustness", globals())
 #
 # Every section below compares settings that differ in a single factor: the training of the model,
 # the amount of calibration text, the noise, or the length of all sequences. Their numbers of
-# calibration draws differ, too.
+# calibration draws may differ, too.
 
 # %%
 import pandas as pd
@@ -112,7 +112,7 @@ for pair in pairs:
         fingerprint = robustness.archived_fingerprint(runs[pair], dlm.name)
         models[pair] = (robustness.OnRecord, dlm, fingerprint)
     else:
-        trained = diffusion_model(str(project_root() / pair), dtype, run.device)
+        trained = diffusion_model(pair, dtype, run.device)
         models[pair] = (Variant, trained, trained.fingerprint())
 
 # %% [markdown]
@@ -147,18 +147,16 @@ from sinkprune_companion.run.texts import held_out_texts
 
 def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
     kind, lm, fingerprint = models[setting.pair]
-    place = runs[setting.archive]
+    home = runs[setting.archive]
     texts = held_out_texts(lm.tokenizer, sequences, setting.length)
     rows = [row for row in rows_of(setting) if seed < row.draws]
-    pairs_of = [(row.recipe, row.sequences) for row in rows]
-    drawn = draw_for(lm, pairs_of, setting.length, seed)
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], setting.length, seed)
     noise = seed if setting.own_noise else 0
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
-    scores = [kind(lm, fingerprint).scores(place, texts, draws, noise=noise, **labels)]
+    scores = [kind(lm, fingerprint).scores(home, texts, draws, noise=noise, **labels)]
     for row in rows:
         with kind(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
-            labels = {**row.labels, "seed": seed}
-            scores.append(variant.scores(place, texts, draws, noise=noise, **labels))
+            scores.append(variant.scores(home, texts, draws, noise=noise, **row.labels, seed=seed))
     return scores
 
 
@@ -182,8 +180,7 @@ for setting in tqdm(settings, desc="settings"):
     if setting.own_noise:
         scores[setting] = above_dense(frame)
     else:
-        is_again = (frame.variant == "dense") & frame.duplicated(["variant", "sequence"])
-        scores[setting] = frame[~is_again]
+        scores[setting] = frame.drop_duplicates()  # the dense model's, the same in every draw
     for place in pruning_findings.places(scores[setting]):
         differences[setting, place] = pruning_findings.differences(scores[setting], place)
 found = {}

@@ -182,7 +182,6 @@ for number, name in enumerate(models, 1):
             cost = crossed_interval(loss(name, share, one) - loss(name, share, other))
             cost = with_share_of_damage(cost, damage[name, share])
             found[finding + endings[name, share]] = cost
-run.find(found)
 
 # %% [markdown]
 # The official code leaves all sinks out, whether they move or not. Which share of them are stable?
@@ -207,8 +206,8 @@ stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 # %% [markdown]
 # ## The figure: what leaving tokens out costs
 #
-# Against the same recipe with nothing left out. A section is one model at one sparsity. Random tokens,
-# which cost as little as stable sinks, are in the figure's data and in the table at the end.
+# Against the same recipe with nothing left out. A section is one model at one sparsity. Random tokens
+# are in the figure's data and in the table at the end.
 
 # %%
 from sinkprune_companion.figures import figures, forests
@@ -228,13 +227,9 @@ for name, share in damage:
 drawn_rows = pd.concat(parts, ignore_index=True)
 title = render.title(run, "left_out", "What leaving tokens out of the statistics costs")
 shown = drawn_rows[~drawn_rows.comparison.str.startswith("random")]
-figures.save_figure(
-    run,
-    forests.plot_effects(shown, "difference in NELBO (nats per token)", title),
-    "left_out",
-    drawn_rows,
-    f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals",
-)
+picture = forests.plot_effects(shown, "difference in NELBO (nats per token)", title)
+caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"
+figures.save_figure(run, picture, "left_out", drawn_rows, caption)
 
 # %% [markdown]
 # ## Which weights leave
@@ -266,15 +261,17 @@ for (name, seed), (text, shared) in drawn.items():
         )
 all_lost = pd.concat(lost.values(), ignore_index=True)
 all_lost["model"] = all_lost.pair.map(lambda name: Path(name).name)
-linears = [map for lm in dlms.values() for block in lm.blocks for map in lm.linears(block).values()]
-weights_of_one = sum(map.weight.numel() for map in linears) // len(dlms)
+lm = dlms[models[0]]
+weights_of_one = sum(
+    each.weight.numel() for block in lm.blocks for each in lm.linears(block).values()
+)
 by_draw = all_lost.groupby(["model", "share", "seed"]).lost.first().reset_index()
 by_draw["of the kept (%)"] = 100 * by_draw.lost / (weights_of_one * (1 - by_draw.share))
 by_draw.set_index(["model", "share", "seed"]).unstack("seed").round(3)
 
 # %% [markdown]
 # Where the ten most important of every draw sit: an input channel of a linear map, in how many
-# draws it is among them, and how many of its weights are.
+# draws it is among them, and how many of its weights are, in all draws; eight places per model.
 
 # %%
 PLACE = ["layer", "linear", "input"]
@@ -318,7 +315,7 @@ for (name, share, count), part in back.groupby(["pair", "share", "restored"]):
 run.find(found)
 
 # %% [markdown]
-# The picture has what putting back the most of them changes, a section per model:
+# The picture has the three largest counts, a section per model and sparsity:
 
 # %%
 parts = []
@@ -341,7 +338,7 @@ figures.save_figure(run, picture, "restored", restored, caption)
 #
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
-# Most sinks of the AR twin are stable. Wanda as published prunes it with and without them. The
+# Most of its sinks are stable. Wanda prunes it, at the first sparsity, with and without them. The
 # control leaves out as much weight of random tokens: sinks are found in every window of queries, and
 # random tokens are drawn anew for each, so more tokens lose a part. Above zero it hurts to leave
 # them out; values are negative log-likelihoods.
@@ -364,7 +361,7 @@ for seed in numbers:
         recipe = preset("wanda", sparsity=sparsities[0], exclude=tokens, sink_std=sink_std)
         with Variant(ar, twin_print, recipe, text) as variant:
             frames.append(variant.scores(run, texts, draws, variant=tokens, seed=seed))
-of_twin = above_dense(pd.concat(frames, ignore_index=True).assign(share=sparsities[0]))
+of_twin = above_dense(pd.concat(frames, ignore_index=True))
 
 # %% [markdown]
 # Paired differences, with a margin as above:

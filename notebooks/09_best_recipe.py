@@ -27,9 +27,9 @@
 # | the defaults | 8 core-minutes, estimated | 2 GB |
 # | evidence | 16 core-hours, and 100 core-minutes with AMX for `large` | 2 GB a job |
 #
-# Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
-# recipes of a part see about equally many calibration tokens in a draw (in whole sequences); the
-# table below has their numbers.
+# Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. But
+# for `weight_sequences`, recipes of a part see about equally many calibration tokens in a draw (in
+# whole sequences); the table below has their numbers.
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes. A recipe that sees each calibration sequence
@@ -101,8 +101,8 @@ run = start("09_best_recipe", globals())
 # softly. *OWL's allocation* gives fewer zeros to layers with more outliers. What a recipe *costs*,
 # its *damage*, is its NELBO above the dense model's; NELBO is a bound on the loss.
 #
-# * **official**: Wanda, and the way from there to the official recipe, one step at a time; the
-#   official levels without the last.
+# * **official**: Wanda, and the way from there to the official recipe, in four steps; the official
+#   levels without the last.
 # * **structured**: whole heads and MLP channels, plain and sink-aware; in more draws than the rest.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
 #   or, at `sinks_sparsities`, all sinks left out.
@@ -192,9 +192,8 @@ if "large" in parts and entries["large"]:
     lms["large"] = [load(model, large_dtype, run.device)]
 numbers = range(first_seed, first_seed + seeds)
 measured = [part for part in recipe_search.PARTS if part in parts and entries[part]]
-models = [(each, number) for each in measured for number in range(len(lms[each]))]
-for part, number in models:
-    lm = lms[part][number]
+models = [(part, number, lm) for part in measured for number, lm in enumerate(lms[part])]
+for part, number, lm in models:
     fingerprint = lm.fingerprint()
     label = f"other {number + 1}" if part == "other" else part
     chosen = entries[part] if part != "other" or number == 0 else on_other
@@ -252,9 +251,9 @@ levels.groupby("text", sort=False)[["unigram", "bigram"]].mean().round(2)
 # %% [markdown]
 # ## The finding: paired differences
 #
-# In nats per token, paired by draw, sequence and noise; below zero the first of two is better. The
-# *damage* of a recipe is its NELBO above the dense model's. A verdict needs an interval on one side
-# of zero and a p-value below 0.05 after correction for all rows of its family (Holm).
+# In nats per token, paired by draw, sequence and noise; below zero the first of two is better. A
+# verdict needs five draws. *Helps* and *hurts* need an interval on one side of zero that does not lie
+# within the margin, and a p-value below 0.05 after correction for all rows of its family (Holm).
 
 # %%
 GRID, LEVELS, BELOW = "even grid", "official levels", "official levels below t = 1"
@@ -449,7 +448,7 @@ ASIDE = {  # in the data, not in the picture
 
 # %% [markdown]
 # The second figure, at 75 %: sinks left out, whose official weights on clean text are compared with
-# the same weights on other tokens, on 128 calibration sequences and on fewer; a tenth of the damping;
+# the same weights on other tokens, on all calibration sequences and on fewer; a tenth of the damping;
 # noise levels of half noised text, only the low or the high half of them; and OWL's allocation.
 
 # %%
@@ -495,9 +494,7 @@ for name, sections in {"sparsegpt": TEXT, "sparsegpt_75": AT_75}.items():
     if shown:
         groups = {label: section for section, rows in sections.items() for label in rows}
         title = render.title(run, name, "What noised text, sinks and OWL do in SparseGPT")
-        drawn = forests.plot_forest(
-            shown, "difference in NELBO (% of the damage)", groups, title=title
-        )
+        drawn = forests.plot_forest(shown, "difference in NELBO (% of the damage)", groups, title)
         caption = f"{title}: differences in percent of the damage, with 95 % intervals"
         table = forest_table(shown | beside)
         display(figures.save_figure(run, drawn, name, table, caption))
@@ -519,10 +516,8 @@ if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
     title = render.title(run, "damage", "What six recipes cost, against sparsity")
     labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
-    how = {"logy": True, "dodge": 0.6, "title": title}
-    drawn = figures.plot_curves(
-        lines, "sparsity", "value", "recipe", labels, ("low", "high"), **how
-    )
+    how = {"interval_columns": ("low", "high"), "logy": True, "dodge": 0.6, "title": title}
+    drawn = figures.plot_curves(lines, "sparsity", "value", "recipe", labels, **how)
     of_bigram = -found["minus_bigram_dense"].value
     drawn.axes[0].axhline(of_bigram, color="0.4", ls=":")
     drawn.axes[0].annotate("a bigram model", (lines.sparsity.min(), of_bigram), va="bottom")

@@ -79,11 +79,11 @@ run = start("10_native_pair", globals())
 #
 # ## Training
 #
-# A Llama of 5 million weights, with 1,024 tokens that were made of the training text: samples of the
+# A Llama of 5 million weights, with a vocabulary of 1,024, made of the training text: samples of the
 # base, and the documentation of all packages that are installed, so other packages give other models
-# and other numbers. Both kinds of one seed begin with the same weights. In the first half of its
-# training, 768,000 tokens, the DLM has a fifth of them masked, in the second half any share: in a
-# first trial, of which no record is kept, it stayed at the level of token frequencies when it had all
+# and other numbers. Both kinds of one seed begin with the same weights. In its first 768,000
+# training tokens, if it gets so many, the DLM has a fifth of them masked, then any share: in a first
+# trial, of which no record is kept, it stayed at the level of token frequencies when it had all
 # shares from the start. The command is `sinkprune train --from-scratch`; a training that was stopped
 # goes on where it was.
 

@@ -23,7 +23,10 @@ def under_memory_limits(bench: Bench, tally: Tally, ways: list[str], sizes: list
         expected, _ = bench.straight(way)
         with bench.server() as server, bench.folder() as folder:
             outcome = server.run(folder, command(way), Trouble("memory", size))
-            wrong = _wrong(outcome, folder, expected)
+            if outcome.status == -signal.SIGSEGV:  # in oneDNN, which does not look whether it got memory
+                wrong = half_output(folder, expected)
+            else:
+                wrong = _wrong(outcome, folder, expected)
             if wrong:
                 return BROKE, wrong
             if outcome.status == 0:
