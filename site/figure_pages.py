@@ -113,6 +113,7 @@ def with_sources(
     link = f'<a href="{relative(links.copied(page), page)}" download>this notebook</a>, to run it yourself'
     cells.insert(1, _html_cell(f'<p class="figure-sources">{link}</p>', "file"))
     notebook.cells = cells
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}  # knows shell lines
     return notebook
 
 
