@@ -68,6 +68,6 @@ def test_an_address_that_colab_cannot_open_is_refused():
     command = [sys.executable, str(ROOT / "tools" / "address.py"), url]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
-    assert done.stderr == (
+    assert done.stderr.endswith(  # torch for CUDA may have said that there is none
         f"error: URL={url} is no address that Colab opens: write https://github.com/OWNER/NAME\n"
     )
