@@ -200,8 +200,6 @@ in_main = scores[scores.condition == "main"]
 # model, a choice of keys and their number.
 
 # %%
-from sinkprune_core.evaluation.intervals import interval
-
 KEPT = "strongest, first token kept"
 CONTRASTS = {
     "excess_difference": ((dlm, "strongest", COUNT), (ar, "strongest", COUNT)),
@@ -213,6 +211,13 @@ CONTRASTS = {
     "first_minus_random_ar": ((ar, "first token", 1), (ar, "random, first token kept", 1)),
 }
 MAIN_CONTRASTS = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
+
+# %% [markdown]
+# All of them under every condition; the main ones also in one third of the layers, and with as large
+# a share of a longer text hidden. The ending of a name says which:
+
+# %%
+from sinkprune_core.evaluation.intervals import interval
 
 
 def by_unit(frame: pd.DataFrame, lm, label: str, count: int):
@@ -294,7 +299,10 @@ columns |= {"left": "of the strongest left (`left`)", "second": "how often posit
 checked[["excess", "attention", "left", "second"]].mean().round(3).rename(columns=columns)
 
 # %% [markdown]
-# ## More keys, hidden in all layers
+# ## More keys; other text, a special first token, longer text
+#
+# All in all layers. Under other conditions five keys, or where a row says so as large a share of a
+# longer text as five are of the shortest.
 
 # %%
 single = in_main.label == "random, first token kept"  # measured for one key alone, below
@@ -304,15 +312,10 @@ says = title(run, "costs", "What hiding keys in all layers costs, by the number 
 axes = {"count": "keys hidden", "value": "cost (nats per token)"}
 ends = ("low", "high")
 drawn = figures.plot_curves(costs, "count", "value", "label", axes, ends, title=says, panel="model")
-figures.save_figure(run, drawn, "costs", costs, f"bars: 95 % interval over sequences. {says}")
+display(
+    figures.save_figure(run, drawn, "costs", costs, f"bars: 95 % interval over sequences. {says}")
+)
 
-# %% [markdown]
-# ## Other text, a special first token, longer text
-#
-# Five keys in all layers, or where a row says so as large a share of a longer text as five are of
-# the shortest.
-
-# %%
 rows = []
 for (_, what), part in scores.groupby(["condition", "what"], sort=False):
     fewest = part["count"][part["count"] >= COUNT].min()

@@ -189,10 +189,8 @@ by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–"
 
 # %% [markdown]
 # **The method in code.** The official weight of a calibration token is one minus a sigmoid of how
-# far its attention mass lies above the sink threshold. It multiplies the token's input. Wanda's
-# score is a weight's size times the norm of its input ([notebook 00](00_start_here.ipynb)).
-# SparseGPT's divides the weight by its entry in the Cholesky factor of the inverse Gram matrix. The
-# library must give the same.
+# far its attention mass lies above the sink threshold. It multiplies the token's input. The library
+# must give the same.
 
 # %%
 import torch
@@ -200,9 +198,7 @@ from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
 from sinkprune_core.models.loading import load
-from sinkprune_core.pruning.patterns import lowest, select
 from sinkprune_core.pruning.recipe import preset
-from sinkprune_core.pruning.sparsegpt import sparsegpt
 
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
@@ -217,6 +213,15 @@ of_library_RT = rows_for(dlm, sample, official.statistics_key, False, profiles).
 assert torch.allclose(weight_NST.flatten(0, 1), of_library_RT, atol=1e-2)
 print(f"official token weights: {float(weight_NST.min()):.2f} to {float(weight_NST.max()):.2f}")
 
+# %% [markdown]
+# Wanda's score is a weight's size times the norm of its input ([notebook 00](00_start_here.ipynb)).
+# SparseGPT's divides the weight by its entry in the Cholesky factor of the inverse Gram matrix. The
+# library must leave out the same weights, but for rounding.
+
+# %%
+from sinkprune_core.pruning.patterns import lowest, select
+from sinkprune_core.pruning.sparsegpt import sparsegpt
+
 weight_OI = next(iter(dlm.linears(dlm.blocks[0]).values())).weight.detach().float().cpu()
 input_NI = dlm.model.get_input_embeddings()(sample.ids_NT.to(dlm.device)).flatten(0, 1)
 input_NI = input_NI.detach().double().cpu()  # of any input: here of embeddings
@@ -229,7 +234,7 @@ mask_OP = lowest(score_OI[:, :columns].contiguous(), columns // 2)
 _, (of_library_OI,) = sparsegpt(
     [weight_OI], gram_II.float(), select("row", 0.5), None, 0.01, columns
 )
-assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999  # but for rounding
+assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
 
 # %% [markdown]
 # ## The loop
@@ -404,6 +409,11 @@ Folded(listed(accuracy), "Differences in points")
 # map, on one calibration draw. The first pair gives the scale: one recipe on other text. Two random
 # masks would differ by 50 %. Notebook 05 asks how much any choice of so few tokens could change. A
 # sweep measures this on draw 0 alone.
+#
+# **How much is left out**, folded below the figure: the share of calibration tokens that each recipe
+# leaves out, the zeros as counted, the calibration tokens, and the seconds to prune, including those
+# for statistics that recipes share. These are means over the draws whose record has them, as many as
+# `counted in` says. Records of the first runs have the tokens alone.
 
 # %%
 from sinkprune_companion.experiments.stable_sinks import mask_differences
@@ -431,13 +441,6 @@ if first_seed == 0 or not run.is_cell:
     caption = f"share of kept weights that differ at 50 %, by layer and linear map. {says}"
     display(figures.save_figure(run, drawn, "masks", masks, caption))
 
-# %% [markdown]
-# **How much is left out.** The share of calibration tokens that each recipe leaves out, the zeros as
-# counted, the calibration tokens, and the seconds to prune, including those for statistics that
-# recipes share. These are means over the draws whose record has them, as many as `counted in` says.
-# Records of the first runs have the tokens alone.
-
-# %%
 COUNTED = ["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]
 by_draw = scores[scores.sparsity == 0.5].groupby(["pattern", "variant", "seed"], sort=False)
 by_variant = by_draw[COUNTED].mean().groupby(["pattern", "variant"], sort=False)
