@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECENT := sys.exit(sys.version_info < (3, 11))
 
-# Python compiles what it imports and keeps that. To compile all that is installed would take as long as installing it.
+# Python compiles what it imports and keeps that. To compile all that is installed takes long, and most is never used.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv reproduce test lab train publish benchmark hostile site site-test device-test wheel-test address clean

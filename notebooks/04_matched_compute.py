@@ -344,14 +344,18 @@ figures.save_figure(run, drawn, "front", front, caption)
 from IPython.display import display
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
-groups = {"unstable − dense": FLOPS}  # in the order of `found`
+labels = {"pruned_minus_dense_steps": ("unstable − dense", FLOPS)}
 matches = [("unstable", "dense, FLOPs of unstructured")]
 for name in structured_recipes:
-    groups |= {f"{name} − dense": FLOPS, f"{name} − dense, by time": TIME}
+    finding = name.replace("-", "_")
+    labels[f"{finding}_minus_dense_steps"] = (f"{name} − dense", FLOPS)
+    labels[f"{finding}_minus_dense_latency"] = (f"{name} − dense, by time", TIME)
     matches += [(name, "dense, FLOPs of structured"), (name, "dense, time of structured")]
 for other in baselines:
-    groups[f"unstable − {other}"] = "equal sparsity, FLOPs of steps, calibration tokens"
-forest = dict(zip(groups, found.values(), strict=True))
+    finding = f"unstable_minus_{other.replace('-', '_')}"
+    labels[finding] = (f"unstable − {other}", "equal sparsity, FLOPs of steps, calibration tokens")
+forest = {labels[finding][0]: estimate for finding, estimate in found.items()}
+groups = dict(labels.values())
 by_step = {}
 for variant, column in matches:
     for count, of_dense in zip(matched.steps, matched[column], strict=True):

@@ -68,7 +68,7 @@ def documentation(scope: str) -> tuple[str, ...]:
 
 
 def installed(*folders: str) -> tuple[str, ...]:
-    """Return such paragraphs of folders that sysconfig names, by path, cached until a file changes."""
+    """Return paragraphs of the folders that sysconfig names, by path, cached until a file changes."""
     roots = dict.fromkeys(map(sysconfig.get_path, folders))
     files = [file for root in roots for file in _sources(Path(root))]
     cached = cache_dir() / f"documentation-{_state(files)}.json"

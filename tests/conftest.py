@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     GPT2Config,
@@ -140,6 +142,14 @@ def anchored(lm: LanguageModel) -> LanguageModel:
         for projection in (attention.o_proj, block.mlp.down_proj):
             projection.weight[:2] = 0.0
     return lm
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The folder of a tiny checkpoint in LLaDA's public format."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "llada"
+    write(CASES["llada"], folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -36,19 +36,14 @@ def watched(lm) -> Watched:
         DREAM_SAMPLER,
         replace(LLADA_SAMPLER, temperature=1.0),
         replace(DREAM_SAMPLER, temperature=0.5, proposal="filtered", top_p=0.9),
+        replace(LLADA_SAMPLER, guidance=1.0),  # a step has logits with and without the prompt
     ],
-    ids=["llada", "dream", "noise", "filtered"],
+    ids=["llada", "dream", "noise", "filtered", "guidance"],
 )
 def test_a_step_holds_no_logits_of_the_step_before(tiny_dlm, make_ids, sampler):
     lm = watched(tiny_dlm)
     generate(lm, make_ids(2, 4), replace(sampler, length=8, steps=4, block=None))
-    assert lm.alive == [0] * 4
-
-
-def test_with_guidance_a_step_holds_its_own_two_logits_and_no_more(tiny_dlm, make_ids):
-    lm = watched(tiny_dlm)
-    generate(lm, make_ids(2, 4), replace(LLADA_SAMPLER, length=8, steps=4, block=None, guidance=1.0))
-    assert lm.alive == [0, 1] * 4
+    assert lm.alive == ([0, 1] if sampler.guidance else [0]) * 4
 
 
 def test_the_head_holds_one_slice_of_logits_and_slices_change_no_loss(tiny_dlm, make_ids, monkeypatch):

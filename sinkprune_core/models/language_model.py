@@ -225,8 +225,9 @@ def weight_OI(linear: nn.Linear | Conv1D) -> torch.Tensor:
 
 
 def zero_out(weight: torch.Tensor, pruned: torch.Tensor) -> None:
-    """Set weights to 0 in place, as whole numbers: on a CPU twenty times as fast as `masked_fill_`."""
-    weight.view(getattr(torch, f"int{8 * weight.itemsize}")).mul_(~pruned)
+    """Set the weights that `pruned`, bool of their shape, marks to 0 in place, faster than `masked_fill_`."""
+    whole_numbers = weight.view(getattr(torch, f"int{8 * weight.itemsize}"))
+    whole_numbers.mul_(~pruned)
 
 
 def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:

@@ -56,10 +56,8 @@ def llada_block(length: int = 256) -> tuple[LanguageModel, Calibration]:
         hidden_size=4096,
         intermediate_size=12288,
         num_attention_heads=32,
-        num_key_value_heads=32,
         num_hidden_layers=1,
         max_position_embeddings=4096,
-        attn_implementation="sdpa",
     )
     torch.manual_seed(0)
     model = set_direction(LlamaForCausalLM(config).eval().requires_grad_(False), causal=False)

@@ -6,19 +6,10 @@ import shutil
 import pytest
 import torch
 from hostile.cases import TEXT
-from random_models.cases import CASES
-from random_models.writing import write
 
 from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
 from sinkprune_core.seeds import generator
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint") / "llada"
-    write(CASES["llada"], folder)
-    return folder
 
 
 @pytest.fixture

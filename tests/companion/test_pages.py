@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -143,6 +144,16 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     run.find({name.removeprefix("09_best_recipe/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
     assert f"at ratio 0.5 | {verdict} |" in render.reading(run).data
+
+
+def test_a_published_notebook_shows_what_its_reading_says_of_the_findings_of_all_notebooks():
+    results = sources.results_of(project_root() / "figures")
+    for file in (render.FOLDER / "readings").glob("*.md.j2"):
+        says = render.render_results(f"readings/{file.name}", results)
+        name = file.name.replace(".md.j2", ".ipynb")
+        cells = nbformat.read(project_root() / "notebooks" / name, 4).cells
+        outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+        assert any(says in data.get("text/markdown", "") for data in outputs), name
 
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):

@@ -23,10 +23,8 @@ def under_memory_limits(bench: Bench, tally: Tally, ways: list[str], sizes: list
         expected, _ = bench.straight(way)
         with bench.server() as server, bench.folder() as folder:
             outcome = server.run(folder, command(way), Trouble("memory", size))
-            if outcome.status == -signal.SIGSEGV:  # in oneDNN, which does not look whether it got memory
-                wrong = half_output(folder, expected)
-            else:
-                wrong = _wrong(outcome, folder, expected)
+            is_fault = outcome.status == -signal.SIGSEGV  # of oneDNN, which uses memory that it did not get
+            wrong = half_output(folder, expected) if is_fault else _wrong(outcome, folder, expected)
             if wrong:
                 return BROKE, wrong
             if outcome.status == 0:

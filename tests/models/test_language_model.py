@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
-from sinkprune_core.models.language_model import CARD, KINDS, LanguageModel, set_direction
+from sinkprune_core.models.language_model import CARD, KINDS, LanguageModel, set_direction, zero_out
 from sinkprune_core.models.loading import load
 
 
@@ -149,3 +149,11 @@ def test_the_fingerprint_follows_every_weight(tiny_dlm, make_lm):
         parameter.view(-1)[5] = value
         assert tiny_dlm.fingerprint() == original
     assert dataclasses.replace(tiny_dlm, model=tiny_dlm.model.to(torch.bfloat16)).fingerprint() != original
+
+
+def test_zeros_are_written_in_every_dtype_and_layout_whatever_was_there():
+    pruned = torch.tensor([[True], [True], [True], [False]])
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        weight = torch.tensor([[-1, float("nan"), float("-inf"), -2]], dtype=dtype)
+        zero_out(weight.T, pruned)
+        assert weight.tolist() == [[0, 0, 0, -2]] and not weight[0, :3].signbit().any()

@@ -14,8 +14,6 @@ from hostile.cases import TEXT, Bench, command, contents
 from hostile.fuzz import flip
 from hostile.tally import Tally
 from naive import block_weights_of, same
-from random_models.cases import CASES
-from random_models.writing import write
 
 from sinkprune_companion.cli import main
 from sinkprune_core import Calibration, Recipe, files, load, prune
@@ -31,18 +29,10 @@ DENSE_GRAM = Recipe("sparsegpt", propagation="dense", block_size=16)
 RECIPES = {"sequential": SEQUENTIAL, "owl": OWL, "dense gram": DENSE_GRAM}
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A tiny model's folder."""
-    folder = tmp_path_factory.mktemp("model") / "llada"
-    write(CASES["llada"], folder)
-    return folder
-
-
 @pytest.fixture
-def place(weights, tmp_path, monkeypatch):
+def place(checkpoint, tmp_path, monkeypatch):
     """A working directory with a model and its text, in which the commands of `hostile.cases` run."""
-    (tmp_path / "llada").symlink_to(weights)
+    (tmp_path / "llada").symlink_to(checkpoint)
     (tmp_path / "text.txt").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -61,11 +51,13 @@ def run(place, capsys):
 
 
 @pytest.fixture
-def both(weights):
+def both(checkpoint):
     """A function that returns the model in memory or streamed."""
 
     def make(streamed: bool):
-        return stream(open_checkpoint(weights), "streamed", torch.float32) if streamed else load(weights)
+        if streamed:
+            return stream(open_checkpoint(checkpoint), "streamed", torch.float32)
+        return load(checkpoint)
 
     return make
 
@@ -282,10 +274,10 @@ def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holde
 
 
 @pytest.fixture
-def own(weights, tmp_path, monkeypatch):
+def own(checkpoint, tmp_path, monkeypatch):
     """A model's folder whose files may be changed, and an empty cache."""
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
-    return shutil.copytree(weights, tmp_path / "own")
+    return shutil.copytree(checkpoint, tmp_path / "own")
 
 
 def shards(folder) -> list:
