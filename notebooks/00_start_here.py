@@ -242,7 +242,6 @@ from sinkprune_core.pruning.recipe import preset
 
 sampler = Sampler(length=written, steps=written, block=None, temperature=1.0)
 prompt_BT = dlm.encode("The best way to learn a new language is")[None]
-writer = dlm if dlm.model.dtype == torch.float32 else load(model, "float32", run.device)
 
 
 def text_of(variant: Variant) -> str:
@@ -250,11 +249,11 @@ def text_of(variant: Variant) -> str:
 
     def write() -> pd.DataFrame:
         variant.ready()  # prunes the model until the variant's block ends
-        return pd.DataFrame({"token": generate(writer, prompt_BT, sampler, seed)[0].tolist()})
+        return pd.DataFrame({"token": generate(dlm, prompt_BT, sampler, seed)[0].tolist()})
 
     key = {"prompt": prompt_BT[0].tolist(), "sampler": sampler, "seed": seed}
     tokens = run.record("written", write, **variant.key, **key).token.tolist()
-    return " ".join(writer.tokenizer.decode(tokens[prompt_BT.shape[1] :]).split())
+    return " ".join(dlm.tokenizer.decode(tokens[prompt_BT.shape[1] :]).split())
 
 
 # %% [markdown]
@@ -273,8 +272,8 @@ for name, recipe in recipes.items():
         scores[name] = variant.scores(run, texts, draws, variant=name)
 
 # %% [markdown]
-# What writes is calibrated on little text, and in float32, so that it takes a minute or two on any
-# CPU. `recommended` is SparseGPT on text that it sees once clean and once noised, from 75 % on with
+# What writes is calibrated on little text, so that it takes a minute or two on any CPU.
+# `recommended` is SparseGPT on text that it sees once clean and once noised, from 75 % on with
 # more zeros in some layers than in others ([OWL's allocation](../docs/pruning.md)):
 
 # %%
@@ -284,18 +283,17 @@ plan = {"dense": None}
 for share in written_sparsities:
     for name in ("wanda", "paper", "sparsegpt", "recommended"):
         plan[f"{name}, {share:.0%}"] = preset(name, sparsity=share)
-little_text = calibration_draw(writer, 2, length, seed)  # for `paper`, at several noise levels
+little_text = calibration_draw(dlm, 2, length, seed)  # for `paper`, at several noise levels
 papers = [recipe for name, recipe in plan.items() if name.startswith("paper")]
-shared = SharedStatistics(writer, papers, little_text)  # taken once, when asked for
-fingerprint = writer.fingerprint()
+shared = SharedStatistics(dlm, papers, little_text)  # taken once, when asked for
 for name, recipe in plan.items():
     given = ()
     if recipe in papers:
         given = (little_text, shared)
     elif recipe:  # as many tokens: once each, or once clean and once noised
         reads = recipe.noise_levels if recipe.inputs == "noised" else 1
-        given = (calibration_draw(writer, 2 * levels // reads, length, seed), None)
-    with Variant(writer, fingerprint, recipe, *given) as variant:
+        given = (calibration_draw(dlm, 2 * levels // reads, length, seed), None)
+    with Variant(dlm, prints[dlm.name], recipe, *given) as variant:
         line = f"{name:>16}: {text_of(variant)}\n"
         print(textwrap.fill(line, 78, subsequent_indent=" " * 18))
 

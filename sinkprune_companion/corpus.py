@@ -135,6 +135,7 @@ def _is_english(paragraph: str) -> bool:
     return letters >= 0.93 * len(paragraph) and plain >= 0.8 * len(words)
 
 
+@lru_cache(maxsize=8)
 def separator(tokenizer) -> int:
     """Return the token that separates documents: `<|endoftext|>`, else the begin or the end of text.
 

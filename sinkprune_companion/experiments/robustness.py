@@ -70,9 +70,7 @@ def archived_run(run: Run, archive: str) -> Run:
     """Return a run apart, `runs/archive-{archive}`, with an archive's scores; FileNotFoundError for none."""
     file = profiles.archive_file(archive)
     if not file.exists():
-        raise FileNotFoundError(
-            f"figures/{file.name} is missing: the project keeps no records of {archive!r}"
-        )
+        raise FileNotFoundError(f"figures/{file.name} is missing: the project has no records of {archive!r}")
     apart = replace(run, profile=f"archive-{archive}", records_read={})
     with tarfile.open(file) as opened:
         scores = [member for member in opened if member.name.startswith("scores/")]

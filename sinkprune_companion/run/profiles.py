@@ -59,9 +59,7 @@ def lock_of_all_runs() -> Iterator[int]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(
-                "another `sinkprune reproduce` is running here: wait for it or stop it"
-            ) from None
+            raise RuntimeError("another `sinkprune reproduce` is running here: wait or stop it") from None
         yield stream.fileno()
 
 

