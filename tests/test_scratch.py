@@ -54,9 +54,7 @@ def test_what_this_process_holds_stays(tmp_path):
     assert (tmp_path / "file.json").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    "name", [".file.json.12.abc", ".file.json.x.abc", "file.json.12.abc", ".other.12.abc"]
-)
+@pytest.mark.parametrize("name", [".file.json.12.abc", ".file.json.x.abc", "file.json.12.abc", ".other.1.a"])
 def test_a_folder_of_somebody_else_stays(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "theirs").touch()

@@ -64,11 +64,11 @@ def run(options: Options) -> int:
 
 def show_progress(process: subprocess.Popen, profile: str, began: float) -> None:
     """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
-    total = sum(jobs_by_notebook(profile).values())
+    jobs = jobs_by_notebook(profile)
     is_terminal = sys.stderr.isatty()
     before, after, pause = (ANEW, "", LOOK_EVERY) if is_terminal else ("", "\n", SAY_EVERY)
     while process.poll() is None:
-        line = profiles.progress(run_folder(profile), began, total)
+        line = profiles.progress(run_folder(profile), began, jobs)
         if is_terminal:
             line = line[: shutil.get_terminal_size().columns - 1]
         print(f"{before}{line}", end=after, file=sys.stderr, flush=True)

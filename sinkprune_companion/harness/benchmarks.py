@@ -93,9 +93,7 @@ def evaluate_named(
     ModuleNotFoundError where the harness is not installed.
     """
     if draws is not None and not lm.is_diffusion:
-        raise ValueError(
-            f"draws={draws} cannot be used: {lm.name} is autoregressive, its likelihood is exact"
-        )
+        raise ValueError(f"draws={draws} cannot be used: {lm.name} is autoregressive, its value is exact")
     groups = dict.fromkeys(group for task in tasks for group in suite.groups_of(task))
     chosen = choose(lm, [task for task in tasks if not suite.groups_of(task)], family)
     tables = []

@@ -44,9 +44,7 @@ def sample(count: int) -> list[dict]:
     """
     least = 4 * len(GROUPS)
     if count < least:
-        raise ValueError(
-            f"items={count} must be at least {least}: two pairs of each group, else there is no interval"
-        )
+        raise ValueError(f"items={count} must be at least {least}: two pairs of each group, for an interval")
     by_group = [items([group]) for group in GROUPS]
     total = sum(map(len, by_group))
     chosen = []

@@ -15,6 +15,7 @@ from sinkprune_companion.experiments import compute
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.numbers import markdown_table
+from sinkprune_companion.run.profiles import COSTS
 from sinkprune_companion.run.records import environment
 from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_of
 from sinkprune_core.calibration.text import Calibration
@@ -29,7 +30,6 @@ from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.pruning.recipe import preset
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
-COSTS = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
 
 

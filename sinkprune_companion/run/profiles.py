@@ -17,6 +17,7 @@ from sinkprune_companion import project_root
 from sinkprune_core.files import atomic, file_digest
 from sinkprune_core.spelling import suggestion
 
+COSTS = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 MARK = "from-archive"  # in a folder of records of which some come from an archive: no job measured them
 
 
@@ -69,29 +70,34 @@ def notebook_files(folder: Path) -> dict[Path, str]:
     return labels | {file: file.parent.name for file in sorted(folder.glob("cells/*/*/*.ipynb"))}
 
 
-def progress(folder: Path, since: float, total: int) -> str:
-    """Return one line on a run that began at `since`, in seconds: what is finished, what runs, and about how
-    long the rest of its `total` jobs takes, at the speed of those that it has finished.
+def progress(folder: Path, since: float, jobs: dict[str, int]) -> str:
+    """Return one line on a run that began at `since`, in seconds: how many of its `jobs` are finished, what
+    runs, and about how long the rest takes: as long as ever, at the speed of what has run so far.
     """
-    finished, finished_now, running = 0, 0, []
+    file = project_root() / COSTS
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    costs = known.get(folder.name, {}).get("costs", {})
+    minutes = {name: cost["core_minutes"] / cost["jobs"] for name, cost in costs.items()}  # of a job
+    left = sum(minutes.get(name, 1) * count for name, count in jobs.items())
+    finished, done, running = 0, 0.0, []
     for file, label in notebook_files(folder).items():  # which papermill saves at every cell
         try:
             notebook = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:  # it is being written
             continue
-        is_of_now = file.stat().st_mtime >= since
-        if notebook["metadata"].get("papermill", {}).get("end_time"):
-            finished += 1
-            finished_now += is_of_now
-        elif is_of_now:  # others were killed
-            states = [cell["metadata"].get("papermill", {}).get("status") for cell in notebook["cells"]]
-            name = f"{file.stem} {label}".rstrip()
-            cell = min(states.count("completed") + 1, len(states))
-            running.append(f"{name} cell {cell} of {len(states)}")
-    parts = [f"{finished} of {total} jobs finished", *running]
-    if finished_now:
-        minutes = (time.time() - since) / 60 * (total - finished) / finished_now
-        parts.append(f"about {max(1, round(minutes))} min left")
+        states = [cell["metadata"].get("papermill", {}).get("status") for cell in notebook["cells"]]
+        cell = min(states.count("completed") + 1, len(states))
+        is_finished = bool(notebook["metadata"].get("papermill", {}).get("end_time"))
+        finished += is_finished
+        if file.stat().st_mtime >= since:  # others were killed, or finished in another run
+            done += minutes.get(file.stem, 1) * cell / len(states)
+            if not is_finished:
+                running.append(" ".join([file.stem, *label.split(), f"cell {cell} of {len(states)}"]))
+        elif is_finished:
+            left -= minutes.get(file.stem, 1)
+    parts = [f"{finished} of {sum(jobs.values())} jobs finished", *running]
+    if done:
+        parts.append(f"about {max(1, round((time.time() - since) / 60 * (left - done) / done))} min left")
     return "; ".join(parts)
 
 

@@ -43,9 +43,7 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
     ran = _code_cells(executed)
     mine = _code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
-        raise ValueError(
-            "the executed notebook has other cells than its source: run it again before publishing"
-        )
+        raise ValueError("the executed notebook has other cells than its source: run it before publishing")
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         if cell.source.strip() and done.execution_count is None:
             raise ValueError(f"code cell {count} of {len(mine)} was never run")
@@ -120,7 +118,7 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         profiles.pack(profile, records, new / "figures" / profiles.archive_file(profile).name)
         if not (folder / "records" / profiles.MARK).exists():
             costs = sources.with_costs(profile, sources.measured_costs(folder))
-            write_json(new / sources.COSTS, costs)
+            write_json(new / profiles.COSTS, costs)
         written = _replace(root, new, scratch / "old")
     return [*written, *pages.write()]
 

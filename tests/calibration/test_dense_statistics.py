@@ -156,9 +156,7 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
         LEVELS,
     ]
     assert rows_at_once(["all"], size, inputs="clean") == 0, "sinks show in other forwards than the inputs"
-    assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, (
-        "a causal trajectory is one forward"
-    )
+    assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
 
 
 def test_statistics_of_another_recipe_or_text_are_refused(tiny_dlm, calibration):

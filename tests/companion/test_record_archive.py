@@ -1,8 +1,10 @@
 """The archive gives a run's records back byte for byte, and refuses what is not whole before it writes."""
 
+import json
 import random
 import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -85,3 +87,18 @@ def test_what_is_no_archive_of_records_is_refused_before_a_file_is_written(root)
     with pytest.raises(ValueError, match="is damaged"):
         profiles.unpack("p")
     assert not run.records.exists()
+
+
+def test_what_is_left_of_a_run_is_weighed_by_what_jobs_of_each_notebook_took(root):
+    costs = {"long": {"core_minutes": 8.0, "jobs": 1}, "short": {"core_minutes": 2.0, "jobs": 2}}
+    cells = [{"metadata": {"papermill": {"status": status}}} for status in ("completed", "pending", *"??")]
+    ended = {"papermill": {"end_time": "now"}}
+    for place, content in {
+        "docs/run_costs.json": {"p": {"costs": costs}},
+        "runs/p/notebooks/long.ipynb": {"cells": cells, "metadata": {}},  # in the second of its four cells
+        "runs/p/cells/short/a/short.ipynb": {"cells": cells[:1], "metadata": ended},
+    }.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_text(json.dumps(content))
+    said = profiles.progress(profiles.run_folder("p"), time.time() - 600, {"long": 1, "short": 2})
+    assert said == "1 of 3 jobs finished; long cell 2 of 4; about 10 min left"

@@ -51,9 +51,7 @@ def test_the_account_adds_up_to_parameters_and_counted_flops_dense_and_pruned(ma
     assert total.parameters == sum(parameter.numel() for parameter in lm.model.parameters())
     assert total.bytes == 4 * total.parameters
     assert total.flops == total.counted_flops == total.effective_flops
-    report = prune(
-        lm, preset("structured", sparsity=0.4), Calibration(make_ids(3, 12), batch=2), progress=False
-    )
+    report = prune(lm, preset("structured", sparsity=0.4), Calibration(make_ids(3, 12)), progress=False)
     masked = compute.account(lm, ids_BT, where(10, 4).expand(2, -1))
     smaller = compute.account(shrink(lm, report.kept_units), ids_BT, where(10, 4).expand(2, -1))
     assert masked.loc["total"].flops == total.flops, "dense kernels multiply zeros"

@@ -12,12 +12,10 @@ from sinkprune_core.seeds import generator
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(
-    maskable=st.lists(st.booleans(), min_size=1, max_size=30), share=st.floats(0, 1), seed=st.integers(0, 99)
-)
-def test_a_random_mask_has_exactly_the_count_and_stays_inside(maskable, share, seed):
-    maskable_T = torch.tensor(maskable)
-    count = round(share * sum(maskable))
+@given(free=st.lists(st.booleans(), min_size=1, max_size=30), share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_random_mask_has_exactly_the_count_and_stays_inside(free, share, seed):
+    maskable_T = torch.tensor(free)
+    count = round(share * sum(free))
     where_T = random_mask(maskable_T, count, generator(seed))
     assert int(where_T.sum()) == count
     assert not (where_T & ~maskable_T).any()

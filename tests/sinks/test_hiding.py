@@ -136,9 +136,7 @@ def test_the_control_leaves_sinks_alone_and_draws_evenly():
 def test_where_one_kind_of_key_runs_out_the_other_fills_up():
     mass_1K = torch.tensor([[9.0, 8, 7, 1, 1, 1, 1, 1]])
     masked_1K = torch.arange(8)[None] >= 4  # the three strongest are revealed, and only key 3 beside them
-    drawn_1K = Hiding("random", 3).choose(
-        mass_1K, torch.ones(1, 8, dtype=torch.bool), masked_1K, [generator(0)]
-    )
+    drawn_1K = Hiding("random", 3).choose(mass_1K, torch.ones(1, 8) > 0, masked_1K, [generator(0)])
     assert drawn_1K[0, 3] and int(drawn_1K[0, 4:].sum()) == 2 and int(drawn_1K.sum()) == 3
 
 

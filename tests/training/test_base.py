@@ -125,9 +125,7 @@ class Vocabulary(dict):
 
 
 def test_the_mask_is_a_token_that_no_text_produces(base):
-    words = Vocabulary(
-        {"<s>": 0, "<|reserved_special_token_1|>": 3, "<|reserved_special_token_0|>": 2, "a": 1}
-    )
+    words = Vocabulary({"<s>": 0, "<|reserved_token_1|>": 3, "<|reserved_token_0|>": 2, "a": 1})
     assert mask_token_of(words, 6) == 4  # rows of the embedding without a token come before reserved ones
     assert mask_token_of(words, 4) == 2
     assert mask_token_of(words, 6, "a") == 1 and mask_token_of(words, 6, "5") == 5
