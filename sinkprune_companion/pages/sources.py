@@ -208,9 +208,10 @@ def with_costs(profile: str, costs: dict[str, dict[str, float]]) -> dict[str, di
 
 
 def cost_table() -> str:
-    """Return a table of COSTS in Markdown."""
+    """Return a table of COSTS in Markdown, without profile quick."""
     rows = []
-    for profile, entry in read_json(project_root() / COSTS).items():
+    entries = read_json(project_root() / COSTS).items()
+    for profile, entry in [named for named in entries if not named[0].startswith("quick")]:
         where = f"{entry['platform']}, torch {entry['torch']}"
         for name, cost in entry["costs"].items():
             numbers = [cost["jobs"], f"{cost['core_minutes']:.1f}", f"{cost['gigabytes']:.1f} GB"]
