@@ -57,7 +57,7 @@ def root(tmp_path, monkeypatch) -> Path:
         nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
         job = run.folder / "benchmarks" / f"{name}.tsv"
         job.parent.mkdir(exist_ok=True)
-        job.write_text("cpu_time\tmax_pss\n60\t100\n")
+        job.write_text("s\tcpu_time\tmax_pss\n60\t30\t100\n")
     return tmp_path
 
 
