@@ -39,7 +39,7 @@ from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
-ENOUGH_BYTES = 3 << 26  # inputs that are worth it: with more sequences at a time a forward is no faster
+ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
 
