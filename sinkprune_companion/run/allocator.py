@@ -1,15 +1,13 @@
-"""What notebooks and trainings ask of Python's memory and of glibc's; other C libraries are left alone."""
+"""What notebooks and trainings ask of glibc's allocator; other C libraries are left alone."""
 
 import ctypes
-import gc
 from contextlib import suppress
 
 
 def keep_freed_memory() -> None:
     """Let freed tensors be used again: glibc maps large ones anew and clears them page by page, which takes
-    up to half of the time of a forward with logits. What is imported by now is never looked through again.
+    up to half of the time of a forward with logits.
     """
-    gc.freeze()  # or a kernel needs two seconds to end
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt  # takes parameters by their numbers in glibc's malloc.h
         mallopt(-4, 0)  # M_MMAP_MAX: large tensors come from the heap, too

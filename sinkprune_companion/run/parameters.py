@@ -1,6 +1,7 @@
 """What every notebook does first: check its parameters, by `data/parameters.yml`, before any work is done."""
 
 import ast
+import gc
 import re
 import textwrap
 from collections.abc import Callable
@@ -170,6 +171,8 @@ def start(notebook: str, namespace: dict) -> Run:
     given = {name: namespace[name] for name in names}
     check(notebook, annotations, {**parameters, **given})
     keep_freed_memory()
+    if not gc.get_freeze_count():  # once: what a set-up that runs again would freeze is no module
+        gc.freeze()  # or, to end, a kernel looks through all modules for seconds
     matplotlib.rcParams["figure.dpi"] = 110
     pandas.set_option("display.max_colwidth", None)
     run = Run(notebook, parameters["profile"], parameters)

@@ -72,11 +72,11 @@ def notebook_files(folder: Path) -> dict[Path, str]:
 
 def progress(folder: Path, since: float, jobs: dict[str, int]) -> str:
     """Return one line on a run that began at `since`, in seconds: how many of its `jobs` are finished, what
-    runs, and about how long the rest takes: as long as ever, at the speed of what has run so far.
+    runs, and about how long the rest takes, by what jobs of each notebook once took and this run's speed.
     """
     file = project_root() / COSTS
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    costs = known.get(folder.name, {}).get("costs", {})
+    costs = (known.get(folder.name) or known.get("hour", {})).get("costs", {})
     minutes = {name: cost["core_minutes"] / cost["jobs"] for name, cost in costs.items()}  # of a job
     left = sum(minutes.get(name, 1) * count for name, count in jobs.items())
     finished, done, running = 0, 0.0, []

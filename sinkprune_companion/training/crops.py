@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.local_data import embedded_wikitext
+from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_companion.training.base import SHAPE
 from sinkprune_core.files import atomic
 from sinkprune_core.models import embedded
@@ -110,7 +110,7 @@ def _make_data(tokenizer, is_embedded: bool, text: str | None, length: int) -> d
     if is_embedded:
         data["train_samples"] = corpus.source_stream("samples", tokenizer, held_out=False)
         held_out["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)
-        held_out["natural"] = corpus.stream(embedded_wikitext(), tokenizer)
+        held_out["natural"] = held_out_stream(tokenizer, "natural")
     for source, stream_T in held_out.items():
         by_kind = held_out_sequences(stream_T, corpus.separator(tokenizer), length)
         data |= {f"held_out_{source}_{kind}": ids_NT for kind, ids_NT in by_kind.items()}

@@ -63,9 +63,7 @@ class Training:
         if self.from_scratch and self.base != EMBEDDED_BASE:
             raise ValueError(f"base={self.base!r} does nothing from scratch: leave it out")
         if not self.lengths or min(self.lengths) < 2:
-            raise ValueError(
-                f"lengths={self.lengths} must be at least 2 each: the first token is never predicted"
-            )
+            raise ValueError(f"lengths={self.lengths} must be at least 2 each: the first is never predicted")
         if max(self.lengths) > self.batch_tokens:
             raise ValueError(
                 f"lengths={self.lengths} must not exceed batch_tokens={self.batch_tokens}: "
