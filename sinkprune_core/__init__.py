@@ -1,7 +1,6 @@
 """Sink-aware pruning of diffusion language models: the small core behind the notebooks.
 
-Names are found when they are first asked for: a command that needs no model does without torch, its seconds
-and 300 MB.
+Names are found when first asked for: a command without a model does without torch's seconds and 300 MB.
 """
 
 import warnings

@@ -1,7 +1,6 @@
 """Where files live, and how they are written: the cache, the repository, atomic writes, digests, locks.
 
-Nothing here depends on the working directory, so notebooks run the same by hand, by papermill and by the
-graph.
+Nothing here depends on the working directory, so notebooks run the same by hand, papermill or the graph.
 """
 
 import errno

@@ -26,8 +26,7 @@ def rows_in_cache(row_bytes: int, device: torch.device) -> int:
     """Return how many rows of an intermediate result to compute at once, each of `row_bytes` bytes.
 
     On a CPU as many as stay in its cache, at least one; on another device any number. A temporary tensor of
-    many megabytes is mapped, cleared and read back by the page on a CPU, which takes longer than what is
-    computed on it.
+    many megabytes is mapped, cleared and read back by the page on a CPU, which takes longer than its use.
     """
     if device.type != "cpu":
         return UNLIMITED

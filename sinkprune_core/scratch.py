@@ -22,8 +22,7 @@ HELD = ".held"  # the lock in a scratch folder
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder `.NAME.PROCESS.RANDOM` beside `path`, and remove it whatever happens inside.
 
-    What killed processes left for the same path is removed first. Raises OSError where nothing can be
-    written.
+    What killed processes left for the same path is removed first. Raises OSError if it cannot be made.
     """
     remove_leftovers(path)
     prefix = f".{path.name}.{os.getpid()}."

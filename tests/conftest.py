@@ -126,8 +126,7 @@ def anchored(lm: LanguageModel) -> LanguageModel:
     """Give `lm` one sink that never moves: every query of every head looks at the document separator.
 
     Two directions of the residual stream are reserved: one that every token has and queries read, one that
-    only the separator has and keys read. Both use the slowest rotary frequency, so that distance does not
-    matter.
+    only the separator has and keys read. Both use the slowest rotary frequency: distance does not matter.
     """
     embedding_VD = lm.model.get_input_embeddings().weight
     embedding_VD[:, 0] = 3.0

@@ -1,7 +1,6 @@
 """A second device that pretends to be a GPU: its tensors refuse to meet tensors of the CPU.
 
-Their numbers are computed by the CPU, so results are those of the CPU. Importing this module changes torch
-for the whole process.
+Their numbers are computed by the CPU, as its own are. Importing this changes torch for the whole process.
 """
 
 from contextlib import contextmanager

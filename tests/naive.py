@@ -195,8 +195,7 @@ def choose_globally(scores: dict, sparsity: float) -> dict[tuple[int, str], Plac
 
 
 def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, owl_lambda: float) -> list[float]:
-    """Return OWL's sparsity of every layer: those with more Wanda scores above `times` their mean keep
-    more."""
+    """Return OWL's sparsity of every layer: one with more scores above `times` their mean keeps more."""
     inputs = inputs_of(_double(lm), ids_RT)
     shares = []
     for layer in range(len(blocks_of(lm))):

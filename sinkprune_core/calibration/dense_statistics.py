@@ -1,20 +1,21 @@
 """Statistics of the dense model: taken once, they serve every recipe that prunes from dense activations.
 
 Activations of a dense model depend on no recipe, only the weights of tokens do. So one pass of the
-calibration text collects the statistics of many choices of tokens, and all controls of an experiment cost as
-much as one.
+calibration text collects the statistics of many choices of tokens: all controls of an experiment cost as one.
 
 Dimensions: R calibration rows, T position, W choices of token weights.
 """
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_core.calibration.input_statistics import InputStatistics, observe
+from sinkprune_core.calibration.input_statistics import InputStatistics, Observer, observe
 from sinkprune_core.calibration.sink_profiles import (
     profile,
     sink_profiles,
@@ -32,13 +33,16 @@ from sinkprune_core.calibration.token_weights import (
     rows_for,
     token_weights,
 )
-from sinkprune_core.models.blocks import HiddenStore, Rows, block_inputs, run_block, visit
+from sinkprune_core.files import free_disk_at
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.models.forwards import check_output
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.models.waiting import Hold, hidden_store, in_memory, on_disk
 from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
+WAITING_SHARE_OF_DISK = 0.5  # of the free room beside the hidden states of a run on a CPU
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
@@ -63,20 +67,20 @@ def collect(
     keys: Sequence[StatisticsKey],
     calibration: Calibration,
     progress: bool = True,
-    hidden_store: HiddenStore | None = None,
+    folder: Path | None = None,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics of every key; whether keys fit the model is not checked.
 
     Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
-    whose inputs are wanted, one forward serves both. Hidden states that wait for the next block lie in
-    `hidden_store` where there is one, else on the model's device.
+    whose inputs are wanted, one forward serves both, if there is room for the inputs. Hidden states that wait
+    for the next block lie in `folder` where one is given, else on the model's device.
     """
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
     for key in dict.fromkeys(keys):
         by_trajectory.setdefault(key.trajectory, []).append(key)
     found: dict[StatisticsKey, DenseStatistics] = {}
     for trajectory in sorted(by_trajectory):
-        found |= _Pass(lm, by_trajectory[trajectory], calibration, progress, hidden_store).collect()
+        found |= _Pass(lm, by_trajectory[trajectory], calibration, progress, folder).collect()
     return found
 
 
@@ -88,51 +92,67 @@ class _Pass:
     keys: list[StatisticsKey]
     calibration: Calibration
     progress: bool
-    hidden_store: HiddenStore | None
+    folder: Path | None
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
         started = time.perf_counter()
-        needs_sinks = any(key.exclude != "none" for key in self.keys)
-        rows_at_once = 0
-        if needs_sinks:
-            rows_at_once = one_pass(self.lm, self.keys, self.calibration, input_budget(self.lm.device))
-        if rows_at_once:
-            rows, by_key = self._with_sinks(rows_at_once)
+        place = waiting(self.lm, self.keys, self.calibration, self.folder)
+        if place.rows_in_memory:
+            rows, observer = self._with_sinks(place.rows_in_memory)
+        elif place.bytes_on_disk:
+            rows, observer = self._through_disk()
         else:
-            rows, by_key = self._by_blocks(needs_sinks)
+            rows, observer = self._by_blocks()
         seconds = time.perf_counter() - started
         found = {}
-        for key, weight_RT, layers in zip(self.keys, rows.weight_RT, by_key, strict=True):
+        for choice, (key, weight_RT) in enumerate(zip(self.keys, rows.weight_RT, strict=True)):
             check_weights(weight_RT, key)
             left_out_share = Rows(rows.ids_RT, weight_RT).left_out_share
+            layers: Layers = [{} for _ in self.lm.blocks]
+            for (layer, name), inputs in observer.statistics(choice).items():
+                layers[layer][name] = inputs
             text = self.calibration.fingerprint
             found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds, key, text)
         return found
 
-    def _by_blocks(self, needs_sinks: bool) -> tuple[Rows, list[Layers]]:
-        """Send all rows through block after block; another pass has shown the sinks before."""
-        first = self.keys[0]
-        profiles = None
-        if needs_sinks:
-            profiles = sink_profiles(
-                self.lm, self.calibration, first.noise_levels, first.noise, self.progress, self.hidden_store
-            )
-        rows_by_key = [rows_for(self.lm, self.calibration, key, self.progress, profiles) for key in self.keys]
-        ids_RT = rows_by_key[0].ids_RT
-        weights = [torch.ones(ids_RT.shape) if r.weight_RT is None else r.weight_RT for r in rows_by_key]
-        rows = Rows(ids_RT, torch.stack(weights))
-        store = self.hidden_store(rows) if self.hidden_store else lambda layer: None
-        by_key: list[Layers] = [[] for _ in self.keys]
+    def _by_blocks(self) -> tuple[Rows, Observer]:
+        """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
+        rows = self._weighted_rows()
+        store = hidden_store(self.lm, rows, self.folder)
         states = block_inputs(self.lm, rows, self.calibration.batch, store(0))
         what = f"statistics of {self.lm.name}"
-        for layer, block in enumerate(visit(self.lm, self.progress, what)):
-            with observe(self.lm.linears(block), len(self.keys)) as observer:
+        with self._observed() as observer:
+            for layer, block in enumerate(visit(self.lm, self.progress, what)):
                 states = run_block(block, states, observer, store(layer + 1))
-            for choice, layers in enumerate(by_key):
-                layers.append(observer.statistics(choice))
-        return rows, by_key
+        return rows, observer
 
-    def _with_sinks(self, rows_at_once: int) -> tuple[Rows, list[Layers]]:
+    def _through_disk(self) -> tuple[Rows, Observer]:
+        """Send all rows through block after block once; inputs wait on disk for what the last one shows."""
+        with on_disk(self.folder) as hold, self._observed(hold) as observer:
+            rows = self._weighted_rows()
+            observer.flush(rows.weight_RT)
+        return rows, observer
+
+    def _observed(self, hold: Hold | None = None) -> AbstractContextManager[Observer]:
+        linears = {}
+        for layer, block in enumerate(self.lm.blocks):
+            linears |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
+        return observe(linears, len(self.keys), hold=hold)
+
+    def _weighted_rows(self) -> Rows:
+        """Return the calibration rows with the weights of their tokens for every key, (W, R, T)."""
+        lm, key = self.lm, self.keys[0]
+        profiles = None
+        if any(key.exclude != "none" for key in self.keys):
+            profiles = sink_profiles(
+                lm, self.calibration, key.noise_levels, key.noise, self.progress, self.folder
+            )
+        rows_by_key = [rows_for(lm, self.calibration, key, self.progress, profiles) for key in self.keys]
+        ids_RT = rows_by_key[0].ids_RT
+        weights = [torch.ones(ids_RT.shape) if r.weight_RT is None else r.weight_RT for r in rows_by_key]
+        return Rows(ids_RT, torch.stack(weights))
+
+    def _with_sinks(self, rows_at_once: int) -> tuple[Rows, Observer]:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
         lm, first = self.lm, self.keys[0]
         length = self.calibration.ids_NT.shape[1]
@@ -143,11 +163,6 @@ class _Pass:
             steps = rows_together  # a state that is weighed alone is a trajectory of one step
         visible_ST = visible_keys(length, windows, steps)
         ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise)
-        linears = {
-            (layer, name): linear
-            for layer, block in enumerate(lm.blocks)
-            for name, linear in lm.linears(block).items()
-        }
         starts = tqdm(
             range(0, len(ids_RT), rows_at_once),
             desc=f"sinks and statistics of {lm.name}",
@@ -156,18 +171,14 @@ class _Pass:
             leave=False,
         )
         weights: list[torch.Tensor] = []
-        with (
-            attention.track(lm.model, windows) as tracker,
-            observe(linears, len(self.keys), deferred=True) as observer,
-        ):
+        with attention.track(lm.model, windows) as tracker, self._observed(in_memory) as observer:
             for start in starts:
                 lm.hidden(ids_RT[start : start + rows_at_once])
                 mass_RLHWK = check_output(lm, tracker.take())
                 profile_NST = profile(mass_RLHWK.mean((1, 2)).cpu(), windows, steps)
                 weights.append(self._weights(profile_NST, visible_ST, start // rows_together))
                 observer.flush(weights[-1])
-        by_key = [_by_layer(observer.statistics(choice), lm) for choice in range(len(self.keys))]
-        return Rows(ids_RT, torch.cat(weights, dim=1)), by_key
+        return Rows(ids_RT, torch.cat(weights, dim=1)), observer
 
     def _weights(self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first: int) -> torch.Tensor:
         """Return the token weights of a batch that begins with sequence `first`, for every key, (W, R, T)."""
@@ -179,22 +190,58 @@ class _Pass:
         return torch.stack(weights)
 
 
-def _by_layer(statistics: dict[tuple[int, str], InputStatistics], lm: LanguageModel) -> Layers:
-    layers = []
-    for layer, block in enumerate(lm.blocks):
-        layers.append({name: statistics[layer, name] for name in lm.linears(block)})
-    return layers
+# where inputs wait
 
 
-# whether one pass is enough
+@dataclass(frozen=True)
+class Waiting:
+    """Where inputs wait until their sinks are known, so that one pass is enough; nowhere if there are two."""
+
+    rows_in_memory: int = 0  # that run at once, where the inputs of these wait in memory
+    bytes_on_disk: int = 0  # of the inputs of all rows, where these wait there
 
 
-def input_budget(device: torch.device | str) -> int:
-    """Return the bytes of inputs that may wait for the weights of their tokens.
+def waiting(
+    lm: LanguageModel,
+    keys: Sequence[StatisticsKey],
+    calibration: Calibration,
+    folder: Path | None = None,
+    device: torch.device | str | None = None,
+    memory_budget: int | None = None,
+) -> Waiting:
+    """Return where the inputs for `keys` can wait.
+
+    In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
+    a streamed model would be read once for each. Else in `folder`, if half of its disk's free room holds all,
+    which changes no result; but a GPU computes them again sooner. Nowhere, if sinks show in other forwards.
+    """
+    is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
+    if not is_shown or all(key.exclude == "none" for key in keys):
+        return Waiting()
+    sequences, length = calibration.ids_NT.shape
+    rows_together = _rows_together(lm, keys)
+    size = row_bytes(lm, length)
+    device = torch.device(device or lm.device)
+    budget = input_budget(device) if memory_budget is None else memory_budget
+    if rows_together * size <= budget and not lm.is_streamed:
+        in_batch = max(1, calibration.batch // rows_together)
+        in_enough_bytes = max(1, ENOUGH_BYTES // (rows_together * size))
+        return Waiting(rows_in_memory=rows_together * min(in_batch, in_enough_bytes))
+    writes = keys[0].noise == "rollout"  # whose forwards are not to be observed, too
+    if folder is None or writes or device.type != "cpu" or memory_budget is not None:
+        return Waiting()
+    states = keys[0].noise_levels if lm.is_diffusion else 1
+    total = sequences * states * size
+    fits = total <= WAITING_SHARE_OF_DISK * free_disk_at(folder)
+    return Waiting(bytes_on_disk=total) if fits else Waiting()
+
+
+def input_budget(device: torch.device) -> int:
+    """Return the bytes of inputs that may wait in memory.
 
     A fixed number on a CPU, so that results do not depend on the machine.
     """
-    if torch.device(device).type != "cuda":
+    if device.type != "cuda":
         return WAITING_BYTES
     _, total = torch.cuda.mem_get_info(device)
     return int(WAITING_SHARE * total)
@@ -203,8 +250,7 @@ def input_budget(device: torch.device | str) -> int:
 def row_bytes(lm: LanguageModel, length: int) -> int:
     """Return the bytes of all distinct inputs of the linears, for a row of `length` tokens.
 
-    The linears of a module (attention, MLP) read what enters it, except the last one, which reads what they
-    made.
+    The linears of a module (attention, MLP) read what enters it, but the last one reads what they made.
     """
     widths: dict[str, list[int]] = {}
     for name, linear in lm.linears(lm.blocks[0]).items():
@@ -214,28 +260,8 @@ def row_bytes(lm: LanguageModel, length: int) -> int:
     return length * len(lm.blocks) * features * lm.model.dtype.itemsize
 
 
-def one_pass(
-    lm: LanguageModel, keys: Sequence[StatisticsKey], calibration: Calibration, memory_budget: int
-) -> int:
-    """Return how many rows can run at once if one pass serves both sinks and statistics, 0 if two are needed.
-
-    In one pass all inputs of a forward are held, in `memory_budget` bytes, until its sinks are known. That
-    needs keys whose sinks show in the forwards whose inputs are wanted. The answer follows from shapes alone.
-    """
-    if lm.is_streamed or (lm.is_diffusion and keys[0].inputs == "clean"):
-        return 0
-    rows_together = _rows_together(lm, keys)
-    size = rows_together * row_bytes(lm, calibration.ids_NT.shape[1])
-    if size > memory_budget:
-        return 0
-    in_batch = max(1, calibration.batch // rows_together)
-    in_enough_bytes = max(1, ENOUGH_BYTES // size)
-    return rows_together * min(in_batch, in_enough_bytes)
-
-
 def _rows_together(lm: LanguageModel, keys: Sequence[StatisticsKey]) -> int:
-    """Return how many rows must run before their tokens can be weighed: a whole trajectory, or 1 if that will
-    do.
+    """Return how many rows must run before their tokens can be weighed: 1, or a whole trajectory.
 
     A function of the user's may compare all states of a sequence.
     """

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.models.language_model import weight_OI
+from sinkprune_core.models.waiting import Hold
 
 GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
 
@@ -37,8 +38,7 @@ class InputStatistics:
 class RunningStatistics:
     """Sums over the tokens of one input so far, float64, for W choices of token weights at once.
 
-    Every sequence is summed on its own before it is added, so results do not depend on the batch, but for
-    rounding in Gram matrices.
+    Every sequence is summed on its own first: but for rounding in Gram matrices, no batch changes a result.
     """
 
     def __init__(self, features: int, choices: int = 1, gram: bool = False):
@@ -118,14 +118,14 @@ def _mirror(gram_II: torch.Tensor) -> torch.Tensor:
 class Observer:
     """Feeds the inputs of linears into running statistics, one per distinct input tensor."""
 
-    def __init__(self, choices: int = 1, gram: bool = False, deferred: bool = False):
+    def __init__(self, choices: int = 1, gram: bool = False, hold: Hold | None = None):
         self.choices = choices
         self.gram = gram
-        self.deferred = deferred
+        self.hold = hold
         self.weight_WBT: torch.Tensor | None = None  # token weights of the batch that runs now
         self.running: dict[object, RunningStatistics] = {}
         self._last: tuple[torch.Tensor, RunningStatistics] | None = None
-        self._waiting: list[tuple[RunningStatistics, torch.Tensor]] = []
+        self._waiting: dict[RunningStatistics, list[Callable[[], torch.Tensor]]] = {}
 
     def hook(self, name: object) -> Callable[[nn.Module, tuple], None]:
         """Return the forward pre-hook of one linear."""
@@ -138,22 +138,26 @@ class Observer:
             if name not in self.running:
                 self.running[name] = RunningStatistics(weight_OI(module).shape[1], self.choices, self.gram)
             self._last = (input_BTI, self.running[name])
-            if self.deferred:
-                self._waiting.append((self.running[name], input_BTI))
+            if self.hold:
+                self._waiting.setdefault(self.running[name], []).append(self.hold(input_BTI))
             else:
                 self.running[name].add(input_BTI, self.weight_WBT)
 
         return observe
 
-    def flush(self, weight_WBT: torch.Tensor) -> None:
-        """Add the inputs that a deferred observer holds, now that the weights of their tokens are known."""
-        for running, input_BTI in self._waiting:
-            running.add(input_BTI, weight_WBT)
+    def flush(self, weight_WRT: torch.Tensor) -> None:
+        """Add the inputs that wait, now that the weights of their tokens are known, of all rows together."""
+        for running, waiting in self._waiting.items():
+            start = 0
+            for held in waiting:
+                input_BTI = held()
+                running.add(input_BTI, weight_WRT[:, start : start + len(input_BTI)])
+                start += len(input_BTI)
         self.forget()
 
     def forget(self) -> None:
         """Let go of all inputs that are held."""
-        self._waiting = []
+        self._waiting = {}
         self._last = None
 
     def statistics(self, choice: int = 0) -> dict[object, InputStatistics]:
@@ -167,13 +171,13 @@ class Observer:
 
 @contextmanager
 def observe(
-    linears: dict[object, nn.Linear | Conv1D], choices: int = 1, gram: bool = False, deferred: bool = False
+    linears: dict[object, nn.Linear | Conv1D], choices: int = 1, gram: bool = False, hold: Hold | None = None
 ) -> Iterator[Observer]:
     """Observe the inputs of `linears` inside the block; hooks are removed whatever happens.
 
-    A `deferred` observer holds the inputs of a forward until `flush` says how much their tokens weigh.
+    With `hold` inputs wait there until `flush` says how much their tokens weigh.
     """
-    observer = Observer(choices, gram, deferred)
+    observer = Observer(choices, gram, hold)
     handles = [module.register_forward_pre_hook(observer.hook(name)) for name, module in linears.items()]
     try:
         yield observer

@@ -1,19 +1,20 @@
-"""How much attention calibration tokens receive at every step of their trajectory: what token weights follow
-from.
+"""How much attention calibration tokens receive at every step of their trajectory: it decides their weights.
 
 A step of a diffusion model is a forward of its own, on one state of the text. A causal model has one forward
 per sequence, and its steps are windows of queries.
 
-Dimensions: N clean sequences, S steps, R = N * S rows of a diffusion model or N of a causal one, B batch, T
-position.
+Dimensions: N clean sequences, S steps, R = N * S rows of a diffusion model or N of a causal one, T position.
 """
+
+from pathlib import Path
 
 import torch
 
 from sinkprune_core.calibration.text import Calibration, trajectory
-from sinkprune_core.models.blocks import HiddenStore, Rows, block_inputs, run_block, visit
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.models.forwards import check_output
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.waiting import hidden_store
 from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.trace import query_windows, visible
 
@@ -21,8 +22,7 @@ from sinkprune_core.sinks.trace import query_windows, visible
 def windows_of(lm: LanguageModel, length: int, noise_levels: int) -> attention.Windows | None:
     """Return the query windows that are a causal model's steps; None for a diffusion model.
 
-    The windows cut the queries after the first of `noise_levels` + 1 equal stretches. Raises ValueError for
-    more levels than tokens.
+    They cut the queries after the first of `noise_levels` + 1 equal stretches. ValueError for too many.
     """
     if lm.is_diffusion:
         return None
@@ -66,21 +66,21 @@ def sink_profiles(
     noise_levels: int,
     noise: str = "grid",
     progress: bool = True,
-    hidden_store: HiddenStore | None = None,
+    folder: Path | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention mass of every calibration token at every step, and which keys are visible.
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
     Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
-    What the next block receives takes the place of what this one received, in `hidden_store` where there is
-    one. Raises ValueError where the mass is not finite.
+    What the next block receives takes the place of what this one received, in a file in `folder` where one
+    is given. Raises ValueError where the mass is not finite.
     """
     length = calibration.ids_NT.shape[1]
     windows = windows_of(lm, length, noise_levels)
     ids_RT = tracked_rows(lm, calibration, noise_levels, noise)
     total_RST = torch.zeros(len(ids_RT), 1 if windows is None else noise_levels, length)
     rows = Rows(ids_RT, None)
-    store_RTD = hidden_store(rows)(0) if hidden_store else None
+    store_RTD = hidden_store(lm, rows, folder)(0)
     states = block_inputs(lm, rows, calibration.batch, store_RTD)
     with attention.track(lm.model, windows) as tracker:
         for block in visit(lm, progress, "sinks of the calibration text"):

@@ -1,7 +1,6 @@
 """Calibration text and the states in which a model sees it: clean, noised, or as the sampler visits it.
 
-Dimensions: N clean sequences, S states of a trajectory (noise levels or denoising steps), B batch, T
-position.
+Dimensions: N clean sequences, S states of a trajectory (noise levels or denoising steps), T position.
 """
 
 import hashlib
@@ -127,12 +126,10 @@ NOISE: dict[str, Callable | None] = {
 def trajectory(
     lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str = "grid"
 ) -> torch.Tensor:
-    """Return every sequence in every state, int64 (N, S, T): noised by a rule of NOISE, or as the sampler
-    visits it.
+    """Return every sequence in every state, int64 (N, S, T), by a rule of NOISE or as the sampler visits it.
 
     Noise depends on (seed, sequence) alone. A `rollout` continues the first quarter of every sequence in
-    `noise_levels` denoising steps (low confidence, one block); its states are what the model sees while it
-    writes.
+    `noise_levels` denoising steps (low confidence, one block); its states are what the model sees then.
     """
     if noise == "rollout":
         return _rollout(lm, calibration, noise_levels)

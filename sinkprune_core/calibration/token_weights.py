@@ -5,21 +5,21 @@ weights. EXCLUDE holds the choices that have a name; `Recipe(exclude=function)` 
 function is called for one sequence at a time (N = 1), wherever the model lies, and may be called more than
 once for it: it must depend on its context alone, a copy of its own, which it may change.
 
-Dimensions: N clean sequences, S steps of their trajectory, R calibration rows (N * S if noised, N if clean),
-T position.
+Dimensions: N clean sequences, S steps of a trajectory, R rows (N * S if noised, else N), T position.
 """
 
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.diffusion.noise import random_mask
-from sinkprune_core.models.blocks import HiddenStore, Rows
+from sinkprune_core.models.blocks import Rows
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import detection
@@ -235,12 +235,12 @@ def rows_for(
     key: StatisticsKey,
     progress: bool = True,
     profiles: tuple[torch.Tensor, torch.Tensor] | None = None,
-    hidden_store: HiddenStore | None = None,
+    folder: Path | None = None,
 ) -> Rows:
     """Return calibration rows and the weights of their tokens.
 
-    `profiles` are those of `sink_profiles` on this trajectory, where they are known already. Raises
-    ValueError where no token is left.
+    `profiles` are those of `sink_profiles` on this trajectory, where they are known already, else hidden
+    states wait in `folder`, or in memory. Raises ValueError where no token is left.
     """
     ids_RT = calibration.ids_NT
     if key.inputs == "noised":
@@ -248,7 +248,7 @@ def rows_for(
     if key.exclude == "none":
         return Rows(ids_RT, None)
     if profiles is None:
-        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress, hidden_store)
+        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress, folder)
     weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
     check_weights(weight_RT, key)
     return Rows(ids_RT, weight_RT)

@@ -8,13 +8,14 @@ Dimensions: R calibration rows, T position, D hidden width, I input features, O 
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import psutil
 import torch
 from torch import nn
 
-from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
+from sinkprune_core.calibration.dense_statistics import Waiting, row_bytes, waiting
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.files import bytes_below, free_disk_at
@@ -70,10 +71,10 @@ def pruning_cost(
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
     check(lm, recipe, calibration)
-    planned = _PlannedRun(lm, recipe, calibration, device, memory_budget)
+    planned = _PlannedRun(lm, recipe, calibration, device, memory_budget, work)
     flops = planned.flops()
-    memory = planned.memory(work is not None)
-    disk = planned.disk(out is not None, work is not None)
+    memory = planned.memory()
+    disk = planned.disk(out is not None)
     kept = 0 if work is None else bytes_below(Path(work))  # of a run that goes on
     if speed is None:
         speed = speed_here(lm, device)
@@ -98,6 +99,7 @@ class _PlannedRun:
     calibration: Calibration
     device: str | torch.device | None
     memory_budget: int | None
+    work: Path | None
 
     @property
     def needs(self) -> str | None:
@@ -134,20 +136,18 @@ class _PlannedRun:
         states = self.recipe.noise_levels if self.lm.is_diffusion else 1
         return len(self.calibration.ids_NT) * states
 
-    def rows_in_one_pass(self) -> int:
-        """Return how many rows run at once if one pass serves sinks and statistics, 0 if two are needed."""
-        if not self.sink_rows() or not self.keeps_statistics:
-            return 0
-        memory_budget = self.memory_budget
-        if memory_budget is None:
-            memory_budget = input_budget(_device(self.lm, self.device))
-        rows = one_pass(self.lm, [self.recipe.statistics_key], self.calibration, memory_budget)
-        return min(self.sink_rows(), rows)
+    @cached_property
+    def waiting(self) -> Waiting:
+        """Where inputs wait, so that one pass serves sinks and statistics."""
+        if not self.keeps_statistics:
+            return Waiting()
+        keys, device = [self.recipe.statistics_key], _device(self.lm, self.device)
+        return waiting(self.lm, keys, self.calibration, self.work, device, self.memory_budget)
 
     def flops(self) -> float:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""
         length = self.calibration.ids_NT.shape[1]
-        extra_rows = 0 if self.rows_in_one_pass() else self.sink_rows()
+        extra_rows = 0 if self.waiting != Waiting() else self.sink_rows()
         flops = forward_cost(self.lm, length, 0).total * (self.rows * self.passes + extra_rows)
         if self.needs == "gram":
             outputs_of_input: dict[int, int] = {}
@@ -159,7 +159,7 @@ class _PlannedRun:
             )
         return flops
 
-    def memory(self, states_on_disk: bool) -> int:
+    def memory(self) -> int:
         """Return the bytes at the peak: weights, statistics, a batch, and what waits for the next block."""
         lm = self.lm
         length = self.calibration.ids_NT.shape[1]
@@ -178,30 +178,28 @@ class _PlannedRun:
         memory += self.calibration.batch * length * per_token
         if self.needs == "gram":
             memory += 3 * 4 * sum(features**2 for features in {features for _, features in _shapes(lm)})
-        if self.rows_in_one_pass():
-            memory += self.rows_in_one_pass() * row_bytes(lm, length)
-        elif not states_on_disk:
+        if self.waiting.rows_in_memory:
+            memory += min(self.sink_rows(), self.waiting.rows_in_memory) * row_bytes(lm, length)
+        elif self.work is None:
             memory += self.hidden_states()
         return memory
 
     def hidden_states(self) -> int:
         """Return the bytes of all hidden states before a block and after it, or of the sinks' forwards."""
-        if self.rows_in_one_pass():
+        if self.waiting.rows_in_memory:
             return 0
         per_row = self.calibration.ids_NT.shape[1] * self.lm.model.config.hidden_size
         return max(2 * self.rows, self.sink_rows()) * per_row * self.lm.model.dtype.itemsize
 
-    def disk(self, saves: bool, has_work_folder: bool) -> int:
-        """Return the bytes of the pruned model, of hidden states and of finished blocks."""
+    def disk(self, saves: bool) -> int:
+        """Return the bytes of hidden states beside inputs or, later, finished blocks and the pruned model."""
         bytes_per_weight = self.lm.model.dtype.itemsize
         disk = 0
         if saves:
             disk += _parameters(self.lm.model) * bytes_per_weight
-        if has_work_folder:
-            disk += self.hidden_states()
-        if has_work_folder and not self.lm.is_streamed:
+        if self.work and not self.lm.is_streamed:
             disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
-        return disk
+        return max(disk, self.waiting.bytes_on_disk) + (self.hidden_states() if self.work else 0)
 
     def missing_memory(self, memory: int) -> list[str]:
         """Return a sentence if there is too little memory.

@@ -1,5 +1,4 @@
-"""The forward process of masked diffusion: how many tokens of a text are masked, which ones, and the masked
-text.
+"""The forward process of masked diffusion: how many tokens of a text are masked, and which ones.
 
 Dimensions: B batch, T sequence position, S noisings of one sequence.
 """

@@ -39,8 +39,7 @@ class Sampler:
 
     `low_confidence` takes the most probable proposal; `maskgit_plus` the same by p instead of log p, which
     matters to `order_temperature` only; `entropy` the distribution of lowest entropy; `topk_margin` the
-    widest gap between the two best tokens; `random` any. `origin` reveals every masked position with the same
-    chance.
+    widest gap between the two best tokens; `random` any. `origin` gives all masked positions the same chance.
     """
 
     schedule: str = "even"
@@ -68,8 +67,7 @@ class Sampler:
     """Keep this many of the most probable tokens; None keeps all. Needs `filtered`."""
 
     order_temperature: AtLeastZero = 0.0
-    """Draw positions without replacement from softmax(confidence / this) (Dream's alg_temp); 0 takes the
-    surest."""
+    """Draw positions without replacement from softmax(confidence / this) (Dream's alg_temp); 0 the surest."""
 
     guidance: AtLeastZero = 0.0
     """Classifier-free guidance w: logits become un + (w + 1) (cond - un), where `un` has masks for a prompt.

@@ -1,8 +1,6 @@
-"""Generation: how a diffusion model turns masks into text, and how an autoregressive model continues a
-prompt.
+"""Generation: a diffusion model turns masks into text, an autoregressive model continues a prompt.
 
-Dimensions: B batch, T sequence position, L masked positions of one sequence, V vocabulary, N masked positions
-of all sequences.
+Dimensions: B batch, T sequence position, L masked positions of one sequence, N of all, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -150,8 +148,7 @@ class _Denoising:
     def _forward(self, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> torch.Tensor:
         """Return the model's logits at `where_BT` of left-padded rows, (N, V).
 
-        The padding goes to the right end for the forward: positions then count from a row's first token in
-        every model.
+        The padding goes to the right end for the forward: every model then counts from a row's first token.
         """
         if not bool(self.padding_B.any()):
             return self.lm.logits_at(ids_BT, where_BT)
@@ -245,8 +242,7 @@ def decode(
 ) -> torch.Tensor:
     """Continue every prompt by `length` tokens, left to right with a KV cache; return int64 (B, T).
 
-    Left padding, random numbers and errors are as in `generate`; `until(ids_BT)` is asked after each token
-    and ends it early.
+    Padding, random numbers and errors are as in `generate`; `until(ids_BT)` may end it after each token.
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `generate`")

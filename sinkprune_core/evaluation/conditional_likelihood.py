@@ -2,8 +2,7 @@
 
 Exact for an autoregressive model, a lower bound estimated from random masks for a diffusion model.
 
-Dimensions: B batch, T sequence position, L tokens of a target, P tokens of a prompt, N selected positions,
-D hidden size.
+Dimensions: B batch, T position, L tokens of a target, P of a prompt, N selected positions, D hidden size.
 """
 
 import math
@@ -57,10 +56,8 @@ def log_likelihood(
     One row per pair and draw. Columns: `sequence`, `draw`, `grid` (draws of one grid share noise levels),
     `masks`, `tokens` (L), `value` (nats for the whole target, 0 for a draw without masks). Noise depends on
     (seed, tokens of the pair) alone: not on the batch, the other pairs or the model. A target of one token
-    is exact in one draw, and all such targets of a prompt share one forward pass. `how` names a protocol or
-    is one.
-    Raises ValueError for an autoregressive model, an unknown protocol, an empty target and more tokens than
-    positions.
+    is exact in one draw, and all of a prompt share one forward. `how` names a protocol or is one.
+    Raises ValueError for an autoregressive model, an unknown protocol, an empty target and too many tokens.
     """
     if not lm.is_diffusion:
         raise ValueError(

@@ -21,8 +21,7 @@ CONFIDENCE = 0.95
 class Estimate:
     """A mean with its 95 % interval, and what is known of its sources of chance.
 
-    Raises ValueError for numbers that are not finite, an interval that ends before it begins, and a margin
-    that is not positive.
+    Raises ValueError for numbers not finite, an interval that ends before it begins, a margin not above 0.
     """
 
     value: float

@@ -1,5 +1,4 @@
-"""Likelihood of whole sequences, on common random numbers so that variants of a model can be compared in
-pairs.
+"""Likelihood of whole sequences, on common random numbers, so that variants of a model compare in pairs.
 
 Dimensions: N sequences, S draws, B batch, T sequence position.
 """

@@ -1,5 +1,4 @@
-"""How the endings of a two-choice item are masked: every way once, or a stratified draw on common random
-numbers.
+"""How the endings of a two-choice item are masked: every way once, or by stratified common random numbers.
 
 Dimensions: L tokens of an ending, M distinct maskings, S draws.
 """

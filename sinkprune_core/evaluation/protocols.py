@@ -1,9 +1,7 @@
-"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and
-windows.
+"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and windows.
 
 All of them estimate the same bound. Revealing the L tokens of a target in random order, one at a time,
-costs -log p(target | prompt) at most; the cross entropies at one random mask, suitably weighted, are
-unbiased for that cost.
+costs -log p(target | prompt) at most; the cross entropies at one random mask, weighted, are unbiased for it.
 
 Dimensions: T tokens of a text, L tokens of a target.
 """

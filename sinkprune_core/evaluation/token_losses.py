@@ -96,8 +96,7 @@ def batches(items: Iterable, size: int) -> Iterator[list]:
 def padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return rows of ids as one batch padded on the right, int64 (B, T), and its attention mask.
 
-    Padding on the right leaves every token its position. The mask is int64 (B, T), or None where no row is
-    padded.
+    Padding on the right leaves every token its position. The mask is int64 (B, T), None if no row is padded.
     """
     ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     length_B1 = torch.tensor([[len(row)] for row in rows])

@@ -4,8 +4,7 @@ A diffusion model's likelihood is a bound, the mean over ways to mask an ending.
 input that two maskings share is computed once, whichever endings they belong to; inputs of one length share
 a batch; and the output head runs where a mask stands.
 
-Dimensions: L tokens of an ending, M distinct maskings, S draws, T sequence position, B batch, N selected
-positions, D hidden size.
+Dimensions: L tokens of an ending, M maskings, S draws, T position, B batch, N selected positions, D width.
 """
 
 import math
@@ -86,8 +85,7 @@ def accuracy(
     Exact for an autoregressive model. For a diffusion model the lower bound: exact for an ending that can be
     masked in at most `draws` ways, else estimated from so many maskings of the ending alone, on common random
     numbers for both endings; noise depends on (seed, group, pair) alone.
-    Raises ValueError for fewer draws than 1, for more tokens than the model has positions, and where a result
-    is not finite.
+    Raises ValueError for fewer draws than 1, more tokens than positions, and a result that is not finite.
     """
     questions = [_question(lm, item, draws, seed) for item in items]
     check_positions(lm, max((len(ids_T) for each in questions for ids_T in each.ids), default=0))

@@ -3,7 +3,7 @@
 Dimensions: R calibration rows, B batch, T position, D hidden width, W choices of token weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -33,9 +33,6 @@ class Rows:
         if self.weight_RT is None:
             return 0.0
         return float((1 - self.weight_RT.double()).mean())
-
-
-HiddenStore = Callable[[Rows], Callable[[int], torch.Tensor]]  # see `PruningCheckpoint.hidden_store`
 
 
 @dataclass(frozen=True)

@@ -217,8 +217,7 @@ def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
     """SMDM publishes weights alone.
 
     Their shapes, the repository's list of sizes, or a `lit_config.json` beside them say the rest. The mask
-    has an embedding and no output; the native class needs one, whose row of zeros gives the mask a logit of
-    0.
+    has an embedding and no output; the native class needs one, whose row of zeros gives the mask logit 0.
     """
     _check(LlamaConfig, raw, (), SMDM_ALLOWED)
     absent = {SMDM_EMBEDDING, SMDM_GATE} - shapes.keys()

@@ -80,14 +80,8 @@ SMDM_NAMES: Names = (
     ("transformer.h.#.mlp.swiglu.w3.", "model.layers.#.mlp.down_proj."),
     ("transformer.ln_f.", "model.norm."),
 )
-DIFFUGPT_NAMES: Names = (
-    ("embed_tokens.", "transformer.wte."),
-    ("denoise_model.", "transformer."),
-)
-DIFFULLAMA_NAMES: Names = (
-    ("embed_tokens.", "model.embed_tokens."),
-    ("denoise_model.", "model."),
-)
+DIFFUGPT_NAMES: Names = (("embed_tokens.", "transformer.wte."), ("denoise_model.", "transformer."))
+DIFFULLAMA_NAMES: Names = (("embed_tokens.", "model.embed_tokens."), ("denoise_model.", "model."))
 NATIVE_NAMES: Names = tuple(
     (part, f"transformer.{part}") for part in ("h.#.", "wte.", "wpe.", "ln_f.")
 )  # GPT-2 on the hub has no prefix
@@ -185,8 +179,7 @@ def _by_model_type(model_type: str, raw: dict) -> str | None:
 def sources(published: Format, shapes: Shapes, config: PretrainedConfig) -> dict[str, Source]:
     """Return where every native parameter lies, by its native name.
 
-    A stored name that no pattern fits stays as it is, to be reported. Raises FormatError for a parameter that
-    is stored twice.
+    A stored name that no pattern fits stays, to be reported. Raises FormatError for one that comes twice.
     """
     known: dict[str, Source] = {}
     for stored, shape in shapes.items():

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None) -> None:
     """Raise ValueError unless ids are int64 of the vocabulary, and rows fit the model's positions.
 
-    `tokens` is the length of the longest row, where it is not that of `ids_BT`: rows may be padded, or go on
-    from a cache.
+    `tokens` is the longest row's length where it is not that of `ids_BT`, padded or going on from a cache.
     """
     if not isinstance(ids_BT, torch.Tensor) or ids_BT.dtype != torch.int64:
         given = getattr(ids_BT, "dtype", type(ids_BT).__name__)

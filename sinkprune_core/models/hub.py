@@ -35,8 +35,7 @@ class Requirements:
 def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
     """Return the row of a name and the revision after its `@`; (None, None) for a folder.
 
-    Raises ValueError for a model that is known and not covered, saying why, and for a name that means
-    nothing.
+    Raises ValueError for a model that is known and not covered, saying why, and for unknown names.
     """
     text = os.fspath(name)
     plain, _, revision = text.partition("@")
@@ -57,8 +56,7 @@ def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
 def fetch(row: KnownModel, revision: str | None = None, local: bool = False) -> tuple[Path, Path]:
     """Return the folders of a model's weights and of its tokenizer, downloading what the cache lacks.
 
-    `local`: look into the cache only. Raises FetchError with what to do: no network, no access, no such
-    revision or file.
+    `local`: in the cache only. Raises FetchError with what to do: no network, access, revision or file.
     """
     folder = _snapshot(row.repository, revision, [row.file] if row.file else WANTED, local)
     if row.file and not (folder / row.file).is_file():

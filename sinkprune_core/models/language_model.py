@@ -1,8 +1,7 @@
 """Language models under one small interface, whatever their direction.
 
 A diffusion language model (DLM) here is a native transformers causal-LM class whose attention is
-bidirectional (`is_causal=False`) and whose vocabulary has a mask token: no remote code, no forked modeling
-file.
+bidirectional (`is_causal=False`) and whose vocabulary has a mask token: no remote code, no forked model.
 
 Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary, N selected positions.
 """
@@ -118,8 +117,7 @@ class LanguageModel:
         """Return the last hidden states that predict the tokens at some positions, (N, D), row by row.
 
         `where_BT` (bool) says at which. With shifted logits position 0 has no predecessor and keeps its own
-        output, as in Dream's reference sampler. Raises ValueError when an autoregressive model is asked for
-        position 0.
+        output, as in Dream's reference sampler. Raises ValueError for position 0 of an autoregressive model.
         """
         where_BT = where_BT.to(self.device)
         if not self.is_diffusion and bool(where_BT[:, 0].any()):

@@ -100,8 +100,7 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
 def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageModel:
     """Return `model`, loaded or a skeleton, with what the checkpoint says of its logits and its mask token.
 
-    Raises FormatError where two sources name different mask tokens, none names one, or nothing says whether
-    logits are shifted.
+    Raises FormatError where mask tokens differ, none is named, or nothing says whether logits are shifted.
     """
     tokenizer = checkpoint.tokenizer()
     return LanguageModel(

@@ -27,8 +27,7 @@ def place(
 
     `device_map`: `auto` (spread over all GPUs; the CPU where there is none), one device, or part -> device,
     where a part is a module outside the blocks or a whole block (`blocks` is what their list is called), and
-    "" is everything. Raises ValueError for a map that is no such thing, and RuntimeError where a device lacks
-    the memory.
+    "" is everything. Raises ValueError for a map that is no such thing, RuntimeError for too little memory.
     """
     if device_map == "auto":
         wanted = _spread(skeleton, dtype)

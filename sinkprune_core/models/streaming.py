@@ -133,8 +133,7 @@ class StreamedModel(LanguageModel):
         """Write the model as sharded safetensors, one shard per block, with tokenizer and card, atomically.
 
         Finished blocks are taken over as they are (a hard link where the disk allows it). `texts` are more
-        files by name. Raises FileExistsError if `folder` exists, ValueError for a finished block that is
-        damaged.
+        files by name. Raises FileExistsError if `folder` exists, ValueError for a damaged finished block.
         """
         folder = self._new_folder(folder)
         with atomic(folder) as partial:

@@ -1,8 +1,7 @@
 """Which weights matter: every criterion is one entry of the table CRITERIA at the end.
 
 A score says how much a weight, or a whole unit, matters: the lowest are pruned. Sink-awareness is no
-criterion of its own. It reaches every criterion through the weights of the calibration tokens in its
-`InputStatistics`.
+criterion of its own. It reaches each through the weights of the tokens in its `InputStatistics`.
 
 Dimensions: O output features, I input features; for structured pruning U units of a kind, K columns that a
 unit owns, X weights in the rows that a unit owns.

@@ -1,8 +1,7 @@
 """One loop for every method: `prune(lm, recipe, calibration) -> Report`.
 
 Blocks are visited in order. Each receives calibration text, the statistics of what its linears receive are
-taken, its linears are pruned, and the next block receives what the recipe says: the output of the dense block
-or of the pruned one.
+taken, its linears are pruned, and the next block receives what the dense block or the pruned one makes.
 
 Dimensions: R calibration rows, T position, O output features, I input features.
 """
@@ -24,9 +23,11 @@ from sinkprune_core.calibration.input_statistics import InputStatistics, observe
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey, rows_for, settings_digest
 from sinkprune_core.files import held, resolved
+from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
 from sinkprune_core.models.forwards import is_finite
 from sinkprune_core.models.language_model import LanguageModel, check_finite, weight_OI, zero_out
+from sinkprune_core.models.waiting import hidden_store
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
@@ -171,6 +172,11 @@ class PruningRun:
             if finished:
                 self.lm.finished.update(finished)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where hidden states and inputs wait, None for memory."""
+        return self.checkpoint and self.checkpoint.folder
+
     def _digest(self, settings: Recipe | StatisticsKey) -> str:
         return settings_digest(settings, self.own_rows and self.own_rows.weight_RT)
 
@@ -190,16 +196,14 @@ class PruningRun:
             self.rows = self._calibration_rows()
 
     def _calibration_rows(self) -> Rows:
-        store = partial(self.checkpoint.hidden_store, self.lm) if self.checkpoint else None
         key = self.recipe.statistics_key
-        return self.own_rows or rows_for(self.lm, self.calibration, key, self.progress, hidden_store=store)
+        return self.own_rows or rows_for(self.lm, self.calibration, key, self.progress, folder=self.folder)
 
     def _dense_statistics(self) -> DenseStatistics:
         key = self.recipe.statistics_key
+        compute = partial(collect, self.lm, [key], self.calibration, self.progress, self.folder)
         if self.checkpoint is None:
-            return collect(self.lm, [key], self.calibration, self.progress)[key]
-        store = partial(self.checkpoint.hidden_store, self.lm)
-        compute = partial(collect, self.lm, [key], self.calibration, self.progress, store)
+            return compute()[key]
         return self.checkpoint.statistics(self._digest(key), lambda: compute()[key])
 
     def decide(self) -> None:
@@ -252,7 +256,7 @@ class PruningRun:
         for layer, block in enumerate(visit(self.lm, self.progress, "scores of all layers")):
             statistics = self.dense.layers[layer] if self.dense else {}
             for name, linear in self.lm.linears(block).items():
-                yield self._score(layer, name, linear, statistics)
+                yield self._score(layer, name, weight_OI(linear), statistics)
 
     def first_inputs(self) -> list[BlockInput]:
         """Take finished blocks back; return what the next one receives, empty where no block need run."""
@@ -296,9 +300,7 @@ class PruningRun:
 
     def _store(self, layer: int) -> torch.Tensor | None:
         """Return where the output of a block is kept, None for memory."""
-        if self.checkpoint is None or self.rows is None:
-            return None
-        return self.checkpoint.hidden_store(self.lm, self.rows)(layer + 1)
+        return None if self.rows is None else hidden_store(self.lm, self.rows, self.folder)(layer + 1)
 
     def prune_block(self, layer: int, block: nn.Module, statistics: Statistics) -> None:
         """Prune the linears of one block in place, and note how many zeros each of them has."""
@@ -314,19 +316,23 @@ class PruningRun:
             row = {"layer": layer, "name": name, "rows": rows, "columns": columns}
             self.state.table.append(row | {"weights": rows * columns, "zeros": zeros[name]})
 
-    def _score(self, layer: int, name: str, linear: nn.Module, statistics: Statistics) -> torch.Tensor:
+    def _score(self, layer: int, name: str, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor:
         inputs = None
         if self.criterion.calibrated:
             inputs = statistics[name].with_norm(self.recipe.norm_reduction)
-        return finite(self.criterion.score(weight_OI(linear), inputs), layer, name)
+        return finite(self.criterion.score(weight, inputs), layer, name)
 
     def _prune_by_score(self, layer: int, linears: Linears, statistics: Statistics) -> Zeros:
         """Zero the weights of the lowest scores; return the number of zeros by linear."""
         zeros = {}
         for name, linear in linears.items():
-            score_OI = self._score(layer, name, linear, statistics)
-            pruned_OI = self.selects[layer](score_OI, 0, score_OI.shape[1])
-            zero_out(weight_OI(linear), pruned_OI)
+            weight = weight_OI(linear)
+            rows, columns = weight.shape
+            if self.recipe.pattern != "layer":  # rows can be chosen from apart
+                rows = rows_in_cache(columns * torch.float32.itemsize, weight.device)
+            scores = (self._score(layer, name, part, statistics) for part in weight.split(rows))
+            pruned_OI = torch.cat([self.selects[layer](score, 0, columns) for score in scores])
+            zero_out(weight, pruned_OI)
             zeros[name] = int(torch.count_nonzero(pruned_OI))  # many times as fast as a sum
         return zeros
 

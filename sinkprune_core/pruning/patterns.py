@@ -73,8 +73,7 @@ def _of_layer(sparsity: float, score_OP: torch.Tensor, first: int, last: int) ->
 def lowest(score_OP: torch.Tensor, count: int) -> torch.Tensor:
     """Return the mask of the `count` lowest scores of every row, bool (O, P).
 
-    Selection is by the k-th smallest value of each row instead of a full sort; values equal to it are taken
-    from the left.
+    Selection is by the k-th smallest value of each row instead of a full sort; ties are taken from the left.
     """
     if count == 0:
         return torch.zeros_like(score_OP, dtype=torch.bool)

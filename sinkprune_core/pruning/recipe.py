@@ -36,14 +36,12 @@ class Recipe:
     criterion: str = "wanda"
     """Which weights matter: a name of CRITERIA."""
     sparsity: Sparsity = 0.5
-    """Share of zeros in the linears, in [0, 1); with pattern="structured" the share of their weights that
-    leaves."""
+    """Share of zeros in the linears, in [0, 1); with pattern="structured" of their weights that leave."""
     inputs: str = "clean"
     """Calibration text as it is ("clean", Wanda and SparseGPT) or in the states of a trajectory
     ("noised")."""
     propagation: str = "sequential"
-    """Later blocks are calibrated on what pruned blocks make ("sequential", Wanda and SparseGPT) or "dense"
-    ones."""
+    """Whether later blocks receive what pruned ("sequential", Wanda and SparseGPT) or "dense" blocks make."""
     exclude: str | Callable = "none"
     """Calibration tokens left out of the statistics. A name of EXCLUDE: "none", "all" sinks, "official"
     (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
@@ -79,8 +77,7 @@ class Recipe:
     block_size: Count = 128
     """Columns that SparseGPT updates together, at least 1; 128 as in its code."""
     compensate: Flag = False
-    """Give what removed units contributed on average back as a bias (FLAP), where the model's class has
-    one."""
+    """Give what removed units contributed on average back as a bias (FLAP), if the model's class has one."""
 
     def __post_init__(self):
         check_fields(self)
@@ -214,7 +211,9 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
             "use inputs='clean'"
         )
     if CRITERIA[recipe.criterion].calibrated:
-        _check_text(lm, recipe, calibration)
+        if calibration is None:
+            raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
+        check_ids(lm, calibration.ids_NT)
     _check_groups(lm, recipe)
     if recipe.pattern == "structured":
         structured.plan(lm, recipe.sparsity)
@@ -227,12 +226,6 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
         )
     if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
         allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
-
-
-def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
-    if calibration is None:
-        raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
-    check_ids(lm, calibration.ids_NT)
 
 
 def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:

@@ -28,8 +28,7 @@ def sparsegpt(
     damping: float,
     block_size: int,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Prune linears that share one input and update what is left; return new weights, float32 (O, I), and
-    masks.
+    """Prune linears that share one input, update what is left; return new weights, float32 (O, I), and masks.
 
     Columns are visited in order; the error of a pruned weight is pushed onto the columns to its right through
     the Cholesky factor of the inverse Gram matrix. Scores are W^2 / U_jj^2. `select` gets them when a block
@@ -109,8 +108,7 @@ def _inverse_factor(gram_II: torch.Tensor, damping: float) -> tuple[torch.Tensor
     """Return the upper Cholesky factor of the inverse of the damped Gram matrix, and the always-zero inputs.
 
     With both axes reversed, a lower factor becomes an upper U with G = U U^T, whose inverse is what is
-    wanted. So one factorisation and one triangular inverse do the work of two factorisations and a full
-    inverse.
+    wanted. So one factorisation and one triangular inverse do for two factorisations and a full inverse.
     """
     reversed_II = gram_II.flip(0, 1)
     diagonal_I = reversed_II.diagonal()

@@ -5,8 +5,7 @@ of U equal ranges of the rows of the linears that feed it and of the columns of 
 `plan` says how many units of each kind every block loses, `scores` and `choose` which, `mask` zeroes them;
 `shrink.shrink` then builds the smaller model.
 
-Dimensions: O output features, I input features, U units of a kind, K columns that a unit owns, X weights in
-the rows that a unit owns.
+Dimensions: O outputs, I inputs, U units of a kind, K columns and X weights in rows that a unit owns.
 """
 
 import copy
@@ -88,10 +87,7 @@ def owned_by(units: Sequence[int] | torch.Tensor, count: int, features: int) -> 
 
 
 def scores(
-    lm: LanguageModel,
-    block: nn.Module,
-    criterion: str,
-    statistics: dict[str, InputStatistics] | None = None,
+    lm: LanguageModel, block: nn.Module, criterion: str, statistics: dict[str, InputStatistics] | None = None
 ) -> dict[str, torch.Tensor]:
     """Return the scores of a block's units by kind, float32 (U,) on the weights' device.
 

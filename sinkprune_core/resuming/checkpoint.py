@@ -25,14 +25,8 @@ from sinkprune_core.files import atomic, file_digest, make_folder
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.streaming import FinishedBlock, assign
-from sinkprune_core.resuming.hidden_files import HiddenFiles
-from sinkprune_core.resuming.work_folder import (
-    claim,
-    identity,
-    read_progress,
-    write_progress,
-    written_once,
-)
+from sinkprune_core.models.waiting import HiddenFiles, hidden_store
+from sinkprune_core.resuming.work_folder import claim, identity, read_progress, write_progress, written_once
 
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
 
@@ -118,10 +112,6 @@ class PruningCheckpoint:
 
     # hidden states before a block
 
-    def hidden_store(self, lm: LanguageModel, rows: Rows) -> HiddenFiles:
-        """Return a function from a layer to the tensor (R, T, D) for the hidden states before it."""
-        return HiddenFiles(self.folder, (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype)
-
     def resume(self, lm: LanguageModel, rows: Rows | None, batch: int, from_dense: bool) -> list[BlockInput]:
         """Take finished blocks back, and return the inputs of the next one, in memory-mapped files.
 
@@ -132,7 +122,7 @@ class PruningCheckpoint:
         if rows is None or done == len(lm.blocks):
             self.restore(lm)
             return []
-        hidden = self.hidden_store(lm, rows)
+        hidden = hidden_store(lm, rows, self.folder)
         is_lost = done > 0 and not hidden.holds(done, self.state.hidden)
         if is_lost and self.state.hidden is not None:
             warnings.warn(f"{hidden.file(done)} is damaged: hidden states are computed again", stacklevel=4)

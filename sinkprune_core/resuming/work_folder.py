@@ -31,7 +31,7 @@ VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # 
 SCRATCH = re.compile(r"\.(.+)\.\d+\.\w+")  # what a killed `atomic` leaves of a file
 OF_ROOT = re.compile(r"work\.json|statistics-[0-9a-f]{12}\.safetensors(\.sha256)?")
 JOB = re.compile(r"job-[0-9a-f]{12}")
-OF_JOB = re.compile(r"progress\.json|rows\.safetensors(\.sha256)?|hidden-[01]\.bin")
+OF_JOB = re.compile(r"progress\.json|rows\.safetensors(\.sha256)?|hidden-[01]\.bin|inputs")
 OF_BLOCKS = re.compile(r"\d{5}\.safetensors")
 
 

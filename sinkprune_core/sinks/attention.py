@@ -1,10 +1,8 @@
-"""An attention function for transformers: SDPA's output, with attention mass measured and keys hidden on
-demand.
+"""An attention function for transformers: SDPA's output, where attention mass is measured and keys hidden.
 
 Attention mass is what a key receives: the sum over queries of the softmax weights in its column of the
 attention map. SDPA never returns that map, and all of it would be Q x K numbers per head. So the mass is
-computed beside SDPA, from the same queries and keys, a chunk of queries at a time: memory is chunk x K per
-head.
+computed beside SDPA, from the same queries and keys, a chunk at a time, in chunk x K numbers per head.
 
 `track` and `hide` are context managers. Both switch a model to the attention function `sinkprune`, which is
 registered with transformers, and leave on its attention modules what this function reads. That is kept by
@@ -64,8 +62,7 @@ class _AttentionMap:
     def _scores(self, start: int, stop: int) -> torch.Tensor:
         """Return the scaled products of the queries [start, stop) with the keys, (B, G, R, C, K).
 
-        They are -inf for keys that a query does not see. Keys after a causal chunk, which none of its queries
-        sees, are left out.
+        They are -inf for keys that a query does not see. Keys that no query of the chunk sees are left out.
         """
         batch, heads, _, width = self.query_BHQE.shape
         _, groups, keys, _ = self.key_BGKE.shape
@@ -141,8 +138,7 @@ def even_share(queries: int, windows: Windows | None = None, causal: bool = Fals
     """Return the mass every key would get from evenly spread attention, float32 (S, K) with K = `queries`.
 
     A bidirectional query gives each key 1/K, a causal query at position q gives 1/(q+1) to each key up to
-    itself; keys that no query of a window can see get 0. Measured mass over this share is 1 where attention
-    is even.
+    itself; keys that no query of a window can see get 0. Even attention gives a mass of 1 such share.
     """
     weight_QK = torch.full((queries, queries), 1 / queries)
     if causal:
@@ -261,8 +257,7 @@ def _switched(model: PreTrainedModel, attribute: str, value: object) -> Iterator
 
 @contextmanager
 def track(model: PreTrainedModel, windows: Windows | None = None, chunk: int = 128) -> Iterator[Tracker]:
-    """Track attention mass in every forward of `model` inside the block; `tracker.take()` reads it after
-    each.
+    """Track attention mass in every forward of `model` inside the block, to be read by `tracker.take()`.
 
     `windows` are half-open ranges of queries whose mass is kept apart (steps of a causal model); None is one
     window of all queries. The former attention implementation comes back whatever happens inside. Raises

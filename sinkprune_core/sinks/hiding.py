@@ -1,8 +1,7 @@
 """A language model without its sinks: which keys to hide, and the model that hides them in every forward.
 
 What a model scores or writes without its sinks comes out of the same functions as ever: `nelbo`, `nll`,
-`generate` and `decode` take a `HidingModel` like any other, and so their noise and their random numbers are
-the same.
+`generate` and `decode` take a `HidingModel` like any other, on the same noise and random numbers.
 
 Dimensions: B batch, L layers, K key position (= sequence position T), D hidden width, V vocabulary.
 """

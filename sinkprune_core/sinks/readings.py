@@ -22,9 +22,7 @@ LITERAL = "sum_so_far"  # the reading on which verdicts rest
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a step of a causal model; of a bidirectional model all agree but in which keys are
-    sinks.
-    """
+    """One way to read a step of a causal model; those of a bidirectional model differ in sinks alone."""
 
     label: str
     """What figures and tables call it."""
@@ -94,8 +92,7 @@ def newest_in_shares(trace: Trace) -> torch.Tensor:
 def continuation_in_shares(trace: Trace) -> torch.Tensor:
     """Return the mass from all windows so far over what even attention would give, (B, S, L, K).
 
-    The prompt's queries do not count. A key that few queries have seen has a small even share and is blown
-    up.
+    The prompt's queries do not count. A key that few queries have seen has a small even share: too much.
     """
     if not trace.causal:
         return newest_in_shares(trace)

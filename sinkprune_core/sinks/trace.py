@@ -57,8 +57,7 @@ class Trace:
     """
 
     heads_BLHK: torch.Tensor
-    """Mass per head from all queries that exist at a step, mean over the steps in which the key exists,
-    float32.
+    """Mass per head from all queries that exist at a step, mean over steps with the key, float32.
     """
 
     windows_S2: torch.Tensor
@@ -122,8 +121,7 @@ def trace(
     batch: Count = 16,
     progress: bool = True,
 ) -> Trace:
-    """Generate from every prompt and record the attention of every step; both kinds of model give as many
-    steps.
+    """Generate from every prompt and record the attention of as many steps, whatever the kind of model.
 
     A causal model decodes `sampler.length` tokens at `sampler.temperature` (greedy at 0) and its generated
     queries are cut into `sampler.steps` windows, the last one taking up the remainder. Raises ValueError when

@@ -85,8 +85,7 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torc
     """Return the weights of all tokens and the norm of every linear's weighted input.
 
     As published code does it by default, with two forwards for one sequence at one noise level at a time. The
-    first computes a map beside the attention the model really uses, the second has hooks on all seven linears
-    of a block.
+    first computes a map beside the attention the model uses, the second has hooks on all linears of a block.
     """
     linears = {
         (layer, name): linear

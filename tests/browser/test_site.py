@@ -1,7 +1,6 @@
 """The site as a reader meets it: every link leads somewhere, and the explorer works in a real Chromium.
 
-`make site-test` runs this: it builds the site first, which takes a minute. The test in a browser needs
-Chromium and its driver.
+`make site-test` runs this: it builds the site first, in a minute. A browser means Chromium and its driver.
 """
 
 import shutil

@@ -8,9 +8,8 @@ from naive import linears_of
 
 from sinkprune_core import Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics as module
-from sinkprune_core.calibration.dense_statistics import one_pass, row_bytes
+from sinkprune_core.calibration.dense_statistics import row_bytes, waiting
 from sinkprune_core.calibration.input_statistics import observe
-from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.pruning.engine import dense_statistics
 
@@ -134,11 +133,10 @@ def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, famil
         for layer, block in enumerate(lm.blocks)
         for name, linear in lm.linears(block).items()
     }
-    with observe(linears, deferred=True) as observer:
+    inputs = []
+    with observe(linears, hold=inputs.append):
         lm.hidden(make_ids(3, 10))
-        held = {
-            input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for _, input_BTI in observer._waiting
-        }
+    held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for input_BTI in inputs}
     assert sum(held.values()) == 3 * row_bytes(lm, 10) and len(held) == 4 * len(lm.blocks)
 
 
@@ -147,7 +145,7 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
 
     def rows_at_once(choices, memory_budget, lm=tiny_dlm, **fields):
         keys = [dataclasses.replace(RECIPES[tokens], **fields).statistics_key for tokens in choices]
-        return one_pass(lm, keys, calibration, memory_budget)
+        return waiting(lm, keys, calibration, memory_budget=memory_budget).rows_in_memory
 
     trajectory = size * LEVELS
     assert [rows_at_once(["all", "official"], budget) for budget in (size - 1, size)] == [0, 4]
@@ -188,13 +186,30 @@ def test_attention_that_is_not_finite_is_an_error_and_not_a_text_without_sinks(
         )
 
 
-def test_sinks_are_the_same_where_hidden_states_wait_in_a_store(tiny_dlm, calibration):
-    asked = []
+def test_inputs_that_wait_on_disk_save_a_pass_and_change_no_bit(
+    tiny_dlm, tiny_ar, calibration, tmp_path, monkeypatch
+):
+    """They leave nothing behind; without room for them the text passes twice."""
+    monkeypatch.setattr(module, "WAITING_BYTES", 0)
+    forwards = []
+    kind = type(tiny_dlm.blocks[0])
+    forward = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda *args, **named: forwards.append(1) or forward(*args, **named))
 
-    def store(rows):
-        asked.append(torch.empty(*rows.ids_RT.shape, tiny_dlm.model.config.hidden_size))
-        return lambda layer: asked[-1]
+    def statistics(lm, keys, folder, room):
+        forwards.clear()
+        monkeypatch.setattr(module, "free_disk_at", lambda folder: room)
+        return module.collect(lm, keys, calibration, progress=False, folder=folder), len(forwards)
 
-    kept, _ = sink_profiles(tiny_dlm, calibration, 2, progress=False)
-    stored, _ = sink_profiles(tiny_dlm, calibration, 2, progress=False, hidden_store=store)
-    assert torch.equal(kept, stored) and len(asked) == 1
+    for lm, fields, states in ((tiny_dlm, {}, LEVELS), (tiny_ar, {"inputs": "clean"}, 1)):
+        keys = [dataclasses.replace(recipe, **fields).statistics_key for recipe in RECIPES.values()]
+        room = 2 * SEQUENCES * states * row_bytes(lm, LENGTH)
+        twice, forwards_of_two = statistics(lm, keys, None, room)
+        assert statistics(lm, keys, tmp_path, room - 1)[1] == forwards_of_two
+        once, forwards_of_one = statistics(lm, keys, tmp_path, room)
+        assert 2 * forwards_of_one == forwards_of_two
+        assert waiting(lm, keys, calibration, tmp_path).bytes_on_disk == room // 2
+        assert waiting(lm, keys, calibration, tmp_path, "cuda", memory_budget=0) == module.Waiting()
+        for key in keys:
+            assert_same_statistics(once[key], twice[key], rtol=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}

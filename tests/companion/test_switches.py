@@ -71,9 +71,7 @@ def test_a_path_changes_the_fields_of_one_step_at_a_time_and_its_differences_add
 
 
 def test_effects_are_the_coefficients_of_a_regression():
-    """Least squares on -1/2, +1/2 codes and their products, scaled to whole differences of differences, for
-    every draw and sequence.
-    """
+    """Least squares on -1/2, +1/2 codes and their products, scaled to whole differences, for every draw."""
     rng = np.random.default_rng(1)
     factorial = {cell: ", ".join(map(str, cell)) for cell in product((False, True), repeat=3)}
     values = {cell: rng.normal(size=(2, 5)) for cell in factorial}

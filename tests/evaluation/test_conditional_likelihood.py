@@ -29,9 +29,7 @@ def whole_logits(lm, ids: list[int]) -> torch.Tensor:
 def naive_costs(
     lm, prompt: list[int], target: list[int], masked: tuple[int, ...], how: Protocol
 ) -> list[float]:
-    """Return the cross entropy at each masked place of the target, in nats, from whole-sequence logits in
-    float64.
-    """
+    """Return the cross entropy at each masked place of the target, in nats, from whole logits in float64."""
     shown = [MASK_TOKEN_ID if place in masked else token for place, token in enumerate(target)]
     if how.visible_end:
         shown.append(0)
@@ -44,9 +42,7 @@ def naive_costs(
 
 
 def enumerated(lm, prompt: list[int], target: list[int], how: Protocol) -> float:
-    """Return what the estimator of a protocol is on average: over every mask, with its probability and its
-    weight.
-    """
+    """Return what the estimator of a protocol is on average: over every mask, by probability and weight."""
     length = len(target)
     total = 0.0
     nodes, weights = np.polynomial.legendre.leggauss(length)  # exact for the polynomials below

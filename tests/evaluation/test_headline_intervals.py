@@ -1,7 +1,6 @@
 """Five headline intervals of the published run, computed anew from its records by numpy and scipy alone.
 
-Each function below can be pasted into a Python session. They share no code with the library, whose published
-findings must agree.
+Each function below can be pasted into a Python session. None shares code with the library, which must agree.
 """
 
 import csv

@@ -1,6 +1,4 @@
-"""BLiMP and WikiText-2 in a local folder: every published format is found and read, and what is broken is
-told.
-"""
+"""BLiMP and WikiText-2 in a local folder: every published format is found and read, what is broken told."""
 
 import json
 import math

@@ -101,9 +101,7 @@ def test_no_sentence_comes_twice():
 
 
 def share_right(choose, items=ITEMS) -> float:
-    """Return the share of items that `choose(item) -> score of each choice` gets right; a tie is half
-    right.
-    """
+    """Return the share of items that `choose(item) -> score of each choice` gets right, half for a tie."""
     right = 0.0
     for item in items:
         score, answer = choose(item), item["answer"]

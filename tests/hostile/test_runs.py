@@ -40,12 +40,12 @@ def test_disks_full_from_a_file_event_on(bench, tally, way):
 
 def test_files_that_may_not_grow(bench, tally):
     sizes = [1_500, 2_500, 5_000, 20_000, 50_000, 200_000]  # what a command prints is in a file, too
-    full_disk.at_sizes(bench, tally, ["sequential, streamed", "dense", *OTHERS], sizes)
+    full_disk.at_sizes(bench, tally, ["sequential, streamed", "dense, streamed", *OTHERS], sizes)
     assert not tally.broken
 
 
 @mounts
-@pytest.mark.parametrize("way", ["sequential, streamed", "dense", "train"])
+@pytest.mark.parametrize("way", ["sequential, streamed", "dense, streamed", "train"])
 def test_small_disks(bench, tally, way):
     full_disk.on_small_disks(bench, tally, [way], SIZES)
     assert not tally.broken

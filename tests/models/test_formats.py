@@ -1,7 +1,6 @@
 """Every public format gives the numbers that the papers' formulas give, in a native class.
 
-No 7B checkpoint is read here: the formats are those of the published configurations and modeling files, at
-toy width.
+No 7B checkpoint is read here: formats are those of published configurations and modeling files, but small.
 """
 
 from dataclasses import replace

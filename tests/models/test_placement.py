@@ -1,7 +1,6 @@
 """A model spread over devices gives the same numbers as another, and a bad map is told early.
 
-There is one device here: parts get accelerate's hooks as on several, and what may lie where is checked on the
-map itself.
+There is one device here: parts get accelerate's hooks as on several, what may lie where is read off the map.
 """
 
 import pytest

@@ -157,6 +157,7 @@ def assert_counts(lm, recipe: Recipe, report: Report) -> None:
 
 @VALID
 @given(recipe=recipes(), layer=st.integers(0, LAYERS - 1))
+@example(recipe=Recipe(inputs="noised", propagation="dense", exclude="all", noise="rollout"), layer=0)
 def test_a_run_that_was_killed_ends_as_a_straight_one(lm, calibration, killed_at, recipe, layer):
     expected, report = pruned(lm, recipe, calibration)
     with tempfile.TemporaryDirectory() as work:

@@ -1,16 +1,26 @@
-"""Hidden states on disk: those before a block and those after it, in two files that take turns.
+"""What waits on disk while text goes through the blocks one by one.
 
-Dimensions: R calibration rows, T position, D hidden width.
+Hidden states before a block and after it lie in two files that take turns. Inputs of linears, until the last
+block has shown which tokens are sinks, lie in a file each.
+
+Dimensions: R calibration rows, B batch, T position, D hidden width, I input features.
 """
 
 import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from sinkprune_core.files import file_digest, flush, room_needed
+from sinkprune_core.models.blocks import Rows
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.scratch import scratch_folder
 
 CHUNK = 1 << 20  # bytes that are written at a time
 
@@ -56,6 +66,43 @@ class HiddenFiles:
     def holds(self, layer: int, digest: str | None) -> bool:
         """Return whether the file of a block holds what `sealed` returned the digest of."""
         return digest is not None and self.has_size(layer) and file_digest(self.file(layer)) == digest
+
+
+def hidden_store(lm: LanguageModel, rows: Rows, folder: Path | None) -> Callable[[int], torch.Tensor | None]:
+    """Return a function from a layer to the tensor (R, T, D) for the hidden states before it.
+
+    It returns None, for memory, where there is no folder.
+    """
+    if folder is None:
+        return lambda layer: None
+    return HiddenFiles(folder, (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype)
+
+
+Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
+"""Takes an input (B, T, I) and returns how to have it back."""
+
+
+def in_memory(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Hold an input where it is."""
+    return lambda: input_BTI
+
+
+@contextmanager
+def on_disk(folder: Path) -> Iterator[Hold]:
+    """Yield what holds inputs in files in `folder`, of which nothing is left whatever happens.
+
+    It raises OSError where the disk has no room.
+    """
+    with scratch_folder(folder / "inputs") as scratch:
+        numbers = count()
+
+        def hold(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
+            file = scratch / f"{next(numbers)}.safetensors"
+            with room_needed(f"inputs in {folder}"):
+                save_file({"input": input_BTI.contiguous()}, file)
+            return lambda: load_file(file)["input"]
+
+        yield hold
 
 
 def allocate(file: Path, size: int) -> None:
