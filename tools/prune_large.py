@@ -107,7 +107,7 @@ def processor() -> str:
 
 
 def products_seconds(blocks: int) -> float:
-    """Return what the matrix products of both passes take alone, of the sinks and of the statistics."""
+    """Return what the matrix products of the one pass take alone."""
     half_NI = torch.randn(SEQUENCES * LENGTH * LEVELS // 2, WIDTH).bfloat16()
     weight_OI = torch.randn(MLP, WIDTH).bfloat16()
     times = []
@@ -115,8 +115,8 @@ def products_seconds(blocks: int) -> float:
         begun = time.perf_counter()
         linear(half_NI, weight_OI)
         times.append(time.perf_counter() - begun)
-    of_block = 2 * (4 * WIDTH + 3 * MLP) / MLP * min(times)  # attention has four maps, the MLP three
-    return 2 * blocks * of_block
+    of_half = (4 * WIDTH + 3 * MLP) / MLP * min(times)  # attention has four maps, the MLP three
+    return blocks * 2 * of_half
 
 
 def main() -> None:
