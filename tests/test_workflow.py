@@ -113,10 +113,7 @@ def written(project: Path, notebook: str, record: str) -> float:
 
 
 def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(project):
-    """One notebook is shared out among the cells of a sweep, fills their records and computes none itself.
-
-    Its jobs ask for more memory than the machine has: each gets all of it, and so runs alone.
-    """
+    """One notebook is shared out among the cells of a sweep; each job asks for all memory, so runs alone."""
     one = {"size": 2, "pause": 2.0}
     needs = {"threads": 1, "mem_mb": 10**8}
     share = {"resources": {"00_one": needs, "01_two": needs}}

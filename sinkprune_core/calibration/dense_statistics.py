@@ -33,7 +33,7 @@ from sinkprune_core.calibration.token_weights import (
     rows_for,
     token_weights,
 )
-from sinkprune_core.files import free_disk_at
+from sinkprune_core.files import FULL, free_disk_at
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.models.forwards import check_output
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
@@ -42,7 +42,7 @@ from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
-WAITING_SHARE_OF_DISK = 0.5  # of the free room beside the hidden states of a run on a CPU
+WAITING_SHARE_OF_DISK = 0.5  # of the free room on the work folder's disk, on a CPU
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
@@ -72,8 +72,8 @@ def collect(
     """Return the statistics of every key; whether keys fit the model is not checked.
 
     Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
-    whose inputs are wanted, one forward serves both, if there is room for the inputs. Hidden states that wait
-    for the next block lie in `folder` where one is given, else on the model's device.
+    whose inputs are wanted, one forward serves both, if there is room for the inputs. Inputs and hidden
+    states that wait lie in `folder` where one is given, else on the model's device.
     """
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
     for key in dict.fromkeys(keys):
@@ -97,12 +97,16 @@ class _Pass:
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
         started = time.perf_counter()
         place = waiting(self.lm, self.keys, self.calibration, self.folder)
+        seen = None
         if place.rows_in_memory:
-            rows, observer = self._with_sinks(place.rows_in_memory)
+            seen = self._with_sinks(place.rows_in_memory)
         elif place.bytes_on_disk:
-            rows, observer = self._through_disk()
-        else:
-            rows, observer = self._by_blocks()
+            try:
+                seen = self._through_disk()
+            except OSError as error:  # of a quota, or of a disk that others fill
+                if error.errno not in FULL:
+                    raise
+        rows, observer = seen or self._by_blocks()
         seconds = time.perf_counter() - started
         found = {}
         for choice, (key, weight_RT) in enumerate(zip(self.keys, rows.weight_RT, strict=True)):
@@ -195,7 +199,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Where inputs wait until their sinks are known, so that one pass is enough; nowhere if there are two."""
+    """Where inputs wait until their sinks are known, so that one pass is enough; else nowhere."""
 
     rows_in_memory: int = 0  # that run at once, where the inputs of these wait in memory
     bytes_on_disk: int = 0  # of the inputs of all rows, where these wait there
@@ -213,7 +217,7 @@ def waiting(
 
     In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
     a streamed model would be read once for each. Else in `folder`, if half of its disk's free room holds all,
-    which changes no result; but a GPU computes them again sooner. Nowhere, if sinks show in other forwards.
+    which changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
     """
     is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
     if not is_shown or all(key.exclude == "none" for key in keys):

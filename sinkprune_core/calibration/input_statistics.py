@@ -38,7 +38,7 @@ class InputStatistics:
 class RunningStatistics:
     """Sums over the tokens of one input so far, float64, for W choices of token weights at once.
 
-    Every sequence is summed on its own first: but for rounding in Gram matrices, no batch changes a result.
+    Every sequence is summed on its own first: no batch size changes more than a Gram matrix's rounding.
     """
 
     def __init__(self, features: int, choices: int = 1, gram: bool = False):
@@ -146,7 +146,8 @@ class Observer:
         return observe
 
     def flush(self, weight_WRT: torch.Tensor) -> None:
-        """Add the inputs that wait, now that the weights of their tokens are known, of all rows together."""
+        """Add the inputs that wait, of R rows, now that the weights of their tokens are known."""
+        self._last = None
         for running, waiting in self._waiting.items():
             start = 0
             for held in waiting:

@@ -71,7 +71,7 @@ def pruning_cost(
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
     check(lm, recipe, calibration)
-    planned = _PlannedRun(lm, recipe, calibration, device, memory_budget, work)
+    planned = _PlannedRun(lm, recipe, calibration, device, memory_budget, work and Path(work))
     flops = planned.flops()
     memory = planned.memory()
     disk = planned.disk(out is not None)
@@ -112,6 +112,11 @@ class _PlannedRun:
         return self.recipe.propagation == "dense" and self.needs not in (None, "gram")
 
     @property
+    def sees_dense(self) -> bool:
+        """Whether such statistics are taken, if only for OWL's scores."""
+        return self.keeps_statistics or (self.needs is not None and self.recipe.allocation == "owl")
+
+    @property
     def rows(self) -> int:
         """R, of the forwards that statistics come from."""
         if self.needs is None:
@@ -124,10 +129,8 @@ class _PlannedRun:
         """How often all calibration rows go through the blocks."""
         if self.needs is None:
             return 0
-        passes = 1 if self.recipe.propagation == "dense" else 2
-        if self.recipe.allocation == "owl" and not self.keeps_statistics:
-            passes += 1  # OWL's scores need statistics of their own
-        return passes
+        of_owl = self.sees_dense and not self.keeps_statistics
+        return 1 + (self.recipe.propagation == "sequential") + of_owl
 
     def sink_rows(self) -> int:
         """Return the rows of all forwards that show the sinks."""
@@ -139,7 +142,7 @@ class _PlannedRun:
     @cached_property
     def waiting(self) -> Waiting:
         """Where inputs wait, so that one pass serves sinks and statistics."""
-        if not self.keeps_statistics:
+        if not self.sees_dense:
             return Waiting()
         keys, device = [self.recipe.statistics_key], _device(self.lm, self.device)
         return waiting(self.lm, keys, self.calibration, self.work, device, self.memory_budget)
@@ -147,7 +150,8 @@ class _PlannedRun:
     def flops(self) -> float:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""
         length = self.calibration.ids_NT.shape[1]
-        extra_rows = 0 if self.waiting != Waiting() else self.sink_rows()
+        sink_passes = (not self.keeps_statistics) + (self.sees_dense and self.waiting == Waiting())
+        extra_rows = sink_passes * self.sink_rows()
         flops = forward_cost(self.lm, length, 0).total * (self.rows * self.passes + extra_rows)
         if self.needs == "gram":
             outputs_of_input: dict[int, int] = {}
@@ -178,21 +182,20 @@ class _PlannedRun:
         memory += self.calibration.batch * length * per_token
         if self.needs == "gram":
             memory += 3 * 4 * sum(features**2 for features in {features for _, features in _shapes(lm)})
-        if self.waiting.rows_in_memory:
-            memory += min(self.sink_rows(), self.waiting.rows_in_memory) * row_bytes(lm, length)
-        elif self.work is None:
+        memory += min(self.sink_rows(), self.waiting.rows_in_memory) * row_bytes(lm, length)
+        if self.work is None:
             memory += self.hidden_states()
         return memory
 
     def hidden_states(self) -> int:
         """Return the bytes of all hidden states before a block and after it, or of the sinks' forwards."""
-        if self.waiting.rows_in_memory:
+        if self.waiting.rows_in_memory and self.keeps_statistics:
             return 0
         per_row = self.calibration.ids_NT.shape[1] * self.lm.model.config.hidden_size
         return max(2 * self.rows, self.sink_rows()) * per_row * self.lm.model.dtype.itemsize
 
     def disk(self, saves: bool) -> int:
-        """Return the bytes of hidden states beside inputs or, later, finished blocks and the pruned model."""
+        """Return the bytes of hidden states, and of inputs or, later, finished blocks and pruned model."""
         bytes_per_weight = self.lm.model.dtype.itemsize
         disk = 0
         if saves:

@@ -1,4 +1,4 @@
-"""What waits on disk while text goes through the blocks one by one.
+"""What waits, mostly on disk, while text goes through the blocks one by one.
 
 Hidden states before a block and after it lie in two files that take turns. Inputs of linears, until the last
 block has shown which tokens are sinks, lie in a file each.
@@ -23,6 +23,7 @@ from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.scratch import scratch_folder
 
 CHUNK = 1 << 20  # bytes that are written at a time
+INPUTS = "inputs"  # the scratch folder of the inputs that wait
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,13 @@ class HiddenFiles:
 
 
 def hidden_store(lm: LanguageModel, rows: Rows, folder: Path | None) -> Callable[[int], torch.Tensor | None]:
-    """Return a function from a layer to the tensor (R, T, D) for the hidden states before it.
-
-    It returns None, for memory, where there is no folder.
-    """
+    """Return a function from a layer to the tensor (R, T, D) for what it receives; without folder to None."""
     if folder is None:
         return lambda layer: None
     return HiddenFiles(folder, (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype)
 
 
-Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
-"""Takes an input (B, T, I) and returns how to have it back."""
+Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]  # from an input (B, T, I) to what returns it
 
 
 def in_memory(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -89,18 +86,15 @@ def in_memory(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 @contextmanager
 def on_disk(folder: Path) -> Iterator[Hold]:
-    """Yield what holds inputs in files in `folder`, of which nothing is left whatever happens.
-
-    It raises OSError where the disk has no room.
-    """
-    with scratch_folder(folder / "inputs") as scratch:
+    """Yield what holds inputs in files in `folder`, or raises OSError without room; they go at the end."""
+    with scratch_folder(folder / INPUTS) as scratch:
         numbers = count()
 
         def hold(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
             file = scratch / f"{next(numbers)}.safetensors"
             with room_needed(f"inputs in {folder}"):
                 save_file({"input": input_BTI.contiguous()}, file)
-            return lambda: load_file(file)["input"]
+            return lambda: load_file(file, backend="pread")["input"]
 
         yield hold
 

@@ -147,11 +147,13 @@ class PruningRun:
         self.calibration = calibration
         self.progress = progress
         self.checkpoint = None
+        self.folder: Path | None = None  # where hidden states and inputs wait; None: in memory
         self.own_rows: Rows | None = None  # of a user's function, whose weights tell its job from others
         if work is not None:
             self.own_rows = self._rows_of_own_choice(Path(work))
             job = self._digest(recipe)
             self.checkpoint = PruningCheckpoint(Path(work), lm, job, calibration)
+            self.folder = self.checkpoint.folder
         self.state = self.checkpoint.state if self.checkpoint else RunState()
         self.dense: DenseStatistics | None = None  # of the dense model, if they serve all blocks
         self.rows: Rows | None = None  # otherwise: what goes through the blocks to show their statistics
@@ -171,11 +173,6 @@ class PruningRun:
         finally:
             if finished:
                 self.lm.finished.update(finished)
-
-    @property
-    def folder(self) -> Path | None:
-        """Where hidden states and inputs wait, None for memory."""
-        return self.checkpoint and self.checkpoint.folder
 
     def _digest(self, settings: Recipe | StatisticsKey) -> str:
         return settings_digest(settings, self.own_rows and self.own_rows.weight_RT)

@@ -25,8 +25,9 @@ from sinkprune_core.files import atomic, file_digest, make_folder
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.streaming import FinishedBlock, assign
-from sinkprune_core.models.waiting import HiddenFiles, hidden_store
+from sinkprune_core.models.waiting import INPUTS, HiddenFiles, hidden_store
 from sinkprune_core.resuming.work_folder import claim, identity, read_progress, write_progress, written_once
+from sinkprune_core.scratch import remove_leftovers
 
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
 
@@ -74,6 +75,7 @@ class PruningCheckpoint:
                     del lm.finished[layer]
         claim(root, identity(lm, calibration))
         make_folder(self.folder)
+        remove_leftovers(self.folder / INPUTS)
         self.state = RunState(**(read_progress(self.folder) or {}))
         self._forget_damaged_blocks()
         self._carried: HiddenFiles | None = None  # hidden states that a block hands to the next one

@@ -1,6 +1,7 @@
 """Statistics of the dense model: shared by recipes, taken in one pass or two, with the same outcome."""
 
 import dataclasses
+import errno
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import row_bytes, waiting
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
+from sinkprune_core.models import waiting as waiting_module
 from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
@@ -186,30 +188,25 @@ def test_attention_that_is_not_finite_is_an_error_and_not_a_text_without_sinks(
         )
 
 
-def test_inputs_that_wait_on_disk_save_a_pass_and_change_no_bit(
-    tiny_dlm, tiny_ar, calibration, tmp_path, monkeypatch
-):
-    """They leave nothing behind; without room for them the text passes twice."""
+def beyond_a_quota(tensors, file):
+    raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, tmp_path, monkeypatch):
+    """They leave nothing behind; without room for them, foreseen or not, the text passes twice."""
     monkeypatch.setattr(module, "WAITING_BYTES", 0)
-    forwards = []
-    kind = type(tiny_dlm.blocks[0])
-    forward = kind.forward
-    monkeypatch.setattr(kind, "forward", lambda *args, **named: forwards.append(1) or forward(*args, **named))
-
-    def statistics(lm, keys, folder, room):
-        forwards.clear()
-        monkeypatch.setattr(module, "free_disk_at", lambda folder: room)
-        return module.collect(lm, keys, calibration, progress=False, folder=folder), len(forwards)
-
     for lm, fields, states in ((tiny_dlm, {}, LEVELS), (tiny_ar, {"inputs": "clean"}, 1)):
         keys = [dataclasses.replace(recipe, **fields).statistics_key for recipe in RECIPES.values()]
         room = 2 * SEQUENCES * states * row_bytes(lm, LENGTH)
-        twice, forwards_of_two = statistics(lm, keys, None, room)
-        assert statistics(lm, keys, tmp_path, room - 1)[1] == forwards_of_two
-        once, forwards_of_one = statistics(lm, keys, tmp_path, room)
-        assert 2 * forwards_of_one == forwards_of_two
-        assert waiting(lm, keys, calibration, tmp_path).bytes_on_disk == room // 2
-        assert waiting(lm, keys, calibration, tmp_path, "cuda", memory_budget=0) == module.Waiting()
+        found = []
+        for free in (room - 1, room):
+            monkeypatch.setattr(module, "free_disk_at", lambda folder, free=free: free)
+            assert waiting(lm, keys, calibration, tmp_path).bytes_on_disk == (free == room) * room // 2
+            found.append(module.collect(lm, keys, calibration, progress=False, folder=tmp_path))
         for key in keys:
-            assert_same_statistics(once[key], twice[key], rtol=0)
+            assert_same_statistics(found[0][key], found[1][key], rtol=0)
+        assert waiting(lm, keys, calibration, tmp_path, "cuda", memory_budget=0) == module.Waiting()
     assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}
+    monkeypatch.setattr(waiting_module, "save_file", beyond_a_quota)
+    again = module.collect(lm, keys, calibration, progress=False, folder=tmp_path)
+    assert_same_statistics(again[key], found[0][key], rtol=0)

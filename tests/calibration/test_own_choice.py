@@ -116,9 +116,6 @@ def test_a_changed_function_of_the_same_name_starts_anew(tiny_dlm, short_text, t
     assert len(list(tmp_path.glob("statistics-*.safetensors"))) == 2
 
 
-# what it gets
-
-
 def above_the_mean_over_sequences(context):
     """A threshold over all that the context holds: it would show how many sequences these are."""
     mass_NST = context.profile_NST
@@ -154,7 +151,6 @@ def spoiling(context):
 
 
 def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, short_text):
-    """They share one pass over the text."""
     recipe = Recipe(propagation="dense", **NOISED)
     others = [dataclasses.replace(recipe, exclude=name) for name in ("all", "unstable", "random")]
     beside = []
@@ -166,9 +162,6 @@ def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, s
         assert one.left_out_share == other.left_out_share > 0
         for ours, theirs in zip(one.layers, other.layers, strict=True):
             assert all(torch.equal(ours[name].norm_I, theirs[name].norm_I) for name in ours)
-
-
-# what it returns
 
 
 @pytest.mark.parametrize("wrong", [3, None, print, [first_half]])

@@ -190,10 +190,7 @@ def test_the_headline_figure_shows_the_published_findings_in_one_scale(written):
 
 @pytest.mark.parametrize("result", EVERY, ids=lambda result: result.folder)
 def test_every_command_of_the_results_page_is_one_the_program_takes(result):
-    """Each is parsed, and its recipe checked against a model of the published shape and text of that size.
-
-    Where no number is printed, the page has the pruning command of one sparsity per model.
-    """
+    """Each is parsed, its recipe checked with a model of that shape and text; or one sparsity per model."""
     is_printed = result not in published.unprinted()
     page = (project_root() / "docs" / "results.md").read_text(encoding="utf-8")
     for command in result.commands():

@@ -36,9 +36,6 @@ def scores_of(values: dict[str, np.ndarray]) -> pd.DataFrame:
     )
 
 
-# recipes
-
-
 def changes(one: Recipe, other: Recipe) -> set[str]:
     """Return the fields in which two recipes differ."""
     return {field for field, value in vars(one).items() if value != getattr(other, field)}
@@ -100,9 +97,6 @@ def test_a_combination_that_is_missing_is_refused():
     del values[True, False]
     with pytest.raises(ValueError, match=r"combinations of switches have no values, e.g. \(True, False\)"):
         contrast(values, [0])
-
-
-# verdicts
 
 
 def test_looking_at_more_makes_a_weak_effect_undecided():

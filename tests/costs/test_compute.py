@@ -1,11 +1,22 @@
-"""FLOPs from shapes agree with torch's own counter, and zeros are counted where they are."""
+"""FLOPs from shapes agree with torch's own counter and with runs, and zeros are counted where they are."""
 
 import pytest
 import torch
 
 from sinkprune_companion.experiments import compute
-from sinkprune_core import Calibration, preset, prune
+from sinkprune_core import Calibration, Recipe, preset, prune, weights_kept
+from sinkprune_core.calibration import dense_statistics
+from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.pruning.shrink import shrink
+
+CLEAN = {"noise_levels": 2, "exclude": "all"}
+NOISED = {**CLEAN, "inputs": "noised"}
+OWL = {**NOISED, "allocation": "owl", "owl_lambda": 0.01}
+RECIPES = [
+    Recipe(propagation=which, **fields)
+    for which in ("dense", "sequential")
+    for fields in (CLEAN, NOISED, OWL)
+]
 
 
 def where(length: int, positions: int) -> torch.Tensor:
@@ -60,3 +71,26 @@ def test_the_account_adds_up_to_parameters_and_counted_flops_dense_and_pruned(ma
         assert masked.loc[kind].effective_flops == pytest.approx(smaller.loc[kind].flops)
     assert smaller.loc["total"].flops == smaller.loc["total"].counted_flops < total.flops
     assert smaller.loc["embeddings and head"].equals(dense.loc["embeddings and head"])
+
+
+@pytest.mark.parametrize("place", ["memory", "disk", "nowhere"])
+@pytest.mark.parametrize("recipe", [*RECIPES, Recipe(propagation="dense"), Recipe("magnitude")], ids=str)
+def test_as_many_rows_run_as_are_planned(tiny_dlm, calibration, tmp_path, monkeypatch, recipe, place):
+    monkeypatch.setattr(dense_statistics, "WAITING_BYTES", (1 << 30) * (place == "memory"))
+    monkeypatch.setattr(dense_statistics, "free_disk_at", lambda folder: (1 << 40) * (place == "disk"))
+    flops = pruning_cost(tiny_dlm, recipe, calibration, work=tmp_path, speed=1.0).flops
+    rows = []
+    kind = type(tiny_dlm.blocks[0])
+    forward = kind.forward
+
+    def counted(block, hidden_BTD, *others, **named):
+        rows.append(len(hidden_BTD))
+        return forward(block, hidden_BTD, *others, **named)
+
+    monkeypatch.setattr(kind, "forward", counted)
+    with weights_kept(tiny_dlm):
+        report = prune(tiny_dlm, recipe, calibration, progress=False, work=tmp_path)
+    length = calibration.ids_NT.shape[1]
+    unread = report.calibration_tokens // length * (recipe.propagation == "sequential")  # of the last block
+    of_row = compute.forward_cost(tiny_dlm, length, 0).total
+    assert (sum(rows) + unread) / len(tiny_dlm.blocks) == pytest.approx(flops / of_row)

@@ -1,7 +1,6 @@
 """Conditions of a machine under which commands run: a memory limit, places read only.
 
-Under a memory limit and on a place that is read only, a command does its work or ends in one sentence, and
-the same command ends well afterwards.
+Under a memory limit and where all is read only, a command works or ends in one sentence, and later well.
 """
 
 import shutil

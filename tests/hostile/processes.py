@@ -44,8 +44,7 @@ class Trouble:
 
     kind: str = "count"
     """`count`: nothing; `kill`: it ends before an event; `power`: so, and what was not flushed is lost;
-    `full`: from an event on the disk is full; `limit`: no file may grow beyond `at` bytes; `memory`: it may
-    map `at` bytes more."""
+    `full`: the disk is, from an event on; `limit`: no file exceeds `at` bytes; `memory`: `at` bytes more."""
     at: int = 0  # number of the event, or bytes
     is_flushed: bool = True  # False: a defect put in on purpose, which the harness must find
 

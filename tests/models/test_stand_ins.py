@@ -20,10 +20,7 @@ SAMPLER = Sampler(length=8, steps=4, block=4)
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_family_goes_the_whole_way(name, written, tmp_path):
-    """Load, trace, prune, save, reload, score, answer a benchmark, generate.
-
-    And stock transformers reads what was saved.
-    """
+    """Load, trace, prune, save, reload, score, answer, generate; and stock transformers reads the saved."""
     case, lm = CASES[name], load(written(name)[0])
     method = "wanda" if case.causal else "unstable"
     texts_NT = torch.randint(21, 66, (6, 16), generator=torch.Generator().manual_seed(1))

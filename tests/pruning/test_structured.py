@@ -121,10 +121,7 @@ def test_the_ratio_reached_is_counted_exactly(make_family, family, ratio):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_other_plan_comes_nearer(make_family, family):
-    """Every number of groups that the MLP can make up for is tried.
-
-    The one nearest to the ratio is taken, then the nearest total.
-    """
+    """Of the numbers of groups that the MLP can make up for, that nearest to the ratio, then in total."""
     lm = make_family(family)
     sizes = {name: linear.weight.numel() for name, linear in lm.linears(lm.blocks[0]).items()}
     channels_in_all = counts(lm)["mlp"]

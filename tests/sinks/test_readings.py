@@ -60,9 +60,7 @@ def test_readings_of_a_causal_model_are_what_trackers_of_their_windows_find(tiny
 
 
 def test_a_causal_sum_over_all_queries_can_only_settle(causal):
-    """Whatever the model does, a step moves the shares of all attention by no more than its part of all
-    queries, so ever less; the newest queries alone know no such bound.
-    """
+    """Whatever the model does, a step moves all shares by its part of all queries at most, so ever less."""
     bound_S = torch.tensor([2 * (last - first) / last for first, last in WINDOWS[1:]])
     moved = {}
     for name in (LITERAL, "newest"):
