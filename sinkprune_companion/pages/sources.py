@@ -27,7 +27,7 @@ from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.models.weight_files import read_json
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.recipe import Recipe
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
@@ -131,11 +131,11 @@ def published_averages() -> dict[str, float]:
     return {row.method: row.values["average"] for row in published.results() if row.table == "llada-50"}
 
 
-def plan(model: str, name: str, length: int) -> PruningCost:
-    """Return what pruning a model of the table by a preset takes, as `sinkprune prune --dry-run` plans it."""
-    calibration = Calibration(torch.zeros(published.SEQUENCES, length, dtype=torch.long))
-    where = {"work": PLANNED, "speed": compute.SPEED, "memory_budget": int(compute.MEMORY)}
-    return pruning_cost(meta_model(MODELS[model]), preset(name), calibration, **where)
+def plan(model: str, recipe: Recipe, sequences: int, length: int, memory_budget: int) -> PruningCost:
+    """Return what pruning a model of the table takes; inputs may wait in so many bytes of memory."""
+    calibration = Calibration(torch.zeros(sequences, length, dtype=torch.long))
+    where = {"work": PLANNED, "speed": compute.SPEED, "memory_budget": memory_budget}
+    return pruning_cost(meta_model(MODELS[model]), recipe, calibration, **where)
 
 
 def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
