@@ -295,7 +295,7 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     title = f"Kept weights swapped for others: {sinks}\nby leaving sinks out, {text} by other text"
     axis.set_title(title, fontsize=9.5, loc="right")
     below = "% of the kept weights changed at 50 %, against noised\n"
-    below += "text with all sinks, in one draw; lines: 95 % intervals"
+    below += "text with all sinks, in one draw; lines: 95 % over matrices"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 

@@ -134,7 +134,7 @@ class _Pass:
         """Send all rows through block after block once; inputs wait on disk for what the last one shows."""
         with on_disk(self.folder) as hold, self._observed(hold) as observer:
             rows = self._weighted_rows()
-            observer.flush(rows.weight_RT)
+            observer.flush(rows.weight_RT, self.progress)
         return rows, observer
 
     def _observed(self, hold: Hold | None = None) -> AbstractContextManager[Observer]:

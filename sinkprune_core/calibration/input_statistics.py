@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.memory import rows_in_cache
@@ -145,10 +146,10 @@ class Observer:
 
         return observe
 
-    def flush(self, weight_WRT: torch.Tensor) -> None:
+    def flush(self, weight_WRT: torch.Tensor, progress: bool = False) -> None:
         """Add the inputs that wait, of R rows, now that the weights of their tokens are known."""
-        self._last = None
-        for running, waiting in self._waiting.items():
+        inputs = tqdm(self._waiting.items(), "statistics", disable=not progress, leave=False, unit="input")
+        for running, waiting in inputs:
             start = 0
             for held in waiting:
                 input_BTI = held()
