@@ -22,7 +22,7 @@ from sinkprune_core.sinks.trace import query_windows, visible
 def windows_of(lm: LanguageModel, length: int, noise_levels: int) -> attention.Windows | None:
     """Return the query windows that are a causal model's steps; None for a diffusion model.
 
-    They cut the queries after the first of `noise_levels` + 1 equal stretches. ValueError for too many.
+    They cut the queries after the first of `noise_levels` + 1 equal parts. Raises ValueError for too many.
     """
     if lm.is_diffusion:
         return None

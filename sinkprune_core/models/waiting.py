@@ -70,7 +70,7 @@ class HiddenFiles:
 
 
 def hidden_store(lm: LanguageModel, rows: Rows, folder: Path | None) -> Callable[[int], torch.Tensor | None]:
-    """Return a function from a layer to the tensor (R, T, D) for what it receives; without folder to None."""
+    """Return a function from a layer to the tensor (R, T, D) that keeps its input; None: kept in memory."""
     if folder is None:
         return lambda layer: None
     return HiddenFiles(folder, (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype)

@@ -92,7 +92,7 @@ def newest_in_shares(trace: Trace) -> torch.Tensor:
 def continuation_in_shares(trace: Trace) -> torch.Tensor:
     """Return the mass from all windows so far over what even attention would give, (B, S, L, K).
 
-    The prompt's queries do not count. A key that few queries have seen has a small even share: too much.
+    The prompt's queries do not count. A key that few queries have seen comes out too large.
     """
     if not trace.causal:
         return newest_in_shares(trace)
