@@ -205,7 +205,7 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
             found.append(module.collect(lm, keys, calibration, progress=False, folder=tmp_path))
         for key in keys:
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
-        assert waiting(lm, keys, calibration, tmp_path, "cuda", memory_budget=0) == module.Waiting()
+        assert waiting(lm, keys, calibration, tmp_path, "mps") == module.Waiting()
     assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}
     monkeypatch.setattr(waiting_module, "save_file", beyond_a_quota)
     again = module.collect(lm, keys, calibration, progress=False, folder=tmp_path)
