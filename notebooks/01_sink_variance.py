@@ -249,10 +249,10 @@ run.find(found)
 # four rows of five. Tokens that receive much attention are named.
 #
 # Beneath it the same one step at a time, in reading order, with a slider. In the picture empty cells
-# are masks, grey cells do not exist yet, and frames mark sinks. The slider needs no kernel. A
-# place that runs no scripts, such as GitHub or a notebook that Jupyter does not trust yet, shows the
-# picture of the last step, and steps in turn here. A step shows what the model reads, so the last
-# still has masks.
+# are masks, grey cells do not exist yet, and frames mark sinks. The slider needs no kernel.
+# Where scripts do not run (GitHub, a notebook that Jupyter does not trust yet) there is the picture
+# of the last step, and the animation below shows all in turn. A step shows what the model reads, so
+# the last still has masks.
 #
 # ![Steps: masks are filled, tokens appended](../figures/01_sink_variance/sink_positions.gif)
 
@@ -317,7 +317,7 @@ says = title(run, "readings", "How much sinks move, by the reading of a step")
 drawn = forests.plot_by_row(in_main, "label", METRICS | NEW, says)
 display(figures.save_figure(run, drawn, "readings", in_main, f"means over prompts. {says}"))
 
-RELATIVE = {"temporal_variance_relative": "variance of centroid\nover length"}
+RELATIVE = {"temporal_variance_relative": "temporal variance\n(text lengths²)"}
 says = title(run, "conditions", "How much sinks move, by condition")
 drawn = forests.plot_by_row(literal, "what", RELATIVE | METRICS, says)
 caption = f"sum over all queries so far, means over prompts. {says}"
@@ -329,7 +329,7 @@ figures.save_figure(run, drawn, "conditions", literal, caption)
 # The mass above is a mean over layers. Here every layer has sinks of its own, in the literal reading.
 # The table names the tokens that are sinks of this mean; persistence is the share of steps in which a
 # position is one. In the DLM a position may hold the mask token at one step and a word at the next;
-# the table counts them apart, and shows the tokens that are sinks most often.
+# these count apart. The table has the tokens that are sinks most often, and their share of all sinks.
 
 # %%
 from sinkprune_companion.pages.render import Folded, reading
@@ -391,7 +391,7 @@ for metric in ("temporal_variance", "stable_share"):
         panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
 means = pd.concat(panels)
 says = title(run, "random_weights", "Measures of how sinks move, of trained and of random weights")
-drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex=False)
+drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex="row")
 caption = f"means over prompts, and over seeds of random weights. {says}"
 display(figures.save_figure(run, drawn, "random_weights", means, caption))
 

@@ -20,7 +20,7 @@
 # **Question.** Pruning scores weights on calibration text. Does it help to leave attention sinks
 # out of the statistics: all of them, as the official code does, or only the unstable ones, as the
 # abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 zeros, for whole units?
-# And are the sinks the reason, or what else the official recipe changes?
+# Are sinks the reason, or the recipe's other changes?
 #
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
@@ -99,12 +99,12 @@ run = start("03_pruning_results", globals())
 # whose whole 95 % interval lies above zero, with p below 0.05 after correction for related rows
 # (Holm). And for the word *sink-aware*: the same when only the sink weights are switched on. An
 # interval that lies within the margin below, on either side of zero, is *no difference that
-# matters*. Fewer than five calibration draws are *too few*.
+# matters*, and supports the claim no more. Fewer than five calibration draws are *too few*.
 #
 # Published for LLaDA-8B at 50 %, average of eight tasks: dense 57.93, Wanda 52.70, the method 53.18,
-# SparseGPT 52.34, with sink weights 52.36. So the method gives 9.18 % of Wanda's damage back. Half of
-# that share, of what a difference's second recipe costs here, is the smallest difference that
-# matters, its *margin*.
+# SparseGPT 52.34, with sink weights 52.36. So the method gives 9.18 % of Wanda's damage back. A
+# difference's *margin*, the smallest that matters, is half of that share of what its second recipe
+# costs here, if that is told from zero.
 #
 # ## The experiment
 #
@@ -290,17 +290,25 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.variants import points
+from sinkprune_companion.experiments.pruning_findings import (
+    ACCURACY,
+    ANSWER_MARGINS,
+    answer_findings,
+)
+from sinkprune_companion.experiments.variants import by_template, points
 
-by_pair = points(answers)
-accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
-found = pruning_findings.likelihood_findings(scores) | accuracy
-found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
+found = pruning_findings.likelihood_findings(scores)
+right = points(answers)
+accuracy = answer_findings(right, answer_sparsities, "accuracy", ACCURACY)
+margins = by_template(answers, "margin")
+found |= accuracy | answer_findings(margins, answer_sparsities, "answer_margin", ANSWER_MARGINS)
 run.find(found)
 
 # %% [markdown]
-# A figure for each sparsity. Its data has more rows: what fewer tokens are worth to Wanda, and
-# extreme controls.
+# A figure for each sparsity. *Helps* and *hurts* need an interval on one side of zero that does not
+# lie within the margin (the band), and p below 0.05 after correction for all rows drawn (Holm); a
+# row that hurts may still be small. The data has more rows: what fewer tokens are worth to Wanda,
+# and extreme controls.
 
 # %%
 from IPython.display import display
@@ -385,9 +393,9 @@ rows.loc[excess.recipe.unique(), excess.panel.unique()].fillna("–")
 # [suite](../sinkprune_companion/data/tasks/README.md) and a slice of
 # [BLiMP](../sinkprune_companion/data/blimp/README.md). Both have two choices: chance is 50 %. First
 # right answers in percent, as means over calibration draws; the average counts every column alike.
-# Then shares with intervals over pairs of items and calibration draws, and the differences in points,
-# paired by item: above zero the first is better. A finer measure, in the reading below, is the
-# *margin of right answers*: how far the right answer's log-likelihood lies above the wrong one's.
+# Then shares with intervals over templates of items (in BLiMP: paradigms) and calibration draws, and
+# the differences in points, paired by item: above zero the first is better. A finer measure, in the
+# reading below, is how far the right answer's log-likelihood lies above the wrong one's, in nats.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -395,11 +403,11 @@ from sinkprune_companion.pages.render import Folded, reading
 
 column = answers.group.where(answers.benchmark == "suite", "BLiMP")
 names = ["sparsity", "variant", column.rename("group")]
-right = 100 * answers.groupby([*names, "seed"], sort=False).correct.mean()
-by_group = right.groupby(level=[0, 1, 2], sort=False).mean().unstack()
+share_right = 100 * answers.groupby([*names, "seed"], sort=False).correct.mean()
+by_group = share_right.groupby(level=[0, 1, 2], sort=False).mean().unstack()
 by_group = by_group[list(dict.fromkeys(column))]
 display(by_group.assign(average=by_group.mean(axis=1)).round(1))
-display(pruning_findings.shares_right(by_pair))
+display(pruning_findings.shares_right(right))
 Folded(listed(accuracy), "Differences in points")
 
 # %% [markdown]
@@ -486,8 +494,8 @@ figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 # %% [markdown]
 # ## The reading
 #
-# Verdicts are read at 50 % sparsity, those of structured pruning at each ratio. Intervals are over
-# calibration draws and sequences together.
+# Claims are read at 50 %, controls and questions where they say so, structured pruning in notebook
+# 09. Intervals are over calibration draws and sequences together.
 
 # %%
 estimates = {name: estimate for name, estimate in found.items() if estimate is not None}

@@ -200,7 +200,7 @@ latency = pd.DataFrame(
     }
 )
 latency["effective FLOPs / dense"] = totals.effective_flops / totals.effective_flops["dense"]
-print(f"device {device_name(run.device)}, {torch.get_num_threads()} threads")
+print(f"device {device_name(run.device)}, threads: {torch.get_num_threads()}")
 if "2:4 kernels" not in latency.index:
     print("2:4 kernels: not measured here, they need a CUDA GPU from Ampere on")
 timed = [name for name in ("dense", *kinds, "2:4 kernels") if name in models]
@@ -288,8 +288,9 @@ def over_steps(variant: str, column: str):
         sides = (at(variant, count), at("dense", of_dense), at("dense", 0))
         one, other, dense = on_common_draws(scores, *sides)
         differences.append(one - other)
-        costs.append(float((other - dense).mean()))
-    return with_share_of_damage(crossed_interval(np.mean(differences, axis=0)), np.mean(costs))
+        costs.append(other - dense)
+    difference, cost = (crossed_interval(np.mean(each, axis=0)) for each in (differences, costs))
+    return with_share_of_damage(difference, cost)
 
 
 found = {"pruned_minus_dense_steps": over_steps("unstable", "dense, FLOPs of unstructured")}
@@ -298,7 +299,7 @@ for name in structured_recipes:
     found[f"{label}_minus_dense_steps"] = over_steps(name, "dense, FLOPs of structured")
     found[f"{label}_minus_dense_latency"] = over_steps(name, "dense, time of structured")
 for other in baselines:
-    damage = compare(scores, at(other, 0), at("dense", 0)).value
+    damage = compare(scores, at(other, 0), at("dense", 0))
     difference = compare(scores, at("unstable", 0), at(other, 0))
     finding = f"unstable_minus_{other.replace('-', '_')}"
     found[finding] = with_share_of_damage(difference, damage)

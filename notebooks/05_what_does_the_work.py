@@ -17,8 +17,8 @@
 # %% [markdown]
 # # 05 · What does the work?
 #
-# **Question.** The official recipe differs from Wanda in five things at once: it sees noised text,
-# at noise levels of its own, with dense propagation (later blocks are calibrated on outputs of the
+# **Question.** The official recipe differs from Wanda in several things at once: it sees noised
+# text, at ten noise levels of its own, with dense propagation (later blocks are calibrated on outputs of the
 # dense model), sums norms in another way, and gives sinks less weight. Which of them matters? Does
 # it matter which tokens are left out? And why do so few tokens change so little?
 #
@@ -81,8 +81,8 @@ run = start("05_what_does_the_work", globals())
 # > compute. (abstract)
 #
 # **What would falsify it.** The claim needs the sink weights to help. It fails if the interval of
-# their main effect, over clean and noised text and both propagations, lies above zero, or within
-# the *margin*, the smallest difference that matters: half of 9.18 % of what Wanda costs here, as on
+# their main effect, over clean and noised text and both propagations, lies above zero, and has no
+# support if it lies within the *margin*, the smallest difference that matters: half of 9.18 % of what Wanda costs here, as on
 # LLaDA-8B the paper's method takes back 9.18 % of what Wanda costs. A verdict needs five calibration
 # draws, which profile full has. The ledger rests on notebooks 03 and 09, not on this one.
 #
@@ -202,7 +202,7 @@ import pandas as pd
 from IPython.display import display
 from sinkprune_companion.experiments.recipe_search import differences_of
 from sinkprune_companion.experiments.variants import above_dense, pivot
-from sinkprune_core.evaluation.intervals import crossed_interval
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 losses = pd.concat(measured, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
@@ -255,9 +255,9 @@ def against(pairs: dict[str, tuple[Recipe, Recipe]]) -> dict:
     return differences_of(scores, named)
 
 
-def damage(recipe: Recipe) -> float:
+def damage(recipe: Recipe) -> Estimate:
     """What a recipe costs above the dense model, in nats per token."""
-    return float((pivot(scores[scores.variant == name(recipe, wanda)]) - dense).mean())
+    return crossed_interval(pivot(scores[scores.variant == name(recipe, wanda)]) - dense)
 
 
 # %% [markdown]

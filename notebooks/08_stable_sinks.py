@@ -177,7 +177,7 @@ for number, name in enumerate(models, 1):
         ending = "" if share == 0.5 else f"_{100 * share:.0f}"
         endings[name, share] = ending + ("" if number == 1 else f"_model_{number}")
         none = loss(name, share, "none")
-        damage[name, share] = float((none - loss(name, 0.0, "dense")).mean())
+        damage[name, share] = crossed_interval(none - loss(name, 0.0, "dense"))
         for finding, (one, other) in COMPARED.items():
             cost = crossed_interval(loss(name, share, one) - loss(name, share, other))
             cost = with_share_of_damage(cost, damage[name, share])
@@ -339,9 +339,8 @@ figures.save_figure(run, picture, "restored", restored, caption)
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
 # Most of its sinks are stable. Wanda prunes it, at the first sparsity, with and without them. The
-# control leaves out as much weight of random tokens: sinks are found in every window of queries, and
-# random tokens are drawn anew for each, so more tokens lose a part. Above zero it hurts to leave
-# them out; values are negative log-likelihoods.
+# control draws as many random tokens anew for every window of queries, so more tokens lose a part of
+# their weight. Above zero it hurts to leave them out; values are negative log-likelihoods.
 
 # %%
 from sinkprune_companion.experiments.variants import above_dense
@@ -368,12 +367,12 @@ of_twin = above_dense(pd.concat(frames, ignore_index=True))
 
 # %%
 by_name = {name: pivot(of_twin[of_twin.variant == name]) for name in ("none", "all", "random")}
-twin_damage = float(by_name["none"].mean())
+twin_damage = crossed_interval(by_name["none"])
 for name in ("all", "random"):
     cost = crossed_interval(by_name[name] - by_name["none"])
     found[f"ar_{name}_minus_none"] = with_share_of_damage(cost, twin_damage)
 run.find(found)
-print(f"Wanda costs the AR twin {twin_damage:.4f} nats per token.")
+print(f"Wanda costs the AR twin {twin_damage.value:.4f} nats per token.")
 print("All sinks left out:", found["ar_all_minus_none"])
 print("Random tokens left out:", found["ar_random_minus_none"])
 

@@ -273,7 +273,8 @@ found = {
 # %% [markdown]
 # Then the differences that the ledger asks about; fewer than five trainings give no verdict. A
 # difference in costs of hiding matters from 0.05 nats per token on, one of leaving tokens out from
-# half of 9.18 % of what pruning costs on (what the paper's method takes back of that, on LLaDA-8B).
+# half of 9.18 % of what pruning costs on (what the paper's method takes back of that, on LLaDA-8B),
+# if that cost is told from zero.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -289,13 +290,12 @@ dense = table_of(quality[quality.kind == "diffusion"], "value", "sequence")
 by_left_out = {
     left_out: table_of(part, "value", "sequence") for left_out, part in pruned.groupby("left_out")
 }
-damage = float((by_left_out["none"] - dense).mean())
 found["wanda_minus_dense"] = crossed_interval(by_left_out["none"] - dense)
 COMPARED = {"unstable": "unstable", "stable": "stable", "all": "all_sinks", "random": "random"}
 COMPARED["random, as many as stable"] = "random_stable"
 for left_out, short in COMPARED.items():
     cost = crossed_interval(by_left_out[left_out] - by_left_out["none"])
-    found[f"{short}_minus_none"] = with_share_of_damage(cost, damage) if damage > 0 else cost
+    found[f"{short}_minus_none"] = with_share_of_damage(cost, found["wanda_minus_dense"])
 run.find(found)
 
 # %% [markdown]
@@ -328,7 +328,7 @@ display(
 from sinkprune_companion.figures.forests import forest_table
 
 title = render.title(run, "left_out", "What leaving tokens out costs a DLM trained from scratch")
-costs = {f"{name} left out": found[f"{short}_minus_none"] for name, short in COMPARED.items()}
+costs = {f"left out: {name}": found[f"{short}_minus_none"] for name, short in COMPARED.items()}
 drawn = forests.plot_forest(costs, "NELBO above none left out (nats per token)", title=title)
 caption = f"{title}: with 95 % intervals over trainings and sequences"
 display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption))

@@ -1,5 +1,6 @@
 """Numbers as readers see them: one format for pages, notebooks and figures."""
 
+import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
@@ -30,9 +31,9 @@ def signed(value: float, decimals: int = 3) -> str:
 
 
 def signed_interval(value: float, low: float, high: float) -> str:
-    """Return a signed number and its interval in 3 decimals, 4 within ± 0.1, 1 beyond ± 10."""
+    """Return a signed number and its interval, in as many decimals as give its further end three digits."""
     furthest = max(abs(low), abs(high))
-    decimals = 4 if furthest < 0.1 else 1 if furthest > 10 else 3
+    decimals = min(6, max(1, 2 - math.floor(math.log10(furthest)))) if furthest else 3
     return f"{signed(value, decimals)} [{signed(low, decimals)}, {signed(high, decimals)}]"
 
 

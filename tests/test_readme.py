@@ -36,4 +36,4 @@ def test_the_example_runs_on_less_text(tmp_path):
     assert ran.returncode == 0, ran.stderr
     sparsity, nelbo = map(float, ran.stdout.split())
     assert sparsity == 0.5 and 1 < nelbo < 11
-    assert (tmp_path / "smol-dlm-pruned-too" / "model.safetensors").exists()
+    assert (tmp_path / "smol-dlm-pruned" / "model.safetensors").exists()

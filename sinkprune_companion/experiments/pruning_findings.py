@@ -44,7 +44,8 @@ def _compared(kind: str) -> dict[str, Compared]:
 COMPARISONS = _compared("losses")
 TWIN_COMPARISONS = _compared("twin")
 ACCURACY = COMPARISONS | _compared("answers")
-MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")  # of answers
+MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")
+ANSWER_MARGINS = {name: COMPARISONS[name] for name in MARGINS}
 
 
 def at(place: Place, variant: str) -> dict[str, object]:
@@ -98,8 +99,7 @@ def differences(
         variant, other, dense = sides(place, compared)
         estimate = variants.compare(scores, variant, other)
         if estimate is not None:
-            other_RN, dense_RN = variants.on_common_draws(scores, other, dense)
-            estimates[name] = with_share_of_damage(estimate, float(other_RN.mean() - dense_RN.mean()))
+            estimates[name] = with_share_of_damage(estimate, variants.compare(scores, other, dense))
     return estimates
 
 
@@ -114,12 +114,17 @@ def likelihood_findings(
     }
 
 
-def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate]:
-    """Return differences of `points` as findings `accuracy_{benchmark}_{comparison}_{percent}`."""
+def answer_findings(
+    by_template: pd.DataFrame, sparsities: Sequence[float], what: str, comparisons: Mapping[str, Compared]
+) -> dict[str, Estimate]:
+    """Return differences of `points` or of margins as findings `{what}_{comparison}_{percent}_{benchmark}`.
+
+    Above zero the first variant is better. The damage that sets a margin is what the second one loses.
+    """
     findings = {}
     for sparsity in sparsities:
-        for benchmark, part in by_pair.groupby("benchmark", sort=False):
-            for name, compared in ACCURACY.items():
+        for benchmark, part in by_template.groupby("benchmark", sort=False):
+            for name, compared in comparisons.items():
                 values = variants.on_common_draws(part, *sides((UNSTRUCTURED, sparsity), compared))
                 if values is None:
                     continue
@@ -127,29 +132,17 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
                 estimate = crossed_interval(variant_RN - other_RN)
                 # right answers are counts: an interval that ends at -1e-16 ends at zero
                 bounds = {bound: round(getattr(estimate, bound), DIGITS) + 0.0 for bound in BOUNDS}
-                cost = float(dense_RN.mean() - other_RN.mean())
-                finding = f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"
+                cost = crossed_interval(dense_RN - other_RN)
+                finding = f"{what}_{name}_{100 * sparsity:.0f}_{benchmark}"
                 findings[finding] = with_share_of_damage(replace(estimate, **bounds), cost)
     return findings
 
 
-def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
-    """Return every `share_of_damage` in `answers` as a finding `answer_margin_{comparison}_{percent}`."""
-    by_pair = variants.means_by_pair(answers, "margin")
-    return {
-        f"answer_margin_{name}_{100 * sparsity:.0f}": variants.share_of_damage(
-            by_pair, *sides((UNSTRUCTURED, sparsity), ACCURACY[name])
-        )
-        for sparsity in sparsities
-        for name in MARGINS
-    }
-
-
-def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
+def shares_right(by_template: pd.DataFrame) -> pd.DataFrame:
     """Return right answers in percent with intervals: a row per variant, a column per benchmark and place."""
     rows = defaultdict(dict)
     columns = ["variant", "benchmark", "sparsity"]
-    for (variant, benchmark, sparsity), part in by_pair.groupby(columns, sort=False):
+    for (variant, benchmark, sparsity), part in by_template.groupby(columns, sort=False):
         share = crossed_interval(variants.pivot(part))
         column = (benchmark, "dense" if variant == "dense" else f"{sparsity:.0%}")
         rows[variant][column] = f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"

@@ -17,7 +17,6 @@ import torch
 
 from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.local_data import embedded_blimp
-from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Report, nelbo, nll, prune, weights_kept
@@ -236,15 +235,27 @@ def above_dense(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def points(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return right answers in points (percent) by pair of items; see `means_by_pair`."""
-    return means_by_pair(answers.assign(right=100 * answers.correct), "right")
+    """Return right answers in points (percent) by template; see `by_template`."""
+    return by_template(answers.assign(right=100 * answers.correct), "right")
 
 
-def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the means of a column of `variant_answers` by pair of items, as tables of scores are."""
+def by_template(answers: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return a column of `variant_answers` by template of the items, as tables of scores are.
+
+    Items of a template vary together, so templates are the units; BLiMP has one per paradigm. A unit is the
+    mean over all items plus its own items' summed distances from that, times the number of templates by that
+    of items: units have the mean of all items, however many of these each has.
+    """
     names = [name for name in NAMES if name in answers]
-    means = answers.groupby([*names, "group", "pair"], sort=False)[column].mean().reset_index(name="value")
-    return means.assign(sequence=means.groupby(names, sort=False).cumcount())
+    mean = answers.groupby(names, sort=False)[column].transform("mean")
+    named = answers.assign(mean=mean, distance=answers[column] - mean)
+    of_template = named.groupby([*names, "group", "template"], sort=False)
+    units = of_template.agg(mean=("mean", "first"), distance=("distance", "sum"), items=("mean", "size"))
+    by_variant = units.reset_index().groupby(names, sort=False)
+    units = units.reset_index()
+    scale = by_variant["items"].transform("size") / by_variant["items"].transform("sum")
+    units = units.assign(value=units["mean"] + scale * units.distance, sequence=by_variant.cumcount())
+    return units.drop(columns=["mean", "distance", "items"])
 
 
 def pivot(frame: pd.DataFrame) -> np.ndarray:
@@ -289,25 +300,3 @@ def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, o
     estimate = crossed_interval(values[0] - values[1])
     has_draws = any(_is_calibrated(_rows_where(scores, side)) for side in (variant, other))
     return estimate if has_draws else replace(estimate, draws=None)  # neither is calibrated
-
-
-def share_of_damage(by_pair: pd.DataFrame, *sides: dict[str, object]) -> Estimate | None:
-    """Return variant - other in shares of what the other one costs the dense model, over all benchmarks.
-
-    `by_pair` has margins in nats, those of the right ending above the wrong one; `sides` are columns of
-    variant, other and dense model with their values. A pair counts in shares of the mean damage of its
-    benchmark. None where no benchmark has all three, or where the other one does no damage to one.
-    """
-    parts = []
-    for _, of_benchmark in by_pair.groupby("benchmark", sort=False):
-        values = on_common_draws(of_benchmark, *sides)
-        if values is None:
-            continue
-        variant_RN, other_RN, dense_RN = values
-        damage = float(dense_RN.mean() - other_RN.mean())
-        if damage <= 0:
-            return None
-        parts.append((variant_RN - other_RN) / damage)
-    if not parts:
-        return None
-    return crossed_interval(np.concatenate(parts, axis=1)).with_margin(share_that_matters())

@@ -142,7 +142,7 @@ def _placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any
 
 
 def plot_rows(
-    frame: pd.DataFrame, panel: str, row: str, xlabel: str, title: str, hue: str, sharex: bool = True
+    frame: pd.DataFrame, panel: str, row: str, xlabel: str, title: str, hue: str, sharex: bool | str = True
 ) -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
     another, a mark per value of `hue`. A table without rows, which a cell of a sweep may have, gives a panel.
@@ -163,9 +163,10 @@ def plot_rows(
             places = drawn[row].map(rows.index) + 0.26 * (order - (len(marks) - 1) / 2)
             ends = bars(drawn.value, drawn.low, drawn.high)
             axis.errorbar(drawn.value, places, xerr=ends, ls="none", **mark, ms=5, capsize=2.5)
-        linear = figures.linear_part((frame if sharex else part).value)
+        linear = figures.linear_part((frame if sharex is True else part).value)
         if linear:
             axis.set_xscale("symlog", linthresh=linear)
+            axis.set_xlabel("logarithmic far from 0", fontsize=7.5)
             axis.set_xticks([tick for tick in axis.get_xticks() if not 0 < abs(tick) < 8 * linear])
         else:
             axis.locator_params(axis="x", nbins=4)

@@ -42,6 +42,7 @@ class Claim(Checked):
     side: Literal["above", "below"] = "below"
     against: float = 0.0
     family: str  # of rows whose p-values are corrected together
+    looks: Annotated[int, Field(ge=1)] = 1  # at its number, before samples grew or a sample was drawn anew
     # in units of the finding, or a rule that gives it
     margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = None
     not_run: Literal["needs 8B"] | None = None  # why there may be none
@@ -132,11 +133,13 @@ def findings(folder: Path) -> dict[str, Estimate]:
 
 
 def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return the claims table; in the correction of a family (Holm) rows without an estimate have p = 1."""
+    """Return the claims table. A p-value counts as often as a row was looked at (Bonferroni), and is then
+    corrected for the row's family (Holm), in which rows without an estimate have p = 1.
+    """
     known = {**others.findings(), **estimates}
     asked = [claim for claim in claims if claim.finding]
     p_values = {
-        claim.id: known[claim.finding].p_value(claim.against) if claim.finding in known else 1.0
+        claim.id: claim.looks * known[claim.finding].p_value(claim.against) if claim.finding in known else 1.0
         for claim in asked
     }
     families = {claim.id: claim.family for claim in asked}

@@ -30,11 +30,11 @@ def share_that_matters() -> float:
     return (average["sink-aware Wanda"] - wanda) / (average["dense"] - wanda) / 2
 
 
-def damage_margin(damage: float) -> float | None:
-    """Return the margin where a baseline does `damage` to the dense model, in its units; None for none."""
-    return share_that_matters() * damage if damage > 0 else None
+def damage_margin(cost: Estimate) -> float | None:
+    """Return the margin where a baseline costs the dense model so much; None if that is not told from 0."""
+    return share_that_matters() * cost.value if cost.low > 0 else None
 
 
-def with_share_of_damage(estimate: Estimate | None, damage: float) -> Estimate | None:
+def with_share_of_damage(estimate: Estimate | None, cost: Estimate) -> Estimate | None:
     """Return an estimate with the margin that `damage_margin` gives; None for none."""
-    return estimate and estimate.with_margin(damage_margin(damage))
+    return estimate and estimate.with_margin(damage_margin(cost))

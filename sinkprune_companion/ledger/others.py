@@ -4,7 +4,7 @@ from functools import cache
 
 from scipy import stats
 
-from sinkprune_companion.ledger.margins import damage_margin, published_numbers
+from sinkprune_companion.ledger.margins import published_numbers, with_share_of_damage
 from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
 
 REACH = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -31,10 +31,13 @@ def interval(row: dict) -> tuple[float, float]:
 def difference(run: dict, row: dict) -> Estimate:
     """Return a row's accuracy less its baseline's, with the margin that the baseline's damage gives."""
     baseline = row["baseline"]
-    value = row["accuracy"] - baseline["accuracy"]
-    reach = REACH * (row["error"] ** 2 + baseline["error"] ** 2) ** 0.5
-    margin = damage_margin(run["dense"]["accuracy"] - baseline["accuracy"])
-    return Estimate(value, value - reach, value + reach, run["items"], UNPAIRED, margin)
+    return with_share_of_damage(_less(run, row, baseline), _less(run, run["dense"], baseline))
+
+
+def _less(run: dict, row: dict, other: dict) -> Estimate:
+    value = row["accuracy"] - other["accuracy"]
+    reach = REACH * (row["error"] ** 2 + other["error"] ** 2) ** 0.5
+    return Estimate(value, value - reach, value + reach, run["items"], UNPAIRED)
 
 
 def findings() -> dict[str, Estimate]:

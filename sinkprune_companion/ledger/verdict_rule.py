@@ -6,8 +6,8 @@ margin). The rule, in this order:
 1. *not run*: there is no estimate.
 2. *too few draws*: it rests on calibration draws, and on fewer than five of them.
 3. *no difference that matters*: the whole 95 % interval lies within `against` ± margin, on whichever side.
-4. *above* or *below*: the whole interval lies there, and p is below .05 after correction for its family. For
-   a claim these are *reproduced* and *contradicted*, by the side that it names.
+4. *above* or *below*: the whole interval lies there, and p is below .05 after correction for looks and for
+   its family. For a claim these are *reproduced* and *contradicted*, by the side that it names.
 5. *undecided*: all else. An interval that touches a bound has not left it.
 """
 
@@ -147,7 +147,7 @@ def note(estimate: Estimate, outcome: str, against: float, margin: float | None)
     if outcome != UNDECIDED:
         return ""
     if estimate.low > against or estimate.high < against:
-        return f"the interval leaves {against:g} out, p after correction for its family does not"
+        return f"the interval leaves {against:g} out, p after correction does not"
     effect = smallest_effect(estimate)
     seen = f"half-width {number(estimate.half_width)}; could have seen {number(effect)}"
     if margin is None:

@@ -88,11 +88,12 @@ def results_of(folder: Path, notebook: str | None = None) -> Results:
     return Results(claims.ledger(), known | claims.findings(folder))
 
 
-def prompt_counts() -> dict[str, int]:
+def prompt_counts(reading: str) -> dict[str, int]:
     """Return in how many prompts of the main condition whose sinks move more: `dlm`, `ar`, `all`."""
-    frame = pd.read_csv(project_root() / "figures" / "01_sink_variance" / "conditions.csv")
-    main = frame[frame.condition == "main"]
-    by_kind = main.pivot(index="prompt", columns="kind", values="temporal_variance")
+    frame = pd.read_csv(project_root() / "figures" / "01_sink_variance" / "readings.csv")
+    by_kind = frame[frame.reading == reading].pivot(
+        index="prompt", columns="kind", values="temporal_variance"
+    )
     difference = by_kind.diffusion - by_kind.autoregressive
     return {"dlm": sum(difference > 0), "ar": sum(difference < 0), "all": len(difference)}
 

@@ -1,9 +1,12 @@
 """What others measured: numbers as they stand in the file, and differences by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from sinkprune_companion.ledger import claims, margins, others
 from sinkprune_companion.ledger.verdict_rule import UNDECIDED
+from sinkprune_core.evaluation.intervals import Estimate
 
 (RUN,) = others.runs()
 
@@ -11,8 +14,9 @@ from sinkprune_companion.ledger.verdict_rule import UNDECIDED
 def test_the_share_that_matters_is_half_of_what_the_paper_gives_back():
     share = margins.share_that_matters()
     assert share == pytest.approx(0.48 / 5.23 / 2)
-    assert margins.damage_margin(5.23) == pytest.approx(0.24)
-    assert margins.damage_margin(0.0) is None and margins.damage_margin(-1.0) is None
+    cost = Estimate(5.23, 0.1, 10.36, units=9, method="")
+    assert margins.damage_margin(cost) == pytest.approx(0.24)
+    assert margins.damage_margin(replace(cost, low=0.0)) is None, "a cost that is not told from zero"
 
 
 def test_differences_by_hand():
@@ -22,6 +26,7 @@ def test_differences_by_hand():
     reach = 1.959964 * (1.31**2 + 1.30**2) ** 0.5
     assert (one.value, one.low) == pytest.approx((67.72 - 68.90, 67.72 - 68.90 - reach))
     assert one.margin == pytest.approx((74.59 - 68.90) * 0.48 / 5.23 / 2)
+    assert found["others/winogrande_wanda_25"].margin is None, "Wanda costs 0.08 there, give or take 3.4"
 
 
 def test_rows_by_others_read_these_findings_and_bear_on_rows_of_the_ledger():

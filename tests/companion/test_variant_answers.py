@@ -5,21 +5,15 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import variants
-from sinkprune_companion.experiments.pruning_findings import accuracy_findings
-from sinkprune_companion.experiments.variants import (
-    Variant,
-    means_by_pair,
-    points,
-    share_of_damage,
-    variant_answers,
-)
+from sinkprune_companion.experiments.pruning_findings import ACCURACY, ANSWER_MARGINS, answer_findings
+from sinkprune_companion.experiments.variants import Variant, by_template, points, variant_answers
 from sinkprune_companion.harness.local_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_core import Calibration, preset
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:
-    """Return answers to items of which two in a row are a pair."""
+    """Return answers to items of which two in a row have one template."""
     return pd.DataFrame(
         {
             "benchmark": "suite",
@@ -29,7 +23,7 @@ def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> 
             "seed": seed,
             "calibration_tokens": tokens,
             "group": "g",
-            "pair": [item // 2 for item in range(len(right))],
+            "template": [item // 2 for item in range(len(right))],
             "correct": right,
         }
     )
@@ -37,7 +31,7 @@ def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> 
 
 @pytest.fixture
 def answers() -> pd.DataFrame:
-    """Two variants in two calibration draws, and the dense model, which has none; 6 items in 3 pairs."""
+    """Two variants in two calibration draws, and the dense model, which has none; 6 items of 3 templates."""
     yes, no = True, False
     return pd.concat(
         [
@@ -51,7 +45,7 @@ def answers() -> pd.DataFrame:
     )
 
 
-def test_points_are_shares_of_right_answers_by_pair(answers):
+def test_points_are_shares_of_right_answers_by_template(answers):
     found = points(answers)
     one = found[(found.variant == "one") & (found.seed == 0)]
     assert one.value.tolist() == [50, 100, 0]
@@ -60,12 +54,12 @@ def test_points_are_shares_of_right_answers_by_pair(answers):
 
 def test_a_difference_is_paired_by_draw_and_pair_and_knows_what_the_second_costs(answers):
     named = answers.assign(variant=answers.variant.map({"dense": "dense", "one": "paper", "two": "wanda"}))
-    findings = accuracy_findings(points(named), [0.5])
-    estimate = findings["accuracy_suite_paper_minus_wanda_50"]
+    findings = answer_findings(points(named), [0.5], "accuracy", ACCURACY)
+    estimate = findings["accuracy_paper_minus_wanda_50_suite"]
     assert estimate.value == pytest.approx(100 * ((3 + 2) - (2 + 0)) / 12)
-    assert estimate.margin == pytest.approx(share_that_matters() * 100 * (5 / 6 - 2 / 12))
+    assert estimate.margin is None, "what the second loses is not told from zero on 3 templates"
     assert (estimate.draws, estimate.units) == (2, 3)
-    assert "accuracy_suite_unstable_minus_none_50" not in findings
+    assert "accuracy_unstable_minus_none_50_suite" not in findings
 
 
 def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make_ids, monkeypatch):
@@ -96,29 +90,37 @@ def test_a_bound_that_is_zero_but_for_rounding_is_zero():
         )
     )
     by_pair["value"] = by_pair.value + by_pair.variant.map({"paper": -1e-13}).fillna(0)
-    found = accuracy_findings(by_pair, [0.5])["accuracy_suite_paper_minus_wanda_50"]
+    found = answer_findings(by_pair, [0.5], "accuracy", ACCURACY)["accuracy_paper_minus_wanda_50_suite"]
     assert (found.value, found.low, found.high) == (0, 0, 0)
 
 
-# margins in shares of the damage
+# templates
 
 
-def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike():
-    pairs = {"suite": 6, "blimp": 4}
-    costs = {"dense": (0.0, 0.0), "wanda": (2.0, 0.5), "paper": (1.8, 0.4)}  # nats, by benchmark
+def test_units_have_the_mean_of_all_items_and_the_distances_of_their_own():
+    values = np.array([3.0, 5.0, 1.0, 1.0, 1.0, 7.0])
+    frame = answers_of("one", 0, [True] * 6).assign(template=[0, 0, 1, 1, 1, 2], margin=values)
+    found = by_template(frame, "margin")
+    assert found.value.mean() == pytest.approx(values.mean())
+    distances = [values[:2] - 3, values[2:5] - 3, values[5:] - 3]
+    assert found.value.tolist() == pytest.approx([3 + 3 / 6 * part.sum() for part in distances])
+    assert found.sequence.tolist() == [0, 1, 2]
+
+
+def test_items_of_a_template_that_vary_together_widen_the_interval():
     rng = np.random.default_rng(0)
-    easy = {benchmark: rng.normal(3, 1, 2 * count) for benchmark, count in pairs.items()}
     parts = []
-    for variant, of_benchmarks in costs.items():
-        for (benchmark, ease), cost in zip(easy.items(), of_benchmarks, strict=True):
-            is_dense = variant == "dense"
-            for seed in range(1 if is_dense else 3):
-                made = answers_of(variant, seed, [True] * len(ease), 0 if is_dense else 100)
-                parts.append(made.assign(benchmark=benchmark, margin=ease - cost))
-    place = {"pattern": "unstructured", "sparsity": 0.5}
-    sides = [{"variant": variant, **place} for variant in ("paper", "wanda")]
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
-    estimate = share_of_damage(means_by_pair(pd.concat(parts), "margin"), *sides, dense)
-    assert estimate.value == pytest.approx((6 * 0.2 / 2.0 + 4 * 0.1 / 0.5) / 10)
-    assert estimate.units == 10
-    assert estimate.margin == pytest.approx(share_that_matters())
+    for variant, cost in {"dense": 0.0, "wanda": 2.0, "paper": 1.8}.items():
+        of_template = np.repeat(rng.normal(0, 0.3, 40), 4)  # in every draw
+        for seed in range(1 if variant == "dense" else 5):
+            frame = answers_of(variant, seed, [True] * 160, 0 if variant == "dense" else 100)
+            parts.append(frame.assign(template=np.arange(160) // 4, margin=of_template - cost))
+    frame = pd.concat(parts, ignore_index=True)
+    wide, narrow = (
+        answer_findings(by_template(each, "margin"), [0.5], "answer_margin", ANSWER_MARGINS)
+        for each in (frame, frame.assign(template=frame.groupby(["variant", "seed"]).cumcount()))
+    )
+    name = "answer_margin_paper_minus_wanda_50_suite"
+    assert wide[name].value == pytest.approx(narrow[name].value)
+    assert wide[name].half_width > 1.5 * narrow[name].half_width, "4 equal items are one: about twice as wide"
+    assert wide[name].margin == pytest.approx(share_that_matters() * 2.0, rel=0.1)
