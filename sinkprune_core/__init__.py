@@ -7,7 +7,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler
     from sinkprune_core.diffusion.sampling import generate
@@ -37,26 +37,7 @@ _HOMES = {
 # transformers warns of an attribute that it reads itself where a model is saved.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
-__all__ = [
-    "DREAM_SAMPLER",
-    "LLADA_SAMPLER",
-    "PRESETS",
-    "Calibration",
-    "LanguageModel",
-    "Recipe",
-    "Report",
-    "Sampler",
-    "Trace",
-    "generate",
-    "load",
-    "nelbo",
-    "nll",
-    "preset",
-    "prune",
-    "score",
-    "trace",
-    "weights_kept",
-]
+__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __getattr__(name: str) -> object:

@@ -38,10 +38,12 @@ def cache_dir() -> Path:
 
 def free_disk_at(path: Path) -> int:
     """Return the free bytes of the disk that a path, which need not exist yet, lies on."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    return shutil.disk_usage(existing(path)).free
+
+
+def existing(path: Path) -> Path:
+    """Return a path, or the first folder above it that is there."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 def resolved(path: Path | str) -> Path:

@@ -11,6 +11,7 @@ from functools import cache, wraps
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -88,6 +89,8 @@ def _kinds(owner: object) -> dict[str, object]:
 
 def checked(name: str, value: object, hint: object) -> object:
     """Return `value` as a kind has it; raise ValueError, naming it, where it does not fit."""
+    if isinstance(value, np.generic):  # a number of NumPy's counts as one of Python's
+        value = value.item()
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:

@@ -167,11 +167,12 @@ def test_scores(pair, make_ids, kind):
     assert_frames(*(score(lm, ids_NT) for lm in hidden))
     measure = log_likelihood if kind == "diffusion" else exact_log_likelihood
     texts = [(row_T[: 5 + index], row_T[5 + index : 12]) for index, row_T in enumerate(ids_NT)]
-    assert_frames(measure(on_cpu, texts), measure(on_device, texts))
+    there = [(prompt.to(DEVICE), target.to(DEVICE)) for prompt, target in texts]
+    assert_frames(measure(on_cpu, texts), measure(on_device, there))
     protocol = Protocol(chunk=16, context=16)
     text_T = make_ids(1, 90)[0]
     expected = perplexity(on_cpu, text_T, protocol).nats
-    assert math.isclose(perplexity(on_device, text_T, protocol).nats, expected, rel_tol=1e-4)
+    assert math.isclose(perplexity(on_device, text_T.to(DEVICE), protocol).nats, expected, rel_tol=1e-4)
 
 
 # generation

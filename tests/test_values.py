@@ -155,3 +155,9 @@ def test_a_function_gets_what_was_checked_and_its_defaults_stay():
     with pytest.raises(TypeError, match="missing a required argument"):
         function()
     refused("second", lambda: function(1.0, second=-1))
+
+
+def test_numbers_of_numpy_count_as_those_of_python():
+    assert checked("batch", np.int64(2), Count) == 2
+    assert checked("share", np.float32(0.5), Share) == 0.5
+    assert refused("batch", lambda: checked("batch", np.float64(2), Count))

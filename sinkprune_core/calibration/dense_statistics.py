@@ -30,7 +30,7 @@ from sinkprune_core.calibration.token_weights import (
     StatisticsKey,
     check_weights,
     heads_of,
-    rows_for,
+    input_rows,
     token_weights,
 )
 from sinkprune_core.files import FULL, free_disk_at
@@ -56,9 +56,10 @@ class DenseStatistics:
     tokens: int  # calibration tokens that went through the model
     left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float  # for all recipes that shared the pass
-    # of the recipes that they serve, and the fingerprint of the text: a work folder knows both
+    # of the recipes that they serve, the text's fingerprint and the model's name: a work folder knows them
     key: StatisticsKey | None = None
     text: str | None = None
+    model: str | None = None
 
 
 @torch.no_grad()
@@ -116,7 +117,9 @@ class _Pass:
             for (layer, name), inputs in observer.statistics(choice).items():
                 layers[layer][name] = inputs
             text = self.calibration.fingerprint
-            found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds, key, text)
+            found[key] = DenseStatistics(
+                layers, rows.tokens, left_out_share, seconds, key, text, self.lm.name
+            )
         return found
 
     def _by_blocks(self) -> tuple[Rows, Observer]:
@@ -151,10 +154,10 @@ class _Pass:
             profiles = sink_profiles(
                 lm, self.calibration, key.noise_levels, key.noise, self.progress, self.folder
             )
-        rows_by_key = [rows_for(lm, self.calibration, key, self.progress, profiles) for key in self.keys]
-        ids_RT = rows_by_key[0].ids_RT
-        weights = [torch.ones(ids_RT.shape) if r.weight_RT is None else r.weight_RT for r in rows_by_key]
-        return Rows(ids_RT, torch.stack(weights))
+        ids_RT = input_rows(lm, self.calibration, key)
+        if profiles is None:
+            return Rows(ids_RT, torch.ones(len(self.keys), *ids_RT.shape))
+        return Rows(ids_RT, self._weights(*profiles, 0))
 
     def _with_sinks(self, rows_at_once: int) -> tuple[Rows, Observer]:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
@@ -252,7 +255,12 @@ def input_budget(device: torch.device) -> int:
 
 
 def row_bytes(lm: LanguageModel, length: int) -> int:
-    """Return the bytes of all distinct inputs of the linears, for a row of `length` tokens.
+    """Return the bytes of all distinct inputs of the linears, for a row of `length` tokens."""
+    return length * len(lm.blocks) * sum(input_widths(lm)) * lm.model.dtype.itemsize
+
+
+def input_widths(lm: LanguageModel) -> list[int]:
+    """Return the features of every distinct input of the linears of a block.
 
     The linears of a module (attention, MLP) read what enters it, but the last one reads what they made.
     """
@@ -260,8 +268,7 @@ def row_bytes(lm: LanguageModel, length: int) -> int:
     for name, linear in lm.linears(lm.blocks[0]).items():
         module = name.rpartition(".")[0]
         widths.setdefault(module, []).append(weight_OI(linear).shape[1])
-    features = sum(inputs[0] + inputs[-1] for inputs in widths.values())
-    return length * len(lm.blocks) * features * lm.model.dtype.itemsize
+    return [width for inputs in widths.values() for width in (inputs[0], inputs[-1])]
 
 
 def _rows_together(lm: LanguageModel, keys: Sequence[StatisticsKey]) -> int:

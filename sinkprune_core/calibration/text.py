@@ -140,15 +140,15 @@ def trajectory(
     return torch.stack(states)
 
 
+def rollout_prompt(length: int) -> int:
+    """Return how many tokens of a sequence a rollout continues."""
+    return max(1, length // ROLLOUT_PROMPT)
+
+
 def _rollout(lm: LanguageModel, calibration: Calibration, noise_levels: int) -> torch.Tensor:
     """Return the states that the sampler visits, int64 (N, S, T)."""
     count, length = calibration.ids_NT.shape
-    prompt = max(1, length // ROLLOUT_PROMPT)
-    if noise_levels > length - prompt:
-        raise ValueError(
-            f"noise_levels={noise_levels} exceed the {length - prompt} tokens a rollout writes: "
-            "use fewer levels or longer sequences"
-        )
+    prompt = rollout_prompt(length)
     sampler = Sampler(length=length - prompt, steps=noise_levels, block=None)
     visited: list[torch.Tensor] = []  # one tensor (B, T) per batch and step
 

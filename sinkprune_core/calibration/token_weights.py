@@ -229,6 +229,13 @@ def heads_of(lm: LanguageModel) -> int:
     return lm.model.config.num_hidden_layers * lm.model.config.num_attention_heads
 
 
+def input_rows(lm: LanguageModel, calibration: Calibration, key: StatisticsKey) -> torch.Tensor:
+    """Return the rows that show statistics, int64 (R, T)."""
+    if key.inputs == "clean":
+        return calibration.ids_NT
+    return trajectory(lm, calibration, key.noise_levels, key.noise).flatten(0, 1)
+
+
 def rows_for(
     lm: LanguageModel,
     calibration: Calibration,
@@ -242,9 +249,7 @@ def rows_for(
     `profiles` are those of `sink_profiles` on this trajectory, where they are known already, else hidden
     states wait in `folder`, or in memory. Raises ValueError where no token is left.
     """
-    ids_RT = calibration.ids_NT
-    if key.inputs == "noised":
-        ids_RT = trajectory(lm, calibration, key.noise_levels, key.noise).flatten(0, 1)
+    ids_RT = input_rows(lm, calibration, key)
     if key.exclude == "none":
         return Rows(ids_RT, None)
     if profiles is None:

@@ -15,14 +15,16 @@ import psutil
 import torch
 from torch import nn
 
-from sinkprune_core.calibration.dense_statistics import Waiting, row_bytes, waiting
+from sinkprune_core.calibration.dense_statistics import Waiting, input_widths, row_bytes, waiting
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.costs.compute import forward_cost
-from sinkprune_core.files import bytes_below, free_disk_at
+from sinkprune_core.files import bytes_below, existing, free_disk_at
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.recipe import Recipe, check
+from sinkprune_core.resuming.checkpoint import job_folder
 
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
 PROBE_ROWS = 256  # of the matrix whose product is timed
@@ -57,7 +59,7 @@ class PruningCost:
 def pruning_cost(
     lm: LanguageModel,
     recipe: Recipe,
-    calibration: Calibration,
+    calibration: Calibration | None,
     out: Path | None = None,
     work: Path | None = None,
     speed: float | None = None,
@@ -71,23 +73,24 @@ def pruning_cost(
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
     check(lm, recipe, calibration)
+    if calibration is None:  # a recipe that reads no text
+        calibration = Calibration(torch.zeros(1, 2, dtype=torch.long))
     planned = _PlannedRun(lm, recipe, calibration, device, memory_budget, work and Path(work))
     flops = planned.flops()
     memory = planned.memory()
     disk = planned.disk(out is not None)
-    kept = 0 if work is None else bytes_below(Path(work))  # of a run that goes on
-    if speed is None:
-        speed = speed_here(lm, device)
     missing = planned.missing_memory(memory)
     for folder in dict.fromkeys([out, work]):
         free = disk if folder is None else free_disk_at(Path(folder))
-        if disk - kept > free:
+        if disk - planned.kept_beside(folder) > free:
             missing.append(
                 f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
                 "make room or choose another place"
             )
     tokens = planned.rows * calibration.ids_NT.shape[1]
-    return PruningCost(tokens, planned.passes, flops, flops / speed, memory, disk, tuple(missing))
+    return PruningCost(
+        tokens, planned.passes, flops, flops / (speed or speed_here(lm, device)), memory, disk, tuple(missing)
+    )
 
 
 @dataclass(frozen=True)
@@ -152,15 +155,13 @@ class _PlannedRun:
         length = self.calibration.ids_NT.shape[1]
         sink_passes = (not self.keeps_statistics) + (self.sees_dense and self.waiting == Waiting())
         extra_rows = sink_passes * self.sink_rows()
+        if self.recipe.noise == "rollout":  # which is written for the rows, and for those that show the sinks
+            extra_rows += self.rows * (self.recipe.inputs == "noised") + bool(sink_passes) * self.sink_rows()
         flops = forward_cost(self.lm, length, 0).total * (self.rows * self.passes + extra_rows)
         if self.needs == "gram":
-            outputs_of_input: dict[int, int] = {}
-            for outputs, features in _shapes(self.lm):
-                outputs_of_input[features] = outputs_of_input.get(features, 0) + outputs
-            flops += len(self.lm.blocks) * sum(
-                1.2 * self.rows * length * features**2 + features**3 + 2 * outputs * features**2
-                for features, outputs in outputs_of_input.items()
-            )
+            grams = sum(1.2 * self.rows * length * width**2 + width**3 for width in input_widths(self.lm))
+            solves = sum(2 * outputs * features**2 for outputs, features in _shapes(self.lm))
+            flops += len(self.lm.blocks) * (grams + solves)
         return flops
 
     def memory(self) -> int:
@@ -171,6 +172,8 @@ class _PlannedRun:
         block = _parameters(lm.blocks[0])
         weights = _parameters(lm.model)
         working = 3 * 4 * max(outputs * features for outputs, features in _shapes(lm))  # scores of one linear
+        if self.recipe.allocation == "owl":
+            working = max(working, 9 * block)  # scores of a block, twice, and what is an outlier
         if lm.is_streamed:
             weights -= block * (len(lm.blocks) - 1)
             working = max(working, block * bytes_per_weight)  # or a block beside the file it is read from
@@ -181,7 +184,8 @@ class _PlannedRun:
         memory = PROCESS_BYTES + weights * bytes_per_weight + working
         memory += self.calibration.batch * length * per_token
         if self.needs == "gram":
-            memory += 3 * 4 * sum(features**2 for features in {features for _, features in _shapes(lm)})
+            widths = input_widths(lm)
+            memory += 4 * sum(width**2 for width in widths) + 14 * max(widths) ** 2  # while one is inverted
         memory += min(self.sink_rows(), self.waiting.rows_in_memory) * row_bytes(lm, length)
         if self.work is None:
             memory += self.hidden_states()
@@ -200,9 +204,17 @@ class _PlannedRun:
         disk = 0
         if saves:
             disk += _parameters(self.lm.model) * bytes_per_weight
-        if self.work and not self.lm.is_streamed:
+        if self.work and not (self.lm.is_streamed and saves):
             disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
         return max(disk, self.waiting.bytes_on_disk) + (self.hidden_states() if self.work else 0)
+
+    def kept_beside(self, folder: Path | None) -> int:
+        """Return the bytes that this run has left already, if they lie on the disk of `folder`."""
+        if self.work is None or folder is None or callable(self.recipe.exclude):
+            return 0
+        job = job_folder(self.work, settings_digest(self.recipe))
+        is_beside = job.exists() and job.stat().st_dev == existing(Path(folder)).stat().st_dev
+        return bytes_below(job) if is_beside else 0
 
     def missing_memory(self, memory: int) -> list[str]:
         """Return a sentence if there is too little memory.

@@ -85,12 +85,17 @@ class Sampler:
         check_fields(self)
         self._check_choices()
         self._check_blocks()
-        self._check_proposal()
         self._check_order()
 
     def _check_choices(self) -> None:
         for name, known in (("order", ORDERS), ("schedule", SCHEDULES), ("proposal", PROPOSALS)):
             check_choice(name, getattr(self, name), known)
+        is_filtering = self.top_p is not None or self.top_k is not None
+        if self.proposal == "gumbel" and is_filtering:
+            raise ValueError(
+                f"top_p={self.top_p} and top_k={self.top_k} need proposal='filtered': "
+                "Gumbel noise reaches every token"
+            )
 
     def _check_blocks(self) -> None:
         if self.length % self.block_length:
@@ -102,14 +107,6 @@ class Sampler:
             )
         if self.schedule == "even" and self.steps_per_block > self.block_length:
             raise ValueError(f"steps={self.steps} exceed the {self.length} tokens to reveal")
-
-    def _check_proposal(self) -> None:
-        is_filtering = self.top_p is not None or self.top_k is not None
-        if self.proposal == "gumbel" and is_filtering:
-            raise ValueError(
-                f"top_p={self.top_p} and top_k={self.top_k} need proposal='filtered': "
-                "Gumbel noise reaches every token"
-            )
 
     def _check_order(self) -> None:
         if self.order == "origin" and self.schedule != "time":

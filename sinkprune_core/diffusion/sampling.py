@@ -191,7 +191,7 @@ def _draw_tokens(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator
 
 
 @checked_arguments
-@torch.inference_mode()
+@torch.no_grad()  # an inference tensor could not be changed
 def generate(
     lm: LanguageModel,
     prompt_BT: torch.Tensor,
@@ -228,7 +228,7 @@ def generate(
 
 
 @checked_arguments
-@torch.inference_mode()
+@torch.no_grad()  # an inference tensor could not be changed
 def decode(
     lm: LanguageModel,
     prompt_BT: torch.Tensor,

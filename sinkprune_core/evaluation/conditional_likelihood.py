@@ -65,7 +65,7 @@ def log_likelihood(
             "protocol and no guidance"
         )
     how = protocol(how)
-    _check_pairs(lm, pairs, extra=int(how.visible_end))
+    pairs = _checked_pairs(lm, pairs, extra=int(how.visible_end))
     if how.visible_end and lm.tokenizer.eos_token_id is None:
         raise ValueError(
             f"visible_end=True needs an end-of-text token, and the tokenizer of {lm.name} has none: "
@@ -151,7 +151,7 @@ def exact_log_likelihood(
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is bounded, use `log_likelihood`")
-    _check_pairs(lm, pairs, extra=-1)
+    pairs = _checked_pairs(lm, pairs, extra=-1)
     for sequence, (prompt, _) in enumerate(pairs):
         if len(prompt) == 0:
             raise ValueError(
@@ -194,8 +194,8 @@ def _exact_values(
 # what both share
 
 
-def _check_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> None:
-    """Raise ValueError unless every target has a token and every pair fits the model with `extra` tokens."""
+def _checked_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> list[Pair]:
+    """Return pairs on the CPU; ValueError unless targets have tokens and pairs with `extra` ones fit."""
     for sequence, (prompt, target) in enumerate(pairs):
         check_ids(lm, prompt, tokens=0)
         check_ids(lm, target, tokens=0)
@@ -203,6 +203,7 @@ def _check_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> None:
             raise ValueError(f"the target of pair {sequence} is empty: there is nothing to score")
     longest = max((len(prompt) + len(target) + extra for prompt, target in pairs), default=0)
     check_positions(lm, longest)
+    return [(prompt.cpu(), target.cpu()) for prompt, target in pairs]
 
 
 def _pairs_by_forward(lm: LanguageModel, pairs: Sequence[Pair], progress: bool) -> Iterable[list[int]]:

@@ -67,19 +67,15 @@ class Protocol:
         """
         if length == 1:
             return [(torch.ones(1, dtype=torch.bool), 1.0)]
+        every_L = torch.ones(length, dtype=torch.bool)
         drawn = []
         for _ in range(self.draws // self.grid):
             if self.masking == "count":
-                drawn += self._counted_masks(length, rng)
+                counts = stratified_counts(self.grid, length, rng).tolist()
+                drawn += [(random_mask(every_L, count, rng), length / count) for count in counts]
             else:
                 drawn += self._bernoulli_masks(length, rng)
         return drawn
-
-    def _counted_masks(self, length: int, rng: torch.Generator) -> list[Masking]:
-        """Return the masks of one grid, each of a stratified number of tokens."""
-        every_L = torch.ones(length, dtype=torch.bool)
-        counts = stratified_counts(self.grid, length, rng).tolist()
-        return [(random_mask(every_L, count, rng), length / count) for count in counts]
 
     def _bernoulli_masks(self, length: int, rng: torch.Generator) -> list[Masking]:
         """Return the masks of one grid; in each, tokens are masked independently with one probability."""

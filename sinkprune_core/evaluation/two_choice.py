@@ -85,10 +85,12 @@ def accuracy(
     Exact for an autoregressive model. For a diffusion model the lower bound: exact for an ending that can be
     masked in at most `draws` ways, else estimated from so many maskings of the ending alone, on common random
     numbers for both endings; noise depends on (seed, group, pair) alone.
-    Raises ValueError for fewer draws than 1, more tokens than positions, and a result that is not finite.
+    Raises ValueError without items, for fewer draws than 1, too many tokens, and what is not finite.
     """
+    if not items:
+        raise ValueError("there are no items: give at least one")
     questions = [_question(lm, item, draws, seed) for item in items]
-    check_positions(lm, max((len(ids_T) for each in questions for ids_T in each.ids), default=0))
+    check_positions(lm, max(len(ids_T) for each in questions for ids_T in each.ids))
     by_length = groupby(_inputs(lm, questions), key=lambda one: len(one.input_T))  # so no padding
     parts = chain.from_iterable(batches(of_one_length, batch) for _, of_one_length in by_length)
     values = [[torch.zeros(len(each.share_M), dtype=torch.float64) for each in q.maskings] for q in questions]

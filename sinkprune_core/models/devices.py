@@ -63,18 +63,14 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
     if dtype in DTYPES.values():
         return dtype
     if dtype == "auto":
-        return _best_dtype(torch.device(device).type)
+        kind = torch.device(device).type
+        if kind == "cpu":
+            return torch.bfloat16 if bfloat16_gain() >= GAIN else torch.float32
+        has_units = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_units else torch.float16
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
     return DTYPES[dtype]
-
-
-def _best_dtype(device_type: str) -> torch.dtype:
-    if device_type == "cpu":
-        return torch.bfloat16 if bfloat16_gain() >= GAIN else torch.float32
-    if device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float16
 
 
 def bfloat16_gain() -> float:
@@ -82,7 +78,9 @@ def bfloat16_gain() -> float:
 
     It is measured once per processor, torch version and number of threads, and kept in the cache directory.
     """
-    machine = _machine()
+    units = (torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported())
+    name = (platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability())
+    machine = "; ".join(map(str, (*name, *units, torch.__version__, torch.get_num_threads())))
     file = cache_dir() / f"bfloat16-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.json"
     return _measured_once(machine, file)
 
@@ -96,13 +94,6 @@ def _measured_once(machine: str, file: Path) -> float:
     with suppress(OSError):  # a cache that cannot be written: it is measured again next time
         write_json(file, {"machine": machine, "gain": gain})
     return gain
-
-
-def _machine() -> str:
-    """Return what the speed of a CPU hangs on: its name and units, torch's version, the threads."""
-    units = (torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported())
-    name = (platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability())
-    return "; ".join(map(str, (*name, *units, torch.__version__, torch.get_num_threads())))
 
 
 def _measured_gain() -> float:

@@ -40,6 +40,7 @@ class LanguageModel:
     """The output at position i-1 predicts the token at i: every autoregressive model, Dream-type DLMs."""
 
     def __post_init__(self):
+        blocks_of(self.model)
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
         has_mask = self.mask_token_id is not None
@@ -204,9 +205,12 @@ class LanguageModel:
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the transformer blocks of a native model; GPT-2 calls them h."""
-    base = model.base_model
-    return base.h if hasattr(base, "h") else base.layers
+    """Return the blocks of a native model; GPT-2 calls them h. Raises ValueError where there are none."""
+    for name in ("h", "layers"):
+        blocks = getattr(model.base_model, name, None)
+        if isinstance(blocks, nn.ModuleList):
+            return blocks
+    raise ValueError(f"{type(model).__name__} has no blocks `layers` or `h`: this architecture is not known")
 
 
 def part_name(model: PreTrainedModel, part: nn.Module) -> str:

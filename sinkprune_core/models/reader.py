@@ -307,7 +307,11 @@ class Checkpoint:
                 if name in self and self.shape(name) != shape
             ],
         }
-        listed = {problem: _listed(names) for problem, names in wrong.items() if names}
+        listed = {}
+        for problem, names in wrong.items():
+            if names:
+                more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+                listed[problem] = ", ".join(sorted(names)[:LISTED]) + more
         if listed:
             raise FormatError(f"the weights in {self.folder} do not fit {type(module).__name__}: {listed}")
 
@@ -320,13 +324,6 @@ class Checkpoint:
 def _tied(config: PretrainedConfig) -> dict[str, str]:
     """Return output head -> input embedding, as the native class names them."""
     return dict(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._tied_weights_keys or {})
-
-
-def _listed(names: list[str]) -> str:
-    text = ", ".join(sorted(names)[:LISTED])
-    if len(names) > LISTED:
-        text += f" and {len(names) - LISTED} more"
-    return text
 
 
 def _join(prefix: str, name: str) -> str:

@@ -88,13 +88,11 @@ def prune(
     """
     check(lm, recipe, calibration)
     if statistics is not None:
-        same = (statistics.key, statistics.text) == (
-            recipe.statistics_key,
-            calibration and calibration.fingerprint,
-        )
+        wanted = (recipe.statistics_key, calibration and calibration.fingerprint, lm.name)
+        same = (statistics.key, statistics.text, statistics.model) == wanted
         if not same or recipe.propagation != "dense":
             raise ValueError(
-                f"statistics are not those of recipe {recipe.name!r} and this calibration text: "
+                f"statistics are not those of recipe {recipe.name!r}, this calibration text and {lm.name}: "
                 "take them from dense_statistics(lm, [recipe], calibration)"
             )
     work = None if work is None else resolved(work)
@@ -205,20 +203,16 @@ class PruningRun:
 
     def decide(self) -> None:
         """Decide from the dense model what concerns all blocks."""
-        if self.recipe.pattern == "structured":
-            self.plan = structured.plan(self.lm, self.recipe.sparsity)
+        recipe = self.recipe
+        if recipe.pattern == "structured":
+            self.plan = structured.plan(self.lm, recipe.sparsity)
         else:
-            threshold = self._global_threshold() if self.recipe.pattern == "global" else None
-            sparsities = self._sparsities()
-            self.selects = [select(self.recipe.pattern, sparsity, threshold) for sparsity in sparsities]
+            threshold = self._global_threshold() if recipe.pattern == "global" else None
+            outliers = self._outlier_shares() if recipe.allocation == "owl" else None
+            shares = recipe.allocation, recipe.sparsity, len(self.lm.blocks), recipe.owl_lambda, outliers
+            self.selects = [select(recipe.pattern, sparsity, threshold) for sparsity in allocate(*shares)]
         if self.checkpoint:
             self.checkpoint.write()
-
-    def _sparsities(self) -> list[float]:
-        """Return the sparsity of every layer."""
-        recipe = self.recipe
-        outliers = self._outlier_shares() if recipe.allocation == "owl" else None
-        return allocate(recipe.allocation, recipe.sparsity, len(self.lm.blocks), recipe.owl_lambda, outliers)
 
     def _outlier_shares(self) -> list[float]:
         """Return the share of outliers among Wanda's scores of every layer, in the dense model (OWL).

@@ -202,14 +202,15 @@ def allocate(
     """Return the sparsity of every layer; their mean is `sparsity`.
 
     `uniform`: the same for all. `owl`: as `outliers_L`, the outlier shares of the layers, say (Yin et al.
-    2024). `linear`: from sparsity + owl_lambda in the first layer to sparsity - owl_lambda in the last (early
-    layers of LLaDA are the most redundant, Layer Collapse, arXiv 2605.06366); `linear-reverse`: the other way
-    round. Raises ValueError where a layer would leave [0, 1).
+    2024; here with a smaller `owl_lambda` where a layer could leave [0, 1)). `linear`: from sparsity +
+    owl_lambda in the first layer to sparsity - owl_lambda in the last (early layers of LLaDA are the most
+    redundant, Layer Collapse, arXiv 2605.06366); `linear-reverse`: the other way round. Raises ValueError
+    where a layer would leave [0, 1).
     """
     if allocation == "uniform":
         return [sparsity] * layers
     if allocation == "owl":
-        shift_L = _owl_shifts(outliers_L, owl_lambda)
+        shift_L = _owl_shifts(outliers_L, min(owl_lambda, sparsity / 2, (1 - sparsity) / 2))
     elif layers == 1:
         shift_L = torch.zeros(1, dtype=torch.float64)
     else:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import FunctionType
 
-from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration
+from sinkprune_core.calibration.sink_profiles import windows_of
+from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.models.forwards import check_ids
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
@@ -214,6 +215,15 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
         if calibration is None:
             raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
         check_ids(lm, calibration.ids_NT)
+        length = calibration.ids_NT.shape[1]
+        written = length - rollout_prompt(length)
+        if recipe.noise == "rollout" and recipe.noise_levels > written:
+            raise ValueError(
+                f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
+                "use fewer levels or longer sequences"
+            )
+        if recipe.exclude != "none":
+            windows_of(lm, length, recipe.noise_levels)
     _check_groups(lm, recipe)
     if recipe.pattern == "structured":
         structured.plan(lm, recipe.sparsity)

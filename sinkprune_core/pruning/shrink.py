@@ -5,8 +5,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import nn
-from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.models.language_model import LanguageModel, set_direction, weight_OI
@@ -32,7 +30,11 @@ def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
     for layer, kept_of_block in enumerate(kept):
         cut |= _cut_block(lm, layer, kept_of_block, new_biases)
     rest = {name: tensor.clone() for name, tensor in lm.model.state_dict().items() if name not in cut}
-    return dataclasses.replace(lm, model=_native_model(lm, config, rest | cut))
+    state = rest | cut
+    model = type(lm.model).from_pretrained(None, config=config, state_dict=state, dtype=lm.model.dtype)
+    model.generation_config = copy.deepcopy(lm.model.generation_config)
+    set_direction(model, causal=not lm.is_diffusion)
+    return dataclasses.replace(lm, model=model.requires_grad_(False).to(lm.device))
 
 
 def _kinds_with_new_biases(lm: LanguageModel) -> set[str]:
@@ -67,14 +69,6 @@ def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) 
             if bias_O is not None:
                 cut[f"{prefix}.bias"] = bias_O.clone() if reads else bias_O[index]
     return cut
-
-
-def _native_model(lm: LanguageModel, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> nn.Module:
-    """Return a model like that of `lm` (class, dtype, direction, device) of another config and weights."""
-    model = type(lm.model).from_pretrained(None, config=config, state_dict=state, dtype=lm.model.dtype)
-    model.generation_config = copy.deepcopy(lm.model.generation_config)
-    set_direction(model, causal=not lm.is_diffusion)
-    return model.requires_grad_(False).to(lm.device)
 
 
 def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:

@@ -116,6 +116,7 @@ def _inverse_factor(gram_II: torch.Tensor, damping: float) -> tuple[torch.Tensor
     diagonal_I[always_zero_I] = 1.0
     diagonal_I += damping * diagonal_I.mean()
     lower_II, failed = torch.linalg.cholesky_ex(reversed_II)
+    del reversed_II, diagonal_I  # the largest take gigabytes
     if int(failed) != 0:
         raise SingularGram(
             f"the Gram matrix of the inputs stays singular with damping={damping}: "

@@ -94,9 +94,10 @@ def claim(root: Path, mine: dict[str, str | None]) -> None:
         if there.get(name) != value
     ]
     if differing:
+        same = "load the model again if it was changed since, " if len(differing) == 1 else ""
         raise ValueError(
             f"the work folder {root} belongs to another run; it differs in {', '.join(differing)}: "
-            "use another folder, or remove it to start anew"
+            f"{same}use another folder, or remove it to start anew"
         )
 
 
@@ -104,7 +105,7 @@ def written_once(file: Path, write: Callable[[Path], object]) -> Path:
     """Return a file that `write` makes once; where it is not what was written, it is made again."""
     note = file.with_name(file.name + DIGEST)
     if file.exists() and note.exists():
-        if note.read_text(encoding="utf-8") == _line(file):
+        if note.read_bytes() == _line(file).encode():
             return file
         warnings.warn(f"{file} is damaged: it is made again", stacklevel=2)
     with atomic(file) as partial:

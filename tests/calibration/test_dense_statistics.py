@@ -159,17 +159,19 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
 
 
-def test_statistics_of_another_recipe_or_text_are_refused(tiny_dlm, calibration):
+def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, calibration):
     known = preset("unstable", noise_levels=2)
     statistics = dense_statistics(tiny_dlm, [known], calibration, progress=False)[known.statistics_key]
     other_text = dataclasses.replace(calibration, seed=calibration.seed + 1)
-    for recipe, text in (
-        (preset("all-sinks", noise_levels=2), calibration),
-        (Recipe(), calibration),
-        (known, other_text),
+    another = dataclasses.replace(tiny_dlm, name="another")
+    for lm, recipe, text in (
+        (tiny_dlm, preset("all-sinks", noise_levels=2), calibration),
+        (tiny_dlm, Recipe(), calibration),
+        (tiny_dlm, known, other_text),
+        (another, known, calibration),
     ):
         with pytest.raises(ValueError, match="statistics are not those of recipe"):
-            prune(tiny_dlm, recipe, text, progress=False, statistics=statistics)
+            prune(lm, recipe, text, progress=False, statistics=statistics)
 
 
 @pytest.mark.parametrize("exclude", ["all", "unstable"])

@@ -1,13 +1,17 @@
 """FLOPs from shapes agree with torch's own counter and with runs, and zeros are counted where they are."""
 
+from unittest import mock
+
 import pytest
 import torch
 
 from sinkprune_companion.experiments import compute
 from sinkprune_core import Calibration, Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics
+from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.resuming.checkpoint import job_folder
 
 CLEAN = {"noise_levels": 2, "exclude": "all"}
 NOISED = {**CLEAN, "inputs": "noised"}
@@ -15,7 +19,13 @@ OWL = {**NOISED, "allocation": "owl", "owl_lambda": 0.01}
 RECIPES = [
     Recipe(propagation=which, **fields)
     for which in ("dense", "sequential")
-    for fields in (CLEAN, NOISED, OWL)
+    for fields in (
+        CLEAN,
+        NOISED,
+        OWL,
+        {**NOISED, "noise": "rollout"},
+        {"inputs": "noised", "noise": "rollout"},
+    )
 ]
 
 
@@ -71,6 +81,22 @@ def test_the_account_adds_up_to_parameters_and_counted_flops_dense_and_pruned(ma
         assert masked.loc[kind].effective_flops == pytest.approx(smaller.loc[kind].flops)
     assert smaller.loc["total"].flops == smaller.loc["total"].counted_flops < total.flops
     assert smaller.loc["embeddings and head"].equals(dense.loc["embeddings and head"])
+
+
+def test_what_others_left_in_a_work_folder_makes_no_room(tiny_dlm, calibration, tmp_path):
+    recipe = preset("wanda")
+    job = job_folder(tmp_path, settings_digest(recipe))
+    needed = pruning_cost(tiny_dlm, recipe, calibration, work=tmp_path, speed=1.0).disk
+    with mock.patch("sinkprune_core.costs.pruning.free_disk_at", return_value=needed // 2):
+        for folder, lacks in ((tmp_path / "job-of-others", True), (job, False)):
+            folder.mkdir()
+            (folder / "file").write_bytes(bytes(needed))
+            planned = pruning_cost(tiny_dlm, recipe, calibration, work=tmp_path, speed=1.0)
+            assert bool(planned.missing) is lacks
+
+
+def test_a_recipe_that_reads_no_text_is_planned_without_any(tiny_dlm):
+    assert pruning_cost(tiny_dlm, preset("magnitude"), None, speed=1.0).flops == 0
 
 
 @pytest.mark.parametrize("place", ["memory", "disk", "nowhere"])

@@ -8,7 +8,7 @@ import torch
 from naive_sampler import naive_generate
 
 from sinkprune_core.diffusion.samplers import ORDERS, SCHEDULES, Sampler
-from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 
 pytestmark = pytest.mark.slow
@@ -137,3 +137,10 @@ def test_padding_of_every_row_takes_no_position_and_changes_nothing(make_family,
     mask_BT = torch.cat([torch.zeros(2, 5), torch.ones(2, 7)], dim=1).long()
     padded_BT = generate(lm, padded_BT, sampler, attention_mask_BT=mask_BT)
     assert torch.equal(padded_BT[:, 5:], generate(lm, prompt_BT, sampler))
+
+
+def test_what_was_written_can_be_changed(tiny_dlm, tiny_ar, make_ids):
+    prompt_BT, sampler = make_ids(1, 4), Sampler(2, 1, block=None)
+    for written_BT in (generate(tiny_dlm, prompt_BT, sampler), decode(tiny_ar, prompt_BT, 2)):
+        written_BT[0, 0] = 1
+        assert not written_BT.is_inference()

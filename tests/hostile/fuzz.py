@@ -98,9 +98,9 @@ def run(tally: Tally, group: str, cases: Iterable[Case], every: int = 1) -> None
 
 
 def flip(file: Path, place: int = -5) -> None:
-    """Flip a bit of a file."""
+    """Flip a bit of a file, one that no text in UTF-8 has alone."""
     data = bytearray(file.read_bytes())
-    data[place] ^= 1
+    data[place] ^= 128
     file.write_bytes(data)
 
 

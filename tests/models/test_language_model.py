@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from transformers import OPTConfig, OPTForCausalLM
 
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import CARD, KINDS, LanguageModel, set_direction, zero_out
@@ -157,3 +158,10 @@ def test_zeros_are_written_in_every_dtype_and_layout_whatever_was_there():
         weight = torch.tensor([[-1, float("nan"), float("-inf"), -2]], dtype=dtype)
         zero_out(weight.T, pruned)
         assert weight.tolist() == [[0, 0, 0, -2]] and not weight[0, :3].signbit().any()
+
+
+def test_an_architecture_whose_blocks_are_not_known_is_refused(tiny_ar):
+    sizes = {"hidden_size": 8, "ffn_dim": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = OPTForCausalLM(OPTConfig(vocab_size=30, word_embed_proj_dim=8, **sizes))
+    with pytest.raises(ValueError, match="OPTForCausalLM has no blocks `layers` or `h`"):
+        dataclasses.replace(tiny_ar, model=model)

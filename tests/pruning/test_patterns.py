@@ -164,7 +164,7 @@ def test_owl_keeps_more_where_outliers_are(shares, sparsity, owl_lambda):
 
 @pytest.mark.parametrize(
     ("allocation", "sparsity", "layer", "said"),
-    [("linear", 0.95, 0, "1.030"), ("linear", 0.05, 2, "-0.030"), ("owl", 0.95, 1, "1.057")],
+    [("linear", 0.95, 0, "1.030"), ("linear", 0.05, 2, "-0.030")],
 )
 def test_an_allocation_outside_the_possible_names_the_layer(allocation, sparsity, layer, said):
     message = (
@@ -172,7 +172,14 @@ def test_an_allocation_outside_the_possible_names_the_layer(allocation, sparsity
         "outside [0, 1): use a smaller owl_lambda"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        allocate(allocation, sparsity, 3, 0.08, [0.2, 0.1, 0.2])
+        allocate(allocation, sparsity, 3, 0.08)
+
+
+@pytest.mark.parametrize("sparsity", [0.02, 0.9, 0.99])
+def test_owl_takes_a_smaller_lambda_where_a_layer_could_lose_everything(sparsity):
+    found = allocate("owl", sparsity, 3, 0.08, [0.2, 0.1, 0.2])
+    assert statistics.fmean(found) == pytest.approx(sparsity)
+    assert 0 <= min(found) < max(found) < 1
 
 
 def test_the_outlier_share_counts_scores_above_a_multiple_of_the_mean_of_all_linears():
