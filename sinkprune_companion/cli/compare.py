@@ -25,7 +25,7 @@ NATS = "nats per token"
 ACCURACY = "accuracy"
 MEASURES = {  # what is independent, the columns that name one of these, and the column that is compared
     NATS: ("sequences", ["sequence"], "value"),
-    ACCURACY: ("pairs of items", ["group", "pair"], "correct"),
+    ACCURACY: ("templates of items", ["group", "template", "pair"], "correct"),
 }
 BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss lies
 
@@ -86,16 +86,18 @@ def comparison(
     """Return what the `scores` of two models say: the verdict on NATS, the items that flipped where there are
     some, and every difference with its 95 % interval.
 
-    Raises ValueError for other texts or items, and for a single sequence or pair.
+    Raises ValueError for other texts or items, and for a single sequence or template.
     """
     result = {}
     differences = []
     for measure, table in a.items():
         units, keys, column = MEASURES[measure]
         rows = paired(table, b[measure], keys, column)
-        means = rows.groupby(level=keys, sort=False).mean()
-        change = interval(means.b - means.a)
-        row = {"measure": measure, "a": float(means.a.mean()), "b": float(means.b.mean())}
+        changes = rows.b - rows.a
+        if measure == ACCURACY:
+            changes = suite.by_template(changes.reset_index(name="change"), "change")
+        change = interval(changes)
+        row = {"measure": measure, "a": float(rows.a.mean()), "b": float(rows.b.mean())}
         row |= {"b_minus_a": change.value, "low": change.low, "high": change.high}
         differences.append({**row, "number": change.units, "units": units})
         if measure == NATS:

@@ -1,6 +1,6 @@
 """Variants of a model, dense or pruned: prune, score, ask, put the weights back, and compare in pairs.
 
-Dimensions: N sequences or pairs of items, T tokens per sequence, R repetitions (calibration draws).
+Dimensions: N sequences or templates of items, T tokens per sequence, R repetitions (calibration draws).
 """
 
 import hashlib
@@ -235,27 +235,19 @@ def above_dense(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def points(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return right answers in points (percent) by template; see `by_template`."""
+    """Return right answers in points (percent) by template; see `suite.by_template`."""
     return by_template(answers.assign(right=100 * answers.correct), "right")
 
 
 def by_template(answers: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return a column of `variant_answers` by template of the items, as tables of scores are.
-
-    Items of a template vary together, so templates are the units; BLiMP has one per paradigm. A unit is the
-    mean over all items plus its own items' summed distances from that, times the number of templates by that
-    of items: units have the mean of all items, however many of these each has.
-    """
+    """Return a column of `variant_answers` by template (BLiMP has one per paradigm), as tables of scores."""
     names = [name for name in NAMES if name in answers]
-    mean = answers.groupby(names, sort=False)[column].transform("mean")
-    named = answers.assign(mean=mean, distance=answers[column] - mean)
-    of_template = named.groupby([*names, "group", "template"], sort=False)
-    units = of_template.agg(mean=("mean", "first"), distance=("distance", "sum"), items=("mean", "size"))
-    by_variant = units.reset_index().groupby(names, sort=False)
-    units = units.reset_index()
-    scale = by_variant["items"].transform("size") / by_variant["items"].transform("sum")
-    units = units.assign(value=units["mean"] + scale * units.distance, sequence=by_variant.cumcount())
-    return units.drop(columns=["mean", "distance", "items"])
+    parts = [
+        suite.by_template(part, column).reset_index(name="value").assign(**dict(zip(names, of, strict=True)))
+        for of, part in answers.groupby(names, sort=False)
+    ]
+    units = pd.concat(parts, ignore_index=True)
+    return units.assign(sequence=units.groupby(names, sort=False).cumcount())
 
 
 def pivot(frame: pd.DataFrame) -> np.ndarray:

@@ -87,12 +87,23 @@ def groups_of(task: str) -> tuple[str, ...]:
 # tables of answers
 
 
+def by_template(answers: pd.DataFrame, column: str) -> pd.Series:
+    """Return a column of `two_choice.accuracy` by template, as items of a template vary together.
+
+    Each is the mean over all items plus its own items' summed distances from that, times the number of
+    templates by that of items: so their mean is that of all items, however many a template has.
+    """
+    mean = answers[column].mean()
+    of_template = (answers[column] - mean).groupby([answers.group, answers.template], sort=False).sum()
+    return mean + of_template * len(of_template) / len(answers)
+
+
 def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     """Return the shares of right answers by group and, of several groups, of all; two rows each.
 
     Takes the table of `two_choice.accuracy`. Columns: `task` and `metric` (names in lm-evaluation-harness:
-    `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 %
-    t interval over pairs of items, NaN for a single pair; what draws add is in it), `error_draws` (standard
+    `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 % t
+    interval over templates, NaN for a single one; what draws add is in it), `error_draws` (standard
     error over other draws on the same items, overstated as those of margins are, which are taken as normal; 0
     where nothing was drawn, NaN for a single draw), `documents` and `draws` (NaN where the model is exact).
     """
@@ -102,12 +113,12 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     rows = []
     for task, part in parts.items():
         for metric, ending in (("acc", ""), ("acc_norm", "_mean")):
-            by_pair = part.groupby(["group", "pair"], sort=False)[f"correct{ending}"].mean()
-            mean = interval(by_pair) if len(by_pair) > 1 else None
+            units = by_template(part, f"correct{ending}")
+            mean = interval(units) if len(units) > 1 else None
             drawn = part[part[f"error{ending}"] != 0]
             right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
             low, high = (mean.low, mean.high) if mean else (math.nan, math.nan)
-            value = mean.value if mean else by_pair.item()
+            value = mean.value if mean else units.item()
             row = {"task": task, "metric": metric, "filter": "none", "value": value, "low": low, "high": high}
             row["error_draws"] = float(np.sqrt((right * (1 - right)).sum()) / len(part))
             row |= {"documents": len(part), "draws": math.nan if draws is None else draws}

@@ -18,12 +18,11 @@ def compared(a: pd.DataFrame, b: pd.DataFrame, measure: str = NATS) -> dict:
 
 
 def answers(correct: list[bool]) -> pd.DataFrame:
-    """Return answers to pairs of items, the first half of them of one group."""
+    """Return answers to pairs of items with a template each, the first half of them of one group."""
     count = len(correct)
     pair = np.arange(count) // 2
-    return pd.DataFrame(
-        {"group": np.where(np.arange(count) < count // 2, "a", "b"), "pair": pair, "correct": correct}
-    )
+    group = np.where(np.arange(count) < count // 2, "a", "b")
+    return pd.DataFrame({"group": group, "template": pair, "pair": pair, "correct": correct})
 
 
 def test_nats_are_paired_by_sequence():
@@ -45,15 +44,15 @@ def test_nats_are_paired_by_sequence():
         compared(texts(value[:1]), texts(value[:1]))
 
 
-def test_accuracy_is_paired_by_item_and_a_pair_is_one_unit():
+def test_accuracy_is_paired_by_item_and_a_template_is_one_unit():
     a = answers([True, True, True, False, False, False, True, False])
     b = answers([False, True, False, True, False, False, True, True])
     found = compared(a, b, ACCURACY)
     [row] = found["differences"]
     assert (row["a"], row["b"], row["number"]) == (4 / 8, 4 / 8, 4)
-    assert row["b_minus_a"] == 0  # pairs: -1/2, 0, 0, 1/2
+    assert row["b_minus_a"] == 0  # templates: -1/2, 0, 0, 1/2
     reach = 3.182446 * (1 / 6) ** 0.5 / 4**0.5  # t of 3 degrees of freedom, times the standard error
     assert (row["low"], row["high"]) == pytest.approx((-reach, reach))
     assert found["flips"] == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
-    with pytest.raises(ValueError, match="not the same group, pair"):
+    with pytest.raises(ValueError, match="not the same group, template, pair"):
         compared(a, b[:6], ACCURACY)

@@ -206,6 +206,7 @@ def test_a_table_of_shares_by_hand():
         {
             "group": ["facts"] * 4 + ["stories"] * 2,
             "pair": [0, 0, 1, 1, 0, 0],
+            "template": [0, 0, 1, 1, 0, 0],
             "margin": [1.0, -1.0, 2.0, 1.0, 1.0, 1.0],
             "margin_mean": [1.0, -1.0, 2.0, -1.0, -1.0, 1.0],
             "error": [0.0, 0.0, 1.0, math.inf, 0.0, 0.0],
@@ -219,7 +220,7 @@ def test_a_table_of_shares_by_hand():
     assert table.metric.tolist() == ["acc", "acc_norm"] * 3
     assert table.value.tolist() == pytest.approx([3 / 4, 2 / 4, 1, 1 / 2, 5 / 6, 3 / 6])
     assert table.documents.tolist() == [4, 4, 2, 2, 6, 6] and set(table.draws) == {8}
-    assert table.low.isna().tolist() == [False, False, True, True, False, False]  # one pair: no interval
+    assert table.low.isna().tolist() == [False, False, True, True, False, False]  # one template: no interval
     chance = stats.norm.cdf(2)
     variance = chance * (1 - chance) + 1 / 4  # of items 2 and 3; the others are exact
     assert table.error_draws.tolist() == pytest.approx([variance**0.5 / 4, 0, 0, 0, variance**0.5 / 6, 0])
