@@ -288,9 +288,11 @@ for sparsity, lm in variants.items():
 # the offline suite of this project, where chance is one half. Of random weights both are noise.
 
 # %%
+from functools import partial
+
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.harness.benchmarks import evaluate_named
+from sinkprune_companion.harness.benchmarks import choose, evaluate_named
 from sinkprune_core.evaluation.intervals import interval
 
 family = "dream" if row and row.family == "dream" else "llada"
@@ -298,10 +300,14 @@ scores, forest, results = {}, {}, {}
 for sparsity, lm in variants.items():
     labels = {"sparsity": sparsity, "preset": preset}
     scores[sparsity] = Variant(lm, lm.fingerprint()).scores(run, held_out, draws, **labels)
-    key = {"model": lm.fingerprint(), "tasks": tasks, "limit": limit, "family": family}
-    results[sparsity] = run.record(
-        "tasks", lambda lm=lm: evaluate_named(lm, tasks, limit, family), **key
-    )
+    key = {"model": lm.fingerprint(), "name": lm.name, "shifted": lm.logits_shifted}
+    key |= {"limit": limit, "family": family}
+    parts = []
+    for benchmark in choose(lm, tasks, family):  # each a record: a run that is killed keeps them
+        task = benchmark.task
+        one = partial(evaluate_named, lm, [task], limit, family)
+        parts.append(run.record("tasks", one, task=task, **key))
+    results[sparsity] = pd.concat(parts, ignore_index=True)
 for sparsity in pruned:
     excess = scores[sparsity].value - scores[0.0].value
     forest[f"{preset}, {sparsity:.0%} − dense, nats per token"] = interval(excess)

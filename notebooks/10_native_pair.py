@@ -106,7 +106,7 @@ for seed in range(first_seed, first_seed + seeds):
             seed=seed,
             dtype=training_dtype(training, run.device),
         )
-        name = f"native-{kind}-{tokens}-{seed}"
+        name = f"native-{kind}-{tokens}-{settings.dtype}-{seed}"
         trained[kind, seed] = home / "models" / name
         if trained[kind, seed].exists():
             check_settings(settings, trained[kind, seed])

@@ -44,7 +44,7 @@ def _compared(kind: str) -> dict[str, Compared]:
 COMPARISONS = _compared("losses")
 TWIN_COMPARISONS = _compared("twin")
 ACCURACY = COMPARISONS | _compared("answers")
-MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")
+MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")  # of answers
 ANSWER_MARGINS = {name: COMPARISONS[name] for name in MARGINS}
 
 

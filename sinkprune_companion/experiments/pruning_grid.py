@@ -66,7 +66,7 @@ def grid_rows(
         if chosen is not None and preset_name not in chosen:
             continue
         recipe = preset(preset_name, sparsity=sparsity, **settings)
-        levels = official_levels if recipe.noise == "official" else noise_levels
+        levels = {"official": official_levels, "grid": noise_levels}.get(recipe.noise, recipe.noise_levels)
         sequences = calibration
         if recipe.inputs == "noised":
             sequences = max(1, calibration * noise_levels // levels)

@@ -42,7 +42,7 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
     row, _ = parse(name)
     if row is None or row.id in EMBEDDED:
         return name
-    place = folder / f"tiny-random-{row.id.replace('/', '--')}"
+    place = folder / f"tiny-random-{row.id.replace('/', '--')}{f'-{seed}' if seed else ''}"
     if place.exists():
         return place
     model = _random_model(row, seed)

@@ -220,7 +220,8 @@ def plot_curves(
             axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set(xlabel=labels[x], title=head)
     axes[0, 0].set_ylabel(labels[y])
-    return titled(figure, title, axes[0, 0].get_legend_handles_labels()[0])
+    named = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    return titled(figure, title, list({label: handle for handle, label in named}.values()))
 
 
 def _number_logarithmic(axis: Axis, values: pd.Series) -> None:

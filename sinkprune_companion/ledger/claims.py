@@ -133,9 +133,7 @@ def findings(folder: Path) -> dict[str, Estimate]:
 
 
 def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return the claims table. A p-value counts as often as a row was looked at (Bonferroni), and is then
-    corrected for the row's family (Holm), in which rows without an estimate have p = 1.
-    """
+    """Return the claims table; p counts looks (Bonferroni) and a family's rows (Holm), run or not."""
     known = {**others.findings(), **estimates}
     asked = [claim for claim in claims if claim.finding]
     p_values = {

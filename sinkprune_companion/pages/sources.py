@@ -98,6 +98,12 @@ def prompt_counts(reading: str) -> dict[str, int]:
     return {"dlm": sum(difference > 0), "ar": sum(difference < 0), "all": len(difference)}
 
 
+def calibration_tokens(figure: str) -> int:
+    """Return the tokens that recipes were calibrated on in the run that drew a published figure."""
+    given = read_json(project_root() / "figures" / f"{figure}.json")["parameters"]
+    return given["calibration"] * given["noise_levels"] * given["length"]
+
+
 def filled_right(level: float) -> dict[str, float]:
     """Return the share of masked tokens that the DLM fills right, by kind of text, at a share of masks."""
     filling = read_json(embedded.ADAPTERS[ADAPTERS["diffusion"]] / "measures.json")["filling"]

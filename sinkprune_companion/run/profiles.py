@@ -157,10 +157,6 @@ def unpack(profile: str) -> int:
 
 
 def published_files(profile: str) -> list[Path]:
-    """Return the files in `runs/<profile>` of the records that the project keeps; none without an archive."""
-    source = archive_file(profile)
-    if not source.exists():
-        return []
-    with tarfile.open(source) as archive:
-        files = [run_folder(profile) / "records" / name for name in archive.getnames()]
-    return [file for file in files if file.exists()]
+    """Return the files in `runs/<profile>` of the records that the project keeps."""
+    with tarfile.open(archive_file(profile)) as archive:
+        return [run_folder(profile) / "records" / name for name in archive.getnames()]

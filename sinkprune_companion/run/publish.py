@@ -105,7 +105,8 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         claims.findings(folder)
         records = records_behind(folder, chosen)
-        if notebooks:
+        if notebooks and profiles.archive_file(profile).exists():
+            profiles.unpack(profile)  # a clone that ran these alone lacks the records of the others
             records |= set(profiles.published_files(profile))
         shutil.copytree(folder / "findings", scratch / "findings")
         for file in (root / "figures" / "findings").glob("*.json"):

@@ -75,12 +75,14 @@ def train(
         is_embedded = config.base == EMBEDDED_BASE
         by_source, held_out = prepare_data(base.tokenizer(), folder, is_embedded, config.lengths, text)
         streams = list(by_source.values())
-        write_json(folder / kept.SETTINGS, asdict(config))
         keep_freed_memory()
         model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         first = kept.restore_optimizer(optimizer, checkpoint) if resumes else 0
+        if first >= config.steps and Training(**kept.settings_of(folder / kept.SETTINGS)) != config:
+            raise ValueError(f"{folder} holds a run that is done, with other settings: use another folder")
+        write_json(folder / kept.SETTINGS, asdict(config))
         recent = []  # losses since the last row of the log
         since = time.perf_counter()
         steps = trange(first, config.steps, initial=first, total=config.steps, unit="step", desc="train")

@@ -33,7 +33,7 @@ START_ANEW = "remove the checkpoint to start anew, or put the file back"
 
 @dataclass(frozen=True)
 class Training:
-    """The settings of a run: two runs with equal settings on equal data are the same run.
+    """The settings of a run: two runs with equal settings on equal data from step 0 on are the same run.
 
     The learning rate warms up linearly, stays, and falls linearly to zero at the end, so that a longer run
     continues from the flat part. Raises ValueError for settings that cannot work.

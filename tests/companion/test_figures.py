@@ -1,10 +1,11 @@
 """Figures: what a forest cuts and says of its rows, and titles that outlive no verdict."""
 
+import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 
 from sinkprune_companion import project_root
-from sinkprune_companion.figures import forests
+from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune_companion.pages import render, sources
 from sinkprune_companion.run.records import Run
@@ -30,13 +31,19 @@ def test_rows_have_verdicts_where_all_have_margins():
     assert "verdict" not in forests.forest_table({**rows, "open": estimate(0.5, 0.1, None)})
 
 
+def test_a_series_of_one_panel_alone_is_in_the_legend():
+    frame = pd.DataFrame({"x": [0, 1, 0, 1], "y": [1.0, 2, 3, 4], "of": list("aabb"), "panel": list("aabb")})
+    drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, panel="panel")
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["a", "b"]
+
+
 # titles
 
 
 def test_every_title_is_asked_for_by_its_notebook():
-    for notebook, figures in render.TITLES.items():
+    for notebook, titled in render.TITLES.items():
         source = (project_root() / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8")
-        for figure in figures:
+        for figure in titled:
             assert f'"{figure}"' in source or f'f"{figure.partition("_")[0]}_' in source, (notebook, figure)
 
 

@@ -86,3 +86,15 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
     assert measured.keys() == expected.keys()
     for name, value_and_margin in expected.items():
         assert (measured[name].value, measured[name].margin) == pytest.approx(value_and_margin), name
+
+
+def test_a_preset_with_noise_levels_of_its_own_keeps_them():
+    names = ["paper-dream", "recommended", "paper", "noised-dense"]
+    rows = grid_rows(names, UNSTRUCTURED, 0.5, 1, 16, noise_levels=8)
+    found = {row.variant: (row.recipe.noise_levels, row.sequences) for row in rows}
+    assert found == {
+        "paper-dream": (10, 12),
+        "recommended": (2, 64),
+        "paper": (10, 12),
+        "noised-dense": (8, 16),
+    }

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import tarfile
 from pathlib import Path
 
 import nbformat
@@ -41,7 +42,9 @@ def root(tmp_path, monkeypatch) -> Path:
         (tmp_path / "figures" / name).mkdir(parents=True)
         (tmp_path / "figures" / name / "old.png").write_bytes(b"old")
         run = Run(name, PROFILE, {})
-        table = run.record("measured", lambda: pd.DataFrame({"value": [0.1, 0.2, 0.4]}), seed=len(name))
+        table = run.record(
+            "measured", lambda: pd.DataFrame({"value": [0.1, 0.2, 0.4]}), seed=NAMES.index(name)
+        )
         drawn = figures.plot_curves(
             table.assign(kind="a", place=table.index), "place", "value", "kind", {"place": "x", "value": "y"}
         )
@@ -78,6 +81,20 @@ def test_a_run_replaces_what_was_published(root):
     assert not list(root.glob(".publication*")), "the folder beside is gone"
     publish.publish(PROFILE)
     assert seen(root) == after
+
+
+def test_one_notebook_published_from_a_clone_keeps_the_records_of_the_others(root):
+    publish.publish(PROFILE)
+    archive = root / "figures" / f"records-{PROFILE}.tar.xz"
+    with tarfile.open(archive) as packed:
+        before = packed.getnames()
+    kept, *others = sorted((root / "runs" / PROFILE / "records").rglob("*.csv"))
+    for file in others:
+        file.unlink()
+        file.with_suffix(".json").unlink()
+    publish.publish(PROFILE, [json.loads(kept.with_suffix(".json").read_text())["notebook"]])
+    with tarfile.open(archive) as packed:
+        assert packed.getnames() == before and len(before) == 4
 
 
 def test_a_figure_without_digests_is_named_and_nothing_is_published(root):

@@ -69,7 +69,7 @@ def test_every_row_of_the_table_has_a_stand_in_that_spells_any_text(name, tmp_pa
     assert lm.mask_token_id not in ids_T.tolist()
     assert lm.tokenizer.eos_token_id is not None and lm.model.config.max_position_embeddings == 1024
     assert stand_in(name, tmp_path) == folder and load(folder).fingerprint() == lm.fingerprint()
-    assert load(stand_in(name, tmp_path / "other", seed=1)).fingerprint() != lm.fingerprint()
+    assert load(stand_in(name, tmp_path, seed=1)).fingerprint() != lm.fingerprint()
 
 
 def test_the_stand_ins_of_notebook_06_keep_their_weights(tmp_path):

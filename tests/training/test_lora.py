@@ -1,6 +1,7 @@
 """Runs learn, can be killed anywhere, and export adapters that merge to the trained model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,10 @@ def test_training_learns_and_a_finished_run_is_not_repeated(prepared, rows_of, s
     assert train(config, prepared) == checkpoint
     assert (checkpoint / "adapter_model.safetensors").read_bytes() == before
     assert rows_of(prepared / "log.jsonl") == log
+    settings = (prepared / "training.json").read_bytes()
+    with pytest.raises(ValueError, match="holds a run that is done, with other settings"):
+        train(replace(config, learning_rate=1e-3), prepared)
+    assert (prepared / "training.json").read_bytes() == settings
 
 
 # a killed run goes on from the step it was killed in, or from the last row of the log
