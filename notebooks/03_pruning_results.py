@@ -295,10 +295,10 @@ from sinkprune_companion.experiments.pruning_findings import (
     ANSWER_MARGINS,
     answer_findings,
 )
-from sinkprune_companion.experiments.variants import by_template, points
+from sinkprune_companion.experiments.variants import by_template
 
 found = pruning_findings.likelihood_findings(scores)
-right = points(answers)
+right = by_template(answers.assign(points=100 * answers.correct), "points")
 accuracy = answer_findings(right, answer_sparsities, "accuracy", ACCURACY)
 margins = by_template(answers, "margin")
 found |= accuracy | answer_findings(margins, answer_sparsities, "answer_margin", ANSWER_MARGINS)

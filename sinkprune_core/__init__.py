@@ -40,6 +40,10 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", F
 __all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> object:
     for module, names in _HOMES.items():
         if name in names:

@@ -89,8 +89,7 @@ def _kinds(owner: object) -> dict[str, object]:
 
 def checked(name: str, value: object, hint: object) -> object:
     """Return `value` as a kind has it; raise ValueError, naming it, where it does not fit."""
-    if isinstance(value, np.generic):  # a number of NumPy's counts as one of Python's
-        value = value.item()
+    value = value.item() if isinstance(value, np.generic) else value  # a number of NumPy's is one of Python's
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:

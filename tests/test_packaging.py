@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import sinkprune_core
+
 PACKAGES = ("sinkprune_core", "sinkprune_companion")
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -141,3 +143,8 @@ def test_binder_builds_the_environment_of_the_root_and_nothing_besides():
     for surprise in ("postBuild", "requirements.txt", "apt.txt", "pip install", "runtime.txt", "binder/"):
         assert surprise not in text, surprise
     assert not [line for line in dockerfile if line.startswith("FROM ")][1:], "one stage"
+
+
+def test_public_names_are_listed_and_found():
+    assert set(sinkprune_core.__all__) <= set(dir(sinkprune_core))
+    assert all(hasattr(sinkprune_core, name) for name in sinkprune_core.__all__)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from pathlib import Path
 
 import torch
 
@@ -176,8 +177,10 @@ def save(lm: LanguageModel, report: Report, options: Options) -> None:
     elif report.recipe.compensate:  # its biases need a class of model that has some
         units = {kind: range(units.count(lm.model.config)) for kind, units in removable(lm).items()}
         lm = shrink(lm, [units] * len(lm.blocks))
-    made_from = marker(options.work_folder) | {"masked": options.masked}
+    made_from = marker(options.work_folder) | {"masked": options.masked, "given": options.model}
     del made_from["format"]
+    with suppress(OSError, ValueError, KeyError):  # of a model that was pruned before
+        made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
     table = report.linears.to_csv(index=False)
     lm.save(options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
@@ -194,4 +197,7 @@ def discard(options: Options, recipe: Recipe) -> None:
     root = options.work_folder
     remove_job(job_folder(root, settings_digest(recipe)))
     if options.work is None and not remove_root(root):
-        print(f"{root} stays: it holds other jobs, or files that are not sinkprune's", file=sys.stderr)
+        print(
+            f"{root} stays: it holds other jobs (--work goes on with them), or files of others",
+            file=sys.stderr,
+        )

@@ -44,8 +44,8 @@ def _compared(kind: str) -> dict[str, Compared]:
 COMPARISONS = _compared("losses")
 TWIN_COMPARISONS = _compared("twin")
 ACCURACY = COMPARISONS | _compared("answers")
-MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")  # of answers
-ANSWER_MARGINS = {name: COMPARISONS[name] for name in MARGINS}
+_MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")
+ANSWER_MARGINS = {name: COMPARISONS[name] for name in _MARGINS}
 
 
 def at(place: Place, variant: str) -> dict[str, object]:
@@ -117,7 +117,7 @@ def likelihood_findings(
 def answer_findings(
     by_template: pd.DataFrame, sparsities: Sequence[float], what: str, comparisons: Mapping[str, Compared]
 ) -> dict[str, Estimate]:
-    """Return differences of `points` or of margins as findings `{what}_{comparison}_{percent}_{benchmark}`.
+    """Return differences of points or of margins as findings `{what}_{comparison}_{percent}_{benchmark}`.
 
     Above zero the first variant is better. The damage that sets a margin is what the second one loses.
     """

@@ -234,11 +234,6 @@ def above_dense(scores: pd.DataFrame) -> pd.DataFrame:
     return above[~is_dense | (above.seed == above.seed[is_dense].min())]
 
 
-def points(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return right answers in points (percent) by template; see `suite.by_template`."""
-    return by_template(answers.assign(right=100 * answers.correct), "right")
-
-
 def by_template(answers: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return a column of `variant_answers` by template (BLiMP has one per paradigm), as tables of scores."""
     names = [name for name in NAMES if name in answers]

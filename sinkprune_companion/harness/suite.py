@@ -88,10 +88,10 @@ def groups_of(task: str) -> tuple[str, ...]:
 
 
 def by_template(answers: pd.DataFrame, column: str) -> pd.Series:
-    """Return a column of `two_choice.accuracy` by template, as items of a template vary together.
+    """Return a column of `two_choice.accuracy` by template, whose items vary together.
 
-    Each is the mean over all items plus its own items' summed distances from that, times the number of
-    templates by that of items: so their mean is that of all items, however many a template has.
+    The mean is that of all items: each value is that plus its own items' summed distances from it, times the
+    number of templates by that of items.
     """
     mean = answers[column].mean()
     of_template = (answers[column] - mean).groupby([answers.group, answers.template], sort=False).sum()

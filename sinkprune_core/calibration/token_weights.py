@@ -220,7 +220,7 @@ def check_weights(weight_RT: torch.Tensor, key: StatisticsKey) -> None:
     if not bool(weight_RT.any()):
         raise ValueError(
             f"exclude={choice_name(key.exclude)!r} leaves no calibration token with a weight above 0: "
-            "there is no sink to look at; use more text or a lower threshold"
+            "use more text, a lower threshold or another choice"
         )
 
 

@@ -73,8 +73,7 @@ def pruning_cost(
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
     check(lm, recipe, calibration)
-    if calibration is None:  # a recipe that reads no text
-        calibration = Calibration(torch.zeros(1, 2, dtype=torch.long))
+    calibration = calibration or Calibration(torch.zeros(1, 2, dtype=torch.long))  # a recipe may read no text
     planned = _PlannedRun(lm, recipe, calibration, device, memory_budget, work and Path(work))
     flops = planned.flops()
     memory = planned.memory()

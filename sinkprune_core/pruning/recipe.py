@@ -101,7 +101,7 @@ class Recipe:
         if not known and not isinstance(self.exclude, FunctionType):
             raise ValueError(
                 f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
-                "or give a function"
+                "or give a function (def or lambda)"
             )
 
     def _check_pattern(self) -> None:
@@ -197,6 +197,8 @@ def preset(name: str, **changes: object) -> Recipe:
     """
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    if PRESETS[name].get("pattern") == "structured" != changes.get("pattern", "structured"):
+        raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
     recipe = Recipe(**{**PRESETS[name], **changes})
     for sparsity, fields in FROM[name].items():
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):

@@ -126,10 +126,7 @@ READINGS = {
     "newest": Reading("newest queries alone", newest, seen_by_all, since="step"),
     "newest_shares": Reading("newest queries, in even shares", newest_in_shares, seen_by_all, since="step"),
     "so_far_shares": Reading(
-        "all written so far, in even shares",
-        continuation_in_shares,
-        seen_by_all,
-        since="continuation",
+        "all written so far, in even shares", continuation_in_shares, seen_by_all, since="continuation"
     ),
 }
 

@@ -51,6 +51,17 @@ def test_a_structured_recipe_saves_a_smaller_model(command, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "masked").config.intermediate_size == 45
 
 
+def test_a_model_that_is_pruned_again_keeps_its_former_recipe(command, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert command("prune", "--preset", "wanda", "--sparsity", 0.3, "--out", first) == 0
+    assert main.main(["prune", str(first), "--preset", "magnitude", "--out", str(second)]) == 0
+    former, card = (json.loads((place / "sinkprune.json").read_text()) for place in (first, second))
+    assert card["made_from"]["given"] == str(first)
+    assert card["made_from"]["recipe_before"] == former["recipe"] != card["recipe"]
+    assert main.main(["prune", str(first), "--preset", "magnitude", "--out", str(second)]) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
 # plans
 
 

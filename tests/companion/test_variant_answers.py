@@ -6,10 +6,14 @@ import pytest
 
 from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.pruning_findings import ACCURACY, ANSWER_MARGINS, answer_findings
-from sinkprune_companion.experiments.variants import Variant, by_template, points, variant_answers
+from sinkprune_companion.experiments.variants import Variant, by_template, variant_answers
 from sinkprune_companion.harness.local_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_core import Calibration, preset
+
+
+def points(answers: pd.DataFrame) -> pd.DataFrame:
+    return by_template(answers.assign(points=100 * answers.correct), "points")
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:

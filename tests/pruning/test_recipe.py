@@ -55,6 +55,12 @@ def test_every_preset_is_a_recipe_with_a_name_of_its_own():
     assert {recipe.norm_reduction for recipe in recipes} == set(NORM_REDUCTIONS)
 
 
+def test_a_preset_that_removes_units_takes_no_other_pattern():
+    assert preset("structured", pattern="structured").pattern == "structured"
+    with pytest.raises(ValueError, match="preset 'flap' removes whole units: leave out pattern='row'"):
+        preset("flap", pattern="row")
+
+
 def test_what_is_recommended_depends_on_the_sparsity():
     half = {"noise": "half-clean", "noise_levels": 2}
     for sparsity, name, fields in (
