@@ -241,14 +241,25 @@ shown.round(4)
 # By training and unit: prompts, or sequences. First each model for itself:
 
 # %%
-from sinkprune_core.evaluation.intervals import crossed_interval
+import numpy as np
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 
-def table_of(frame: pd.DataFrame, column: str, unit: str):
-    """A column by training and unit, (trainings, units)."""
-    return frame.pivot_table(column, "training", unit).to_numpy()
+def table_of(frame: pd.DataFrame, column: str, unit: str) -> np.ndarray:
+    """A column by training and unit, (trainings, units); NaN of a text without a sink."""
+    return frame.pivot_table(column, "training", unit, dropna=False).to_numpy()
 
 
+def over_trainings(values_RN: np.ndarray) -> Estimate | None:
+    """The mean over trainings and the units that all have; None of fewer than two units."""
+    whole_RN = values_RN[:, ~np.isnan(values_RN).any(0)]
+    return crossed_interval(whole_RN) if whole_RN.shape[1] > 1 else None
+
+
+# %% [markdown]
+# What is measured, by kind of model:
+
+# %%
 beyond_random = some_hidden.pivot_table("excess", ["kind", "training", "sequence"], "keys")
 beyond_random = beyond_random.eval("beyond = top - random").reset_index()
 measured = {}  # (trainings, units) by name and kind
@@ -266,7 +277,7 @@ for kind in KINDS:
     measured["minus_bigram", kind] = above
 SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
 found = {
-    f"{name}_{SHORT[kind]}": crossed_interval(values_RN)
+    f"{name}_{SHORT[kind]}": over_trainings(values_RN)
     for (name, kind), values_RN in measured.items()
 }
 
@@ -285,7 +296,7 @@ DIFFERENCES = {
     "excess_difference_middle_layers": "top_minus_random",
 }
 for finding, name in DIFFERENCES.items():
-    found[finding] = crossed_interval(measured[name, KINDS[0]] - measured[name, KINDS[1]])
+    found[finding] = over_trainings(measured[name, KINDS[0]] - measured[name, KINDS[1]])
 dense = table_of(quality[quality.kind == "diffusion"], "value", "sequence")
 by_left_out = {
     left_out: table_of(part, "value", "sequence") for left_out, part in pruned.groupby("left_out")
@@ -346,7 +357,8 @@ reading(run)
 # All numbers:
 
 # %%
-Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
+known = {name: estimate for name, estimate in found.items() if estimate}
+Folded(listed(known, margin=[estimate.margin for estimate in known.values()]))
 
 # %% [markdown]
 # **What this does not show.** Five million weights and one and a half million tokens: a model that
