@@ -300,7 +300,7 @@ scores, forest, results = {}, {}, {}
 for sparsity, lm in variants.items():
     labels = {"sparsity": sparsity, "preset": preset}
     scores[sparsity] = Variant(lm, lm.fingerprint()).scores(run, held_out, draws, **labels)
-    key = {"model": lm.fingerprint(), "name": lm.name, "shifted": lm.logits_shifted}
+    key = {"model": lm.fingerprint(), "of": lm.name, "shifted": lm.logits_shifted}
     key |= {"limit": limit, "family": family}
     parts = []
     for benchmark in choose(lm, tasks, family):  # each a record: a run that is killed keeps them
