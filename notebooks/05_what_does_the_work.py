@@ -18,9 +18,9 @@
 # # 05 · What does the work?
 #
 # **Question.** The official recipe differs from Wanda in several things at once: it sees noised
-# text, at ten noise levels of its own, with dense propagation (later blocks are calibrated on outputs of the
-# dense model), sums norms in another way, and gives sinks less weight. Which of them matters? Does
-# it matter which tokens are left out? And why do so few tokens change so little?
+# text, at ten noise levels of its own, with dense propagation (later blocks are calibrated on
+# outputs of the dense model), sums norms in another way, and gives sinks less weight. Which of them
+# matters? Does it matter which tokens are left out? And why do so few tokens change so little?
 #
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
@@ -82,9 +82,10 @@ run = start("05_what_does_the_work", globals())
 #
 # **What would falsify it.** The claim needs the sink weights to help. It fails if the interval of
 # their main effect, over clean and noised text and both propagations, lies above zero, and has no
-# support if it lies within the *margin*, the smallest difference that matters: half of 9.18 % of what Wanda costs here, as on
-# LLaDA-8B the paper's method takes back 9.18 % of what Wanda costs. A verdict needs five calibration
-# draws, which profile full has. The ledger rests on notebooks 03 and 09, not on this one.
+# support if it lies within the *margin*, the smallest difference that matters: half of 9.18 % of
+# what Wanda costs here, as on LLaDA-8B the paper's method takes back 9.18 % of what Wanda costs. A
+# verdict needs five calibration draws, which profile full has. The ledger rests on notebooks 03 and
+# 09; of this one it reads what the official noise levels cost.
 #
 # ## The design
 #

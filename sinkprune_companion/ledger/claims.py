@@ -42,7 +42,7 @@ class Claim(Checked):
     side: Literal["above", "below"] = "below"
     against: float = 0.0
     family: str  # of rows whose p-values are corrected together
-    looks: Annotated[int, Field(ge=1)] = 1  # at its number, before samples grew or a sample was drawn anew
+    looks: Annotated[int, Field(ge=1)] = 1  # how often its number could have decided
     # in units of the finding, or a rule that gives it
     margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = None
     not_run: Literal["needs 8B"] | None = None  # why there may be none

@@ -209,8 +209,8 @@ class PruningRun:
         else:
             threshold = self._global_threshold() if recipe.pattern == "global" else None
             outliers = self._outlier_shares() if recipe.allocation == "owl" else None
-            shares = recipe.allocation, recipe.sparsity, len(self.lm.blocks), recipe.owl_lambda, outliers
-            self.selects = [select(recipe.pattern, sparsity, threshold) for sparsity in allocate(*shares)]
+            given = recipe.allocation, recipe.sparsity, len(self.lm.blocks), recipe.owl_lambda, outliers
+            self.selects = [select(recipe.pattern, sparsity, threshold) for sparsity in allocate(*given)]
         if self.checkpoint:
             self.checkpoint.write()
 

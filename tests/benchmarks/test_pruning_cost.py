@@ -9,7 +9,6 @@ is not reached is marked in docs/performance.md; the assertion below it guards w
 Dimensions: B batch, T position, O output features, I input features.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sinkprune_core import Calibration, LanguageModel, Recipe, load, preset, prune, weights_kept
+from sinkprune_core import Calibration, LanguageModel, load, preset
 from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.models.language_model import set_direction
 from sinkprune_core.pruning.criteria import wanda
@@ -159,42 +158,6 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least,
 # SparseGPT
 
 
-@torch.no_grad()
-def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor) -> None:
-    """Prune every linear of the first block with a Gram matrix and a factorisation of its own."""
-    states = []
-
-    def capture(module, args, kwargs):
-        states.append((args, kwargs))
-        raise InterruptedError
-
-    block = lm.blocks[0]
-    handle = block.register_forward_pre_hook(capture, with_kwargs=True)
-    with pytest.raises(InterruptedError):
-        lm.model(ids_RT, use_cache=False)
-    handle.remove()
-    linears = lm.linears(block)
-    grams = {name: torch.zeros(each.in_features, each.in_features) for name, each in linears.items()}
-    counts = dict.fromkeys(linears, 0)
-    handles = []
-
-    def observe(module, args, name):
-        input_NI = args[0].flatten(0, 1).float()
-        grams[name] *= counts[name] / (counts[name] + len(input_NI))
-        counts[name] += len(input_NI)
-        scaled_NI = input_NI * (2 / counts[name]) ** 0.5
-        grams[name] += scaled_NI.T @ scaled_NI
-
-    for name, linear in linears.items():
-        handles.append(linear.register_forward_pre_hook(partial(observe, name=name)))
-    for args, kwargs in states:
-        block(*args, **kwargs)
-    for handle in handles:
-        handle.remove()
-    for name, linear in linears.items():
-        linear.weight.copy_(_solve(linear.weight.clone(), grams[name]))
-
-
 def _solve(weight_OI, gram_II, sparsity: float = 0.5, block_size: int = 128, damping: float = 0.01):
     """Loop over columns; every one leaves kept weights, losses and errors in matrices of their own."""
     columns = weight_OI.shape[1]
@@ -224,33 +187,6 @@ def _solve(weight_OI, gram_II, sparsity: float = 0.5, block_size: int = 128, dam
         losses_O += losses_OP.sum(1) / 2
         weight_OI[:, last:] -= errors_OP @ inverse_II[first:last, last:]
     return weight_OI
-
-
-def test_sparsegpt_calibration_and_solve(record):
-    lm, calibration = smol(1024)
-    # One block: what a second one receives would depend on rounding in the first.
-    lm.model.base_model.layers = lm.model.base_model.layers[:1]
-    recipe = Recipe("sparsegpt", pattern="layer")
-    results = []
-
-    def restored(run: Callable) -> None:
-        with weights_kept(lm):
-            run()
-            results.append([linear.weight.clone() for linear in lm.linears(lm.blocks[0]).values()])
-
-    def straightforward():
-        restored(lambda: straightforward_sparsegpt(lm, calibration.ids_NT))
-
-    def ours():
-        restored(lambda: prune(lm, recipe, calibration, progress=False))
-
-    straightforward(), ours()
-    alike = agreement(*([weight_OI == 0 for weight_OI in weights] for weights in results))
-    ratio, before, after = in_turns(straightforward, ours, 5)
-    what = f"SparseGPT, calibration and solve, a block of smol-dlm, {calibration.ids_NT.numel()} tokens"
-    record(what, ratio, before, after, NAMES)
-    print(f"{alike:.4%} of the masks alike")
-    assert alike > 0.999 and ratio >= 2.2
 
 
 def test_sparsegpt_solve(record):
