@@ -20,6 +20,7 @@ from sinkprune_core.values import check_choice
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
 WIKITEXT_FILE = DATA / "wikitext-2" / "valid.txt"
+TEST_FILE = DATA / "wikitext-2" / "test_first_half.txt"  # other articles than WIKITEXT_FILE has
 BLIMP_FILE = DATA / "blimp" / "blimp_67x60.jsonl"
 SPLITS = ("train", "validation", "test")
 # what a folder should hold, for messages
@@ -227,20 +228,20 @@ def read_parquet(file: Path) -> pd.DataFrame:
 # what ships
 
 
-def embedded_articles() -> list[list[str]]:
-    """Return the paragraphs of each article of WikiText-2's validation split, as they are written, without
+def embedded_articles(file: Path = WIKITEXT_FILE) -> list[list[str]]:
+    """Return the paragraphs of each article of a shipped file of WikiText-2, as they are written, without
     headings and with <unk> for rare words.
     """
     by_article = []
-    for article in articles([WIKITEXT_FILE]):
+    for article in articles([file]):
         lines = [line.strip() for line in article.split("\n")]
         by_article.append([detokenised(line) for line in lines if line and not line.startswith("=")])
     return by_article
 
 
-def embedded_wikitext() -> list[str]:
+def embedded_wikitext(file: Path = WIKITEXT_FILE) -> list[str]:
     """Return the paragraphs of `embedded_articles` one after the other."""
-    return [paragraph for article in embedded_articles() for paragraph in article]
+    return [paragraph for article in embedded_articles(file) for paragraph in article]
 
 
 def embedded_blimp() -> dict[str, list[dict[str, str]]]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.local_data import embedded_wikitext, running_text, wikitext
+from sinkprune_companion.harness.local_data import TEST_FILE, embedded_wikitext, running_text, wikitext
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.models.language_model import LanguageModel
@@ -50,6 +50,35 @@ def held_out_stream(tokenizer, domain: str) -> torch.Tensor:
     if domain == "natural":
         return corpus.stream(embedded_wikitext(), tokenizer)
     return corpus.source_stream(domain, tokenizer, held_out=True)
+
+
+# the paper's protocol: both texts are WikiText-2, of other articles
+
+
+def protocol_draw(lm: LanguageModel, sequences: int, length: int, seed: int) -> Calibration:
+    """Return crops of WikiText-2's validation split that do not overlap, drawn by `seed`, int64 (N, T).
+
+    The paper's code draws crops of the training split. A smaller draw is the start of a larger one. Raises
+    ValueError for more sequences than the split has.
+    """
+    stream_T = held_out_stream(lm.tokenizer, "natural")
+    rng = generator(seed, "protocol, calibration")
+    between = corpus.separator(lm.tokenizer)
+    drawn = corpus.draw_sequences(stream_T, {"crop": sequences}, length, between, rng)
+    return Calibration(drawn["crop"], seed)
+
+
+def protocol_texts(tokenizer, sequences: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return sequences of the first half of WikiText-2's test split, int64 (N, T) by `natural/start`.
+
+    Half of them are crops, half begin a paragraph behind the separator. They do not overlap. Raises
+    ValueError for more sequences than there are.
+    """
+    stream_T = corpus.stream(embedded_wikitext(TEST_FILE), tokenizer)
+    wanted = dict(zip(STARTS, even_split(sequences, len(STARTS)), strict=True))
+    rng = generator(seed, "protocol, scored")
+    drawn = corpus.draw_sequences(stream_T, wanted, length, corpus.separator(tokenizer), rng)
+    return {f"natural/{start}": ids_NT for start, ids_NT in drawn.items()}
 
 
 def any_text(

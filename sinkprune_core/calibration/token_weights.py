@@ -144,10 +144,15 @@ EXCLUDE: dict[str, NamedChoice] = {
 
 
 def choice_name(exclude: str | TokenChoice) -> str:
-    """Return the name of a choice of tokens; of a user's function its module and qualified name."""
+    """Return the name of a choice of tokens.
+
+    Of a user's function it is the module and the qualified name, of another object its module and what it prints as.
+    """
     if isinstance(exclude, str):
         return exclude
-    return f"{exclude.__module__}.{exclude.__qualname__}"
+
+    name = getattr(exclude, "__qualname__", None) or repr(exclude)
+    return f"{exclude.__module__}.{name}"
 
 
 def settings_digest(settings: StatisticsKey, weight_RT: torch.Tensor | None = None) -> str:
