@@ -1,7 +1,7 @@
 """The paper's protocol: calibrate on WikiText-2, score on articles that calibration has not seen.
 
-Every recipe sees as many calibration tokens. A noised recipe sees a sequence at several noise levels, so it gets
-fewer sequences than one that sees clean text.
+Every recipe sees as many calibration tokens. A noised recipe sees a sequence at several noise levels, so it
+gets fewer sequences than one that sees clean text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def seen_levels(recipe: Recipe) -> int:
 
 
 def protocol_recipe(name: str, sparsity: float) -> Recipe:
-    """Return a preset at a sparsity, on an even grid of NOISE_LEVELS where the preset has no levels of its own."""
+    """Return a preset at a sparsity, with NOISE_LEVELS levels where the preset has an even grid of them."""
     recipe = preset(name, sparsity=sparsity)
     if recipe.noise == "grid":
         recipe = replace(recipe, noise_levels=NOISE_LEVELS)

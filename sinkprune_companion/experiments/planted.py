@@ -1,9 +1,9 @@
 """A planted effect: what pruning would see if attention sinks held much more of the calibration statistics.
 
 Wanda ranks weights within a row, so its mask does not change when all inputs are multiplied by one number.
-Inputs at the sinks that are `dose` times as large are therefore the same as all other inputs divided by `dose`,
-which is a choice of token weights like any other: no code of the pipeline changes. SparseGPT's damping is a share
-of the mean diagonal of the Gram matrix, so the same holds for it.
+Inputs at the sinks that are `dose` times as large are therefore the same as all other inputs divided by
+`dose`, which is a choice of token weights like any other: no code of the pipeline changes. SparseGPT's
+damping is a share of the mean diagonal of the Gram matrix, so the same holds for it.
 
 Dimensions: N sequences, S steps, T position.
 """
@@ -22,8 +22,8 @@ PLACES = ("all", "random")  # where: at all sinks, or at as many random tokens
 class Planted:
     """A choice of calibration tokens: inputs at `place` count `dose` times as much as all others.
 
-    With `official` the token weights of the official code multiply the inputs as well: what it leaves of a sink
-    is as many times as large.
+    With `official` the token weights of the official code multiply the inputs as well: what it leaves of a
+    sink is as many times as large.
     """
 
     dose: float  # at least 1

@@ -146,7 +146,8 @@ EXCLUDE: dict[str, NamedChoice] = {
 def choice_name(exclude: str | TokenChoice) -> str:
     """Return the name of a choice of tokens.
 
-    Of a user's function it is the module and the qualified name, of another object its module and what it prints as.
+    Of a user's function it is the module and the qualified name, of another object the module and how it
+    prints itself.
     """
     if isinstance(exclude, str):
         return exclude
