@@ -67,9 +67,9 @@ run = start("00_start_here", globals())
 
 # %%
 import torch
+from sinkprune.models.loading import load
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.diffusion.noise import corrupt
-from sinkprune_core.models.loading import load
 
 dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
@@ -110,8 +110,9 @@ maps_LHQK = {name: maps_of(*state) for name, state in states.items()}
 # library measures it while fast attention runs, without the map; both must agree.
 
 # %%
+from sinkprune.figures import trajectories
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.figures import figures, maps, trajectories
+from sinkprune_companion.figures import figures, maps
 from sinkprune_companion.pages.render import title
 from sinkprune_core.sinks import attention
 
@@ -206,8 +207,8 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 
 # %%
 import pandas as pd
-from sinkprune_companion.numbers import percent
-from sinkprune_core.evaluation.intervals import interval
+from sinkprune.evaluation.intervals import interval
+from sinkprune.evaluation.numbers import percent
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
@@ -307,8 +308,8 @@ for name, recipe in plan.items():
 
 # %%
 import numpy as np
+from sinkprune.evaluation.likelihood import nelbo
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
-from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.seeds import generator
 
 few_NT = texts["natural/crop"][:4]
@@ -410,6 +411,6 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 # * [10 · A pair trained from scratch](10_native_pair.ipynb)
 #
 # How good the pair of models is: the card of [the
-# DLM](../sinkprune_core/data/adapters/smol-dlm/README.md) and of [its
-# twin](../sinkprune_core/data/adapters/smol-ar-adapted/README.md). The [README](../README.md) has
+# DLM](../sinkprune/data/adapters/smol-dlm/README.md) and of [its
+# twin](../sinkprune/data/adapters/smol-ar-adapted/README.md). The [README](../README.md) has
 # the verdicts of all notebooks.

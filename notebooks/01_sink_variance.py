@@ -146,9 +146,9 @@ for condition in conditions:
 
 # %%
 import pandas as pd
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments import random_null, sink_measures, sink_records
 from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core.models.loading import load
 
 rule = (sink_std, stability_threshold)
 by_prompt, by_layer, by_token, at_noise, models, traces = [], [], [], [], {}, {}
@@ -202,7 +202,7 @@ for name, value in variances.items():
 # Intervals are t intervals over prompts. By hand, for the temporal variance in the main condition:
 
 # %%
-from sinkprune_core.evaluation.intervals import interval
+from sinkprune.evaluation.intervals import interval
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]
@@ -258,8 +258,8 @@ run.find(found)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.figures import figures, forests, step_views
-from sinkprune_companion.figures import trajectories as pictures
+from sinkprune.figures import trajectories as pictures
+from sinkprune_companion.figures import figures, forests, step_views, writing
 from sinkprune_companion.pages.render import title
 
 pair = []
@@ -274,7 +274,7 @@ positions = pictures.positions_table(pair)
 display(figures.save_figure(run, drawn, "sink_positions", positions, caption))
 
 last = positions[positions.step == steps - 1]
-drawn = pictures.plot_writing(pair, steps - 1)
+drawn = writing.plot_writing(pair, steps - 1)
 says = "The text and its sinks, step by step"
 written = figures.save_figure(run, drawn, "writing", last, f"{says}: the last step, one prompt")
 traced = [(models[kind], one) for kind, one in traces.items()]
@@ -284,8 +284,8 @@ views = step_views.views(traced, prompts=4, sink_std=sink_std, layers=True)  # f
 caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
 step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
 shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 25 frames at most
-frames = (pictures.plot_writing(pair, step) for step in shown)
-pictures.save_animation(run, frames, "sink_positions")
+frames = (writing.plot_writing(pair, step) for step in shown)
+writing.save_animation(run, frames, "sink_positions")
 
 # %% [markdown]
 # ## Reading by reading, condition by condition

@@ -99,9 +99,9 @@ run = start("02_hiding_sinks", globals())
 # large a share is hidden there, too.
 
 # %%
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments import sink_conditions
 from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.models.loading import load
 from sinkprune_core.sinks.hiding import Hiding
 
 COUNT = 5  # where verdicts are read
@@ -217,7 +217,7 @@ MAIN_CONTRASTS = ("excess_difference", "top_minus_random_dlm", "top_minus_random
 # a share of a longer text hidden. The ending of a name says which:
 
 # %%
-from sinkprune_core.evaluation.intervals import interval
+from sinkprune.evaluation.intervals import interval
 
 
 def by_unit(frame: pd.DataFrame, lm, label: str, count: int):
@@ -332,7 +332,7 @@ by_condition[by_condition["keys"] != COUNT].set_index("comparison").round(3)
 # pays for any other. Nats per token above the model with all keys.
 
 # %%
-from sinkprune_companion.numbers import signed_interval
+from sinkprune.evaluation.numbers import signed_interval
 
 POSITIONS = ["first token", "random, first token kept", "strongest, first token kept"]
 one_hidden = scores[(scores["count"] == 1) & scores.label.isin(POSITIONS)]

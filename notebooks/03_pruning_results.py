@@ -194,10 +194,10 @@ by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–"
 
 # %%
 import torch
+from sinkprune.models.loading import load
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
-from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
 
 dlm = load(model, dtype, run.device)
@@ -390,8 +390,8 @@ rows.loc[excess.recipe.unique(), excess.panel.unique()].fillna("–")
 # ## Accuracy, as the paper has it
 #
 # The published numbers are accuracies. Here pruned models answer the six groups of the offline
-# [suite](../sinkprune_companion/data/tasks/README.md) and a slice of
-# [BLiMP](../sinkprune_companion/data/blimp/README.md). Both have two choices: chance is 50 %. First
+# [suite](../sinkprune/data/tasks/README.md) and a slice of
+# [BLiMP](../sinkprune/data/blimp/README.md). Both have two choices: chance is 50 %. First
 # right answers in percent, as means over calibration draws; the average counts every column alike.
 # Then shares with intervals over templates of items (in BLiMP: paradigms) and calibration draws, and
 # the differences in points, paired by item: above zero the first is better. A finer measure, in the

@@ -87,9 +87,9 @@ run = start("04_matched_compute", globals())
 # steps the bound is higher.
 
 # %%
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments.pruning_grid import grid_rows
 from sinkprune_companion.run.texts import held_out_texts
-from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
 
 for count in steps:
@@ -169,7 +169,7 @@ pd.DataFrame(
 import copy
 from dataclasses import replace
 
-from sinkprune_core.models.devices import device_name
+from sinkprune.models.devices import device_name
 
 if compute.has_2_4_kernels(dlm):
     copied = replace(dlm, model=copy.deepcopy(models["2:4"].model))
@@ -271,9 +271,9 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 
 # %%
 import numpy as np
+from sinkprune.evaluation.intervals import crossed_interval
 from sinkprune_companion.experiments.variants import compare, on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import crossed_interval
 
 
 def at(variant: str, count: int) -> dict:
@@ -382,8 +382,8 @@ figures.save_figure(run, drawn, "differences", pd.concat(tables), caption)
 # sequential recipes take twice as many.
 
 # %%
+from sinkprune.runs.pruning_cost import pruning_cost
 from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core.costs.pruning import pruning_cost
 
 plans = {}
 others = ["paper", "structured", "sparsegpt", "paper-sparsegpt"]

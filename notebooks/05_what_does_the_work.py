@@ -162,9 +162,9 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # noise.
 
 # %%
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments.variants import Variant, draw_for
 from sinkprune_companion.run.texts import held_out_texts
-from sinkprune_core.models.loading import load
 from tqdm.auto import tqdm
 
 dlm = load(model, dtype, run.device)
@@ -201,9 +201,9 @@ for seed in tqdm(numbers, desc="calibration draws"):
 # %%
 import pandas as pd
 from IPython.display import display
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_companion.experiments.recipe_search import differences_of
 from sinkprune_companion.experiments.variants import above_dense, pivot
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 losses = pd.concat(measured, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
@@ -243,10 +243,10 @@ pd.Series(shares_out, name="tokens left out (%)", dtype=float).round(2).to_frame
 # %%
 from itertools import pairwise
 
+from sinkprune.evaluation.verdict_rule import judge
 from sinkprune_companion.experiments.recipe_search import effects
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.margins import damage_margin, with_share_of_damage
-from sinkprune_companion.ledger.verdict_rule import judge
 from sinkprune_companion.pages.render import title
 
 
@@ -346,7 +346,7 @@ for file, table in tables.items():
 # and other calibration text in place of all tokens, with and without a special first token.
 
 # %%
-from sinkprune_companion import corpus
+from sinkprune import corpus
 from sinkprune_companion.experiments.stable_sinks import reach_findings, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.calibration.text import Calibration

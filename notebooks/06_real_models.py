@@ -81,9 +81,9 @@ run = start("06_real_models", globals())
 # %%
 import pandas as pd
 from IPython.display import display
+from sinkprune.models.hub import parse
 from sinkprune_companion.experiments.compute import HARDWARE, SPEED
 from sinkprune_companion.ledger import published
-from sinkprune_core.models.hub import parse
 
 row, _ = parse(model)
 HOUR, ITEMS = ("piqa", "winogrande", "arc_challenge"), 200  # tasks, and items of each
@@ -163,7 +163,7 @@ for unit, of_unit in table.groupby("unit", sort=False):
 # it would take, and what this machine lacks for loading them (`--dry-run` above plans the pruning).
 
 # %%
-from sinkprune_core.models.hub import requirements
+from sinkprune.models.hub import requirements
 from sinkprune_core.pruning.recipe import preset as recipe_of
 
 twin = twin or (row.twin if row else None)
@@ -188,9 +188,9 @@ pd.DataFrame.from_dict(sizes, orient="index").round(1)
 
 # %%
 import torch
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.run.texts import any_text
-from sinkprune_core.models.loading import load
 
 models = {}
 for name in names:
@@ -290,10 +290,10 @@ for sparsity, lm in variants.items():
 # %%
 from functools import partial
 
+from sinkprune.evaluation.harness.benchmarks import choose, evaluate_named
+from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.harness.benchmarks import choose, evaluate_named
-from sinkprune_core.evaluation.intervals import interval
 
 family = "dream" if row and row.family == "dream" else "llada"
 scores, forest, results = {}, {}, {}

@@ -97,10 +97,10 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 # its records, which know the fingerprint of the model.
 
 # %%
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments import robustness
 from sinkprune_companion.experiments.stable_sinks import diffusion_model
 from sinkprune_companion.experiments.variants import Variant, draw_for
-from sinkprune_core.models.loading import load
 
 runs = {"": run}
 for name in dict.fromkeys(setting.archive for setting in settings if setting.archive):

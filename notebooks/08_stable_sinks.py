@@ -133,8 +133,8 @@ for name, lm in dlms.items():
 from pathlib import Path
 
 import pandas as pd
+from sinkprune.evaluation.intervals import crossed_interval
 from sinkprune_companion.experiments.variants import pivot
-from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(frames, ignore_index=True)
 
@@ -193,7 +193,7 @@ for number, name in enumerate(models, 1):
 # %%
 from dataclasses import replace
 
-from sinkprune_core.evaluation.intervals import interval
+from sinkprune.evaluation.intervals import interval
 
 of_first = losses[(losses.pair == models[0]) & losses.variant.isin(["unstable", "all"])]
 by_draw = of_first.groupby(["variant", "seed"]).left_out_share.mean()
@@ -210,8 +210,8 @@ stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 # are in the figure's data and in the table at the end.
 
 # %%
+from sinkprune.evaluation.verdict_rule import judge
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.ledger.verdict_rule import judge
 from sinkprune_companion.pages import render
 
 parts = []
@@ -343,8 +343,8 @@ figures.save_figure(run, picture, "restored", restored, caption)
 # their weight. Above zero it hurts to leave them out; values are negative log-likelihoods.
 
 # %%
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments.variants import above_dense
-from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
 
 for lm in dlms.values():

@@ -122,10 +122,10 @@ run = start("09_best_recipe", globals())
 # %%
 from dataclasses import replace
 
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments import recipe_search
 from sinkprune_companion.experiments.stable_sinks import diffusion_model
 from sinkprune_companion.run.texts import held_out_texts
-from sinkprune_core.models.loading import load
 
 parts = parts or recipe_search.PARTS
 dlm = load(model, dtype, run.device)
@@ -213,9 +213,9 @@ losses = pd.concat(losses, ignore_index=True)
 # structured pruning the place is the share of the weights that it removes.
 
 # %%
+from sinkprune.evaluation.intervals import crossed_interval
 from sinkprune_companion.experiments.variants import above_dense, pivot
 from sinkprune_companion.pages.render import Folded, reading
-from sinkprune_core.evaluation.intervals import crossed_interval
 
 scores = pd.concat([above_dense(of_part) for _, of_part in losses.groupby("part", sort=False)])
 scores = scores[scores.variant != "dense"]

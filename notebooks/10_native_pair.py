@@ -122,10 +122,10 @@ for seed in range(first_seed, first_seed + seeds):
 
 # %%
 import pandas as pd
+from sinkprune.models.loading import load
 from sinkprune_companion.experiments.ngram_levels import ngram_levels
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run.texts import held_out_texts
-from sinkprune_core.models.loading import load
 
 models = {key: load(folder, dtype, run.device) for key, folder in trained.items()}
 prints = {key: lm.fingerprint() for key, lm in models.items()}
@@ -242,7 +242,7 @@ shown.round(4)
 
 # %%
 import numpy as np
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
 
 
 def table_of(frame: pd.DataFrame, column: str, unit: str) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What this paper's notebooks, figures, pages, commands and trainings need; the core never imports it."""
+"""What this paper's notebooks, figures, pages, commands and trainings need; nothing else imports it."""
 
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parent / "data"  # claims, published numbers, tasks and texts that ship
+DATA = Path(__file__).resolve().parent / "data"  # claims, published numbers and words that ship
 
 
 def project_root() -> Path:

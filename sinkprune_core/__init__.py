@@ -1,6 +1,6 @@
-"""Sink-aware pruning of diffusion language models: the small core behind the notebooks.
+"""Sink-aware pruning of diffusion language models: the method, on any model of transformers.
 
-Names are found when first asked for: a command without a model does without torch's seconds and 300 MB.
+Names are found when first asked for: what needs no model does without torch's seconds and 300 MB.
 """
 
 import warnings
@@ -8,26 +8,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` finds
+    from sinkprune_core.blocks import weights_kept
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler
     from sinkprune_core.diffusion.sampling import generate
-    from sinkprune_core.evaluation.likelihood import nelbo, nll, score
-    from sinkprune_core.models.blocks import weights_kept
-    from sinkprune_core.models.language_model import LanguageModel
-    from sinkprune_core.models.loading import load
+    from sinkprune_core.language_model import LanguageModel
     from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
     from sinkprune_core.pruning.report import Report
     from sinkprune_core.sinks.trace import Trace, trace
 
-_HOMES = {
+__all__ = [
+    "DREAM_SAMPLER",
+    "LLADA_SAMPLER",
+    "PRESETS",
+    "Calibration",
+    "LanguageModel",
+    "Recipe",
+    "Report",
+    "Sampler",
+    "Trace",
+    "generate",
+    "preset",
+    "prune",
+    "trace",
+    "weights_kept",
+]
+
+_HOMES = {  # where `__getattr__` finds them
+    "blocks": ("weights_kept",),
+    "calibration.text": ("Calibration",),
     "diffusion.samplers": ("DREAM_SAMPLER", "LLADA_SAMPLER", "Sampler"),
     "diffusion.sampling": ("generate",),
-    "evaluation.likelihood": ("nelbo", "nll", "score"),
-    "models.blocks": ("weights_kept",),
-    "models.language_model": ("LanguageModel",),
-    "models.loading": ("load",),
-    "calibration.text": ("Calibration",),
+    "language_model": ("LanguageModel",),
     "pruning.engine": ("prune",),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
     "pruning.report": ("Report",),
@@ -36,8 +49,6 @@ _HOMES = {
 
 # transformers warns of an attribute that it reads itself where a model is saved.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-
-__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __dir__() -> list[str]:

@@ -1,23 +1,30 @@
-"""Pages of the core, one per folder, which Sphinx fills from docstrings."""
+"""Pages of the toolkit and of the core, one per folder, which Sphinx fills from docstrings."""
 
 import ast
 from pathlib import Path
 
-HELPERS = "helpers"  # the modules that lie in no folder
 FIRST = (
-    "The core, folder by folder, from its docstrings. An import goes down only, in the order of this list."
+    "The toolkit `sinkprune` and the core `sinkprune_core` that it stands on, folder by folder, from their "
+    "docstrings."
 )
-ORDER = (
-    "costs",
-    "evaluation",
-    "pruning",
-    "resuming",
-    "calibration",
-    "sinks",
-    "diffusion",
-    "models",
-    HELPERS,
+ORDER = (  # a package stands for its modules that lie in no folder
+    "sinkprune",
+    "sinkprune/runs",
+    "sinkprune/evaluation",
+    "sinkprune/evaluation/harness",
+    "sinkprune/figures",
+    "sinkprune/models",
+    "sinkprune_core",
+    "sinkprune_core/pruning",
+    "sinkprune_core/calibration",
+    "sinkprune_core/sinks",
+    "sinkprune_core/diffusion",
 )
+
+
+def page_of(folder: str) -> str:
+    """Return the name of the page of a folder of a package."""
+    return f"api/{folder.replace('/', '-')}"
 
 
 def first_sentence(file: Path) -> str:
@@ -27,32 +34,28 @@ def first_sentence(file: Path) -> str:
     return paragraph.split(". ")[0].rstrip(".:;") + "."
 
 
-def pages(package: Path) -> dict[str, str]:
+def pages(root: Path) -> dict[str, str]:
     """Return the sources of the pages by name: an overview, and every folder with its modules."""
     rows = []
     written = {}
     for folder in ORDER:
-        within = package if folder == HELPERS else package / folder
+        within = root / folder
         modules = [file for file in sorted(within.glob("*.py")) if file.stem not in ("__init__", "__main__")]
-        written[f"api/{folder}.md"] = _folder_page(folder, within, modules, package.name)
-        says = (
-            "Small things that know nothing of the rest."
-            if folder == HELPERS
-            else first_sentence(within / "__init__.py")
-        )
-        rows.append(f"* [{folder}]({folder}.md): {says}")
-    contents = "\n".join(ORDER)
+        page = page_of(folder)
+        written[f"{page}.md"] = _folder_page(folder, modules)
+        rows.append(f"* [{folder}]({Path(page).name}.md): {first_sentence(within / '__init__.py')}")
+    contents = "\n".join(Path(page_of(folder)).name for folder in ORDER)
     toctree = f"```{{toctree}}\n:hidden:\n\n{contents}\n```"
     return {"api/index.md": "\n\n".join(["# Library", FIRST, "\n".join(rows), toctree]) + "\n", **written}
 
 
-def _folder_page(folder: str, within: Path, modules: list[Path], package: str) -> str:
+def _folder_page(folder: str, modules: list[Path]) -> str:
     """Return the source of the page of one folder."""
-    prefix = package if folder == HELPERS else f"{package}.{folder}"
-    labels = {file: f"{folder}-{file.stem}".replace("_", "-") for file in modules}
+    package = folder.replace("/", ".")
+    labels = {file: f"{package}-{file.stem}".replace("_", "-").replace(".", "-") for file in modules}
     rows = [f"* [`{file.stem}`](#{labels[file]}): {first_sentence(file)}" for file in modules]
     parts = [f"# {folder}", "\n".join(rows)]
     for file in modules:
-        directive = f".. automodule:: {prefix}.{file.stem}\n   :members:\n   :member-order: bysource"
+        directive = f".. automodule:: {package}.{file.stem}\n   :members:\n   :member-order: bysource"
         parts.append(f"({labels[file]})=\n## {file.stem}\n\n```{{eval-rst}}\n{directive}\n```")
     return "\n\n".join(parts) + "\n"

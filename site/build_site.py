@@ -18,11 +18,11 @@ import nbformat
 import pandas as pd
 from links import Links
 
+from sinkprune.evaluation.numbers import amount, markdown_table, number, p_text
+from sinkprune.models.weight_files import read_json
 from sinkprune_companion.figures import step_views
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.numbers import amount, markdown_table, number, p_text
 from sinkprune_companion.pages import sources
-from sinkprune_core.models.weight_files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
@@ -44,7 +44,7 @@ def project_pages(root: Path) -> dict[str, Path]:
         pages[name] = root / name
     for file in [
         *sorted((root / "docs").glob("*.md")),
-        *sorted(root.glob("sinkprune_*/data/**/README.md")),
+        *sorted(root.glob("sinkprune*/data/**/README.md")),
     ]:
         pages[file.relative_to(root).as_posix()] = file
     return pages
@@ -66,7 +66,7 @@ def stage(target: Path, root: Path = ROOT) -> None:
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
     read = [f"notebooks/{file.name}" for file in notebooks]
     made = ["claims.md", "figures.md", "explorer.md"]
-    library = api_pages.pages(root / "sinkprune_core")
+    library = api_pages.pages(root)
     figures = figure_pages.all_figures(root)
     cells = {figure.picture: figure.place for every in figures.values() for figure in every}
     links = Links(root, target, [*pages, *read, *made, *library], cells)
@@ -79,7 +79,7 @@ def stage(target: Path, root: Path = ROOT) -> None:
     texts["explorer.md"] = explorer_page(root / EXPLORER, links)
     texts |= library
     docs = [name for name in pages if name.startswith("docs/") and name not in UPKEEP]
-    cards = [name for name in pages if name.startswith("sinkprune_")]
+    cards = [name for name in pages if name.startswith("sinkprune")]
     sections = {
         READ: read,
         LOOK: made,

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from links import Links, relative
 
-from sinkprune_core.models.weight_files import read_json
+from sinkprune.models.weight_files import read_json
 
 PICTURE = re.compile(r"^!\[[^\]]*\]\(([^()\s]+)\)$", re.MULTILINE)
 KINDS = {"csv": "data (CSV)", "json": "provenance (JSON)", "pdf": "PDF", "html": "interactive"}

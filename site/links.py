@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
-from api_pages import HELPERS
+from api_pages import page_of
 
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?://[^()\s]+\)\]\(([^()\s]+)\)")
@@ -19,7 +19,7 @@ PLACES = {  # where pages of the project stand
     "site/pages/claims.md": "claims.md",
     "site/pages/explorer.md": "explorer.md",
 }
-MODULE = re.compile(r"sinkprune_core/(?:(\w+)/)?((?!__)\w+)\.py")
+MODULE = re.compile(r"(sinkprune(?:_core)?(?:/\w+)*)/((?!__)\w+)\.py")
 FOLDERS = {"figures": "figures.md", "figures/findings": "claims.md"}  # that have a page
 
 
@@ -109,8 +109,8 @@ class Links:
             return None
         path = PLACES.get(path, FOLDERS.get(path, path))
         module = MODULE.fullmatch(path)
-        if module and f"api/{module[1] or HELPERS}.md" in self.pages:
-            return f"api/{module[1] or HELPERS}.md", f"#{module[2]}"
+        if module and f"{page_of(module[1])}.md" in self.pages:
+            return f"{page_of(module[1])}.md", f"#{module[2]}"
         if path in self.pages:
             return path, f"{hash_}{anchor}"
         if path in self.cells:

@@ -22,10 +22,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from sinkprune.models.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
+from sinkprune.runs.checkpoint import PruningCheckpoint
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.models.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
-from sinkprune_core.models.language_model import LanguageModel, set_direction
-from sinkprune_core.resuming.checkpoint import PruningCheckpoint
+from sinkprune_core.language_model import LanguageModel, set_direction
 
 SPECIAL = 17  # special entries, as in the real vocabulary
 VOCABULARY = 72  # with 55 words: the sampler's top 50 must exist

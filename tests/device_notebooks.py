@@ -10,7 +10,7 @@ import pytest
 import torch
 from notebook_cells import MODELS, TINY, run_cells, save_tiny_pair
 
-from sinkprune_core.models.devices import choose_dtype
+from sinkprune.models.devices import choose_dtype
 
 if torch.cuda.is_available():
     DEVICE = torch.device("cuda", 0)

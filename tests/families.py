@@ -11,7 +11,7 @@ import torch
 from random_models.cases import Case
 from random_models.parts import TinyShape
 
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel
 
 LENGTH = 11  # of the texts of `some_ids`
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
 END_TOKENS = [0, 2]  # <|endoftext|> and <|im_end|> of the word tokenizer

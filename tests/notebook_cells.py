@@ -7,10 +7,10 @@ import jupytext
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sinkprune.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
+from sinkprune.models.loading import open_checkpoint
 from sinkprune_companion.run import parameters
-from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
-from sinkprune_core.models.language_model import LanguageModel, set_direction
-from sinkprune_core.models.loading import open_checkpoint
+from sinkprune_core.language_model import LanguageModel, set_direction
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SMALL = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sinkprune_companion import corpus
-from sinkprune_companion.corpus import (
+from sinkprune import corpus
+from sinkprune.corpus import (
     HELD_OUT_SHARE,
     documentation,
     draw_sequences,
@@ -18,9 +18,9 @@ from sinkprune_companion.corpus import (
     shipped_samples,
     texts,
 )
-from sinkprune_companion.harness.local_data import embedded_wikitext
+from sinkprune.evaluation.local_data import embedded_wikitext
+from sinkprune.models.embedded import START_TOKEN_ID
 from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
-from sinkprune_core.models.embedded import START_TOKEN_ID
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from sinkprune.evaluation import likelihood, token_losses
 from sinkprune_core import DREAM_SAMPLER, LLADA_SAMPLER, LanguageModel, generate, memory
-from sinkprune_core.evaluation import likelihood, token_losses
 
 
 @dataclass(frozen=True)

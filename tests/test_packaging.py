@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import sinkprune
 import sinkprune_core
 
-PACKAGES = ("sinkprune_core", "sinkprune_companion")
+PACKAGES = ("sinkprune_core", "sinkprune", "sinkprune_companion")
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHON = PROJECT["requires-python"].removeprefix(">=")
@@ -145,6 +146,7 @@ def test_binder_builds_the_environment_of_the_root_and_nothing_besides():
     assert not [line for line in dockerfile if line.startswith("FROM ")][1:], "one stage"
 
 
-def test_public_names_are_listed_and_found():
-    assert set(sinkprune_core.__all__) <= set(dir(sinkprune_core))
-    assert all(hasattr(sinkprune_core, name) for name in sinkprune_core.__all__)
+@pytest.mark.parametrize("package", [sinkprune, sinkprune_core])
+def test_public_names_are_listed_and_found(package):
+    assert set(package.__all__) <= set(dir(package))
+    assert all(hasattr(package, name) for name in package.__all__)

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from sinkprune_core.files import atomic, write_json
-from sinkprune_core.scratch import remove_leftovers
+from sinkprune.files import atomic, write_json
+from sinkprune.scratch import remove_leftovers
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from sinkprune_core.files import atomic
+from sinkprune.files import atomic
 with atomic(Path(sys.argv[1])) as partial:
     partial.write_bytes(bytes(5000))
     print("holds", flush=True)

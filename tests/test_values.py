@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from sinkprune import nelbo, nll, score
+from sinkprune.evaluation.conditional_likelihood import log_likelihood
+from sinkprune.evaluation.protocols import Protocol
+from sinkprune.evaluation.two_choice import accuracy
 from sinkprune_companion.training.settings import Training
-from sinkprune_core import Calibration, Recipe, Sampler, generate, nelbo, nll, prune, score, trace
+from sinkprune_core import Calibration, Recipe, Sampler, generate, prune, trace
 from sinkprune_core.diffusion.sampling import decode
-from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
-from sinkprune_core.evaluation.protocols import Protocol
-from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.values import (
     AboveZero,
     AtLeastZero,

@@ -28,7 +28,7 @@ first_seed: int = 0  # number of the first draw
 import time
 import pandas as pd
 from sinkprune_companion.run.parameters import start
-from sinkprune_core.evaluation.intervals import interval
+from sinkprune.evaluation.intervals import interval
 run = start("NAME", globals())
 # %%
 first = run.record("first", lambda: pd.DataFrame({"x": [time.time()]}), size=size)
@@ -50,7 +50,7 @@ CLAIM |= {"finding": "00_one/mean", "side": "above", "against": -50.0, "family":
 @pytest.fixture
 def project(tmp_path) -> Path:
     """A clone in small: the real package, Snakefile and profile, two tiny notebooks."""
-    for package in ("sinkprune_core", "sinkprune_companion"):
+    for package in ("sinkprune_core", "sinkprune", "sinkprune_companion"):
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
@@ -74,7 +74,7 @@ def configure(project: Path, one: dict | None = None, two: dict | None = None, *
 def command(project: Path, *arguments: str) -> dict:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PYTHONPATH": str(project), "PATH": path}
-    started = [sys.executable, "-m", "sinkprune_companion.cli.main", *arguments]
+    started = [sys.executable, "-m", "sinkprune.cli.main", *arguments]
     return {"args": started, "cwd": project, "env": environment, "text": True}
 
 

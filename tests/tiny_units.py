@@ -7,7 +7,7 @@ import naive
 import torch
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.structured import mask, removable
 
 FAMILIES = ["llama-gqa", "llama-mha", "llama-biased", "qwen2", "qwen3", "gpt2-wide"]

@@ -13,9 +13,9 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from sinkprune.files import atomic
 from sinkprune_companion import project_root
 from sinkprune_companion.pages.pages import ADDRESS, COLAB, FIRST, REF, address, with_badges
-from sinkprune_core.files import atomic
 
 
 def write(url: str, root: Path) -> list[Path]:

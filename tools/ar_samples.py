@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import StaticCache
 
-from sinkprune_companion.corpus import SAMPLES
-from sinkprune_core.files import atomic, cache_dir
-from sinkprune_core.models.embedded import START_TOKEN_ID
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load
+from sinkprune.corpus import SAMPLES
+from sinkprune.files import atomic, cache_dir
+from sinkprune.models.embedded import START_TOKEN_ID
+from sinkprune.models.loading import load
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
 TOP_K = 50  # a token is drawn from so many of the most probable ones

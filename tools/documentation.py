@@ -4,8 +4,8 @@ Run it as `python tools/documentation.py`. Another Python's library gives other 
 and with it other numbers everywhere.
 """
 
-from sinkprune_companion.corpus import DOCUMENTATION, installed
-from sinkprune_core.files import atomic
+from sinkprune.corpus import DOCUMENTATION, installed
+from sinkprune.files import atomic
 
 if __name__ == "__main__":
     with atomic(DOCUMENTATION) as partial:

@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from sinkprune.evaluation.intervals import interval
+from sinkprune.evaluation.text_scores import score_texts
+from sinkprune.files import atomic, write_json
+from sinkprune.models.adapters import CONFIG, WEIGHTS
+from sinkprune.models.weight_files import read_json
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments.stable_sinks import diffusion_model
-from sinkprune_companion.experiments.variants import score_texts
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS
-from sinkprune_core.evaluation.intervals import interval
-from sinkprune_core.files import atomic, write_json
-from sinkprune_core.models.adapters import CONFIG, WEIGHTS
-from sinkprune_core.models.weight_files import read_json
 
 DTYPE = torch.float8_e4m3fn
 FACTORS = ("lora_A", "lora_B")

@@ -17,9 +17,16 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion import corpus
-from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.local_data import embedded_blimp, embedded_wikitext
+from sinkprune import corpus
+from sinkprune.evaluation import suite, two_choice
+from sinkprune.evaluation.intervals import Estimate, interval
+from sinkprune.evaluation.likelihood import nelbo, nll
+from sinkprune.evaluation.local_data import embedded_blimp, embedded_wikitext
+from sinkprune.evaluation.token_losses import token_losses
+from sinkprune.files import write_json
+from sinkprune.models.catalog import MODELS
+from sinkprune.models.embedded import ADAPTER
+from sinkprune.models.loading import load, with_adapter
 from sinkprune_companion.run.records import environment
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.crops import HELD_OUT_LENGTH, held_out_sequences
@@ -28,15 +35,7 @@ from sinkprune_companion.training.settings import SETTINGS, settings_of
 from sinkprune_core.diffusion.noise import corrupt, random_mask
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.evaluation import two_choice
-from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.evaluation.likelihood import nelbo, nll
-from sinkprune_core.evaluation.token_losses import token_losses
-from sinkprune_core.files import write_json
-from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.embedded import ADAPTER
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load, with_adapter
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
 BATCH = 16  # sequences at once

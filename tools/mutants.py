@@ -24,13 +24,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = {  # module or folder of the core -> the tests that stand for it
-    "sinks": ["tests/sinks"],
-    "calibration": ["tests/calibration"],
-    "pruning": ["tests/pruning"],
-    "diffusion": ["tests/diffusion"],
-    "evaluation/likelihood.py": ["tests/evaluation/test_likelihood.py"],
-    "evaluation/intervals.py": ["tests/evaluation/test_intervals.py", "tests/evaluation/test_statistics.py"],
+TESTS = {  # module or folder -> the tests that stand for it
+    "sinkprune_core/sinks": ["tests/sinks"],
+    "sinkprune_core/calibration": ["tests/calibration"],
+    "sinkprune_core/pruning": ["tests/pruning"],
+    "sinkprune_core/diffusion": ["tests/diffusion"],
+    "sinkprune/evaluation/likelihood.py": ["tests/evaluation/test_likelihood.py"],
+    "sinkprune/evaluation/intervals.py": [
+        "tests/evaluation/test_intervals.py",
+        "tests/evaluation/test_statistics.py",
+    ],
 }
 OPERATORS = {
     ast.Add: ast.Sub,
@@ -61,9 +64,8 @@ COLUMNS = ("module", "line", "number", "change", "killed_by")
 
 def sources() -> Iterator[tuple[Path, list[str]]]:
     """Yield the modules that are mutated, each with its tests."""
-    package = ROOT / "sinkprune_core"
     for place, tests in TESTS.items():
-        target = package / place
+        target = ROOT / place
         for module in [target] if target.is_file() else sorted(target.glob("*.py")):
             yield module, tests
 

@@ -12,14 +12,15 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion import corpus, project_root
+from sinkprune import corpus
+from sinkprune.evaluation.intervals import interval
+from sinkprune.evaluation.likelihood import score
+from sinkprune.files import atomic
+from sinkprune.models.catalog import EMBEDDED
+from sinkprune.models.loading import load
+from sinkprune.models.weight_files import DTYPES
+from sinkprune_companion import project_root
 from sinkprune_core.diffusion.noise import corrupt
-from sinkprune_core.evaluation.intervals import interval
-from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.files import atomic
-from sinkprune_core.models.catalog import EMBEDDED
-from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import DTYPES
 from sinkprune_core.seeds import generator
 
 SHARE = 0.5  # of positions that a diffusion model sees masked

@@ -138,7 +138,7 @@ def main() -> None:
         words = torch.randint(100_000, (600,), generator=rng).tolist()
         documents.append(" ".join(f"word{word}" for word in words))
     text.write_text("\n\n".join(documents))
-    command = [sys.executable, "-m", "sinkprune_companion.cli.main", "prune", str(source)]
+    command = [sys.executable, "-m", "sinkprune.cli.main", "prune", str(source)]
     command += ["--preset", options.preset, "--set", f"noise_levels={LEVELS}"]
     command += ["--stream", "--dtype", "bfloat16", "--text", str(text)]
     command += [

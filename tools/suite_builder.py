@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 import yaml
 
-from sinkprune_companion.harness.suite import GROUPS, TASKS
-from sinkprune_core.files import atomic
+from sinkprune.evaluation.suite import GROUPS, TASKS
+from sinkprune.files import atomic
 from sinkprune_core.seeds import generator
 
 COUNTING = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]

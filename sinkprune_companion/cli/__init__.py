@@ -1,5 +1,4 @@
-"""The shell command `sinkprune`: `main` parses a command line and runs the module of that command.
+"""The commands of this paper's reproduction, which `sinkprune` offers beside its own: one module for each.
 
-Modules of commands import torch and pandas, so they are imported only to be run: help and errors in options
-need neither. This folder may import every other one, and nothing imports it.
+Their options are data, in `data/commands.yml`, and `checks` holds what is refused before any work.
 """

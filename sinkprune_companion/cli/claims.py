@@ -1,7 +1,7 @@
 """`sinkprune claims`: print the claims table of a run."""
 
+from sinkprune.cli.options import Options
 from sinkprune_companion import project_root
-from sinkprune_companion.cli.options import Options
 from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.profiles import run_folder
 

@@ -1,7 +1,7 @@
 """`sinkprune publish`: put a finished run into notebooks/, figures/ and README.md."""
 
+from sinkprune.cli.options import Options
 from sinkprune_companion import project_root
-from sinkprune_companion.cli.options import Options
 from sinkprune_companion.run.publish import publish
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from sinkprune.cli.options import Options
 from sinkprune_companion import project_root
-from sinkprune_companion.cli.options import Options
 from sinkprune_companion.run import profiles
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder, unpack
 from sinkprune_core.memory import free_memory

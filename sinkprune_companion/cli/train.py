@@ -3,9 +3,9 @@
 import shlex
 from dataclasses import fields
 
-from sinkprune_companion.cli.common import settle_device
-from sinkprune_companion.cli.options import Options
-from sinkprune_companion.harness.local_data import read_text
+from sinkprune.cli.common import settle_device
+from sinkprune.cli.options import Options
+from sinkprune.evaluation.local_data import read_text
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.export import export

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sinkprune.runs.compute_cost import forward_cost, head_flops
 from sinkprune_core import LanguageModel, Recipe, Sampler, prune
-from sinkprune_core.costs.compute import forward_cost, head_flops
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.pruning.shrink import shrink
 

@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.variants import EVALUATION_SEED, fingerprint_of, score_texts
+from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood
+from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
+from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, Sampler, generate
 from sinkprune_core.diffusion.sampling import decode
-from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood
 from sinkprune_core.sinks.hiding import ALL, Hiding, HidingModel, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from sinkprune_companion import corpus
+from sinkprune import corpus
 
 
 class NgramModel:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import pandas as pd
 import yaml
 
+from sinkprune.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_companion import DATA
 from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity

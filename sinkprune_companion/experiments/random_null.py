@@ -7,11 +7,11 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from sinkprune.models.devices import choose_dtype
 from sinkprune_companion.run.records import Run
 from sinkprune_core import Calibration, LanguageModel
 from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.language_model import set_direction
+from sinkprune_core.language_model import set_direction
 from sinkprune_core.seeds import seed_of
 from sinkprune_core.sinks import detection
 

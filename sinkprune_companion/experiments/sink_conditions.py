@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sinkprune_companion import corpus
-from sinkprune_companion.harness.local_data import embedded_articles
+from sinkprune import corpus
+from sinkprune.evaluation.local_data import embedded_articles
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator

@@ -3,7 +3,7 @@
 import pandas as pd
 import torch
 
-from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune_core.sinks import detection
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace

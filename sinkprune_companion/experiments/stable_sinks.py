@@ -18,22 +18,24 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune import load
+from sinkprune.evaluation.intervals import Estimate, interval
+from sinkprune.evaluation.text_scores import score_texts
+from sinkprune.models import adapters
+from sinkprune.models.catalog import MODELS
+from sinkprune.models.devices import choose_dtype
+from sinkprune.models.loading import with_adapter
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of, score_texts
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.training.settings import SETTINGS, settings_of
-from sinkprune_core import Calibration, LanguageModel, Recipe, load, weights_kept
+from sinkprune_core import Calibration, LanguageModel, Recipe, weights_kept
+from sinkprune_core.blocks import Rows, block_inputs, run_block
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, rows_for, token_weights
 from sinkprune_core.diffusion.noise import random_mask
-from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.models import adapters
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block
-from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.models.loading import with_adapter
+from sinkprune_core.language_model import weight_OI
 from sinkprune_core.pruning.criteria import wanda
 from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.patterns import lowest, select

@@ -16,14 +16,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from sinkprune.files import atomic
+from sinkprune.models.catalog import EMBEDDED, KnownModel
+from sinkprune.models.configurations import of_shape
+from sinkprune.models.formats import FORMATS, renamed
+from sinkprune.models.hub import parse
+from sinkprune.models.weight_files import DTYPES
 from sinkprune_companion import DATA
-from sinkprune_core.files import atomic
-from sinkprune_core.models.catalog import EMBEDDED, KnownModel
-from sinkprune_core.models.configurations import of_shape
-from sinkprune_core.models.formats import FORMATS, renamed
-from sinkprune_core.models.hub import parse
-from sinkprune_core.models.language_model import blocks_of
-from sinkprune_core.models.weight_files import DTYPES
+from sinkprune_core.language_model import blocks_of
 
 VOCABULARY = 288  # 256 bytes, special tokens, and some entries that no text has
 POSITIONS = 1024

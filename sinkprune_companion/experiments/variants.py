@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.local_data import embedded_blimp
+from sinkprune.evaluation import suite, two_choice
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune.evaluation.local_data import embedded_blimp
+from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core import Calibration, LanguageModel, Recipe, Report, nelbo, nll, prune, weights_kept
+from sinkprune_core import Calibration, LanguageModel, Recipe, Report, prune, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.token_weights import StatisticsKey
-from sinkprune_core.evaluation import two_choice
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.engine import dense_statistics
@@ -33,42 +33,9 @@ from sinkprune_core.values import check_choice
 SCORES_REVISION = 1  # of `Variant.scores`
 ANSWERS_REVISION = 1  # of `variant_answers`
 MODEL_REVISION = 1  # of `saved_variant`
-EVALUATION_SEED = 0  # the same noise for every variant of a model: differences are paired
 REPORTED = ("zeros", "calibration_tokens", "left_out_share", "prune_seconds")
 BENCHMARKS = ("suite", "blimp")
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
-
-
-def score_texts(
-    lm: LanguageModel,
-    texts: dict[str, torch.Tensor],
-    draws: int,
-    steps: Sequence[int | None] = (None,),
-    batch: int = 32,
-    seed: int = EVALUATION_SEED,
-    first_scored: int = 1,
-) -> pd.DataFrame:
-    """Return nats per token of every sequence, one row per sequence and number of steps.
-
-    `texts` has ids, int64 (N, T), by source; a source may say how sequences start, e.g. `natural/crop`.
-    Columns: `sequence` (numbered through), `text`, `start` (where a source says it), `steps` (0 for None)
-    and `value`: a diffusion model's NELBO, or its bound for so many steps, from `draws` noises; exact for
-    an autoregressive model. Positions before `first_scored` are context.
-    """
-    ids_NT = torch.cat(list(texts.values()))
-    sources = [name.partition("/") for name, of_text_NT in texts.items() for _ in of_text_NT]
-    labels = {"text": [text for text, _, _ in sources]}
-    if any(start for _, _, start in sources):
-        labels["start"] = [start for _, _, start in sources]
-    how = {"batch": batch, "progress": True, "first_scored": first_scored}
-    if not lm.is_diffusion:
-        return nll(lm, ids_NT, **how).assign(**labels, steps=0)
-    parts = []
-    for count in steps:
-        by_draw = nelbo(lm, ids_NT, draws, seed, steps=count, **how)
-        mean = by_draw.groupby("sequence", as_index=False).value.mean()
-        parts.append(mean.assign(**labels, steps=count or 0))
-    return pd.concat(parts, ignore_index=True)
 
 
 def fingerprint_of(texts: dict[str, torch.Tensor]) -> str:

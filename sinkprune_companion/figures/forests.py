@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.numbers import number, percent, signed_interval
+from sinkprune.evaluation.verdict_rule import fields_of, verdicts_on_losses
+from sinkprune.figures.style import MONOSPACED, canvas, titled
 from sinkprune_companion import DATA
 from sinkprune_companion.figures import figures
-from sinkprune_companion.figures.figures import BLACK, BLUE, MONOSPACED, bars, canvas, intervals, titled
+from sinkprune_companion.figures.figures import BLACK, BLUE, bars, intervals
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.ledger.verdict_rule import fields_of, verdicts_on_losses
-from sinkprune_companion.numbers import number, percent, signed_interval
-from sinkprune_core.evaluation.intervals import Estimate
 
 REACH = 3  # times the interval that reaches second furthest: what goes further is cut
 CAPTION = "What each change does to the pruned model, and how many of the kept weights it changes"

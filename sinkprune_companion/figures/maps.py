@@ -12,8 +12,9 @@ from matplotlib.colors import ListedColormap, LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sinkprune_companion.figures.figures import BLUE, MONOSPACED, RED, canvas, spaced, titled
-from sinkprune_companion.numbers import percent
+from sinkprune.evaluation.numbers import percent
+from sinkprune.figures.style import MONOSPACED, canvas, spaced, titled
+from sinkprune_companion.figures.figures import BLUE, RED
 
 NAMED = 3  # keys that are named along the axis, at most
 APART = 4  # keys from one that is named to the next, at least

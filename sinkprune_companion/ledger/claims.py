@@ -10,9 +10,10 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sinkprune.evaluation import verdict_rule
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune_companion import DATA
-from sinkprune_companion.ledger import margins, others, verdict_rule
-from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_companion.ledger import margins, others
 
 FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper

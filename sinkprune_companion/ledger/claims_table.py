@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from sinkprune.files import atomic, file_digest
+from sinkprune.models.weight_files import read_json
 from sinkprune_companion.figures.figures import save_table
 from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import atomic, file_digest
-from sinkprune_core.models.weight_files import read_json
 
 
 def write_claims(profile: str, folder: Path | None = None) -> Path:

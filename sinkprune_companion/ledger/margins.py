@@ -8,8 +8,8 @@ from functools import cache
 
 import yaml
 
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune_companion import DATA
-from sinkprune_core.evaluation.intervals import Estimate
 
 RULES = ("share of damage", "tenth of the AR model's value")  # what the ledger may name instead of a number
 

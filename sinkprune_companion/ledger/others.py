@@ -4,8 +4,8 @@ from functools import cache
 
 from scipy import stats
 
+from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
 from sinkprune_companion.ledger.margins import published_numbers, with_share_of_damage
-from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
 
 REACH = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 UNPAIRED = "from both standard errors, as if on different items: wider than a paired interval"

@@ -11,16 +11,16 @@ from types import SimpleNamespace
 import pandas as pd
 import torch
 
+from sinkprune.evaluation.harness.benchmarks import PAPER, TABLE, named
+from sinkprune.files import PLANNED
+from sinkprune.models.catalog import MODELS
+from sinkprune.models.meta_model import meta_model
+from sinkprune.runs.compute_cost import forward_cost
+from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion.experiments.compute import MEMORY, SPEED
-from sinkprune_companion.harness.benchmarks import PAPER, TABLE, named
 from sinkprune_companion.ledger.margins import published_numbers
 from sinkprune_core import Calibration, preset
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
-from sinkprune_core.costs.compute import forward_cost
-from sinkprune_core.costs.pruning import PruningCost, pruning_cost
-from sinkprune_core.files import PLANNED
-from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.meta_model import meta_model
 
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each

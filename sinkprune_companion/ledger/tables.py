@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 import yaml
 
+from sinkprune.evaluation.numbers import SPACE, markdown_table, number, p_text
+from sinkprune.evaluation.verdict_rule import VERDICTS
 from sinkprune_companion import DATA
-from sinkprune_companion.ledger.verdict_rule import VERDICTS
-from sinkprune_companion.numbers import SPACE, markdown_table, number, p_text
 
 WORDS = yaml.safe_load((DATA / "claims_table.yml").read_text(encoding="utf-8"))
 HEADS, KINDS = WORDS["heads"], WORDS["kinds"]

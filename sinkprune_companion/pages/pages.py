@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from sinkprune.files import atomic
+from sinkprune.models import catalog, hub
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.figures.forests import save_headline
@@ -14,8 +16,6 @@ from sinkprune_companion.pages import sources
 from sinkprune_companion.pages.render import FOLDER, TITLES, render_results, rendered_title
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
-from sinkprune_core.files import atomic
-from sinkprune_core.models import catalog, hub
 
 IN_DOCS = ("results", "claims_to_figures", "models", "performance", "trainings")
 READ_FROM = (catalog, compute, dense_statistics, hub, others, published, sources)  # by templates

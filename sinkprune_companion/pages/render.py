@@ -14,13 +14,13 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.numbers import amount, count, markdown_table, number, percent, signed
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.numbers import amount, count, markdown_table, number, percent, signed
 from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_of
 from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation.intervals import Estimate
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure

@@ -10,23 +10,23 @@ import pandas as pd
 import torch
 import yaml
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.numbers import markdown_table
+from sinkprune.files import PLANNED, write_json
+from sinkprune.models import embedded
+from sinkprune.models.catalog import MODELS
+from sinkprune.models.devices import choose_dtype
+from sinkprune.models.meta_model import meta_model
+from sinkprune.models.weight_files import read_json
+from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.numbers import markdown_table
 from sinkprune_companion.run.profiles import COSTS
 from sinkprune_companion.run.records import environment
 from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_of
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.costs.pruning import PruningCost, pruning_cost
-from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import PLANNED, write_json
-from sinkprune_core.models import embedded
-from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.meta_model import meta_model
-from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.pruning.recipe import Recipe
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size

@@ -14,17 +14,17 @@ import pandas
 import yaml
 from pydantic import Field
 
+from sinkprune.evaluation.suite import groups_of
+from sinkprune.files import PACKAGE
+from sinkprune.models.devices import choose_device, choose_dtype, device_name
+from sinkprune.models.hub import parse
+from sinkprune.scratch import remove_leftovers
+from sinkprune.spelling import suggestion
 from sinkprune_companion import DATA, project_root
-from sinkprune_companion.harness.suite import groups_of
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.run.records import Run
 from sinkprune_core import values as kinds
-from sinkprune_core.files import PACKAGE
-from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
-from sinkprune_core.models.hub import parse
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.scratch import remove_leftovers
-from sinkprune_core.spelling import suggestion
 from sinkprune_core.values import AtLeastZero, Count, Flag, Sparsity, checked, in_short
 
 
@@ -47,7 +47,7 @@ def _check_model(name: str, kind: str) -> None:
     """Raise ValueError unless a name means a model of a kind; it reads no weights."""
     row, _ = parse(name)
     if row is None:
-        from sinkprune_core.models.reader import Checkpoint  # seconds of imports
+        from sinkprune.models.reader import Checkpoint  # seconds of imports
 
         row = Checkpoint(name)
     if row.kind != kind:
@@ -56,7 +56,7 @@ def _check_model(name: str, kind: str) -> None:
 
 def _check_task(name: str) -> None:
     if name != "paper" and not groups_of(name):
-        from sinkprune_companion.harness.benchmarks import manager_of  # the harness, which others do without
+        from sinkprune.evaluation.harness.benchmarks import manager_of  # the harness, which others do without
 
         manager_of([name])
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
+from sinkprune.files import atomic, file_digest
+from sinkprune.spelling import suggestion
 from sinkprune_companion import project_root
-from sinkprune_core.files import atomic, file_digest
-from sinkprune_core.spelling import suggestion
 
 COSTS = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 MARK = "from-archive"  # in a folder of records of which some come from an archive: no job measured them

@@ -13,6 +13,9 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from sinkprune.files import file_digest, flush, make_folder, write_json
+from sinkprune.models.weight_files import read_json
+from sinkprune.scratch import scratch_folder
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import figures
 from sinkprune_companion.ledger import claims
@@ -20,9 +23,6 @@ from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages, sources
 from sinkprune_companion.run import profiles
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
-from sinkprune_core.files import file_digest, flush, make_folder, write_json
-from sinkprune_core.models.weight_files import read_json
-from sinkprune_core.scratch import scratch_folder
 
 MOST = 300  # characters of an error in another's words
 WIDGETS = "application/vnd.jupyter.widget-view+json"

@@ -20,13 +20,14 @@ from types import FunctionType
 import numpy as np
 import pandas as pd
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.files import PACKAGE, atomic, file_digest, write_json
+from sinkprune.models.devices import choose_device, device_name
 from sinkprune_companion import project_root
-from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import PACKAGE, atomic, file_digest, write_json
 from sinkprune_core.memory import release_freed_memory
-from sinkprune_core.models.devices import choose_device, device_name
 
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
+OURS = ("sinkprune_core", "sinkprune", "sinkprune_companion")  # the packages of this project
 PLAIN = (bool, int, float, str)  # values of a key that become columns
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
 
@@ -50,7 +51,7 @@ def _git_commit() -> str | None:
     git = partial(subprocess.check_output, cwd=root, stderr=subprocess.DEVNULL, text=True, timeout=20)
     try:
         commit = git(["git", "rev-parse", "HEAD"]).strip()
-        changes = git(["git", "status", "--porcelain", "--", "sinkprune_core", "sinkprune_companion"])
+        changes = git(["git", "status", "--porcelain", "--", *OURS])
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit}-dirty" if changes else commit
@@ -65,7 +66,7 @@ def _as_json(value: object) -> object:
     if is_dataclass(value):
         return {"type": type(value).__name__, **asdict(value)}
     if isinstance(value, FunctionType):
-        if value.__module__.startswith("sinkprune_"):
+        if value.__module__.partition(".")[0] in OURS:
             return f"{value.__module__}.{value.__qualname__}"
         raise ValueError(  # a user's own choice of calibration tokens
             f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "

@@ -7,11 +7,11 @@ from functools import lru_cache
 
 import torch
 
-from sinkprune_companion import corpus
-from sinkprune_companion.harness.local_data import TEST_FILE, embedded_wikitext, running_text, wikitext
+from sinkprune import corpus
+from sinkprune.evaluation.local_data import TEST_FILE, embedded_wikitext, running_text, wikitext
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.noise import even_split
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
 LETTERS = 10  # no vocabulary puts more letters of English into a token on average

@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 from transformers import AutoTokenizer, PreTrainedModel
 
+from sinkprune.models import embedded
+from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.reader import Checkpoint
 from sinkprune_companion import DATA
-from sinkprune_core.models import embedded
-from sinkprune_core.models.language_model import LanguageModel, set_direction
-from sinkprune_core.models.loading import open_checkpoint
-from sinkprune_core.models.reader import Checkpoint
+from sinkprune_core.language_model import LanguageModel, set_direction
 
 EMBEDDED_BASE = "smol-ar"
 FACTS = yaml.safe_load((DATA / "training.yml").read_text(encoding="utf-8"))

@@ -11,12 +11,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sinkprune_companion import corpus
+from sinkprune import corpus
+from sinkprune.files import atomic
+from sinkprune.models import embedded
+from sinkprune.models.reader import Checkpoint
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_companion.training.base import SHAPE
-from sinkprune_core.files import atomic
-from sinkprune_core.models import embedded
-from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.seeds import generator
 
 HELD_OUT_LENGTH = 128  # tokens of a held-out sequence

@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from sinkprune_companion import corpus
+from sinkprune import corpus
+from sinkprune.files import atomic, file_digest, write_json
+from sinkprune.models import embedded
+from sinkprune.models.adapters import CONFIG, WEIGHTS, merge_adapter
+from sinkprune.models.weight_files import read_json
 from sinkprune_companion.pages.render import render
 from sinkprune_companion.training import settings as rules
 from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, open_base
 from sinkprune_companion.training.crops import VOCABULARY
 from sinkprune_companion.training.lora import MEASURES
 from sinkprune_companion.training.settings import EXPORTED_LOG, LOG, SETTINGS, rows_of, settings_of, step_of
-from sinkprune_core.files import atomic, file_digest, write_json
-from sinkprune_core.models import embedded
-from sinkprune_core.models.adapters import CONFIG, WEIGHTS, merge_adapter
-from sinkprune_core.models.weight_files import read_json
 
 MEASURED = "measures.json"
 LOG_ROWS = 15  # about so many rows of a log stand on the card

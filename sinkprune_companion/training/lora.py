@@ -22,17 +22,17 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import trange
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from sinkprune.evaluation.likelihood import score
+from sinkprune.files import held, make_folder, write_json
+from sinkprune.models.adapters import open_adapter
+from sinkprune.models.devices import choose_dtype
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import settings as kept
 from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, open_base
 from sinkprune_companion.training.crops import crop_batch, make_vocabulary, prepare_data
 from sinkprune_companion.training.settings import Training
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
-from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.files import held, make_folder, write_json
-from sinkprune_core.models.adapters import open_adapter
-from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
 

@@ -9,13 +9,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sinkprune.files import atomic, damaged_files, flush_one, write_digests
+from sinkprune.models.adapters import CONFIG, WEIGHTS
+from sinkprune.models.devices import choose_dtype
+from sinkprune.models.weight_files import read_json, refused
+from sinkprune.scratch import remove_leftovers
 from sinkprune_companion.training.base import EMBEDDED_BASE, Base
-from sinkprune_core.files import atomic, damaged_files, flush_one, write_digests
-from sinkprune_core.models.adapters import CONFIG, WEIGHTS
-from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.language_model import KINDS
-from sinkprune_core.models.weight_files import read_json, refused
-from sinkprune_core.scratch import remove_leftovers
+from sinkprune_core.language_model import KINDS
 from sinkprune_core.values import AboveZero, Count, Number, Share, check_choice, check_fields
 
 SETTINGS = "training.json"  # where a run and an exported adapter keep their settings

@@ -15,6 +15,9 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from sinkprune.files import FULL, free_disk_at
+from sinkprune.runs.waiting import Hold, hidden_store, in_memory, on_disk
+from sinkprune_core.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.calibration.input_statistics import InputStatistics, Observer, observe
 from sinkprune_core.calibration.sink_profiles import (
     profile,
@@ -33,11 +36,8 @@ from sinkprune_core.calibration.token_weights import (
     input_rows,
     token_weights,
 )
-from sinkprune_core.files import FULL, free_disk_at
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
-from sinkprune_core.models.forwards import check_output
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
-from sinkprune_core.models.waiting import Hold, hidden_store, in_memory, on_disk
+from sinkprune_core.forwards import check_output
+from sinkprune_core.language_model import LanguageModel, weight_OI
 from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known

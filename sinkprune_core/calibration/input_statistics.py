@@ -14,9 +14,9 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
+from sinkprune.runs.waiting import Hold
+from sinkprune_core.language_model import weight_OI
 from sinkprune_core.memory import rows_in_cache
-from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.models.waiting import Hold
 
 GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from sinkprune.runs.waiting import hidden_store
+from sinkprune_core.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.calibration.text import Calibration, trajectory
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
-from sinkprune_core.models.forwards import check_output
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.waiting import hidden_store
+from sinkprune_core.forwards import check_output
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.trace import query_windows, visible
 

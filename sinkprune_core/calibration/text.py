@@ -13,7 +13,7 @@ import torch
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, TokenIds, Whole, check_fields
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
+from sinkprune_core.blocks import Rows
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.diffusion.noise import random_mask
-from sinkprune_core.models.blocks import Rows
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import detection
 

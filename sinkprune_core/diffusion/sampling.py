@@ -17,8 +17,8 @@ from sinkprune_core.diffusion.proposals import (
     gumbel_noise,
 )
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
-from sinkprune_core.models.forwards import check_ids, check_positions
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.forwards import check_ids, check_positions
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import AtLeastZero, Count, Whole, checked_arguments, in_short, instance
 

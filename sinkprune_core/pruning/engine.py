@@ -18,23 +18,23 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune.files import held, resolved
+from sinkprune.runs.checkpoint import PruningCheckpoint, RunState
+from sinkprune.runs.waiting import hidden_store
+from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block, visit
 from sinkprune_core.calibration.dense_statistics import DenseStatistics, collect
 from sinkprune_core.calibration.input_statistics import InputStatistics, observe
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey, rows_for, settings_digest
-from sinkprune_core.files import held, resolved
+from sinkprune_core.forwards import is_finite
+from sinkprune_core.language_model import LanguageModel, check_finite, weight_OI, zero_out
 from sinkprune_core.memory import rows_in_cache
-from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
-from sinkprune_core.models.forwards import is_finite
-from sinkprune_core.models.language_model import LanguageModel, check_finite, weight_OI, zero_out
-from sinkprune_core.models.waiting import hidden_store
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
 from sinkprune_core.pruning.recipe import Recipe, check
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.sparsegpt import SingularGram
-from sinkprune_core.resuming.checkpoint import PruningCheckpoint, RunState
 from sinkprune_core.values import checked_arguments, instance
 
 Linears = dict[str, nn.Module]  # of a block, by name

@@ -7,8 +7,8 @@ from types import FunctionType
 from sinkprune_core.calibration.sink_profiles import windows_of
 from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
-from sinkprune_core.models.forwards import check_ids
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.forwards import check_ids
+from sinkprune_core.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
@@ -200,7 +200,7 @@ def preset(name: str, **changes: object) -> Recipe:
     if PRESETS[name].get("pattern") == "structured" != changes.get("pattern", "structured"):
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
     recipe = Recipe(**{**PRESETS[name], **changes})
-    for sparsity, fields in FROM[name].items():
+    for sparsity, fields in FROM.get(name, {}).items():
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
             recipe = Recipe(**{**PRESETS[name], **fields, **changes})
     return recipe

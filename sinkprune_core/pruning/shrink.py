@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from sinkprune_core.models.language_model import LanguageModel, set_direction, weight_OI
+from sinkprune_core.language_model import LanguageModel, set_direction, weight_OI
 from sinkprune_core.pruning.structured import Kept, owned_by, removable, resized
 
 

@@ -9,7 +9,7 @@ that a matrix is stored transposed, so that one input feature of all linears is 
 
 import torch
 
-from sinkprune_core.models.language_model import zero_out
+from sinkprune_core.language_model import zero_out
 from sinkprune_core.pruning.patterns import Select
 
 STRIP = 32  # columns that are updated one by one; those to their right wait for one matrix product

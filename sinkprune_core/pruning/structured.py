@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
 
 # where units lie

@@ -17,11 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from sinkprune.files import atomic
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.files import atomic
-from sinkprune_core.models.forwards import check_output
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.forwards import check_output
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
 from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments, instance
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from benchmarks.timing import in_turns
 
-from sinkprune_core.models.loading import load
+from sinkprune.models.loading import load
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import choose, plan, scores
 from sinkprune_core.sinks import attention
@@ -19,7 +19,7 @@ PEAK = """
 import sys, torch
 from contextlib import nullcontext
 from sinkprune_core.memory import release_freed_memory
-from sinkprune_core.models.loading import load
+from sinkprune.models.loading import load
 from sinkprune_core.sinks import attention
 lm = load(sys.argv[1])
 release_freed_memory()

@@ -15,10 +15,10 @@ import pytest
 import torch
 import yaml
 
+from sinkprune.files import write_json
+from sinkprune.models.devices import choose_dtype
 from sinkprune_companion import project_root
 from sinkprune_companion.pages import sources
-from sinkprune_core.files import write_json
-from sinkprune_core.models.devices import choose_dtype
 
 ROOT = project_root()
 QUICK = ROOT / "workflow" / "config" / "quick.yml"

@@ -19,9 +19,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sinkprune_core import Calibration, LanguageModel, load, preset
+from sinkprune import load
+from sinkprune_core import Calibration, LanguageModel, preset
 from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.models.language_model import set_direction
+from sinkprune_core.language_model import set_direction
 from sinkprune_core.pruning.criteria import wanda
 from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.patterns import lowest, n_of_m, select

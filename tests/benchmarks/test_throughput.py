@@ -19,13 +19,13 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from sinkprune_companion import corpus
+from sinkprune import corpus, load, nelbo
+from sinkprune.evaluation.token_losses import HEAD_SLICE
 from sinkprune_companion.run.allocator import keep_freed_memory
-from sinkprune_core import Calibration, LanguageModel, Recipe, load, nelbo, preset
+from sinkprune_core import Calibration, LanguageModel, Recipe, preset
+from sinkprune_core.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.calibration.input_statistics import GRAM_STRIP, observe
 from sinkprune_core.calibration.text import trajectory
-from sinkprune_core.evaluation.token_losses import HEAD_SLICE
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.pruning.engine import dense_statistics
 
 LENGTH, LEVELS = 128, 8

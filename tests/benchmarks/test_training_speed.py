@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from sinkprune_companion import corpus
+from sinkprune import corpus
+from sinkprune.models import embedded
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training.base import open_base
 from sinkprune_companion.training.lora import masked_cross_entropy, precision_of, trainable
 from sinkprune_companion.training.settings import Training
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
-from sinkprune_core.models import embedded
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
 CONFIG = Training()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from naive import linears_of
 
+from sinkprune.runs import waiting as waiting_module
 from sinkprune_core import Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import row_bytes, waiting
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
-from sinkprune_core.models import waiting as waiting_module
 from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkprune_core import Calibration, Recipe, prune
+from sinkprune_core.blocks import Rows, block_inputs, run_block
 from sinkprune_core.calibration import input_statistics
 from sinkprune_core.calibration.input_statistics import RunningStatistics, observe
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.pruning.criteria import magnitude, wanda
 
 

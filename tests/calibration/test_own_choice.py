@@ -8,10 +8,10 @@ import pytest
 import torch
 from naive import same, weights_of
 
+from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.streaming import stream
 from sinkprune_core import Calibration, Recipe, prune, weights_kept
 from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.models.loading import open_checkpoint
-from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import dense_statistics
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "sink_std": 1.0}

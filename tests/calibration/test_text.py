@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core import Calibration, Recipe, Sampler, generate
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import NOISE, noise_counts, trajectory
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, token_weights
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.sinks.detection import sink_sets
 
 KINDS = ("autoregressive", "diffusion")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hostile.cases import TEXT
 
-from sinkprune_companion import corpus
-from sinkprune_companion.cli import main
+from sinkprune import corpus
+from sinkprune.cli import main
 from sinkprune_core.seeds import generator
 
 
@@ -50,7 +50,7 @@ def refused(capsys):
 @pytest.fixture
 def no_model(monkeypatch):
     """No command may load a model."""
-    monkeypatch.setattr("sinkprune_companion.cli.common.open_model", lambda *_: pytest.fail("loaded a model"))
+    monkeypatch.setattr("sinkprune.cli.common.open_model", lambda *_: pytest.fail("loaded a model"))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sinkprune_companion.cli.checks import new_files
-from sinkprune_companion.cli.main import parse
+from sinkprune.cli.checks import new_files
+from sinkprune.cli.main import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -200,7 +200,7 @@ def test_what_a_command_writes_is_held_from_before_the_work(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from sinkprune_companion.cli.checks import new_files
+from sinkprune.cli.checks import new_files
 try:
     with new_files(json=Path(sys.argv[1])):
         pass

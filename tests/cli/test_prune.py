@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sinkprune_companion.cli import main
-from sinkprune_core import Calibration, Recipe, load, preset, prune
-from sinkprune_core.costs import pruning as cost
+from sinkprune import load
+from sinkprune.cli import main
+from sinkprune.runs import pruning_cost as cost
+from sinkprune_core import Calibration, Recipe, preset, prune
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 import yaml
 
+from sinkprune.cli.main import parse
 from sinkprune_companion.cli import reproduce
-from sinkprune_companion.cli.main import parse
 from sinkprune_companion.cli.reproduce import failures
 from sinkprune_companion.run import profiles
 

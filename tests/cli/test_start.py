@@ -6,13 +6,13 @@ from dataclasses import fields
 
 import pytest
 
-from sinkprune_companion.cli import main
+from sinkprune.cli import main
 from sinkprune_core.pruning.presets import ABOUT, PRESETS
 
 HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "transformers", "pydantic")
 WATCHED = """
 import sys
-from sinkprune_companion.cli.main import main
+from sinkprune.cli.main import main
 try:
     status = main(sys.argv[1:])
 except SystemExit as stopped:
@@ -104,7 +104,7 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sinkprune_companion.cli.prune.save", stop)
+    monkeypatch.setattr("sinkprune.cli.prune.save", stop)
     assert main.main([str(part) for part in pruning]) == main.INTERRUPTED
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"interrupted: finished blocks and statistics are kept in {tmp_path}/out.work, "
@@ -117,16 +117,17 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
 
 
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune_companion.cli import checks, common, compare, evaluate, prune
-    from sinkprune_companion.cli.options import ALIASES, COMMANDS
-    from sinkprune_companion.harness.benchmarks import PAPER
-    from sinkprune_companion.harness.local_data import SPLITS, WIKITEXT
+    from sinkprune.cli import checks, common, compare, evaluate, prune
+    from sinkprune.cli.options import ALIASES, COMMANDS
+    from sinkprune.evaluation.harness.benchmarks import PAPER
+    from sinkprune.evaluation.local_data import SPLITS, WIKITEXT
+    from sinkprune.evaluation.protocols import PROTOCOLS
+    from sinkprune.models.weight_files import DTYPES
+    from sinkprune_companion.cli.checks import EMBEDDED_BASE as BASE_OF_OPTIONS
     from sinkprune_companion.training.base import EMBEDDED_BASE
     from sinkprune_companion.training.settings import DTYPES as TRAINED
     from sinkprune_companion.training.settings import Training
-    from sinkprune_core.evaluation.protocols import PROTOCOLS
-    from sinkprune_core.models.language_model import KINDS
-    from sinkprune_core.models.weight_files import DTYPES
+    from sinkprune_core.language_model import KINDS
     from sinkprune_core.pruning import recipe
     from sinkprune_core.sinks.detection import variability
 
@@ -137,7 +138,8 @@ def test_names_in_help_are_those_of_the_library():
     running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
     assert set(options["evaluate"]["protocol"]["choices"]) == running
     assert set(options["evaluate"]["family"]["choices"]) == set(PAPER)
-    assert set(options["train"]["kind"]["choices"]) == set(KINDS) and checks.EMBEDDED_BASE == EMBEDDED_BASE
+    assert set(options["train"]["kind"]["choices"]) == set(KINDS)
+    assert BASE_OF_OPTIONS == EMBEDDED_BASE
     assert set(options["train"]["dtype"]["choices"]) == {*TRAINED, "auto"}
     train = main.parse(["train"])
     shared = [field.name for field in fields(Training) if field.name in train and field.name != "dtype"]

@@ -8,11 +8,12 @@ import torch
 from hostile.cases import TEXT
 from tqdm.auto import tqdm
 
-from sinkprune_companion.cli import common, main
-from sinkprune_companion.cli.options import COMMANDS
-from sinkprune_companion.harness.suite import GROUPS, items
-from sinkprune_core import Trace, load, nelbo
-from sinkprune_core.evaluation.two_choice import accuracy
+from sinkprune import load, nelbo
+from sinkprune.cli import common, main
+from sinkprune.cli.options import COMMANDS
+from sinkprune.evaluation.suite import GROUPS, items
+from sinkprune.evaluation.two_choice import accuracy
+from sinkprune_core import Trace
 
 SHORT = ("--prompt", 8, "--tokens", 6, "--steps", 3)
 
@@ -109,7 +110,7 @@ def test_an_error_after_a_progress_bar_has_a_line_of_its_own(monkeypatch, capsys
         for _ in tqdm(range(3), desc="at work", leave=False):
             raise ValueError("no luck")
 
-    monkeypatch.setattr("sinkprune_companion.cli.evaluate.run", fail)
+    monkeypatch.setattr("sinkprune.cli.evaluate.run", fail)
     assert main.main(["evaluate", "smol-ar"]) == 1
     before, _, last = capsys.readouterr().err.rpartition("\r")
     assert last.splitlines()[-1].startswith("error: ") and "at work" not in last

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import yaml
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.verdict_rule import CONTRADICTED, NO_DIFFERENCE, REPRODUCED, UNDECIDED, holm
 from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.ledger.verdict_rule import CONTRADICTED, NO_DIFFERENCE, REPRODUCED, UNDECIDED, holm
-from sinkprune_core.evaluation.intervals import Estimate
 
 ROW = {
     "id": "c",

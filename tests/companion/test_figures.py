@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.ledger.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune_companion.pages import render, sources
 from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation.intervals import Estimate
 
 
 def estimate(value: float, half: float, margin: float | None = 0.01) -> Estimate:

@@ -25,7 +25,7 @@ from sinkprune_companion.experiments import (
 )
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core import Calibration, Sampler, preset, trace
-from sinkprune_core.models.language_model import set_direction
+from sinkprune_core.language_model import set_direction
 from sinkprune_core.sinks.hiding import Hiding
 
 FILE = Path(__file__).with_name("golden_numbers.json")

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune.evaluation.likelihood import nelbo
 from sinkprune_companion.experiments import hiding_scores
-from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 

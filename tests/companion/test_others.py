@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.verdict_rule import UNDECIDED
 from sinkprune_companion.ledger import claims, margins, others
-from sinkprune_companion.ledger.verdict_rule import UNDECIDED
-from sinkprune_core.evaluation.intervals import Estimate
 
 (RUN,) = others.runs()
 

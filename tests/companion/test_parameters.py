@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from lm_eval.tasks import TaskManager
 
-from sinkprune_companion.harness import benchmarks
+from sinkprune.evaluation.harness import benchmarks
 from sinkprune_companion.run import parameters, records
 from sinkprune_companion.run.parameters import OTHERS, ParameterError, check, start
 

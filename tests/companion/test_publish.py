@@ -13,10 +13,10 @@ import yaml
 from hostile.fuzz import spoiled_bytes
 
 import sinkprune_companion
+from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run import publish
 from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation.intervals import interval
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from hostile.fuzz import spoiled_bytes
 
+from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.run import profiles, records
 from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation.intervals import interval
 
 
 @pytest.fixture

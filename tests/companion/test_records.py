@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from hostile.fuzz import flip
 
+from sinkprune.files import PACKAGE
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run import records
 from sinkprune_companion.run.records import Run, environment
-from sinkprune_core.files import PACKAGE
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 

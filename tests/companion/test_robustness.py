@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from sinkprune.models.loading import open_checkpoint
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments.robustness import OnRecord, archived_fingerprint, archived_run
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
-from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.pruning.recipe import preset
 
 pytestmark = pytest.mark.slow

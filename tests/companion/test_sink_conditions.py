@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sinkprune_companion import corpus
+from sinkprune import corpus
 from sinkprune_companion.experiments import sink_conditions
 from sinkprune_companion.experiments.sink_conditions import Condition, conditions, crops, prompts
 

@@ -10,7 +10,7 @@ from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, rows_for, token_weights
-from sinkprune_core.models.language_model import weight_OI
+from sinkprune_core.language_model import weight_OI
 
 LEVELS = 4
 SPARSITY = 0.5

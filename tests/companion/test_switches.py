@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sinkprune.evaluation.verdict_rule import HURTS, UNDECIDED, judge
 from sinkprune_companion.experiments.recipe_search import (
     Switch,
     cells,
@@ -15,7 +16,6 @@ from sinkprune_companion.experiments.recipe_search import (
     name,
     path,
 )
-from sinkprune_companion.ledger.verdict_rule import HURTS, UNDECIDED, judge
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [

@@ -3,11 +3,12 @@
 import pandas as pd
 import pytest
 
+from sinkprune import load
 from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.experiments.variants import Variant, saved_variant
 from sinkprune_companion.run.texts import any_text
-from sinkprune_core import Calibration, load, preset, prune
+from sinkprune_core import Calibration, preset, prune
 
 
 def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from naive_sampler import naive_generate
 
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.diffusion.samplers import ORDERS, SCHEDULES, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
 
 pytestmark = pytest.mark.slow
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkprune_core.evaluation.conditional_likelihood import (
+from sinkprune.evaluation.conditional_likelihood import (
     estimate,
     exact_log_likelihood,
     log_likelihood,
     perplexity,
 )
-from sinkprune_core.evaluation.protocols import PROTOCOLS, Protocol, protocol
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
+from sinkprune.evaluation.protocols import PROTOCOLS, Protocol, protocol
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sinkprune.evaluation.intervals import crossed_interval
 from sinkprune_companion.experiments.variants import compare, pivot
-from sinkprune_core.evaluation.intervals import crossed_interval
 
 SEQUENCES = 6
 

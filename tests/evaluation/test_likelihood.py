@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sinkprune_core.evaluation import likelihood
-from sinkprune_core.evaluation.likelihood import nelbo, nll, score
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
+from sinkprune.evaluation import likelihood
+from sinkprune.evaluation.likelihood import nelbo, nll, score
+from sinkprune.models.embedded import MASK_TOKEN_ID
 
 LENGTH = 6  # 5 maskable tokens: 31 masks
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sinkprune_core.evaluation.maskings import drawn_masks, maskings
+from sinkprune.evaluation.maskings import drawn_masks, maskings
 from sinkprune_core.seeds import generator
 
 pytestmark = pytest.mark.slow

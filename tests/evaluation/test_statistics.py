@@ -5,8 +5,8 @@ import pytest
 from naive_interval import two_way_t_interval
 from scipy import stats
 
-from sinkprune_core.evaluation.intervals import crossed_interval, interval
-from sinkprune_core.evaluation.variance_components import components
+from sinkprune.evaluation.intervals import crossed_interval, interval
+from sinkprune.evaluation.variance_components import components
 
 pytestmark = pytest.mark.slow
 

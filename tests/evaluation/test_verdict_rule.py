@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sinkprune_companion.ledger.verdict_rule import (
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune.evaluation.verdict_rule import (
     ABOVE,
     BELOW,
     CONTRADICTED,
@@ -19,7 +20,6 @@ from sinkprune_companion.ledger.verdict_rule import (
     on_claim,
     verdict,
 )
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 
 def estimate(low: float, high: float, **more) -> Estimate:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hostile.tally import BROKE, HELD, REFUSED, Tally
 
-from sinkprune_companion.cli.main import was_raised_here
+from sinkprune.cli.main import was_raised_here
 
 SECONDS = 20  # no input takes longer; one that does hangs
 LENGTH = 1500  # characters of a clear sentence, at most: some list what is known

@@ -16,10 +16,10 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
-from sinkprune_core.models.adapters import CONFIG, WEIGHTS, merge_adapter
-from sinkprune_core.models.language_model import CARD
-from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import INDEX
+from sinkprune.models.adapters import CONFIG, WEIGHTS, merge_adapter
+from sinkprune.models.loading import load
+from sinkprune.models.weight_files import INDEX
+from sinkprune_core.language_model import CARD
 
 TEXT = "the cat 12 is of"
 IDS = torch.arange(22, 33)[None]  # ordinary tokens of every tiny vocabulary

@@ -40,8 +40,8 @@ def main(jobs: int) -> None:
     from random_models.cases import CASES
     from random_models.writing import write
 
-    from sinkprune_companion.cli.main import main as run
-    from sinkprune_core.costs import pruning as cost
+    from sinkprune.cli.main import main as run
+    from sinkprune.runs import pruning_cost as cost
     from sinkprune_core.memory import release_freed_memory
 
     cost.PROBE_SECONDS = 0.001

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from notebook_cells import run_cells
 
-from sinkprune_companion.cli.main import INTERRUPTED, sentence
+from sinkprune.cli.main import INTERRUPTED, sentence
 from sinkprune_companion.run import parameters, records
 
 NAME = "study"
@@ -24,7 +24,7 @@ import torch
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run.parameters import start
 from sinkprune_core import Sampler, Trace, load, nelbo, trace
-from sinkprune_core.evaluation.intervals import interval
+from sinkprune.evaluation.intervals import interval
 
 run = start("study", globals())
 lm = load(model)

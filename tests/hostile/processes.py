@@ -152,12 +152,13 @@ def _import_everything() -> None:
     import transformers.models.llama.modeling_llama
     from hostile import notebook
 
-    from sinkprune_companion.cli import common, compare, evaluate, prune, trace, train
+    from sinkprune.cli import common, compare, evaluate, prune, trace
+    from sinkprune.runs import pruning_cost as cost
+    from sinkprune_companion.cli import train
     from sinkprune_companion.experiments import variants
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
     from sinkprune_companion.training import export, lora
-    from sinkprune_core.costs import pruning as cost
     from sinkprune_core.pruning import engine, shrink
 
     torch.set_num_threads(1)
@@ -180,7 +181,7 @@ def _in_child(order: dict, said: Path, counted: Path) -> None:
         os.chdir(order["folder"])
         trouble = Trouble(**order["trouble"])
         if not trouble.is_flushed:
-            from sinkprune_core import files
+            from sinkprune import files
 
             files.flush_one = lambda path: None
         with _Events(Path(order["folder"]), trouble).counted(counted):
@@ -198,7 +199,7 @@ def _run(arguments: list[str]) -> int:
     """Run a command line of `sinkprune`, or `notebook FILE`, and return its exit status."""
     from hostile import notebook
 
-    from sinkprune_companion.cli.main import main
+    from sinkprune.cli.main import main
 
     if arguments[0] == "notebook":
         return notebook.run(Path(arguments[1]))

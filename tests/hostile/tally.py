@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sinkprune_core.files import atomic
+from sinkprune.files import atomic
 
 HELD = "held"
 REFUSED = "refused"

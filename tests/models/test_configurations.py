@@ -9,9 +9,9 @@ from families import edit, outputs, reference, some_ids
 from random_models.cases import CASES
 from random_models.writing import write
 
-from sinkprune_core.models.catalog import MODELS, REFUSED
-from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import FormatError
+from sinkprune.models.catalog import MODELS, REFUSED
+from sinkprune.models.loading import load
+from sinkprune.models.weight_files import FormatError
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from families import edit
 from hostile.fuzz import flip
 from safetensors.torch import load_file, save_file
 
-from sinkprune_core.models.adapters import merge_adapter
-from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import INDEX, FormatError, read_json
+from sinkprune.models.adapters import merge_adapter
+from sinkprune.models.loading import load
+from sinkprune.models.weight_files import INDEX, FormatError, read_json
 
 MODEL = "model.safetensors"
 

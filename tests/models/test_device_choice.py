@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sinkprune_core.models import devices
-from sinkprune_core.models.devices import choose_dtype
+from sinkprune.models import devices
+from sinkprune.models.devices import choose_dtype
 
 
 @pytest.fixture

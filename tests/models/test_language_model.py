@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block
-from sinkprune_core.models.language_model import CARD, KINDS, LanguageModel, set_direction, zero_out
-from sinkprune_core.models.loading import load
+from sinkprune.models.loading import load
+from sinkprune_core.blocks import Rows, block_inputs, run_block
+from sinkprune_core.language_model import CARD, KINDS, LanguageModel, set_direction, zero_out
 
 
 def blockwise(lm, ids_BT) -> torch.Tensor:

@@ -8,11 +8,11 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import load_file
 
-from sinkprune_core.models import embedded
-from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.hub import requirements
-from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import FormatError
+from sinkprune.models import embedded
+from sinkprune.models.catalog import MODELS
+from sinkprune.models.hub import requirements
+from sinkprune.models.loading import load
+from sinkprune.models.weight_files import FormatError
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):

@@ -8,23 +8,13 @@ import torch
 from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core import (
-    Calibration,
-    Recipe,
-    Sampler,
-    generate,
-    load,
-    preset,
-    prune,
-    score,
-    trace,
-    weights_kept,
-)
+from sinkprune import load, score
+from sinkprune.models.loading import language_model, open_checkpoint
+from sinkprune.models.placement import place
+from sinkprune.models.reader import Checkpoint
+from sinkprune.models.streaming import stream
+from sinkprune_core import Calibration, Recipe, Sampler, generate, preset, prune, trace, weights_kept
 from sinkprune_core.diffusion.sampling import decode
-from sinkprune_core.models.loading import language_model, open_checkpoint
-from sinkprune_core.models.placement import place
-from sinkprune_core.models.reader import Checkpoint
-from sinkprune_core.models.streaming import stream
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ from families import outputs, some_ids
 from random_models.cases import CASES
 from safetensors.torch import load_file, save_file
 
-from sinkprune_core.models.language_model import part_name
-from sinkprune_core.models.loading import language_model, load
-from sinkprune_core.models.reader import Checkpoint
+from sinkprune.models.loading import language_model, load
+from sinkprune.models.reader import Checkpoint
+from sinkprune_core.language_model import part_name
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,11 +7,12 @@ from random_models.cases import CASES
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sinkprune import load, nelbo, nll
+from sinkprune.evaluation.harness.benchmarks import evaluate_named
+from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune_companion.experiments.stand_ins import stand_in
-from sinkprune_companion.harness.benchmarks import evaluate_named
-from sinkprune_core import Calibration, Sampler, generate, load, nelbo, nll, preset, prune, trace
+from sinkprune_core import Calibration, Sampler, generate, preset, prune, trace
 from sinkprune_core.diffusion.sampling import decode
-from sinkprune_core.models.catalog import EMBEDDED, MODELS
 
 pytestmark = pytest.mark.slow
 

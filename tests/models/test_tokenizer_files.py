@@ -6,8 +6,8 @@ import pytest
 from families import edit
 from transformers import AutoTokenizer
 
-from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import FormatError
+from sinkprune.models.loading import load
+from sinkprune.models.weight_files import FormatError
 
 
 def test_dream_s_tokenizer_needs_no_remote_code(written, tmp_path):

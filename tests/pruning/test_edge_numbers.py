@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sinkprune_core import Calibration, preset, prune
-from sinkprune_core.models.language_model import weight_OI
+from sinkprune_core.language_model import weight_OI
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 RECIPES = {

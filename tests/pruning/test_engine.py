@@ -9,9 +9,9 @@ import pytest
 import torch
 from naive import linears_of, same, weights_of, zeros_of
 
+from sinkprune.models.embedded import START_TOKEN_ID
 from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
-from sinkprune_core.models.embedded import START_TOKEN_ID
-from sinkprune_core.models.language_model import weight_OI
+from sinkprune_core.language_model import weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
 from sinkprune_core.pruning.recipe import PROPAGATION
 from sinkprune_core.pruning.shrink import shrink

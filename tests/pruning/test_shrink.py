@@ -5,7 +5,7 @@ import torch
 from tiny_units import COMPENSATED, FAMILIES, WEIGHT_N, counts, logits, masked, some_kept, statistics_of
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core.models.loading import load
+from sinkprune.models.loading import load
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import mask
 

@@ -22,8 +22,8 @@ from tiny_units import (
 )
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.blocks import weights_kept
+from sinkprune_core.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import choose, group_counts, mask, plan, removable, scores

@@ -12,13 +12,14 @@ from naive import block_weights_of, linears_of, same
 from random_models.cases import CASES
 from random_models.writing import write
 
-from sinkprune_core import Calibration, Recipe, Report, load, prune, weights_kept
+from sinkprune import load
+from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.streaming import stream
+from sinkprune_core import Calibration, Recipe, Report, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.text import INPUTS, NOISE
 from sinkprune_core.calibration.token_weights import EXCLUDE
-from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.models.loading import open_checkpoint
-from sinkprune_core.models.streaming import stream
+from sinkprune_core.language_model import weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION

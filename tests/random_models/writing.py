@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sinkprune_core.models.weight_files import INDEX
+from sinkprune.models.weight_files import INDEX
 
 END = "<|endoftext|>"
 WORDS = 72  # the largest vocabulary of made-up words

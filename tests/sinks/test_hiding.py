@@ -5,7 +5,8 @@ import pytest
 import torch
 from naive_attention import eager
 
-from sinkprune_core import Sampler, generate, score
+from sinkprune import score
+from sinkprune_core import Sampler, generate
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.seeds import generator

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.sinks.attention import track
 from sinkprune_core.sinks.trace import Trace, query_windows, trace
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sinkprune_companion import corpus
+from sinkprune import corpus
 from sinkprune_companion.training.settings import Training, training_dtype
 
 SHORT = {

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkprune_companion import corpus
-from sinkprune_companion.cli.main import main
+from sinkprune import corpus, load, score
+from sinkprune.cli.main import main
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.training.base import SHAPE, mask_token_of, open_base
 from sinkprune_companion.training.settings import LOW_NOISE
-from sinkprune_core import LanguageModel, load, score
-from sinkprune_core.models.language_model import set_direction
+from sinkprune_core import LanguageModel
+from sinkprune_core.language_model import set_direction
 
 pytestmark = pytest.mark.slow
 

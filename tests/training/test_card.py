@@ -6,8 +6,8 @@ import model_card
 import pytest
 from peft import LoraConfig, get_peft_model
 
+from sinkprune.models.embedded import ADAPTERS
 from sinkprune_companion.training import export as card
-from sinkprune_core.models.embedded import ADAPTERS
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkprune_companion import corpus
+from sinkprune import corpus
 from sinkprune_companion.training.crops import crop_batch, prepare_data
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sinkprune.models import embedded
+from sinkprune.models.adapters import merge_adapter
+from sinkprune.models.reader import Checkpoint
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.export import export
 from sinkprune_companion.training.lora import train
 from sinkprune_companion.training.settings import step_of
-from sinkprune_core.models import embedded
-from sinkprune_core.models.adapters import merge_adapter
-from sinkprune_core.models.reader import Checkpoint
 
 pytestmark = pytest.mark.slow
 

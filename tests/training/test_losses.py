@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_companion.training.lora import masked_cross_entropy
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
 

@@ -39,7 +39,7 @@ def run(*command: object, **settings: object) -> str:
 def wheel(tmp_path_factory) -> Path:
     """The wheel of the tracked files, with nothing of this folder beside it."""
     place = tmp_path_factory.mktemp("built")
-    packed = ("pyproject.toml", "README.md", "LICENSE", "sinkprune_core", "sinkprune_companion")
+    packed = ("pyproject.toml", "README.md", "LICENSE", "sinkprune_core", "sinkprune", "sinkprune_companion")
     tracked = run("git", "ls-files", "-z", *packed, cwd=ROOT)
     for name in filter(None, tracked.split("\0")):
         target = place / "source" / name

@@ -1,0 +1,145 @@
+"""What commands on a model share: from options to a model on a device and to tokens, and printed tables."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from sinkprune import corpus
+from sinkprune.cli.checks import asks_wikitext
+from sinkprune.cli.options import Options
+from sinkprune.evaluation import local_data
+from sinkprune.evaluation.intervals import interval
+from sinkprune.files import write_json
+from sinkprune.models.catalog import EMBEDDED, MODELS
+from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.hub import WORKING, available_memory
+from sinkprune.models.loading import load, open_checkpoint
+from sinkprune.models.streaming import stream
+from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.memory import free_memory
+from sinkprune_core.seeds import generator
+
+STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is streamed from disk
+TEXT_LENGTH = 512  # tokens per sequence of --text
+DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
+
+
+# models
+
+
+def settle_device(options: Options) -> None:
+    """Replace `auto` by a device; raise ValueError for one that is not here, and RuntimeError where there is
+    so little memory that libraries would end the process.
+    """
+    free = free_memory()
+    if free < WORKING:
+        raise RuntimeError(
+            f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
+            "programs, or raise the limit (of a container, or ulimit -v)"
+        )
+    options.device = choose_device(options.device, f"--device {options.device}")
+
+
+def open_model(options: Options, name: str, streamed: bool | None = False) -> LanguageModel:
+    """Load a model, or stream it from disk; None: stream it where it would not fit well into memory.
+
+    Raises ValueError for a model that cannot be streamed, and what `load` and `stream` raise.
+    """
+    if options.device_map is not None:
+        return load(name, options.dtype, device_map=options.device_map)
+    dtype = choose_dtype(options.dtype, options.device)
+    if streamed is None and name not in EMBEDDED:
+        size = open_checkpoint(name).parameters * dtype.itemsize
+        streamed = size > STREAM_ABOVE * available_memory(options.device)
+    if streamed:
+        return stream(open_checkpoint(name), Path(name).name, dtype, options.device)
+    return load(name, dtype, options.device)
+
+
+def without_weights(name: str) -> tuple[str, dict[str, int], int]:
+    """Return a model's kind, vocabulary and positions; it is downloaded if need be, no weights are read."""
+    checkpoint = open_checkpoint("smol-ar" if name in EMBEDDED else name)  # all embedded models stand on it
+    kind = MODELS[name].kind if name in EMBEDDED else checkpoint.kind
+    return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
+
+
+# text
+
+
+def documents_of(options: Options, held_out: bool) -> list[str] | None:
+    """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None without it.
+
+    Raises ValueError for text that cannot be read, and OSError for data that cannot be had.
+    """
+    if options.text is None:
+        return None
+    if asks_wikitext(options):
+        articles = local_data.wikitext(options.data, options.split or ("test" if held_out else "train"))
+        return [local_data.running_text([article]) for article in articles]
+    return corpus.paragraphs(local_data.read_text(options.text))
+
+
+def default_length(options: Options, positions: int) -> int:
+    """Return the tokens per sequence without `--length`; never more than a model's `positions`."""
+    return min(DEFAULT_LENGTH if options.text is None else TEXT_LENGTH, positions)
+
+
+def model_and_texts(
+    options: Options, length: int | None, held_out: bool, streamed: bool | None = False
+) -> tuple[LanguageModel, dict[str, torch.Tensor]]:
+    """Return a model and `--sequences` sequences of `length` tokens by source, int64 (N, T).
+
+    They are drawn from `--text`, or from what comes with every installation: its documentation, and samples
+    of smol-ar for a model of the same vocabulary. Raises ValueError for too short a source, and what
+    `documents_of`, before the model is loaded, and `open_model` raise.
+    """
+    documents = documents_of(options, held_out)
+    lm = open_model(options, options.model, streamed)
+    length = length or default_length(options, lm.model.config.max_position_embeddings)
+    if documents is None:
+        is_own = options.model in EMBEDDED or lm.tokenizer.get_vocab() == without_weights("smol-ar")[1]
+        if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
+            return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
+        kind = name = "documentation"
+        ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
+    else:
+        kind, name = "text", options.text.name  # a copy of a file has another name
+        ids_NT = corpus.pack(documents, lm.tokenizer, length)
+    if len(ids_NT) < options.sequences:
+        raise ValueError(
+            f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
+            "ask for fewer or shorter ones, or give more text"
+        )
+    order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
+    return lm, {name: ids_NT[order[: options.sequences].sort().values]}
+
+
+# tables
+
+
+def estimate(values: pd.Series) -> dict[str, object]:
+    """Return the mean of `values` with its 95 % interval; a single value has no interval, and none is NaN."""
+    known = values.dropna()
+    if len(known) > 1:
+        mean = interval(known)
+        return {name: getattr(mean, name) for name in ("value", "low", "high", "units", "method")}
+    return {"value": float(known.mean()) if len(known) else math.nan}
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Return `table` as text, numbers with four digits."""
+    return table.to_string(float_format="{:.4g}".format)
+
+
+def print_table(table: pd.DataFrame, file: Path | None, meanings: Mapping[str, str] | None = None) -> None:
+    """Print `table` and what its columns or rows mean, and write its rows to a JSON file (None: to none)."""
+    print(as_text(table))
+    if file is not None:
+        write_json(file, json.loads(table.reset_index().to_json(orient="records")))
+    if meanings:
+        width = max(map(len, meanings))
+        print("", *(f"{name:<{width}}  {meaning}" for name, meaning in meanings.items()), sep="\n")

@@ -1,0 +1,80 @@
+"""`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
+
+from contextlib import nullcontext
+from dataclasses import asdict
+
+import pandas as pd
+
+from sinkprune.cli import common
+from sinkprune.cli.options import COMMANDS, Options
+from sinkprune.evaluation.conditional_likelihood import perplexity
+from sinkprune.evaluation.harness.benchmarks import evaluate_named, local_tasks, named
+from sinkprune.evaluation.local_data import running_text
+from sinkprune.evaluation.protocols import PROTOCOLS
+from sinkprune.evaluation.suite import groups_of
+from sinkprune.evaluation.text_scores import score_texts
+from sinkprune_core.language_model import LanguageModel
+
+TEXT_BATCH = 32  # sequences at once where text is scored
+TEXT_DRAWS = 8  # noise levels per sequence
+PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
+
+
+def run(options: Options) -> None:
+    """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
+    common.settle_device(options)
+    if options.tasks:
+        table = task_table(options)
+    else:
+        table = text_table(options) if options.protocol is None else protocol_table(options)
+    is_of_suite = {"task", "error_draws"} <= set(table)
+    common.print_table(table, options.json, COMMANDS["evaluate"]["meanings"] if is_of_suite else None)
+
+
+def text_table(options: Options) -> pd.DataFrame:
+    """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
+    lm, texts = common.model_and_texts(options, options.length, held_out=True)
+    if not lm.is_diffusion:
+        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
+    draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
+    by_source = score_texts(lm, texts, draws, batch=batch, seed=options.seed).groupby("text").value
+    rows = {source: {"measure": measure_of(lm), **common.estimate(values)} for source, values in by_source}
+    return pd.DataFrame(rows).T
+
+
+def protocol_table(options: Options) -> pd.DataFrame:
+    """Return nats per token of `--text`, or of its first `--limit` windows, by a published protocol."""
+    protocol = PROTOCOLS[options.protocol]
+    documents = common.documents_of(options, held_out=True)
+    lm = common.open_model(options, options.model)
+    ids_T = lm.encode(running_text(documents))
+    if options.limit is not None:
+        ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
+    batch = options.batch or PROTOCOL_BATCH
+    scored = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
+    row = {"measure": f"{measure_of(lm)}, {options.protocol}", **asdict(scored)}
+    return pd.DataFrame({options.text.name: row | {"perplexity": scored.perplexity}}).T
+
+
+def task_table(options: Options) -> pd.DataFrame:
+    """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
+    of_suite = [name for name in options.tasks if groups_of(name)]
+    others = [name for name in options.tasks if not groups_of(name)]
+    if options.family is not None:
+        settled = named(options.family)
+        if not settled.keys() & {*options.tasks} and options.tasks != ["paper"]:
+            options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
+    if not others:
+        options.refuse(("data",), "the suite comes with this package")
+    data = nullcontext((others, None))
+    if options.data is not None:
+        data = local_tasks(options.data, others, options.split or "test")
+    with data as (others, include):
+        lm = common.open_model(options, options.model)
+        shared = {name: getattr(options, name) for name in ("limit", "family", "draws", "seed", "batch")}
+        return evaluate_named(lm, [*of_suite, *others], **shared, include=include, progress=True)
+
+
+def measure_of(lm: LanguageModel) -> str:
+    """Return what a number of this model is."""
+    return f"{'NELBO' if lm.is_diffusion else 'negative log-likelihood'}, nats per token"

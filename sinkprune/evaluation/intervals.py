@@ -1,0 +1,137 @@
+"""Estimates with 95 % intervals.
+
+Every interval is a t interval: over independent units its standard error and degrees of freedom are the
+ordinary ones; over calibration draws and sequences they come from the components of variance.
+
+Dimensions: R repetitions (calibration draws), N sequences.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from sinkprune.evaluation.variance_components import components
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval, and what is known of its sources of chance.
+
+    Raises ValueError for numbers not finite, an interval that ends before it begins, a margin not above 0.
+    """
+
+    value: float
+    """The mean."""
+    low: float
+    """Lower end of the interval."""
+    high: float
+    """Upper end of the interval."""
+    units: int
+    """Number of independent units, such as sequences, that it rests on."""
+    method: str
+    """How the interval was made, in words."""
+    margin: float | None = None
+    """The smallest difference that matters, in units of the mean; None where none was fixed."""
+    draws: int | None = None
+    """Number of calibration draws; None where there are none to choose."""
+    error_draws: float | None = None
+    """Standard error that the choice of calibration draws adds; None where it was not told apart."""
+    error_sequences: float | None = None
+    """Standard error that the choice of sequences adds; None where it was not told apart."""
+    freedom: float | None = None
+    """Degrees of freedom of the interval's t distribution; None for a normal one."""
+
+    def __post_init__(self):
+        if not np.isfinite([self.value, self.low, self.high]).all():
+            raise ValueError(f"value={self.value}, low={self.low}, high={self.high} must be finite numbers")
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}: an interval goes from low to high")
+        if self.margin is not None and not self.margin > 0:
+            raise ValueError(
+                f"margin={self.margin} must be positive, the smallest difference that matters, or None where "
+                "none was fixed"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    @property
+    def half_width(self) -> float:
+        """Half of what the interval spans."""
+        return (self.high - self.low) / 2
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean."""
+        return self.half_width / self.errors_at((1 + CONFIDENCE) / 2)
+
+    def errors_at(self, share: float) -> float:
+        """Return how many standard errors above the mean `share` of its distribution ends."""
+        return float(stats.t.ppf(share, _or_infinite(self.freedom)))
+
+    def p_value(self, against: float = 0.0) -> float:
+        """Return the two-sided p-value of a t test that the mean is `against`."""
+        distance = abs(self.value - against)
+        if self.half_width == 0:
+            return float(distance == 0)
+        return float(2 * stats.t.sf(distance / self.standard_error, _or_infinite(self.freedom)))
+
+    def with_margin(self, margin: float | None) -> "Estimate":
+        """Return the same with the smallest difference that matters, in units of the mean."""
+        return replace(self, margin=margin)
+
+
+def _or_infinite(freedom: float | None) -> float:
+    return np.inf if freedom is None else freedom
+
+
+def interval(values: Sequence[float]) -> Estimate:
+    """Return the mean of independent units with its 95 % t interval; NaN units are left out.
+
+    Raises ValueError with fewer than two units: one lucky run has no interval.
+    """
+    units = np.asarray(values, dtype=float)
+    units = units[~np.isnan(units)]
+    if len(units) < 2:
+        raise ValueError(f"an interval needs at least 2 units, got {len(units)}")
+    return _t_interval(units[None], "t interval over units")
+
+
+def crossed_interval(values_RN: np.ndarray) -> Estimate:
+    """Return the mean over repetitions and sequences, with a 95 % t interval that knows the chance of both.
+
+    Differences between two methods go in here as they are, on the same sequences and noise: the pairing
+    removes what the methods share. Standard error and degrees of freedom are those of `components`. With a
+    single repetition the interval is that over sequences, and `method` says so. Raises ValueError unless
+    there are two sequences at least.
+    """
+    values_RN = np.asarray(values_RN, dtype=float)
+    if values_RN.ndim != 2 or values_RN.shape[1] < 2:
+        raise ValueError(f"values have shape {values_RN.shape}; expected (repetitions, at least 2 sequences)")
+    if len(values_RN) == 1:
+        return replace(_t_interval(values_RN, "t interval over sequences, one calibration draw"), draws=1)
+    return _t_interval(values_RN, "t interval over calibration draws and sequences")
+
+
+def _t_interval(values_RN: np.ndarray, method: str) -> Estimate:
+    """Return the mean with its t interval; the sources of chance are told apart where R is above 1."""
+    errors = components(values_RN)
+    freedom = errors.freedom if np.isfinite(errors.freedom) else None
+    reach = errors.total * stats.t.ppf((1 + CONFIDENCE) / 2, _or_infinite(freedom))
+    repetitions, sequences = values_RN.shape
+    mean = float(values_RN.mean())
+    return Estimate(
+        mean,
+        float(mean - reach),
+        float(mean + reach),
+        sequences,
+        method,
+        draws=repetitions if repetitions > 1 else None,
+        error_draws=errors.draws if repetitions > 1 else None,
+        error_sequences=errors.sequences,
+        freedom=freedom,
+    )

@@ -1,0 +1,252 @@
+"""BLiMP and WikiText-2: files of a local folder as they are published, found by name at any depth, WikiText-2
+from the Hugging Face hub too, and what ships with the package, with a README.md beside it.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # which pydantic asks for
+
+from sinkprune.files import DATA, resolved
+from sinkprune_core.values import check_choice
+
+WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
+HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
+WIKITEXT_FILE = DATA / "wikitext-2" / "valid.txt"
+TEST_FILE = DATA / "wikitext-2" / "test_first_half.txt"  # other articles than WIKITEXT_FILE has
+BLIMP_FILE = DATA / "blimp" / "blimp_67x60.jsonl"
+SPLITS = ("train", "validation", "test")
+# what a folder should hold, for messages
+BLIMP_EXPECTED = "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)"
+WIKITEXT_EXPECTED = (
+    "wiki.{train,valid,test}.raw or .tokens, or {train,valid,test}.txt or "
+    "{train,validation,test}*.parquet in a folder named wikitext-2…"
+)
+
+Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
+PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
+
+_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
+_WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
+
+
+# finding
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted by path; raise OSError where it is no folder."""
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "does not exist"
+        raise NotADirectoryError(
+            f"the data folder {folder} {state}: give the folder that holds BLiMP or WikiText-2"
+        )
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the files of each `blimp_<paradigm>` below a folder; raise ValueError for one there twice."""
+    by_name: dict[str, list[Path]] = {}
+    for file in files_below(folder):
+        names = set()
+        if file.suffix == ".jsonl":
+            names = {file.stem}
+        elif file.suffix == ".parquet":
+            names = {file.stem, file.parent.name}
+        for name in names:
+            by_name.setdefault(f"blimp_{name}", []).append(file)
+    present = [task for task in tasks if task in by_name]
+    return {task: _of_one_source(by_name[task], f"the BLiMP task {task}") for task in present}
+
+
+def wikitext_files(folder: Path | str, split: str) -> list[Path]:
+    """Return the files of one split of WikiText-2 below a folder, raw ones rather than those with <unk>, and
+    none of another WikiText; raise ValueError for a split that is missing or there twice.
+    """
+    folder = resolved(folder)
+    by_split: dict[str, list[Path]] = {}
+    for file in files_below(folder):
+        match = _FILE.fullmatch(file.name)
+        if match is None:
+            continue
+        prefix, name, suffix = match.groups()
+        sizes = _WIKITEXT.findall(str(Path(folder.name) / file.relative_to(folder).parent))
+        # wiki.test.raw is never anything else, other names need the folder's
+        if sizes[-1:] == ["2"] or (not sizes and prefix and suffix in ("raw", "tokens")):
+            by_split.setdefault("validation" if name == "valid" else name, []).append(file)
+    if split not in by_split:
+        others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
+        raise ValueError(
+            f"the data folder {folder} holds no {split} split of WikiText-2, "
+            f"looked for as {WIKITEXT_EXPECTED}{others}"
+        )
+    raw = [file for file in by_split[split] if "raw" in str(file.relative_to(folder))]
+    return _of_one_source(raw or by_split[split], f"the {split} split of WikiText-2")
+
+
+def _of_one_source(files: list[Path], what: str) -> list[Path]:
+    """Return the files; raise ValueError unless they are one, or parquet files of one folder."""
+    first_of_source: dict[Path, Path] = {}
+    for file in files:
+        first_of_source.setdefault(file.parent if file.suffix == ".parquet" else file, file)
+    if len(first_of_source) > 1:
+        one, other, *_ = first_of_source.values()
+        raise ValueError(f"{what} is there twice, in {one} and {other}: move one of them away")
+    return files
+
+
+# reading
+
+
+def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
+    """Return the minimal pairs of a BLiMP paradigm; raise ValueError, with file and row, for what is none."""
+    sentences = []
+    for file in files:
+        if file.suffix == ".parquet":
+            rows, check = read_parquet(file).to_dict("records"), PAIR.validate_python
+        else:
+            rows, check = filter(str.strip, read_text(file).split("\n")), PAIR.validate_json
+        for number, row in enumerate(rows, 1):
+            try:
+                sentences.append(check(row))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                field = ".".join(map(str, first["loc"])) or "no pair"
+                raise ValueError(f"{file}, row {number}: {field}: {first['msg']}") from None
+    if not sentences:
+        raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
+    return sentences
+
+
+def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
+    """Return the articles of a split of WikiText-2 as published, from a local folder or (None) from the hub.
+
+    Warns where rare words are <unk>. Raises ValueError for an unknown split, one that the folder lacks and
+    files that cannot be read, OSError for a folder that is none and where the hub cannot be reached.
+    """
+    check_choice("split", split, SPLITS)
+    if folder is None:
+        from datasets import load_dataset
+
+        try:
+            return load_dataset(*HUB, split=split)["page"][:]
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise OSError(
+                f"WikiText-2 cannot be had from the hub ({reason}): give a local folder of it (--data); "
+                "HF_HUB_OFFLINE=1 takes what is cached"
+            ) from error
+    pages = articles(wikitext_files(folder, split))
+    if any(" <unk> " in page for page in pages):
+        warnings.warn(
+            f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of wiki.*.raw",
+            stacklevel=2,
+        )
+    return pages
+
+
+def articles(files: Sequence[Path]) -> list[str]:
+    """Return the articles of a split of WikiText-2 from its files; raise ValueError where there are none."""
+    is_table = files[0].suffix == ".parquet"
+    pages = _articles_of_parquet(files) if is_table else _split_into_articles(read_text(files[0]))
+    if not pages:
+        raise ValueError(f"{files[0]} holds no text: fetch it anew")
+    return pages
+
+
+def _articles_of_parquet(files: Sequence[Path]) -> list[str]:
+    """Return the articles of parquet files whose rows are articles (`page`) or lines (`text`)."""
+    rows = []
+    for file in files:
+        frame = read_parquet(file)
+        column = "page" if "page" in frame else "text"
+        if column not in frame:
+            raise ValueError(f"{file} has no column page or text; it has {', '.join(frame)}")
+        texts = frame[column].fillna(" ").replace("", " ") if column == "text" else frame[column]
+        for number, text in enumerate(texts, 1):
+            if not isinstance(text, str) or (column == "page" and not text.strip()):
+                raise ValueError(f"{file}, row {number}: no text {column!r}: fetch the file anew")
+        rows += texts.tolist()
+    if column == "page":
+        return rows
+    return _split_into_articles("\n".join(row.removesuffix("\n") for row in rows) + "\n")
+
+
+def _split_into_articles(text: str) -> list[str]:
+    """Return the articles of a WikiText file, cut before each title as the hub's are."""
+    pages: list[list[str]] = [[]]
+    for line in text.split("\n"):
+        heading = line.replace("= = =", "===").replace("= =", "==").strip()
+        if heading.startswith("= ") and heading.endswith(" ="):
+            pages.append([])
+        pages[-1].append(line)
+    return [page for page in map("\n".join, pages) if page.strip()]
+
+
+def detokenised(text: str) -> str:
+    """Return pre-tokenised text of WikiText as it is written: no spaces before punctuation; <unk> stays."""
+    text = re.sub(r" @([-,.])@ ", r"\1", text)
+    text = re.sub(r" ([.,;:!?%)\]])", r"\1", text)
+    text = re.sub(r"([(\[$£]) ", r"\1", text)
+    text = re.sub(r'" ([^"]*?) "', r'"\1"', text)
+    text = re.sub(r" '(s|t|re|ve|ll|d|m)\b", r"'\1", text)
+    text = re.sub(r"s ' ", "s' ", text)
+    return text.replace(" n't", "n't")
+
+
+def running_text(pages: Sequence[str]) -> str:
+    """Return articles as the published perplexity protocols read them: lines that are not blank."""
+    return "\n".join(line for page in pages for line in page.split("\n") if line.strip())
+
+
+def read_text(file: Path) -> str:
+    """Return a text of UTF-8, without a mark of byte order; raise ValueError for other bytes."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"{file} is not UTF-8 text ({reason}): fetch it anew") from None
+
+
+def read_parquet(file: Path) -> pd.DataFrame:
+    """Return the table in a parquet file; raise ValueError where it cannot be read."""
+    from pyarrow import ArrowException
+
+    try:
+        return pd.read_parquet(file)
+    except (ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is no whole parquet file ({reason}): fetch it anew") from None
+
+
+# what ships
+
+
+def embedded_articles(file: Path = WIKITEXT_FILE) -> list[list[str]]:
+    """Return the paragraphs of each article of a shipped file of WikiText-2, as they are written, without
+    headings and with <unk> for rare words.
+    """
+    by_article = []
+    for article in articles([file]):
+        lines = [line.strip() for line in article.split("\n")]
+        by_article.append([detokenised(line) for line in lines if line and not line.startswith("=")])
+    return by_article
+
+
+def embedded_wikitext(file: Path = WIKITEXT_FILE) -> list[str]:
+    """Return the paragraphs of `embedded_articles` one after the other."""
+    return [paragraph for article in embedded_articles(file) for paragraph in article]
+
+
+def embedded_blimp() -> dict[str, list[dict[str, str]]]:
+    """Return the first 60 pairs (`sentence_good`, `sentence_bad`) of each BLiMP paradigm, by paradigm."""
+    paradigms: dict[str, list[dict[str, str]]] = {}
+    for line in BLIMP_FILE.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        paradigms.setdefault(row["UID"], []).append(row)
+    return paradigms

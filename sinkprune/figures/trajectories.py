@@ -1,0 +1,109 @@
+"""Pictures of a trajectory: where attention goes, token by token and step by step.
+
+Dimensions: S step, K key position.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from sinkprune.figures.style import MONOSPACED, canvas, spaced, titled
+from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.sinks.readings import LITERAL, READINGS, Reading
+from sinkprune_core.sinks.trace import Trace
+
+SIGNS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "$": r"\$"})
+LABEL_LETTERS = 13  # of a token's name
+APART = 1 / 45  # of the axis: the least from one token that is named to the next
+RING = "#CC0022"  # shows on blue and on yellow
+UNSEEN = "#DDDDDD"  # where there is no attention to show
+LEAST = 0.3  # ends of the colour scale; 1 is the mean of all keys
+MOST = 30.0
+
+
+def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
+    """Return short printable names of tokens: visible spaces, line ends and special tokens."""
+    texts = [tokenizer.decode([int(token)]).translate(SIGNS) for token in ids]
+    return [text[:LABEL_LETTERS] or "∅" for text in texts]
+
+
+def panel(
+    lm: LanguageModel,
+    trace: Trace,
+    prompt: int,
+    title: str,
+    reading: Reading = READINGS[LITERAL],
+    sink_std: float = 2.0,
+) -> dict:
+    """Return the panel of one prompt of a trace for `plot_sink_positions`."""
+    mass_BSK, visible_SK = reading.mass_BSK(trace), reading.visible(trace)
+    ids_SK = trace.ids_BSK[prompt]
+    tokens = ids_SK.unique().tolist()
+    names = dict(zip(tokens, token_labels(lm.tokenizer, tokens), strict=True)) | {lm.mask_token_id: ""}
+    return {
+        "title": title,
+        "profile_SK": mass_BSK[prompt].numpy(),
+        "visible_SK": visible_SK.numpy(),
+        "sinks_SK": reading.sinks(mass_BSK, visible_SK, sink_std)[prompt].numpy(),
+        "labels": token_labels(lm.tokenizer, trace.final_BK[prompt]),
+        "states_SK": [[names[token] for token in state] for state in ids_SK.tolist()],
+        "prompt_length": trace.prompt_length,
+    }
+
+
+def attention_image(axis: Axes, attention: np.ndarray, **options: str):
+    """Draw attention on the colour scale of all trajectories, NaN in grey."""
+    axis.set_facecolor(UNSEEN)
+    colours = plt.get_cmap("cividis", 12)
+    return axis.imshow(attention, aspect="auto", cmap=colours, norm=LogNorm(LEAST, MOST), **options)
+
+
+def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
+    """Draw attention per key position (across) and step (down), one panel per model, below a `title`.
+
+    A panel has `title`, `profile_SK` (mass; 1 is the mean of all keys), `visible_SK`, `sinks_SK`, `labels`
+    (K), `prompt_length` (0: none), and `rows` where they are no steps. Keys that do not count are grey.
+    """
+    figure, axes = canvas(len(panels), 1, (9.2, 3.3 * len(panels)))
+    for axis, panel in zip(axes[:, 0], panels, strict=True):
+        profile_SK = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
+        image = attention_image(axis, profile_SK, interpolation="nearest")
+        step, position = np.nonzero(panel["sinks_SK"])
+        axis.plot(position, step, "o", mfc="none", mec="white", ms=6, mew=2.6)
+        axis.plot(position, step, "o", mfc="none", mec=RING, ms=6, mew=1.4)
+        if panel["prompt_length"]:
+            axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
+        attention_K = np.nan_to_num(profile_SK).mean(0)
+        strongest = np.lexsort((-attention_K, -panel["sinks_SK"].sum(0)))  # sinks come first
+        named = sorted(spaced(strongest.tolist(), APART * len(strongest)))
+        labels = [panel["labels"][key] for key in named]
+        tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axis.set_xticks(named, labels, **tilted, fontsize=7, family=MONOSPACED)
+        axis.tick_params(axis="x", length=2, pad=1)
+        axis.set(title=panel["title"], ylabel=panel.get("rows", "step of the trajectory"))
+        axis.grid(False)
+    figure.colorbar(image, ax=axes, pad=0.01, format="%g", label="attention received (1 = mean of all keys)")
+    dashed = "dashed: end of the prompt; " if any(panel["prompt_length"] for panel in panels) else ""
+    axes[-1, 0].set_xlabel(
+        "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
+        f"{dashed}red rings: sinks"
+    )
+    return titled(figure, title)
+
+
+def positions_table(panels: list[dict]) -> pd.DataFrame:
+    """Return the data of `plot_sink_positions`: panel, step, position, token, attention and sink."""
+    parts = []
+    for panel in panels:
+        step, position = np.nonzero(panel["visible_SK"])
+        part = pd.DataFrame({"panel": panel["title"], "step": step, "position": position})
+        part["token"] = np.asarray(panel["labels"], dtype=object)[position]
+        part["attention"] = panel["profile_SK"][step, position]
+        part["sink"] = panel["sinks_SK"][step, position]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,135 @@
+"""LoRA adapters of this project's training: opened around their base, and merged into it.
+
+Only plain LoRA is covered, and an adapter has exactly the tensors that its configuration and its base ask
+for: PEFT itself takes what is missing for zero, with a warning.
+
+Dimensions: O output features, I input features, R rank of the adapter.
+"""
+
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, Field, PositiveInt
+from torch import nn
+from transformers import PreTrainedModel
+
+from sinkprune.models.weight_files import STORED_DTYPES, FormatError, WeightFiles, read_checked, refused
+from sinkprune_core.values import in_short
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+WITHOUT_EFFECT = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "inference_mode",
+    "init_lora_weights",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "task_type",
+)  # on what a finished adapter computes
+NOTHING = (None, False, "none", {}, [])  # how a variant of LoRA is said to be off
+
+
+class AdapterFile(WeightFiles):
+    """An adapter's tensors, which may be in 8 bits: their factor lies in `lora_alpha`."""
+
+    covered = STORED_DTYPES | {"F8_E4M3": torch.float8_e4m3fn}
+
+
+class PlainLora(BaseModel, strict=True, extra="allow"):
+    """What the configuration of an adapter has to state."""
+
+    r: PositiveInt
+    lora_alpha: float = Field(ge=1e-6, le=1e9)
+    lora_dropout: float | None = Field(None, ge=0, le=1)
+    target_modules: list[str] = Field(min_length=1)
+
+
+def adapter_config(folder: Path):
+    """Return the configuration of an adapter, a LoraConfig.
+
+    Raises FileNotFoundError if there is no adapter, FormatError for one that is not plain LoRA.
+    """
+    from peft import LoraConfig
+
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
+    plain = read_checked(PlainLora, folder / CONFIG)
+    for name, value in plain.model_extra.items():
+        is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
+        if name not in WITHOUT_EFFECT and not is_plain:
+            raise FormatError(f"{folder / CONFIG} has {name}={in_short(value)}: only plain LoRA is covered")
+    return LoraConfig(
+        r=plain.r,
+        lora_alpha=plain.lora_alpha,
+        lora_dropout=plain.lora_dropout or 0.0,
+        target_modules=plain.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
+    """Return `model` with the adapter of a folder around it, a PeftModel.
+
+    Raises FileNotFoundError if there is no adapter, FormatError for one with missing or extra tensors, with
+    other shapes, or of another kind than plain LoRA.
+    """
+    from peft import PeftModel
+
+    config = adapter_config(folder)
+    stored = AdapterFile(folder, WEIGHTS).shapes
+    expected = _expected(model, config.target_modules, config.r)
+    problems = [
+        *(f"{name} is missing" for name in expected.keys() - stored.keys()),
+        *(f"{name} belongs to nothing" for name in stored.keys() - expected.keys()),
+        *(
+            f"{name} has shape {stored[name]} instead of {expected[name]}"
+            for name in expected.keys() & stored.keys()
+            if stored[name] != expected[name]
+        ),
+    ]
+    if problems:
+        raise FormatError(
+            f"{folder / WEIGHTS} does not fit {CONFIG} and the base: {', '.join(sorted(problems)[:3])}"
+            f"{f' and {len(problems) - 3} more' if len(problems) > 3 else ''}"
+        )
+    with refused(f"the adapter in {folder} cannot be read", "train it again"):
+        return PeftModel.from_pretrained(model, folder, config=config, is_trainable=trainable)
+
+
+def _expected(model: PreTrainedModel, targets: set[str], rank: int) -> dict[str, tuple[int, int]]:
+    """Return the shapes of an adapter's tensors, (R, I) and (O, R), by their stored names."""
+    shapes = {}
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in targets and isinstance(module, nn.Linear):
+            shapes[f"base_model.model.{name}.lora_A.weight"] = (rank, module.in_features)
+            shapes[f"base_model.model.{name}.lora_B.weight"] = (module.out_features, rank)
+    return shapes
+
+
+def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Return `model` with a LoRA adapter folded into its weights, then its parameters in `dtype`.
+
+    The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it
+    exactly. Only parameters are converted: rotary frequencies are buffers and stay float32. Raises what
+    `open_adapter` raises, and FormatError for weights that are not finite afterwards.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    model = open_adapter(model, folder)
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, layer in layers.items():
+        weight = layer.get_base_layer().weight
+        weight.data = weight.data.float()
+        layer.merge()
+        if not bool(torch.isfinite(weight.data).all()):
+            raise FormatError(f"{name} is not finite with the adapter in {folder}: train it again")
+        weight.data = weight.data.to(dtype)
+    model = model.unload()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model

@@ -1,0 +1,180 @@
+"""From a name to a folder: download what is needed of a hub repository, and say beforehand what it takes."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sinkprune.files import cache_dir, free_disk_at
+from sinkprune.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
+from sinkprune.models.devices import choose_dtype
+from sinkprune.models.embedded import BASE, FetchError
+from sinkprune.models.weight_files import FormatError, WeightFiles
+from sinkprune.spelling import suggestion
+from sinkprune_core.memory import free_memory
+
+# configuration and tokenizer, and the weights: never code, never pickles
+TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+WANTED = ["*.safetensors", *TOKENIZER_FILES]
+WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the tokenizer, small tensors
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What loading a model takes, in bytes."""
+
+    parameters: int  # how many, embeddings included
+    download: int  # over the network
+    disk: int  # where weights are kept
+    memory: int  # for the parameters and the largest tensor in flight; activations come on top
+    missing: tuple[str, ...]  # what this machine lacks, in sentences
+
+
+def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
+    """Return the row of a name and the revision after its `@`; (None, None) for a folder.
+
+    Raises ValueError for a model that is known and not covered, saying why, and for unknown names.
+    """
+    text = os.fspath(name)
+    plain, _, revision = text.partition("@")
+    if plain in MODELS and not (revision and plain in EMBEDDED):
+        return MODELS[plain], revision or None
+    if plain in REFUSED:
+        raise ValueError(f"{plain} is not covered: {REFUSED[plain]}")
+    folder = Path(text)
+    if (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
+        return None, None
+    near = suggestion(plain, MODELS)
+    raise ValueError(
+        f"unknown model {text!r}{near or ';'} known names: {', '.join(EMBEDDED)}, and hub ids of "
+        "docs/models.md, these also with @revision; or give a folder with config.json and safetensors"
+    )
+
+
+def fetch(row: KnownModel, revision: str | None = None, local: bool = False) -> tuple[Path, Path]:
+    """Return the folders of a model's weights and of its tokenizer, downloading what the cache lacks.
+
+    `local`: in the cache only. Raises FetchError with what to do: no network, access, revision or file.
+    """
+    folder = _snapshot(row.repository, revision, [row.file] if row.file else WANTED, local)
+    if row.file and not (folder / row.file).is_file():
+        raise FetchError(
+            f"{row.repository} has no file {row.file} (that name is {row.certainty}): "
+            f"look at https://huggingface.co/{row.repository}/tree/main"
+        )
+    if not row.file and not any(folder.glob("*.safetensors")):
+        at = f" at {revision}" if revision else ""
+        raise FetchError(
+            f"{row.repository} publishes no safetensors{at}: "
+            "pickled weights can run code and are not fetched; take another revision (name@revision), "
+            "or convert them and load that folder; "
+            f"where the cache has lost them, remove {folder} and run again"
+        )
+    if row.tokenizer is None:
+        return folder, folder
+    return folder, _snapshot(row.tokenizer, None, TOKENIZER_FILES, local)
+
+
+def _snapshot(repository: str, revision: str | None, patterns: list[str], local: bool) -> Path:
+    """Return the folder of a repository in the hub's cache, with the files that fit a pattern."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # of the library behind the hub's client, for a connection that breaks off
+    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    page = f"https://huggingface.co/{repository}"
+    try:
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local)
+        )
+    except GatedRepoError:
+        reason = f"it is gated: accept its licence at {page} and log in with `hf auth login`, or set HF_TOKEN"
+    except RepositoryNotFoundError:
+        reason = (
+            f"the hub has no such repository or does not show it to you: look at {page}; "
+            "private ones need HF_TOKEN"
+        )
+    except RevisionNotFoundError:
+        reason = f"it has no revision {revision!r}: see {page}/commits"
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError, http_error) as error:
+        first_sentence = re.split(r"\. |\n", str(error) or type(error).__name__, maxsplit=1)[0].rstrip(".")
+        reason = (
+            f"the hub cannot be reached or broke off, and its cache does not hold it ({first_sentence}): run "
+            "again with a network, files that arrived whole are kept; or copy a folder of it here and load "
+            "that folder; HF_HOME says where the cache is"
+        )
+    raise FetchError(f"{repository} could not be fetched: {reason}")
+
+
+def requirements(
+    name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu"
+) -> Requirements:
+    """Say what loading `name` takes, from the table or the headers of its files.
+
+    Nothing is downloaded or loaded. Raises ValueError for a name or dtype that is not known.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    dtype = choose_dtype(dtype, device)
+    row, revision = parse(name)
+    try:
+        files = _files_here(name, row, revision)
+    except (FetchError, FormatError):
+        if row is None:
+            raise
+        parameters = row.parameters
+        disk = row.bytes
+        download = BASE.wheel_bytes if row.id in EMBEDDED else row.bytes
+        largest = 0
+    else:
+        parameters = files.parameters
+        disk = files.bytes
+        download = 0
+        largest = max(files.size(key) for key in files.shapes)
+    memory = parameters * dtype.itemsize + largest
+    missing = []
+    free_disk = free_disk_at(Path(HF_HUB_CACHE)) if download else 0
+    if download > free_disk:
+        missing.append(
+            f"{download / 1e9:.1f} GB of disk in {HF_HUB_CACHE}, which has {free_disk / 1e9:.1f} GB free: "
+            "make room, or set HF_HOME to a larger disk"
+        )
+    free = available_memory(device)
+    if memory + WORKING > free:
+        missing.append(
+            f"{(memory + WORKING) / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in "
+            f"{str(dtype).removeprefix('torch.')}, and {device} has {free / 1e9:.1f} GB available: "
+            "take a smaller dtype or model, or a larger machine"
+        )
+    return Requirements(parameters, download, disk, memory, tuple(missing))
+
+
+def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str | None) -> WeightFiles:
+    """Open what this machine already has of a model.
+
+    Raises FetchError or FormatError where it is not all there.
+    """
+    if row is None:
+        return WeightFiles(Path(name))
+    if row.id in EMBEDDED:
+        folder = next(cache_dir().glob("smollm2-135m-instruct-*"), None)
+        if folder is None:
+            raise FetchError("the embedded base is not fetched yet")
+        return WeightFiles(folder)
+    folder, _ = fetch(row, revision, local=True)
+    return WeightFiles(folder, row.file)
+
+
+def available_memory(device: str = "cpu") -> int:
+    """Return the bytes that can be allocated on a device now; a container's limit counts."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    return free_memory()

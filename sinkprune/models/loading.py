@@ -1,0 +1,128 @@
+"""From a name to a model: what `load` takes, and the same step by step for work that goes block by block."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from sinkprune.models import embedded
+from sinkprune.models.adapters import merge_adapter
+from sinkprune.models.catalog import EMBEDDED, KnownModel
+from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.hub import fetch, parse, requirements
+from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
+from sinkprune.models.reader import LARGE, Checkpoint
+from sinkprune_core.language_model import LanguageModel, check_finite, set_direction
+from sinkprune_core.memory import release_freed_memory
+
+
+def load(
+    name: str | os.PathLike,
+    dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
+    device_map: DeviceMap | None = None,
+) -> LanguageModel:
+    """Load a model by its name in the table of models or from a folder.
+
+    A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
+    a public format (formats.py), in transformers' own, or written by `LanguageModel.save`. `dtype`: float32,
+    bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1, mps, or `auto`, a
+    GPU where there is one. `device_map` spreads the model over several devices instead of one (`auto`, or
+    part -> device, see `placement.place`); every weight is read straight to its place.
+
+    Raises ValueError for an unknown name, dtype or device, for weights that do not fit and for one that is
+    not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
+    `embedded.FetchError` when files cannot be fetched.
+    """
+    if device_map is not None and device not in ("cpu", "auto"):
+        raise ValueError(f"device={device!r} does not go with device_map, which names devices: leave it out")
+    if device_map is not None and torch.cuda.is_available():
+        device = "cuda"  # what `auto` is about
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    row, _ = parse(name)
+    if row is None or row.id not in EMBEDDED:
+        _require(name, dtype, device, spread=device_map is not None)
+    release_freed_memory()  # what earlier work freed in parts too small for a model
+    adapter = embedded.ADAPTERS.get(row.id) if row else None
+    if adapter:
+        lm = with_adapter(row, adapter, dtype)
+    else:
+        checkpoint = open_checkpoint(name)
+        lm = language_model(checkpoint, checkpoint.skeleton())  # errors that need no weights come first
+    places = {"": torch.device(device)}
+    if device_map is not None:
+        places = place(lm.model, lm.blocks_name, device_map, dtype)
+    if not adapter:
+        device_by_name = partial(device_of, devices=places)
+        checkpoint.fill(lm.model, "", dtype, device_by_name, progress=checkpoint.bytes > LARGE)
+    lm.model.requires_grad_(False)
+    check_finite(lm, lm.model.named_parameters())  # attention may swallow what is not
+    dispatch(lm.model, places)
+    release_freed_memory()  # what conversion and merging needed
+    return lm
+
+
+def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: bool) -> None:
+    """Raise RuntimeError where this machine lacks what a model takes.
+
+    The memory of a model that is `spread` over devices is checked by `place`, device by device.
+    """
+    missing = requirements(name, dtype, device).missing
+    if spread:
+        missing = [lack for lack in missing if "of disk" in lack]
+    if missing:
+        raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(missing)}")
+
+
+def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
+    """Return the weights behind a name without reading them: for work that goes block by block.
+
+    A hub id of the table is downloaded first. Raises ValueError for an unknown name, and for a base with an
+    adapter, which exists only once that is merged: load and save it, then give the folder.
+    """
+    row, revision = parse(name)
+    if row is None:
+        return Checkpoint(name)
+    if row.id in embedded.ADAPTERS:
+        raise ValueError(
+            f"{row.id} is a base with an adapter, not a folder: "
+            f"save it with load({row.id!r}).save(folder) and give that folder"
+        )
+    if row.id == "smol-ar":
+        return Checkpoint(embedded.base_folder(), causal=True, row=row)
+    folder, tokenizer = fetch(row, revision)
+    return Checkpoint(folder, row.family, row.file, row=row, tokenizer=tokenizer)
+
+
+def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageModel:
+    """Return `model`, loaded or a skeleton, with what the checkpoint says of its logits and its mask token.
+
+    Raises FormatError where mask tokens differ, none is named, or nothing says whether logits are shifted.
+    """
+    tokenizer = checkpoint.tokenizer()
+    return LanguageModel(
+        model,
+        tokenizer,
+        checkpoint.name,
+        checkpoint.kind,
+        checkpoint.mask_token_id(tokenizer),
+        checkpoint.logits_shifted,
+    )
+
+
+def with_adapter(row: KnownModel, adapter: Path, dtype: torch.dtype) -> LanguageModel:
+    """Return the embedded base with an adapter of a row's kind merged into it, its parameters in `dtype`."""
+    causal = row.kind == "autoregressive"
+    base = Checkpoint(embedded.base_folder(), causal=causal)
+    model = merge_adapter(base.load(torch.bfloat16), adapter, dtype)  # bfloat16: as it is stored
+    return LanguageModel(
+        set_direction(model, causal=causal),
+        base.tokenizer(),
+        row.id,
+        row.kind,
+        row.mask_token_id,
+        row.logits_shifted,
+    )

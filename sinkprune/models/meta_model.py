@@ -1,0 +1,33 @@
+"""A model without weights: its shapes are enough to say what a run would take, before a byte is fetched."""
+
+from dataclasses import dataclass
+
+import torch
+import transformers
+from accelerate import init_empty_weights
+
+from sinkprune.models.catalog import KnownModel
+from sinkprune.models.configurations import of_shape
+from sinkprune.models.devices import choose_dtype
+from sinkprune_core.language_model import LanguageModel
+
+CONTEXT = 2048  # tokens, where a row of the table does not say
+
+
+@dataclass(frozen=True)
+class MetaModel(LanguageModel):
+    """A language model with shapes and dtypes but without weights and tokenizer (torch's meta device)."""
+
+    is_streamed: bool = False  # whether the run that is planned reads its blocks from disk one by one
+
+
+def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: bool = False) -> MetaModel:
+    """Return a model of the published shape of a row of the table; nothing is downloaded."""
+    native_class = getattr(transformers, row.native)
+    with init_empty_weights(include_buffers=True):
+        model = native_class(of_shape(row.native, row.shape, row.context or CONTEXT)).to(choose_dtype(dtype))
+    model.tie_weights()
+    mask_token_id = None
+    if row.kind == "diffusion":
+        mask_token_id = row.mask_token_id or 0  # any token will do for a plan
+    return MetaModel(model, None, row.id, row.kind, mask_token_id, row.logits_shifted, streamed)

@@ -1,0 +1,330 @@
+"""One reader of weights, whole or block by block: a folder of safetensors under native parameter names.
+
+Nothing is read before it is asked for, and nothing stays: files are memory-mapped, and renaming, un-fusing
+and padding happen on the way.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import init_empty_weights
+from pydantic import BaseModel, NonNegativeInt
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+
+from sinkprune.models.catalog import KnownModel
+from sinkprune.models.configurations import check_fields
+from sinkprune.models.formats import Source, detect, sources
+from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
+from sinkprune.models.weight_files import (
+    FormatError,
+    WeightFiles,
+    check_digest,
+    hub_digests,
+    read_checked,
+    read_json,
+    refused,
+)
+from sinkprune_core.language_model import CARD, set_direction
+
+LARGE = 1 << 30  # bytes from which reading shows a bar
+MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
+LISTED = 4  # names of parameters that an error lists
+
+
+class Card(BaseModel, strict=True):
+    """The card beside a saved model (sinkprune.json): what transformers' own configuration cannot say."""
+
+    name: str = ""
+    kind: Literal["autoregressive", "diffusion"] | None = None
+    mask_token_id: NonNegativeInt | None = None
+    logits_shifted: bool | None = None
+    sha256: dict[str, str] = {}  # by name of the file
+
+
+class Checkpoint:
+    """A folder of weights in any public format, served under the names of its native transformers class.
+
+    `family`: name in `FORMATS` where it is known already, else detected. `file`: the one weight file to take
+    from a folder of many. `causal`: the direction, where the folder's own is not wanted. `row`: what the
+    table of models says. `tokenizer`: the tokenizer's folder, where it is another one. Raises FormatError (a
+    ValueError) for a folder that no native class can hold, saying why.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        family: str | None = None,
+        file: str | None = None,
+        causal: bool | None = None,
+        row: KnownModel | None = None,
+        tokenizer: Path | None = None,
+    ):
+        self.folder = Path(folder)
+        self.row = row
+        self.tokenizer_folder = tokenizer or self.folder
+        self.card = read_checked(Card, self.folder / CARD)
+        expected = hub_digests(self.folder) | self.card.sha256
+        self.files = WeightFiles(self.folder, file, expected)
+        self._config_file = self.folder / "config.json"
+        if not self._config_file.is_file():
+            self._config_file = self.folder / "lit_config.json"
+        self.raw = read_json(self._config_file)
+        self._causal = causal
+        check_fields(self.raw, self._config_file, self.files.shapes)
+        self._format = detect(self.raw, self.files.shapes, family)
+        if family not in (None, self.family):
+            raise FormatError(
+                f"{self.folder} was expected to be of the family {family!r} and looks like {self.family!r}"
+            )
+
+    # what it is
+
+    @property
+    def family(self) -> str:
+        """Name of the format."""
+        return self._format.name
+
+    @property
+    def name(self) -> str:
+        """Name of the model: that of its card, else of its row, else of its folder."""
+        return self.card.name or (self.row.id if self.row else self.folder.name)
+
+    @property
+    def kind(self) -> str:
+        """`diffusion` or `autoregressive`: what was asked for, else what card, format or config say."""
+        if self._causal is not None:
+            return "autoregressive" if self._causal else "diffusion"
+        stated = self.card.kind or self._format.kind
+        if stated:
+            return stated
+        return "diffusion" if self.raw.get("is_causal") is False else "autoregressive"
+
+    @property
+    def logits_shifted(self) -> bool:
+        """Whether the output at position i-1 predicts the token at i.
+
+        Raises FormatError where nothing says so.
+        """
+        if self.card.logits_shifted is not None:
+            return self.card.logits_shifted
+        if self.row is not None:
+            return self.row.logits_shifted
+        if self.kind == "autoregressive":
+            return True
+        if self._format.logits_shifted is None:
+            raise FormatError(
+                f"{self.folder} holds a bidirectional model and no {CARD}, "
+                "which says whether its logits are shifted: write it with LanguageModel.save"
+            )
+        return self._format.logits_shifted
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """The native configuration, with the direction and the tying of embeddings that the weights have."""
+        with refused(f"{self._config_file} makes no configuration", "take the published file"):
+            config = self._format.config(self.raw, self.files.shapes)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise FormatError(f"transformers has no causal language model for {type(config).__name__}")
+        if config.tie_word_embeddings and self._has_head_of_its_own(config):
+            config.tie_word_embeddings = False  # A2D models say they are tied and are not
+        config.is_causal = self.kind == "autoregressive"
+        config.use_cache = config.is_causal
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+        config._attn_implementation = "sdpa"
+        return config
+
+    def _has_head_of_its_own(self, config: PretrainedConfig) -> bool:
+        """Whether an output head is stored that differs from the input embedding."""
+        known = sources(self._format, self.files.shapes, config)
+        for head_name, embedding_name in _tied(config).items():
+            head = known.get(head_name)
+            embedding = known.get(embedding_name)
+            if head is None or embedding is None:
+                continue
+            if not torch.equal(self.files.tensor(head.stored), self.files.tensor(embedding.stored)):
+                return True
+        return False
+
+    # tokens
+
+    def tokenizer(self) -> object:
+        """Load the tokenizer from its own files; no remote code, whatever they ask for.
+
+        Raises FormatError if there is none, if its special tokens do not get the ids that its files state,
+        and if it has tokens that the model has no embedding for.
+        """
+        is_own = self.tokenizer_folder == self.folder
+        written = self.card.sha256.get(TOKENIZER)
+        if is_own and written is not None:
+            check_digest(self.folder / TOKENIZER, written)
+        tokenizer = read_tokenizer(self.tokenizer_folder, self.family if is_own else "native")
+        check_size(tokenizer, self.config.vocab_size, self.tokenizer_folder)
+        return tokenizer
+
+    def mask_token_id(self, tokenizer) -> int | None:
+        """Return the mask token of a diffusion model, None for another.
+
+        Every source that names one must agree: else FormatError.
+        """
+        if self.kind == "autoregressive":
+            return None
+        if self.card.mask_token_id is not None:
+            return self.card.mask_token_id
+        vocabulary = tokenizer.get_vocab()
+        spelling = self._mask_spelling(vocabulary)
+        token_by_source = {
+            "the table of models": None if self.row is None else self.row.mask_token_id,
+            "config.json": self.raw.get("mask_token_id"),
+            "the tokenizer": tokenizer.mask_token_id,
+            f"the entry {spelling} of the vocabulary": vocabulary.get(spelling),
+            "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
+        }
+        return agreed_mask_token(token_by_source, self.folder)
+
+    def _mask_spelling(self, vocabulary: dict[str, int]) -> str | None:
+        """Return the first of the mask's possible spellings that the vocabulary has."""
+        spellings = list(self._format.mask_tokens)
+        if self.row is not None and self.row.mask_token:
+            spellings.insert(0, self.row.mask_token)
+        return next((spelling for spelling in spellings if spelling in vocabulary), None)
+
+    # parameters under their native names
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        """Where every parameter lies; of a tied head and its embedding only the embedding is listed."""
+        known = sources(self._format, self.files.shapes, self.config)
+        for head_name, embedding_name in self._tied_heads().items():
+            head = known.pop(head_name, None)
+            if head is not None and embedding_name not in known:
+                known[embedding_name] = head
+        return known
+
+    def _tied_heads(self) -> dict[str, str]:
+        return _tied(self.config) if self.config.tie_word_embeddings else {}
+
+    def names(self) -> list[str]:
+        """Return the native names of all stored parameters; a tied output head is no parameter of its own."""
+        return list(self._sources)
+
+    def _source(self, name: str) -> Source:
+        return self._sources[self._tied_heads().get(name, name)]
+
+    def __contains__(self, name: str) -> bool:
+        return self._tied_heads().get(name, name) in self._sources
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the native shape of a parameter, from the headers alone."""
+        source = self._source(name)
+        return source.shape(self.files.shapes[source.stored])
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read one parameter by its native name, in the dtype in which it is stored.
+
+        A tied head reads the embedding. The tensor may share memory with the mapped file: not to be written
+        to (`fill` copies).
+        """
+        source = self._source(name)
+        return source.read(self.files.tensor(source.stored))
+
+    @property
+    def bytes(self) -> int:
+        """Size of all stored tensors."""
+        return self.files.bytes
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the native model has, tied ones once."""
+        return sum(torch.Size(self.shape(name)).numel() for name in self._sources)
+
+    # models
+
+    def skeleton(self) -> PreTrainedModel:
+        """Return the native model in evaluation mode, direction set, without its weights.
+
+        Parameters are on the meta device. Buffers (rotary frequencies) are real, float32, and stay so:
+        casting a finished model would round them.
+        """
+        config = deepcopy(self.config)  # each model switches its own
+        with refused(f"{self._config_file} makes no model", "take the published file"):
+            with init_empty_weights():
+                model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+            model.tie_weights()
+        return set_direction(model.eval(), causal=self.kind == "autoregressive")
+
+    def fill(
+        self,
+        module: nn.Module,
+        prefix: str = "",
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | Callable[[str], torch.device] = "cpu",
+        progress: bool = False,
+    ) -> nn.Module:
+        """Read the parameters of `module`, which the native model calls `prefix` (e.g. `model.layers.3`).
+
+        `device` is one for all, or a function of a parameter's native name. Strict: one FormatError lists
+        every parameter that is missing, not expected, or of another shape. Buffers are left alone; give the
+        module back with `module.to("meta")`.
+        """
+        self._compare(module, prefix)
+        label = f"load {prefix or self.folder.name}"
+        parameters = list(module.named_parameters())
+        unreleased = 0  # bytes whose pages of the file are still in memory
+        for name, parameter in tqdm(parameters, desc=label, unit="tensor", disable=not progress, leave=False):
+            native = _join(prefix, name)
+            place = device(native) if callable(device) else device
+            value = self.tensor(native).to(device=place, dtype=dtype, copy=True)  # never the file's own pages
+            parent, _, leaf = name.rpartition(".")
+            filled = nn.Parameter(value, requires_grad=parameter.requires_grad)
+            setattr(module.get_submodule(parent), leaf, filled)
+            unreleased += value.nbytes
+            if unreleased > MAPPED:
+                self.files.close()
+                unreleased = 0
+        if isinstance(module, PreTrainedModel):
+            module.tie_weights()
+            module.config.dtype = dtype
+        return module
+
+    def _compare(self, module: nn.Module, prefix: str) -> None:
+        """Raise FormatError where the files do not hold exactly the parameters of a module."""
+        expected = {
+            _join(prefix, name): tuple(parameter.shape) for name, parameter in module.named_parameters()
+        }
+        stored = [name for name in self._sources if not prefix or name.startswith(f"{prefix}.")]
+        wrong = {
+            "missing_keys": [name for name in expected if name not in self],
+            "unexpected_keys": [name for name in stored if name not in expected],
+            "mismatched_keys": [
+                f"{name}: {self.shape(name)} instead of {shape}"
+                for name, shape in expected.items()
+                if name in self and self.shape(name) != shape
+            ],
+        }
+        listed = {}
+        for problem, names in wrong.items():
+            if names:
+                more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+                listed[problem] = ", ".join(sorted(names)[:LISTED]) + more
+        if listed:
+            raise FormatError(f"the weights in {self.folder} do not fit {type(module).__name__}: {listed}")
+
+    def load(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> PreTrainedModel:
+        """Return the whole model, read parameter by parameter."""
+        model = self.fill(self.skeleton(), "", dtype, device, progress=self.bytes > LARGE)
+        return model.to(device)  # buffers; parameters are there
+
+
+def _tied(config: PretrainedConfig) -> dict[str, str]:
+    """Return output head -> input embedding, as the native class names them."""
+    return dict(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._tied_weights_keys or {})
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

@@ -1,0 +1,207 @@
+"""A model whose blocks come from disk one at a time, for models that memory cannot hold.
+
+Dimensions: B batch, T sequence position, D hidden width, N selected positions.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sinkprune.files import atomic, file_digest, known_digest, write_json
+from sinkprune.models.reader import Checkpoint
+from sinkprune.models.weight_files import INDEX
+from sinkprune_core.blocks import Rows, block_inputs, run_block
+from sinkprune_core.language_model import LanguageModel, blocks_of, part_name
+
+METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
+
+
+@dataclass(frozen=True)
+class FinishedBlock:
+    """A pruned block in a file of safetensors, under native names, with what the file must hold."""
+
+    file: Path
+    sha256: str
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Read the block; raises ValueError for a file that is gone or damaged."""
+        self._check(self.file)
+        return load_file(self.file)
+
+    def take_over(self, target: Path) -> None:
+        """Make `target` this file, a hard link where the disk allows it; raises as `tensors` does."""
+        self._check(self.file)
+        try:
+            os.link(self.file, target)
+        except OSError:  # another disk
+            shutil.copyfile(self.file, target)
+            self._check(target)
+
+    def is_whole(self, file: Path) -> bool:
+        """Return whether a file holds the block."""
+        return file.is_file() and file_digest(file) == self.sha256
+
+    def _check(self, file: Path) -> None:
+        if not self.is_whole(file):
+            raise ValueError(
+                f"{file} is gone or damaged, and a block is not saved without its weights: "
+                "prune again with the same work folder, which computes what is missing"
+            )
+
+
+@dataclass(frozen=True)
+class StreamedModel(LanguageModel):
+    """A LanguageModel with embeddings and norms in memory.
+
+    A block is in memory while `resident` yields it, the output head once it is asked for.
+    """
+
+    checkpoint: Checkpoint = None  # where the blocks lie
+    finished: dict[int, FinishedBlock] = field(default_factory=dict)  # blocks that are pruned, by layer
+
+    is_streamed = True
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which parameters are read."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    def _prefix(self, layer: int) -> str:
+        """Return what the names of a block's parameters begin with."""
+        return f"{self.blocks_name}.{layer}."
+
+    @contextmanager
+    def resident(self, layer: int) -> Iterator[nn.Module]:
+        """Read a block, yield it, and forget it again, whatever happens meanwhile."""
+        block = self.blocks[layer]
+        prefix = self._prefix(layer)
+        if layer in self.finished:
+            stored = self.finished[layer].tensors()
+            assign(
+                block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
+            )
+        else:
+            self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
+            self.checkpoint.files.close()  # or every page ever read would count as this process's memory
+        try:
+            yield block
+        finally:
+            assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
+
+    def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
+        """Return the last hidden states, (B, T, D), reading every block once. Slow: give it large batches."""
+        if attention_mask_BT is not None:
+            raise ValueError(
+                "a streamed model takes rows of one length without padding: give no attention mask"
+            )
+        states = block_inputs(self, Rows(ids_BT, None), len(ids_BT))
+        for layer in range(len(self.blocks)):
+            with self.resident(layer) as block:
+                states = run_block(block, states)
+        base = self.model.base_model
+        norm = base.ln_f if hasattr(base, "ln_f") else base.norm
+        return norm(states[0].hidden_BTD)
+
+    def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""
+        head = self.model.get_output_embeddings()
+        if head.weight.is_meta:
+            self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
+        return super().raw_logits(hidden_ND)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 prefix over the dtype, every byte of the weight files and the pruned blocks.
+
+        Files are read whole once; their digests are kept in the cache (`files.known_digest`).
+        """
+        digest = hashlib.sha256(str(self.dtype).encode())
+        for name in sorted(set(self.checkpoint.files.file_of.values())):
+            digest.update(f"{name} {known_digest(self.checkpoint.files.folder / name)}".encode())
+        for layer, block in sorted(self.finished.items()):
+            digest.update(f"{layer} {block.sha256}".encode())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object) -> Path:
+        """Write the model as sharded safetensors, one shard per block, with tokenizer and card, atomically.
+
+        Finished blocks are taken over as they are (a hard link where the disk allows it). `texts` are more
+        files by name. Raises FileExistsError if `folder` exists, ValueError for a damaged finished block.
+        """
+        folder = self._new_folder(folder)
+        with atomic(folder) as partial:
+            partial.mkdir()
+            shard_of = self._save_blocks(partial) | self._save_rest(partial)
+            size = sum((partial / shard).stat().st_size for shard in set(shard_of.values()))
+            write_json(partial / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
+            self.model.config.dtype = self.dtype
+            self.model.config.save_pretrained(partial)
+            self._save_other_files(partial, texts or {}, card)
+        return folder
+
+    def _save_blocks(self, folder: Path) -> dict[str, str]:
+        """Write a shard for every block; return the shard of every parameter."""
+        shard_of = {}
+        for layer, block in enumerate(self.blocks):
+            shard = f"model-block-{layer:05d}.safetensors"
+            prefix = self._prefix(layer)
+            shard_of |= {prefix + name: shard for name, _ in block.named_parameters()}
+            if layer in self.finished:
+                self.finished[layer].take_over(folder / shard)
+                continue
+            with self.resident(layer):
+                stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
+                save_file(stored, folder / shard, metadata=METADATA)
+        return shard_of
+
+    def _save_rest(self, folder: Path) -> dict[str, str]:
+        """Write a shard for every parameter outside the blocks; return the shard of every one."""
+        in_blocks = tuple(self._prefix(layer) for layer in range(len(self.blocks)))
+        rest = [name for name in self.checkpoint.names() if not name.startswith(in_blocks)]
+        shard_of = {}
+        for number, name in enumerate(rest):
+            shard = f"model-rest-{number:05d}.safetensors"
+            tensor = self.checkpoint.tensor(name).to(self.dtype).contiguous()
+            save_file({name: tensor}, folder / shard, metadata=METADATA)
+            del tensor  # or its file would stay in memory beside the next one
+            self.checkpoint.files.close()
+            shard_of[name] = shard
+        return shard_of
+
+
+def assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Give a module new parameters, by their names in it."""
+    for name, value in values.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))
+
+
+def stream(
+    checkpoint: Checkpoint, name: str, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> StreamedModel:
+    """Return a model of `checkpoint` with nothing but embeddings and norms in memory."""
+    model = checkpoint.skeleton()
+    tokenizer = checkpoint.tokenizer()
+    for child, module in model.base_model.named_children():
+        has_parameters = any(True for _ in module.parameters())
+        if has_parameters and module is not blocks_of(model):
+            checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
+    checkpoint.files.close()
+    if model.config.tie_word_embeddings:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    return StreamedModel(
+        model.requires_grad_(False),
+        tokenizer,
+        name,
+        checkpoint.kind,
+        checkpoint.mask_token_id(tokenizer),
+        checkpoint.logits_shifted,
+        checkpoint,
+    )

@@ -1,0 +1,226 @@
+"""What a pruning run keeps on disk: a kill at any moment loses at most the block that is being pruned, or the
+statistics that are taken before the first one.
+
+A work folder holds the statistics of the dense model, which serve every sparsity and pattern, and per recipe
+the finished blocks and the hidden states before the next one. A block counts once it is on the disk; it and
+the hidden states are compared with their digests before they are used again.
+
+Dimensions: R calibration rows, T position, D hidden width.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sinkprune.files import atomic, file_digest, make_folder
+from sinkprune.models.streaming import FinishedBlock, assign
+from sinkprune.runs.waiting import INPUTS, HiddenFiles, hidden_store
+from sinkprune.runs.work_folder import claim, identity, read_progress, write_progress, written_once
+from sinkprune.scratch import remove_leftovers
+from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
+from sinkprune_core.calibration.input_statistics import InputStatistics
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.language_model import LanguageModel
+
+FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
+
+
+def job_folder(root: Path, job: str) -> Path:
+    """Return the folder of a job in a work folder; `job` is the `settings_digest` of its recipe."""
+    return root / f"job-{job}"
+
+
+@dataclass
+class RunState:
+    """How far a pruning run has come, and what its plan was made of."""
+
+    done: int = 0  # finished blocks
+    table: list[dict] = field(default_factory=list)  # a row per pruned linear
+    kept_units: list[dict[str, list[int]]] = field(default_factory=list)  # per block of a structured recipe
+    digests: list[str] = field(default_factory=list)  # SHA-256 of the finished blocks' files
+    hidden: str | None = None  # SHA-256 of the hidden states before the next block, where there are any
+    outlier_shares: list[float] | None = None  # per layer of the dense model, for allocation="owl"
+    threshold: tuple[float, int] | None = None  # score and ties of the dense model, for pattern="global"
+
+    def cut(self, done: int) -> None:
+        """Forget all blocks from the one with the index `done` on."""
+        self.done = done
+        self.table = [row for row in self.table if row["layer"] < done]
+        self.kept_units = self.kept_units[:done]
+        self.digests = self.digests[:done]
+        self.hidden = None
+
+
+class PruningCheckpoint:
+    """The state of one pruning run in a work folder, whose lock is held; made, or found and checked.
+
+    `job` is the `settings_digest` of its recipe. A block whose file is damaged does not count, nor do those
+    after it. Raises ValueError, naming what differs, when the folder is not a work folder or belongs to
+    another model, calibration text or version.
+    """
+
+    def __init__(self, root: Path, lm: LanguageModel, job: str, calibration: Calibration | None):
+        self.root = root
+        self.folder = job_folder(root, job)
+        if lm.is_streamed:  # until `resume`, what compares all blocks must find the dense ones
+            for layer, block in list(lm.finished.items()):
+                if block.file == self.block_file(layer):
+                    del lm.finished[layer]
+        claim(root, identity(lm, calibration))
+        make_folder(self.folder)
+        remove_leftovers(self.folder / INPUTS)
+        self.state = RunState(**(read_progress(self.folder) or {}))
+        self._forget_damaged_blocks()
+        self._carried: HiddenFiles | None = None  # hidden states that a block hands to the next one
+
+    def _forget_damaged_blocks(self) -> None:
+        for layer in range(self.state.done):
+            block = self._finished(layer)
+            if not block.is_whole(block.file):
+                warnings.warn(
+                    f"{block.file} is damaged: block {layer} and those after it are pruned again",
+                    stacklevel=4,
+                )
+                self.state.cut(layer)
+                self.write()
+                return
+
+    def _finished(self, layer: int) -> FinishedBlock:
+        return FinishedBlock(self.block_file(layer), self.state.digests[layer])
+
+    def write(self) -> None:
+        """Write the state: from now on it counts."""
+        write_progress(self.folder, asdict(self.state))
+
+    # what is computed once
+
+    def rows(self, compute: Callable[[], Rows]) -> Rows:
+        """Return the calibration rows of this run, computed once."""
+        file = written_once(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
+        tensors = load_file(file)
+        return Rows(tensors["ids"], tensors.get("weight"))
+
+    def statistics(self, key: str, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
+        """Return the dense model's statistics under a `settings_digest`, computed once for all recipes."""
+        file = self.root / f"statistics-{key}.safetensors"
+        return _load_statistics(written_once(file, lambda target: _save_statistics(compute(), target)))
+
+    # hidden states before a block
+
+    def resume(self, lm: LanguageModel, rows: Rows | None, batch: int, from_dense: bool) -> list[BlockInput]:
+        """Take finished blocks back, and return the inputs of the next one, in memory-mapped files.
+
+        They are [] where no block need run. Hidden states that are lost or damaged are computed again, from
+        what dense blocks make (`from_dense`) or finished ones.
+        """
+        done = self.state.done
+        if rows is None or done == len(lm.blocks):
+            self.restore(lm)
+            return []
+        hidden = hidden_store(lm, rows, self.folder)
+        is_lost = done > 0 and not hidden.holds(done, self.state.hidden)
+        if is_lost and self.state.hidden is not None:
+            warnings.warn(f"{hidden.file(done)} is damaged: hidden states are computed again", stacklevel=4)
+        if is_lost and from_dense:
+            self._compute_hidden(lm, rows, batch, hidden)
+        self.restore(lm)
+        if is_lost and not from_dense:
+            self._compute_hidden(lm, rows, batch, hidden)
+        self._carried = hidden
+        if done == 0:
+            return block_inputs(lm, rows, batch, hidden(0))
+        # masks and positions are wanted; the hidden states go where the next block's output will
+        inputs = block_inputs(lm, rows, batch, hidden(done + 1))
+        batches = hidden(done).split([len(state.hidden_BTD) for state in inputs])
+        return [
+            replace(state, hidden_BTD=hidden_BTD) for state, hidden_BTD in zip(inputs, batches, strict=True)
+        ]
+
+    def _compute_hidden(self, lm: LanguageModel, rows: Rows, batch: int, hidden: HiddenFiles) -> None:
+        """Compute the hidden states before the next block from the text."""
+        states = block_inputs(lm, rows, batch, hidden(0))
+        for layer in range(self.state.done):
+            with lm.resident(layer) as block:
+                states = run_block(block, states, store_RTD=hidden(layer + 1))
+        self.state.hidden = hidden.sealed(self.state.done)
+        self.write()
+
+    def forget_hidden(self) -> None:
+        """Remove the hidden states, the bulk of the folder, when no block is left to prune."""
+        for file in self.folder.glob("hidden-*.bin"):
+            file.unlink()
+
+    # finished blocks
+
+    def block_file(self, layer: int) -> Path:
+        """Return the file of a finished block."""
+        return self.folder / "blocks" / f"{layer:05d}.safetensors"
+
+    def finish(self, lm: LanguageModel, layer: int, block: nn.Module) -> None:
+        """Write a finished block under its native names, then the progress that makes it count."""
+        prefix = f"{lm.blocks_name}.{layer}."
+        tensors = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
+        file = self.block_file(layer)
+        with atomic(file) as partial:
+            save_file(tensors, partial, metadata={"format": "pt"})
+            digest = file_digest(partial)
+        self.state.done = layer + 1
+        self.state.digests.append(digest)
+        if lm.is_streamed:
+            lm.finished[layer] = self._finished(layer)
+        self.state.hidden = None
+        if self._carried and layer + 1 < len(lm.blocks):
+            self.state.hidden = self._carried.sealed(layer + 1)
+        self.write()
+
+    def restore(self, lm: LanguageModel) -> None:
+        """Put the finished blocks back into the model; a streamed one reads them when it comes to them."""
+        for layer in range(self.state.done):
+            block = self._finished(layer)
+            if lm.is_streamed:
+                lm.finished[layer] = block
+                continue
+            prefix = f"{lm.blocks_name}.{layer}."
+            device = next(lm.blocks[layer].parameters()).device
+            tensors = block.tensors().items()
+            values = {name.removeprefix(prefix): value.clone().to(device) for name, value in tensors}
+            assign(lm.blocks[layer], values)  # a compensating bias may be new
+
+
+def _save_rows(rows: Rows, file: Path) -> None:
+    tensors = {"ids": rows.ids_RT.contiguous()}
+    if rows.weight_RT is not None:
+        tensors["weight"] = rows.weight_RT.contiguous()
+    save_file(tensors, file)
+
+
+def _save_statistics(statistics: DenseStatistics, file: Path) -> None:
+    tensors = {}
+    linears_in_order = []
+    for layer, linears in enumerate(statistics.layers):
+        for name, inputs in linears.items():
+            linears_in_order.append(f"{layer} {name}")
+            for statistic in FIELDS:  # copied, since linears may share them
+                tensors[f"{layer} {name} {statistic}"] = getattr(inputs, statistic).clone()
+    cost = [statistics.tokens, statistics.left_out_share, statistics.seconds]
+    save_file(tensors, file, metadata={"linears": json.dumps(linears_in_order), "cost": json.dumps(cost)})
+
+
+def _load_statistics(file: Path) -> DenseStatistics:
+    with safe_open(file, "pt") as handle:
+        cost = json.loads(handle.metadata()["cost"])
+        layers: list[dict[str, InputStatistics]] = []
+        for key in json.loads(handle.metadata()["linears"]):
+            layer, name = key.split(" ")
+            if int(layer) == len(layers):
+                layers.append({})
+            tensors = [handle.get_tensor(f"{key} {statistic}") for statistic in FIELDS]
+            layers[-1][name] = InputStatistics(*tensors)
+    return DenseStatistics(layers, *cost)

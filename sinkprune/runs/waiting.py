@@ -1,0 +1,118 @@
+"""What waits, mostly on disk, while text goes through the blocks one by one.
+
+Hidden states before a block and after it lie in two files that take turns. Inputs of linears, until the last
+block has shown which tokens are sinks, lie in a file each.
+
+Dimensions: R calibration rows, B batch, T position, D hidden width, I input features.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from sinkprune.files import file_digest, flush, room_needed
+from sinkprune.scratch import scratch_folder
+from sinkprune_core.blocks import Rows
+from sinkprune_core.language_model import LanguageModel
+
+CHUNK = 1 << 20  # bytes that are written at a time
+INPUTS = "inputs"  # the scratch folder of the inputs that wait
+
+
+@dataclass(frozen=True)
+class HiddenFiles:
+    """The hidden states (R, T, D) before every block, memory-mapped; only two blocks' exist at a time."""
+
+    folder: Path
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+
+    def __call__(self, layer: int) -> torch.Tensor:
+        """Return the tensor for the hidden states before a block, in a file that is made where it is not.
+
+        Raises OSError where the disk has no room for it.
+        """
+        file = self.file(layer)
+        if not self.has_size(layer):
+            allocate(file, self.bytes)
+        numbers = self.bytes // self.dtype.itemsize
+        return torch.from_file(str(file), shared=True, size=numbers, dtype=self.dtype).view(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of a file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def file(self, layer: int) -> Path:
+        """Return the file of the hidden states before a block."""
+        return self.folder / f"hidden-{layer % 2}.bin"
+
+    def has_size(self, layer: int) -> bool:
+        """Return whether the file of a block is there in its full size."""
+        file = self.file(layer)
+        return file.is_file() and file.stat().st_size == self.bytes
+
+    def sealed(self, layer: int) -> str:
+        """Return the SHA-256 of the hidden states before a block, after they have reached the disk."""
+        flush(self.file(layer))
+        return file_digest(self.file(layer))
+
+    def holds(self, layer: int, digest: str | None) -> bool:
+        """Return whether the file of a block holds what `sealed` returned the digest of."""
+        return digest is not None and self.has_size(layer) and file_digest(self.file(layer)) == digest
+
+
+def hidden_store(lm: LanguageModel, rows: Rows, folder: Path | None) -> Callable[[int], torch.Tensor | None]:
+    """Return a function from a layer to the tensor (R, T, D) that keeps its input; None: kept in memory."""
+    if folder is None:
+        return lambda layer: None
+    return HiddenFiles(folder, (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype)
+
+
+Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]  # from an input (B, T, I) to what returns it
+
+
+def in_memory(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Hold an input where it is."""
+    return lambda: input_BTI
+
+
+@contextmanager
+def on_disk(folder: Path) -> Iterator[Hold]:
+    """Yield what holds inputs in files in `folder`, or raises OSError without room; they go at the end."""
+    with scratch_folder(folder / INPUTS) as scratch:
+        numbers = count()
+
+        def hold(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
+            file = scratch / f"{next(numbers)}.safetensors"
+            with room_needed(f"inputs in {folder}"):
+                save_file({"input": input_BTI.contiguous()}, file)
+            return lambda: load_file(file, backend="pread")["input"]
+
+        yield hold
+
+
+def allocate(file: Path, size: int) -> None:
+    """Make a file of `size` bytes whose space is really its own: a mapped hole would kill the process.
+
+    Raises OSError, and leaves no file, where the disk has no room.
+    """
+    file.unlink(missing_ok=True)  # never cut short: the former file may still be mapped
+    try:
+        with room_needed(f"{size / 1e9:.3g} GB of hidden states in {file}"), file.open("wb") as handle:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle.fileno(), 0, size)
+                return
+            zeros = bytes(CHUNK)
+            for start in range(0, size, CHUNK):
+                handle.write(zeros[: size - start])
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,157 @@
+"""Calibration text on its way through the transformer blocks, one block at a time.
+
+Dimensions: R calibration rows, B batch, T position, D hidden width, W choices of token weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from sinkprune_core.forwards import check_ids
+from sinkprune_core.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What goes through the model."""
+
+    ids_RT: torch.Tensor  # int64
+    weight_RT: torch.Tensor | None  # float32; None: every token counts as 1
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the text has."""
+        return self.ids_RT.numel()
+
+    @property
+    def left_out_share(self) -> float:
+        """The share of the calibration text that is left out: 1 minus the mean weight of a token."""
+        if self.weight_RT is None:
+            return 0.0
+        return float((1 - self.weight_RT.double()).mean())
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """What a block receives for one calibration batch."""
+
+    hidden_BTD: torch.Tensor
+    others: tuple  # the block's other positional arguments
+    arguments: dict  # and those with names: masks, position embeddings
+    weight_BT: torch.Tensor | None = None  # weights of the tokens; or (W, B, T), several choices at once
+
+
+class _CapturedError(Exception):
+    """Ends a forward at the first block."""
+
+
+@torch.no_grad()
+def block_inputs(
+    lm: LanguageModel, rows: Rows, batch: int, store_RTD: torch.Tensor | None = None
+) -> list[BlockInput]:
+    """Return what the first block receives for every batch, with the masks and position embeddings of it.
+
+    Hidden states go into `store_RTD` where one is given. Raises ValueError for ids that are no tokens of the
+    model, and for longer rows than it has positions.
+    """
+    check_ids(lm, rows.ids_RT)
+    captured: list[BlockInput] = []
+
+    def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        captured.append(BlockInput(args[0], args[1:], kwargs))
+        raise _CapturedError
+
+    handle = lm.blocks[0].register_forward_pre_hook(capture, with_kwargs=True)
+    try:
+        for start in range(0, len(rows.ids_RT), batch):
+            ids_BT = rows.ids_RT[start : start + batch].to(lm.device)
+            with suppress(_CapturedError):
+                lm.model.base_model(ids_BT, use_cache=False)
+            captured[-1] = _stored(captured[-1], store_RTD, start)
+    finally:
+        handle.remove()
+    if rows.weight_RT is None:
+        return captured
+    weights = rows.weight_RT.split(batch, dim=-2)
+    return [replace(state, weight_BT=weight) for state, weight in zip(captured, weights, strict=True)]
+
+
+def run_block(
+    block: nn.Module,
+    states: list[BlockInput],
+    observer=None,
+    store_RTD: torch.Tensor | None = None,
+    keep: bool = True,
+) -> list[BlockInput]:
+    """Send every batch through a block; return the next block's inputs, none where they are not to `keep`.
+
+    The observer is told each batch's token weights before it. Outputs go into `store_RTD` where one is given.
+    Hidden states that wait in main memory or in a file come to the block's device batch by batch.
+    """
+    device = next(block.parameters()).device
+    outputs = []
+    start = 0
+    for state in states:
+        if observer is not None:
+            observer.weight_WBT = state.weight_BT
+        output = block(state.hidden_BTD.to(device), *state.others, **state.arguments)
+        hidden_BTD = output[0] if isinstance(output, tuple) else output
+        if keep:
+            outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
+        start += len(state.hidden_BTD)
+    return outputs
+
+
+def _stored(state: BlockInput, store_RTD: torch.Tensor | None, start: int) -> BlockInput:
+    """Return an input whose hidden states lie in a store, at the row `start`, where there is a store."""
+    if store_RTD is None:
+        return state
+    place_BTD = store_RTD[start : start + len(state.hidden_BTD)]
+    place_BTD.copy_(state.hidden_BTD)
+    return replace(state, hidden_BTD=place_BTD)
+
+
+def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
+    """Yield every block in order, its weights in memory while it is yielded."""
+    for layer in tqdm(range(len(lm.blocks)), desc=what, unit="block", disable=not progress, leave=False):
+        with lm.resident(layer) as block:
+            yield block
+
+
+@contextmanager
+def weights_kept(lm: LanguageModel) -> Iterator[None]:
+    """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo.
+
+    Of a streamed model only the list of its finished blocks changes, and comes back.
+    """
+    if lm.is_streamed:
+        finished = dict(lm.finished)
+        try:
+            yield
+        finally:
+            lm.finished.clear()
+            lm.finished.update(finished)
+        return
+    copies = [
+        {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for block, values in zip(lm.blocks, copies, strict=True):
+                _put_back(block, values)
+
+
+def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Give a block its former values; remove parameters that it did not have, biases for removed units."""
+    for name, value in list(block.named_parameters()):
+        if name in values:
+            value.copy_(values[name])
+        else:
+            parent, _, leaf = name.rpartition(".")
+            block.get_submodule(parent).register_parameter(leaf, None)

@@ -1,0 +1,60 @@
+"""What a forward takes and what it returns, checked for every caller.
+
+Dimensions: B batch, T position.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from sinkprune_core.language_model import LanguageModel
+
+
+def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None) -> None:
+    """Raise ValueError unless ids are int64 of the vocabulary, and rows fit the model's positions.
+
+    `tokens` is the longest row's length where it is not that of `ids_BT`, padded or going on from a cache.
+    """
+    if not isinstance(ids_BT, torch.Tensor) or ids_BT.dtype != torch.int64:
+        given = getattr(ids_BT, "dtype", type(ids_BT).__name__)
+        raise ValueError(f"token ids are {given}: {lm.name} takes a tensor of int64")
+    if ids_BT.numel():
+        vocabulary = lm.model.get_input_embeddings().num_embeddings
+        least, most = (int(extreme) for extreme in ids_BT.aminmax())
+        if least < 0 or most >= vocabulary:
+            raise ValueError(
+                f"token id {least if least < 0 else most} is outside the vocabulary of {lm.name}, "
+                f"0 … {vocabulary - 1}: take ids of its own tokenizer"
+            )
+    check_positions(lm, ids_BT.shape[-1] if tokens is None else tokens)
+
+
+def check_positions(lm: LanguageModel, tokens: int) -> None:
+    """Raise ValueError when a sequence of `tokens` tokens has more of them than the model has positions."""
+    limit = getattr(lm.model.config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise ValueError(
+            f"a sequence of {tokens} tokens exceeds the {limit} positions of {lm.name}: "
+            "shorten the prompt or what is to be written or scored"
+        )
+
+
+def is_finite(value: torch.Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite, in one pass over it and without a copy."""
+    if not value.numel():
+        return True
+    extremes = torch.stack(value.detach().aminmax())  # either is NaN where any number is
+    return bool(torch.isfinite(extremes).all())
+
+
+def check_output(lm: LanguageModel, value: torch.Tensor) -> torch.Tensor:
+    """Return what a model has computed; raise ValueError where a number of it is not finite."""
+    if not is_finite(value):
+        raise ValueError(
+            f"what {lm.name} computes in {lm.model.dtype} is not finite: "
+            "its weights are damaged, or take a wider dtype"
+        )
+    return value

@@ -1,0 +1,216 @@
+"""BLiMP and WikiText-2 in a local folder: every published format is found and read, what is broken told."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hostile.fuzz import BROKEN_JSON, WRONG
+from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
+from public_formats import BLIMP, LINES, PAGES, RAW, parquet, put, write_both
+
+from sinkprune.cli import main
+from sinkprune.evaluation.conditional_likelihood import log_likelihood, perplexity
+from sinkprune.evaluation.harness.benchmarks import evaluate_named, local_tasks
+from sinkprune.evaluation.local_data import pairs, running_text, wikitext
+from sinkprune.evaluation.protocols import PROTOCOLS, Protocol
+
+# files
+
+
+PAIR = {"sentence_good": "a b", "sentence_bad": "b a"}
+LINE = json.dumps(PAIR) + "\n"
+
+
+def test_marks_of_editors_are_no_part_of_a_text(tmp_path):
+    for text in ("\ufeff" + 2 * LINE, (2 * LINE).replace("\n", "\r\n")):
+        assert pairs([put(tmp_path / "passive_1.jsonl", text)]) == [PAIR, PAIR]
+    plain, marked = (put(tmp_path / name / "wiki.test.raw", RAW).parent for name in ("plain", "marked"))
+    (marked / "wiki.test.raw").write_bytes(b"\xef\xbb\xbf" + RAW.encode())
+    assert wikitext(marked) == wikitext(plain)
+
+
+@pytest.mark.parametrize("text", [*BROKEN_JSON[1:], '{"a": ' * 100_000, "\x00"], ids=lambda text: text[:9])
+def test_a_line_that_is_no_pair_is_told_by_file_and_row(text, tmp_path):
+    file = put(tmp_path / "passive_1.jsonl", LINE + text)
+    with pytest.raises(ValueError, match=f"{file}, row 2"):
+        pairs([file])
+
+
+@pytest.mark.parametrize("field", PAIR)
+@pytest.mark.parametrize(
+    "wrong", [*(value for value in WRONG if value != "no"), "\ud800", "a\udfff", None], ids=repr
+)
+def test_a_sentence_that_is_no_text_is_told_by_file_and_row(field, wrong, tmp_path):
+    file = put(tmp_path / "passive_1.jsonl", LINE + json.dumps({**PAIR, field: wrong}))
+    with pytest.raises(ValueError, match=f"{file}, row 2"):
+        pairs([file])
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        *(("page", value) for value in (3, 1.5, True, b"a", None, "", " \n", ["a"], {"a": 1})),
+        *(("text", value) for value in (3, 1.5, True, b"a", ["a"])),
+    ],
+)
+def test_a_row_that_is_no_text_is_told_by_file_and_row(column, wrong, tmp_path):
+    file = tmp_path / "WikiText2" / "test.parquet"
+    parquet(file, **{column: [wrong]})
+    with pytest.raises(ValueError, match=f"{file}, row 1"):
+        wikitext(file.parent)
+
+
+def test_bytes_that_are_no_file_of_their_kind_are_told(tmp_path):
+    file = tmp_path / "WikiText2" / "test.parquet"
+    parquet(file, question=["a"])
+    whole = file.read_bytes()
+    for name, damaged in (
+        *(
+            ("test.parquet", data)
+            for data in (whole, whole[:-9], whole[:9], b"", bytes(len(whole)), whole + b"x")
+        ),
+        *(("wiki.test.raw", data) for data in (RAW.encode("utf-16"), b"\xff" + RAW.encode(), b"", b" \n")),
+    ):
+        with pytest.raises(ValueError, match=name):
+            wikitext(put(tmp_path / "WikiText2" / name, damaged).parent)
+        (tmp_path / "WikiText2" / name).unlink()
+    with pytest.raises(ValueError, match=r"passive_1\.jsonl"):
+        pairs([put(tmp_path / "passive_1.jsonl", (2 * LINE).encode("utf-16"))])
+
+
+# texts
+
+
+FORMATS = {
+    "raw": lambda root: put(root / "wiki.test.raw", RAW),
+    "tokens": lambda root: put(root / "wikitext-2" / "wiki.test.tokens", RAW),
+    "text": lambda root: put(root / "wikitext-2" / "test.txt", RAW),
+    "lines": lambda root: parquet(root / "wikitext-2-raw-v1" / "test-00000-of-00001.parquet", text=LINES),
+    "pages": lambda root: parquet(root / "WikiText2" / "test.parquet", page=PAGES),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_holds_the_same_articles(name, tmp_path):
+    FORMATS[name](tmp_path)
+    found = wikitext(tmp_path, "test")
+    assert [page.strip() for page in found] == [page.strip() for page in PAGES]
+    assert found == wikitext(put(tmp_path / "other" / "wiki.test.raw", RAW).parent) or name == "pages"
+    assert running_text(found) == "\n".join(line for line in RAW.split("\n") if line.strip())
+
+
+# by the shell, scored by a published protocol
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_both(tmp_path / "data")
+
+
+@pytest.fixture
+def model(tiny_ar, tiny_dlm, tmp_path):
+    """A function that saves a tiny model of a kind and returns its folder."""
+
+    def save(kind: str) -> str:
+        lm = tiny_ar if kind == "autoregressive" else tiny_dlm
+        return str(lm.save(tmp_path / kind))
+
+    return save
+
+
+def shell(out: Path, *arguments: object) -> list[dict]:
+    """Run `sinkprune evaluate` and return the rows that it writes."""
+    asked = [str(part) for part in ("evaluate", *arguments, "--dtype", "float32", "--json", out)]
+    assert main.main(asked) == 0
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+def test_the_shell_scores_a_running_text_by_a_published_protocol(
+    kind, model, tiny_ar, tiny_dlm, folder, tmp_path, monkeypatch
+):
+    how = Protocol("count", draws=2, grid=1, chunk=4, context=8)
+    monkeypatch.setitem(PROTOCOLS, "main_llada", how)
+    lm = tiny_ar if kind == "autoregressive" else tiny_dlm
+    flags = (model(kind), "--text", "wikitext-2", "--data", folder, "--protocol", "main_llada")
+    ids_T = lm.encode(running_text(wikitext(folder)))
+    [row] = shell(tmp_path / "whole.json", *flags)
+    expected = perplexity(lm, ids_T, how)
+    assert row["nats"] == pytest.approx(expected.nats, rel=1e-4)
+    assert row["sequences"] == len(how.windows(ids_T)) == expected.sequences
+    [row] = shell(tmp_path / "part.json", *flags, "--limit", 3)
+    assert row["sequences"] == 3 and row["tokens"] == 12
+    assert row["perplexity"] == pytest.approx(math.exp(row["nats"]))
+    assert row["nats"] == pytest.approx(perplexity(lm, ids_T[:17], how).nats, rel=1e-4)
+
+
+# the harness's own tasks
+
+
+def log_p(lm, text: str) -> float:
+    """Return log p of a text after the end-of-text token, one token at a time."""
+    ids = [lm.tokenizer.eos_token_id, *lm.tokenizer(text, add_special_tokens=False).input_ids]
+    total = 0.0
+    for place in range(1, len(ids)):
+        logits_V = lm.model(torch.tensor([ids[:place]])).logits[0, -1]
+        total += float(logits_V.log_softmax(-1)[ids[place]])
+    return total
+
+
+def bound(lm, text: str, how: Protocol) -> float:
+    """Return the estimated log p of a text after the end-of-text token under a diffusion model."""
+    return log_likelihood(lm, [(torch.tensor([0]), lm.encode(text))], how).value.mean()
+
+
+def local(lm, data: Path, tasks: list[str], split: str = "test", **options) -> pd.DataFrame:
+    with local_tasks(data, tasks, split) as (names, include):
+        return evaluate_named(lm, names, include=include, **options)
+
+
+# BLiMP
+
+
+@pytest.mark.slow
+def test_accuracy_is_that_of_a_naive_loop(tiny_ar, tiny_dlm, folder):
+    with pytest.warns(UserWarning, match="2 of the 67 paradigms"):
+        frame = local(tiny_ar, folder, ["blimp", "blimp_passive_1"])
+    shares = {}
+    for name, rows in BLIMP.items():
+        right = [log_p(tiny_ar, f" {good}") > log_p(tiny_ar, f" {bad}") for good, bad in rows]
+        shares[name] = sum(right) / len(right)
+    assert 0 < sum(shares.values()) < 2
+    assert frame.task.tolist() == ["blimp_2_of_67", "blimp_passive_1"]
+    assert frame.metric.tolist() == ["acc", "acc"] and frame.documents.tolist() == [7, 4]
+    assert frame.value.tolist() == pytest.approx([sum(shares.values()) / 2, shares["passive_1"]])
+
+    how = Protocol("count", 8, 8)
+    right = [
+        bound(tiny_dlm, f" {good}", how) > bound(tiny_dlm, f" {bad}", how) for good, bad in BLIMP["passive_1"]
+    ]
+    assert local(tiny_dlm, folder, ["blimp_passive_1"], draws=8).value.tolist() == [sum(right) / 4]
+
+
+# WikiText-2
+
+
+@pytest.mark.slow
+def test_word_perplexity_is_the_naive_one(tiny_ar, folder):
+    frame = local(tiny_ar, folder, ["wikitext"])
+    found = wikitext(folder)
+    texts = [wikitext_detokenizer({"page": page}) for page in found]
+    assert len(found) == 2 and all(len(tiny_ar.encode(text)) < 60 for text in texts)
+    total = sum(log_p(tiny_ar, text) for text in texts)
+    word_count = sum(len(re.split(r"\s+", page)) for page in found)
+    byte_count = sum(len(page.encode()) for page in found)
+    expected = {
+        "word_perplexity": math.exp(-total / word_count),
+        "byte_perplexity": math.exp(-total / byte_count),
+        "bits_per_byte": -total / byte_count / math.log(2),
+    }
+    assert frame.metric.tolist() == list(expected) and set(frame.task) == {"wikitext"}
+    assert frame.value.tolist() == pytest.approx(list(expected.values()), rel=1e-4)
+    assert local(tiny_ar, folder, ["wikitext"], limit=1).documents.tolist() == [1, 1, 1]
