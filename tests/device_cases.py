@@ -15,14 +15,14 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import save_file
 
-from sinkprune import corpus, score
+from sinkprune import corpus, prune, score
 from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune.evaluation.protocols import Protocol
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
-from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, prune, trace
+from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, trace
 from sinkprune_core.diffusion.samplers import SAMPLERS as PUBLISHED
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.pruning.shrink import shrink

@@ -4,14 +4,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import FunctionType
 
-from sinkprune_core.calibration.sink_profiles import windows_of
-from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration, rollout_prompt
+from sinkprune_core.calibration.text import INPUTS, NOISE
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
-from sinkprune_core.forwards import check_ids
-from sinkprune_core.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
+from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.presets import FROM, PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 from sinkprune_core.values import (
@@ -204,50 +200,3 @@ def preset(name: str, **changes: object) -> Recipe:
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
             recipe = Recipe(**{**PRESETS[name], **fields, **changes})
     return recipe
-
-
-def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
-    """Raise ValueError when a recipe does not fit the model or its calibration text."""
-    if recipe.inputs == "noised" and not lm.is_diffusion:
-        raise ValueError(
-            f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
-            "use inputs='clean'"
-        )
-    if CRITERIA[recipe.criterion].calibrated:
-        if calibration is None:
-            raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
-        check_ids(lm, calibration.ids_NT)
-        length = calibration.ids_NT.shape[1]
-        written = length - rollout_prompt(length)
-        if recipe.noise == "rollout" and recipe.noise_levels > written:
-            raise ValueError(
-                f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
-                "use fewer levels or longer sequences"
-            )
-        if recipe.exclude != "none":
-            windows_of(lm, length, recipe.noise_levels)
-    _check_groups(lm, recipe)
-    if recipe.pattern == "structured":
-        structured.plan(lm, recipe.sparsity)
-        if recipe.compensate:
-            structured.check_compensation(lm)
-    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
-        raise ValueError(
-            f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
-            "in memory"
-        )
-    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
-        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
-
-
-def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
-    ratio = n_and_m(recipe.pattern)
-    if ratio is None:
-        return
-    for name, linear in lm.linears(lm.blocks[0]).items():
-        inputs = weight_OI(linear).shape[1]
-        if inputs % ratio[1]:
-            raise ValueError(
-                f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
-                "use another M"
-            )

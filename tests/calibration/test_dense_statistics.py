@@ -197,18 +197,19 @@ def beyond_a_quota(tensors, file):
 def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, tmp_path, monkeypatch):
     """They leave nothing behind; without room for them, foreseen or not, the text passes twice."""
     monkeypatch.setattr(module, "WAITING_BYTES", 0)
+    store = waiting_module.OnDisk(tmp_path)
     for lm, fields, states in ((tiny_dlm, {}, LEVELS), (tiny_ar, {"inputs": "clean"}, 1)):
         keys = [dataclasses.replace(recipe, **fields).statistics_key for recipe in RECIPES.values()]
         room = 2 * SEQUENCES * states * row_bytes(lm, LENGTH)
         found = []
         for free in (room - 1, room):
-            monkeypatch.setattr(module, "free_disk_at", lambda folder, free=free: free)
-            assert waiting(lm, keys, calibration, tmp_path).bytes_on_disk == (free == room) * room // 2
-            found.append(module.collect(lm, keys, calibration, progress=False, folder=tmp_path))
+            monkeypatch.setattr(waiting_module, "free_disk_at", lambda folder, free=free: free)
+            assert waiting(lm, keys, calibration, store).bytes_on_disk == (free == room) * room // 2
+            found.append(module.collect(lm, keys, calibration, progress=False, store=store))
         for key in keys:
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
-        assert waiting(lm, keys, calibration, tmp_path, "mps") == module.Waiting()
+        assert waiting(lm, keys, calibration, store, "mps") == module.Waiting()
     assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}
     monkeypatch.setattr(waiting_module, "save_file", beyond_a_quota)
-    again = module.collect(lm, keys, calibration, progress=False, folder=tmp_path)
+    again = module.collect(lm, keys, calibration, progress=False, store=store)
     assert_same_statistics(again[key], found[0][key], rtol=0)

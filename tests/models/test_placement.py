@@ -8,12 +8,12 @@ import torch
 from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
-from sinkprune import load, score
+from sinkprune import load, prune, score
 from sinkprune.models.loading import language_model, open_checkpoint
 from sinkprune.models.placement import place
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.streaming import stream
-from sinkprune_core import Calibration, Recipe, Sampler, generate, preset, prune, trace, weights_kept
+from sinkprune_core import Calibration, Recipe, Sampler, generate, preset, trace, weights_kept
 from sinkprune_core.diffusion.sampling import decode
 
 pytestmark = pytest.mark.slow

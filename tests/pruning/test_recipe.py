@@ -8,7 +8,8 @@ from naive import same, weights_of
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.engine import dense_statistics, prune
-from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, check, preset
+from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, preset
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_any_change(
 def test_compensation_is_refused_where_the_class_has_no_bias(make_family, make_ids):
     lm = make_family("qwen2")
     with pytest.raises(ValueError, match="Qwen2ForCausalLM has no bias for"):
-        check(lm, preset("flap"), Calibration(make_ids(2, 6)))
+        make_plan(lm, preset("flap"), Calibration(make_ids(2, 6)))
 
 
 def test_dense_statistics_are_refused_where_there_are_none(tiny_dlm, make_ids):
