@@ -76,10 +76,14 @@ def planted_variants(doses: Sequence[float] = DOSES) -> list[PlantedVariant]:
     for place in PLACES:
         variants.append(PlantedVariant(f"{place}, {LEFT_OUT}", place, 1.0, place))
         for dose in doses:
-            variants.append(PlantedVariant(f"{place}, {KEPT}, {dose:g}", place, dose, Planted(dose, place)))
+            choice = "none" if dose == 1 else Planted(dose, place)
+            name = f"{place}, {KEPT}, {dose:g}"
+            variants.append(PlantedVariant(name, place, dose, choice))
+
     for dose in doses:
-        choice = Planted(dose, "all", official=True)
-        variants.append(PlantedVariant(f"all, {OFFICIAL}, {dose:g}", "all", dose, choice))
+        choice = "official" if dose == 1 else Planted(dose, "all", official=True)
+        name = f"all, {OFFICIAL}, {dose:g}"
+        variants.append(PlantedVariant(name, "all", dose, choice))
     return variants
 
 
