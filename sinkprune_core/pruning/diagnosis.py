@@ -1,7 +1,7 @@
 """Can leaving sinks out matter? What one calibration pass over a dense model says, before anything is pruned.
 
-Wanda keeps the weights of a row with the largest |W_ij| n_j, where n_j is the norm of input channel j over all
-calibration tokens. Let p_j be the share of n_j^2 that attention sinks hold. Without them the norm is
+Wanda keeps the weights of a row with the largest |W_ij| n_j, where n_j is the norm of input channel j over
+all calibration tokens. Let p_j be the share of n_j^2 that attention sinks hold. Without them the norm is
 n_j sqrt(1 - p_j), so the logarithm of a score changes by
 
     delta_j = 1/2 ln(1 - p_j).
@@ -9,9 +9,9 @@ n_j sqrt(1 - p_j), so the logarithm of a score changes by
 A change that all channels share moves every score of a row alike, and the ranking stays as it is. Only what
 differs from channel to channel moves weights across the threshold of their row. Let u_j be the threshold in
 standard deviations of the weights of channel j, which are taken to be normal: |W_ij| n_j lies above it for a
-share 2 (1 - Phi(u_j)) of them, and the density of ln|W_ij| there is 2 u_j phi(u_j). The threshold itself moves
-by the mean of delta_j under these densities, delta_bar, because the number of zeros in a row is fixed. As many
-weights enter as leave, so
+share 2 (1 - Phi(u_j)) of them, and the density of ln|W_ij| there is 2 u_j phi(u_j). The threshold itself
+moves by the mean of delta_j under these densities, delta_bar, because the number of zeros in a row is fixed.
+As many weights enter as leave, so
 
     lost share of kept weights = sum_j u_j phi(u_j) |delta_j - delta_bar| / sum_j 2 (1 - Phi(u_j)).
 
@@ -36,12 +36,13 @@ from sinkprune_core.pruning.recipe import Recipe
 
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
+PARTS = ALL_TOKENS, WITHOUT_SINKS, OTHER_TEXT = "all tokens", "without sinks", "other text"
 SMALLEST = 0.01  # a share of kept weights below which a change is not called one, whatever other text does
 
 
 @dataclass(frozen=True)
 class Part:
-    """A choice of calibration tokens: those of some sequences, and of these all that `choice` does not leave out."""
+    """A choice of calibration tokens: those of some sequences, without what `choice` leaves out of them."""
 
     first: int
     last: int  # the number after the last sequence
@@ -125,9 +126,10 @@ class Diagnosis:
     model: str
     table: pd.DataFrame
     """A row per linear and sparsity: `layer`, `linear`, `kind` (the linear's name without its module),
-    `weights`, `sparsity`, and in [0, 1] `energy` (the sinks' share of all input energy), `mean_share` (mean of
-    p_j), `hot_channels` (share of channels with p_j above 1/2), `predicted` and `exact` (shares of kept weights
-    that leaving sinks out exchanges), and `other_text` (the share that another draw of text exchanges)."""
+    `weights`, `sparsity`, and in [0, 1] `energy` (the sinks' share of all input energy), `mean_share` (mean
+    of p_j), `hot_channels` (share of channels with p_j above 1/2), `predicted` and `exact` (shares of kept
+    weights that leaving sinks out exchanges), `other_text` (the share that another draw of text exchanges).
+    """
     left_out: float  # share of the tokens that are sinks
 
     def by_kind(self) -> pd.DataFrame:
@@ -155,7 +157,7 @@ class Diagnosis:
         return self.table[more]
 
     def expect_an_effect(self, sparsity: float) -> bool:
-        """Return whether leaving sinks out may matter: over all linears it changes more than other text does."""
+        """Return whether leaving sinks out may matter: it changes more than other text does, over all linears."""
         row = self.overall().loc[sparsity]
         return bool(row.exact > max(row.other_text, SMALLEST))
 
@@ -198,9 +200,9 @@ def diagnosis_recipes(
     """
     half = sequences // DRAWS_IN_A_PASS
     parts = {
-        "all tokens": Part(0, half),
-        "without sinks": Part(0, half, sinks),
-        "other text": Part(half, 2 * half),
+        ALL_TOKENS: Part(0, half),
+        WITHOUT_SINKS: Part(0, half, sinks),
+        OTHER_TEXT: Part(half, 2 * half),
     }
     inputs = "noised" if lm.is_diffusion else "clean"
     how = {"inputs": inputs, "propagation": "dense", "noise_levels": noise_levels}
@@ -221,6 +223,28 @@ def diagnose(
     is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError for
     fewer than two sequences and for what does not fit the model.
     """
+    norms, left_out = norms_of(lm, calibration, noise_levels, sinks, progress)
+
+    rows = []
+    for layer in range(len(lm.blocks)):
+        with lm.resident(layer) as block:
+            for name, linear in lm.linears(block).items():
+                norm_I, without_I, other_I = (norms[which][layer][name] for which in PARTS)
+                rows += _rows_of(layer, name, linear.weight, norm_I, without_I, other_I, sparsities)
+    return Diagnosis(lm.name, pd.DataFrame(rows), left_out)
+
+
+def norms_of(
+    lm: LanguageModel,
+    calibration: Calibration,
+    noise_levels: int = 8,
+    sinks: str | TokenChoice = "all",
+    progress: bool = True,
+) -> tuple[dict[str, list[dict[str, torch.Tensor]]], float]:
+    """Return the norms that a diagnosis reads, and the share of tokens that are sinks.
+
+    Norms are float32 (I,), by PARTS, block and linear. Raises what `diagnose` raises.
+    """
     sequences = len(calibration.ids_NT)
     if sequences < DRAWS_IN_A_PASS:
         raise ValueError(
@@ -233,16 +257,9 @@ def diagnose(
     by_name = {name: statistics[recipe.statistics_key] for name, recipe in recipes.items()}
     norms = {name: _norms(found.layers) for name, found in by_name.items()}
 
-    rows = []
-    for layer in range(len(lm.blocks)):
-        with lm.resident(layer) as block:
-            for name, linear in lm.linears(block).items():
-                norm_I, without_I, other_I = (norms[which][layer][name] for which in recipes)
-                rows += _rows_of(layer, name, linear.weight, norm_I, without_I, other_I, sparsities)
-
-    half = DRAWS_IN_A_PASS
-    left_out = half * (by_name["without sinks"].left_out_share - by_name["all tokens"].left_out_share)
-    return Diagnosis(lm.name, pd.DataFrame(rows), left_out)
+    # of the whole text's tokens, of which the parts are a half
+    more_left_out = by_name[WITHOUT_SINKS].left_out_share - by_name[ALL_TOKENS].left_out_share
+    return norms, DRAWS_IN_A_PASS * more_left_out
 
 
 def _norms(layers: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:
