@@ -25,6 +25,7 @@ from sinkprune_companion.training.settings import LOG, Training, training_dtype
 from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, trace
 from sinkprune_core.diffusion.samplers import SAMPLERS as PUBLISHED
 from sinkprune_core.diffusion.sampling import decode
+from sinkprune_core.pruning.recipe import compared_preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
@@ -41,7 +42,7 @@ def quick(name: str, **changes) -> Recipe:
     """Return a preset with few noise levels, where it does not choose their number itself."""
     if "noise_levels" not in PRESETS[name]:
         changes["noise_levels"] = 3
-    return preset(name, **changes)
+    return compared_preset(name, **changes)
 
 
 RECIPES = {

@@ -159,19 +159,27 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
 
 
-def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, calibration):
+def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, make_lm, calibration):
     known = preset("unstable", noise_levels=2)
     statistics = dense_statistics(tiny_dlm, [known], calibration, progress=False)[known.statistics_key]
     other_text = dataclasses.replace(calibration, seed=calibration.seed + 1)
     another = dataclasses.replace(tiny_dlm, name="another")
+    of_its_name = make_lm("diffusion", seed=1)
+    assert of_its_name.name == tiny_dlm.name
     for lm, recipe, text in (
         (tiny_dlm, preset("all-sinks", noise_levels=2), calibration),
         (tiny_dlm, Recipe(), calibration),
         (tiny_dlm, known, other_text),
         (another, known, calibration),
+        (of_its_name, known, calibration),
     ):
         with pytest.raises(ValueError, match="statistics are not those of recipe"):
             prune(lm, recipe, text, progress=False, statistics=statistics)
+
+    same = make_lm("diffusion")
+    prune(same, known, calibration, progress=False, statistics=statistics)
+    with pytest.raises(ValueError, match="statistics are not those of recipe"):
+        prune(same, known, calibration, progress=False, statistics=statistics)  # which is pruned by now
 
 
 @pytest.mark.parametrize("exclude", ["all", "unstable"])

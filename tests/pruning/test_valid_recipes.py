@@ -55,8 +55,15 @@ def recipes(draw, **fixed) -> Recipe:
         "block_size": draw(st.integers(1, 40)),
         "compensate": pattern == "structured" and draw(st.booleans()),
     }
+    read = fields | fixed
+    if read["allocation"] == "uniform":
+        del read["owl_lambda"]
+    if read["allocation"] != "owl":
+        del read["owl_m"]
+    if read["criterion"] != "sparsegpt":
+        del read["damping"], read["block_size"]
     try:
-        return Recipe(**fields | fixed)
+        return Recipe(**read)
     except ValueError:
         reject()
 
