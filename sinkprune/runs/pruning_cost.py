@@ -24,7 +24,6 @@ from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.plan import Plan, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 
@@ -122,7 +121,7 @@ class _Run:
     @property
     def uses_gram(self) -> bool:
         """Whether Gram matrices are summed."""
-        return CRITERIA[self.recipe.criterion].needs == "gram"
+        return self.recipe.rule.needs == "gram"
 
     def flops(self) -> float:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""

@@ -8,7 +8,6 @@ import yaml
 
 from sinkprune_companion import DATA
 from sinkprune_core import Recipe, preset
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import compared_preset
 
@@ -39,7 +38,7 @@ class GridRow(NamedTuple):
     @property
     def is_calibrated(self) -> bool:
         """Whether pruning looks at calibration text."""
-        return CRITERIA[self.recipe.criterion].calibrated
+        return self.recipe.rule.calibrated
 
 
 def grid_rows(
