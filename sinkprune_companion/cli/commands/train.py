@@ -126,13 +126,27 @@ class Train(Options):
         if self.from_scratch:
             self.refuse(("rank", "begin_with"), "--from-scratch trains no adapter")
         checks.check_named("folder", self.folder)
-        if self.folder is not None:
-            checks.check_apart("export", self.export, "folder", self.folder)
-
         name = self.kind if is_embedded else f"{Path(self.base).name}-{self.kind}"
         if self.from_scratch:
             name = f"scratch-{name}-seed{self.seed}"
         self.work_folder = resolved(self.folder or cache_dir() / "training" / name)
+        self._check_apart()
+
+    def _check_apart(self) -> None:
+        """Raise ValueError where a run and what it exports would lie one in the other.
+
+        The export must not exist: it would be refused after the training, and to remove it would remove the
+        run.
+        """
+        if self.export is None:
+            return
+
+        run, export = self.work_folder, resolved(self.export)
+        if run == export or run in export.parents or export in run.parents:
+            raise ValueError(
+                f"--export {self.export} and the folder of the run, {self.work_folder}, lie one in the "
+                "other: give the export a place of its own"
+            )
 
     def announce(self) -> str:
         """Say which base comes."""
