@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from sinkprune_core.seeds import generator
 STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is streamed from disk
 TEXT_LENGTH = 512  # tokens per sequence of --text
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
+SHARED = ("measure", "method")  # columns of words
 NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
 
 
@@ -162,8 +165,16 @@ def number_text(value: float) -> str:
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """Return `table` as text, numbers as people write them."""
-    return table.to_string(float_format=number_text)
+    """Return `table` as text, numbers as people write them.
+
+    Words that all rows share are said once, below; on a terminal columns that do not fit come beneath.
+    """
+    shared = [name for name in SHARED if name in table and table[name].nunique() == 1]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = [table.drop(columns=shared).to_string(float_format=number_text, line_width=width)]
+    if shared:
+        lines.append("; ".join(f"{name}: {table[name].iloc[0]}" for name in shared))
+    return "\n".join(lines)
 
 
 def print_table(

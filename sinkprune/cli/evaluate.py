@@ -66,7 +66,7 @@ def task_table(options: Evaluate) -> pd.DataFrame:
         if not settled.keys() & {*options.tasks} and options.tasks != ["paper"]:
             options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
     if not others:
-        options.refuse(("data",), "the suite comes with this package")
+        options.refuse(("data", "include_path"), "the suite comes with this package")
     data = nullcontext((others, options.include_path))
     if options.data is not None:
         data = local_tasks(options.data, others, options.split or "test")

@@ -13,7 +13,7 @@ from sinkprune_core.language_model import LanguageModel
 
 
 def run(options: Generate) -> None:
-    """Load the model, write, and print what was written; how it was written goes to stderr."""
+    """Load the model, write, and print prompt and continuation; how it was written goes to stderr."""
     settle_device(options)
     lm = open_model(options, options.model)
     if not lm.is_diffusion:

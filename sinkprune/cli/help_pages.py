@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 INDENT = 2
 COLUMN = 24  # where meanings begin, unless the terminal is narrow
@@ -30,9 +30,10 @@ class PlainHelp:
         print(f"{description.primary_renderable.plain}\n")
 
 
-def say(text: str) -> None:
-    """Print a sentence to stderr: on a terminal in lines as wide as it, else in one line."""
-    print(wrapped(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a sentence, to stderr if no stream is given: on a terminal wrapped, else in one line."""
+    stream = stream or sys.stderr
+    print(wrapped(text) if stream.isatty() else text, file=stream, flush=True)
 
 
 def show_epilog(parts: Sequence[tuple[str, Sequence[tuple[str, str]] | str]]) -> None:

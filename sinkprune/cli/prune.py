@@ -182,9 +182,11 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     lm.save(options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
     weights = int(report.linears.weights.sum())
-    print(
-        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are "
-        f"{'removed' if is_smaller else 'zero'}; {report.unpruned_parameters:,} other parameters are unpruned"
+    done = "removed" if is_smaller else "zero"
+    say(
+        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are {done}; "
+        f"{report.unpruned_parameters:,} other parameters are unpruned",
+        sys.stdout,
     )
     print(f"next: sinkprune compare {shlex.quote(options.model)} {shlex.quote(str(options.out))}")
 

@@ -1,6 +1,7 @@
 """`sinkprune trace`: write from prompts, record attention at every step, and print how much sinks move."""
 
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 from sinkprune.cli.commands import trace as commands
 from sinkprune.cli.commands.trace import MEANINGS, SHARES
 from sinkprune.cli.common import described, estimate, model_and_texts, print_table, settle_device
+from sinkprune.cli.help_pages import say
 from sinkprune.evaluation.numbers import percent
 from sinkprune.files import atomic
 from sinkprune_core.diffusion.samplers import Sampler
@@ -40,9 +42,11 @@ def run(options: commands.Trace) -> None:
     print_table(table, options.json, MEANINGS, described(lm))
     if options.figure is not None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
-    print(
-        f"\nRead overlap first: of the sinks of two consecutive steps "
-        f"{percent(table.loc['overlap', 'value'])} are the same (100 % where none moves)."
+    print()
+    say(
+        f"Read overlap first: of the sinks of two consecutive steps "
+        f"{percent(table.loc['overlap', 'value'])} are the same (100 % where none moves).",
+        sys.stdout,
     )
 
 
