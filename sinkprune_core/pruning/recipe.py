@@ -117,7 +117,7 @@ class Recipe:
             )
         if ratio is not None and self.sparsity != ratio[0] / ratio[1]:
             raise ValueError(
-                f"pattern={self.pattern!r} means sparsity={ratio[0] / ratio[1]:g}, "
+                f"pattern={self.pattern!r} means sparsity={ratio[0] / ratio[1]}, "
                 f"not sparsity={self.sparsity}: give that sparsity or another pattern"
             )
         if self.pattern not in ("row", "layer") and self.allocation != "uniform":
