@@ -27,6 +27,7 @@ from sinkprune_core.seeds import generator, seed_of
 REVISION = 1  # of all that decides a result; a checkpoint of another one is refused
 CLIPPED = 1.0  # the norm that all gradients together are clipped to
 BETAS = (0.9, 0.95)  # of AdamW, which decays no weights here
+MEASUREMENTS = 10  # of the held-out loss during a run
 DRAWS = 2  # noise levels of each held-out sequence
 
 
@@ -80,14 +81,14 @@ def recover_model(
     """
     check_teacher(lm, teacher, settings.distillation)
     check_positions(lm, settings.length)
-    check_every = check_every or max(1, settings.steps // 10)
+    check_every = check_every or max(1, settings.steps // MEASUREMENTS)
     checkpoint = None
     if work is not None:
         checkpoint = RecoveryCheckpoint(work, _identity(lm, settings, text, teacher))
     started = time.perf_counter()
 
     zeros_before = zeros_in(lm)
-    with _in_float32(lm), _trained(lm, settings) as parameters:
+    with _in_float32(lm), trained(lm, settings) as parameters:
         optimizer = torch.optim.AdamW(parameters.values(), settings.rate(0), betas=BETAS, weight_decay=0.0)
         done, log = (0, []) if checkpoint is None else checkpoint.restore(parameters, optimizer)
         if not log:
@@ -98,7 +99,7 @@ def recover_model(
             done, settings.steps, initial=done, total=settings.steps, desc=name, disable=not progress
         )
         for step in bar:
-            loss = _take_step(lm, settings, text, teacher, parameters, optimizer, step)
+            loss = one_step(lm, settings, text, teacher, parameters, optimizer, step)
             done = step + 1
             if done % check_every == 0 or done == settings.steps:
                 row = {
@@ -172,7 +173,7 @@ def _identity(
     }
 
 
-def _take_step(
+def one_step(
     lm: LanguageModel,
     settings: Recovery,
     text: TrainingText,
@@ -222,7 +223,7 @@ def _in_float32(lm: LanguageModel) -> Iterator[None]:
 
 
 @contextmanager
-def _trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Parameter]]:
+def trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Parameter]]:
     """Yield the parameters that are trained, by name, with zeros held; adapters are merged at the end.
 
     Of an unfinished run what adapters have learned is dropped.
@@ -232,7 +233,7 @@ def _trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Par
     if lm.device.type == "cpu":
         lm.model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     if settings.gradient_checkpointing:
-        lm.model.gradient_checkpointing_enable({"use_reentrant": False})
+        lm.model.activation_checkpointing_enable({"use_reentrant": False})
         for block, _ in flags:
             block.training = True  # of the block alone: its dropout stays off
     try:
@@ -244,7 +245,7 @@ def _trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Par
         for block, was_training in flags:
             block.training = was_training
         if settings.gradient_checkpointing:
-            lm.model.gradient_checkpointing_disable()
+            lm.model.activation_checkpointing_disable()
         lm.model.set_attn_implementation(attention)
 
 

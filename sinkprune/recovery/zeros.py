@@ -115,7 +115,7 @@ def _adapted(model: nn.Module) -> list[nn.Module]:
 
 
 def _parts_of_adapters(model: nn.Module) -> set[nn.Module]:
-    """Return the modules that adapters consist of; a fresh one has a matrix of zeros that is to be trained."""
+    """Return the modules that adapters consist of: a fresh one has a matrix of zeros, to be trained."""
     parts = set()
     for layer in _adapted(model):
         for name in layer.adapter_layer_names:

@@ -71,7 +71,7 @@ def test_momentum_from_before_moves_no_zero(pruned, zeros, make_ids):
 
 
 def test_the_step_is_that_of_a_masked_gradient(pruned, make_pruned, make_ids):
-    """Against plain gradient descent written out: w - rate * keep * gradient, with clipping of what is left."""
+    """Against gradient descent written out: w - rate * keep * gradient, what is left of it clipped."""
     ids_BT = make_ids(3, 12)
     with zeros_held(pruned) as held:
         optimizer = torch.optim.SGD(pruned.model.parameters(), 0.1)
@@ -94,9 +94,13 @@ def test_the_step_is_that_of_a_masked_gradient(pruned, make_pruned, make_ids):
 def test_an_exception_leaves_no_hook(pruned, zeros, make_ids):
     before = zeros(pruned)
     hooks = len(of_torch._global_optimizer_post_hooks)
-    with pytest.raises(KeyboardInterrupt), zeros_held(pruned):
+
+    def die(*_):
         pruned.blocks[0].mlp.down_proj.weight.data.add_(1.0)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), zeros_held(pruned):
+        die()
     assert same(before, zeros(pruned))
     assert len(of_torch._global_optimizer_post_hooks) == hooks
     some_steps(pruned.model, torch.optim.AdamW(pruned.model.parameters(), 1e-2), make_ids(3, 12))
