@@ -294,12 +294,9 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.pruning_findings import (
-    ACCURACY,
-    ANSWER_MARGINS,
-    answer_findings,
-)
+from sinkprune_companion.experiments.comparisons import ACCURACY, ANSWER_MARGINS
 from sinkprune_companion.experiments.kinds_of_text import findings_by_kind
+from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.variants import by_template
 
 found = pruning_findings.likelihood_findings(scores)
@@ -318,7 +315,8 @@ run.find(found | by_kind)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
+from sinkprune_companion.experiments.comparisons import COMPARISONS
+from sinkprune_companion.experiments.pruning_findings import differences, heading
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages.render import title
@@ -468,7 +466,7 @@ Folded(by_variant.mean().round(4).assign(**counts), "Tokens left out, zeros, tok
 # sinks. The value is its exact negative log-likelihood; left of zero the first is better.
 
 # %%
-from sinkprune_companion.experiments.pruning_findings import TWIN_COMPARISONS
+from sinkprune_companion.experiments.comparisons import TWIN_COMPARISONS
 
 dlm.model.to("meta")  # its weights have served; the twin gets their room
 ar = load(twin, dtype, run.device)

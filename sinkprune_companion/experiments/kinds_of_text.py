@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.experiments.pruning_findings import COMPARISONS, Compared, likelihood_findings
+from sinkprune_companion.experiments.comparisons import COMPARISONS, Compared
+from sinkprune_companion.experiments.pruning_findings import likelihood_findings
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.texts import DOMAINS
 
