@@ -198,7 +198,7 @@ from sinkprune.models.loading import load
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.recipe import compared_preset, preset
 
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
@@ -433,9 +433,9 @@ from sinkprune_companion.figures import maps
 
 NAMES = ["noised-dense", "unstable", "all-sinks"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))
-compared = {name: (preset(name, **settings), text) for name in NAMES}
+compared = {name: (compared_preset(name, **settings), text) for name in NAMES}
 more = calibration_draw(dlm, calibration * noise_levels, length, first_seed)
-compared["wanda"] = (preset("wanda", **settings), more)
+compared["wanda"] = (compared_preset("wanda", **settings), more)
 compared["other text"] = (compared["noised-dense"][0], other_text)
 pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", "all-sinks")]
 if first_seed == 0 or not run.is_cell:
@@ -478,7 +478,7 @@ for seed in range(first_seed, min(last, other_draws)):
     for share in twin_sparsities:
         labels = {"pattern": "unstructured", "sparsity": share, "seed": seed}
         for tokens in ("none", "all", "random"):
-            recipe = preset("wanda", sparsity=share, exclude=tokens, **settings)
+            recipe = compared_preset("wanda", sparsity=share, exclude=tokens, **settings)
             with Variant(ar, fingerprint, recipe, text) as variant:
                 variant_name = f"wanda, {tokens}"
                 of_ar.append(variant.scores(run, texts, draws, variant=variant_name, **labels))
