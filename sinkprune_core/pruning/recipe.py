@@ -10,7 +10,6 @@ from sinkprune_core.calibration.text import INPUTS, NOISE
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     StatisticsKey,
-    TokenChoice,
     as_settings,
     choice_name,
 )
