@@ -99,6 +99,7 @@ class StreamedModel(LanguageModel):
         """Read a block, yield it, and forget it again, whatever happens meanwhile."""
         block = self.blocks[layer]
         prefix = self._prefix(layer)
+
         if layer in self.finished:
             stored = self.finished[layer].tensors()
             assign(
@@ -107,6 +108,7 @@ class StreamedModel(LanguageModel):
         else:
             self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
             self.checkpoint.files.close()  # or every page ever read would count as this process's memory
+
         try:
             yield block
         finally:
@@ -118,12 +120,15 @@ class StreamedModel(LanguageModel):
             raise ValueError(
                 "a streamed model takes rows of one length without padding: give no attention mask"
             )
+
         states = block_inputs(self, Rows(ids_BT, None), len(ids_BT))
         for layer in range(len(self.blocks)):
             with self.resident(layer) as block:
                 states = run_block(block, states)
+
         base = self.model.base_model
         norm = base.ln_f if hasattr(base, "ln_f") else base.norm
+
         return norm(states[0].hidden_BTD)
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -160,6 +165,7 @@ class StreamedModel(LanguageModel):
             self.model.config.dtype = self.dtype
             self.model.config.save_pretrained(partial)
             self._save_other_files(partial, texts or {}, card)
+
         return folder
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
@@ -175,6 +181,7 @@ class StreamedModel(LanguageModel):
             with self.resident(layer):
                 stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
                 save_file(stored, folder / shard, metadata=METADATA)
+
         return shard_of
 
     def _save_rest(self, folder: Path) -> dict[str, str]:
@@ -189,6 +196,7 @@ class StreamedModel(LanguageModel):
             del tensor  # or its file would stay in memory beside the next one
             self.checkpoint.files.close()
             shard_of[name] = shard
+
         return shard_of
 
 
@@ -209,9 +217,11 @@ def stream(
         has_parameters = any(True for _ in module.parameters())
         if has_parameters and module is not blocks_of(model):
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
+
     checkpoint.files.close()
     if model.config.tie_word_embeddings:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
+
     return StreamedModel(
         model.requires_grad_(False),
         tokenizer,

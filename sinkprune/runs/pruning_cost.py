@@ -51,6 +51,7 @@ class PruningCost:
         duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
         teraflops = self.flops / 1e12
         work = f"{teraflops:,.0f}" if teraflops >= 100 else f"{teraflops:.3g}"
+
         return (
             f"{self.tokens:,} calibration tokens x {self.passes} passes, {work} TFLOP, "
             f"at least {duration} at this machine's speed now; "
@@ -231,6 +232,7 @@ def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> f
         float(nn.functional.linear(input_PI, weight_OI)[0, 0])  # waits for a device
         products += 1
         spent = time.perf_counter() - started
+
     return products * 2 * PROBE_ROWS * outputs * features / spent
 
 

@@ -227,11 +227,13 @@ def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Ten
     shape = tuple(alone.profile_NST.shape)
     out_NST = function(alone)
     wrong = _not_shares(out_NST, shape)
+
     if wrong:
         raise ValueError(
             f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, "
             f"a dense tensor of shape {shape}; got {wrong}"
         )
+
     return out_NST.detach().cpu().float()
 
 
@@ -247,6 +249,7 @@ def _not_shares(out_NST: object, shape: tuple[int, ...]) -> str:
         return f"{out_NST.dtype}"
     if not bool(((out_NST >= 0) & (out_NST <= 1)).all()):  # which NaN is not
         return "a number outside [0, 1]"
+
     return ""
 
 

@@ -184,23 +184,28 @@ class Recipe:
     def _check_pattern(self) -> None:
         is_text = isinstance(self.pattern, str)
         ratio = n_and_m(self.pattern) if is_text else None
+
         if ratio is None and not (is_text and self.pattern in PATTERNS):
             raise ValueError(
                 f"pattern={in_short(self.pattern)} is unknown; "
                 f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
+
         if ratio is not None:
             self._take_sparsity_of(ratio)
+
         if self.pattern not in ("row", "layer") and self.allocation != "uniform":
             raise ValueError(
                 f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: "
                 "only row and layer patterns let layers differ by choice"
             )
+
         if self.sparsities and (self.pattern not in ("row", "layer") or self.allocation != "uniform"):
             raise ValueError(
                 f"sparsities={list(self.sparsities)} need pattern='row' or 'layer' and allocation='uniform', "
                 f"not pattern={self.pattern!r} and allocation={self.allocation!r}"
             )
+
         if (self.targets or self.ignore) and self.pattern == "structured":
             raise ValueError(
                 "targets and ignore choose single linears: a unit of pattern='structured' lies in several"
@@ -232,40 +237,51 @@ class Recipe:
         """Raise ValueError for fields that do not go together, the criterion's functions included."""
         criterion = self.rule
         prefix = f"criterion={choice_name(self.criterion)!r}"
+
         if not criterion.calibrated and (self.exclude != "none" or self.inputs != "clean"):
             raise ValueError(
                 f"{prefix} looks at no calibration token: it takes inputs='clean' and exclude='none' only"
             )
+
         if criterion.solve is not None and self.pattern in ("structured", "global"):
             raise ValueError(
                 f"{prefix} chooses while it updates weights: it takes no pattern={self.pattern!r}"
             )
+
         if criterion.unit_score is None and self.pattern == "structured":
             raise ValueError(f"{prefix} scores single weights: it takes no pattern='structured'")
         if criterion.score is None and criterion.solve is None and self.pattern != "structured":
             raise ValueError(f"{prefix} scores whole channels: it needs pattern='structured'")
+
         if self.pattern == "global" and criterion.calibrated and self.propagation != "dense":
             raise ValueError(
                 "pattern='global' compares scores of all layers before anything is pruned: "
                 "it needs propagation='dense'"
             )
+
         if self.pattern == "global" and criterion.needs == "gram":
             raise ValueError(f"{prefix} reads Gram matrices, one by one: it takes no pattern='global'")
+
         if self.keep_zeros and (criterion.score is None or self.pattern in ("structured", "global")):
             raise ValueError(
                 "keep_zeros=True needs a criterion that scores single weights and leaves the others as they "
                 f"are, and pattern='row', 'layer' or N:M; not {prefix} with pattern={self.pattern!r}"
             )
+
         if self.allocation == "owl" and not criterion.calibrated:
             raise ValueError(f"allocation='owl' needs calibrated scores: {prefix} has none")
+
         if self.compensate and (self.pattern != "structured" or not criterion.calibrated):
             raise ValueError(
                 "compensate=True gives back the mean of removed units: "
                 "it needs pattern='structured' and a calibrated criterion"
             )
+
         if self.norm_reduction != "root" and criterion.needs != "norms" and self.allocation != "owl":
             raise ValueError(f"{prefix} reads no norms: it takes norm_reduction='root' only")
+
         soft = [name for name, choice in EXCLUDE.items() if choice.soft]
+
         if self.alpha is not None and self.exclude not in soft and not callable(self.exclude):
             raise ValueError(
                 f"alpha={self.alpha} softens the threshold of exclude={' or '.join(map(repr, soft))} only, "
