@@ -20,6 +20,7 @@ from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import PLANNED, held
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.checkpoint import job_folder
+from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root
 from sinkprune.scratch import remove_leftovers
@@ -28,7 +29,6 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import CARD, LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
