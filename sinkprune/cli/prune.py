@@ -19,6 +19,7 @@ from sinkprune.cli.help_pages import say
 from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import PLANNED, held
 from sinkprune.models.weight_files import read_json
+from sinkprune.recovery.model_card import save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -178,7 +179,7 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     with suppress(OSError, ValueError, KeyError):  # of a model that was pruned before
         made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
     table = report.linears.to_csv(index=False)
-    lm.save(options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    save_model(lm, options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
     weights = int(report.linears.weights.sum())
     done = "removed" if is_smaller else "zero"
