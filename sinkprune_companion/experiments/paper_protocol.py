@@ -10,7 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, variant_answers
+from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, Recipe, preset
@@ -93,20 +93,13 @@ def losses_of_draw(
     states of the same text share the pass that takes their statistics.
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    by_count: dict[int, list[Recipe]] = {}
-    for row in rows:
-        by_count.setdefault(row.sequences, []).append(row.recipe)
-
-    shared = {}
-    for count, recipes in by_count.items():
-        calibration = protocol_draw(lm, count, LENGTH, seed)
-        shared[count] = (calibration, SharedStatistics(lm, recipes, calibration))
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
 
     losses = []
     answers = []
     for row in rows:
         labels = {**row.labels, "seed": seed}
-        with Variant(lm, fingerprint, row.recipe, *shared[row.sequences]) as variant:
+        with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             losses.append(variant.scores(run, texts, 1, noise=seed, **labels))
             if asked:
                 answers.append(variant_answers(run, variant, asked, item_draws, **labels))

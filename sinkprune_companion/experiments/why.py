@@ -45,7 +45,7 @@ def channel_table(
 ) -> pd.DataFrame:
     """Return the record of every input channel's norm and of the sinks' share of its energy, in some layers.
 
-    Columns `layer`, `linear`, `channel`, `norm` and `share`. Linears that read the same input have equal rows.
+    Columns `layer`, `linear`, `channel`, `norm` and `share`. Linears with one input have equal rows.
     """
     calibration = protocol_draw(lm, sequences, length, seed)
 
