@@ -15,8 +15,11 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, Recipe
@@ -106,6 +109,7 @@ def planted_losses(
     sequences: int,
     calibration_sequences: int,
     seed: int,
+    doses: Sequence[float] = DOSES,
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of all `planted_variants` on one calibration draw.
 
@@ -114,7 +118,7 @@ def planted_losses(
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
-    models = planted_variants()
+    models = planted_variants(doses)
     recipes = {
         (model.variant, sparsity): planted_recipe(model.choice, sparsity)
         for sparsity in sparsities
@@ -131,3 +135,33 @@ def planted_losses(
         with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
             parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
     return pd.concat(parts, ignore_index=True)
+
+
+GAINS = {  # what is compared with the model that kept the tokens, by finding
+    "planted_gain": ("all", f"all, {LEFT_OUT}"),
+    "planted_official_gain": ("all", f"all, {OFFICIAL}, {{dose:g}}"),
+    "planted_random_gain": ("random", f"random, {LEFT_OUT}"),
+}
+
+
+def planted_findings(
+    scores: pd.DataFrame, sparsities: Iterable[float], doses: Sequence[float] = DOSES
+) -> dict[str, Estimate]:
+    """Return what leaving tokens out changes at every dose, left out − kept: below zero it helps.
+
+    `scores` are losses above the dense model's. The margin is a share of what pruning costs where these
+    tokens are kept.
+    """
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
+    found = {}
+    for sparsity in sparsities:
+        for finding, (place, without) in GAINS.items():
+            for dose in doses:
+                at = {"pattern": "unstructured", "sparsity": sparsity}
+                kept = {**at, "variant": f"{place}, {KEPT}, {dose:g}"}
+                left_out = {**at, "variant": without.format(dose=dose)}
+                gain = compare(scores, left_out, kept)
+                if gain is not None:
+                    name = f"{finding}_x{dose:g}_{100 * sparsity:.0f}"
+                    found[name] = with_share_of_damage(gain, compare(scores, kept, dense))
+    return found

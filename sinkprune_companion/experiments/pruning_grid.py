@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sinkprune_core import Recipe, preset
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.pruning.recipe import compared_preset
 
 SPARSITY = 0.5  # at which verdicts are read
 OFFICIAL_LEVELS = preset("paper").noise_levels  # noise levels of the official code
@@ -125,7 +126,7 @@ def grid_rows(
         preset_name = "wanda" if name == UNMATCHED else name
         if chosen is not None and preset_name not in chosen:
             continue
-        recipe = preset(preset_name, sparsity=sparsity, **settings)
+        recipe = compared_preset(preset_name, sparsity=sparsity, **settings)
         levels = {"official": official_levels, "grid": noise_levels}.get(recipe.noise, recipe.noise_levels)
         sequences = calibration
         if recipe.inputs == "noised":

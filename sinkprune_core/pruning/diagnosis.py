@@ -111,7 +111,7 @@ def _shift_of_threshold(delta_I: torch.Tensor, density_I: torch.Tensor) -> torch
 def mask_change(
     weight_OI: torch.Tensor, norm_I: torch.Tensor, other_norm_I: torch.Tensor, sparsity: float
 ) -> float:
-    """Return the share of the weights that Wanda keeps by `norm_I` and prunes by `other_norm_I`, row by row."""
+    """Return the share of Wanda's kept weights by `norm_I` that it prunes by `other_norm_I`, row by row."""
     size_OI = weight_OI.detach().float().abs()
     count = int(size_OI.shape[1] * sparsity)
     kept_OI = ~lowest(size_OI * norm_I.to(size_OI), count)
@@ -157,7 +157,7 @@ class Diagnosis:
         return self.table[more]
 
     def expect_an_effect(self, sparsity: float) -> bool:
-        """Return whether leaving sinks out may matter: it changes more than other text does, over all linears."""
+        """Return whether leaving sinks out may matter: over all linears it changes more than other text."""
         row = self.overall().loc[sparsity]
         return bool(row.exact > max(row.other_text, SMALLEST))
 
@@ -193,10 +193,10 @@ def _ranges(layers: Sequence[int]) -> str:
 def diagnosis_recipes(
     lm: LanguageModel, sequences: int, noise_levels: int, sinks: str | TokenChoice = "all"
 ) -> dict[str, Recipe]:
-    """Return the recipes whose statistics a diagnosis of `sequences` sequences reads, by what they are for.
+    """Return the recipes whose statistics a diagnosis of so many sequences reads, by PARTS.
 
-    All come from one pass: `all tokens` and `without sinks` are of the first half of the text, `other text` is
-    of the second half. A diffusion model sees noised text, an autoregressive one clean text.
+    All come from one pass: `all tokens` and `without sinks` are of the first half of the text, `other text`
+    is of the second half. A diffusion model sees noised text, an autoregressive one clean text.
     """
     half = sequences // DRAWS_IN_A_PASS
     parts = {
@@ -220,8 +220,8 @@ def diagnose(
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
 
     The first half of the sequences is the calibration text, the second half what it is compared with. `sinks`
-    is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError for
-    fewer than two sequences and for what does not fit the model.
+    is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError
+    for fewer than two sequences and for what does not fit the model.
     """
     norms, left_out = norms_of(lm, calibration, noise_levels, sinks, progress)
 
@@ -248,8 +248,8 @@ def norms_of(
     sequences = len(calibration.ids_NT)
     if sequences < DRAWS_IN_A_PASS:
         raise ValueError(
-            f"the calibration text has {sequences} sequence: give at least {DRAWS_IN_A_PASS}, since the second "
-            "half of them says what other text changes"
+            f"the calibration text has {sequences} sequence: give at least {DRAWS_IN_A_PASS}, since the "
+            "second half of them says what other text changes"
         )
 
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)

@@ -24,7 +24,8 @@ from sinkprune_companion.pages import pages, render, sources
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.recipe import check, preset
+from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.recipe import preset
 
 pytestmark = pytest.mark.slow
 
@@ -212,7 +213,7 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
         if arguments[0] == "prune":
             ids_NT = torch.zeros(options.sequences, options.length, dtype=torch.long)
             recipe = preset(options.preset, sparsity=options.sparsity)
-            check(meta_model(MODELS[options.model]), recipe, Calibration(ids_NT, batch=options.batch))
+            make_plan(meta_model(MODELS[options.model]), recipe, Calibration(ids_NT, batch=options.batch))
             assert (str(options.out), options.model) == (result.folder, result.model)
         else:
             assert options.tasks == ["paper"] or set(options.tasks) <= set(benchmarks.named(options.family))
