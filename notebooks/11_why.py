@@ -43,11 +43,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("11_why", globals())
@@ -62,7 +62,7 @@ run = start("11_why", globals())
 # %%
 from sinkprune.figures.energy import plot_energy
 from sinkprune_companion.experiments import why
-from sinkprune_companion.experiments.stable_sinks import diffusion_model
+from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.figures import figures
 from sinkprune_companion.figures import why as pictures
 from sinkprune_companion.pages.render import title
@@ -221,7 +221,7 @@ print(inspect.getsource(planted.Planted.__call__))
 
 # %%
 from IPython.display import display
-from sinkprune_companion.experiments.variants import above_dense
+from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_companion.figures.forests import listed
 
 losses = pd.concat(
