@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from sinkprune.cli.common import settle_device
 from sinkprune.cli.options import Options
-from sinkprune.evaluation.local_data import read_text
+from sinkprune.files import read_text
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.export import export
