@@ -1,7 +1,7 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from types import FunctionType
 
 from sinkprune_core.calibration.sink_profiles import windows_of
@@ -98,10 +98,13 @@ class Recipe:
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
         known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
-        if not known and not isinstance(self.exclude, FunctionType):
+        # a dataclass prints its fields, so its name tells it from others, as a function's does
+        is_function = isinstance(self.exclude, FunctionType)
+        is_named_object = is_dataclass(self.exclude) and callable(self.exclude)
+        if not (known or is_function or is_named_object):
             raise ValueError(
                 f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
-                "or give a function (def or lambda)"
+                "or give a function (def or lambda) or a dataclass that can be called"
             )
 
     def _check_pattern(self) -> None:
