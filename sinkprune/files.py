@@ -34,6 +34,7 @@ CHECK = "check"  # the field of a kept JSON file with the digest of its other fi
 HELPERS = re.compile(
     rf"\..+\.(lock|holder|{OF_SCRATCH})"
 )  # names of what stands beside an output for a while
+HOLDER = b'{"process":'  # what the file that says who holds a lock begins with
 NOT_ORDINARY = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),
@@ -441,18 +442,28 @@ def held(path: Path | str) -> Iterator[None]:
 
 
 def _check_helper(helper: Path, path: Path) -> None:
-    """Raise ValueError, without opening it, where something else has the name of a lock of `path`."""
+    """Raise ValueError where a stranger has the name of a lock of `path`; it stays as it is."""
     try:
         status = helper.lstat()
-    except FileNotFoundError:
+        is_ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and _is_of_lock(helper)
+    except FileNotFoundError:  # or it was removed a moment ago
         return
 
-    is_plain = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1  # 0: it was removed a moment ago
-    if not is_plain:
+    if not is_ours:
         raise ValueError(
-            f"{helper} is no ordinary file, and the lock of {path} goes there: remove it, or choose another "
-            "name for the output"
+            f"{helper} is none of this program's, and the lock of {path} goes there: move it away, or choose "
+            "another name for the output"
         )
+
+
+def _is_of_lock(helper: Path) -> bool:
+    """Return whether a file holds what this program writes: nothing, or who holds the lock.
+
+    After a power failure it may hold a part of that, or zeros.
+    """
+    with opened(helper) as file:
+        beginning = file.read(len(HOLDER)).strip(b"\0")
+    return HOLDER.startswith(beginning) if helper.suffix == ".holder" else not beginning
 
 
 def _write_holder(holder: Path) -> None:

@@ -164,7 +164,7 @@ def test_no_output_has_the_name_of_a_helper_file(name, tmp_path):
 
 
 @pytest.mark.parametrize("helper", [".out.lock", ".out.holder"])
-@pytest.mark.parametrize("kind", ["symlink", "hardlink", "pipe", "folder"])
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "pipe", "folder", "file"])
 def test_what_stands_where_a_lock_goes_is_neither_followed_nor_opened(kind, helper, tmp_path):
     victim, place = tmp_path / "victim", tmp_path / helper
     victim.write_text("years of work")
@@ -174,9 +174,11 @@ def test_what_stands_where_a_lock_goes_is_neither_followed_nor_opened(kind, help
         place.hardlink_to(victim)
     elif kind == "pipe":
         os.mkfifo(place)
-    else:
+    elif kind == "folder":
         place.mkdir()
-    said = f"{helper} is no ordinary file, and the lock of .*out goes there"
+    else:
+        place.write_text("years of work")
+    said = f"{helper} is none of this program's, and the lock of .*out goes there"
     with pytest.raises(ValueError, match=said), held(tmp_path / "out"):
         pytest.fail("held")
     assert victim.read_text() == "years of work" and os.path.lexists(place)
