@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
+    from sinkprune.runs.pruning import prune
     from sinkprune_core import (
         DREAM_SAMPLER,
         LLADA_SAMPLER,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         Trace,
         generate,
         preset,
-        prune,
         trace,
         weights_kept,
     )
@@ -52,6 +52,7 @@ __all__ = [
 _HOMES = {  # where `__getattr__` finds them
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
+    "sinkprune.runs.pruning": ("prune",),
     "sinkprune_core": (
         "DREAM_SAMPLER",
         "LLADA_SAMPLER",
@@ -64,7 +65,6 @@ _HOMES = {  # where `__getattr__` finds them
         "Trace",
         "generate",
         "preset",
-        "prune",
         "trace",
         "weights_kept",
     ),

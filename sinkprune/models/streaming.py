@@ -74,6 +74,22 @@ class StreamedModel(LanguageModel):
         """The dtype in which parameters are read."""
         return self.model.get_input_embeddings().weight.dtype
 
+    @contextmanager
+    def without_blocks_in(self, folder: Path) -> Iterator[None]:
+        """Let blocks that are finished in a folder be dense ones again, while a run starts anew or goes on.
+
+        At the end those come back that nothing has taken the place of.
+        """
+        aside = {layer: block for layer, block in self.finished.items() if folder in block.file.parents}
+        for layer in aside:
+            del self.finished[layer]
+
+        try:
+            yield
+        finally:
+            for layer, block in aside.items():
+                self.finished.setdefault(layer, block)
+
     def _prefix(self, layer: int) -> str:
         """Return what the names of a block's parameters begin with."""
         return f"{self.blocks_name}.{layer}."
@@ -91,6 +107,7 @@ class StreamedModel(LanguageModel):
     def _fill(self, layer: int, block: nn.Module) -> None:
         """Read the parameters of a block, pruned or as they were; ValueError for one that is not finite."""
         prefix = self._prefix(layer)
+
         if layer in self.finished:
             stored = self.finished[layer].tensors()
             assign(
@@ -108,12 +125,15 @@ class StreamedModel(LanguageModel):
             raise ValueError(
                 "a streamed model takes rows of one length without padding: give no attention mask"
             )
+
         states = block_inputs(self, Rows(ids_BT, None), len(ids_BT))
         for layer in range(len(self.blocks)):
             with self.resident(layer) as block:
                 states = run_block(block, states)
+
         base = self.model.base_model
         norm = base.ln_f if hasattr(base, "ln_f") else base.norm
+
         return norm(states[0].hidden_BTD)
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -151,6 +171,7 @@ class StreamedModel(LanguageModel):
             self.model.config.save_pretrained(partial)
             self._save_other_files(partial, texts or {}, card)
             self.checkpoint.files.check_unchanged()
+
         return folder
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
@@ -166,6 +187,7 @@ class StreamedModel(LanguageModel):
             with self.resident(layer):
                 stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
                 save_file(stored, folder / shard, metadata=METADATA)
+
         return shard_of
 
     def _save_rest(self, folder: Path) -> dict[str, str]:
@@ -180,6 +202,7 @@ class StreamedModel(LanguageModel):
             del tensor  # or its file would stay in memory beside the next one
             self.checkpoint.files.close()
             shard_of[name] = shard
+
         return shard_of
 
 
@@ -205,9 +228,11 @@ def stream(
         has_parameters = any(True for _ in module.parameters())
         if has_parameters and module is not blocks_of(model):
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
+
     checkpoint.files.close()
     if model.config.tie_word_embeddings:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
+
     lm = StreamedModel(
         model.requires_grad_(False),
         tokenizer,

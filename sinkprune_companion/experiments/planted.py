@@ -108,6 +108,7 @@ def planted_losses(
     sequences: int,
     calibration_sequences: int,
     seed: int,
+    doses: Sequence[float] = DOSES,
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of all `planted_variants` on one calibration draw.
 
@@ -116,7 +117,7 @@ def planted_losses(
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
-    models = planted_variants()
+    models = planted_variants(doses)
     recipes = {
         (model.variant, sparsity): planted_recipe(model.choice, sparsity)
         for sparsity in sparsities
@@ -147,8 +148,8 @@ def planted_findings(
 ) -> dict[str, Estimate]:
     """Return what leaving tokens out changes at every dose, left out − kept: below zero it helps.
 
-    `scores` are losses above the dense model's. The margin is a share of what pruning costs where these tokens
-    are kept.
+    `scores` are losses above the dense model's. The margin is a share of what pruning costs where these
+    tokens are kept.
     """
     dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
     found = {}

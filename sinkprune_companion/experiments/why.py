@@ -1,10 +1,12 @@
 """Why leaving sinks out changes little: what one pass over the paper's calibration text says of a model."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 
+from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune_companion.experiments.paper_protocol import NOISE_LEVELS
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw
@@ -62,3 +64,44 @@ def channel_table(
     key = {"model": lm.name, "fingerprint": fingerprint, "noise_levels": NOISE_LEVELS}
     key |= {"calibration": calibration.fingerprint, "length": length, "seed": seed}
     return run.record("channels", compute, CHANNELS_REVISION, layers=list(layers), **key)
+
+
+def correlation(table: pd.DataFrame) -> float:
+    """Return the correlation of predicted and exact changes, of their logarithms, over maps that change."""
+    changed = table[(table.predicted > 0) & (table.exact > 0)]
+    return float(np.corrcoef(np.log(changed.predicted), np.log(changed.exact))[0, 1])
+
+
+def diagnosis_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
+    """Return what the tables of several calibration draws say, with intervals over draws, by finding.
+
+    A finding ends with the sparsity in percent. Means count every map by its weights, medians are over maps.
+    There is none for a single draw.
+    """
+    if len(draws) < 2:
+        return {}
+
+    found = {}
+    for sparsity in SPARSITIES:
+        tables = [table[table.sparsity == sparsity] for table in draws]
+        measures = {
+            "predicted": [_mean(table, "predicted") for table in tables],
+            "exact": [_mean(table, "exact") for table in tables],
+            "other_text": [_mean(table, "other_text") for table in tables],
+            "median_exact": [float(table.exact.median()) for table in tables],
+            "median_other_text": [float(table.other_text.median()) for table in tables],
+            "correlation": [correlation(table) for table in tables],
+            "maps_above_other_text": [float((table.exact > table.other_text).sum()) for table in tables],
+        }
+        found |= {f"{name}_{100 * sparsity:.0f}": interval(values) for name, values in measures.items()}
+
+    found["left_out"] = interval([float(table.left_out.iloc[0]) for table in draws])
+    for kind in ("q_proj", "down_proj"):
+        energies = [_mean(table[table.kind == kind], "energy") for table in draws]
+        found[f"energy_{kind}"] = interval(energies)
+    return found
+
+
+def _mean(table: pd.DataFrame, column: str) -> float:
+    """Return the mean over maps, each counted by its weights."""
+    return float(np.average(table[column], weights=table.weights))

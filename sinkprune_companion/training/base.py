@@ -13,9 +13,10 @@ from sinkprune.files import known_digest
 from sinkprune.models import embedded
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.reader import Checkpoint
+from sinkprune.models.weight_files import read_json
 from sinkprune.runs.work_folder import VOLATILE
 from sinkprune_companion import DATA
-from sinkprune_core.language_model import LanguageModel, set_direction
+from sinkprune_core.language_model import CARD, LanguageModel, set_direction
 
 EMBEDDED_BASE = "smol-ar"
 FACTS = yaml.safe_load((DATA / "training.yml").read_text(encoding="utf-8"))
@@ -96,6 +97,11 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
         raise ValueError(
             f"base {name} is of type {config.model_type!r}: the adapter knows the linears of "
             f"{', '.join(FACTS['types'])}; give one of these"
+        )
+    if read_json(checkpoint.folder / CARD).get("recipe"):
+        raise ValueError(
+            f"base {name} is pruned, and training makes it dense: "
+            "`sinkprune recover` trains it with its zeros held"
         )
     if checkpoint.kind != "autoregressive":
         raise ValueError(

@@ -1,17 +1,28 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from fnmatch import fnmatchcase
 from types import FunctionType
+from typing import Literal, get_args
 
-from sinkprune_core.calibration.sink_profiles import windows_of
-from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration, rollout_prompt
-from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
-from sinkprune_core.forwards import check_ids
-from sinkprune_core.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning import structured
-from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
+from sinkprune_core.calibration.text import INPUTS, NOISE
+from sinkprune_core.calibration.token_weights import (
+    EXCLUDE,
+    StatisticsKey,
+    as_settings,
+    choice_name,
+)
+from sinkprune_core.pruning.criteria import (
+    CRITERIA,
+    Criterion,
+    CriterionName,
+    Score,
+    criterion_of,
+    needs_of,
+    probe_digest,
+)
+from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.presets import FROM, PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 from sinkprune_core.values import (
@@ -23,27 +34,47 @@ from sinkprune_core.values import (
     Sparsity,
     check_choice,
     check_fields,
+    checked,
     in_short,
 )
 
-PROPAGATION = ("sequential", "dense")
-NORM_REDUCTIONS = ("root", "sum")
+ROUNDING = 1e-6  # a sparsity this near to N / M is that of a pattern N:M
+
+Inputs = Literal["clean", "noised"]
+Propagation = Literal["sequential", "dense"]
+Allocation = Literal["uniform", "owl", "linear", "linear-reverse"]
+NormReduction = Literal["root", "sum"]
+NoiseName = Literal[
+    "grid",
+    "stratified",
+    "official",
+    "official-below-1",
+    "half-clean",
+    "half-clean-high",
+    "half-clean-low",
+    "dream",
+    "rollout",
+]
+ExcludeName = Literal["none", "all", "official", "unstable", "stable", "random", "only"]
+
+PROPAGATION = get_args(Propagation)
+NORM_REDUCTIONS = get_args(NormReduction)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to prune the linears of the blocks; raises ValueError for fields that contradict each other."""
 
-    criterion: str = "wanda"
-    """Which weights matter: a name of CRITERIA."""
+    criterion: CriterionName | Score = "wanda"
+    """Which weights matter: a name of CRITERIA, or a function; see `criteria.criterion_of`."""
     sparsity: Sparsity = 0.5
     """Share of zeros in the linears, in [0, 1); with pattern="structured" of their weights that leave."""
-    inputs: str = "clean"
+    inputs: Inputs = "clean"
     """Calibration text as it is ("clean", Wanda and SparseGPT) or in the states of a trajectory
     ("noised")."""
-    propagation: str = "sequential"
+    propagation: Propagation = "sequential"
     """Whether later blocks receive what pruned ("sequential", Wanda and SparseGPT) or "dense" blocks make."""
-    exclude: str | Callable = "none"
+    exclude: ExcludeName | Callable = "none"
     """Calibration tokens left out of the statistics. A name of EXCLUDE: "none", "all" sinks, "official"
     (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
     but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (1,
@@ -52,14 +83,14 @@ class Recipe:
     """Where zeros are counted: per "row" of a linear (Wanda), per "layer" (a linear), "global" over the
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
     channels)."""
-    allocation: str = "uniform"
+    allocation: Allocation = "uniform"
     """One sparsity for all layers, or more for some: "owl", "linear", "linear-reverse"; see
     `patterns.allocate`."""
     noise_levels: Count = 8
     """States per sequence, at least 1: noise levels, denoising steps, or query windows of a causal model."""
-    noise: str = "grid"
+    noise: NoiseName = "grid"
     """The rule of these states: a name of NOISE."""
-    norm_reduction: str = "root"
+    norm_reduction: NormReduction = "root"
     """Over tokens: "root" of the summed squares (Wanda), or "sum" of one norm per sequence (the official
     code)."""
     sink_std: AtLeastZero = 2.0
@@ -79,16 +110,59 @@ class Recipe:
     """Columns that SparseGPT updates together, at least 1; 128 as in its code."""
     compensate: Flag = False
     """Give what removed units contributed on average back as a bias (FLAP), if the model's class has one."""
+    targets: tuple[str, ...] = ()
+    """The linears that are pruned, as patterns of their names: "mlp.*" in all blocks, "0.self_attn.q_proj" or
+    "0.*" in the first. None given: all of them."""
+    ignore: tuple[str, ...] = ()
+    """Patterns of linears that are not pruned, whatever `targets` says."""
+    sparsities: tuple[float, ...] = ()
+    """A sparsity for every layer, instead of an allocation; `sparsity` is then their mean."""
+    keep_zeros: Flag = False
+    """Let weights that are zero already stay zero, and count them: an earlier mask is kept."""
 
     def __post_init__(self):
         check_fields(self)
+        self._take_names("targets")
+        self._take_names("ignore")
+        self._take_sparsities()
         self._check_choices()
         self._check_pattern()
         self._check_contradictions()
+        self._check_effects(OWN)
+
+    def _take_names(self, field: str) -> None:
+        """Let a field be a tuple of patterns; raise ValueError where it holds anything else."""
+        given = getattr(self, field)
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{field}={in_short(given)} must be a list of names of linears, such as 'mlp.*'")
+        object.__setattr__(self, field, tuple(names))
+
+    def _take_sparsities(self) -> None:
+        """Let sparsities be a tuple of shares, and `sparsity` their mean."""
+        given = self.sparsities
+        if not isinstance(given, (list, tuple)):
+            raise ValueError(f"sparsities={in_short(given)} must be a list of numbers, one per layer")
+
+        shares = tuple(checked("sparsities", share, Sparsity) for share in given)
+        object.__setattr__(self, "sparsities", shares)
+        if not shares:
+            return
+
+        mean = sum(shares) / len(shares)
+        if self.sparsity not in (Recipe.sparsity, mean):
+            raise ValueError(f"sparsities={list(shares)} have a mean of {mean}, not sparsity={self.sparsity}")
+        object.__setattr__(self, "sparsity", mean)
 
     def _check_choices(self) -> None:
+        if isinstance(self.criterion, FunctionType) or (
+            is_dataclass(self.criterion) and callable(self.criterion)
+        ):
+            needs_of(self.criterion)
+        else:
+            check_choice("criterion", self.criterion, CRITERIA)
+
         choices = {
-            "criterion": CRITERIA,
             "inputs": INPUTS,
             "propagation": PROPAGATION,
             "allocation": ALLOCATIONS,
@@ -110,53 +184,104 @@ class Recipe:
     def _check_pattern(self) -> None:
         is_text = isinstance(self.pattern, str)
         ratio = n_and_m(self.pattern) if is_text else None
+
         if ratio is None and not (is_text and self.pattern in PATTERNS):
             raise ValueError(
                 f"pattern={in_short(self.pattern)} is unknown; "
                 f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
-        if ratio is not None and self.sparsity != ratio[0] / ratio[1]:
-            raise ValueError(
-                f"pattern={self.pattern!r} means sparsity={ratio[0] / ratio[1]:g}, "
-                f"not sparsity={self.sparsity}: give that sparsity or another pattern"
-            )
+
+        if ratio is not None:
+            self._take_sparsity_of(ratio)
+
         if self.pattern not in ("row", "layer") and self.allocation != "uniform":
             raise ValueError(
                 f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: "
                 "only row and layer patterns let layers differ by choice"
             )
 
+        if self.sparsities and (self.pattern not in ("row", "layer") or self.allocation != "uniform"):
+            raise ValueError(
+                f"sparsities={list(self.sparsities)} need pattern='row' or 'layer' and allocation='uniform', "
+                f"not pattern={self.pattern!r} and allocation={self.allocation!r}"
+            )
+
+        if (self.targets or self.ignore) and self.pattern == "structured":
+            raise ValueError(
+                "targets and ignore choose single linears: a unit of pattern='structured' lies in several"
+            )
+
+    def _take_sparsity_of(self, ratio: tuple[int, int]) -> None:
+        """Let the sparsity be N / M; raise ValueError for one that is not that number rounded."""
+        of_pattern = ratio[0] / ratio[1]
+        if abs(self.sparsity - of_pattern) > ROUNDING:
+            raise ValueError(
+                f"pattern={self.pattern!r} means sparsity={of_pattern}, "
+                f"not sparsity={self.sparsity}: give that sparsity or another pattern"
+            )
+        object.__setattr__(self, "sparsity", of_pattern)
+
+    def _check_effects(self, names: Iterable[str]) -> None:
+        """Raise ValueError for the first of some fields that is set, and that nothing reads."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            reader = READERS[name]
+            if value != defaults[name] and not reader.reads(self):
+                raise ValueError(
+                    f"{name}={value!r} has no effect on this recipe: only {reader.who} reads it; "
+                    f"leave {name} out"
+                )
+
     def _check_contradictions(self) -> None:
         """Raise ValueError for fields that do not go together, the criterion's functions included."""
-        criterion = CRITERIA[self.criterion]
-        prefix = f"criterion={self.criterion!r}"
+        criterion = self.rule
+        prefix = f"criterion={choice_name(self.criterion)!r}"
+
         if not criterion.calibrated and (self.exclude != "none" or self.inputs != "clean"):
             raise ValueError(
                 f"{prefix} looks at no calibration token: it takes inputs='clean' and exclude='none' only"
             )
+
         if criterion.solve is not None and self.pattern in ("structured", "global"):
             raise ValueError(
                 f"{prefix} chooses while it updates weights: it takes no pattern={self.pattern!r}"
             )
+
         if criterion.unit_score is None and self.pattern == "structured":
             raise ValueError(f"{prefix} scores single weights: it takes no pattern='structured'")
         if criterion.score is None and criterion.solve is None and self.pattern != "structured":
             raise ValueError(f"{prefix} scores whole channels: it needs pattern='structured'")
+
         if self.pattern == "global" and criterion.calibrated and self.propagation != "dense":
             raise ValueError(
                 "pattern='global' compares scores of all layers before anything is pruned: "
                 "it needs propagation='dense'"
             )
+
+        if self.pattern == "global" and criterion.needs == "gram":
+            raise ValueError(f"{prefix} reads Gram matrices, one by one: it takes no pattern='global'")
+
+        if self.keep_zeros and (criterion.score is None or self.pattern in ("structured", "global")):
+            raise ValueError(
+                "keep_zeros=True needs a criterion that scores single weights and leaves the others as they "
+                f"are, and pattern='row', 'layer' or N:M; not {prefix} with pattern={self.pattern!r}"
+            )
+
         if self.allocation == "owl" and not criterion.calibrated:
             raise ValueError(f"allocation='owl' needs calibrated scores: {prefix} has none")
+
         if self.compensate and (self.pattern != "structured" or not criterion.calibrated):
             raise ValueError(
                 "compensate=True gives back the mean of removed units: "
                 "it needs pattern='structured' and a calibrated criterion"
             )
+
         if self.norm_reduction != "root" and criterion.needs != "norms" and self.allocation != "owl":
             raise ValueError(f"{prefix} reads no norms: it takes norm_reduction='root' only")
+
         soft = [name for name, choice in EXCLUDE.items() if choice.soft]
+
         if self.alpha is not None and self.exclude not in soft and not callable(self.exclude):
             raise ValueError(
                 f"alpha={self.alpha} softens the threshold of exclude={' or '.join(map(repr, soft))} only, "
@@ -166,14 +291,31 @@ class Recipe:
     @property
     def name(self) -> str:
         """A short label, e.g. `wanda noised dense unstable`: what is not the default is named."""
-        parts = [self.criterion]
+        parts = [choice_name(self.criterion).rpartition(".")[2]]
         optional = [(self.pattern, "row"), (self.allocation, "uniform")]
-        if CRITERIA[self.criterion].calibrated:
+        if self.rule.calibrated:
             parts += [self.inputs, self.propagation]
             exclude = choice_name(self.exclude).rpartition(".")[2]
             calibration = [(exclude, "none"), (self.noise, "grid"), (self.norm_reduction, "root")]
             optional = calibration + optional
         return " ".join(parts + [value for value, default in optional if value != default])
+
+    @property
+    def rule(self) -> Criterion:
+        """The criterion, with all that is known of it."""
+        return criterion_of(self.criterion)
+
+    @property
+    def criterion_identity(self) -> str:
+        """What tells a user's criterion from others: its name, and the scores that it gives to a probe."""
+        return f"{choice_name(self.criterion)} {probe_digest(self.criterion)}"
+
+    def prunes(self, layer: int, name: str) -> bool:
+        """Return whether a linear is one that this recipe prunes."""
+        spellings = (name, f"{layer}.{name}")
+        if _fits(spellings, self.ignore):
+            return False
+        return not self.targets or _fits(spellings, self.targets)
 
     @property
     def statistics_key(self) -> StatisticsKey:
@@ -190,67 +332,79 @@ class Recipe:
 
     def card(self) -> dict:
         """Return the fields as plain JSON values; a function is named by its module and qualified name."""
-        return asdict(self) | {"exclude": choice_name(self.exclude)}
+        names = {"criterion": choice_name(self.criterion), "exclude": choice_name(self.exclude)}
+        return as_settings(self) | names
+
+
+def _fits(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(spelling, pattern) for spelling in spellings for pattern in patterns)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads a field of a recipe."""
+
+    who: str
+    reads: Callable[[Recipe], bool]
+
+
+def _sees_states(recipe: Recipe) -> bool:
+    return recipe.inputs == "noised" or recipe.exclude != "none"
+
+
+def _leaves_out(recipe: Recipe) -> bool:
+    return recipe.exclude != "none"
+
+
+def _splits_sinks(recipe: Recipe) -> bool:
+    return recipe.exclude in ("unstable", "stable") or not isinstance(recipe.exclude, str)
+
+
+def _solves(recipe: Recipe) -> bool:
+    return recipe.rule.solve is not None
+
+
+_STATES = Reader("inputs='noised', or a choice of tokens to exclude,", _sees_states)
+_SOLVER = Reader("a criterion that updates weights, criterion='sparsegpt',", _solves)
+
+READERS: dict[str, Reader] = {
+    "noise_levels": _STATES,
+    "noise": _STATES,
+    "propagation": Reader("a criterion that reads calibration text", lambda recipe: recipe.rule.calibrated),
+    "sink_std": Reader("a choice of tokens to exclude", _leaves_out),
+    "stability_threshold": Reader("exclude='unstable' or 'stable'", _splits_sinks),
+    "owl_lambda": Reader("an allocation that is not uniform", lambda recipe: recipe.allocation != "uniform"),
+    "owl_m": Reader("allocation='owl'", lambda recipe: recipe.allocation == "owl"),
+    "damping": _SOLVER,
+    "block_size": _SOLVER,
+}
+"""Who reads a field that not every recipe reads."""
+
+OWN = ("owl_lambda", "owl_m", "damping", "block_size")
+"""Fields that a recipe refuses where nothing reads them. The others of READERS are settings that comparisons
+give to all their recipes; `preset` refuses them where a user states one in vain."""
 
 
 def preset(name: str, **changes: object) -> Recipe:
-    """Return a preset, with fields changed; raises ValueError for an unknown name.
+    """Return a preset, with fields changed.
 
     What a preset has from a sparsity on was measured for single weights: a pattern N:M goes without it.
+    Raises ValueError for an unknown name, and for a change that has no effect on this preset.
     """
+    recipe = compared_preset(name, **changes)
+    recipe._check_effects([field for field in READERS if field in changes])
+    return recipe
+
+
+def compared_preset(name: str, **changes: object) -> Recipe:
+    """Return a preset as `preset` does, with settings of a comparison that it need not read."""
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     if PRESETS[name].get("pattern") == "structured" != changes.get("pattern", "structured"):
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
+
     recipe = Recipe(**{**PRESETS[name], **changes})
-    for sparsity, fields in FROM.get(name, {}).items():
+    for sparsity, more in FROM.get(name, {}).items():
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
-            recipe = Recipe(**{**PRESETS[name], **fields, **changes})
+            recipe = Recipe(**{**PRESETS[name], **more, **changes})
     return recipe
-
-
-def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
-    """Raise ValueError when a recipe does not fit the model or its calibration text."""
-    if recipe.inputs == "noised" and not lm.is_diffusion:
-        raise ValueError(
-            f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
-            "use inputs='clean'"
-        )
-    if CRITERIA[recipe.criterion].calibrated:
-        if calibration is None:
-            raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
-        check_ids(lm, calibration.ids_NT)
-        length = calibration.ids_NT.shape[1]
-        written = length - rollout_prompt(length)
-        if recipe.noise == "rollout" and recipe.noise_levels > written:
-            raise ValueError(
-                f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
-                "use fewer levels or longer sequences"
-            )
-        if recipe.exclude != "none":
-            windows_of(lm, length, recipe.noise_levels)
-    _check_groups(lm, recipe)
-    if recipe.pattern == "structured":
-        structured.plan(lm, recipe.sparsity)
-        if recipe.compensate:
-            structured.check_compensation(lm)
-    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
-        raise ValueError(
-            f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
-            "in memory"
-        )
-    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
-        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
-
-
-def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
-    ratio = n_and_m(recipe.pattern)
-    if ratio is None:
-        return
-    for name, linear in lm.linears(lm.blocks[0]).items():
-        inputs = weight_OI(linear).shape[1]
-        if inputs % ratio[1]:
-            raise ValueError(
-                f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
-                "use another M"
-            )
