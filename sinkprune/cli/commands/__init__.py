@@ -5,6 +5,7 @@ They import nothing heavy; `run` imports what does the work.
 
 ABOUT = {
     "prune": "prune a model and save it in transformers format",
+    "diagnose": "say from one pass whether leaving sinks out of calibration can matter",
     "generate": "write from a prompt, as the model's family does",
     "trace": "write from prompts, and print how much attention sinks move",
     "evaluate": "likelihood on held-out text, or tasks",
