@@ -23,8 +23,13 @@ def run(options: commands.Diagnose) -> None:
     settle_device(options)
     streamed = True if options.stream else None
     lm, texts = model_and_texts(options, options.length, held_out=False, streamed=streamed)
+    if not lm.is_diffusion:
+        options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
+
     calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
-    found = diagnose(lm, calibration, (options.sparsity,), options.levels, options.sinks, work=options.work)
+    found = diagnose(
+        lm, calibration, (options.sparsity,), options.noise_levels, options.sinks, work=options.work
+    )
 
     if options.json is not None:
         write_json(options.json, found.table.to_dict(orient="records"))
