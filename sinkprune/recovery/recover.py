@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from sinkprune import corpus
-from sinkprune.evaluation.local_data import read_text
-from sinkprune.files import held, make_folder
+from sinkprune.files import held, make_folder, read_text
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.loading import language_model, load, open_checkpoint

@@ -4,6 +4,7 @@ They import nothing heavy; `run` imports what does the work.
 """
 
 ABOUT = {
+    "diagnose": "say before pruning whether leaving sinks out can matter",
     "prune": "prune a model and save it in transformers format",
     "generate": "write from a prompt, as the model's family does",
     "trace": "write from prompts, and print how much attention sinks move",
