@@ -19,6 +19,7 @@ from sinkprune.cli.help_pages import say
 from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
 from sinkprune.models.weight_files import read_json
+from sinkprune.recovery.model_card import save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -28,7 +29,6 @@ from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import CARD, LanguageModel
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
@@ -46,7 +46,7 @@ MADE_FROM = "made_from"  # on the card: digests of the model and of the calibrat
 def run(options: Prune) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
     recipe = recipe_of(options)
-    if not CRITERIA[recipe.criterion].calibrated:
+    if not recipe.rule.calibrated:
         options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
@@ -192,7 +192,7 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
         made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
 
     table = report.linears.to_csv(index=False)
-    lm.save(options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    save_model(lm, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
 
     weights = int(report.linears.weights.sum())

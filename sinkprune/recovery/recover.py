@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from sinkprune import corpus
-from sinkprune.evaluation.local_data import read_text
-from sinkprune.files import held, make_folder
+from sinkprune.files import held, make_folder, read_text
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.loading import language_model, load, open_checkpoint
@@ -48,6 +47,7 @@ def recover(
     save_every: int = 20,
     dry_run: bool = False,
     progress: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> Recovered | RecoveryCost:
     """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
 
@@ -64,7 +64,7 @@ def recover(
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps and is removed at the end: the
     same call goes on from there, and its result is the same to the bit. `dry_run` returns what a run would
-    take, a `RecoveryCost`, and writes nothing.
+    take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too.
 
     Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
     vocabulary, a text that is too short, a work folder of another run; FileExistsError for an `out` that is
@@ -95,6 +95,8 @@ def recover(
     documents = _documents(text)
 
     cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher is not None, plan.device)
+    if tell is not None:
+        tell(f"{plan.shapes.name}, {plan.settings.method}, {plan.settings.dtype} on {plan.device}: {cost}")
     if dry_run:
         return cost
     if cost.missing:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sinkprune_core import Recipe, preset
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import compared_preset
 
@@ -76,7 +75,7 @@ class GridRow(NamedTuple):
     sparsity: float
     recipe: Recipe
     sequences: int  # of calibration text
-    draws: int  # calibration draws, the first ones
+    draws: int | None = None  # calibration draws, the first ones; None: all of a run
 
     @property
     def labels(self) -> dict[str, object]:
@@ -84,9 +83,22 @@ class GridRow(NamedTuple):
         return {"variant": self.variant, "pattern": self.pattern, "sparsity": self.sparsity}
 
     @property
+    def place(self) -> str:
+        """Where it prunes, in words: `75 %` or `2:4`."""
+        return self.recipe.pattern if n_and_m(self.recipe.pattern) else f"{100 * self.sparsity:g} %"
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether pruning looks at calibration text."""
-        return CRITERIA[self.recipe.criterion].calibrated
+        return self.recipe.rule.calibrated
+
+
+def row_of(variant: str, recipe: Recipe, sequences: int) -> GridRow:
+    """Return the row of a recipe under a name, in all calibration draws of a run."""
+    pattern = UNSTRUCTURED
+    if recipe.pattern == "structured" or n_and_m(recipe.pattern):
+        pattern = recipe.pattern
+    return GridRow(variant, pattern, recipe.sparsity, recipe, sequences)
 
 
 def grid_rows(

@@ -109,13 +109,20 @@ def _stable(context: SinkContext) -> torch.Tensor:
 
 def _random(context: SinkContext) -> torch.Tensor:
     """As many visible tokens in every step as `all` leaves out, drawn at random."""
-    sinks_NST = context.sinks_NST
+    return as_many_at_random(context, context.sinks_NST, "random tokens")
+
+
+def as_many_at_random(context: SinkContext, chosen_NST: torch.Tensor, purpose: str) -> torch.Tensor:
+    """Return as many visible tokens in every step as are chosen, drawn at random, bool (N, S, T).
+
+    The draw depends on the calibration's seed, `purpose`, sequence and step.
+    """
     drawn = []
-    for sequence, sinks_ST in enumerate(sinks_NST, start=context.first_sequence):
-        for step, sinks_T in enumerate(sinks_ST):
-            rng = generator(context.seed, "random tokens", sequence, step)
-            drawn.append(random_mask(context.visible_ST[step], int(sinks_T.sum()), rng))
-    return torch.stack(drawn).view_as(sinks_NST)
+    for sequence, chosen_ST in enumerate(chosen_NST, start=context.first_sequence):
+        for step, chosen_T in enumerate(chosen_ST):
+            rng = generator(context.seed, purpose, sequence, step)
+            drawn.append(random_mask(context.visible_ST[step], int(chosen_T.sum()), rng))
+    return torch.stack(drawn).view_as(chosen_NST)
 
 
 def _only(context: SinkContext) -> torch.Tensor:
@@ -156,6 +163,19 @@ def choice_name(exclude: str | TokenChoice) -> str:
     return f"{exclude.__module__}.{name}"
 
 
+LATER = {"targets": (), "ignore": (), "sparsities": (), "keep_zeros": False}
+"""Fields that recipes have got since records of them are kept: with these values they stand in no key."""
+
+
+def as_settings(settings: Any) -> dict:
+    """Return the fields of a dataclass for a key: those of LATER only where they are set."""
+    return asdict(settings, dict_factory=_without_unset)
+
+
+def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
+    return {name: value for name, value in pairs if name not in LATER or value != LATER[name]}
+
+
 class HasChoice(Protocol):
     """A dataclass with a choice of tokens: a `StatisticsKey`, or the `Recipe` that it is a part of."""
 
@@ -170,13 +190,16 @@ class HasChoice(Protocol):
 def settings_digest(settings: HasChoice, weight_RT: torch.Tensor | None = None) -> str:
     """Return a SHA-256 prefix over all fields of a key, or of a recipe, whose choice is a field `exclude`.
 
-    A user's function counts by its name and the weights `weight_RT` that it gives to the calibration tokens.
+    A user's choice of tokens counts by its name and the weights `weight_RT` that it gives to the calibration
+    tokens, a user's criterion by `Recipe.criterion_identity`.
     """
     exclude = choice_name(settings.exclude)
     if weight_RT is not None:
         exclude += hashlib.sha256(weight_RT.numpy().tobytes()).hexdigest()
 
-    fields = asdict(settings) | {"exclude": exclude}
+    fields = as_settings(settings) | {"exclude": exclude}
+    if not isinstance(getattr(settings, "criterion", ""), str):
+        fields["criterion"] = settings.criterion_identity
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -211,11 +234,13 @@ def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Ten
     shape = tuple(alone.profile_NST.shape)
     out_NST = function(alone)
     wrong = _not_shares(out_NST, shape)
+
     if wrong:
         raise ValueError(
             f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, "
             f"a dense tensor of shape {shape}; got {wrong}"
         )
+
     return out_NST.detach().cpu().float()
 
 
@@ -231,6 +256,7 @@ def _not_shares(out_NST: object, shape: tuple[int, ...]) -> str:
         return f"{out_NST.dtype}"
     if not bool(((out_NST >= 0) & (out_NST <= 1)).all()):  # which NaN is not
         return "a number outside [0, 1]"
+
     return ""
 
 
