@@ -12,7 +12,7 @@ from matplotlib.ticker import FormatStrFormatter
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.figures.style import canvas, titled
-from sinkprune_companion.figures.figures import BLACK, BLUE, GREEN, GREY, RED
+from sinkprune_companion.figures.looks import BLACK, BLUE, GREEN, GREY, RED
 
 WIDTH = 7.0  # inches, as wide as a page shows it
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
