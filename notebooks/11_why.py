@@ -60,6 +60,7 @@ run = start("11_why", globals())
 # pass over the paper's calibration text, WikiText-2, measures that share for every linear map.
 
 # %%
+from sinkprune.figures.energy import plot_energy
 from sinkprune_companion.experiments import why
 from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.figures import figures
@@ -70,7 +71,7 @@ dlm = diffusion_model(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
 table = why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed=0)
 says = title(run, "energy", "The share of every input's energy that sinks hold")
-figure = pictures.plot_energy(table[table.sparsity == 0.5], says)
+figure = plot_energy(table, says)
 caption = f"share of the energy of every input that attention sinks hold, by layer. {says}"
 figures.save_figure(run, figure, "energy", table, caption)
 
@@ -162,7 +163,7 @@ shares = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_t
 # ## Other models
 #
 # The autoregressive twin, other trainings of the adapter, and the same architecture with random
-# weights. The last column is the verdict of `sinkprune_core.diagnose`: whether leaving sinks out
+# weights. The last column is the verdict of `sinkprune diagnose`: whether leaving sinks out
 # changes more than another draw of text does.
 
 # %%

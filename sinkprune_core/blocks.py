@@ -197,9 +197,11 @@ def weights_kept(lm: LanguageModel) -> Iterator[None]:
             lm.finished.clear()
             lm.finished.update(finished)
         return
+
     copies = [
         {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
     ]
+
     try:
         yield
     finally:

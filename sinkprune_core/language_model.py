@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sinkprune.files import atomic, digests, write_json
+from sinkprune_core.encoding import without_mask
 from sinkprune_core.forwards import check_ids, check_output, is_finite
 
 KINDS = ("autoregressive", "diffusion")
@@ -154,8 +155,9 @@ class LanguageModel:
         return self.head(last_BD.to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:
-        """Return the token ids of `text`, int64 (T,), without special tokens."""
-        return torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.long)
+        """Return the token ids of `text`, int64 (T,), without special tokens around it and without a mask."""
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return torch.tensor(without_mask(ids, self.tokenizer, self.mask_token_id), dtype=torch.long)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes."""

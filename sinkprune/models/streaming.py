@@ -19,7 +19,7 @@ from sinkprune.files import atomic, file_digest, known_digest, write_json
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.weight_files import INDEX
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import LanguageModel, blocks_of, part_name
+from sinkprune_core.language_model import LanguageModel, blocks_of, check_finite, part_name
 
 METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
 
@@ -98,19 +98,26 @@ class StreamedModel(LanguageModel):
     def resident(self, layer: int) -> Iterator[nn.Module]:
         """Read a block, yield it, and forget it again, whatever happens meanwhile."""
         block = self.blocks[layer]
+        try:
+            self._fill(layer, block)
+            yield block
+        finally:
+            assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
+
+    def _fill(self, layer: int, block: nn.Module) -> None:
+        """Read the parameters of a block, pruned or as they were; ValueError for one that is not finite."""
         prefix = self._prefix(layer)
+
         if layer in self.finished:
             stored = self.finished[layer].tensors()
             assign(
                 block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
             )
-        else:
-            self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
-            self.checkpoint.files.close()  # or every page ever read would count as this process's memory
-        try:
-            yield block
-        finally:
-            assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
+            return
+
+        self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
+        self.checkpoint.files.close()  # or every page ever read would count as this process's memory
+        check_finite(self, ((prefix + name, value) for name, value in block.named_parameters()))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), reading every block once. Slow: give it large batches."""
@@ -118,12 +125,15 @@ class StreamedModel(LanguageModel):
             raise ValueError(
                 "a streamed model takes rows of one length without padding: give no attention mask"
             )
+
         states = block_inputs(self, Rows(ids_BT, None), len(ids_BT))
         for layer in range(len(self.blocks)):
             with self.resident(layer) as block:
                 states = run_block(block, states)
+
         base = self.model.base_model
         norm = base.ln_f if hasattr(base, "ln_f") else base.norm
+
         return norm(states[0].hidden_BTD)
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -160,6 +170,8 @@ class StreamedModel(LanguageModel):
             self.model.config.dtype = self.dtype
             self.model.config.save_pretrained(partial)
             self._save_other_files(partial, texts or {}, card)
+            self.checkpoint.files.check_unchanged()
+
         return folder
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
@@ -175,6 +187,7 @@ class StreamedModel(LanguageModel):
             with self.resident(layer):
                 stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
                 save_file(stored, folder / shard, metadata=METADATA)
+
         return shard_of
 
     def _save_rest(self, folder: Path) -> dict[str, str]:
@@ -189,6 +202,7 @@ class StreamedModel(LanguageModel):
             del tensor  # or its file would stay in memory beside the next one
             self.checkpoint.files.close()
             shard_of[name] = shard
+
         return shard_of
 
 
@@ -202,17 +216,24 @@ def assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 def stream(
     checkpoint: Checkpoint, name: str, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> StreamedModel:
-    """Return a model of `checkpoint` with nothing but embeddings and norms in memory."""
+    """Return a model of `checkpoint` with nothing but embeddings and norms in memory.
+
+    Raises what `load` raises: FormatError for weights that do not fit, ValueError for small parameters (norms
+    and biases, of blocks too) that are not finite; larger ones are checked when they are read.
+    """
     model = checkpoint.skeleton()
+    checkpoint.check_fits(model)
     tokenizer = checkpoint.tokenizer()
     for child, module in model.base_model.named_children():
         has_parameters = any(True for _ in module.parameters())
         if has_parameters and module is not blocks_of(model):
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
+
     checkpoint.files.close()
     if model.config.tie_word_embeddings:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
-    return StreamedModel(
+
+    lm = StreamedModel(
         model.requires_grad_(False),
         tokenizer,
         name,
@@ -221,3 +242,13 @@ def stream(
         checkpoint.logits_shifted,
         checkpoint,
     )
+    check_finite(lm, _small_parameters(checkpoint, dtype))
+    checkpoint.files.close()
+    return lm
+
+
+def _small_parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the norms and biases of a checkpoint by their names."""
+    for name in checkpoint.names():
+        if len(checkpoint.shape(name)) == 1:
+            yield name, nn.Parameter(checkpoint.tensor(name).to(dtype), requires_grad=False)

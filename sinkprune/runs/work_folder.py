@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune.files import atomic, file_digest, write_json
+from sinkprune.scratch import remove_scratch, scratch_of
 
 if TYPE_CHECKING:
     from sinkprune_core.calibration.text import Calibration
@@ -28,7 +28,6 @@ PROGRESS = "progress.json"
 DIGEST = ".sha256"  # what is added to the name of a file that has its digest beside it
 LISTED = 3  # names of files that an error lists
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # of a configuration: no setting
-SCRATCH = re.compile(r"\.(.+)\.\d+\.\w+")  # what a killed `atomic` leaves of a file
 OF_ROOT = re.compile(r"work\.json|statistics-[0-9a-f]{12}\.safetensors(\.sha256)?")
 JOB = re.compile(r"job-[0-9a-f]{12}")
 OF_JOB = re.compile(r"progress\.json|rows\.safetensors(\.sha256)?|hidden-[01]\.bin|inputs")
@@ -40,6 +39,7 @@ def identity(lm: LanguageModel, calibration: Calibration | None) -> dict[str, st
     settings = lm.model.config.to_dict()
     for name in VOLATILE:
         settings.pop(name, None)
+
     settings |= {"kind": lm.kind, "mask_token_id": lm.mask_token_id, "logits_shifted": lm.logits_shifted}
     text = json.dumps(settings, sort_keys=True, default=str)
     return {
@@ -61,7 +61,9 @@ def marker(root: Path) -> dict | None:
         return None
     if not root.is_dir():
         raise ValueError(f"the work folder {root} is a file: choose another folder")
+
     file = root / MARKER
+
     if not file.exists():
         others = sorted(path.name for path in root.iterdir() if not _is_scratch(path, OF_ROOT))
         if not others:
@@ -71,14 +73,17 @@ def marker(root: Path) -> dict | None:
             f"{root} is not a work folder of sinkprune, it holds {listed}: nothing in it was touched; "
             "choose another work folder"
         )
+
     known = _read(file)
     if known is None:
         raise ValueError(f"{file} is broken: remove the work folder {root} to start anew")
+
     if known.get("format") != FORMAT:
         raise ValueError(
             f"the work folder {root} is of format {known.get('format')}, and this version reads {FORMAT}: "
             "use another folder, or remove it to start anew"
         )
+
     return known
 
 
@@ -88,11 +93,13 @@ def claim(root: Path, mine: dict[str, str | None]) -> None:
     if there is None:
         write_json(root / MARKER, {"format": FORMAT, **mine})
         return
+
     differing = [
         f"{name} ({there.get(name)} there, {value} here)"
         for name, value in mine.items()
         if there.get(name) != value
     ]
+
     if differing:
         same = "load the model again if it was changed since, " if len(differing) == 1 else ""
         raise ValueError(
@@ -108,10 +115,13 @@ def written_once(file: Path, write: Callable[[Path], object]) -> Path:
         if note.read_bytes() == _line(file).encode():
             return file
         warnings.warn(f"{file} is damaged: it is made again", stacklevel=2)
+
     with atomic(file) as partial:
         write(partial)
+
     with atomic(note) as partial:
         partial.write_text(_line(file), encoding="utf-8")
+
     return file
 
 
@@ -152,8 +162,8 @@ def _read(file: Path) -> dict | None:
 
 def _is_scratch(path: Path, ours: re.Pattern) -> bool:
     """Return whether a path is what a killed write has left of one of our files."""
-    scratch = SCRATCH.fullmatch(path.name)
-    return scratch is not None and ours.fullmatch(scratch[1]) is not None and path.is_dir()
+    name = scratch_of(path)
+    return name is not None and ours.fullmatch(name) is not None
 
 
 def remove_job(job: Path) -> None:
@@ -180,11 +190,15 @@ def _remove(folder: Path, ours: re.Pattern) -> bool:
     """
     for path in folder.iterdir():
         if _is_scratch(path, ours):
-            shutil.rmtree(path)
+            remove_scratch(path)
+
     known = [path for path in folder.iterdir() if path.is_file() and ours.fullmatch(path.name)]
     for path in sorted(known, key=lambda path: path.name == MARKER):
         path.unlink()
+
     if any(folder.iterdir()):
         return False
+
     folder.rmdir()
+
     return True

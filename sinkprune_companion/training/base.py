@@ -1,5 +1,7 @@
 """What a training run begins with: the embedded base, or any Llama, Qwen2 or Qwen3 causal language model."""
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,15 +9,19 @@ from pathlib import Path
 import yaml
 from transformers import AutoTokenizer, PreTrainedModel
 
+from sinkprune.files import known_digest
 from sinkprune.models import embedded
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.reader import Checkpoint
+from sinkprune.models.weight_files import read_json
+from sinkprune.runs.work_folder import VOLATILE
 from sinkprune_companion import DATA
-from sinkprune_core.language_model import LanguageModel, set_direction
+from sinkprune_core.language_model import CARD, LanguageModel, set_direction
 
 EMBEDDED_BASE = "smol-ar"
 FACTS = yaml.safe_load((DATA / "training.yml").read_text(encoding="utf-8"))
 SHAPE = FACTS["shape"]  # of a model from scratch
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model")
 RESERVED = re.compile(r"reserved|unused", re.IGNORECASE)
 
 
@@ -35,6 +41,24 @@ class Base:
         if self.vocabulary is not None:
             return AutoTokenizer.from_pretrained(self.vocabulary)
         return self.checkpoint.tokenizer()
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 prefix over weights, configuration and tokenizer, rotary frequencies among them.
+
+        A run belongs to one base: with other weights or another vocabulary it would go on as another run.
+        """
+        if self.name == EMBEDDED_BASE:
+            return embedded.BASE.member_sha256[:16]  # its folder is compared with what was written
+
+        folders = (self.checkpoint.folder, self.checkpoint.tokenizer_folder)
+        names = {*self.checkpoint.files.file_of.values(), *TOKENIZER_FILES}
+        files = sorted({folder / name for folder in folders for name in names})
+        settings = {name: value for name, value in self.checkpoint.raw.items() if name not in VOLATILE}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for file in files:
+            if file.is_file():
+                digest.update(f"{file.name} {known_digest(file)}".encode())
+        return digest.hexdigest()[:16]
 
     def from_scratch(self, vocabulary: Path) -> "Base":
         """Return what a run from scratch begins with, whose tokenizer lies in a folder."""
@@ -73,6 +97,11 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
         raise ValueError(
             f"base {name} is of type {config.model_type!r}: the adapter knows the linears of "
             f"{', '.join(FACTS['types'])}; give one of these"
+        )
+    if read_json(checkpoint.folder / CARD).get("recipe"):
+        raise ValueError(
+            f"base {name} is pruned, and training makes it dense: "
+            "`sinkprune recover` trains it with its zeros held"
         )
     if checkpoint.kind != "autoregressive":
         raise ValueError(
