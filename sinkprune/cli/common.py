@@ -13,7 +13,7 @@ import torch
 
 from sinkprune import corpus
 from sinkprune.cli.help_pages import two_columns
-from sinkprune.cli.options import ModelOptions, TextOptions
+from sinkprune.cli.options import HasDevice, ModelOptions, TextOptions
 from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
 from sinkprune.files import read_text, write_json
@@ -36,7 +36,7 @@ NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
 # models
 
 
-def settle_device(options: ModelOptions) -> None:
+def settle_device(options: HasDevice) -> None:
     """Replace `auto` by a device; raise ValueError for one that is not here, and RuntimeError where there is
     so little memory that libraries would end the process.
     """
