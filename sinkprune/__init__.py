@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
+    from sinkprune.recovery.masks import apply_masks, save_masks
+    from sinkprune.recovery.model_card import save_model
+    from sinkprune.recovery.recover import recover
+    from sinkprune.recovery.zeros import zeros_held
     from sinkprune.runs.pruning import prune
     from sinkprune_core import (
         DREAM_SAMPLER,
@@ -37,21 +41,30 @@ __all__ = [
     "Report",
     "Sampler",
     "Trace",
+    "apply_masks",
     "generate",
     "load",
     "nelbo",
     "nll",
     "preset",
     "prune",
+    "recover",
+    "save_masks",
+    "save_model",
     "score",
     "shrink",
     "trace",
     "weights_kept",
+    "zeros_held",
 ]
 
 _HOMES = {  # where `__getattr__` finds them
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
+    "sinkprune.recovery.masks": ("apply_masks", "save_masks"),
+    "sinkprune.recovery.model_card": ("save_model",),
+    "sinkprune.recovery.recover": ("recover",),
+    "sinkprune.recovery.zeros": ("zeros_held",),
     "sinkprune.runs.pruning": ("prune",),
     "sinkprune_core": (
         "DREAM_SAMPLER",

@@ -33,5 +33,4 @@ def run(options: Recover) -> None:
     found = recover(options.pruned, out=options.out, dry_run=options.dry_run, tell=say, **arguments)
     if isinstance(found, Recovered):
         print(f"{options.out}: {found}")
-        dense_or_pruned = options.teacher or options.pruned
-        print(f"next: sinkprune compare {shlex.quote(dense_or_pruned)} {shlex.quote(str(options.out))}")
+        print(f"next: sinkprune compare {shlex.quote(options.pruned)} {shlex.quote(str(options.out))}")

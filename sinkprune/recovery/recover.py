@@ -22,6 +22,7 @@ from sinkprune.recovery.text import training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
 from sinkprune_core.language_model import CARD, LanguageModel
 
+AUTO = "auto"  # the teacher that the card of a pruned model names
 PLANNED = Path("recovered")  # where a run that is only planned would write, if no place is named
 
 
@@ -32,7 +33,7 @@ def recover(
     tokens: int | None = None,
     steps: int | None = None,
     text: str | os.PathLike | Sequence[str] | None = None,
-    teacher: str | os.PathLike | None = None,
+    teacher: str | os.PathLike | None = AUTO,
     distillation: float | None = None,
     method: str = "full",
     rank: int = 16,
@@ -58,9 +59,10 @@ def recover(
     stands in the progress bar. How long: `tokens`, or `steps` of `batch` sequences of `length` tokens.
 
     With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
-    predictions at the same positions (None: all of it). `method` trains the weights of the blocks (`full`),
-    or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained is float32
-    and the products have `dtype` (auto: bfloat16 where the device is faster in it).
+    predictions at the same positions (None: all of it). "auto" is the model that the card of `pruned` names
+    as dense, where that is here; None learns from the text alone. `method` trains the weights of the blocks
+    (`full`), or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained
+    is float32 and the products have `dtype` (auto: bfloat16 where the device is faster in it).
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps and is removed at the end: the
     same call goes on from there, and its result is the same to the bit. `dry_run` returns what a run would
@@ -71,6 +73,8 @@ def recover(
     there, RuntimeError for a machine that lacks memory or disk, and OSError where the disk is full: what was
     kept in `work` stays.
     """
+    if teacher == AUTO:
+        teacher = None if distillation == 0 else teacher_of(pruned)
     plan = _plan(
         pruned,
         device,
@@ -96,7 +100,9 @@ def recover(
 
     cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher is not None, plan.device)
     if tell is not None:
-        tell(f"{plan.shapes.name}, {plan.settings.method}, {plan.settings.dtype} on {plan.device}: {cost}")
+        learned = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
+        how = f"{plan.settings.method}, {learned}, {plan.settings.dtype} on {plan.device}"
+        tell(f"{plan.shapes.name}, {how}: {cost}")
     if dry_run:
         return cost
     if cost.missing:
@@ -163,6 +169,15 @@ def _plan(
             sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
         stored = max(sizes, key=sizes.get)
     return _Plan(made, shapes, stored, device)
+
+
+def teacher_of(pruned: str | os.PathLike) -> str | None:
+    """Return the dense model that the card of a folder says it was pruned from; None where it is not here."""
+    if not Path(pruned).is_dir():
+        return None
+    given = (read_json(Path(pruned) / CARD).get("made_from") or {}).get("given")
+    is_here = given in EMBEDDED or (given is not None and (Path(given) / "config.json").is_file())
+    return given if is_here else None
 
 
 def _share(teacher: str | os.PathLike | None, distillation: float | None) -> float:

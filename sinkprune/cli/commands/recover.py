@@ -22,7 +22,7 @@ from sinkprune.cli.options import (
 
 HOW = Group("how to train", sort_key=4)
 RUNNING = Group("how to run", sort_key=5)
-EXAMPLE = "  sinkprune recover smol-dlm-pruned --teacher smol-dlm --tokens 250000 --out smol-dlm-recovered"
+EXAMPLE = "  sinkprune recover smol-dlm-pruned --tokens 250000 --out smol-dlm-recovered"
 
 
 @dataclass(kw_only=True)
@@ -50,8 +50,14 @@ class Recover(Options):
     ] = None
     teacher: Annotated[
         str | None,
-        word("the dense model, whose predictions are learned", metavar="MODEL", group=HOW),
-    ] = None
+        word(
+            "the dense model, whose predictions are learned, or none (default: the model that it was pruned "
+            "from, where its card says that and it is here)",
+            metavar="MODEL",
+            show_default=False,
+            group=HOW,
+        ),
+    ] = "auto"
     distillation: Annotated[
         float | None,
         real(
@@ -120,7 +126,8 @@ class Recover(Options):
             raise ValueError("give --tokens or --steps, one of them: it says how long to train")
         if self.method == "full":
             self.refuse(("rank",), "it is for --method lora")
-        if self.teacher is None:
+        if self.teacher == "none":
+            self.teacher = None
             self.refuse(("distillation",), "it is a share of the loss that a --teacher gives")
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
