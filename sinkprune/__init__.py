@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
+    from sinkprune.models.saving import save
     from sinkprune_core import (
         DREAM_SAMPLER,
         LLADA_SAMPLER,
@@ -19,11 +20,15 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         Report,
         Sampler,
         Trace,
+        attention_mass,
         generate,
+        hide,
         preset,
         prune,
         trace,
+        track,
         weights_kept,
+        wrap,
     )
     from sinkprune_core.pruning.shrink import shrink
 
@@ -37,21 +42,27 @@ __all__ = [
     "Report",
     "Sampler",
     "Trace",
+    "attention_mass",
     "generate",
+    "hide",
     "load",
     "nelbo",
     "nll",
     "preset",
     "prune",
+    "save",
     "score",
     "shrink",
     "trace",
+    "track",
     "weights_kept",
+    "wrap",
 ]
 
 _HOMES = {  # where `__getattr__` finds them
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
+    "sinkprune.models.saving": ("save",),
     "sinkprune_core": (
         "DREAM_SAMPLER",
         "LLADA_SAMPLER",
@@ -62,11 +73,15 @@ _HOMES = {  # where `__getattr__` finds them
         "Report",
         "Sampler",
         "Trace",
+        "attention_mass",
         "generate",
+        "hide",
         "preset",
         "prune",
         "trace",
+        "track",
         "weights_kept",
+        "wrap",
     ),
     "sinkprune_core.pruning.shrink": ("shrink",),
 }

@@ -9,20 +9,29 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sinkprune_core.values import in_short
+
 if TYPE_CHECKING:
     from sinkprune_core.language_model import LanguageModel
 
 
 def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None) -> None:
-    """Raise ValueError unless ids are int64 of the vocabulary, and rows fit the model's positions.
+    """Raise an error unless ids are int64 of the vocabulary, and rows fit the model's positions.
 
     `tokens` is the longest row's length where it is not that of `ids_BT`, padded or going on from a cache.
+    Raises TypeError for what is no tensor, ValueError for other ids, for a model in training mode, and for
+    one without weights.
     """
-    if not isinstance(ids_BT, torch.Tensor) or ids_BT.dtype != torch.int64:
-        given = getattr(ids_BT, "dtype", type(ids_BT).__name__)
-        raise ValueError(f"token ids are {given}: {lm.name} takes a tensor of int64")
+    if not isinstance(ids_BT, torch.Tensor):
+        raise TypeError(f"token ids are {in_short(ids_BT)}: {lm.name} takes a tensor of int64")
+    if ids_BT.dtype != torch.int64 or ids_BT.layout != torch.strided:
+        raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
+    if lm.model.training:
+        raise ValueError(f"{lm.name} is in training mode, where dropout is random: call lm.model.eval()")
+    if lm.device.type == "meta":
+        raise ValueError(f"{lm.name} has no weights, only a shape: load it first")
     if ids_BT.numel():
-        vocabulary = lm.model.get_input_embeddings().num_embeddings
+        vocabulary = lm.vocabulary
         least, most = (int(extreme) for extreme in ids_BT.aminmax())
         if least < 0 or most >= vocabulary:
             raise ValueError(

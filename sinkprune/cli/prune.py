@@ -14,10 +14,12 @@ from sinkprune.cli.checks import check_distinct, check_new_path, check_writable
 from sinkprune.cli.common import STREAM_ABOVE, default_length, model_and_texts, settle_device
 from sinkprune.cli.options import Options
 from sinkprune.files import PLANNED, held, resolved
+from sinkprune.models import saving
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.hub import available_memory, parse, requirements
 from sinkprune.models.meta_model import meta_model
+from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -26,7 +28,7 @@ from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
-from sinkprune_core.language_model import CARD, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -182,7 +184,7 @@ def save(lm: LanguageModel, report: Report, options: Options) -> None:
     with suppress(OSError, ValueError, KeyError):  # of a model that was pruned before
         made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
     table = report.linears.to_csv(index=False)
-    lm.save(options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    saving.save(lm, options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
     weights = int(report.linears.weights.sum())
     print(

@@ -28,7 +28,8 @@ def run(options: Options) -> None:
     prompts_NT = torch.cat(list(prompts_by_source.values()))
     traced = trace(lm, prompts_NT, sampler, options.seed, options.batch)
     if options.out is not None:
-        traced.save(options.out)
+        with atomic(options.out) as partial:
+            traced.save(partial)
     if options.figure is not None:
         figure = plot_sink_positions([panel(lm, traced, 0, f"{Path(options.model).name}, {lm.kind}")])
         with atomic(options.figure) as partial:

@@ -27,7 +27,7 @@ def load(
     """Load a model by its name in the table of models or from a folder.
 
     A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
-    a public format (formats.py), in transformers' own, or written by `LanguageModel.save`. `dtype`: float32,
+    a public format (formats.py), in transformers' own, or written by `saving.save`. `dtype`: float32,
     bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1, mps, or `auto`, a
     GPU where there is one. `device_map` spreads the model over several devices instead of one (`auto`, or
     part -> device, see `placement.place`); every weight is read straight to its place.
@@ -89,7 +89,7 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
     if row.id in embedded.ADAPTERS:
         raise ValueError(
             f"{row.id} is a base with an adapter, not a folder: "
-            f"save it with load({row.id!r}).save(folder) and give that folder"
+            f"save it with save(load({row.id!r}), folder) and give that folder"
         )
     if row.id == "smol-ar":
         return Checkpoint(embedded.base_folder(), causal=True, row=row)

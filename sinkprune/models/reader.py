@@ -30,8 +30,9 @@ from sinkprune.models.weight_files import (
     read_json,
     refused,
 )
-from sinkprune_core.language_model import CARD, set_direction
+from sinkprune_core.language_model import set_direction
 
+CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
 LARGE = 1 << 30  # bytes from which reading shows a bar
 MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
 LISTED = 4  # names of parameters that an error lists
@@ -120,7 +121,7 @@ class Checkpoint:
         if self._format.logits_shifted is None:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "
-                "which says whether its logits are shifted: write it with LanguageModel.save"
+                "which says whether its logits are shifted: write it with `save`"
             )
         return self._format.logits_shifted
 

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sinkprune.files import atomic, file_digest, known_digest, write_json
+from sinkprune.files import file_digest, known_digest, write_json
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.weight_files import INDEX
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import LanguageModel, blocks_of, part_name
+from sinkprune_core.language_model import LanguageModel, part_name
+from sinkprune_core.model_checks import blocks_of
 
 METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
 
@@ -57,7 +58,7 @@ class FinishedBlock:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreamedModel(LanguageModel):
     """A LanguageModel with embeddings and norms in memory.
 
@@ -129,22 +130,18 @@ class StreamedModel(LanguageModel):
             digest.update(f"{layer} {block.sha256}".encode())
         return digest.hexdigest()[:16]
 
-    def save(self, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object) -> Path:
-        """Write the model as sharded safetensors, one shard per block, with tokenizer and card, atomically.
+    def write_weights(self, folder: Path) -> None:
+        """Write the model as sharded safetensors, one shard per block, with its configuration.
 
-        Finished blocks are taken over as they are (a hard link where the disk allows it). `texts` are more
-        files by name. Raises FileExistsError if `folder` exists, ValueError for a damaged finished block.
+        Finished blocks are taken over as they are (a hard link where the disk allows it). Raises ValueError
+        for a damaged one.
         """
-        folder = self._new_folder(folder)
-        with atomic(folder) as partial:
-            partial.mkdir()
-            shard_of = self._save_blocks(partial) | self._save_rest(partial)
-            size = sum((partial / shard).stat().st_size for shard in set(shard_of.values()))
-            write_json(partial / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
-            self.model.config.dtype = self.dtype
-            self.model.config.save_pretrained(partial)
-            self._save_other_files(partial, texts or {}, card)
-        return folder
+        folder.mkdir()
+        shard_of = self._save_blocks(folder) | self._save_rest(folder)
+        size = sum((folder / shard).stat().st_size for shard in set(shard_of.values()))
+        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
+        self.model.config.dtype = self.dtype
+        self.model.config.save_pretrained(folder)
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
         """Write a shard for every block; return the shard of every parameter."""

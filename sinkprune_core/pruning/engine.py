@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from pydantic import InstanceOf
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -35,7 +36,7 @@ from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n
 from sinkprune_core.pruning.recipe import Recipe, check
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.sparsegpt import SingularGram
-from sinkprune_core.values import checked_arguments, instance
+from sinkprune_core.values import checked_arguments
 
 Linears = dict[str, nn.Module]  # of a block, by name
 Statistics = dict[str, InputStatistics]  # of what they receive
@@ -68,11 +69,11 @@ def dense_statistics(
 @checked_arguments
 @torch.no_grad()
 def prune(
-    lm: instance(LanguageModel),
-    recipe: instance(Recipe),
-    calibration: instance(Calibration) | None = None,
+    lm: InstanceOf[LanguageModel],
+    recipe: InstanceOf[Recipe],
+    calibration: InstanceOf[Calibration] | None = None,
     progress: bool = True,
-    statistics: instance(DenseStatistics) | None = None,
+    statistics: InstanceOf[DenseStatistics] | None = None,
     work: Path | str | None = None,
 ) -> Report:
     """Prune the weights that `recipe` chooses, in place; see `weights_kept` to have them back.

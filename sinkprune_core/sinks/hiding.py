@@ -97,7 +97,7 @@ class Hiding:
         return chosen_masks_K | chosen_tokens_K
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HidingModel(LanguageModel):
     """A model whose every forward hides keys, in all heads of the layers that `hiding` names, from every
     query but their own.
@@ -113,7 +113,13 @@ class HidingModel(LanguageModel):
     seed: int = 0  # of random keys, which depend on it and the tokens of the row alone
 
     masses: dict[bytes, torch.Tensor] = field(default_factory=dict, repr=False)
-    """Attention every key received in the dense model, (L, K), by the tokens of a row; variants share it."""
+    """Attention every key received with all keys, (L, K), by the tokens of a row; variants share it.
+
+    It is forgotten when the weights have changed since, as pruning changes them.
+    """
+
+    measured_on: list[int] = field(default_factory=list, repr=False)
+    """Which weights `masses` are of, as `_version` counts."""
 
     log: list[dict[str, float]] = field(default_factory=list, repr=False)
     """Per row of every forward, what was hidden.
@@ -122,6 +128,9 @@ class HidingModel(LanguageModel):
     position 0 was hidden; `masks`: how many hidden keys were masks; `left`: the share that the strongest key
     gets of what is left in these layers; `second`: whether that is position 1.
     """
+
+    def __post_init__(self):
+        """What it is made from, a LanguageModel, was checked."""
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states without the hidden keys, (B, T, D).
@@ -133,19 +142,23 @@ class HidingModel(LanguageModel):
                 "attention_mask is given: keys are hidden in rows without padding only, "
                 "so give rows of equal length"
             )
-        if self.hiding.count == 0:
-            return self.hidden_dense(ids_BT)
-        hidden_BK = self.keys_to_hide(ids_BT)
-        layers = len(self.blocks)
-        in_layer = {True: hidden_BK, False: None}
-        with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
-            hidden_BTD, left_BLK = self._measured(ids_BT)
-        for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
-            self._note(row_K, keys_K, left_LK)
-        return hidden_BTD
+        with self.turn():
+            if self.hiding.count == 0:
+                return self._hidden_dense(ids_BT)
 
-    def hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
+            hidden_BK = self.keys_to_hide(ids_BT)
+            layers = len(self.blocks)
+            in_layer = {True: hidden_BK, False: None}
+            with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
+                hidden_BTD, left_BLK = self._measured(ids_BT)
+
+            for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
+                self._note(row_K, keys_K, left_LK)
+            return hidden_BTD
+
+    def _hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states with every key, (B, T, D), and remember the attention each got."""
+        self._forget_other_weights()
         hidden_BTD, mass_BLK = self._measured(ids_BT)
         for row_K, mass_LK in zip(ids_BT, mass_BLK, strict=True):
             self.masses[_bytes(row_K)] = mass_LK
@@ -154,8 +167,10 @@ class HidingModel(LanguageModel):
     def keys_to_hide(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the keys to hide in a state, bool (B, K), on the CPU."""
         ids_BT = ids_BT.cpu()
+        self._forget_other_weights()
         if any(_bytes(row_K) not in self.masses for row_K in ids_BT):
-            self.hidden_dense(ids_BT)
+            with attention.untracked(self.model):  # who tracks this model means the forward without the keys
+                self._hidden_dense(ids_BT)
         mass_BK = torch.stack([self.masses[_bytes(row_K)].mean(0) for row_K in ids_BT])
         visible_BK = torch.ones_like(ids_BT, dtype=torch.bool)
         if not self.is_diffusion:
@@ -183,6 +198,13 @@ class HidingModel(LanguageModel):
         with attention.track(self.model, [(self._first_query(length), length)]) as tracker:
             hidden_BTD = super().hidden(ids_BT)
             return hidden_BTD, tracker.take().mean(2)[:, :, 0].cpu()
+
+    def _forget_other_weights(self) -> None:
+        """Forget what was measured before a weight changed, or was put back."""
+        now = _version(self.model)
+        if self.measured_on and self.measured_on != [now]:
+            self.masses.clear()
+        self.measured_on[:] = [now]
 
     def _first_query(self, length: int) -> int:
         """Return the first of the queries whose attention decides."""
@@ -224,6 +246,11 @@ def hiding_model(
         raise ValueError(f"layers={hiding.layers!r} has none of the {len(lm.blocks)} layers of {lm.name}")
     parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}
     return HidingModel(**parts, hiding=hiding, seed=seed, masses={} if masses is None else masses)
+
+
+def _version(model: torch.nn.Module) -> int:
+    """Return a number that changes when a parameter is written to or replaced: torch counts writes."""
+    return hash(tuple((weight.data_ptr(), weight._version) for weight in model.parameters()))
 
 
 def _bytes(row_K: torch.Tensor) -> bytes:

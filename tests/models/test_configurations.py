@@ -11,6 +11,7 @@ from random_models.writing import write
 
 from sinkprune.models.catalog import MODELS, REFUSED
 from sinkprune.models.loading import load
+from sinkprune.models.saving import save
 from sinkprune.models.weight_files import FormatError
 
 
@@ -73,7 +74,7 @@ def test_a_model_that_is_not_covered_says_why(name):
 
 
 def test_blocks_of_different_attention_are_refused(make_family, tmp_path):
-    folder = make_family("qwen2").save(tmp_path / "mixed")
+    folder = save(make_family("qwen2"), tmp_path / "mixed")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["layer_types"][-1] = "sliding_attention"
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -157,7 +157,7 @@ def test_variants_that_share_masses_measure_once_and_hide_the_same(make_lm, make
     hiding_model(lm, Hiding(count=0), masses=masses).hidden(ids_BT)
     alone_BTD = hiding_model(lm, Hiding("top", 3)).hidden(ids_BT)
     shared = hiding_model(lm, Hiding("top", 3), masses=masses)
-    monkeypatch.setattr(type(shared), "hidden_dense", None)
+    monkeypatch.setattr(type(shared), "_hidden_dense", None)
     torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
 
 
