@@ -8,6 +8,8 @@ URL     ?=
 
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+EXTRAS := .[notebooks,eval,slurm,site,dev]
+QUIET  := --quiet --disable-pip-version-check
 RECENT := sys.exit(sys.version_info < (3, 11))
 
 # Python compiles what it imports and keeps that. To compile all that is installed takes long, and most is never used.
@@ -78,6 +80,11 @@ $(READY): pyproject.toml
 	  test ! -L $(VENV) || { echo "error: $(VENV) is a link, and what it leads to would be cleared: remove the link" >&2; exit 1; }; \
   echo "making $(VENV) with Python $$found"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --no-compile --editable '.[notebooks,eval,slurm,site,dev]'
+	@echo "installing what the project needs into $(VENV): some minutes the first time"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python --editable '$(EXTRAS)'; \
+	else \
+	  $(BIN)/python -m pip install $(QUIET) --upgrade pip && \
+	  $(BIN)/python -m pip install $(QUIET) --no-compile --editable '$(EXTRAS)'; \
+	fi
 	@touch $@

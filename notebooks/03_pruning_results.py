@@ -198,7 +198,7 @@ from sinkprune.models.loading import load
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.recipe import compared_preset, preset
 
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
@@ -287,14 +287,16 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # second recipe costs at the same place. Where sinks are left out of Wanda's scores it is on noised
 # text with dense propagation, as is what that is compared with, if not Wanda itself. SparseGPT's
 # recipes see clean text, and are compared with Wanda on as many tokens.
+#
+# A difference is a mean over three kinds of text. Each is found on every kind apart as well, since
+# the sign may depend on it: calibration text is samples and documentation, never natural English.
+# [docs/results.md](../docs/results.md#by-kind-of-text) has them side by side.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.pruning_findings import (
-    ACCURACY,
-    ANSWER_MARGINS,
-    answer_findings,
-)
+from sinkprune_companion.experiments.comparisons import ACCURACY, ANSWER_MARGINS
+from sinkprune_companion.experiments.kinds_of_text import findings_by_kind
+from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.variants import by_template
 
 found = pruning_findings.likelihood_findings(scores)
@@ -302,7 +304,8 @@ right = by_template(answers.assign(points=100 * answers.correct), "points")
 accuracy = answer_findings(right, answer_sparsities, "accuracy", ACCURACY)
 margins = by_template(answers, "margin")
 found |= accuracy | answer_findings(margins, answer_sparsities, "answer_margin", ANSWER_MARGINS)
-run.find(found)
+by_kind = findings_by_kind(scores)
+run.find(found | by_kind)
 
 # %% [markdown]
 # A figure for each sparsity. *Helps* and *hurts* need an interval on one side of zero that does not
@@ -312,7 +315,8 @@ run.find(found)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
+from sinkprune_companion.experiments.comparisons import COMPARISONS
+from sinkprune_companion.experiments.pruning_findings import differences, heading
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages.render import title
@@ -429,9 +433,9 @@ from sinkprune_companion.figures import maps
 
 NAMES = ["noised-dense", "unstable", "all-sinks"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))
-compared = {name: (preset(name, **settings), text) for name in NAMES}
+compared = {name: (compared_preset(name, **settings), text) for name in NAMES}
 more = calibration_draw(dlm, calibration * noise_levels, length, first_seed)
-compared["wanda"] = (preset("wanda", **settings), more)
+compared["wanda"] = (compared_preset("wanda", **settings), more)
 compared["other text"] = (compared["noised-dense"][0], other_text)
 pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", "all-sinks")]
 if first_seed == 0 or not run.is_cell:
@@ -443,7 +447,7 @@ if first_seed == 0 or not run.is_cell:
         fingerprint=fingerprint,
     )
     found |= pruning_findings.mask_findings(masks)
-    run.find(found)
+    run.find(found | by_kind)
     says = title(run, "masks", "Where the masks of two recipes differ at 50 %")
     drawn = maps.plot_mask_differences(masks, says)
     caption = f"share of kept weights that differ at 50 %, by layer and linear map. {says}"
@@ -462,7 +466,7 @@ Folded(by_variant.mean().round(4).assign(**counts), "Tokens left out, zeros, tok
 # sinks. The value is its exact negative log-likelihood; left of zero the first is better.
 
 # %%
-from sinkprune_companion.experiments.pruning_findings import TWIN_COMPARISONS
+from sinkprune_companion.experiments.comparisons import TWIN_COMPARISONS
 
 dlm.model.to("meta")  # its weights have served; the twin gets their room
 ar = load(twin, dtype, run.device)
@@ -474,13 +478,14 @@ for seed in range(first_seed, min(last, other_draws)):
     for share in twin_sparsities:
         labels = {"pattern": "unstructured", "sparsity": share, "seed": seed}
         for tokens in ("none", "all", "random"):
-            recipe = preset("wanda", sparsity=share, exclude=tokens, **settings)
+            recipe = compared_preset("wanda", sparsity=share, exclude=tokens, **settings)
             with Variant(ar, fingerprint, recipe, text) as variant:
                 variant_name = f"wanda, {tokens}"
                 of_ar.append(variant.scores(run, texts, draws, variant=variant_name, **labels))
 of_ar = pd.concat(of_ar, ignore_index=True)
 found |= pruning_findings.likelihood_findings(of_ar, TWIN_COMPARISONS)
-run.find(found)
+by_kind |= findings_by_kind(of_ar, TWIN_COMPARISONS)
+run.find(found | by_kind)
 twins = {}
 for place in pruning_findings.places(of_ar):
     for finding, estimate in differences(of_ar, place, TWIN_COMPARISONS).items():

@@ -101,7 +101,7 @@ from dataclasses import replace
 
 from sinkprune_companion.experiments.pruning_grid import OFFICIAL_LEVELS
 from sinkprune_companion.experiments.recipe_search import Switch, cells, name, path
-from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.recipe import Recipe, compared_preset
 
 SWITCHES = [
     Switch("inputs", "clean", "noised", "noised text"),
@@ -130,7 +130,8 @@ for by_cell in factorial.values():
 # **4. Settings.** The recipe that leaves unstable sinks out, with one setting changed.
 
 # %%
-official = preset("paper", sparsity=sparsity, **settings | {"noise_levels": OFFICIAL_LEVELS})
+of_paper = settings | {"noise_levels": OFFICIAL_LEVELS}
+official = compared_preset("paper", sparsity=sparsity, **of_paper)
 fields = [("inputs",), ("propagation",), ("noise", "noise_levels"), ("norm_reduction",)]
 steps = path(wanda, official, [*fields, ("exclude",)])
 none = replace(wanda, inputs="noised", propagation="dense")

@@ -250,13 +250,13 @@ pd.DataFrame(moves).round(3)
 # %%
 from sinkprune_companion.experiments.variants import saved_variant
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.recipe import check
+from sinkprune_core.pruning.plan import make_plan
 from transformers import AutoModelForCausalLM
 
 text = Calibration(calibrated_on[source], seed)
 ids_BT = held_out[source][:2].to(dlm.device)
 for recipe in recipes.values():
-    check(dlm, recipe, text)  # all of them before the first is run
+    make_plan(dlm, recipe, text)  # all of them before the first is run
 pruned = {}
 for sparsity, recipe in recipes.items():
     folder = saved_variant(run, dlm, prints[model], recipe, text)

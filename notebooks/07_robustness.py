@@ -170,6 +170,7 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
+from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.variants import above_dense
 from tqdm.auto import tqdm
 
@@ -212,7 +213,7 @@ def forest(factor: str, plain: str):
             estimate = differences[setting, HALF].get(comparison)
             if estimate is not None:
                 estimates[setting.value_of(factor)] = estimate
-        label = pruning_findings.COMPARISONS[comparison].label
+        label = COMPARISONS[comparison].label
         parts += [forest_table(estimates).assign(section=label)] if estimates else []
     if not parts:
         return Markdown(f"*Every setting of this run has the same {factor}.*")
@@ -242,7 +243,7 @@ rows = []
 for setting in robustness.apart_in("pair", settings):
     at_half = scores[setting][scores[setting].sparsity == 0.5]
     for comparison in SHOWN:
-        compared = pruning_findings.COMPARISONS[comparison]
+        compared = COMPARISONS[comparison]
         sides = [at_half[at_half.variant == side] for side in compared[:2]]
         if all(map(len, sides)):
             by_draw = (pivot(sides[0]) - pivot(sides[1])).mean(1).round(4)
@@ -280,7 +281,7 @@ for setting in robustness.apart_in("calibration", settings):
     column = f"{setting.value_of('calibration')}, {setting.other_draws} draws"
     for place in pruning_findings.places(scores[setting]):
         for comparison, estimate in differences[setting, place].items():
-            label = pruning_findings.COMPARISONS[comparison].label
+            label = COMPARISONS[comparison].label
             if place != HALF:
                 row = rows.setdefault((pruning_findings.heading(place), label), {})
                 row[column] = str(estimate)
@@ -297,7 +298,7 @@ pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 rows = []
 for setting in robustness.apart_in("own_noise", settings):
     for comparison, estimate in differences[setting, HALF].items():
-        row = {"comparison": pruning_findings.COMPARISONS[comparison].label}
+        row = {"comparison": COMPARISONS[comparison].label}
         row |= {"noise": setting.value_of("own_noise"), "difference": estimate.value}
         rows.append(row | {"half-width": estimate.half_width, "margin": estimate.margin})
 table = pd.DataFrame(rows).set_index(["comparison", "noise"]) if rows else pd.DataFrame()

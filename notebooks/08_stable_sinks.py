@@ -345,7 +345,7 @@ figures.save_figure(run, picture, "restored", restored, caption)
 # %%
 from sinkprune.models.loading import load
 from sinkprune_companion.experiments.variants import above_dense
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.recipe import compared_preset
 
 for lm in dlms.values():
     lm.model.to("meta")  # their weights have served; the twin gets their room
@@ -357,7 +357,8 @@ for seed in numbers:
     with Variant(ar, twin_print) as dense:
         frames.append(dense.scores(run, texts, draws, variant="dense", seed=seed))
     for tokens in ("none", "all", "random"):
-        recipe = preset("wanda", sparsity=sparsities[0], exclude=tokens, sink_std=sink_std)
+        changes = {"sparsity": sparsities[0], "exclude": tokens, "sink_std": sink_std}
+        recipe = compared_preset("wanda", **changes)
         with Variant(ar, twin_print, recipe, text) as variant:
             frames.append(variant.scores(run, texts, draws, variant=tokens, seed=seed))
 of_twin = above_dense(pd.concat(frames, ignore_index=True))

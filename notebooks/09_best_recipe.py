@@ -316,27 +316,34 @@ for count in weight_sequences:
 # Every difference at every place where both were measured, and how it grows from 50 to 75 %.
 
 # %%
-effects, damage = {}, {}  # (draws, sequences) by finding; nats per token
+effects = {}  # (draws, sequences) by finding
+costs_of = {}  # what the recipe costs that each is compared with, likewise
 for finding, (part, *pair) in COMPARED.items():
     for place, cells in scores[scores.part == part].groupby("place", sort=False):
         if {*pair} <= {*cells.variant}:
             one, other = (pivot(cells[cells.variant == each]) for each in pair)
             name = f"{finding}_{place.removesuffix(' %').replace(':', '_')}"
-            effects[name], damage[name] = one - other, crossed_interval(other)
+            effects[name] = one - other
+            costs_of[name] = other
             if part == "structured" and len(one) > all_parts:  # draws added later, apart
                 effects[f"{name}_later"] = effects[name][all_parts:]
-                damage[f"{name}_later"] = damage[name]
+                costs_of[f"{name}_later"] = other
     if f"{finding}_50" in effects and f"{finding}_75" in effects:
         effects[f"{finding}_growth"] = effects[f"{finding}_75"] - effects[f"{finding}_50"]
-        damage[f"{finding}_growth"] = damage[f"{finding}_75"]
+        costs_of[f"{finding}_growth"] = costs_of[f"{finding}_75"]
 
 # %% [markdown]
 # A main effect of the factorial design is a mean over its other switches; those of text and
 # propagation are read with no sink left out. The interaction is what both do together beyond what
 # each does alone. The margin of a difference is a share of the damage of its second recipe, that of
 # an effect of Wanda's, and that of a growth of the second recipe's at 75 %.
+#
+# A difference is a mean over three kinds of text. Each is found on every kind apart as well, since
+# the sign may depend on it: calibration text is samples and documentation, never natural English.
+# [docs/results.md](../docs/results.md#by-kind-of-text) has them side by side.
 
 # %%
+from sinkprune_companion.experiments.kinds_of_text import effects_by_kind, kind_of_sequences
 from sinkprune_companion.ledger.margins import share_that_matters, with_share_of_damage
 
 for place, cells in scores[scores.part == "factorial"].groupby("place"):
@@ -348,13 +355,15 @@ for place, cells in scores[scores.part == "factorial"].groupby("place"):
     of_place = {f"main_{switch}_{at}": values_RN for switch, values_RN in main.items()}
     alone = [effects[f"{switch}_alone_{at}"] for switch in ("noised", "dense")]
     of_place[f"interaction_{at}"] = effects[f"noised_and_dense_{at}"] - sum(alone)
-    for name, values_RN in of_place.items():
-        effects[name], damage[name] = values_RN, crossed_interval(by_name[WANDA])
+    effects |= of_place
+    costs_of |= dict.fromkeys(of_place, by_name[WANDA])
+damage = {name: crossed_interval(cost_RN) for name, cost_RN in costs_of.items()}
 found = {
     name: with_share_of_damage(crossed_interval(values_RN), damage[name])
     for name, values_RN in effects.items()
 }
 found |= {name: crossed_interval(values_RN) for name, values_RN in beside_bigram.items()}
+by_kind = effects_by_kind(effects, costs_of, kind_of_sequences(scores))
 
 # %% [markdown]
 # **Do the answers follow?** Two-choice items of the offline suite and of BLiMP, where chance is 50 %:
@@ -383,7 +392,7 @@ if answers:
                 found |= {name("dense_minus_clean"): cost, name("recommended_minus_clean"): gain}
     right = 100 * answers.groupby(["benchmark", "place", "variant"], sort=False).correct.mean()
     display(right.unstack("benchmark").round(1))
-run.find(found)
+run.find(found | by_kind)
 
 # %% [markdown]
 # ## The figure: what each part does at 75 %

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
     from sinkprune.models.saving import save
+    from sinkprune.runs.pruning import prune
     from sinkprune_core import (
         DREAM_SAMPLER,
         LLADA_SAMPLER,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         generate,
         hide,
         preset,
-        prune,
         trace,
         track,
         weights_kept,
@@ -63,6 +63,7 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
     "sinkprune.models.saving": ("save",),
+    "sinkprune.runs.pruning": ("prune",),
     "sinkprune_core": (
         "DREAM_SAMPLER",
         "LLADA_SAMPLER",
@@ -77,7 +78,6 @@ _HOMES = {  # where `__getattr__` finds them
         "generate",
         "hide",
         "preset",
-        "prune",
         "trace",
         "track",
         "weights_kept",

@@ -3,9 +3,10 @@
 Dimensions: R calibration rows, B batch, T position, D hidden width, W choices of token weights.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -45,6 +46,59 @@ class BlockInput:
     weight_BT: torch.Tensor | None = None  # weights of the tokens; or (W, B, T), several choices at once
 
 
+# where what waits lies
+
+
+Hidden = Callable[[int], torch.Tensor | None]
+"""From a layer to the tensor (R, T, D) that keeps its input; None: it stays where it was computed."""
+
+Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
+"""From an input of a linear, (B, T, I), to what returns it."""
+
+
+class Store(Protocol):
+    """Where hidden states and inputs of linears wait while text goes through the blocks one by one."""
+
+    def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
+        """Return where the hidden states of some rows lie before every block."""
+        ...
+
+    def inputs(self) -> AbstractContextManager[Hold]:
+        """Return a context that gives what holds inputs of linears; they go at its end."""
+        ...
+
+    def room_for_inputs(self) -> int:
+        """Return the bytes of inputs that may wait here, beside those that memory holds anyway."""
+        ...
+
+
+class InMemory:
+    """The store that leaves everything where it was computed."""
+
+    def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
+        """Return a function that keeps nothing elsewhere."""
+        return lambda layer: None
+
+    def inputs(self) -> AbstractContextManager[Hold]:
+        """Return what holds an input as it is."""
+        return nullcontext(in_memory)
+
+    def room_for_inputs(self) -> int:
+        """Return 0: what memory may hold is known by `dense_statistics.input_budget`."""
+        return 0
+
+
+def in_memory(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Hold an input where it is."""
+    return lambda: input_BTI
+
+
+IN_MEMORY = InMemory()
+
+
+# through a block
+
+
 class _CapturedError(Exception):
     """Ends a forward at the first block."""
 
@@ -74,8 +128,10 @@ def block_inputs(
             captured[-1] = _stored(captured[-1], store_RTD, start)
     finally:
         handle.remove()
+
     if rows.weight_RT is None:
         return captured
+
     weights = rows.weight_RT.split(batch, dim=-2)
     return [replace(state, weight_BT=weight) for state, weight in zip(captured, weights, strict=True)]
 
@@ -95,14 +151,18 @@ def run_block(
     device = next(block.parameters()).device
     outputs = []
     start = 0
+
     for state in states:
         if observer is not None:
             observer.weight_WBT = state.weight_BT
+
         output = block(state.hidden_BTD.to(device), *state.others, **state.arguments)
         hidden_BTD = output[0] if isinstance(output, tuple) else output
+
         if keep:
             outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
         start += len(state.hidden_BTD)
+
     return outputs
 
 
@@ -110,6 +170,7 @@ def _stored(state: BlockInput, store_RTD: torch.Tensor | None, start: int) -> Bl
     """Return an input whose hidden states lie in a store, at the row `start`, where there is a store."""
     if store_RTD is None:
         return state
+
     place_BTD = store_RTD[start : start + len(state.hidden_BTD)]
     place_BTD.copy_(state.hidden_BTD)
     return replace(state, hidden_BTD=place_BTD)
@@ -126,16 +187,24 @@ def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
     """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo.
 
-    Of a streamed model only the list of its finished blocks changes, and comes back.
+    Of a streamed model only the list of its finished blocks changes, and comes back. Another thread waits for
+    the model until then.
     """
-    if lm.is_streamed:
-        finished = dict(lm.finished)
-        try:
-            yield
-        finally:
-            lm.finished.clear()
-            lm.finished.update(finished)
-        return
+    with lm.turn():
+        if lm.is_streamed:
+            finished = dict(lm.finished)
+            try:
+                yield
+            finally:
+                lm.finished.clear()
+                lm.finished.update(finished)
+        else:
+            with _blocks_kept(lm):
+                yield
+
+
+@contextmanager
+def _blocks_kept(lm: LanguageModel) -> Iterator[None]:
     copies = [
         {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
     ]

@@ -15,16 +15,17 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import save_file
 
-from sinkprune import corpus, score
+from sinkprune import corpus, prune, score
 from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune.evaluation.protocols import Protocol
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
-from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, prune, trace
+from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, trace
 from sinkprune_core.diffusion.samplers import SAMPLERS as PUBLISHED
 from sinkprune_core.diffusion.sampling import decode
+from sinkprune_core.pruning.recipe import compared_preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
@@ -41,7 +42,7 @@ def quick(name: str, **changes) -> Recipe:
     """Return a preset with few noise levels, where it does not choose their number itself."""
     if "noise_levels" not in PRESETS[name]:
         changes["noise_levels"] = 3
-    return preset(name, **changes)
+    return compared_preset(name, **changes)
 
 
 RECIPES = {

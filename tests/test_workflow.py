@@ -27,6 +27,7 @@ first_seed: int = 0  # number of the first draw
 # %%
 import time
 import pandas as pd
+from tqdm.auto import tqdm
 from sinkprune_companion.run.parameters import start
 from sinkprune.evaluation.intervals import interval
 run = start("NAME", globals())
@@ -37,12 +38,13 @@ second = run.record("second", lambda: pd.DataFrame({"x": [1.0 / (size - 13), 2.0
 drawn = pd.concat(
     [
         run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed, of="NAME")
-        for seed in range(first_seed, first_seed + seeds)
+        for seed in tqdm(range(first_seed, first_seed + seeds), desc="draws")
     ]
 )
 run.find({"mean": interval(second.x)})
 """
 NOTEBOOKS = ("00_one", "01_two")
+PROFILE = "full"  # the name of a published profile: its notebooks take what others found and was published
 CLAIM = {"id": "c", "kind": "claim", "says": "the mean is above zero", "metric": "m"}
 CLAIM |= {"finding": "00_one/mean", "side": "above", "against": -50.0, "family": "means", "margin": 0.1}
 
@@ -59,6 +61,9 @@ def project(tmp_path) -> Path:
     for name in NOTEBOOKS:
         (tmp_path / "notebooks" / f"{name}.py").write_text(NOTEBOOK.replace("NAME", name))
     (tmp_path / "sinkprune_companion" / "data" / "claims.yml").write_text(yaml.safe_dump({"claims": [CLAIM]}))
+    published = tmp_path / "figures" / "findings" / "99_other.json"
+    published.parent.mkdir(parents=True)
+    published.write_text(json.dumps({"findings": {}}))
     configure(tmp_path)
     return tmp_path
 
@@ -67,8 +72,8 @@ def configure(project: Path, one: dict | None = None, two: dict | None = None, *
     for config in (project / "workflow" / "config").glob("*.yml"):
         config.unlink()
     notebooks = {"00_one": one or {"size": 2}, "01_two": two or {"size": 3}}
-    stated = yaml.safe_dump({"profile": "tiny", "notebooks": notebooks, **more})
-    (project / "workflow" / "config" / "tiny.yml").write_text(stated)
+    stated = yaml.safe_dump({"profile": PROFILE, "notebooks": notebooks, **more})
+    (project / "workflow" / "config" / f"{PROFILE}.yml").write_text(stated)
 
 
 def command(project: Path, *arguments: str) -> dict:
@@ -80,7 +85,7 @@ def command(project: Path, *arguments: str) -> dict:
 
 def reproduce(project: Path, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        **command(project, "reproduce", "--profile", "tiny", *more), capture_output=True, timeout=240
+        **command(project, "reproduce", "--profile", PROFILE, *more), capture_output=True, timeout=900
     )
 
 
@@ -88,6 +93,19 @@ def planned_jobs(said: str) -> int:
     """Return how many jobs a dry run plans."""
     (total,) = {line.split()[1] for line in said.splitlines() if line.startswith("total ")}
     return int(total)
+
+
+def planned_jobs_after_a_change(project: Path, name: str) -> int:
+    """Return how many jobs would run if a file had other content; it has its former one afterwards."""
+    file = project / name
+    content, stamp = file.read_bytes(), file.stat()
+    file.write_bytes(content + b"\n")
+    planned = reproduce(project, "--dry-run")
+    file.write_bytes(content)
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert planned.returncode == 0, planned.stderr
+    said = planned.stdout + planned.stderr
+    return 0 if "Nothing to be done" in said else planned_jobs(said)
 
 
 def stamps(run: Path) -> dict[str, int]:
@@ -107,7 +125,7 @@ def makers(run: Path) -> dict[int, str]:
 
 def written(project: Path, notebook: str, record: str) -> float:
     """Return when a record of a run was written."""
-    abouts = (project / "runs" / "tiny" / "records" / record).glob("*.json")
+    abouts = (project / "runs" / PROFILE / "records" / record).glob("*.json")
     (about,) = (file for file in abouts if json.loads(file.read_text())["notebook"] == notebook)
     return about.stat().st_mtime
 
@@ -119,15 +137,15 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     share = {"resources": {"00_one": needs, "01_two": needs}}
     sweep = {"01_two": {"first_seed": [0, 1], "seeds": [1]}}
     configure(project, one, {"size": 3, "seeds": 2}, sweep=sweep, **share)
-    run = project / "runs" / "tiny"
+    run = project / "runs" / PROFILE
     done = reproduce(project)
     assert done.returncode == 0, done.stderr
     assert written(project, "01_two", "first") > written(project, "00_one", "second")
     assert "reproduced" in done.stdout and "the mean is above zero" in done.stdout
-    assert "runs/tiny/figures" in done.stdout
+    assert f"runs/{PROFILE}/figures" in done.stdout
     for suffix in ("csv", "json", "md"):
         assert (run / "figures" / f"claims.{suffix}").exists()
-    assert makers(run) == {0: "tiny@first_seed-0", 1: "tiny@first_seed-1"}
+    assert makers(run) == {0: f"{PROFILE}@first_seed-0", 1: f"{PROFILE}@first_seed-1"}
     cells = {path.parent.parent.name for path in run.glob("cells/01_two/*/findings/01_two.json")}
     assert cells == {"first_seed-0", "first_seed-1"}
     executed = list(run.glob("cells/01_two/*/01_two.ipynb"))
@@ -143,6 +161,25 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     again = reproduce(project)
     assert again.returncode == 0 and "Nothing to be done" in (run.parent / "reproduce.log").read_text()
     assert stamps(run) == before
+
+    outputs = [
+        output
+        for notebook in [*executed, *(run / "notebooks").glob("*.ipynb")]
+        for cell in json.loads(notebook.read_text())["cells"]
+        for output in cell.get("outputs", [])
+    ]
+    assert outputs and not [output for output in outputs if "draws:" in json.dumps(output)], "a progress bar"
+
+    assert (
+        planned_jobs_after_a_change(project, "sinkprune_companion/pages/readings/03_pruning_results.md.j2")
+        == 0
+    )
+    assert planned_jobs_after_a_change(project, "sinkprune_companion/pages/titles.yml") == 0
+    assert planned_jobs_after_a_change(project, "sinkprune_companion/pages/readme.md.j2") == 0
+    assert planned_jobs_after_a_change(project, "figures/findings/99_other.json") == 0
+    assert planned_jobs_after_a_change(project, "sinkprune_core/seeds.py") == 6, (
+        "two cells and all behind them"
+    )
 
     sweep["01_two"]["first_seed"].append(2)
     configure(project, one, {"size": 3, "seeds": 3}, sweep=sweep, **share)
@@ -163,20 +200,20 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, 
     configure(project, sweep=sweep)
     refused = reproduce(project)
     assert refused.returncode != 0 and message in refused.stderr + refused.stdout
-    assert not (project / "runs" / "tiny").exists()
+    assert not (project / "runs" / PROFILE).exists()
 
 
 def begun(project: Path, **streams: object) -> subprocess.Popen:
     """Start a run in a session of its own, and return it when its first notebook has written a record."""
     configure(project, one={"size": 2, "pause": 120.0})
     process = subprocess.Popen(
-        **command(project, "reproduce", "--profile", "tiny"),
+        **command(project, "reproduce", "--profile", PROFILE),
         start_new_session=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which a background job ignores
         **streams,
     )
-    deadline = time.time() + 120
-    records = project / "runs" / "tiny" / "records"
+    deadline = time.time() + 600
+    records = project / "runs" / PROFILE / "records"
     while not list(records.glob("first/*.csv")) and time.time() < deadline:  # not in the folders of scratch
         time.sleep(0.2)
     return process
@@ -190,7 +227,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_nothing_else(project):
     assert process.returncode == 130 and not output
     progress, last = errors.splitlines()[:-1], errors.splitlines()[-1]
     assert last == (
-        "interrupted: finished notebooks and records are kept in runs/tiny, "
+        f"interrupted: finished notebooks and records are kept in runs/{PROFILE}, "
         "and the same command goes on from here"
     )
     assert all("of 2 jobs finished" in line for line in progress)
@@ -202,7 +239,7 @@ def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_
     process = begun(project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    records = project / "runs" / "tiny" / "records"
+    records = project / "runs" / PROFILE / "records"
     (kept,) = records.glob("first/*.csv")
     text, stamp = kept.read_text(), kept.stat().st_mtime_ns
     assert not list(records.glob("second/*.csv"))
@@ -212,8 +249,8 @@ def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_
     assert failed.returncode != 0
     assert "error in 01_two: ZeroDivisionError" in failed.stderr
     assert "goes on from here" in failed.stderr
-    assert (project / "runs" / "tiny" / "notebooks" / "01_two.ipynb").exists()
-    assert (project / "runs" / "tiny" / "findings" / "00_one.json").exists()
+    assert (project / "runs" / PROFILE / "notebooks" / "01_two.ipynb").exists()
+    assert (project / "runs" / PROFILE / "findings" / "00_one.json").exists()
     assert (kept.read_text(), kept.stat().st_mtime_ns) == (text, stamp)
 
 
@@ -231,7 +268,10 @@ def test_a_profile_can_be_planned(profile, place):
     options = command(ROOT)
     flags = f"--workflow-profile workflow/profiles/{place} --dry-run --forceall --nolock".split()
     options["args"] = [sys.executable, "-m", "snakemake", *flags, "--configfile", str(config)]
-    planned = subprocess.run(**options, capture_output=True, timeout=120)
+    planned = subprocess.run(**options, capture_output=True, timeout=600)
     assert planned.returncode == 0, planned.stderr[-2000:]
     expected = len(stated["notebooks"]) + cells + 2  # the claims table and the target
-    assert planned_jobs(planned.stdout + planned.stderr) == expected
+    said = planned.stdout + planned.stderr
+    assert planned_jobs(said) == expected
+    takes_published = "figures/findings/09_best_recipe.json" in said and "pages/titles.yml" in said
+    assert takes_published is (profile == "full"), "published findings are declared where they are taken"

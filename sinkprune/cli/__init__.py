@@ -1,5 +1,7 @@
-"""The shell command `sinkprune`: `main` parses a command line and runs the module of that command.
+"""The shell command `sinkprune`: `main` turns a command line into a run, and an error into one line.
 
-Modules of commands import torch and pandas, so they are imported only to be run: help and errors in options
-need neither. This folder may import every other one of the toolkit, and only commands of others import it.
+`commands` has a file for every command, with the options it takes, and imports nothing heavy: help and errors
+in options come at once. The modules beside `main` do the work, with torch and pandas; a small command calls
+what does its work from `commands/<name>.py` itself. This folder may import every other one of the toolkit,
+and only commands of others import it.
 """

@@ -1,129 +1,88 @@
-"""What is refused before a command begins: options that do not go together, and files."""
+"""What is refused before a command begins: surroundings, files and models."""
 
+import io
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 
-from sinkprune.cli.options import COMMANDS, Options, flag
-from sinkprune.files import PLANNED, held
+from sinkprune.cli.options import Options, flag
+from sinkprune.files import cache_dir, held
 
-PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
-WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
-
-
-# options
+# surroundings
 
 
-def settle(options: Options) -> None:
-    """Put what follows from other options in place; raise ValueError for those that do not go together."""
-    if "device_map" in options:
-        if options.device_map is not None:
-            options.refuse(("device",), f"--device-map {options.device_map} names the devices")
-        if not asks_wikitext(options) and not (options.command == "evaluate" and options.tasks):
-            use = f"it is for --text {WIKITEXT}, and in evaluate for --tasks blimp and wikitext"
-            options.refuse(("data", "split"), use)
-    if options.command == "trace" and options.figure and options.figure.suffix not in PICTURES:
-        endings = ", ".join(PICTURES)
-        raise ValueError(f"--figure {options.figure} must end in one of {endings}, which says the format")
-    if options.command == "compare" and not options.tasks:
-        options.refuse(("limit",), "it counts items of --tasks")
-    settle_own = _settled_by(options.command)
-    if settle_own is not None:
-        settle_own(options)
-
-
-def asks_wikitext(options: Options) -> bool:
-    """Return whether `--text` asks for the data set WikiText-2, and not for a file of that name."""
-    return "data" in options and str(options.text) == WIKITEXT and not options.text.is_file()
-
-
-def _settle_prune(options: Options) -> None:
-    if options.out is None and not options.dry_run:
-        raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
-    if options.device_map is not None:
-        options.refuse(("stream",), f"--device-map {options.device_map} lays the whole model on its devices")
-    out = options.out or PLANNED
-    options.work_folder = options.work or out.with_name(out.name + ".work")  # of finished blocks, statistics
-
-
-def _settle_evaluate(options: Options) -> None:
-    if options.protocol is not None and (options.tasks or options.text is None):
-        raise ValueError(f"--protocol {options.protocol} scores a running text: give --text and no --tasks")
-    if options.tasks:
-        _settle_tasks(options)
-        return
-    options.refuse(("family",), "it chooses settings of --tasks")
-    if options.protocol is None:
-        options.refuse(("limit",), "it counts items of --tasks or windows of --protocol")
-    else:
-        options.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
-        options.refuse(("draws",), "a protocol has its own number of draws")
-
-
-def _settle_tasks(options: Options) -> None:
-    words = " ".join(options.tasks)
-    options.tasks = words.replace(",", " ").split()
-    if not options.tasks:
-        raise ValueError(f"--tasks {words} names no task: give one, e.g. --tasks suite")
-    unused = ("text", "sequences", "length")
-    options.refuse(unused, "it is for held-out text, and tasks have texts of their own")
-    if options.data is None:
-        options.refuse(
-            ("split",),
-            "it chooses among files of --data FOLDER, which is missing, and the harness takes test",
+def check_surroundings() -> None:
+    """Raise an error for a Python, a working directory or a variable that no command can work with."""
+    if sys.flags.optimize > 1:
+        raise RuntimeError(
+            "Python was started with -OO (or PYTHONOPTIMIZE=2), which removes texts that transformers reads: "
+            "leave it out, or take -O"
         )
-    if "wikitext" not in options.tasks:
-        options.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
+    try:
+        os.getcwd()
+    except OSError:
+        raise FileNotFoundError(
+            "the working directory has been removed: go to one that exists, and run the command again"
+        ) from None
+    _check_cache()
+    _check_progress_bars()
 
 
-SETTLE: dict[str, Callable[[Options], None]] = {
-    "prune": _settle_prune,
-    "evaluate": _settle_evaluate,
-}
+def _check_cache() -> None:
+    """Raise ValueError for a cache that lies in the home of nobody."""
+    try:
+        cache_dir()
+    except RuntimeError as error:
+        name = "SINKPRUNE_CACHE" if os.environ.get("SINKPRUNE_CACHE") else "XDG_CACHE_HOME"
+        value = os.environ.get(name, "")
+        raise ValueError(
+            f"{name}={value} names no place ({str(error).rstrip('.').lower()}): give a folder's whole path"
+        ) from None
 
 
-def _settled_by(command: str) -> Callable[[Options], None] | None:
-    """Return what settles the options of one command: SETTLE of `cli.checks` of the package that has it."""
-    package = COMMANDS[command]["package"]
-    return import_module(f"{package}.cli.checks").SETTLE.get(command)
+def _check_progress_bars() -> None:
+    """Raise ValueError for variables with which tqdm cannot draw a bar."""
+    given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("TQDM_")]
+    if not given:
+        return
+    try:
+        from tqdm import tqdm
 
-
-def left_behind(options: Options) -> str:
-    """Return what an interrupted command leaves, in words."""
-    if "work_folder" in options:
-        is_plan = options.command == "prune" and options.dry_run
-        if is_plan or not options.work_folder.exists():
-            return "nothing was done yet, and nothing was written"
-    words = "nothing was written, and the same command begins anew"
-    return COMMANDS[options.command].get("left_behind", words).format(**vars(options))
+        with tqdm(range(1), file=io.StringIO()) as bar:
+            list(bar)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{', '.join(given)}: tqdm cannot draw a progress bar with that ({reason}); "
+            "correct it, or unset it"
+        ) from None
 
 
 # files and models
 
 
-def check_inputs(options: Options) -> None:
-    """Raise an error for a text or a model that is not there, or a folder that cannot be written."""
-    text = getattr(options, "text", None)
-    if text is not None and not asks_wikitext(options):
-        if text.is_dir():
-            raise IsADirectoryError(f"--text {text} is a folder: give a text file")
-        if not text.is_file():
-            raise FileNotFoundError(f"--text {text}: there is no such file; check the name, or leave it out")
-    if "folder" in options:
-        check_writable("folder", options.work_folder)
-    if options.models:
+def check_models(options: Options) -> None:
+    """Raise ValueError for a model that is neither known nor a folder."""
+    if options.MODELS:
         from sinkprune.models.hub import parse  # seconds of imports, which help does without
 
-        for name in options.models:
+        for name in options.MODELS:
             parse(getattr(options, name))
 
 
+def check_named(name: str, path: Path | None) -> None:
+    """Raise ValueError for a path that has no name of its own: nothing could be made beside it."""
+    if path is not None and not path.absolute().name:
+        raise ValueError(f"{flag(name)} {path} is the root of the disk: name a folder below it")
+
+
 def check_new_path(name: str, path: Path) -> None:
-    """Raise an OSError that names the option when `path` exists or could not be written; make nothing."""
+    """Raise an error that names the option when `path` exists or could not be written; make nothing."""
+    check_named(name, path)
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{flag(name)} {path} exists: choose another name or remove it first")
     folder = path.absolute().parent
@@ -158,6 +117,17 @@ def check_distinct(**paths: Path | None) -> None:
     for (one, path), (other, second) in combinations(given, 2):
         if os.path.realpath(path) == os.path.realpath(second):
             raise ValueError(f"{one} {path} and {other} {second} are one place: give two names")
+
+
+def check_apart(inner_name: str, inner: Path | None, outer_name: str, outer: Path) -> None:
+    """Raise ValueError for an option that leads to the place of another, or below it."""
+    if inner is None:
+        return
+    check_distinct(**{inner_name: inner, outer_name: outer})
+    if Path(os.path.realpath(outer)) in Path(os.path.realpath(inner)).parents:
+        raise ValueError(
+            f"{flag(inner_name)} {inner} lies in {flag(outer_name)} {outer}: choose a place outside"
+        )
 
 
 @contextmanager

@@ -2,20 +2,23 @@
 
 import json
 import math
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from sinkprune import corpus
-from sinkprune.cli.checks import asks_wikitext
-from sinkprune.cli.options import Options
+from sinkprune.cli.help_pages import two_columns
+from sinkprune.cli.options import ModelOptions, TextOptions
 from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
 from sinkprune.files import write_json
 from sinkprune.models.catalog import EMBEDDED, MODELS
-from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.devices import choose_device, choose_dtype, device_name
 from sinkprune.models.hub import WORKING, available_memory
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.streaming import stream
@@ -26,12 +29,14 @@ from sinkprune_core.seeds import generator
 STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is streamed from disk
 TEXT_LENGTH = 512  # tokens per sequence of --text
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
+SHARED = ("measure", "method")  # columns of words
+NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
 
 
 # models
 
 
-def settle_device(options: Options) -> None:
+def settle_device(options: ModelOptions) -> None:
     """Replace `auto` by a device; raise ValueError for one that is not here, and RuntimeError where there is
     so little memory that libraries would end the process.
     """
@@ -44,7 +49,7 @@ def settle_device(options: Options) -> None:
     options.device = choose_device(options.device, f"--device {options.device}")
 
 
-def open_model(options: Options, name: str, streamed: bool | None = False) -> LanguageModel:
+def open_model(options: ModelOptions, name: str, streamed: bool | None = False) -> LanguageModel:
     """Load a model, or stream it from disk; None: stream it where it would not fit well into memory.
 
     Raises ValueError for a model that cannot be streamed, and what `load` and `stream` raise.
@@ -67,29 +72,39 @@ def without_weights(name: str) -> tuple[str, dict[str, int], int]:
     return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
 
 
+def where(dtype: torch.dtype, device: str) -> str:
+    """Return in which dtype and on what a model is computed, in words."""
+    return f"{str(dtype).removeprefix('torch.')} on {device}"
+
+
+def described(lm: LanguageModel) -> str:
+    """Return what a model is and where it is computed, which decides its numbers and its speed."""
+    return f"{lm.name} ({lm.kind}, {where(lm.model.dtype, device_name(lm.device))})"
+
+
 # text
 
 
-def documents_of(options: Options, held_out: bool) -> list[str] | None:
+def documents_of(options: TextOptions, held_out: bool) -> list[str] | None:
     """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None without it.
 
     Raises ValueError for text that cannot be read, and OSError for data that cannot be had.
     """
     if options.text is None:
         return None
-    if asks_wikitext(options):
+    if options.asks_wikitext():
         articles = local_data.wikitext(options.data, options.split or ("test" if held_out else "train"))
         return [local_data.running_text([article]) for article in articles]
     return corpus.paragraphs(local_data.read_text(options.text))
 
 
-def default_length(options: Options, positions: int) -> int:
+def default_length(options: TextOptions, positions: int) -> int:
     """Return the tokens per sequence without `--length`; never more than a model's `positions`."""
     return min(DEFAULT_LENGTH if options.text is None else TEXT_LENGTH, positions)
 
 
 def model_and_texts(
-    options: Options, length: int | None, held_out: bool, streamed: bool | None = False
+    options: TextOptions, length: int | None, held_out: bool, streamed: bool | None = False
 ) -> tuple[LanguageModel, dict[str, torch.Tensor]]:
     """Return a model and `--sequences` sequences of `length` tokens by source, int64 (N, T).
 
@@ -121,25 +136,55 @@ def model_and_texts(
 # tables
 
 
-def estimate(values: pd.Series) -> dict[str, object]:
-    """Return the mean of `values` with its 95 % interval; a single value has no interval, and none is NaN."""
+def estimate(values: pd.Series, is_share: bool = False) -> dict[str, object]:
+    """Return the mean of `values` with its 95 % interval; a single value has no interval, and none is NaN.
+
+    The interval of a share ends at 0 and 1.
+    """
     known = values.dropna()
-    if len(known) > 1:
-        mean = interval(known)
-        return {name: getattr(mean, name) for name in ("value", "low", "high", "units", "method")}
-    return {"value": float(known.mean()) if len(known) else math.nan}
+    if len(known) < 2:
+        return {"value": float(known.mean()) if len(known) else math.nan}
+
+    mean = interval(known)
+    found = {name: getattr(mean, name) for name in ("value", "low", "high", "units", "method")}
+    if is_share:
+        found["low"] = max(found["low"], 0.0)
+        found["high"] = min(found["high"], 1.0)
+    return found
+
+
+def number_text(value: float) -> str:
+    """Return a number as people write it: four digits, no exponent, and 0 for what is rounding alone."""
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) < NOTHING:
+        return "0"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return np.format_float_positional(value, precision=4, unique=False, fractional=False, trim="-")
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """Return `table` as text, numbers with four digits."""
-    return table.to_string(float_format="{:.4g}".format)
+    """Return `table` as text, numbers as people write them.
+
+    Words that all rows share are said once, below; on a terminal columns that do not fit come beneath.
+    """
+    shared = [name for name in SHARED if name in table and table[name].nunique() == 1]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = [table.drop(columns=shared).to_string(float_format=number_text, line_width=width)]
+    if shared:
+        lines.append("; ".join(f"{name}: {table[name].iloc[0]}" for name in shared))
+    return "\n".join(lines)
 
 
-def print_table(table: pd.DataFrame, file: Path | None, meanings: Mapping[str, str] | None = None) -> None:
-    """Print `table` and what its columns or rows mean, and write its rows to a JSON file (None: to none)."""
+def print_table(
+    table: pd.DataFrame, file: Path | None, meanings: Mapping[str, str] | None = None, title: str = ""
+) -> None:
+    """Print a title, `table` and what its columns or rows mean, and write its rows to a JSON file."""
+    if title:
+        print(title)
     print(as_text(table))
     if file is not None:
         write_json(file, json.loads(table.reset_index().to_json(orient="records")))
     if meanings:
-        width = max(map(len, meanings))
-        print("", *(f"{name:<{width}}  {meaning}" for name, meaning in meanings.items()), sep="\n")
+        print(f"\n{two_columns(list(meanings.items()))}")

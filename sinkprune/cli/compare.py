@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from sinkprune.cli import common
-from sinkprune.cli.options import Options
+from sinkprune.cli.commands.compare import Compare
 from sinkprune.evaluation import suite, two_choice
 from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune.evaluation.text_scores import score_texts
@@ -29,22 +29,27 @@ MEASURES = {  # what is independent, the columns that name one of these, and the
 BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss lies
 
 
-def run(options: Options) -> None:
+def run(options: Compare) -> None:
     """Score both models, one after the other, and print differences with a verdict."""
     common.settle_device(options)
     lm, texts = common.model_and_texts(options, common_length(options), held_out=True)
-    a, kind_a = scores(lm, texts, options), lm.kind
+    a = scores(lm, texts, options)
+    kind_a = lm.kind
+    about_a = common.described(lm)
     del lm  # only one model is in memory at a time
     lm = common.open_model(options, options.other)
     b = scores(lm, texts, options)
+    about_b = common.described(lm)
     result = {"a": options.model, "b": options.other, "kind_a": kind_a, "kind_b": lm.kind}
     result |= {"margin": options.margin, **comparison(a, b, options.margin)}
+    print(f"A is {options.model}: {about_a}")
+    print(f"B is {options.other}: {about_b}\n")
     print(report(result))
     if options.json is not None:
         write_json(options.json, result)
 
 
-def common_length(options: Options) -> int:
+def common_length(options: Compare) -> int:
     """Return the tokens per sequence that both models are scored on, before weights are read.
 
     Raises ValueError for other tokenizers, a length beyond positions, and `--draws` where both are exact.
@@ -68,7 +73,7 @@ def common_length(options: Options) -> int:
     return length
 
 
-def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Options) -> dict[str, pd.DataFrame]:
+def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Compare) -> dict[str, pd.DataFrame]:
     """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure."""
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     tables = {NATS: score_texts(lm, texts, draws, batch=batch, seed=options.seed)}
@@ -97,7 +102,10 @@ def comparison(
             changes = suite.by_template(changes.reset_index(name="change"), "change")
         change = interval(changes)
         row = {"measure": measure, "a": float(rows.a.mean()), "b": float(rows.b.mean())}
-        row |= {"b_minus_a": change.value, "low": change.low, "high": change.high}
+        low, high = change.low, change.high
+        if measure == ACCURACY:  # a difference of two shares
+            low, high = max(low, -1.0), min(high, 1.0)
+        row |= {"b_minus_a": change.value, "low": low, "high": high}
         differences.append({**row, "number": change.units, "units": units})
         if measure == NATS:
             result["verdict"] = outcome(change, margin)
@@ -136,7 +144,7 @@ def outcome(difference: Estimate, margin: float) -> str:
 def report(result: dict) -> str:
     """Return what is printed: the table, the items that flipped, and the verdict last."""
     table = pd.DataFrame(result["differences"]).set_index("measure")
-    lines = [f"A is {result['a']}, B is {result['b']}", "", common.as_text(table), ""]
+    lines = [common.as_text(table), ""]
     if "flips" in result:
         only_a, only_b, both, neither = result["flips"].values()
         alike = f"{both + neither} alike ({both} right, {neither} wrong)"

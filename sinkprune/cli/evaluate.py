@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from sinkprune.cli import common
-from sinkprune.cli.options import COMMANDS, Options
+from sinkprune.cli.commands.evaluate import MEANINGS, Evaluate
 from sinkprune.evaluation.conditional_likelihood import perplexity
 from sinkprune.evaluation.harness.benchmarks import evaluate_named, local_tasks, named
 from sinkprune.evaluation.local_data import running_text
@@ -20,7 +20,7 @@ TEXT_DRAWS = 8  # noise levels per sequence
 PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
 
 
-def run(options: Options) -> None:
+def run(options: Evaluate) -> None:
     """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
     common.settle_device(options)
     if options.tasks:
@@ -28,10 +28,11 @@ def run(options: Options) -> None:
     else:
         table = text_table(options) if options.protocol is None else protocol_table(options)
     is_of_suite = {"task", "error_draws"} <= set(table)
-    common.print_table(table, options.json, COMMANDS["evaluate"]["meanings"] if is_of_suite else None)
+    title = table.attrs.get("title", "")
+    common.print_table(table, options.json, MEANINGS if is_of_suite else None, title)
 
 
-def text_table(options: Options) -> pd.DataFrame:
+def text_table(options: Evaluate) -> pd.DataFrame:
     """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
     lm, texts = common.model_and_texts(options, options.length, held_out=True)
     if not lm.is_diffusion:
@@ -39,10 +40,10 @@ def text_table(options: Options) -> pd.DataFrame:
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     by_source = score_texts(lm, texts, draws, batch=batch, seed=options.seed).groupby("text").value
     rows = {source: {"measure": measure_of(lm), **common.estimate(values)} for source, values in by_source}
-    return pd.DataFrame(rows).T
+    return _titled(pd.DataFrame(rows).T, lm)
 
 
-def protocol_table(options: Options) -> pd.DataFrame:
+def protocol_table(options: Evaluate) -> pd.DataFrame:
     """Return nats per token of `--text`, or of its first `--limit` windows, by a published protocol."""
     protocol = PROTOCOLS[options.protocol]
     documents = common.documents_of(options, held_out=True)
@@ -53,10 +54,10 @@ def protocol_table(options: Options) -> pd.DataFrame:
     batch = options.batch or PROTOCOL_BATCH
     scored = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
     row = {"measure": f"{measure_of(lm)}, {options.protocol}", **asdict(scored)}
-    return pd.DataFrame({options.text.name: row | {"perplexity": scored.perplexity}}).T
+    return _titled(pd.DataFrame({options.text.name: row | {"perplexity": scored.perplexity}}).T, lm)
 
 
-def task_table(options: Options) -> pd.DataFrame:
+def task_table(options: Evaluate) -> pd.DataFrame:
     """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
     of_suite = [name for name in options.tasks if groups_of(name)]
     others = [name for name in options.tasks if not groups_of(name)]
@@ -65,14 +66,23 @@ def task_table(options: Options) -> pd.DataFrame:
         if not settled.keys() & {*options.tasks} and options.tasks != ["paper"]:
             options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
     if not others:
-        options.refuse(("data",), "the suite comes with this package")
-    data = nullcontext((others, None))
+        options.refuse(("data", "include_path"), "the suite comes with this package")
+    data = nullcontext((others, options.include_path))
     if options.data is not None:
         data = local_tasks(options.data, others, options.split or "test")
     with data as (others, include):
         lm = common.open_model(options, options.model)
         shared = {name: getattr(options, name) for name in ("limit", "family", "draws", "seed", "batch")}
-        return evaluate_named(lm, [*of_suite, *others], **shared, include=include, progress=True)
+        table = evaluate_named(lm, [*of_suite, *others], **shared, include=include, progress=True)
+    if {"low", "high"} <= set(table):  # of the suite, whose values are shares
+        table[["low", "high"]] = table[["low", "high"]].clip(0.0, 1.0)
+    return _titled(table, lm)
+
+
+def _titled(table: pd.DataFrame, lm: LanguageModel) -> pd.DataFrame:
+    """Return a table that says above it what was evaluated, and where."""
+    table.attrs["title"] = common.described(lm)
+    return table
 
 
 def measure_of(lm: LanguageModel) -> str:

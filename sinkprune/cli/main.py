@@ -1,26 +1,18 @@
-"""Prune, trace and evaluate diffusion language models, and reproduce what a paper claims of them."""
+"""The command `sinkprune`: one command line in, an exit status out, and an error as one line."""
 
+import logging
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 
-from sinkprune.cli.options import COMMANDS, Options, Parser
-from sinkprune.spelling import suggestion
+from sinkprune.cli.help_pages import say, two_columns, wrapped
+from sinkprune.cli.options import HELP_FLAGS, Options, commands, parse
 
-ABOUTS = "\n".join(f"  {name:<11} {entry['about']}" for name, entry in COMMANDS.items())
-USAGE = f"""usage: sinkprune COMMAND [OPTIONS]
-
-{__doc__}
-
-{ABOUTS}
-
-  sinkprune COMMAND --help   explains a command
-  sinkprune --version        prints the version"""
-HELP = ("help", "-h", "--help")
+PURPOSE = "Prune, trace and evaluate diffusion language models, and reproduce what a paper claims of them."
+HELP = ("help", *HELP_FLAGS)
 VERSION = ("--version", "-v", "-V")
 OUT_OF_MEMORY = (
     "allocate memory",  # the system and PyTorch on a CPU
@@ -29,8 +21,13 @@ OUT_OF_MEMORY = (
     "(os error 12)",  # libraries in Rust
     "failed to map segment",  # a library that is being imported
 )
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"  # of progress, which fits 80 columns
 MOST = 300  # characters of an error in another's words
+LONGEST_VALUE = 80  # characters of a value that a message repeats
+LONGEST_PATH = 300  # and of one that is a path, which somebody has to find
+LONGEST_MESSAGE = 1000
 INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
+PIPE_CLOSED = 141  # and of one whose output nobody reads any more
 OURS = ("sinkprune_core", "sinkprune", "sinkprune_companion", "__main__")
 
 
@@ -42,8 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[1:] and arguments[0] in HELP:
         arguments = [arguments[1], "--help"]
+    try:
+        status = _answer(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _pipe_closed()
+    return status
+
+
+def _answer(arguments: list[str]) -> int:
+    """Print the usage or the version, or run a command; return the exit status."""
     if not arguments or arguments[0] in HELP:
-        print(USAGE)
+        print(usage())
         return 0
     if arguments[0] in VERSION:
         print(f"sinkprune {version('sinkprune')}")
@@ -54,47 +61,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(arguments)
 
 
+def usage() -> str:
+    """Return what `sinkprune` alone prints."""
+    return (
+        f"usage: sinkprune COMMAND [OPTIONS]\n\n{wrapped(PURPOSE)}\n\n"
+        f"{two_columns(list(commands().items()))}\n\n"
+        "  sinkprune COMMAND --help   explains a command\n"
+        "  sinkprune --version        prints the version"
+    )
+
+
 def run(arguments: Sequence[str]) -> int:
     """Parse and run one command; see `main`."""
     options = None
     try:
-        from sinkprune.cli import checks  # here, so that Ctrl-C ends its imports in one line, too
-
         options = parse(arguments)
-        checks.check_inputs(options)
-        with checks.new_files(**{name: getattr(options, name) for name in options.outputs}):
-            return module_of(options.command).run(options) or 0
+        return _run(options) or 0
     except KeyboardInterrupt:
-        left = "nothing was done yet" if options is None else checks.left_behind(options)
-        print(f"interrupted: {left}", file=sys.stderr)
+        left = "nothing was done yet" if options is None else options.left_behind()
+        say(f"interrupted: {left}")
         return INTERRUPTED
-    except SystemExit:
+    except BrokenPipeError:
+        raise
+    except SystemExit as stopped:
+        if stopped.code == 0:  # help was shown
+            return 0
         raise
     except BaseException as error:  # a library in Rust that panics raises no Exception
         if "--debug" in arguments:
             traceback.print_exc()
-        for bar in list(sys.modules["tqdm"].tqdm._instances) if "tqdm" in sys.modules else ():
-            bar.close()  # so that what is printed next has a line of its own
-        print(f"error: {sentence(error, arguments[0])}", file=sys.stderr)
+        close_bars()
+        say(f"error: {shortened(sentence(error, arguments[0]), arguments)}")
         return 1
 
 
-def module_of(command: str) -> ModuleType:
-    """Return the module that runs a command, imported: of the toolkit, or of the companion."""
-    return import_module(f"{COMMANDS[command]['package']}.cli.{command}")
+def _run(options: Options) -> int | None:
+    """Check what can be checked beforehand, and run a command."""
+    from sinkprune.cli import checks
+
+    checks.check_surroundings()
+    if options.MODELS:
+        os.environ.setdefault("TQDM_BAR_FORMAT", BAR)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what cannot be had is said in one sentence
+    options.check_places()
+    announced = options.announce()
+    if announced is not None:
+        say(announced)
+    checks.check_models(options)
+    with checks.new_files(**{name: getattr(options, name) for name in options.OUTPUTS}):
+        return options.run()
 
 
-def parse(arguments: Sequence[str]) -> Options:
-    """Return the options of a command line; raise ValueError for what cannot be understood or done."""
-    from sinkprune.cli.checks import settle
+def close_bars() -> None:
+    """Close all progress bars, so that what is printed next has a line of its own."""
+    if "tqdm" in sys.modules:
+        for bar in list(sys.modules["tqdm"].tqdm._instances):
+            bar.close()
 
-    name, *rest = arguments
-    if name not in COMMANDS:
-        near = suggestion(name, COMMANDS)
-        raise ValueError(f"there is no command {name}{near or ';'} choose one of {', '.join(COMMANDS)}")
-    options = Parser(name).options_of(rest)
-    settle(options)
-    return options
+
+def _pipe_closed() -> int:
+    """Return the exit status of a command whose output is read no further, as `head` ends; say nothing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # so that Python's own flush at the end finds a reader
+    return PIPE_CLOSED
+
+
+# errors in words
 
 
 def sentence(error: BaseException, command: str) -> str:
@@ -115,6 +147,25 @@ def sentence(error: BaseException, command: str) -> str:
         return words
     kind = type(error).__name__
     return f"{command} failed: {kind}{': ' if words else ''}{words} (--debug shows where)"
+
+
+def shortened(message: str, arguments: Sequence[str]) -> str:
+    """Return a message in which no long value of the command line stands whole, and that is not too long."""
+    values = {part for argument in arguments for part in (argument, argument.partition("=")[2])}
+    for value in sorted(values, key=len, reverse=True):
+        words = " ".join(value.split())
+        longest = LONGEST_PATH if os.sep in words else LONGEST_VALUE
+        if len(words) > longest:
+            message = message.replace(words, _middle_left_out(words, longest))
+    return _middle_left_out(message, LONGEST_MESSAGE)
+
+
+def _middle_left_out(text: str, length: int) -> str:
+    """Return a text of at most `length` characters, with what is too much left out before its last third."""
+    if len(text) <= length:
+        return text
+    end = length // 3
+    return f"{text[: length - end - 3]} … {text[-end:]}"
 
 
 def is_about_memory(error: BaseException) -> bool:

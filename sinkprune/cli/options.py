@@ -1,54 +1,188 @@
-"""From a command line to values: commands and their options are data, in `data/commands.yml` of a package.
+"""From a command line to values: what the options of all commands have in common.
 
-The toolkit has commands, and so has the companion of this paper where it is installed: it is found by its
-name, and its file is read without an import, since help needs nothing of what its commands need.
+A command is a dataclass of its options, in `cli/commands/<name>.py` of the toolkit or of the companion. A
+field is an option: its type and `Parameter` say what it may be, and cyclopts reads, checks and explains it.
+These modules import nothing heavy, so that help and errors in options come at once.
 """
 
-import argparse
 import json
 import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, ClassVar, Literal
 
-import yaml
+from cyclopts import App, CycloptsError, Group, Parameter, Token
+from cyclopts.exceptions import ConsumeMultipleError, MissingArgumentError, UnusedCliTokensError
 
+from sinkprune.cli.help_pages import PlainHelp, show_epilog
 from sinkprune.spelling import suggestion
-from sinkprune_core.pruning.presets import ABOUT
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes a tenth of the time
-PACKAGES = ("sinkprune", "sinkprune_companion")  # that have commands: `<package>.cli.<command>` runs one
-PRESETS = "\n".join(f"  {name:<21} {about}" for name, about in ABOUT.items())
+PACKAGES = ("sinkprune", "sinkprune_companion")  # that have commands
+HELP_FLAGS = ("--help", "-h")
+WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-NUMBERS = {"whole": (int, "a whole number", "N"), "real": (float, "a finite number", "X")}
-LIMITS = {"of at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
+
+# how options are grouped in help
+ARGUMENTS = Group("arguments", sort_key=0)
+OPTIONS = Group("options", sort_key=1)
+TEXT = Group("text", sort_key=2)
+WHERE = Group("where the model is computed", sort_key=3)
+OTHERS = Group("others", sort_key=99)
 
 
-def _commands() -> dict[str, dict]:
-    """Return the commands of all PACKAGES that are installed, by name, each with its `package` besides."""
+# which commands there are
+
+
+def commands() -> dict[str, str]:
+    """Return what every command is about, by its name: those of all PACKAGES that are installed."""
     found = {}
-    for package in PACKAGES:
-        spec = find_spec(package)
-        if spec is None:
-            continue
-        file = Path(spec.origin).with_name("data") / "commands.yml"
-        entries = yaml.load(file.read_text(encoding="utf-8"), _LOADER)["commands"]
-        found |= {name: {**entry, "package": package} for name, entry in entries.items()}
+    for package in _installed():
+        found |= import_module(f"{package}.cli.commands").ABOUT
     return found
 
 
-COMMANDS = _commands()
+def options_of(command: str) -> type["Options"]:
+    """Return the class of a command's options; raise ValueError for a command that does not exist."""
+    for package in _installed():
+        module = f"{package}.cli.commands"
+        if command in import_module(module).ABOUT:
+            return import_module(f"{module}.{command}").COMMAND
+
+    known = commands()
+    near = suggestion(command, known)
+    raise ValueError(f"there is no command {command}{near or ';'} choose one of {', '.join(known)}")
 
 
-class Options(argparse.Namespace):
-    """The values of a command's options, its name in `command`, and besides `given`, the names of those that
-    the user gave, and `outputs` and `models`, the names of those that are files to be written and models.
+def _installed() -> list[str]:
+    return [package for package in PACKAGES if find_spec(package) is not None]
 
-    `checks.settle` adds `work_folder`, and a command may put what it found in place of what was asked for.
+
+# kinds of values
+
+Convert = Callable[[type, Sequence[Token]], object]  # what cyclopts calls with the words of an option
+
+
+def _converter(convert: Callable[[str], object], allowed: str) -> Convert:
+    """Return what turns the word of an option into a value; its error says what is `allowed`."""
+
+    def converted(_: type, tokens: Sequence[Token]) -> object:
+        word = tokens[0].value
+        try:
+            return convert(word)
+        except (ValueError, OverflowError, RecursionError):
+            raise ValueError(f"{word} must be {allowed}") from None
+
+    return converted
+
+
+def whole(help: str, *, at_least: int, **more: object) -> Parameter:
+    """Return the declaration of a whole number."""
+
+    def convert(word: str) -> int:
+        value = int(word)
+        if value < at_least:
+            raise ValueError
+        return value
+
+    limits = f"at least {at_least}"
+    allowed = f"a whole number of {limits}: give such a number, or leave it out"
+    return Parameter(help=f"{help} ({limits})", metavar="N", converter=_converter(convert, allowed), **more)
+
+
+def real(
+    help: str,
+    *,
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+    **more: object,
+) -> Parameter:
+    """Return the declaration of a finite number."""
+
+    def convert(word: str) -> float:
+        value = float(word)
+        is_within = at_least <= value <= at_most and above < value < below
+        if not (math.isfinite(value) and is_within):
+            raise ValueError
+        return value
+
+    limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    stated = " and ".join(f"{name} {limit:g}" for name, limit in limits.items() if math.isfinite(limit))
+    allowed = f"a finite number, {stated}: give such a number, or leave it out"
+    return Parameter(help=f"{help} ({stated})", metavar="X", converter=_converter(convert, allowed), **more)
+
+
+def place(help: str, metavar: str = "FILE", **more: object) -> Parameter:
+    """Return the declaration of a file or a folder."""
+
+    def convert(word: str) -> Path:
+        if not word.strip() or "\0" in word:
+            raise ValueError
+        return Path(word)
+
+    def converted(_: type, tokens: Sequence[Token]) -> Path:
+        try:
+            return convert(tokens[0].value)
+        except ValueError:
+            raise ValueError(f"it is empty: give the name of a {metavar.lower()}, or leave it out") from None
+
+    return Parameter(help=help, metavar=metavar, converter=converted, **more)
+
+
+def word(help: str, **more: object) -> Parameter:
+    """Return the declaration of a word or one of some words."""
+    return Parameter(help=help, **more)
+
+
+def switch(help: str, **more: object) -> Parameter:
+    """Return the declaration of an option that is on where it is given."""
+    return Parameter(help=help, **more)
+
+
+def names(help: str, **more: object) -> Parameter:
+    """Return the declaration of some names with commas between them."""
+    convert = _converter(lambda text: tuple(text.split(",")), "names with commas between them")
+    return Parameter(help=help, metavar="NAME,NAME", converter=convert, n_tokens=1, **more)
+
+
+def whole_numbers(help: str, **more: object) -> Parameter:
+    """Return the declaration of some whole numbers with commas between them."""
+    allowed = "whole numbers with commas between them, e.g. 64,128"
+    convert = _converter(lambda text: tuple(int(part) for part in text.split(",")), allowed)
+    return Parameter(help=help, metavar="N,N", converter=convert, n_tokens=1, **more)
+
+
+def map_of_devices(help: str, **more: object) -> Parameter:
+    """Return the declaration of a map from parts of a model to devices."""
+    allowed = """auto, a device, or a JSON object such as '{"": "cuda:1"}'"""
+    convert = _converter(lambda text: json.loads(text) if text.startswith("{") else text, allowed)
+    return Parameter(help=help, metavar="MAP", converter=convert, n_tokens=1, **more)
+
+
+# options that commands share
+
+Dtype = Literal["float32", "bfloat16", "float16", "auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(kw_only=True)
+class Options:
+    """The values of a command's options, and what the command does with them.
+
+    `given` are the names of those that the user gave. A command may put what it found in place of what was
+    asked for.
     """
+
+    NAME: ClassVar[str]  # of the command
+    OUTPUTS: ClassVar[tuple[str, ...]] = ()  # options that are files to be written, and must not exist
+    MODELS: ClassVar[tuple[str, ...]] = ()  # options that are models
+
+    debug: Annotated[bool, switch("show where in the code an error came from", group=OTHERS)] = False
+
+    given = frozenset()
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Raise ValueError when the user gave one of the options `names`, which do nothing for `reason`."""
@@ -58,135 +192,199 @@ class Options(argparse.Namespace):
                 asked = flag(name) if isinstance(value, bool) else f"{flag(name)} {value}"
                 raise ValueError(f"{asked} does nothing here: {reason}; leave it out")
 
+    def settle(self) -> None:
+        """Put what follows from other options in place; raise ValueError for what does not go together."""
+
+    def check_places(self) -> None:
+        """Raise an error for a text that is not there, or a folder that cannot be written."""
+
+    def announce(self) -> str | None:
+        """Return what is said at once, before libraries are imported, or None."""
+        return None
+
+    def run(self) -> int | None:
+        """Do what the command does, and return its exit status, None for 0."""
+        raise NotImplementedError
+
+    def left_behind(self) -> str:
+        """Return what the command leaves where it is interrupted, in words."""
+        return "nothing was written, and the same command begins anew"
+
+    @classmethod
+    def epilog(cls) -> Sequence[tuple[str, Sequence[tuple[str, str]] | str]]:
+        """Return what help ends with: titles, each with lines or with names and what they mean."""
+        return ()
+
+
+@dataclass(kw_only=True)
+class ModelOptions(Options):
+    """Options of every command on a model."""
+
+    MODELS: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: Annotated[
+        str, word("smol-dlm, smol-ar, a hub id of docs/models.md, or a folder", group=ARGUMENTS)
+    ] = field(kw_only=False)
+    seed: Annotated[int, whole("seed of the choice of text and of all noise", at_least=0)] = 0
+    dtype: Annotated[
+        Dtype,
+        word(
+            "float32 (fp32), bfloat16 (bf16), float16 (fp16) or auto, the device's best (default)",
+            metavar="DTYPE",
+            show_choices=False,
+            show_default=False,
+            group=WHERE,
+        ),
+    ] = "auto"
+    device: Annotated[
+        str,
+        word(
+            "cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
+            metavar="DEVICE",
+            show_default=False,
+            group=WHERE,
+        ),
+    ] = "auto"
+    device_map: Annotated[
+        str | dict | None,
+        map_of_devices(
+            "spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices",
+            group=WHERE,
+        ),
+    ] = None
+
+    def settle(self) -> None:
+        """Write the dtype out, and refuse a device beside a map of devices."""
+        super().settle()
+        self.dtype = ALIASES.get(self.dtype, self.dtype)
+        if self.device_map is not None:
+            self.refuse(("device",), f"--device-map {self.device_map} names the devices")
+
+    def announce(self) -> str | None:
+        """Say which model comes."""
+        return f"loading {self.model} …"
+
+
+@dataclass(kw_only=True)
+class TextOptions(ModelOptions):
+    """Options of every command on a model and a text."""
+
+    text: Annotated[
+        Path | None,
+        place(
+            "text file to take sequences from, or wikitext-2 (default, for trials: documentation of this "
+            "installation, and for smol-dlm and smol-ar samples of smol-ar)",
+            group=TEXT,
+        ),
+    ] = None
+    data: Annotated[
+        Path | None,
+        place(
+            "folder that holds WikiText-2 or BLiMP as published, as text, JSON lines or parquet "
+            "(default: the hub)",
+            "FOLDER",
+            group=TEXT,
+        ),
+    ] = None
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        word("split of wikitext-2 (default: train for calibration, test for evaluation)", group=TEXT),
+    ] = None
+
+    def settle(self) -> None:
+        """Refuse what is for a data set where none is asked for."""
+        super().settle()
+        if not self.takes_data():
+            self.refuse(("data", "split"), self.DATA_USE)
+
+    DATA_USE: ClassVar[str] = f"it is for --text {WIKITEXT}, and in evaluate for --tasks blimp and wikitext"
+
+    def takes_data(self) -> bool:
+        """Return whether --data and --split have something to say."""
+        return self.asks_wikitext()
+
+    def asks_wikitext(self) -> bool:
+        """Return whether `--text` asks for the data set WikiText-2, and not for a file of that name."""
+        return str(self.text) == WIKITEXT and not self.text.is_file()
+
+    def check_places(self) -> None:
+        """Raise an error for a text that is not there."""
+        if self.text is not None and not self.asks_wikitext():
+            check_text(self.text)
+
+
+def check_text(text: Path) -> None:
+    """Raise an OSError for a text file that is not there."""
+    if text.is_dir():
+        raise IsADirectoryError(f"--text {text} is a folder: give a text file")
+    if not text.is_file():
+        raise FileNotFoundError(f"--text {text}: there is no such file; check the name, or leave it out")
+
 
 def flag(name: str) -> str:
     """Return how the option of a name is written on the command line."""
     return "--" + name.replace("_", "-")
 
 
-# kinds of options
-
-
-def kind_of(convert: Callable[[str], object], allowed: str) -> Callable[[str], object]:
-    """Return what parses a word by `convert`; the error for one that it refuses says what is `allowed`."""
-
-    def parsed(word: str) -> object:
-        with suppress(ValueError, OverflowError):
-            return convert(word)
-        raise argparse.ArgumentTypeError(f"{word} must be {allowed}")
-
-    return parsed
-
-
-def number(kind: str, limits: dict[str, float]) -> Callable[[str], object]:
-    """Return what parses a number of a kind, one of NUMBERS, within limits."""
-    convert, called, _ = NUMBERS[kind]
-
-    def within(word: str) -> float:
-        value = convert(word)
-        if math.isfinite(value) and all(LIMITS[name](value, limit) for name, limit in limits.items()):
-            return value
-        raise ValueError
-
-    return kind_of(within, f"{called} {in_words(limits)}: give such a number, or leave it out")
-
-
-def in_words(limits: dict[str, float]) -> str:
-    """Return limits as help and errors call them."""
-    return " and ".join(f"{name} {limit}" for name, limit in limits.items())
-
-
-whole_numbers = kind_of(
-    lambda word: tuple(map(int, word.split(","))),
-    "whole numbers with commas between them, e.g. 64,128",
-)
-device_map = kind_of(
-    lambda word: json.loads(word) if word.startswith("{") else word,
-    """auto, a device, or a JSON object such as '{"": "cuda:1"}'""",
-)
-KINDS = {  # argparse's settings of all but numbers
-    "model": {},
-    "switch": {"action": "store_true"},
-    "file": {"type": Path, "metavar": "FILE"},
-    "folder": {"type": Path, "metavar": "FOLDER"},
-    "names": {"type": lambda names: tuple(names.split(",")), "metavar": "NAME,NAME"},
-    "whole numbers": {"type": whole_numbers, "metavar": "N,N"},
-    "dtype": {"type": lambda name: ALIASES.get(name, name), "metavar": "DTYPE"},
-    "device map": {"type": device_map, "metavar": "MAP"},
-    "preset": {"choices": tuple(ABOUT), "metavar": "NAME"},
-}
-
-
 # parsing
 
 
-class Parser(argparse.ArgumentParser):
-    """The parser of one command: it raises its errors as ValueError."""
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options of a command line.
 
-    def __init__(self, command: str):
-        entry = COMMANDS[command]
-        super().__init__(
-            prog=f"sinkprune {command}",
-            description=entry["about"],
-            epilog=entry.get("epilog", "").format(presets=PRESETS),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            argument_default=argparse.SUPPRESS,  # so that only what is given is found
-            allow_abbrev=False,
-        )
-        self.values = Options(command=command, outputs=[], models=[])
-        self.groups: dict[str | None, argparse._ArgumentGroup | Parser] = {None: self}
-        for name, declared in entry["options"].items():
-            self.declare(name, **declared)
-        self.add_argument("--debug", action="store_true", help="show where in the code an error came from")
+    Raises ValueError for what cannot be understood or done, and SystemExit where it asked for help.
+    """
+    command, *words = arguments
+    kind = options_of(command)
+    app = _app(kind)
+    if any(word in HELP_FLAGS for word in words):
+        app.help_print([])
+        show_epilog(kind.epilog())
+        raise SystemExit(0)
 
-    def declare(
-        self,
-        name: str,
-        help: str,
-        kind: str | None = None,
-        default: object = None,
-        group: str | None = None,
-        limits: dict[str, float] | None = None,
-        stated: str | None = None,
-        is_new: bool = False,
-        **settings: object,
-    ) -> None:
-        """Add an option as `data/commands.yml` declares it; `settings` are argparse's."""
-        if kind in NUMBERS:
-            settings |= {"type": number(kind, limits), "metavar": NUMBERS[kind][2]}
-            ending = f"; default: {stated or default}" if stated or default is not None else ""
-            help = f"{help} ({in_words(limits).removeprefix('of ')}{ending})"
-        elif kind is not None:
-            settings = KINDS[kind] | settings
-        if kind == "model":
-            self.values.models.append(name)
-        if is_new:
-            self.values.outputs.append(name)
-        if kind == "switch":
-            default = False
-        setattr(self.values, name, default)
-        if group not in self.groups:
-            self.groups[group] = self.add_argument_group(group)
-        shown = name if kind == "model" else flag(name)
-        self.groups[group].add_argument(shown, help=help.replace("%", "%%"), **settings)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.startswith("--") and value == "--":
+            raise ValueError(f"{word}: -- is no value of {name}; give one, or leave the option out")
 
-    def error(self, message: str) -> NoReturn:
-        """Raise ValueError with argparse's message."""
-        raise ValueError(message.removeprefix("argument "))
+    try:
+        make, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    except CycloptsError as error:
+        raise ValueError(f"{_in_words(error)}; sinkprune {command} --help explains") from None
+    options = make(*bound.args, **bound.kwargs)
+    options.given = frozenset(
+        word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")
+    )
+    options.settle()
+    return options
 
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        if action.choices is not None and value not in action.choices:
-            near = suggestion(str(value), action.choices)
-            words = f"{value} is unknown{near or ';'} choose one of {', '.join(action.choices)}"
-            raise argparse.ArgumentError(action, words)
 
-    def options_of(self, arguments: Sequence[str]) -> Options:
-        """Return the options that `arguments` give; raise ValueError for what cannot be understood."""
-        found, unknown = self.parse_known_args(arguments)
-        if unknown:
-            near = suggestion(unknown[0].partition("=")[0], self._option_string_actions)
-            raise ValueError(
-                f"{self.prog} does not take {unknown[0]}{near or ';'} {self.prog} --help lists its options"
-            )
-        given = vars(found)
-        return Options(**vars(self.values) | given, given=frozenset(given))
+def _app(kind: type[Options]) -> App:
+    """Return the parser of one command."""
+    return App(
+        name=f"sinkprune {kind.NAME}",
+        help=commands()[kind.NAME],
+        default_command=kind,
+        default_parameter=Parameter(negative=(), json_list=False, json_dict=False),
+        group_arguments=ARGUMENTS,
+        group_parameters=OPTIONS,
+        group_commands=OTHERS,
+        help_flags=HELP_FLAGS,
+        version_flags=(),
+        help_format="plaintext",
+        help_formatter=PlainHelp(),
+        result_action="return_value",
+    )
+
+
+def _in_words(error: CycloptsError) -> str:
+    """Return what cannot be understood, in words."""
+    if isinstance(error, ConsumeMultipleError):
+        return f"{error.keyword or error.argument.name} needs at least one value"
+    if isinstance(error, MissingArgumentError):
+        if error.argument.field_info.is_positional:
+            return f"{error.argument.name.removeprefix('--').upper()} is missing"
+        return f"{error.keyword or error.argument.name} needs a value"
+    if isinstance(error, UnusedCliTokensError):
+        return f"{' '.join(error.unused_tokens)} is more than the command takes"
+    return str(error).strip().rstrip(".")

@@ -1,6 +1,7 @@
 """`sinkprune prune`: say what it takes, prune a model and save it in transformers format."""
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator
@@ -10,18 +11,18 @@ from pathlib import Path
 
 import torch
 
-from sinkprune.cli.checks import check_distinct, check_new_path, check_writable
-from sinkprune.cli.common import STREAM_ABOVE, default_length, model_and_texts, settle_device
-from sinkprune.cli.options import Options
-from sinkprune.files import PLANNED, held, resolved
+from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, check_writable
+from sinkprune.cli.commands.prune import Prune
+from sinkprune.cli.common import described, model_and_texts, settle_device
+from sinkprune.cli.gpus import planned_gpu
+from sinkprune.cli.help_pages import say
+from sinkprune.cli.planning import plan_unfetched
+from sinkprune.files import PLANNED, held
 from sinkprune.models import saving
-from sinkprune.models.catalog import EMBEDDED
-from sinkprune.models.devices import choose_dtype
-from sinkprune.models.hub import available_memory, parse, requirements
-from sinkprune.models.meta_model import meta_model
 from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.checkpoint import job_folder
+from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root
 from sinkprune.scratch import remove_leftovers
@@ -30,7 +31,7 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.shrink import shrink
@@ -38,12 +39,13 @@ from sinkprune_core.pruning.structured import removable
 
 SEQUENCES = 128  # of calibration text that is seen clean, or at two noise levels
 NOISED_SEQUENCES = 32  # where it is seen at more levels: they choose nearly the zeros that 128 choose
+ROUNDED = 1e-3  # how far a sparsity that is given may lie from that of a pattern N:M: 0.333 is 1:3
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 TABLE = "sinkprune-linears.csv"  # a row per pruned linear
 MADE_FROM = "made_from"  # on the card: digests of the model and of the calibration text
 
 
-def run(options: Options) -> None:
+def run(options: Prune) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
     recipe = recipe_of(options)
     if not CRITERIA[recipe.criterion].calibrated:
@@ -54,7 +56,8 @@ def run(options: Options) -> None:
         is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
         options.sequences = SEQUENCES if is_clean or recipe.noise_levels <= 2 else NOISED_SEQUENCES
     with places_held(options, recipe) as made_from:
-        settle_device(options)
+        if planned_gpu(options.device) is None:
+            settle_device(options)
         if options.dry_run and plan_unfetched(options, recipe):
             return
         lm, texts = model_and_texts(options, options.length, False, options.stream or None)
@@ -63,15 +66,15 @@ def run(options: Options) -> None:
             finish(made_from, options, lm, recipe, calibration)
             return
         cost = pruning_cost(lm, recipe, calibration, options.out or PLANNED, options.work_folder)
-        streamed = " streamed from disk" if lm.is_streamed else ""
-        print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
+        streamed = ", streamed from disk" if lm.is_streamed else ""
+        say(f"{described(lm)}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
         if cost.missing:
             raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
         if not options.dry_run:
             save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
 
 
-def recipe_of(options: Options) -> Recipe:
+def recipe_of(options: Prune) -> Recipe:
     """Return the recipe of `--preset`, changed by `--sparsity`, `--pattern` and `--set` (to JSON, or a word).
 
     Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
@@ -93,34 +96,29 @@ def recipe_of(options: Options) -> Recipe:
             changes[name] = json.loads(text)
         except ValueError:
             changes[name] = text  # a word needs no quotes
-    return preset(options.preset, **changes)
+    return preset(options.preset, **with_exact_share(changes))
 
 
-def plan_unfetched(options: Options, recipe: Recipe) -> bool:
-    """Print what a model that is not here would take, download included; return whether it is not here."""
-    need = requirements(options.model, options.dtype, options.device)
-    if options.model in EMBEDDED or not need.download:
-        return False
-    is_streamed = options.stream or need.memory > STREAM_ABOVE * available_memory(options.device)
-    lm = meta_model(parse(options.model)[0], choose_dtype(options.dtype, options.device), is_streamed)
-    length = options.length or default_length(options, lm.model.config.max_position_embeddings)
-    calibration = Calibration(torch.zeros(options.sequences, length, dtype=torch.long), batch=options.batch)
-    places = (options.out or PLANNED, options.work_folder)
-    cost = pruning_cost(lm, recipe, calibration, *places, device=options.device)
-    here = f"{options.model} is not on this machine: {need.download / 1e9:.1f} GB to download; then"
-    streamed = " streamed from disk," if is_streamed else ""
-    print(f"{here}{streamed} {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
-    lacks = [lack for lack in need.missing if not is_streamed or "disk" in lack]
-    for lack in (*lacks, *cost.missing):
-        print(f"this machine lacks {lack}", file=sys.stderr)
-    return True
+def with_exact_share(changes: dict[str, object]) -> dict[str, object]:
+    """Return fields of a recipe with the sparsity that a pattern N:M means.
+
+    A sparsity that is another one, by more than rounding, stays and is refused by `Recipe`.
+    """
+    pattern = changes.get("pattern")
+    ratio = n_and_m(pattern) if isinstance(pattern, str) else None
+    if ratio is None:
+        return changes
+    share = ratio[0] / ratio[1]
+    given = changes.get("sparsity", share)
+    is_rounded = isinstance(given, float) and math.isclose(given, share, abs_tol=ROUNDED)
+    return {**changes, "sparsity": share} if is_rounded else changes
 
 
 # what is written
 
 
 @contextmanager
-def places_held(options: Options, recipe: Recipe) -> Iterator[dict | None]:
+def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
     """Hold output and work folder, unless it is a dry run; yield what an output of this recipe that is there
     was made from, or None.
 
@@ -131,8 +129,7 @@ def places_held(options: Options, recipe: Recipe) -> Iterator[dict | None]:
     if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
         check_new_path("out", options.out)
     if options.out is not None and options.work is not None:
-        if resolved(options.out) in resolved(options.work).parents:
-            raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
+        check_apart("work", options.work, "out", options.out)
         check_writable("work", options.work)
     if options.dry_run:
         yield None
@@ -152,7 +149,7 @@ def places_held(options: Options, recipe: Recipe) -> Iterator[dict | None]:
 
 
 def finish(
-    made_from: dict, options: Options, lm: LanguageModel, recipe: Recipe, calibration: Calibration
+    made_from: dict, options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration
 ) -> None:
     """Say that the output is what this command would make, and remove what is left of the work.
 
@@ -171,7 +168,7 @@ def finish(
     print(f"{options.out}: finished already, from the same model, recipe and calibration text")
 
 
-def save(lm: LanguageModel, report: Report, options: Options) -> None:
+def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
     is_smaller = bool(report.kept_units) and not options.masked
     if is_smaller:
@@ -187,14 +184,16 @@ def save(lm: LanguageModel, report: Report, options: Options) -> None:
     saving.save(lm, options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
     weights = int(report.linears.weights.sum())
-    print(
-        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are "
-        f"{'removed' if is_smaller else 'zero'}; {report.unpruned_parameters:,} other parameters are unpruned"
+    done = "removed" if is_smaller else "zero"
+    say(
+        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are {done}; "
+        f"{report.unpruned_parameters:,} other parameters are unpruned",
+        sys.stdout,
     )
     print(f"next: sinkprune compare {shlex.quote(options.model)} {shlex.quote(str(options.out))}")
 
 
-def discard(options: Options, recipe: Recipe) -> None:
+def discard(options: Prune, recipe: Recipe) -> None:
     """Remove a job that is saved, and the work folder where it was made for this job alone."""
     root = options.work_folder
     remove_job(job_folder(root, settings_digest(recipe)))

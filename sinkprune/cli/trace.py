@@ -1,21 +1,25 @@
 """`sinkprune trace`: write from prompts, record attention at every step, and print how much sinks move."""
 
+import os
+import sys
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from sinkprune.cli.common import estimate, model_and_texts, print_table, settle_device
-from sinkprune.cli.options import COMMANDS, Options
+from sinkprune.cli.commands import trace as commands
+from sinkprune.cli.commands.trace import MEANINGS, SHARES
+from sinkprune.cli.common import described, estimate, model_and_texts, print_table, settle_device
+from sinkprune.cli.help_pages import say
 from sinkprune.evaluation.numbers import percent
-from sinkprune.figures.trajectories import panel, plot_sink_positions
 from sinkprune.files import atomic
 from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks.detection import variability
-from sinkprune_core.sinks.trace import trace
+from sinkprune_core.sinks.trace import Trace, trace
 
 
-def run(options: Options) -> None:
+def run(options: commands.Trace) -> None:
     """Trace a model, print the table of sink statistics, explain it, and say what to read first."""
     try:
         sampler = Sampler(options.tokens, options.steps, options.block, temperature=options.temperature)
@@ -31,15 +35,28 @@ def run(options: Options) -> None:
         with atomic(options.out) as partial:
             traced.save(partial)
     if options.figure is not None:
-        figure = plot_sink_positions([panel(lm, traced, 0, f"{Path(options.model).name}, {lm.kind}")])
-        with atomic(options.figure) as partial:
-            figure.savefig(partial, dpi=150, bbox_inches="tight")
+        draw(lm, traced, options)
+
     measures = variability(traced.mass_BSK, traced.visible_SK).drop(columns="prompt")
-    estimates = pd.DataFrame({name: estimate(values) for name, values in measures.items()}).T
-    print_table(estimates, options.json, COMMANDS["trace"]["meanings"])
+    estimates = {name: estimate(values, name in SHARES) for name, values in measures.items()}
+    table = pd.DataFrame(estimates).T
+    print_table(table, options.json, MEANINGS, described(lm))
     if options.figure is not None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
-    print(
-        f"\nRead overlap first: of the sinks of two consecutive steps "
-        f"{percent(estimates.loc['overlap', 'value'])} are the same (100 % where none moves)."
+    print()
+    say(
+        f"Read overlap first: of the sinks of two consecutive steps "
+        f"{percent(table.loc['overlap', 'value'])} are the same (100 % where none moves).",
+        sys.stdout,
     )
+
+
+def draw(lm: LanguageModel, traced: Trace, options: commands.Trace) -> None:
+    """Draw the trace of the first prompt into a file; no window is opened, whatever MPLBACKEND says."""
+    os.environ["MPLBACKEND"] = "agg"
+
+    from sinkprune.figures.trajectories import panel, plot_sink_positions
+
+    figure = plot_sink_positions([panel(lm, traced, 0, f"{Path(options.model).name}, {lm.kind}")])
+    with atomic(options.figure) as partial:
+        figure.savefig(partial, dpi=150, bbox_inches="tight")

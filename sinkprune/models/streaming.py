@@ -75,6 +75,22 @@ class StreamedModel(LanguageModel):
         """The dtype in which parameters are read."""
         return self.model.get_input_embeddings().weight.dtype
 
+    @contextmanager
+    def without_blocks_in(self, folder: Path) -> Iterator[None]:
+        """Let blocks that are finished in a folder be dense ones again, while a run starts anew or goes on.
+
+        At the end those come back that nothing has taken the place of.
+        """
+        aside = {layer: block for layer, block in self.finished.items() if folder in block.file.parents}
+        for layer in aside:
+            del self.finished[layer]
+
+        try:
+            yield
+        finally:
+            for layer, block in aside.items():
+                self.finished.setdefault(layer, block)
+
     def _prefix(self, layer: int) -> str:
         """Return what the names of a block's parameters begin with."""
         return f"{self.blocks_name}.{layer}."

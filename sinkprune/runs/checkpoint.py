@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sinkprune.files import atomic, file_digest, make_folder
-from sinkprune.models.streaming import FinishedBlock, assign
-from sinkprune.runs.waiting import INPUTS, HiddenFiles, hidden_store
+from sinkprune.models.streaming import FinishedBlock, StreamedModel, assign
+from sinkprune.runs.waiting import INPUTS, HiddenFiles, OnDisk
 from sinkprune.runs.work_folder import claim, identity, read_progress, write_progress, written_once
 from sinkprune.scratch import remove_leftovers
 from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
@@ -28,6 +28,7 @@ from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.pruning.seams import Progress
 
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
 
@@ -38,16 +39,11 @@ def job_folder(root: Path, job: str) -> Path:
 
 
 @dataclass
-class RunState:
-    """How far a pruning run has come, and what its plan was made of."""
+class RunState(Progress):
+    """How far a pruning run has come, and what its files must hold."""
 
-    done: int = 0  # finished blocks
-    table: list[dict] = field(default_factory=list)  # a row per pruned linear
-    kept_units: list[dict[str, list[int]]] = field(default_factory=list)  # per block of a structured recipe
     digests: list[str] = field(default_factory=list)  # SHA-256 of the finished blocks' files
     hidden: str | None = None  # SHA-256 of the hidden states before the next block, where there are any
-    outlier_shares: list[float] | None = None  # per layer of the dense model, for allocation="owl"
-    threshold: tuple[float, int] | None = None  # score and ties of the dense model, for pattern="global"
 
     def cut(self, done: int) -> None:
         """Forget all blocks from the one with the index `done` on."""
@@ -62,20 +58,19 @@ class PruningCheckpoint:
     """The state of one pruning run in a work folder, whose lock is held; made, or found and checked.
 
     `job` is the `settings_digest` of its recipe. A block whose file is damaged does not count, nor do those
-    after it. Raises ValueError, naming what differs, when the folder is not a work folder or belongs to
-    another model, calibration text or version.
+    after it. Of a streamed model the blocks that are finished here must be out of the way. Raises ValueError,
+    naming what differs, when the folder is not a work folder or belongs to another model, calibration text or
+    version.
     """
 
     def __init__(self, root: Path, lm: LanguageModel, job: str, calibration: Calibration | None):
         self.root = root
         self.folder = job_folder(root, job)
-        if lm.is_streamed:  # until `resume`, what compares all blocks must find the dense ones
-            for layer, block in list(lm.finished.items()):
-                if block.file == self.block_file(layer):
-                    del lm.finished[layer]
+        self.store = OnDisk(self.folder)
         claim(root, identity(lm, calibration))
         make_folder(self.folder)
         remove_leftovers(self.folder / INPUTS)
+
         self.state = RunState(**(read_progress(self.folder) or {}))
         self._forget_damaged_blocks()
         self._carried: HiddenFiles | None = None  # hidden states that a block hands to the next one
@@ -124,18 +119,22 @@ class PruningCheckpoint:
         if rows is None or done == len(lm.blocks):
             self.restore(lm)
             return []
-        hidden = hidden_store(lm, rows, self.folder)
+
+        hidden = self.store.hidden(lm, rows)
         is_lost = done > 0 and not hidden.holds(done, self.state.hidden)
         if is_lost and self.state.hidden is not None:
             warnings.warn(f"{hidden.file(done)} is damaged: hidden states are computed again", stacklevel=4)
+
         if is_lost and from_dense:
             self._compute_hidden(lm, rows, batch, hidden)
         self.restore(lm)
         if is_lost and not from_dense:
             self._compute_hidden(lm, rows, batch, hidden)
+
         self._carried = hidden
         if done == 0:
             return block_inputs(lm, rows, batch, hidden(0))
+
         # masks and positions are wanted; the hidden states go where the next block's output will
         inputs = block_inputs(lm, rows, batch, hidden(done + 1))
         batches = hidden(done).split([len(state.hidden_BTD) for state in inputs])
@@ -149,6 +148,7 @@ class PruningCheckpoint:
         for layer in range(self.state.done):
             with lm.resident(layer) as block:
                 states = run_block(block, states, store_RTD=hidden(layer + 1))
+
         self.state.hidden = hidden.sealed(self.state.done)
         self.write()
 
@@ -171,10 +171,12 @@ class PruningCheckpoint:
         with atomic(file) as partial:
             save_file(tensors, partial, metadata={"format": "pt"})
             digest = file_digest(partial)
+
         self.state.done = layer + 1
         self.state.digests.append(digest)
-        if lm.is_streamed:
+        if isinstance(lm, StreamedModel):
             lm.finished[layer] = self._finished(layer)
+
         self.state.hidden = None
         if self._carried and layer + 1 < len(lm.blocks):
             self.state.hidden = self._carried.sealed(layer + 1)
@@ -184,9 +186,10 @@ class PruningCheckpoint:
         """Put the finished blocks back into the model; a streamed one reads them when it comes to them."""
         for layer in range(self.state.done):
             block = self._finished(layer)
-            if lm.is_streamed:
+            if isinstance(lm, StreamedModel):
                 lm.finished[layer] = block
                 continue
+
             prefix = f"{lm.blocks_name}.{layer}."
             device = next(lm.blocks[layer].parameters()).device
             tensors = block.tensors().items()

@@ -8,7 +8,6 @@ Dimensions: R calibration rows, T position, D hidden width, I input features, O 
 import math
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -19,16 +18,20 @@ from sinkprune.files import bytes_below, existing, free_disk_at
 from sinkprune.models.hub import available_memory
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
-from sinkprune_core.calibration.dense_statistics import Waiting, input_widths, row_bytes, waiting
+from sinkprune.runs.waiting import OnDisk
+from sinkprune_core.blocks import IN_MEMORY
+from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.recipe import Recipe, check
+from sinkprune_core.pruning.plan import Plan, make_plan
+from sinkprune_core.pruning.recipe import Recipe
 
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
 PROBE_ROWS = 256  # of the matrix whose product is timed
 PROCESS_BYTES = 700 << 20  # the interpreter with its libraries
+PASSES_OF_ROWS = ("statistics", "outputs of pruned blocks")  # those of the rows that statistics come from
 
 
 @dataclass(frozen=True)
@@ -72,130 +75,102 @@ def pruning_cost(
     it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
-    check(lm, recipe, calibration)
-    calibration = calibration or Calibration(torch.zeros(1, 2, dtype=torch.long))  # a recipe may read no text
-    planned = _PlannedRun(lm, recipe, calibration, device, memory_budget, work and Path(work))
-    flops = planned.flops()
-    memory = planned.memory()
-    disk = planned.disk(out is not None)
-    missing = planned.missing_memory(memory)
+    store = IN_MEMORY if work is None else OnDisk(Path(work))
+    place = _device(lm, device)
+    plan = make_plan(lm, recipe, calibration, store, place, memory_budget)
+    run = _Run(lm, recipe, calibration, plan, work and Path(work))
+
+    flops = run.flops()
+    memory = run.memory()
+    disk = run.disk(out is not None)
+
+    missing = _missing_memory(lm, memory, place)
     for folder in dict.fromkeys([out, work]):
         free = disk if folder is None else free_disk_at(Path(folder))
-        if disk - planned.kept_beside(folder) > free:
+        if disk - run.kept_beside(folder) > free:
             missing.append(
                 f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
                 "make room or choose another place"
             )
-    tokens = planned.rows * calibration.ids_NT.shape[1]
+
     return PruningCost(
-        tokens, planned.passes, flops, flops / (speed or speed_here(lm, device)), memory, disk, tuple(missing)
+        tokens=plan.rows * run.length,
+        passes=sum(each.shows in PASSES_OF_ROWS for each in plan.passes),
+        flops=flops,
+        seconds=flops / (speed or speed_here(lm, device)),
+        memory=memory,
+        disk=disk,
+        missing=tuple(missing),
     )
 
 
 @dataclass(frozen=True)
-class _PlannedRun:
-    """The forwards of a run and what they take."""
+class _Run:
+    """A planned run, and where it takes place."""
 
     lm: LanguageModel
     recipe: Recipe
-    calibration: Calibration
-    device: str | torch.device | None
-    memory_budget: int | None
+    calibration: Calibration | None
+    plan: Plan
     work: Path | None
 
     @property
-    def needs(self) -> str | None:
-        """What the criterion reads of the inputs."""
-        return CRITERIA[self.recipe.criterion].needs
+    def length(self) -> int:
+        """T, 0 where no text is read."""
+        return 0 if self.calibration is None else self.calibration.ids_NT.shape[1]
 
     @property
-    def keeps_statistics(self) -> bool:
-        """Whether statistics of the dense model are taken before anything is pruned, and kept."""
-        return self.recipe.propagation == "dense" and self.needs not in (None, "gram")
-
-    @property
-    def sees_dense(self) -> bool:
-        """Whether such statistics are taken, if only for OWL's scores."""
-        return self.keeps_statistics or (self.needs is not None and self.recipe.allocation == "owl")
-
-    @property
-    def rows(self) -> int:
-        """R, of the forwards that statistics come from."""
-        if self.needs is None:
-            return 0
-        states = self.recipe.noise_levels if self.recipe.inputs == "noised" else 1
-        return len(self.calibration.ids_NT) * states
-
-    @property
-    def passes(self) -> int:
-        """How often all calibration rows go through the blocks."""
-        if self.needs is None:
-            return 0
-        of_owl = self.sees_dense and not self.keeps_statistics
-        return 1 + (self.recipe.propagation == "sequential") + of_owl
-
-    def sink_rows(self) -> int:
-        """Return the rows of all forwards that show the sinks."""
-        if self.needs is None or self.recipe.exclude == "none":
-            return 0
-        states = self.recipe.noise_levels if self.lm.is_diffusion else 1
-        return len(self.calibration.ids_NT) * states
-
-    @cached_property
-    def waiting(self) -> Waiting:
-        """Where inputs wait, so that one pass serves sinks and statistics."""
-        if not self.sees_dense:
-            return Waiting()
-        keys, device = [self.recipe.statistics_key], _device(self.lm, self.device)
-        return waiting(self.lm, keys, self.calibration, self.work, device, self.memory_budget)
+    def uses_gram(self) -> bool:
+        """Whether Gram matrices are summed."""
+        return CRITERIA[self.recipe.criterion].needs == "gram"
 
     def flops(self) -> float:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""
-        length = self.calibration.ids_NT.shape[1]
-        sink_passes = (not self.keeps_statistics) + (self.sees_dense and self.waiting == Waiting())
-        extra_rows = sink_passes * self.sink_rows()
-        if self.recipe.noise == "rollout":  # which is written for the rows, and for those that show the sinks
-            extra_rows += self.rows * (self.recipe.inputs == "noised") + bool(sink_passes) * self.sink_rows()
-        flops = forward_cost(self.lm, length, 0).total * (self.rows * self.passes + extra_rows)
-        if self.needs == "gram":
-            grams = sum(1.2 * self.rows * length * width**2 + width**3 for width in input_widths(self.lm))
-            solves = sum(2 * outputs * features**2 for outputs, features in _shapes(self.lm))
-            flops += len(self.lm.blocks) * (grams + solves)
+        lm = self.lm
+        flops = forward_cost(lm, self.length, 0).total * self.plan.rows_run
+        if self.uses_gram:
+            tokens = self.plan.rows * self.length
+            grams = sum(1.2 * tokens * width**2 + width**3 for width in input_widths(lm))
+            solves = sum(2 * outputs * features**2 for outputs, features in _shapes(lm))
+            flops += len(lm.blocks) * (grams + solves)
         return flops
 
     def memory(self) -> int:
         """Return the bytes at the peak: weights, statistics, a batch, and what waits for the next block."""
         lm = self.lm
-        length = self.calibration.ids_NT.shape[1]
         bytes_per_weight = lm.model.dtype.itemsize
-        block = _parameters(lm.blocks[0])
+        of_block = _parameters(lm.blocks[0])
         weights = _parameters(lm.model)
+
         working = 3 * 4 * max(outputs * features for outputs, features in _shapes(lm))  # scores of one linear
         if self.recipe.allocation == "owl":
-            working = max(working, 9 * block)  # scores of a block, twice, and what is an outlier
+            working = max(working, 9 * of_block)  # scores of a block, twice, and what is an outlier
         if lm.is_streamed:
-            weights -= block * (len(lm.blocks) - 1)
-            working = max(working, block * bytes_per_weight)  # or a block beside the file it is read from
+            weights -= of_block * (len(lm.blocks) - 1)
+            working = max(working, of_block * bytes_per_weight)  # or a block beside the file it is read from
             if not lm.model.config.tie_word_embeddings:
                 weights -= _parameters(lm.model.get_output_embeddings())  # pruning reads no logits
+        memory = PROCESS_BYTES + weights * bytes_per_weight + working
+
         widest = max(max(shape) for shape in _shapes(lm))
         per_token = 4 * widest * 4 + 2 * lm.model.config.hidden_size * bytes_per_weight
-        memory = PROCESS_BYTES + weights * bytes_per_weight + working
-        memory += self.calibration.batch * length * per_token
-        if self.needs == "gram":
+        if self.calibration is not None:
+            memory += self.calibration.batch * self.length * per_token
+
+        if self.uses_gram:
             widths = input_widths(lm)
             memory += 4 * sum(width**2 for width in widths) + 14 * max(widths) ** 2  # while one is inverted
-        memory += min(self.sink_rows(), self.waiting.rows_in_memory) * row_bytes(lm, length)
+
+        waiting_rows = min(self.plan.sink_rows, self.plan.waiting.rows_in_memory)
+        memory += waiting_rows * row_bytes(lm, self.length)
         if self.work is None:
             memory += self.hidden_states()
         return memory
 
     def hidden_states(self) -> int:
-        """Return the bytes of all hidden states before a block and after it, or of the sinks' forwards."""
-        if self.waiting.rows_in_memory and self.keeps_statistics:
-            return 0
-        per_row = self.calibration.ids_NT.shape[1] * self.lm.model.config.hidden_size
-        return max(2 * self.rows, self.sink_rows()) * per_row * self.lm.model.dtype.itemsize
+        """Return the bytes of the hidden states that wait at a time."""
+        bytes_per_token = self.lm.model.config.hidden_size * self.lm.model.dtype.itemsize
+        return self.plan.hidden_rows * self.length * bytes_per_token
 
     def disk(self, saves: bool) -> int:
         """Return the bytes of hidden states, and of inputs or, later, finished blocks and pruned model."""
@@ -205,34 +180,40 @@ class _PlannedRun:
             disk += _parameters(self.lm.model) * bytes_per_weight
         if self.work and not (self.lm.is_streamed and saves):
             disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
-        return max(disk, self.waiting.bytes_on_disk) + (self.hidden_states() if self.work else 0)
+
+        disk = max(disk, self.plan.waiting.bytes_on_disk)
+        if self.work:
+            disk += self.hidden_states()
+        return disk
 
     def kept_beside(self, folder: Path | None) -> int:
         """Return the bytes that this run has left already, if they lie on the disk of `folder`."""
         if self.work is None or folder is None or callable(self.recipe.exclude):
             return 0
+
         job = job_folder(self.work, settings_digest(self.recipe))
         is_beside = job.exists() and job.stat().st_dev == existing(Path(folder)).stat().st_dev
         return bytes_below(job) if is_beside else 0
 
-    def missing_memory(self, memory: int) -> list[str]:
-        """Return a sentence if there is too little memory.
 
-        What is there already counts as free: the model, where it is loaded, and the libraries.
-        """
-        device = _device(self.lm, self.device)
-        there = 0
-        if not self.lm.is_streamed and self.lm.device.type != "meta":
-            there += _parameters(self.lm.model) * self.lm.model.dtype.itemsize
-        if torch.device(device).type == "cpu":
-            there = min(there + PROCESS_BYTES, psutil.Process().memory_info().rss)
-        free = available_memory(device) + there
-        if memory <= free:
-            return []
-        return [
-            f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: "
-            "use fewer or shorter sequences, a smaller batch, or stream the model from disk"
-        ]
+def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) -> list[str]:
+    """Return a sentence if there is too little memory.
+
+    What is there already counts as free: the model, where it is loaded, and the libraries.
+    """
+    there = 0
+    if not lm.is_streamed and lm.device.type != "meta":
+        there += _parameters(lm.model) * lm.model.dtype.itemsize
+    if torch.device(device).type == "cpu":
+        there = min(there + PROCESS_BYTES, psutil.Process().memory_info().rss)
+
+    free = available_memory(device) + there
+    if memory <= free:
+        return []
+    return [
+        f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: "
+        "use fewer or shorter sequences, a smaller batch, or stream the model from disk"
+    ]
 
 
 def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> float:

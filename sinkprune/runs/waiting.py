@@ -9,7 +9,7 @@ Dimensions: R calibration rows, B batch, T position, D hidden width, I input fea
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sinkprune.files import file_digest, flush, room_needed
+from sinkprune.files import file_digest, flush, free_disk_at, room_needed
 from sinkprune.scratch import scratch_folder
-from sinkprune_core.blocks import Rows
+from sinkprune_core.blocks import Hold, Rows
 from sinkprune_core.language_model import LanguageModel
 
 CHUNK = 1 << 20  # bytes that are written at a time
+WAITING_SHARE_OF_DISK = 0.5  # of the free room on the disk that inputs may take
 INPUTS = "inputs"  # the scratch folder of the inputs that wait
 
 
@@ -69,19 +70,24 @@ class HiddenFiles:
         return digest is not None and self.has_size(layer) and file_digest(self.file(layer)) == digest
 
 
-def hidden_store(lm: LanguageModel, rows: Rows, folder: Path | None) -> Callable[[int], torch.Tensor | None]:
-    """Return a function from a layer to the tensor (R, T, D) that keeps its input; None: kept in memory."""
-    if folder is None:
-        return lambda layer: None
-    return HiddenFiles(folder, (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype)
+@dataclass(frozen=True)
+class OnDisk:
+    """The store of what waits in files of a folder (`sinkprune_core.blocks.Store`)."""
 
+    folder: Path
 
-Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]  # from an input (B, T, I) to what returns it
+    def hidden(self, lm: LanguageModel, rows: Rows) -> HiddenFiles:
+        """Return the files of the hidden states of some rows."""
+        count, length = rows.ids_RT.shape
+        return HiddenFiles(self.folder, (count, length, lm.model.config.hidden_size), lm.model.dtype)
 
+    def inputs(self) -> AbstractContextManager[Hold]:
+        """Return a context that gives what holds inputs in files; they go at its end."""
+        return on_disk(self.folder)
 
-def in_memory(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Hold an input where it is."""
-    return lambda: input_BTI
+    def room_for_inputs(self) -> int:
+        """Return half of the free room of the folder's disk, in bytes."""
+        return int(WAITING_SHARE_OF_DISK * free_disk_at(self.folder))
 
 
 @contextmanager

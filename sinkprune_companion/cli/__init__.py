@@ -1,4 +1,4 @@
-"""The commands of this paper's reproduction, which `sinkprune` offers beside its own: one module for each.
+"""The commands of this paper's reproduction, which `sinkprune` offers beside its own.
 
-Their options are data, in `data/commands.yml`, and `checks` holds what is refused before any work.
+`commands` has what each takes; the modules here do the work.
 """

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from sinkprune.cli.options import Options
 from sinkprune_companion import project_root
+from sinkprune_companion.cli.commands.reproduce import Reproduce
 from sinkprune_companion.run import profiles
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder, unpack
 from sinkprune_core.memory import free_memory
@@ -24,7 +24,7 @@ ANEW = "\r\033[K"  # what is written next takes the place of a line of a termina
 TAIL = 12  # lines of the log that are shown where no notebook failed
 
 
-def run(options: Options) -> int:
+def run(options: Reproduce) -> int:
     """Run what is not up to date, then print the claims, or which notebooks failed and how."""
     root = project_root()
     command = snakemake_command(root, options)
@@ -90,7 +90,7 @@ def stop(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def snakemake_command(root: Path, options: Options) -> list[str]:
+def snakemake_command(root: Path, options: Reproduce) -> list[str]:
     """Return the command that runs the graph of a profile at a place.
 
     Raises ValueError for a profile or a place that `root` does not have.

@@ -4,18 +4,19 @@ import shlex
 from dataclasses import fields
 
 from sinkprune.cli.common import settle_device
-from sinkprune.cli.options import Options
 from sinkprune.evaluation.local_data import read_text
+from sinkprune_companion.cli.commands.train import Train
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.export import export
 from sinkprune_companion.training.settings import Training, training_dtype
 
 
-def run(options: Options) -> None:
+def run(options: Train) -> None:
     """Train in the run's folder, going on from its last checkpoint, and export what came out."""
     settle_device(options)
-    settings = {part.name: getattr(options, part.name) for part in fields(Training) if part.name in options}
+    names = [part.name for part in fields(Training) if hasattr(options, part.name)]
+    settings = {name: getattr(options, name) for name in names}
     settings |= {"dtype": training_dtype(options.dtype, options.device), "alpha": 2 * options.rank}
     text = None if options.text is None else read_text(options.text)
     checkpoint = lora.train(

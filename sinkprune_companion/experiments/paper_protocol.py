@@ -4,13 +4,22 @@ Every recipe sees as many calibration tokens. A noised recipe sees a sequence at
 gets fewer sequences than one that sees clean text.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import pandas as pd
 
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, variant_answers
+from sinkprune_companion.experiments.variants import (
+    SharedStatistics,
+    Variant,
+    compare,
+    on_common_draws,
+    variant_answers,
+)
+from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, Recipe, preset
@@ -34,6 +43,38 @@ AT_25 = ("wanda", "paper", "paper-no-sinks", "sparsegpt", "paper-sparsegpt")
 LARGE = ("wanda", "paper", "paper-no-sinks")  # on eight times the text, too
 STRUCTURED = ("structured", "structured-sink", "structured-no-sinks")
 ANSWERING = ("wanda", "paper", "paper-no-sinks", "unstable", "noised-dense", "sparsegpt", "paper-sparsegpt")
+
+
+class Comparison(NamedTuple):
+    """Two recipes that are compared; what the second one costs sets the margin."""
+
+    first: str
+    second: str
+    label: str  # what figures and tables call it
+
+
+COMPARISONS = {
+    "paper_minus_wanda": Comparison("paper", "wanda", "official recipe − Wanda"),
+    "noised_dense_minus_wanda": Comparison("noised-dense", "wanda", "noised text, dense propagation − Wanda"),
+    "paper_minus_paper_no_sinks": Comparison(
+        "paper", "paper-no-sinks", "official recipe: its sink weights − none"
+    ),
+    "all_sinks_minus_none": Comparison("all-sinks", "noised-dense", "all sinks left out − none"),
+    "unstable_minus_none": Comparison("unstable", "noised-dense", "unstable sinks left out − none"),
+    "random_minus_none": Comparison("random", "noised-dense", "random tokens left out − none"),
+    "paper_sparsegpt_minus_sparsegpt": Comparison(
+        "paper-sparsegpt", "sparsegpt", "SparseGPT: official sink weights − none"
+    ),
+    "sparsegpt_minus_wanda": Comparison("sparsegpt", "wanda", "SparseGPT − Wanda"),
+    "recommended_minus_sparsegpt": Comparison("recommended", "sparsegpt", "recommended − SparseGPT"),
+    "structured_sink_minus_structured": Comparison(
+        "structured-sink", "structured", "whole units: sink-aware − plain"
+    ),
+    "structured_sink_minus_no_sinks": Comparison(
+        "structured-sink", "structured-no-sinks", "whole units: official sink weights − none"
+    ),
+}
+ENDING = "wikitext"  # of findings of this protocol
 
 
 def seen_levels(recipe: Recipe) -> int:
@@ -113,3 +154,70 @@ def losses_of_draw(
 
     answered = pd.concat(answers, ignore_index=True) if answers else None
     return pd.concat(losses, ignore_index=True), answered
+
+
+# findings
+
+
+def _at(variant: str, pattern: str, sparsity: float) -> dict[str, object]:
+    """Return the columns with their values that name a variant; the dense model has one place."""
+    if variant == "dense":
+        return {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
+    return {"variant": variant, "pattern": pattern, "sparsity": sparsity}
+
+
+def finding_name(comparison: str, pattern: str, sparsity: float) -> str:
+    """Return what a difference is called among the findings; at 50 % of single weights it has no number."""
+    if pattern == "structured":
+        return f"{comparison}_{100 * sparsity:.0f}_{ENDING}"
+    if sparsity == 0.5:
+        return f"{comparison}_{ENDING}"
+    return f"{comparison}_{ENDING}_{100 * sparsity:.0f}"
+
+
+def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
+    """Return every difference that was measured, with its margin, and how the official gain grows.
+
+    `scores` are losses above the dense model's under the same noise (`variants.above_dense`).
+    """
+    places = scores[["pattern", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
+    found = {}
+    for pattern, sparsity in places:
+        if pattern == "dense":
+            continue
+        for name, comparison in COMPARISONS.items():
+            first, second, dense = (
+                _at(variant, pattern, sparsity) for variant in (comparison.first, comparison.second, "dense")
+            )
+            difference = compare(scores, first, second)
+            if difference is not None:
+                cost = compare(scores, second, dense)
+                found[finding_name(name, pattern, sparsity)] = with_share_of_damage(difference, cost)
+
+    growth = _growth(scores)
+    return found if growth is None else {**found, f"paper_minus_wanda_growth_{ENDING}": growth}
+
+
+def _growth(scores: pd.DataFrame, low: float = 0.5, high: float = 0.75) -> Estimate | None:
+    """Return (official − Wanda) at a high sparsity less the same at a low one, in pairs."""
+    sides = [
+        _at(variant, UNSTRUCTURED, sparsity) for sparsity in (high, low) for variant in ("paper", "wanda")
+    ]
+    values = on_common_draws(scores, *sides)
+    if values is None:
+        return None
+    paper_high, wanda_high, paper_low, wanda_low = values
+    growth = crossed_interval((paper_high - wanda_high) - (paper_low - wanda_low))
+    cost = compare(scores, _at("wanda", UNSTRUCTURED, high), _at("dense", "dense", 0.0))
+    return with_share_of_damage(growth, cost)
+
+
+def costs(scores: pd.DataFrame) -> Mapping[tuple[str, float], Estimate]:
+    """Return what every variant costs above the dense model, by variant and sparsity."""
+    measured = scores[["variant", "pattern", "sparsity"]].drop_duplicates()
+    dense = _at("dense", "dense", 0.0)
+    return {
+        (variant, sparsity): compare(scores, _at(variant, pattern, sparsity), dense)
+        for variant, pattern, sparsity in measured.itertuples(index=False, name=None)
+        if variant != "dense"
+    }

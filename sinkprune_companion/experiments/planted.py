@@ -8,11 +8,21 @@ damping is a share of the mean diagonal of the Gram matrix, so the same holds fo
 Dimensions: N sequences, S steps, T position.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import pandas as pd
 import torch
 
-from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant, compare
+from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import protocol_draw, protocol_texts
+from sinkprune_core import LanguageModel, Recipe
+from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
 
 DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)  # how many times as large inputs at the sinks are
 PLACES = ("all", "random")  # where: at all sinks, or at as many random tokens
@@ -45,3 +55,112 @@ class Planted:
             weight_NST = weight_NST * (1 - EXCLUDE["official"].function(context))
 
         return 1 - weight_NST
+
+
+class PlantedVariant(NamedTuple):
+    """One model of the experiment: where inputs are so many times as large, and what is left out of them."""
+
+    variant: str  # its name in tables
+    place: str  # one of PLACES
+    dose: float
+    choice: str | TokenChoice  # of calibration tokens: what pruning sees
+
+
+KEPT, LEFT_OUT, OFFICIAL = "kept", "left out", "official weights"
+
+
+def planted_variants(doses: Sequence[float] = DOSES) -> list[PlantedVariant]:
+    """Return all models of the experiment.
+
+    Where tokens are left out it does not matter how large they were, so that model stands for every dose.
+    """
+    variants = []
+    for place in PLACES:
+        variants.append(PlantedVariant(f"{place}, {LEFT_OUT}", place, 1.0, place))
+        for dose in doses:
+            choice = "none" if dose == 1 else Planted(dose, place)
+            name = f"{place}, {KEPT}, {dose:g}"
+            variants.append(PlantedVariant(name, place, dose, choice))
+
+    for dose in doses:
+        choice = "official" if dose == 1 else Planted(dose, "all", official=True)
+        name = f"all, {OFFICIAL}, {dose:g}"
+        variants.append(PlantedVariant(name, "all", dose, choice))
+    return variants
+
+
+def planted_recipe(choice: str | TokenChoice, sparsity: float) -> Recipe:
+    """Return Wanda on noised text with dense propagation, with a choice of calibration tokens."""
+    return Recipe(
+        sparsity=sparsity,
+        inputs="noised",
+        propagation="dense",
+        noise_levels=NOISE_LEVELS,
+        exclude=choice,
+    )
+
+
+def planted_losses(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    sparsities: Iterable[float],
+    sequences: int,
+    calibration_sequences: int,
+    seed: int,
+    doses: Sequence[float] = DOSES,
+) -> pd.DataFrame:
+    """Return the NELBO of the dense model and of all `planted_variants` on one calibration draw.
+
+    One pass over the text takes the statistics of all of them. `sequences` are scored, as in the paper's
+    protocol, under the noise of the draw.
+    """
+    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
+    calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
+    models = planted_variants(doses)
+    recipes = {
+        (model.variant, sparsity): planted_recipe(model.choice, sparsity)
+        for sparsity in sparsities
+        for model in models
+    }
+    shared = SharedStatistics(lm, list(recipes.values()), calibration)
+
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
+    with Variant(lm, fingerprint) as variant:
+        parts = [variant.scores(run, texts, 1, noise=seed, **dense)]
+
+    for (name, sparsity), recipe in recipes.items():
+        labels = {"variant": name, "pattern": "unstructured", "sparsity": sparsity, "seed": seed}
+        with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
+            parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
+    return pd.concat(parts, ignore_index=True)
+
+
+GAINS = {  # what is compared with the model that kept the tokens, by finding
+    "planted_gain": ("all", f"all, {LEFT_OUT}"),
+    "planted_official_gain": ("all", f"all, {OFFICIAL}, {{dose:g}}"),
+    "planted_random_gain": ("random", f"random, {LEFT_OUT}"),
+}
+
+
+def planted_findings(
+    scores: pd.DataFrame, sparsities: Iterable[float], doses: Sequence[float] = DOSES
+) -> dict[str, Estimate]:
+    """Return what leaving tokens out changes at every dose, left out − kept: below zero it helps.
+
+    `scores` are losses above the dense model's. The margin is a share of what pruning costs where these
+    tokens are kept.
+    """
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
+    found = {}
+    for sparsity in sparsities:
+        for finding, (place, without) in GAINS.items():
+            for dose in doses:
+                at = {"pattern": "unstructured", "sparsity": sparsity}
+                kept = {**at, "variant": f"{place}, {KEPT}, {dose:g}"}
+                left_out = {**at, "variant": without.format(dose=dose)}
+                gain = compare(scores, left_out, kept)
+                if gain is not None:
+                    name = f"{finding}_x{dose:g}_{100 * sparsity:.0f}"
+                    found[name] = with_share_of_damage(gain, compare(scores, kept, dense))
+    return found

@@ -4,14 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import pandas as pd
-import yaml
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval, interval
-from sinkprune_companion import DATA
 from sinkprune_companion.experiments import variants
+from sinkprune_companion.experiments.comparisons import COMPARISONS, Compared
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.pruning.patterns import n_and_m
@@ -20,32 +18,6 @@ Place = tuple[str, float]  # pattern and sparsity
 DENSE = ("dense", 0.0)
 BOUNDS = ("value", "low", "high")
 DIGITS = 9  # of a difference in points: what is behind them is rounding
-
-
-class Compared(NamedTuple):
-    """Two variants that are compared."""
-
-    variant: str
-    other: str  # whose damage sets the margin
-    label: str  # what figures and tables call it
-    group: str  # why
-
-
-def _compared(kind: str) -> dict[str, Compared]:
-    """Return the comparisons of one kind in `data/comparisons.yml`, by their findings."""
-    by_group = yaml.safe_load((DATA / "comparisons.yml").read_text(encoding="utf-8"))[kind]
-    return {
-        finding: Compared(*compared, group)
-        for group, by_finding in by_group.items()
-        for finding, compared in by_finding.items()
-    }
-
-
-COMPARISONS = _compared("losses")
-TWIN_COMPARISONS = _compared("twin")
-ACCURACY = COMPARISONS | _compared("answers")
-_MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")
-ANSWER_MARGINS = {name: COMPARISONS[name] for name in _MARGINS}
 
 
 def at(place: Place, variant: str) -> dict[str, object]:

@@ -4,20 +4,68 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-import yaml
-
-from sinkprune_companion import DATA
 from sinkprune_core import Recipe, preset
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.pruning.recipe import compared_preset
 
 SPARSITY = 0.5  # at which verdicts are read
 OFFICIAL_LEVELS = preset("paper").noise_levels  # noise levels of the official code
 UNSTRUCTURED = "unstructured"
 UNMATCHED = "wanda-unmatched"
-_NAMES = yaml.safe_load((DATA / "grid.yml").read_text(encoding="utf-8"))
-HEADLINE, CONTROLS, CURVE = _NAMES["headline"], _NAMES["controls"], _NAMES["curve"]
-SPARSEGPT, UNITS, ANSWERING = _NAMES["sparsegpt"], _NAMES["units"], _NAMES["answering"]
+
+# presets, by where they are measured; UNMATCHED is Wanda on as many sequences as noised recipes: fewer tokens
+HEADLINE = (  # at the sparsity at which verdicts are read, on all calibration draws
+    "wanda",
+    "wanda-unmatched",
+    "noised-dense",
+    "paper",
+    "paper-no-sinks",
+    "all-sinks",
+    "unstable",
+    "random",
+    "sparsegpt",
+    "paper-sparsegpt",
+)
+CONTROLS = (  # there, on some draws
+    "magnitude",
+    "dwanda",
+    "stable",
+    "only-sinks",
+    "sparsegpt-unstable",
+)
+CURVE = (  # at other sparsities and in N:M patterns
+    "magnitude",
+    "wanda",
+    "wanda-unmatched",
+    "noised-dense",
+    "paper",
+    "all-sinks",
+    "unstable",
+    "sparsegpt",
+    "paper-sparsegpt",
+)
+SPARSEGPT = (  # on as many tokens
+    "wanda-unmatched",
+    "sparsegpt",
+    "paper-sparsegpt",
+)
+UNITS = (  # whole heads and channels
+    "structured-magnitude",
+    "structured",
+    "flap",
+    "structured-sink",
+    "structured-no-sinks",
+)
+ANSWERING = (  # their models answer two-choice items, besides the dense one
+    "wanda",
+    "noised-dense",
+    "all-sinks",
+    "paper",
+    "unstable",
+    "sparsegpt",
+    "paper-sparsegpt",
+)
 
 
 class GridRow(NamedTuple):
@@ -65,7 +113,7 @@ def grid_rows(
         preset_name = "wanda" if name == UNMATCHED else name
         if chosen is not None and preset_name not in chosen:
             continue
-        recipe = preset(preset_name, sparsity=sparsity, **settings)
+        recipe = compared_preset(preset_name, sparsity=sparsity, **settings)
         levels = {"official": official_levels, "grid": noise_levels}.get(recipe.noise, recipe.noise_levels)
         sequences = calibration
         if recipe.inputs == "noised":

@@ -7,10 +7,10 @@ models, and spells any text in bytes. Dimensions: O output features, I input fea
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import transformers
-import yaml
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
@@ -22,19 +22,61 @@ from sinkprune.models.configurations import of_shape
 from sinkprune.models.formats import FORMATS, renamed
 from sinkprune.models.hub import parse
 from sinkprune.models.weight_files import DTYPES
-from sinkprune_companion import DATA
-from sinkprune_core.language_model import blocks_of
+from sinkprune_core.model_checks import blocks_of
 
 VOCABULARY = 288  # 256 bytes, special tokens, and some entries that no text has
 POSITIONS = 1024
 THETA = 500_000.0  # base of the rotary frequencies
-MASK = 5  # as in the file of PUBLIC, as is THETA
+MASK = 5
 END = "<|endoftext|>"
 # the order in which a block's parameters take from the stream of random numbers
 FIRST = ("layernorm", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
-PUBLIC = yaml.safe_load((DATA / "stand_ins.yml").read_text(encoding="utf-8"))  # configurations, by family
 LIT_GPT = ("smdm", "smdm-ar")  # families whose files are those of lit-gpt
 MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that of the native class
+
+
+class PublicFields(NamedTuple):
+    """What the configuration of a family states, in its own names of fields."""
+
+    native: dict[str, str]  # fields with the value of a field of transformers' class
+    stated: dict[str, object]  # fields with a value of their own
+
+
+_LLADA_NATIVE = {
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "mlp_hidden_size": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "max_sequence_length": "max_position_embeddings",
+    "rms_norm_eps": "rms_norm_eps",
+    "weight_tying": "tie_word_embeddings",
+}
+_LLADA_STATED = {
+    "rope": True,
+    "rope_theta": THETA,
+    "block_type": "llama",
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "include_bias": False,
+    "mask_token_id": MASK,
+}
+_LIT_GPT = PublicFields(
+    {
+        "n_head": "num_attention_heads",
+        "n_query_groups": "num_key_value_heads",
+        "block_size": "max_position_embeddings",
+        "norm_eps": "rms_norm_eps",
+    },
+    {},
+)
+PUBLIC = {  # by family; others state what transformers does
+    "llada": PublicFields(_LLADA_NATIVE, {"model_type": "llada", **_LLADA_STATED}),
+    "mmada": PublicFields(_LLADA_NATIVE, {"model_type": "mmada", **_LLADA_STATED}),
+    "smdm": _LIT_GPT,
+    "smdm-ar": _LIT_GPT,
+}
 
 
 def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
@@ -112,7 +154,7 @@ def _stated(row: KnownModel, config) -> dict:
     """Return what a row's family states of a model, in its field names."""
     if row.family in PUBLIC:
         fields = PUBLIC[row.family]
-        return {name: getattr(config, native) for name, native in fields["native"].items()} | fields["stated"]
+        return {name: getattr(config, native) for name, native in fields.native.items()} | fields.stated
     public = config.to_dict() | {"dtype": row.stored}
     public["model_type"] = MODEL_TYPES.get(row.family, "{}").format(config.model_type)
     if row.kind == "diffusion":

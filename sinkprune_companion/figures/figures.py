@@ -9,7 +9,6 @@ import os
 from unittest import mock
 
 import pandas as pd
-import yaml
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
@@ -19,27 +18,13 @@ from sinkprune.evaluation.intervals import interval
 from sinkprune.figures.style import canvas, titled
 from sinkprune.files import atomic, file_digest, write_json
 from sinkprune.models.weight_files import read_json
-from sinkprune_companion import DATA
+from sinkprune_companion.figures.looks import BLUE, RED, series
 from sinkprune_companion.run.records import Run
 
-LOOKS = yaml.safe_load((DATA / "looks.yml").read_text(encoding="utf-8"))
-BLACK = LOOKS["colours"]["black"]
-BLUE = LOOKS["colours"]["blue"]
-GREEN = LOOKS["colours"]["green"]
-GREY = LOOKS["colours"]["grey"]
-RED = LOOKS["colours"]["red"]
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
 
 
 # how it looks
-
-
-def series(name: str, place: int) -> dict[str, str | tuple]:
-    """Return `color`, `marker` and `linestyle` of a series: of a method as everywhere, else by its place."""
-    others = LOOKS["others"]
-    colour, marker, line = LOOKS["methods"].get(name, others[place % len(others)])
-    dashes = line if isinstance(line, str) else (0, tuple(line))
-    return {"color": colour, "marker": marker, "linestyle": dashes}
 
 
 def linear_part(values: pd.Series) -> float | None:

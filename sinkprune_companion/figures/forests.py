@@ -2,32 +2,24 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune.evaluation.numbers import number, percent, signed_interval
+from sinkprune.evaluation.numbers import signed_interval
 from sinkprune.evaluation.verdict_rule import fields_of, verdicts_on_losses
 from sinkprune.figures.style import MONOSPACED, canvas, titled
-from sinkprune_companion import DATA
 from sinkprune_companion.figures import figures
-from sinkprune_companion.figures.figures import BLACK, BLUE, bars, intervals
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.figures.figures import bars, intervals
+from sinkprune_companion.figures.looks import BLACK, BLUE, GREEN, GREY, VERDICTS, series
 
 REACH = 3  # times the interval that reaches second furthest: what goes further is cut
-CAPTION = "What each change does to the pruned model, and how many of the kept weights it changes"
-SHOWN = yaml.safe_load((DATA / "headline.yml").read_text(encoding="utf-8"))  # on README's first screen
-MASK_SECTION = list(SHOWN["rows"])[-1]
 
 
 def plot_forest(
@@ -47,7 +39,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
     if "verdict" in table:
-        marks = _marks_of(table.verdict)
+        marks = marks_of(table.verdict)
         table = table.assign(mark=table.verdict.map(marks))
         margins = table.margin.dropna()
         if len(margins):
@@ -84,15 +76,15 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
 
 def _mark_of(name: str, place: int) -> dict[str, str]:
     """Return how the rows of a series are marked, in matplotlib's words."""
-    return {field: figures.series(name, place)[field] for field in ("color", "marker")}
+    return {field: series(name, place)[field] for field in ("color", "marker")}
 
 
-def _marks_of(verdicts: pd.Series) -> dict[str, dict[str, str]]:
+def marks_of(verdicts: pd.Series) -> dict[str, dict[str, str]]:
     """Return the marks of all verdicts that occur."""
-    return {verdict: mark for verdict, mark in figures.LOOKS["verdicts"].items() if verdict in set(verdicts)}
+    return {verdict: mark for verdict, mark in VERDICTS.items() if verdict in set(verdicts)}
 
 
-def _handles_of(marks: dict[str, dict[str, str]]) -> list[Line2D]:
+def handles_of(marks: dict[str, dict[str, str]]) -> list[Line2D]:
     """Return the entries of a legend."""
     return [Line2D([], [], **mark, label=label) for label, mark in marks.items()]
 
@@ -107,10 +99,10 @@ def _plot_table(
     axis.set_xlim(*ends)
     left, right = axis.get_xlim()
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8, "family": MONOSPACED}
-    for place, row in _placed(axis, table, size=9):
+    for place, row in placed(axis, table, size=9):
         colour = row.mark["color"]
         if row.margin > 0:  # there may be none
-            axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=figures.GREEN, alpha=0.1, lw=0)
+            axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=GREEN, alpha=0.1, lw=0)
         axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
         if row.low < left:
             axis.plot(left, place, marker=CARETLEFT, color=colour, ms=7, clip_on=False)
@@ -120,10 +112,10 @@ def _plot_table(
             axis.plot(row.value, place, ls="none", ms=6, **row.mark)
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
     axis.set_xlabel(xlabel, fontsize=8.5)
-    return titled(figure, title, _handles_of(marks))
+    return titled(figure, title, handles_of(marks))
 
 
-def _placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]]:
+def placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]]:
     """Name the rows of an axis after those of a table, below headings of their sections; return both."""
     labels, headings, rows = [], [], []
     for section, part in table.groupby("section", sort=False):
@@ -175,7 +167,7 @@ def plot_rows(
         axis.set_title(head, fontsize=8.5)
         axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 34) for name in rows], fontsize=8)
     figure.supxlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8)
-    return titled(figure, title, _handles_of(marks))
+    return titled(figure, title, handles_of(marks))
 
 
 def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: str) -> Figure:
@@ -192,7 +184,7 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
     names = frame[row].drop_duplicates().tolist()
     figure, [[axis]] = canvas(size=(7.6, 1.3 + 0.42 * len(names)))
     axis.axvline(0, color=BLACK, lw=0.9)
-    points = {"color": figures.GREY, "ms": 3.2, "alpha": 0.6, "mew": 0}
+    points = {"color": GREY, "ms": 3.2, "alpha": 0.6, "mew": 0}
     for place, name in enumerate(names):
         values = frame.value[frame[row] == name]
         axis.plot(values, place + np.linspace(-0.3, 0.05, len(values)), "o", **points)
@@ -227,85 +219,3 @@ def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataF
     numbers = [str(estimate).replace(", ", ",\N{NO-BREAK SPACE}") for estimate in estimates.values()]
     names = pd.Index([name.replace("_", " ") for name in estimates], name="finding")
     return pd.DataFrame({"mean [95 % interval]": numbers, **columns}, index=names)
-
-
-# README's first screen
-
-
-def headline_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return what the figure shows: differences in nats per token, with the `damage` that the second recipe
-    does and verdicts corrected over this table, then shares of the mask.
-    """
-    rows = [(section, *named) for section, findings in SHOWN["rows"].items() for named in findings.items()]
-    frame = pd.DataFrame(rows, columns=["section", "comparison", "finding"])
-    shown = {finding: estimates[finding] for finding in frame.finding}
-    frame = frame.assign(**fields_of(shown, "value", "low", "high", "draws", "margin"))
-    frame["damage"] = frame.margin / share_that_matters()
-    losses = frame.finding[frame.section != MASK_SECTION]
-    frame["verdict"] = pd.Series(verdicts_on_losses([shown[finding] for finding in losses]), losses.index)
-    return frame
-
-
-def plot_headline(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
-    """Draw `headline_table`: its differences in percent of what the second recipe costs, beside its masks."""
-    is_mask = frame.section == MASK_SECTION
-    marks = _marks_of(frame.verdict)
-    if is_narrow:
-        figure, axes = canvas(2, 1, (4.3, 5.4), height_ratios=(3, 1))
-    else:
-        figure, axes = canvas(1, 2, (9.6, 3.7), width_ratios=(3, 2))
-    losses, masks = axes.flat
-    _draw_losses(losses, frame[~is_mask].assign(mark=frame.verdict.map(marks)))
-    _draw_masks(masks, frame[is_mask])
-    columns = 2 if is_narrow else len(marks)
-    figure.legend(handles=_handles_of(marks), loc="outside upper left", ncols=columns, fontsize=8.5)
-    return figure
-
-
-def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
-    """Draw a row per difference below the heading of its sparsity, with its value in nats at the right."""
-    margin = 100 * share_that_matters()
-    axis.axvspan(-margin, margin, color=figures.GREEN, alpha=0.12, lw=0)
-    axis.axvline(0, color=BLACK, lw=0.9)
-    right = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
-    for place, row in _placed(axis, frame, size=8.5):
-        value, *ends = (100 * end / row.damage for end in (row.value, row.low, row.high))
-        axis.errorbar(value, place, xerr=[[end] for end in bars(value, *ends)], **row.mark, ms=6, lw=1.6)
-        axis.text(1.02, place, number(row.value), **right)
-    axis.text(1.02, 0, "in nats", **right)
-    verdicts = frame.set_index("finding").verdict
-    holds = all((verdicts[findings] == verdict).all() for verdict, findings in SHOWN["presumed"].items())
-    axis.set_title(SHOWN["conclusion"] if holds else "Loss, first − second", fontsize=9.5, loc="right")
-    below = "first − second, in % of the second's loss above dense; ← better\n"
-    below += f"95 % intervals; wholly in the band, ± {number(margin)} %: does not matter"
-    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
-
-
-def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
-    """Draw a bar per change of the calibration, with its percent beside it."""
-    places = range(len(frame))
-    ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
-    line = {"ecolor": BLACK, "lw": 1}
-    drawn = axis.barh(places, 100 * frame.value, xerr=ends, height=0.6, color=figures.GREY, error_kw=line)
-    axis.bar_label(drawn, [f"{number(100 * share)} %" for share in frame.value], padding=4, fontsize=8.5)
-    axis.set_yticks(places, frame.comparison, fontsize=8.5)
-    axis.tick_params(axis="y", length=0)
-    axis.grid(False, axis="y")
-    axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
-    share = frame.set_index("finding").value
-    sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
-    title = f"Kept weights swapped for others: {sinks}\nby leaving sinks out, {text} by other text"
-    axis.set_title(title, fontsize=9.5, loc="right")
-    below = "% of the kept weights changed at 50 %, against noised\n"
-    below += "text with all sinks, in one draw; lines: 95 % over matrices"
-    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
-
-
-def save_headline(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
-    """Write both shapes to `root/figures/headline` with data and origin beside them; return the files."""
-    frame = headline_table(estimates)
-    provenance = {"findings": frame.finding.tolist()}
-    run = SimpleNamespace(folder=root, provenance=provenance, notebook="headline")  # what `save_figure` asks
-    for name, is_narrow in (("headline", False), ("headline_narrow", True)):
-        figures.save_figure(run, plot_headline(frame, is_narrow), name, frame, CAPTION)
-    return sorted((root / "figures" / "headline").iterdir())

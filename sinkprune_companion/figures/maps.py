@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from sinkprune.evaluation.numbers import percent
 from sinkprune.figures.style import MONOSPACED, canvas, spaced, titled
-from sinkprune_companion.figures.figures import BLUE, RED
+from sinkprune_companion.figures.looks import BLUE, RED
 
 NAMED = 3  # keys that are named along the axis, at most
 APART = 4  # keys from one that is named to the next, at least

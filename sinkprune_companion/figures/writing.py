@@ -14,7 +14,8 @@ from PIL import Image
 
 from sinkprune.figures.style import MONOSPACED, canvas
 from sinkprune.figures.trajectories import attention_image
-from sinkprune_companion.figures.figures import RED, save_files
+from sinkprune_companion.figures.figures import save_files
+from sinkprune_companion.figures.looks import RED
 from sinkprune_companion.run.records import Run
 
 CELL_LETTERS = 8  # of a token in `plot_writing`

@@ -123,14 +123,32 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
         yield from _rows(row, passed_on, content)
 
 
+def findings_file(folder: Path, notebook: str) -> Path:
+    """Return where a run in `folder` keeps what a notebook found."""
+    return folder / "findings" / f"{notebook}.json"
+
+
 def findings(folder: Path) -> dict[str, Estimate]:
-    """Return the findings below a folder, by `notebook/name`; ValueError for a file or value that is none."""
+    """Return the findings below a folder, by `notebook/name`.
+
+    Raises ValueError for a file that is none, or a value that is no estimate.
+    """
     estimates = {}
-    check = partial(_Findings.model_validate_json, strict=True)
     for file in sorted((folder / "findings").glob("*.json")):
-        named = _checked(check, file.read_bytes(), str(file)).findings
-        estimates |= {f"{file.stem}/{name}": found for name, found in named.items() if found is not None}
+        estimates |= findings_in(file)
     return estimates
+
+
+def findings_in(file: Path) -> dict[str, Estimate]:
+    """Return what one notebook found, by `notebook/name`; nothing where the file is missing.
+
+    Raises ValueError for a file that is none, or a value that is no estimate.
+    """
+    if not file.exists():
+        return {}
+    check = partial(_Findings.model_validate_json, strict=True)
+    named = _checked(check, file.read_bytes(), str(file)).findings
+    return {f"{file.stem}/{name}": found for name, found in named.items() if found is not None}
 
 
 def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:

@@ -3,14 +3,26 @@
 from collections.abc import Mapping
 
 import pandas as pd
-import yaml
 
 from sinkprune.evaluation.numbers import SPACE, markdown_table, number, p_text
 from sinkprune.evaluation.verdict_rule import VERDICTS
-from sinkprune_companion import DATA
 
-WORDS = yaml.safe_load((DATA / "claims_table.yml").read_text(encoding="utf-8"))
-HEADS, KINDS = WORDS["heads"], WORDS["kinds"]
+HEADS = {  # before a row, by its kind
+    "control": "*control:* ",
+    "question": "*our question:* ",
+    "others": "*by others:* ",
+}
+KINDS = {  # of rows, as they are counted
+    "claim": "claims of the paper",
+    "control": "controls of these",
+    "question": "our questions",
+    "others": "measured by others, at 8B",
+}
+EXPLAINED = (
+    "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
+    "family (Holm). Undecided rows say the half-width of the interval, the smallest effect that the run "
+    "could have seen (power 80 %), and the run that would decide."
+)
 
 
 def as_text(named: Mapping[str, pd.DataFrame]) -> str:
@@ -40,7 +52,7 @@ def as_markdown(table: pd.DataFrame) -> str:
         numbers = (_with_interval(row), margin, p_text(row.p_holm))
         rows.append([claim, row.verdict, *numbers, row.note or "–", measured])
     header = ["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"]
-    parts = [markdown_table(["rows", *VERDICTS], counts), markdown_table(header, rows), WORDS["explained"]]
+    parts = [markdown_table(["rows", *VERDICTS], counts), markdown_table(header, rows), EXPLAINED]
     return "\n\n".join(parts)
 
 

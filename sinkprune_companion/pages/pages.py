@@ -10,7 +10,7 @@ from sinkprune.files import atomic
 from sinkprune.models import catalog, hub
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
-from sinkprune_companion.figures.forests import save_headline
+from sinkprune_companion.figures.headline import save_headline
 from sinkprune_companion.ledger import others, published
 from sinkprune_companion.pages import sources
 from sinkprune_companion.pages.render import FOLDER, TITLES, render_results, rendered_title

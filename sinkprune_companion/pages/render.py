@@ -9,6 +9,7 @@ import html
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -19,12 +20,14 @@ from sinkprune.evaluation.numbers import amount, count, markdown_table, number, 
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_of
+from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_for
+from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
-PUBLISHED = ("full", "evidence")  # profiles whose results the written sentences speak of
+RESULT_NAMES = ("f", "ledger", "verdict", "estimate", "by_kind", "holds")  # what templates know of results
+SHOWN_QUESTIONS = 12  # of our own, at most: a longer table is folded
 
 
 def cell(text: object) -> str:
@@ -73,8 +76,8 @@ def render(template: str, **values: object) -> str:
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
-    """Return the text of a template with `values`, and `f`, `ledger`, … and `holds` of the results."""
-    known = {name: getattr(results, name) for name in ("f", "ledger", "verdict", "estimate", "holds")}
+    """Return the text of a template with `values`, and what RESULT_NAMES names of the results."""
+    known = {name: getattr(results, name) for name in RESULT_NAMES}
     return render(template, **known, **values)
 
 
@@ -91,12 +94,18 @@ def rendered_title(notebook: str, figure: str, results: Results) -> str:
 
 
 def title(run: Run, figure: str, plain: str) -> str:
-    """Return the written title of a figure, by the findings that its run has so far; `plain`, which presumes
-    nothing, where the profile is not published or the run lacks the numbers or verdicts that it presumes.
+    """Return the written title of a figure, by what `results_for` gives of a run that goes on.
+
+    It is `plain`, which presumes nothing, where the profile is not published or where numbers or verdicts are
+    missing that the written title presumes.
     """
-    if run.profile in PUBLISHED and figure in TITLES.get(run.notebook, {}):
-        with suppress(PresumedVerdictError, UndefinedError):
-            return rendered_title(run.notebook, figure, results_of(run.folder, run.notebook))
+    is_written = run.profile in PUBLISHED and figure in TITLES.get(run.notebook, {})
+    if not is_written:
+        return plain
+
+    with suppress(PresumedVerdictError, UndefinedError):
+        return rendered_title(run.notebook, figure, results_for(run))
+
     return plain
 
 
@@ -108,36 +117,73 @@ def reading(run: Run) -> object:
     """
     from IPython.display import Markdown  # pages are written without it
 
-    is_published = run.profile in PUBLISHED
-    results = results_of(run.folder, run.notebook if is_published else None)  # of others for the correction
-    parts = []
-    is_read = False
-    if is_published:
-        try:
-            parts.append(render_results(f"readings/{run.notebook}.md.j2", results))
-            is_read = True
-        except (PresumedVerdictError, UndefinedError) as error:
-            parts.append(f"The written reading does not fit this run. {error}.")
-    tables = {False: [], True: []}  # of the paper's claims with their controls, and of our own questions
+    results = results_for(run)
+    sentences = _written_sentences(run, results)
+    tables = _ledger_tables(run, results)
+
+    if tables:
+        words = "Beside the interval p decides, corrected for related rows (Holm)"
+        if run.profile not in PUBLISHED:
+            words += ", of which those of other notebooks count as not run"
+        tables.append(f"{words}: [how a verdict is made](../docs/results.md).")
+    elif not sentences.fit:
+        tables.append(_table_of_numbers(run, results))
+
+    return Markdown("\n\n".join([*sentences.text, *tables]))
+
+
+class _Sentences(NamedTuple):
+    """What somebody wrote about a notebook."""
+
+    text: list[str]  # paragraphs
+    fit: bool  # whether they are what was written, and not a word on why that does not fit
+
+
+def _written_sentences(run: Run, results: Results) -> _Sentences:
+    """Return the sentences of a notebook's reading; none in a profile that is not published."""
+    if run.profile not in PUBLISHED:
+        return _Sentences([], fit=False)
+    try:
+        return _Sentences([render_results(f"readings/{run.notebook}.md.j2", results)], fit=True)
+    except (PresumedVerdictError, UndefinedError) as error:
+        return _Sentences([f"The written reading does not fit this run. {error}."], fit=False)
+
+
+def _ledger_tables(run: Run, results: Results) -> list[str]:
+    """Return the rows of the ledger that a notebook decides: the paper's claims, then our own questions."""
+    claimed = []
+    asked = []
     for claim in results.ledger:
         estimate = results.estimate.get(claim.id)
-        if claim.notebook == run.notebook and (claim.kind == CLAIM or estimate):
-            says = HEADS.get(claim.kind, "") + claim.says
-            row = [says, results.verdict[claim.id], amount(estimate) if estimate else "–"]
-            tables[claim.kind == "question"].append(row)
-    for is_own, rows in tables.items():
-        table = markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
-        fold = f"<details><summary>{len(rows)} questions of our own</summary>\n\n{table}\n\n</details>"
-        parts += [fold if is_own and len(rows) > 12 else table] if rows else []
-    if any(tables.values()):
-        words = "Beside the interval p decides, corrected for related rows (Holm)"
-        parts.append(f"{words}: [how a verdict is made](../docs/results.md).")
-    elif not is_read:
-        prefix = f"{run.notebook}/"
-        own = [(name, one) for name, one in results.estimates.items() if name.startswith(prefix)]
-        rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in own]
-        parts.append(markdown_table(["finding", "number [95 % interval]"], rows))
-    return Markdown("\n\n".join(parts))
+        is_shown = claim.notebook == run.notebook and (claim.kind == CLAIM or estimate)
+        if not is_shown:
+            continue
+        says = HEADS.get(claim.kind, "") + claim.says
+        row = [says, results.verdict[claim.id], amount(estimate) if estimate else "–"]
+        (asked if claim.kind == "question" else claimed).append(row)
+
+    tables = []
+    columns = ["claim", "verdict", "number [95 % interval]"]
+    if claimed:
+        tables.append(markdown_table(columns, claimed))
+    if asked:
+        table = markdown_table(columns, asked)
+        if len(asked) > SHOWN_QUESTIONS:
+            summary = f"<summary>{len(asked)} questions of our own</summary>"
+            table = f"<details>{summary}\n\n{table}\n\n</details>"
+        tables.append(table)
+    return tables
+
+
+def _table_of_numbers(run: Run, results: Results) -> str:
+    """Return the findings of a notebook that decides no row of the ledger."""
+    prefix = f"{run.notebook}/"
+    rows = [
+        [f"`{name.removeprefix(prefix)}`", amount(estimate)]
+        for name, estimate in results.estimates.items()
+        if name.startswith(prefix)
+    ]
+    return markdown_table(["finding", "number [95 % interval]"], rows)
 
 
 class Folded:

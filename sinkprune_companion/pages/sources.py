@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -21,10 +22,12 @@ from sinkprune.models.weight_files import read_json
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
+from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.run.profiles import COSTS
-from sinkprune_companion.run.records import environment
+from sinkprune_companion.run.profiles import COSTS, PUBLISHED
+from sinkprune_companion.run.records import Run, environment
+from sinkprune_companion.run.texts import DOMAINS
 from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_of
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import Recipe
@@ -35,6 +38,16 @@ ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of 
 
 class PresumedVerdictError(ValueError):
     """A sentence presumes a verdict that a claim does not have."""
+
+
+class RowByKind(NamedTuple):
+    """A row of the ledger with its difference on every kind of text apart, as DOMAINS has them."""
+
+    claim: Claim
+    mean: Estimate  # over the kinds
+    natural: Estimate
+    samples: Estimate
+    documentation: Estimate
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,17 @@ class Results:
         """Estimates by the notebook's number and their name, e.g. `03/paper_minus_wanda`."""
         return {re.sub(r"^(\d\d)_\w+/", r"\1/", name): one for name, one in self.estimates.items()}
 
+    @cached_property
+    def by_kind(self) -> list["RowByKind"]:
+        """Rows of the ledger whose difference was found on every kind of text apart, a finding once."""
+        rows = {}
+        for claim in self.ledger:
+            finding = claim.finding or ""
+            apart = [self.estimates.get(finding_on(finding, kind)) for kind in DOMAINS]
+            if finding in self.estimates and finding not in rows and None not in apart:
+                rows[finding] = RowByKind(claim, self.estimates[finding], *apart)
+        return list(rows.values())
+
     def holds(self, claim: str, *presumed: str) -> str:
         """Return nothing; raise PresumedVerdictError unless a claim has one of the presumed verdicts."""
         present = self.verdict.get(claim, "no claim of the ledger")
@@ -76,16 +100,25 @@ class Results:
         return ""
 
 
-def results_of(folder: Path, notebook: str | None = None) -> Results:
-    """Return the results of a run, of `runs/<profile>` or of `figures`, with what others measured.
+def results_of(folder: Path) -> Results:
+    """Return the results of a run, of `runs/<profile>` or of `figures`, with what others measured."""
+    return Results(claims.ledger(), others.findings() | claims.findings(folder))
 
-    For the sentences of one notebook published findings stand in for those of others that the run lacks.
+
+def results_for(run: Run) -> Results:
+    """Return what titles and reading of one notebook take: its own findings, as far as its run has them.
+
+    In a published profile the published findings of all other notebooks stand beside them, which are declared
+    inputs of its job. What this run has of other notebooks stays out: it would depend on which ran first.
     """
     known = others.findings()
-    if notebook is not None:
-        every = claims.findings(project_root() / "figures").items()
-        known |= {name: estimate for name, estimate in every if not name.startswith(f"{notebook}/")}
-    return Results(claims.ledger(), known | claims.findings(folder))
+    if run.profile in PUBLISHED:
+        published_estimates = claims.findings(project_root() / "figures")
+        prefix = f"{run.notebook}/"
+        known |= {name: one for name, one in published_estimates.items() if not name.startswith(prefix)}
+
+    known |= claims.findings_in(claims.findings_file(run.folder, run.notebook))
+    return Results(claims.ledger(), known)
 
 
 def prompt_counts(reading: str) -> dict[str, int]:

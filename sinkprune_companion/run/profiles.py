@@ -17,6 +17,7 @@ from sinkprune.files import atomic, file_digest
 from sinkprune.spelling import suggestion
 from sinkprune_companion import project_root
 
+PUBLISHED = ("full", "evidence")  # whose results the written sentences of notebooks speak of
 COSTS = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 MARK = "from-archive"  # in a folder of records of which some come from an archive: no job measured them
 

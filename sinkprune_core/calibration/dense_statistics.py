@@ -6,18 +6,17 @@ calibration text collects the statistics of many choices of tokens: all controls
 Dimensions: R calibration rows, T position, W choices of token weights.
 """
 
+import errno
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune.files import FULL, free_disk_at
-from sinkprune.runs.waiting import Hold, hidden_store, in_memory, on_disk
-from sinkprune_core.blocks import Rows, block_inputs, run_block, visit
+from sinkprune_core.blocks import IN_MEMORY, Hold, Rows, Store, block_inputs, in_memory, run_block, visit
 from sinkprune_core.calibration.input_statistics import InputStatistics, Observer, observe
 from sinkprune_core.calibration.sink_profiles import (
     profile,
@@ -26,7 +25,7 @@ from sinkprune_core.calibration.sink_profiles import (
     visible_keys,
     windows_of,
 )
-from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     SinkContext,
@@ -42,13 +41,14 @@ from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
-WAITING_SHARE_OF_DISK = 0.5  # of the free room on the work folder's disk, on a CPU
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
+SAMPLED = 64  # numbers of every parameter that tell a model from another one
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full store ends with
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseStatistics:
     """Statistics of what every linear of a dense model receives, and what they cost."""
 
@@ -56,10 +56,42 @@ class DenseStatistics:
     tokens: int  # calibration tokens that went through the model
     left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float  # for all recipes that shared the pass
-    # of the recipes that they serve, the text's fingerprint and the model's name: a work folder knows them
-    key: StatisticsKey | None = None
-    text: str | None = None
-    model: str | None = None
+    origin: "Origin | None" = None  # whose they are; what lies in a work folder is known by that
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What statistics were taken from and for."""
+
+    key: StatisticsKey  # of the recipes that they serve
+    text: str  # the calibration text's fingerprint
+    model: str  # the model's name
+    weights: str  # `weights_sample` of the model
+
+    @classmethod
+    def of(cls, lm: LanguageModel, key: StatisticsKey, calibration: Calibration) -> "Origin":
+        """Return the origin of statistics that are taken now."""
+        return cls(key, calibration.fingerprint, lm.name, weights_sample(lm))
+
+
+def weights_sample(lm: LanguageModel) -> str:
+    """Return a SHA-256 prefix over a few numbers of every parameter, evenly spaced; of all no copy is made.
+
+    It tells models of one name apart, and a pruned model from the dense one. A parameter that is not in
+    memory counts by its name and shape alone.
+    """
+    digest = hashlib.sha256(f"{lm.kind} {lm.mask_token_id}".encode())
+
+    for name, parameter in lm.model.named_parameters():
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        if parameter.is_meta:
+            continue
+
+        step = max(1, parameter.numel() // SAMPLED)
+        sample = parameter.detach().flatten()[::step][:SAMPLED]
+        digest.update(sample.float().cpu().numpy().tobytes())
+
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()
@@ -68,20 +100,28 @@ def collect(
     keys: Sequence[StatisticsKey],
     calibration: Calibration,
     progress: bool = True,
-    folder: Path | None = None,
+    store: Store = IN_MEMORY,
+    states: Trajectories | None = None,
+    place: "Waiting | None" = None,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics of every key; whether keys fit the model is not checked.
 
     Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
     whose inputs are wanted, one forward serves both, if there is room for the inputs. Inputs and hidden
-    states that wait lie in `folder` where one is given, else on the model's device.
+    states that wait lie in `store`. `states` are the trajectories of this text, where some are made already,
+    and `place` says where inputs wait, where a `Plan` has decided it.
     """
+    states = states or Trajectories(lm, calibration)
+
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
     for key in dict.fromkeys(keys):
         by_trajectory.setdefault(key.trajectory, []).append(key)
+
     found: dict[StatisticsKey, DenseStatistics] = {}
     for trajectory in sorted(by_trajectory):
-        found |= _Pass(lm, by_trajectory[trajectory], calibration, progress, folder).collect()
+        together = by_trajectory[trajectory]
+        here = place or waiting(lm, together, calibration, store)
+        found |= _Pass(lm, together, calibration, progress, store, states, here).collect()
     return found
 
 
@@ -93,49 +133,58 @@ class _Pass:
     keys: list[StatisticsKey]
     calibration: Calibration
     progress: bool
-    folder: Path | None
+    store: Store
+    states: Trajectories
+    place: "Waiting"
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
         started = time.perf_counter()
-        place = waiting(self.lm, self.keys, self.calibration, self.folder)
-        seen = None
-        if place.rows_in_memory:
-            seen = self._with_sinks(place.rows_in_memory)
-        elif place.bytes_on_disk:
-            try:
-                seen = self._through_disk()
-            except OSError as error:  # of a quota, or of a disk that others fill
-                if error.errno not in FULL:
-                    raise
-        rows, observer = seen or self._by_blocks()
+        rows, observer = self._run()
         seconds = time.perf_counter() - started
+
         found = {}
         for choice, (key, weight_RT) in enumerate(zip(self.keys, rows.weight_RT, strict=True)):
             check_weights(weight_RT, key)
             left_out_share = Rows(rows.ids_RT, weight_RT).left_out_share
+
             layers: Layers = [{} for _ in self.lm.blocks]
             for (layer, name), inputs in observer.statistics(choice).items():
                 layers[layer][name] = inputs
-            text = self.calibration.fingerprint
-            found[key] = DenseStatistics(
-                layers, rows.tokens, left_out_share, seconds, key, text, self.lm.name
-            )
+
+            origin = Origin.of(self.lm, key, self.calibration)
+            found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds, origin)
         return found
+
+    def _run(self) -> tuple[Rows, Observer]:
+        """Send the rows through the model in the way that there is room for."""
+        if self.place.rows_in_memory:
+            return self._with_sinks(self.place.rows_in_memory)
+
+        if self.place.bytes_on_disk:
+            try:
+                return self._through_store()
+            except OSError as error:  # of a quota, or of a disk that others fill
+                if error.errno not in NO_ROOM:
+                    raise
+
+        return self._by_blocks()
 
     def _by_blocks(self) -> tuple[Rows, Observer]:
         """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
         rows = self._weighted_rows()
-        store = hidden_store(self.lm, rows, self.folder)
-        states = block_inputs(self.lm, rows, self.calibration.batch, store(0))
+        hidden = self.store.hidden(self.lm, rows)
+        inputs = block_inputs(self.lm, rows, self.calibration.batch, hidden(0))
         what = f"statistics of {self.lm.name}"
+
         with self._observed() as observer:
             for layer, block in enumerate(visit(self.lm, self.progress, what)):
-                states = run_block(block, states, observer, store(layer + 1))
+                inputs = run_block(block, inputs, observer, hidden(layer + 1))
+
         return rows, observer
 
-    def _through_disk(self) -> tuple[Rows, Observer]:
-        """Send all rows through block after block once; inputs wait on disk for what the last one shows."""
-        with on_disk(self.folder) as hold, self._observed(hold) as observer:
+    def _through_store(self) -> tuple[Rows, Observer]:
+        """Send all rows through block after block once; inputs wait for what the last one shows."""
+        with self.store.inputs() as hold, self._observed(hold) as observer:
             rows = self._weighted_rows()
             observer.flush(rows.weight_RT, self.progress)
         return rows, observer
@@ -152,11 +201,19 @@ class _Pass:
         profiles = None
         if any(key.exclude != "none" for key in self.keys):
             profiles = sink_profiles(
-                lm, self.calibration, key.noise_levels, key.noise, self.progress, self.folder
+                lm,
+                self.calibration,
+                key.noise_levels,
+                key.noise,
+                self.progress,
+                self.store,
+                self.states,
             )
-        ids_RT = input_rows(lm, self.calibration, key)
+
+        ids_RT = input_rows(lm, self.calibration, key, self.states)
         if profiles is None:
             return Rows(ids_RT, torch.ones(len(self.keys), *ids_RT.shape))
+
         return Rows(ids_RT, self._weights(*profiles, 0))
 
     def _with_sinks(self, rows_at_once: int) -> tuple[Rows, Observer]:
@@ -165,11 +222,13 @@ class _Pass:
         length = self.calibration.ids_NT.shape[1]
         windows = windows_of(lm, length, first.noise_levels)
         rows_together = _rows_together(lm, self.keys)
+
         steps = first.noise_levels
         if windows is None:
             steps = rows_together  # a state that is weighed alone is a trajectory of one step
+
         visible_ST = visible_keys(length, windows, steps)
-        ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise)
+        ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
         starts = tqdm(
             range(0, len(ids_RT), rows_at_once),
             desc=f"sinks and statistics of {lm.name}",
@@ -178,13 +237,16 @@ class _Pass:
             leave=False,
         )
         weights: list[torch.Tensor] = []
+
         with attention.track(lm.model, windows) as tracker, self._observed(in_memory) as observer:
             for start in starts:
                 lm.hidden(ids_RT[start : start + rows_at_once])
+
                 mass_RLHWK = check_output(lm, tracker.take())
                 profile_NST = profile(mass_RLHWK.mean((1, 2)).cpu(), windows, steps)
                 weights.append(self._weights(profile_NST, visible_ST, start // rows_together))
                 observer.flush(weights[-1])
+
         return Rows(ids_RT, torch.cat(weights, dim=1)), observer
 
     def _weights(self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first: int) -> torch.Tensor:
@@ -205,42 +267,50 @@ class Waiting:
     """Where inputs wait until their sinks are known, so that one pass is enough; else nowhere."""
 
     rows_in_memory: int = 0  # that run at once, where the inputs of these wait in memory
-    bytes_on_disk: int = 0  # of the inputs of all rows, where these wait there
+    bytes_on_disk: int = 0  # of the inputs of all rows, where these wait in a store that is no memory
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether inputs wait, so that one forward shows sinks and statistics."""
+        return self.rows_in_memory > 0 or self.bytes_on_disk > 0
 
 
 def waiting(
     lm: LanguageModel,
     keys: Sequence[StatisticsKey],
     calibration: Calibration,
-    folder: Path | None = None,
+    store: Store = IN_MEMORY,
     device: torch.device | str | None = None,
     memory_budget: int | None = None,
 ) -> Waiting:
     """Return where the inputs for `keys` can wait.
 
     In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
-    a streamed model would be read once for each. Else in `folder`, if half of its disk's free room holds all,
-    which changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
+    a streamed model would be read once for each. Else in `store`, if it has room for all, which changes no
+    result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
     """
     is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
     if not is_shown or all(key.exclude == "none" for key in keys):
         return Waiting()
+
     sequences, length = calibration.ids_NT.shape
     rows_together = _rows_together(lm, keys)
     size = row_bytes(lm, length)
     device = torch.device(device or lm.device)
     budget = input_budget(device) if memory_budget is None else memory_budget
+
     if rows_together * size <= budget and not lm.is_streamed:
         in_batch = max(1, calibration.batch // rows_together)
         in_enough_bytes = max(1, ENOUGH_BYTES // (rows_together * size))
         return Waiting(rows_in_memory=rows_together * min(in_batch, in_enough_bytes))
+
     writes = keys[0].noise == "rollout"  # whose forwards are not to be observed, too
-    if folder is None or writes or device.type != "cpu" or memory_budget is not None:
+    if writes or device.type != "cpu" or memory_budget is not None:
         return Waiting()
+
     states = keys[0].noise_levels if lm.is_diffusion else 1
     total = sequences * states * size
-    fits = total <= WAITING_SHARE_OF_DISK * free_disk_at(folder)
-    return Waiting(bytes_on_disk=total) if fits else Waiting()
+    return Waiting(bytes_on_disk=total) if total <= store.room_for_inputs() else Waiting()
 
 
 def input_budget(device: torch.device) -> int:

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.pytorch_utils import Conv1D
 
-from sinkprune.runs.waiting import Hold
+from sinkprune_core.blocks import Hold
 from sinkprune_core.language_model import weight_OI
 from sinkprune_core.memory import rows_in_cache
 

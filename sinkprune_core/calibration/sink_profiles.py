@@ -6,13 +6,10 @@ per sequence, and its steps are windows of queries.
 Dimensions: N clean sequences, S steps, R = N * S rows of a diffusion model or N of a causal one, T position.
 """
 
-from pathlib import Path
-
 import torch
 
-from sinkprune.runs.waiting import hidden_store
-from sinkprune_core.blocks import Rows, block_inputs, run_block, visit
-from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core.blocks import IN_MEMORY, Rows, Store, block_inputs, run_block, visit
+from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
@@ -34,11 +31,22 @@ def windows_of(lm: LanguageModel, length: int, noise_levels: int) -> attention.W
     return query_windows(length // (noise_levels + 1), length, noise_levels)
 
 
-def tracked_rows(lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str) -> torch.Tensor:
-    """Return the rows whose forwards show the sinks, int64 (R, T)."""
+def tracked_rows(
+    lm: LanguageModel,
+    calibration: Calibration,
+    noise_levels: int,
+    noise: str,
+    states: Trajectories | None = None,
+) -> torch.Tensor:
+    """Return the rows whose forwards show the sinks, int64 (R, T).
+
+    `states` are the trajectories of this text, where some are made already.
+    """
     if not lm.is_diffusion:
         return calibration.ids_NT
-    return trajectory(lm, calibration, noise_levels, noise).flatten(0, 1)
+
+    states = states or Trajectories(lm, calibration)
+    return states.rows(noise_levels, noise)
 
 
 def profile(mass_BST: torch.Tensor, windows: attention.Windows | None, noise_levels: int) -> torch.Tensor:
@@ -48,6 +56,7 @@ def profile(mass_BST: torch.Tensor, windows: attention.Windows | None, noise_lev
     """
     if windows is None:
         return mass_BST.view(-1, noise_levels, mass_BST.shape[-1])
+
     even_ST = attention.even_share(mass_BST.shape[-1], windows, causal=True)
     return mass_BST / even_ST.masked_fill(even_ST == 0, torch.inf)
 
@@ -66,30 +75,36 @@ def sink_profiles(
     noise_levels: int,
     noise: str = "grid",
     progress: bool = True,
-    folder: Path | None = None,
+    store: Store = IN_MEMORY,
+    states: Trajectories | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention mass of every calibration token at every step, and which keys are visible.
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
     Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
-    What the next block receives takes the place of what this one received, in a file in `folder` where one
-    is given. Raises ValueError where the mass is not finite.
+    What the next block receives takes the place of what this one received in `store`. `states` are the
+    trajectories of this text, where some are made already. Raises ValueError where the mass is not finite.
     """
     length = calibration.ids_NT.shape[1]
     windows = windows_of(lm, length, noise_levels)
-    ids_RT = tracked_rows(lm, calibration, noise_levels, noise)
-    total_RST = torch.zeros(len(ids_RT), 1 if windows is None else noise_levels, length)
+    ids_RT = tracked_rows(lm, calibration, noise_levels, noise, states)
     rows = Rows(ids_RT, None)
-    store_RTD = hidden_store(lm, rows, folder)(0)
-    states = block_inputs(lm, rows, calibration.batch, store_RTD)
+    steps_of_row = 1 if windows is None else noise_levels
+    total_RST = torch.zeros(len(ids_RT), steps_of_row, length)
+
+    store_RTD = store.hidden(lm, rows)(0)
+    inputs = block_inputs(lm, rows, calibration.batch, store_RTD)
+
     with attention.track(lm.model, windows) as tracker:
         for block in visit(lm, progress, "sinks of the calibration text"):
             start = 0
-            for place, state in enumerate(states):
+            for place, state in enumerate(inputs):
                 here_BTD = None if store_RTD is None else state.hidden_BTD
-                (states[place],) = run_block(block, [state], store_RTD=here_BTD)
+                (inputs[place],) = run_block(block, [state], store_RTD=here_BTD)
+
                 mass_BST = tracker.take().mean((1, 2)).cpu()
                 total_RST[start : start + len(mass_BST)] += mass_BST / len(lm.blocks)
                 start += len(mass_BST)
+
     check_output(lm, total_RST)
     return profile(total_RST, windows, noise_levels), visible_keys(length, windows, noise_levels)

@@ -22,7 +22,7 @@ OFFICIAL_EPSILON = 1e-3  # the official code masks with probability (1 - epsilon
 ROLLOUT_PROMPT = 4  # a rollout keeps the first 1/4 of a sequence as its prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Clean calibration text, and how it is used; raises ValueError for text that cannot calibrate."""
 
@@ -133,11 +133,29 @@ def trajectory(
     """
     if noise == "rollout":
         return _rollout(lm, calibration, noise_levels)
+
     states = []
     for sequence, ids_T in enumerate(calibration.ids_NT):
         masked_ST = NOISE[noise](ids_T, noise_levels, calibration.seed, sequence)
         states.append(corrupt(ids_T.expand(noise_levels, -1), masked_ST, lm.mask_token_id))
+
     return torch.stack(states)
+
+
+class Trajectories:
+    """The states in which a model sees a calibration text; each trajectory is made once, when asked for."""
+
+    def __init__(self, lm: LanguageModel, calibration: Calibration):
+        self.lm = lm
+        self.calibration = calibration
+        self._made: dict[tuple[int, str], torch.Tensor] = {}
+
+    def rows(self, noise_levels: int, noise: str) -> torch.Tensor:
+        """Return every sequence in every state, int64 (N * S, T); see `trajectory`."""
+        settings = (noise_levels, noise)
+        if settings not in self._made:
+            self._made[settings] = trajectory(self.lm, self.calibration, *settings).flatten(0, 1)
+        return self._made[settings]
 
 
 def rollout_prompt(length: int) -> int:
@@ -156,9 +174,11 @@ def _rollout(lm: LanguageModel, calibration: Calibration, noise_levels: int) -> 
         visited.append(ids_BT.cpu().clone())
 
     batches = []
+
     for start in range(0, count, calibration.batch):
         visited.clear()
         prompt_BT = calibration.ids_NT[start : start + calibration.batch, :prompt]
         generate(lm, prompt_BT, sampler, calibration.seed, keep_state, start)
         batches.append(torch.stack(visited, 1))
+
     return torch.cat(batches)

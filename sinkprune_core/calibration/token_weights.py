@@ -12,13 +12,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 
-from sinkprune_core.blocks import Rows
+from sinkprune_core.blocks import IN_MEMORY, Rows, Store
 from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
@@ -156,7 +156,18 @@ def choice_name(exclude: str | TokenChoice) -> str:
     return f"{exclude.__module__}.{name}"
 
 
-def settings_digest(settings: StatisticsKey, weight_RT: torch.Tensor | None = None) -> str:
+class HasChoice(Protocol):
+    """A dataclass with a choice of tokens: a `StatisticsKey`, or the `Recipe` that it is a part of."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def exclude(self) -> str | TokenChoice:
+        """The choice of tokens that are left out."""
+        ...
+
+
+def settings_digest(settings: HasChoice, weight_RT: torch.Tensor | None = None) -> str:
     """Return a SHA-256 prefix over all fields of a key, or of a recipe, whose choice is a field `exclude`.
 
     A user's function counts by its name and the weights `weight_RT` that it gives to the calibration tokens.
@@ -164,6 +175,7 @@ def settings_digest(settings: StatisticsKey, weight_RT: torch.Tensor | None = No
     exclude = choice_name(settings.exclude)
     if weight_RT is not None:
         exclude += hashlib.sha256(weight_RT.numpy().tobytes()).hexdigest()
+
     fields = asdict(settings) | {"exclude": exclude}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -182,6 +194,7 @@ def token_weights(context: SinkContext) -> torch.Tensor:
     else:
         parts = [_of_user(exclude, context, row) for row in range(len(context.profile_NST))]
         out_NST = torch.cat(parts)
+
     if context.key.inputs == "noised":
         return 1.0 - out_NST.flatten(0, 1)
     return 1.0 - out_NST.mean(1)
@@ -235,11 +248,18 @@ def heads_of(lm: LanguageModel) -> int:
     return lm.model.config.num_hidden_layers * lm.model.config.num_attention_heads
 
 
-def input_rows(lm: LanguageModel, calibration: Calibration, key: StatisticsKey) -> torch.Tensor:
-    """Return the rows that show statistics, int64 (R, T)."""
+def input_rows(
+    lm: LanguageModel, calibration: Calibration, key: StatisticsKey, states: Trajectories | None = None
+) -> torch.Tensor:
+    """Return the rows that show statistics, int64 (R, T).
+
+    `states` are the trajectories of this text, where some are made already.
+    """
     if key.inputs == "clean":
         return calibration.ids_NT
-    return trajectory(lm, calibration, key.noise_levels, key.noise).flatten(0, 1)
+
+    states = states or Trajectories(lm, calibration)
+    return states.rows(key.noise_levels, key.noise)
 
 
 def rows_for(
@@ -248,18 +268,23 @@ def rows_for(
     key: StatisticsKey,
     progress: bool = True,
     profiles: tuple[torch.Tensor, torch.Tensor] | None = None,
-    folder: Path | None = None,
+    store: Store = IN_MEMORY,
+    states: Trajectories | None = None,
 ) -> Rows:
     """Return calibration rows and the weights of their tokens.
 
     `profiles` are those of `sink_profiles` on this trajectory, where they are known already, else hidden
-    states wait in `folder`, or in memory. Raises ValueError where no token is left.
+    states wait in `store`. `states` are the trajectories of this text, where some are made already: rows and
+    sinks share them. Raises ValueError where no token is left.
     """
-    ids_RT = input_rows(lm, calibration, key)
+    states = states or Trajectories(lm, calibration)
+    ids_RT = input_rows(lm, calibration, key, states)
     if key.exclude == "none":
         return Rows(ids_RT, None)
+
     if profiles is None:
-        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress, folder)
+        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress, store, states)
+
     weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
     check_weights(weight_RT, key)
     return Rows(ids_RT, weight_RT)

@@ -1,17 +1,13 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from types import FunctionType
 
-from sinkprune_core.calibration.sink_profiles import windows_of
-from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration, rollout_prompt
+from sinkprune_core.calibration.text import INPUTS, NOISE
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
-from sinkprune_core.forwards import check_ids
-from sinkprune_core.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
+from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.presets import FROM, PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 from sinkprune_core.values import (
@@ -26,6 +22,7 @@ from sinkprune_core.values import (
     in_short,
 )
 
+ROUNDING = 1e-6  # a sparsity this near to N / M is that of a pattern N:M
 PROPAGATION = ("sequential", "dense")
 NORM_REDUCTIONS = ("root", "sum")
 
@@ -85,6 +82,7 @@ class Recipe:
         self._check_choices()
         self._check_pattern()
         self._check_contradictions()
+        self._check_effects(OWN)
 
     def _check_choices(self) -> None:
         choices = {
@@ -98,10 +96,13 @@ class Recipe:
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
         known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
-        if not known and not isinstance(self.exclude, FunctionType):
+        # a dataclass prints its fields, so its name tells it from others, as a function's does
+        is_function = isinstance(self.exclude, FunctionType)
+        is_named_object = is_dataclass(self.exclude) and callable(self.exclude)
+        if not (known or is_function or is_named_object):
             raise ValueError(
                 f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
-                "or give a function (def or lambda)"
+                "or give a function (def or lambda) or a dataclass that can be called"
             )
 
     def _check_pattern(self) -> None:
@@ -112,16 +113,35 @@ class Recipe:
                 f"pattern={in_short(self.pattern)} is unknown; "
                 f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
-        if ratio is not None and self.sparsity != ratio[0] / ratio[1]:
-            raise ValueError(
-                f"pattern={self.pattern!r} means sparsity={ratio[0] / ratio[1]:g}, "
-                f"not sparsity={self.sparsity}: give that sparsity or another pattern"
-            )
+        if ratio is not None:
+            self._take_sparsity_of(ratio)
         if self.pattern not in ("row", "layer") and self.allocation != "uniform":
             raise ValueError(
                 f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: "
                 "only row and layer patterns let layers differ by choice"
             )
+
+    def _take_sparsity_of(self, ratio: tuple[int, int]) -> None:
+        """Let the sparsity be N / M; raise ValueError for one that is not that number rounded."""
+        of_pattern = ratio[0] / ratio[1]
+        if abs(self.sparsity - of_pattern) > ROUNDING:
+            raise ValueError(
+                f"pattern={self.pattern!r} means sparsity={of_pattern}, "
+                f"not sparsity={self.sparsity}: give that sparsity or another pattern"
+            )
+        object.__setattr__(self, "sparsity", of_pattern)
+
+    def _check_effects(self, names: Iterable[str]) -> None:
+        """Raise ValueError for the first of some fields that is set, and that nothing reads."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            reader = READERS[name]
+            if value != defaults[name] and not reader.reads(self):
+                raise ValueError(
+                    f"{name}={value!r} has no effect on this recipe: only {reader.who} reads it; "
+                    f"leave {name} out"
+                )
 
     def _check_contradictions(self) -> None:
         """Raise ValueError for fields that do not go together, the criterion's functions included."""
@@ -190,64 +210,73 @@ class Recipe:
         return asdict(self) | {"exclude": choice_name(self.exclude)}
 
 
+@dataclass(frozen=True)
+class Reader:
+    """What reads a field of a recipe."""
+
+    who: str
+    reads: Callable[[Recipe], bool]
+
+
+def _sees_states(recipe: Recipe) -> bool:
+    return recipe.inputs == "noised" or recipe.exclude != "none"
+
+
+def _leaves_out(recipe: Recipe) -> bool:
+    return recipe.exclude != "none"
+
+
+def _splits_sinks(recipe: Recipe) -> bool:
+    return recipe.exclude in ("unstable", "stable") or not isinstance(recipe.exclude, str)
+
+
+def _solves(recipe: Recipe) -> bool:
+    return CRITERIA[recipe.criterion].solve is not None
+
+
+_STATES = Reader("inputs='noised', or a choice of tokens to exclude,", _sees_states)
+_SOLVER = Reader("a criterion that updates weights, criterion='sparsegpt',", _solves)
+
+READERS: dict[str, Reader] = {
+    "noise_levels": _STATES,
+    "noise": _STATES,
+    "propagation": Reader(
+        "a criterion that reads calibration text", lambda recipe: CRITERIA[recipe.criterion].calibrated
+    ),
+    "sink_std": Reader("a choice of tokens to exclude", _leaves_out),
+    "stability_threshold": Reader("exclude='unstable' or 'stable'", _splits_sinks),
+    "owl_lambda": Reader("an allocation that is not uniform", lambda recipe: recipe.allocation != "uniform"),
+    "owl_m": Reader("allocation='owl'", lambda recipe: recipe.allocation == "owl"),
+    "damping": _SOLVER,
+    "block_size": _SOLVER,
+}
+"""Who reads a field that not every recipe reads."""
+
+OWN = ("owl_lambda", "owl_m", "damping", "block_size")
+"""Fields that a recipe refuses where nothing reads them. The others of READERS are settings that comparisons
+give to all their recipes; `preset` refuses them where a user states one in vain."""
+
+
 def preset(name: str, **changes: object) -> Recipe:
-    """Return a preset, with fields changed; raises ValueError for an unknown name.
+    """Return a preset, with fields changed.
 
     What a preset has from a sparsity on was measured for single weights: a pattern N:M goes without it.
+    Raises ValueError for an unknown name, and for a change that has no effect on this preset.
     """
+    recipe = compared_preset(name, **changes)
+    recipe._check_effects([field for field in READERS if field in changes])
+    return recipe
+
+
+def compared_preset(name: str, **changes: object) -> Recipe:
+    """Return a preset as `preset` does, with settings of a comparison that it need not read."""
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     if PRESETS[name].get("pattern") == "structured" != changes.get("pattern", "structured"):
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
+
     recipe = Recipe(**{**PRESETS[name], **changes})
-    for sparsity, fields in FROM.get(name, {}).items():
+    for sparsity, more in FROM.get(name, {}).items():
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
-            recipe = Recipe(**{**PRESETS[name], **fields, **changes})
+            recipe = Recipe(**{**PRESETS[name], **more, **changes})
     return recipe
-
-
-def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
-    """Raise ValueError when a recipe does not fit the model or its calibration text."""
-    if recipe.inputs == "noised" and not lm.is_diffusion:
-        raise ValueError(
-            f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
-            "use inputs='clean'"
-        )
-    if CRITERIA[recipe.criterion].calibrated:
-        if calibration is None:
-            raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
-        check_ids(lm, calibration.ids_NT)
-        length = calibration.ids_NT.shape[1]
-        written = length - rollout_prompt(length)
-        if recipe.noise == "rollout" and recipe.noise_levels > written:
-            raise ValueError(
-                f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
-                "use fewer levels or longer sequences"
-            )
-        if recipe.exclude != "none":
-            windows_of(lm, length, recipe.noise_levels)
-    _check_groups(lm, recipe)
-    if recipe.pattern == "structured":
-        structured.plan(lm, recipe.sparsity)
-        if recipe.compensate:
-            structured.check_compensation(lm)
-    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
-        raise ValueError(
-            f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
-            "in memory"
-        )
-    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
-        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
-
-
-def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
-    ratio = n_and_m(recipe.pattern)
-    if ratio is None:
-        return
-    for name, linear in lm.linears(lm.blocks[0]).items():
-        inputs = weight_OI(linear).shape[1]
-        if inputs % ratio[1]:
-            raise ValueError(
-                f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
-                "use another M"
-            )

@@ -8,7 +8,7 @@ import pandas as pd
 from sinkprune_core.pruning.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """What pruning did."""
 

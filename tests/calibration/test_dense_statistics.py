@@ -159,19 +159,27 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
 
 
-def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, calibration):
+def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, make_lm, calibration):
     known = preset("unstable", noise_levels=2)
     statistics = dense_statistics(tiny_dlm, [known], calibration, progress=False)[known.statistics_key]
     other_text = dataclasses.replace(calibration, seed=calibration.seed + 1)
     another = dataclasses.replace(tiny_dlm, name="another")
+    of_its_name = make_lm("diffusion", seed=1)
+    assert of_its_name.name == tiny_dlm.name
     for lm, recipe, text in (
         (tiny_dlm, preset("all-sinks", noise_levels=2), calibration),
         (tiny_dlm, Recipe(), calibration),
         (tiny_dlm, known, other_text),
         (another, known, calibration),
+        (of_its_name, known, calibration),
     ):
         with pytest.raises(ValueError, match="statistics are not those of recipe"):
             prune(lm, recipe, text, progress=False, statistics=statistics)
+
+    same = make_lm("diffusion")
+    prune(same, known, calibration, progress=False, statistics=statistics)
+    with pytest.raises(ValueError, match="statistics are not those of recipe"):
+        prune(same, known, calibration, progress=False, statistics=statistics)  # which is pruned by now
 
 
 @pytest.mark.parametrize("exclude", ["all", "unstable"])
@@ -197,18 +205,19 @@ def beyond_a_quota(tensors, file):
 def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, tmp_path, monkeypatch):
     """They leave nothing behind; without room for them, foreseen or not, the text passes twice."""
     monkeypatch.setattr(module, "WAITING_BYTES", 0)
+    store = waiting_module.OnDisk(tmp_path)
     for lm, fields, states in ((tiny_dlm, {}, LEVELS), (tiny_ar, {"inputs": "clean"}, 1)):
         keys = [dataclasses.replace(recipe, **fields).statistics_key for recipe in RECIPES.values()]
         room = 2 * SEQUENCES * states * row_bytes(lm, LENGTH)
         found = []
         for free in (room - 1, room):
-            monkeypatch.setattr(module, "free_disk_at", lambda folder, free=free: free)
-            assert waiting(lm, keys, calibration, tmp_path).bytes_on_disk == (free == room) * room // 2
-            found.append(module.collect(lm, keys, calibration, progress=False, folder=tmp_path))
+            monkeypatch.setattr(waiting_module, "free_disk_at", lambda folder, free=free: free)
+            assert waiting(lm, keys, calibration, store).bytes_on_disk == (free == room) * room // 2
+            found.append(module.collect(lm, keys, calibration, progress=False, store=store))
         for key in keys:
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
-        assert waiting(lm, keys, calibration, tmp_path, "mps") == module.Waiting()
+        assert waiting(lm, keys, calibration, store, "mps") == module.Waiting()
     assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}
     monkeypatch.setattr(waiting_module, "save_file", beyond_a_quota)
-    again = module.collect(lm, keys, calibration, progress=False, folder=tmp_path)
+    again = module.collect(lm, keys, calibration, progress=False, store=store)
     assert_same_statistics(again[key], found[0][key], rtol=0)

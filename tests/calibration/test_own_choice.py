@@ -8,10 +8,11 @@ import pytest
 import torch
 from naive import same, weights_of
 
+from sinkprune import prune
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
-from sinkprune_core import Calibration, Recipe, prune, weights_kept
+from sinkprune_core import Calibration, Recipe, weights_kept
 from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.pruning.engine import dense_statistics
 

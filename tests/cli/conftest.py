@@ -35,12 +35,14 @@ def command(model):
 
 @pytest.fixture
 def refused(capsys):
-    """A function that runs a command line that fails, and returns what it says: one line."""
+    """A function that runs a command line that fails, and returns what it says: one line, at most behind
+    the one that says which model is loaded.
+    """
 
     def run(*arguments: object) -> str:
         assert main.main([str(part) for part in arguments]) == 1
         found = capsys.readouterr()
-        lines = found.err.splitlines()
+        lines = [line for line in found.err.splitlines() if not line.startswith("loading ")]
         assert len(lines) == 1 and lines[0].startswith("error: "), found.err
         return lines[0].removeprefix("error: ")
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune import load
 from sinkprune.cli import main
+from sinkprune.cli.prune import recipe_of
 from sinkprune.runs import pruning_cost as cost
 from sinkprune_core import Calibration, Recipe, preset, prune
 
@@ -97,8 +98,24 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys)
     flops = 2 * 8 * 32 * (2 * linears * 256 + attention)
     assert "16.0 GB to download" in said
     assert f"2,048 calibration tokens x 2 passes, {flops / 1e12:.3g} TFLOP" in said
-    assert main.main(["prune", NOT_FETCHED, *flags, "--length", "5000"]) == 1
+    flags[flags.index("256")] = "5000"
+    assert main.main(["prune", NOT_FETCHED, *flags]) == 1
     assert "a sequence of 5000 tokens exceeds the 4096 positions" in capsys.readouterr().err
+
+
+# recipes
+
+
+@pytest.mark.parametrize("options", [(), ("--sparsity", "0.333333"), ("--sparsity", "0.333")])
+def test_a_pattern_brings_its_sparsity(options):
+    line = ["prune", "m", "--dry-run", "--preset", "wanda", "--pattern", "1:3", *options]
+    assert recipe_of(main.parse(line)).sparsity == 1 / 3
+
+
+def test_a_sparsity_that_a_pattern_does_not_mean_is_named_with_both_numbers(refused):
+    line = ("prune", "smol-dlm", "--dry-run", "--preset", "wanda", "--pattern", "1:3")
+    said = refused(*line, "--sparsity", "0.34")
+    assert "means sparsity=0.3333333333333333, not sparsity=0.34" in said
 
 
 # mistakes
@@ -107,7 +124,7 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys)
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--preset", "sinks"), "--preset: sinks is unknown; did you mean all-sinks"),
+        (("--preset", "all-sink"), '"all-sink" for --preset'),
         (("--set", "colour=red"), "--set colour=red: a recipe has no 'colour'; it has"),
         (("--set", "sparsity=0.3", "--sparsity", 0.4), "--set sparsity=0.3: sparsity is given twice"),
         (("--sequences", 5000), "--sequences 5000: text.txt has"),

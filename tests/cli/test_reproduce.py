@@ -4,16 +4,18 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 
-from sinkprune.cli.main import parse
+from sinkprune.cli.main import main, parse
 from sinkprune_companion.cli import reproduce
 from sinkprune_companion.cli.reproduce import failures
 from sinkprune_companion.run import profiles
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 RUN_ON = """
 import subprocess, sys
@@ -53,6 +55,18 @@ def test_records_wait_for_the_lock(project, refused):
         sentence = refused("reproduce", "--profile", "tiny", "--with-records")
     assert sentence.startswith("another `sinkprune reproduce` is running here")
     assert not (project / "runs" / "tiny" / "records").exists()
+
+
+def test_claims_without_a_run_are_the_published_ones(project, refused, monkeypatch, capsys):
+    from sinkprune_companion.cli import claims
+
+    monkeypatch.setattr(claims, "project_root", lambda: project)
+    assert "no findings in runs/quick and none in figures/" in refused("claims")
+    monkeypatch.setattr(claims, "project_root", lambda: ROOT)
+    assert main(["claims"]) == 0
+    found = capsys.readouterr().out
+    assert "Claims, published" in found and "these are the published findings" in found
+    assert "no findings in runs/tiny" in refused("claims", "--profile", "tiny")
 
 
 def test_a_dry_run_writes_nothing(project, monkeypatch):

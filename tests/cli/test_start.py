@@ -3,10 +3,13 @@
 import subprocess
 import sys
 from dataclasses import fields
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from cyclopts import Parameter
 
 from sinkprune.cli import main
+from sinkprune.cli.options import commands, options_of
 from sinkprune_core.pruning.presets import ABOUT, PRESETS
 
 HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "transformers", "pydantic")
@@ -20,8 +23,13 @@ except SystemExit as stopped:
 heavy = [name for name in {heavy} if name in sys.modules]
 sys.exit(f"imported {{heavy}}" if heavy else status)
 """
-LIGHT = [[], ["help"], ["-v"], ["--version"], ["prune", "--help"], ["reproduce", "--help"]]
-WRONG = [["prune", "m", "--out", "x", "--preset", "wandaa"], ["evaluate", "m", "--draws", "0"], ["prun"]]
+LIGHT = [[], ["help"], ["-v"], ["--version"], *([name, "--help"] for name in commands())]
+WRONG = [
+    ["prune", "m", "--out", "x", "--preset", "wandaa"],
+    ["evaluate", "m", "--draws", "0"],
+    ["prun"],
+    ["train", "--lengths", "a"],
+]
 
 
 def watched(arguments: list[str]) -> subprocess.CompletedProcess:
@@ -47,8 +55,13 @@ def test_a_wrong_option_is_found_before_anything_heavy_is_imported(arguments):
     ("arguments", "said"),
     [
         (["prun"], "there is no command prun; did you mean prune?"),
-        (["claims", "--profil", "x"], "sinkprune claims does not take --profil; did you mean --profile?"),
-        (["prune"], "the following arguments are required: model"),
+        (["claims", "--profil", "x"], "Unknown option: --profil. Did you mean --profile?"),
+        (["prune"], "MODEL is missing"),
+        (["compare", "a"], "OTHER is missing"),
+        (["compare", "a", "b", "c"], "c is more than the command takes"),
+        (["prune", "m", "--out"], "--out needs a value"),
+        (["evaluate", "m", "--tasks"], "--tasks needs at least one value"),
+        (["trace", "m", "--steps", "2", "--steps", "3"], "--steps specified multiple times"),
     ],
 )
 def test_what_cannot_be_parsed_is_one_line(arguments, said, refused):
@@ -116,14 +129,33 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
 # words that stand here so that help needs no torch
 
 
+def choices(name: str, option: str) -> set[str]:
+    """Return the words that an option of a command may be."""
+    hint = get_type_hints(options_of(name), include_extras=True)[option]
+    return {word for part in literals(hint) for word in get_args(part)}
+
+
+def literals(hint: object) -> list[object]:
+    """Return the parts of a type that are a choice of words."""
+    if get_origin(hint) is Literal:
+        return [hint]
+    return [part for inner in get_args(hint) for part in literals(inner)]
+
+
+def stated(name: str, option: str) -> str:
+    """Return what help says where an option is not given."""
+    hint = get_type_hints(options_of(name), include_extras=True)[option]
+    return next(part.show_default for part in get_args(hint) if isinstance(part, Parameter))
+
+
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune.cli import checks, common, compare, evaluate, prune
-    from sinkprune.cli.options import ALIASES, COMMANDS
+    from sinkprune.cli import common, compare, evaluate, options, prune
+    from sinkprune.cli.commands import trace
     from sinkprune.evaluation.harness.benchmarks import PAPER
     from sinkprune.evaluation.local_data import SPLITS, WIKITEXT
     from sinkprune.evaluation.protocols import PROTOCOLS
     from sinkprune.models.weight_files import DTYPES
-    from sinkprune_companion.cli.checks import EMBEDDED_BASE as BASE_OF_OPTIONS
+    from sinkprune_companion.cli.commands.train import EMBEDDED_BASE as BASE_OF_OPTIONS
     from sinkprune_companion.training.base import EMBEDDED_BASE
     from sinkprune_companion.training.settings import DTYPES as TRAINED
     from sinkprune_companion.training.settings import Training
@@ -131,28 +163,30 @@ def test_names_in_help_are_those_of_the_library():
     from sinkprune_core.pruning import recipe
     from sinkprune_core.sinks.detection import variability
 
-    options = {name: entry["options"] for name, entry in COMMANDS.items()}
     assert recipe.PRESETS is PRESETS and list(PRESETS) == list(ABOUT)
-    assert set(options["prune"]["dtype"]["choices"]) == {*DTYPES, "auto"} and {*ALIASES.values()} == {*DTYPES}
-    assert (options["evaluate"]["split"]["choices"], checks.WIKITEXT) == ([*SPLITS], WIKITEXT)
+    assert choices("prune", "dtype") == {*DTYPES, "auto", *options.ALIASES}
+    assert {*options.ALIASES.values()} == {*DTYPES}
+    assert (choices("evaluate", "split"), options.WIKITEXT) == ({*SPLITS}, WIKITEXT)
     running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
-    assert set(options["evaluate"]["protocol"]["choices"]) == running
-    assert set(options["evaluate"]["family"]["choices"]) == set(PAPER)
-    assert set(options["train"]["kind"]["choices"]) == set(KINDS)
+    assert choices("evaluate", "protocol") == running
+    assert choices("evaluate", "family") == {*PAPER}
+    assert choices("train", "kind") == {*KINDS}
+    assert choices("train", "dtype") == {*TRAINED, "auto"}
     assert BASE_OF_OPTIONS == EMBEDDED_BASE
-    assert set(options["train"]["dtype"]["choices"]) == {*TRAINED, "auto"}
+
     train = main.parse(["train"])
-    shared = [field.name for field in fields(Training) if field.name in train and field.name != "dtype"]
+    shared = [part.name for part in fields(Training) if hasattr(train, part.name) and part.name != "dtype"]
+    assert len(shared) > 8
     assert Training(**{name: getattr(train, name) for name in shared}) == Training()
-    stated = {name: declared["draws"]["stated"] for name, declared in options.items() if "draws" in declared}
-    assert stated["evaluate"].startswith(f"{evaluate.TEXT_DRAWS} for texts")
-    assert stated["compare"].startswith(f"{compare.TEXT_DRAWS}, in the suite")
+
+    assert stated("evaluate", "draws").startswith(f"{evaluate.TEXT_DRAWS} for texts")
+    assert stated("compare", "draws").startswith(f"{compare.TEXT_DRAWS}, in the suite")
     counts = f"{prune.SEQUENCES}, and {prune.NOISED_SEQUENCES} for a recipe"
-    assert options["prune"]["sequences"]["stated"].startswith(counts)
-    lengths = f"{common.DEFAULT_LENGTH}, with --text {common.TEXT_LENGTH}"
-    assert options["prune"]["length"]["stated"] == lengths
+    assert stated("prune", "sequences").startswith(counts)
+    assert stated("prune", "length") == f"{common.DEFAULT_LENGTH}, with --text {common.TEXT_LENGTH}"
 
     import torch
 
     measures = variability(torch.rand(2, 3, 8)).columns
-    assert set(COMMANDS["trace"]["meanings"]) == {*measures, "value"} - {"prompt"}
+    assert set(trace.MEANINGS) == {*measures, "value"} - {"prompt"}
+    assert set(trace.SHARES) < set(measures)

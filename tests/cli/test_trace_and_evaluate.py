@@ -3,6 +3,7 @@
 import json
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from hostile.cases import TEXT
@@ -10,7 +11,7 @@ from tqdm.auto import tqdm
 
 from sinkprune import load, nelbo
 from sinkprune.cli import common, main
-from sinkprune.cli.options import COMMANDS
+from sinkprune.cli.commands.trace import MEANINGS
 from sinkprune.evaluation.suite import GROUPS, items
 from sinkprune.evaluation.two_choice import accuracy
 from sinkprune.models.saving import save
@@ -25,7 +26,7 @@ def test_trace_writes_what_it_saw_and_a_row_of_every_measure(command, tmp_path):
     assert Trace.load(out).ids_BSK.shape == (6, 3, 14)
     rows = json.loads((tmp_path / "table.json").read_text())
     assert all(set(row) == {"index", "value", "low", "high", "units", "method"} for row in rows)
-    assert [*(row["index"] for row in rows), "value"] == list(COMMANDS["trace"]["meanings"])
+    assert [*(row["index"] for row in rows), "value"] == list(MEANINGS)
 
 
 def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path, refused, capsys):
@@ -83,6 +84,59 @@ def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypat
     capsys.readouterr()
     said = refused("evaluate", model, "--tasks", "suite", "--data", model)
     assert f"--data {model} does nothing here: the suite comes with this package" in said
+
+
+# tasks of users
+
+TASK = """
+task: my_task
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: ["word21", "word22"]
+doc_to_target: 0
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_a_task_of_ones_own_is_found_below_include_path(model, tmp_path, rows_of, refused):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    line = ("evaluate", model, "--tasks", "my_task", "--include-path", tasks)
+    assert f"--include-path {tasks} holds no YAML file" in refused(*line)
+    assert "--include-path nowhere is no folder" in refused(*line[:-1], "nowhere")
+
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(f'{{"question": "word{number}"}}\n' for number in (30, 31)))
+    (tasks / "my_task.yaml").write_text(TASK.replace("DATA", str(data)))
+    rows = rows_of(*line, "--draws", 2)
+    assert {(row["task"], row["metric"], row["documents"]) for row in rows} == {("my_task", "acc", 2)}
+    assert "did you mean my_task" in refused("evaluate", model, "--tasks", "my_tusk", *line[-2:])
+
+
+# numbers
+
+
+def test_numbers_are_written_as_people_write_them():
+    texts = {2.842e-14: "0", 0.0: "0", 1.0: "1", 0.25: "0.25", 0.123456: "0.1235", -0.5: "-0.5"}
+    texts |= {0.00001234: "0.00001234", 1234.5678: "1235", 123456.7: "123,457", float("nan"): "nan"}
+    assert {value: common.number_text(value) for value in texts} == pytest.approx(texts)
+
+
+def test_the_interval_of_a_share_stays_a_share():
+    shares = pd.Series([1.0, 0.9, 0.2, 0.1])
+    free, share = common.estimate(shares), common.estimate(shares, is_share=True)
+    assert free["low"] < 0 and free["high"] > 1, "or the test shows nothing"
+    assert (share["low"], share["high"]) == (0, 1) and share["value"] == free["value"]
+
+
+def test_every_table_says_where_it_was_computed(command, capsys):
+    assert command("evaluate", "--draws", 1) == 0
+    found = capsys.readouterr()
+    assert found.out.splitlines()[0] == "llada (diffusion, float32 on cpu)"
+    assert found.err.splitlines()[0].startswith("loading ")
 
 
 # text files of users

@@ -26,6 +26,7 @@ from sinkprune_companion.experiments import (
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core import Calibration, Sampler, preset, trace
 from sinkprune_core.language_model import set_direction
+from sinkprune_core.pruning.recipe import compared_preset
 from sinkprune_core.sinks.hiding import Hiding
 
 FILE = Path(__file__).with_name("golden_numbers.json")
@@ -44,7 +45,7 @@ def variant_scores(run, lm, make_ids) -> dict[str, list[float]]:
     measured = {}
     for name in (None, *RECIPES):
         settings = {} if name == "flap" else {"sparsity": 0.5}
-        recipe = preset(name, noise_levels=3, **settings) if name else None
+        recipe = compared_preset(name, noise_levels=3, **settings) if name else None
         with Variant(lm, "golden", recipe, text if name else None) as variant:
             frame = variant.scores(run, texts, 2, noise=5)
         measured[name or "dense"] = numbers(frame, ["value", "zeros", "calibration_tokens", "left_out_share"])
@@ -76,7 +77,8 @@ def written(run, lm, make_ids) -> dict[str, list[float]]:
 def differing(run, lm, make_ids) -> dict[str, list[float]]:
     text = Calibration(make_ids(4, 16), batch=2)
     recipes = {
-        name: preset(name, sparsity=0.5, noise_levels=3) for name in ("noised-dense", "unstable", "wanda")
+        name: compared_preset(name, sparsity=0.5, noise_levels=3)
+        for name in ("noised-dense", "unstable", "wanda")
     }
     named = {name: (recipe, text) for name, recipe in recipes.items()}
     frame = stable_sinks.mask_differences(

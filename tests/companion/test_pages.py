@@ -21,9 +21,11 @@ from sinkprune_companion import project_root
 from sinkprune_companion.ledger import claims, published
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.pages import pages, render, sources
+from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.recipe import check, preset
+from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.recipe import preset
 
 pytestmark = pytest.mark.slow
 
@@ -108,17 +110,27 @@ def test_numbers_have_one_format_and_an_unknown_name_is_an_error(templates):
         render.render_results("page.md", results())
 
 
-def test_sentences_of_one_notebook_take_published_numbers_of_the_others_alone(tmp_path):
-    (tmp_path / "findings").mkdir()
-    known = sources.results_of(tmp_path, "08_stable_sinks").f
-    assert "07/paper_minus_wanda_published_16x128_one_noise" in known and "03/paper_minus_wanda" in known
-    assert not [name for name in known if name.startswith("08/")]
-    assert "03/paper_minus_wanda" not in sources.results_of(tmp_path).f
+@pytest.mark.usefixtures("run")  # its results go to a folder of their own
+def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_the_others_alone():
+    """Whatever else the run has: what a notebook says must not depend on which notebook ran first."""
+    own = Estimate(0.5, 0.4, 0.6, 9, "")
+    for profile, has_others in ((PUBLISHED[0], True), ("quick", False)):
+        Run("03_pruning_results", profile, {}).find({"paper_minus_wanda": own, "only_here": own})
+        run = Run("08_stable_sinks", profile, {})
+        assert not [name for name in sources.results_for(run).f if name.startswith("08/")]
+        run.find({"stable_minus_none": own})
+
+        known = sources.results_for(run).f
+        assert known["08/stable_minus_none"] == own
+        assert ("07/paper_minus_wanda_published_16x128_one_noise" in known) is has_others
+        assert ("03/paper_minus_wanda" in known) is has_others
+        assert "03/only_here" not in known
+        assert known.get("03/paper_minus_wanda") != own
 
 
 @pytest.mark.usefixtures("run")  # its results go to a folder of their own
 def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
-    for profile in ("quick", render.PUBLISHED[0]):  # the second has not what its written reading speaks of
+    for profile in ("quick", PUBLISHED[0]):  # the second has not what its written reading speaks of
         run = Run("07_robustness", profile, {})
         run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
         assert "| `a_number` | 0.50 [0.40," in render.reading(run).data
@@ -130,14 +142,15 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     prefix = "04_matched_compute/"
     own = {name.removeprefix(prefix): one for name, one in published_estimates.items() if prefix in name}
     shown_by = {}
-    published, _ = render.PUBLISHED
-    for profile in ("quick", published):
+    for profile in ("quick", PUBLISHED[0]):
         run = Run("04_matched_compute", profile, {})
         run.find(own)
         shown_by[profile] = render.reading(run).data
     table = shown_by["quick"]
     assert table.startswith("| ") and "0.20 [0.16," in table
-    assert shown_by[published].endswith(table) and len(shown_by[published]) > len(table) + 200
+    rows, _, words = table.rpartition("\n\n")
+    assert rows in shown_by[PUBLISHED[0]] and len(shown_by[PUBLISHED[0]]) > len(table) + 200
+    assert "count as not run" in words and "count as not run" not in shown_by[PUBLISHED[0]]
     run = Run("09_best_recipe", "evidence", {})  # a family with rows of another notebook
     run.find({name.removeprefix("09_best_recipe/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
@@ -200,7 +213,7 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
         if arguments[0] == "prune":
             ids_NT = torch.zeros(options.sequences, options.length, dtype=torch.long)
             recipe = preset(options.preset, sparsity=options.sparsity)
-            check(meta_model(MODELS[options.model]), recipe, Calibration(ids_NT, batch=options.batch))
+            make_plan(meta_model(MODELS[options.model]), recipe, Calibration(ids_NT, batch=options.batch))
             assert (str(options.out), options.model) == (result.folder, result.model)
         else:
             assert options.tasks == ["paper"] or set(options.tasks) <= set(benchmarks.named(options.family))

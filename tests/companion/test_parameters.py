@@ -7,7 +7,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from sinkprune.evaluation.harness import benchmarks
-from sinkprune_companion.run import parameters, records
+from sinkprune_companion.run import parameter_rules, parameters, records
 from sinkprune_companion.run.parameters import OTHERS, ParameterError, check, start
 
 NAN = float("nan")
@@ -65,15 +65,76 @@ def test_every_name_has_its_range_and_says_it(name, annotation, bad, good, messa
     assert found.startswith(message) and "\n" not in found
 
 
-@pytest.mark.parametrize("name", [*parameters.RANGES, *parameters.WORDS])
+@pytest.mark.parametrize("name", [*parameter_rules.RANGES, *parameter_rules.CHECKS])
 def test_no_name_takes_what_means_nothing(name, monkeypatch):
     """Alone or in a list."""
     monkeypatch.setattr(benchmarks, "installed", lambda: TaskManager(include_defaults=False))  # 20 seconds
-    kind = get_args(parameters.RANGES[name])[0].__name__ if name in parameters.RANGES else "str"
+    kind = get_args(parameter_rules.RANGES[name])[0].__name__ if name in parameter_rules.RANGES else "str"
     for value in (-1, -0.5, NAN, math.inf, "\x00", "../x", "", None, True, {}, [None]):
         for annotation, given in ((kind, value), (f"list[{kind}]", [value])):
             found = refusal(name, annotation, given)
             assert name in found and "\n" not in found, (annotation, given)
+
+
+PARAMETERS = {  # of no notebook: those that combinations ask for
+    "model": ("str", "smol-dlm"),
+    "length": ("int", 64),
+    "noise_levels": ("int", 4),
+    "other_noise": ("list[str]", ["rollout"]),
+    "ratios": ("list[float]", [0.5]),
+    "calibration": ("list[int]", [2, 2]),
+    "steps": ("list[int]", [16, 64]),
+}
+
+
+def refusal_of(notebook: str, **changed: object) -> str:
+    """Return the message on parameters together; empty where they are taken."""
+    annotations = {name: annotation for name, (annotation, _) in PARAMETERS.items()}
+    values = {name: value for name, (_, value) in PARAMETERS.items()} | changed
+    try:
+        check(notebook, annotations, values)
+    except ParameterError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("notebook", "changed", "message"),
+    [
+        ("04_matched_compute", {}, ""),
+        ("04_matched_compute", {"steps": [16, 64, 16]}, "steps has 16 twice: give every value once"),
+        ("03_pruning_results", {"noise_levels": 64, "other_noise": ["official"]}, ""),
+        ("03_pruning_results", {"noise_levels": 500}, "noise_levels=500 exceed the 64 tokens of a calibr"),
+        ("01_sink_variance", {"noise_levels": 129}, "noise_levels=129 exceed the 128 tokens of a calibr"),
+        ("05_what_does_the_work", {"noise_levels": 48}, ""),
+        (
+            "05_what_does_the_work",
+            {"noise_levels": 49},
+            "noise_levels=49 exceed the 48 tokens that a rollout",
+        ),
+        (
+            "03_pruning_results",
+            {"ratios": [0.5, 0.999]},
+            "ratios: ratio=0.999 cannot be reached: at most 0.9",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_before_any_work(notebook, changed, message):
+    found = refusal_of(notebook, **changed)
+    assert found.startswith(message) and bool(found) is bool(message) and "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation", "bad", "good", "message"),
+    [
+        ("sink_std", "float", 1e308, 3.0, "sink_std=1e+308 must be a number from 0 to 100"),
+        ("seed", "int", 10**30, 2**63 - 1, "seed=1000000000000000000000000000000 must be a whole number"),
+        ("pairs", "list[str]", ["nosuch"], ["seed-1"], "pairs: 'nosuch' is neither a folder with a model"),
+    ],
+)
+def test_what_fails_after_hours_is_refused_at_once(name, annotation, bad, good, message):
+    assert refusal(name, annotation, good) == ""
+    assert refusal(name, annotation, bad).startswith(message)
 
 
 def test_a_name_that_does_not_exist_is_refused_with_those_that_do():

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import pruning_findings
+from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.pruning_grid import (
     CONTROLS,
     CURVE,
@@ -37,7 +38,7 @@ def tokens(row: GridRow) -> int:
 def test_recipes_that_are_compared_see_as_many_tokens(grid):
     by_place = {(row.pattern, row.sparsity, row.variant): tokens(row) for row in grid if row.is_calibrated}
     compared = 0
-    for comparison in pruning_findings.COMPARISONS.values():
+    for comparison in COMPARISONS.values():
         if "fewer tokens" in comparison.group:
             continue
         for pattern, sparsity, name in by_place:

@@ -21,10 +21,10 @@ draws: int = 2  # masks of every sequence
 from pathlib import Path
 
 import torch
+from sinkprune import Sampler, Trace, load, nelbo, trace
+from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run.parameters import start
-from sinkprune_core import Sampler, Trace, load, nelbo, trace
-from sinkprune.evaluation.intervals import interval
 
 run = start("study", globals())
 lm = load(model)

@@ -5,7 +5,7 @@ import torch
 from random_models.cases import CASES as PUBLIC
 from random_models.writing import write
 
-from sinkprune import load, nelbo, nll, score
+from sinkprune import load, nelbo, nll, prune, score
 from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune.evaluation.protocols import Protocol
 from sinkprune.evaluation.two_choice import accuracy
@@ -13,7 +13,7 @@ from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
-from sinkprune_core import Calibration, Sampler, generate, preset, prune, trace
+from sinkprune_core import Calibration, Sampler, generate, preset, trace
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.forwards import is_finite
 from sinkprune_core.pruning.engine import dense_statistics

@@ -8,14 +8,15 @@ import torch
 from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
-from sinkprune import load, score
+from sinkprune import load, prune, score
 from sinkprune.models.loading import language_model, open_checkpoint
 from sinkprune.models.placement import place
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
-from sinkprune_core import Calibration, Recipe, Sampler, generate, preset, prune, trace, weights_kept
+from sinkprune_core import Calibration, Recipe, Sampler, generate, preset, trace, weights_kept
 from sinkprune_core.diffusion.sampling import decode
+from sinkprune_core.pruning.recipe import compared_preset
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +47,7 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
     prompts_BT = text_NT[:2, :4]
     one, other = (trace(model, prompts_BT, SAMPLER, progress=False) for model in (lm, spread))
     assert torch.equal(one.layers_BSLK, other.layers_BSLK) and torch.equal(one.final_BK, other.final_BK)
-    sink_aware = preset("unstable" if lm.is_diffusion else "wanda", sink_std=1.0)
+    sink_aware = compared_preset("unstable" if lm.is_diffusion else "wanda", sink_std=1.0)
     for recipe in (preset("sparsegpt", block_size=16), sink_aware):
         with weights_kept(lm), weights_kept(spread):
             calibration = Calibration(text_NT, batch=3)

@@ -12,8 +12,9 @@ from sinkprune.evaluation.harness.benchmarks import evaluate_named
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.saving import save
 from sinkprune_companion.experiments.stand_ins import stand_in
-from sinkprune_core import Calibration, Sampler, generate, preset, prune, trace
+from sinkprune_core import Calibration, Sampler, generate, prune, trace
 from sinkprune_core.diffusion.sampling import decode
+from sinkprune_core.pruning.recipe import compared_preset
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,10 @@ def test_every_family_goes_the_whole_way(name, written, tmp_path):
     steps = trace(lm, texts_NT[:2, :4], SAMPLER, progress=False)
     assert steps.layers_BSLK.shape == (2, 4, 3, 12) and bool(torch.isfinite(steps.layers_BSLK).all())
     report = prune(
-        lm, preset(method, noise_levels=3, sink_std=1.0), Calibration(texts_NT, batch=3), progress=False
+        lm,
+        compared_preset(method, noise_levels=3, sink_std=1.0),
+        Calibration(texts_NT, batch=3),
+        progress=False,
     )
     assert 0.48 < report.sparsity <= 0.5  # 45 columns have no half
     saved = save(lm, tmp_path / "pruned", report=report.card())

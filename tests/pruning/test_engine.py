@@ -11,9 +11,12 @@ from naive import linears_of, same, weights_of, zeros_of
 
 from sinkprune.models.embedded import START_TOKEN_ID
 from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
+from sinkprune_core.calibration import text as text_module
+from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.language_model import weight_OI
+from sinkprune_core.pruning import seams, structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
-from sinkprune_core.pruning.recipe import PROPAGATION
+from sinkprune_core.pruning.recipe import PROPAGATION, compared_preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import plan
 
@@ -73,8 +76,9 @@ def test_allocated_layers_equal_a_naive_calculation_with_exact_counts(
     )
     assert len(set(sparsities)) > 1
     expected = naive.prune(tiny_ar, "wanda", sparsities, pattern, calibration.ids_NT, propagation=propagation)
+    outliers = {"owl_m": 3.0} if allocation == "owl" else {}
     recipe = Recipe(
-        allocation=allocation, pattern=pattern, owl_lambda=0.1, owl_m=3.0, propagation=propagation
+        allocation=allocation, pattern=pattern, owl_lambda=0.1, propagation=propagation, **outliers
     )
     prune(tiny_ar, recipe, calibration, progress=False)
     assert zeros_of(tiny_ar) == expected
@@ -141,7 +145,7 @@ def test_unstable_equals_none_to_the_bit_where_sinks_never_move(make_anchored_lm
 @pytest.mark.parametrize("name", [name for name in PRESETS if preset(name).pattern != "structured"])
 def test_every_count_is_exact_under_every_preset(tiny_dlm, calibration, name):
     sparsity = 0.3
-    recipe = preset(name, sparsity=sparsity, noise_levels=LEVELS)
+    recipe = compared_preset(name, sparsity=sparsity, noise_levels=LEVELS)
     report = prune(tiny_dlm, recipe, calibration, progress=False)
     for linear in linears_of(tiny_dlm).values():
         assert_exact(linear, recipe.pattern, sparsity)
@@ -154,7 +158,7 @@ def test_every_count_is_exact_under_every_preset(tiny_dlm, calibration, name):
 def test_structured_presets_leave_what_a_smaller_model_computes(make_family, make_ids, family, name):
     lm, ids_BT = make_family(family), make_ids(2, 10)
     planned = plan(lm, 0.4)
-    recipe = preset(name, sparsity=0.4, noise_levels=LEVELS)
+    recipe = compared_preset(name, sparsity=0.4, noise_levels=LEVELS)
     report = prune(lm, recipe, Calibration(make_ids(3, 12), batch=2), progress=False)
     smaller = shrink(lm, report.kept_units)
     torch.testing.assert_close(smaller.hidden(ids_BT), lm.hidden(ids_BT), rtol=1e-4, atol=1e-4)
@@ -225,13 +229,72 @@ def test_weights_come_back_after_an_exception(tiny_dlm, calibration, fields):
 def test_a_weight_that_is_not_finite_is_named(tiny_ar, calibration, criterion):
     tiny_ar.blocks[1].mlp.up_proj.weight[3, 4] = torch.inf
     before = tiny_ar.blocks[1].mlp.up_proj.weight.clone()
-    with pytest.raises(
-        ValueError,
-        match=r"block 1 mlp\.up_proj: weights or activations are not finite; "
-        "nothing of this linear was changed",
-    ):
+    said = (
+        r"block 1 mlp\.up_proj: weights or activations are not finite; nothing of this linear was changed, "
+        "but those before it are pruned: load the model again, or prune inside `weights_kept`"
+    )
+    with pytest.raises(ValueError, match=said):
         prune(tiny_ar, Recipe(criterion), calibration, progress=False)
     assert torch.equal(tiny_ar.blocks[1].mlp.up_proj.weight, before)
+    assert bool((tiny_ar.blocks[0].mlp.up_proj.weight == 0).any())
+
+
+def test_an_error_before_the_first_zero_says_that_nothing_was_changed(tiny_ar, calibration):
+    tiny_ar.blocks[0].self_attn.q_proj.weight[3, 4] = torch.inf
+    with pytest.raises(ValueError, match="nothing of this linear was changed, nor of any other"):
+        prune(tiny_ar, Recipe(), calibration, progress=False)
+    weights = weights_of(tiny_ar).values()
+    assert not any(bool((weight_OI == 0).any()) for weight_OI in weights)
+
+
+# what is done once, or not at all
+
+
+ROLLOUT = {"inputs": "noised", "noise": "rollout", "noise_levels": 2, "exclude": "unstable"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"propagation": "dense"},
+        {"allocation": "owl", "owl_m": 2.0},
+        {"criterion": "sparsegpt", "propagation": "dense"},
+    ],
+)
+def test_a_rollout_is_written_once_for_sinks_and_statistics(tiny_dlm, calibration, monkeypatch, fields):
+    written = []
+    monkeypatch.setattr(text_module, "generate", lambda *given: written.append(given) or generate(*given))
+    prune(tiny_dlm, Recipe(**ROLLOUT | fields), calibration, progress=False)
+    assert len(written) == math.ceil(SEQUENCES / calibration.batch)
+
+
+def test_units_are_planned_once(tiny_dlm, calibration, monkeypatch):
+    planned = []
+    monkeypatch.setattr(structured, "plan", lambda *given: planned.append(given) or plan(*given))
+    prune(tiny_dlm, preset("structured", sparsity=0.4), calibration, progress=False)
+    assert len(planned) == 1
+
+
+def test_magnitude_observes_nothing_and_runs_no_forward(tiny_dlm, calibration, monkeypatch):
+    monkeypatch.setattr(seams, "observe", lambda *_: pytest.fail("inputs were observed"))
+    monkeypatch.setattr(type(tiny_dlm.blocks[0]), "forward", lambda *_: pytest.fail("a block ran"))
+    report = prune(tiny_dlm, Recipe("magnitude"), calibration, progress=False)
+    assert report.sparsity == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_model_whose_weights_are_elsewhere_is_refused(tiny_dlm, calibration):
+    tiny_dlm.blocks.to("meta")
+    with pytest.raises(ValueError, match="the weights of tiny-diffusion are not in memory: prune it with"):
+        prune(tiny_dlm, Recipe("magnitude"), progress=False)
+
+
+def test_reports_and_texts_can_be_compared(tiny_dlm, calibration):
+    """Each is equal to itself alone: they hold tensors, whose equality is none or many."""
+    report = prune(tiny_dlm, Recipe("magnitude"), progress=False)
+    for one in (report, calibration):
+        assert one == one
+        assert one != dataclasses.replace(one)
 
 
 @pytest.mark.parametrize(

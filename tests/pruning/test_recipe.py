@@ -8,7 +8,8 @@ from naive import same, weights_of
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.engine import dense_statistics, prune
-from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, check, preset
+from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, READERS, Recipe, compared_preset, preset
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,50 @@ def test_fields_that_cannot_be_are_refused_with_their_value_and_what_is_allowed(
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         Recipe(**fields)
     assert "\n" not in str(caught.value)
+
+
+READ_BY_NOBODY = {
+    "owl_lambda": (Recipe, {"owl_lambda": 0.1}, "only an allocation that is not uniform reads it"),
+    "owl_m": (Recipe, {"allocation": "linear", "owl_m": 2.0}, "only allocation='owl' reads it"),
+    "damping": (Recipe, {"damping": 0.1}, "only a criterion that updates weights"),
+    "block_size": (Recipe, {"criterion": "magnitude", "block_size": 64}, "only a criterion that updates"),
+    "noise_levels": (preset, {"name": "sparsegpt", "noise_levels": 4}, "only inputs='noised', or a choice"),
+    "noise": (preset, {"name": "sparsegpt", "noise": "half-clean"}, "only inputs='noised', or a choice"),
+    "propagation": (preset, {"name": "magnitude", "propagation": "dense"}, "only a criterion that reads"),
+    "sink_std": (preset, {"name": "dwanda", "sink_std": 1.0}, "only a choice of tokens to exclude reads it"),
+    "stability_threshold": (
+        preset,
+        {"name": "all-sinks", "stability_threshold": 0.5},
+        "only exclude='unstable' or 'stable' reads it",
+    ),
+}
+
+
+@pytest.mark.parametrize("field", READERS)
+def test_a_field_that_nothing_reads_is_refused_where_it_is_stated(field):
+    make, fields, said = READ_BY_NOBODY[field]
+    prefix = f"{field}={fields[field]!r} has no effect on this recipe: {said}"
+    with pytest.raises(ValueError, match=re.escape(prefix)) as caught:
+        make(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_a_comparison_stand_in_every_recipe_of_it():
+    """So a record's key is the same whoever reads the setting."""
+    assert compared_preset("wanda", noise_levels=4, sink_std=1.5) == Recipe(noise_levels=4, sink_std=1.5)
+    assert compared_preset("unstable", noise_levels=4) == preset("unstable", noise_levels=4)
+
+
+@pytest.mark.parametrize(("pattern", "rounded"), [("1:3", 0.333333), ("2:3", 0.666667), ("2:4", 0.5)])
+def test_a_rounded_sparsity_of_a_pattern_is_its_own(pattern, rounded):
+    zeros, group = map(int, pattern.split(":"))
+    assert Recipe(pattern=pattern, sparsity=rounded).sparsity == zeros / group
+
+
+def test_another_sparsity_than_a_patterns_is_told_in_full():
+    said = "pattern='1:3' means sparsity=0.3333333333333333, not sparsity=0.333: "
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Recipe(pattern="1:3", sparsity=0.333)
 
 
 # presets
@@ -107,7 +152,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_any_change(
 def test_compensation_is_refused_where_the_class_has_no_bias(make_family, make_ids):
     lm = make_family("qwen2")
     with pytest.raises(ValueError, match="Qwen2ForCausalLM has no bias for"):
-        check(lm, preset("flap"), Calibration(make_ids(2, 6)))
+        make_plan(lm, preset("flap"), Calibration(make_ids(2, 6)))
 
 
 def test_dense_statistics_are_refused_where_there_are_none(tiny_dlm, make_ids):

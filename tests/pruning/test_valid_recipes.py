@@ -12,10 +12,10 @@ from naive import block_weights_of, linears_of, same
 from random_models.cases import CASES
 from random_models.writing import write
 
-from sinkprune import load
+from sinkprune import load, prune
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
-from sinkprune_core import Calibration, Recipe, Report, prune, weights_kept
+from sinkprune_core import Calibration, Recipe, Report, weights_kept
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.text import INPUTS, NOISE
 from sinkprune_core.calibration.token_weights import EXCLUDE
@@ -55,8 +55,15 @@ def recipes(draw, **fixed) -> Recipe:
         "block_size": draw(st.integers(1, 40)),
         "compensate": pattern == "structured" and draw(st.booleans()),
     }
+    read = fields | fixed
+    if read["allocation"] == "uniform":
+        del read["owl_lambda"]
+    if read["allocation"] != "owl":
+        del read["owl_m"]
+    if read["criterion"] != "sparsegpt":
+        del read["damping"], read["block_size"]
     try:
-        return Recipe(**fields | fixed)
+        return Recipe(**read)
     except ValueError:
         reject()
 

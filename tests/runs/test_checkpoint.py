@@ -9,9 +9,10 @@ from naive import same, weights_of
 from random_models.cases import CASES
 from random_models.writing import write
 
+from sinkprune import prune
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
-from sinkprune_core import Recipe, prune
+from sinkprune_core import Recipe
 from sinkprune_core.blocks import weights_kept
 
 LAYERS = 3

@@ -15,12 +15,12 @@ from hostile.fuzz import flip
 from hostile.tally import Tally
 from naive import block_weights_of, same
 
-from sinkprune import files, load
+from sinkprune import files, load, prune
 from sinkprune.cli import main
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
-from sinkprune_core import Calibration, Recipe, prune
-from sinkprune_core.pruning import engine
+from sinkprune_core import Calibration, Recipe
+from sinkprune_core.pruning import choice
 
 pytestmark = pytest.mark.slow
 
@@ -198,8 +198,8 @@ def test_a_plan_is_not_made_anew(both, short_text, tmp_path, killed_at, monkeypa
         prune(both(streamed), recipe, short_text, progress=False, work=tmp_path)
     for file in tmp_path.rglob("*"):
         os.utime(file, (4 * 10**9, 4 * 10**9))  # in the year 2096: no time of day decides anything
-    monkeypatch.setattr(engine, "outlier_share", lambda *_: pytest.fail("outliers were measured again"))
-    monkeypatch.setattr(engine.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
+    monkeypatch.setattr(choice, "outlier_share", lambda *_: pytest.fail("outliers were measured again"))
+    monkeypatch.setattr(choice.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
     lm = both(streamed)
     prune(lm, recipe, short_text, progress=False, work=tmp_path / ".." / tmp_path.name)  # another spelling
     assert same(block_weights_of(lm), expected)

@@ -1,0 +1,1 @@
+"""Training with zeros held, and what a pruned model is shipped as."""

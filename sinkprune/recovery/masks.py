@@ -1,0 +1,130 @@
+"""Masks alone: which weights are zero, a bit each, to be put on the dense model again.
+
+That gives back a model whose other weights pruning left as they were (magnitude, Wanda), not one that was
+updated (SparseGPT) or recovered. Dimensions: W weights of one linear.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from sinkprune.files import atomic
+from sinkprune.models.weight_files import refused
+from sinkprune_core.language_model import LanguageModel, zero_out
+
+FORMAT = "sinkprune masks 1"
+
+
+def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None = None) -> Path:
+    """Write where the linears of the blocks are zero to a safetensors file, a bit per weight; return it.
+
+    Packed rows are compressed no further: a file has an eighth of a byte per weight. It knows the model by
+    its other parameters (embeddings, head and norms), and by the weights that stayed, so that `apply_masks`
+    can refuse another one. With `dense` it is checked that the pruned model is the dense one with zeros.
+    Raises ValueError where it is not, and for a model without zeros.
+    """
+    packed = {}
+    zeros = 0
+    for name, weight in _linears(lm):
+        is_zero = weight == 0
+        zeros += int(is_zero.sum())
+        packed[name] = _pack(is_zero)
+        if dense is not None and not torch.equal(_part(dense, name).masked_fill(is_zero, 0), weight):
+            raise ValueError(
+                f"{name} of {lm.name} is not that of {dense.name} with zeros: weights were updated after "
+                "pruning, or by it, so masks alone cannot bring it back; ship the whole folder"
+            )
+    if not zeros:
+        raise ValueError(f"{lm.name} has no zeros in its linears: there is no mask to save")
+
+    about = {"format": FORMAT, "model": lm.name, "fingerprint": _fingerprint(lm, packed), "zeros": zeros}
+    with atomic(file) as partial:
+        save_file(packed, partial, metadata={"sinkprune": json.dumps(about)})
+    return Path(file)
+
+
+@torch.no_grad()
+def apply_masks(lm: LanguageModel, file: Path | str) -> int:
+    """Set the weights of a dense model that a mask marks to zero, in place; return how many are zero.
+
+    Raises FileNotFoundError where there is no file, and ValueError, before anything is changed, for a file
+    that is no mask, and for a mask of another model.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such mask")
+    with refused(f"{file} is no mask", "write one with save_masks"), safe_open(file, "pt") as handle:
+        about = json.loads((handle.metadata() or {})["sinkprune"])
+        packed = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - of a file
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']!r}")
+
+    weights = dict(_linears(lm))
+    sizes = {name: -(-weight.numel() // 8) for name, weight in weights.items()}
+    if sizes != {name: bits.numel() for name, bits in packed.items()}:
+        raise ValueError(f"the mask in {file} belongs to {about['model']}, and {lm.name} has other linears")
+    if _fingerprint(lm, packed) != about["fingerprint"]:
+        raise ValueError(
+            f"the mask in {file} belongs to {about['model']}, and the weights of {lm.name} are others: "
+            "give the dense model that it was pruned from, in the same dtype"
+        )
+    zeros = 0
+    for name, weight in weights.items():
+        is_zero = _unpack(packed[name], weight)
+        zero_out(weight, is_zero)
+        zeros += int(is_zero.sum())
+    return zeros
+
+
+def _linears(lm: LanguageModel) -> list[tuple[str, torch.Tensor]]:
+    """Return the weights of the linears in the blocks, by name."""
+    return [
+        (f"{layer}.{name}", linear.weight.detach())
+        for layer, block in enumerate(lm.blocks)
+        for name, linear in lm.linears(block).items()
+    ]
+
+
+def _part(lm: LanguageModel, name: str) -> torch.Tensor:
+    layer, _, linear = name.partition(".")
+    return lm.linears(lm.blocks[int(layer)])[linear].weight.detach()
+
+
+def _pack(is_zero: torch.Tensor) -> torch.Tensor:
+    """Return bits, uint8, of a bool tensor in row-major order."""
+    return torch.from_numpy(np.packbits(is_zero.cpu().numpy().reshape(-1)))
+
+
+def _unpack(bits: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the bool tensor, of the shape and on the device of a weight, that was packed."""
+    flat_W = np.unpackbits(bits.numpy(), count=weight.numel()).astype(bool)
+    return torch.from_numpy(flat_W).view(weight.shape).to(weight.device)
+
+
+def _fingerprint(lm: LanguageModel, packed: dict[str, torch.Tensor]) -> str:
+    """Return a digest of all parameters, with the zeros of a mask in the linears: equal for the dense model
+    and the one that a mask was taken from.
+    """
+    digest = hashlib.sha256()
+    names = {linear: name for name, linear in _names_by_weight(lm).items()}
+    for native, value in sorted(lm.model.named_parameters()):
+        value = value.detach()
+        if native in names:
+            value = value.masked_fill(_unpack(packed[names[native]], value), 0)
+        digest.update(f"{native} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _names_by_weight(lm: LanguageModel) -> dict[str, str]:
+    """Return the native name of the weight of every linear, by its name in a mask."""
+    return {
+        f"{layer}.{name}": f"{lm.blocks_name}.{layer}.{name}.weight"
+        for layer, block in enumerate(lm.blocks)
+        for name in lm.linears(block)
+    }

@@ -1,0 +1,257 @@
+"""A folder that can be published as it is: weights that say what they are, and a model card for people."""
+
+import copy
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from sinkprune.files import DATA, atomic, digests, write_json
+from sinkprune.models.catalog import EMBEDDED, MODELS
+from sinkprune.models.reader import CARD
+from sinkprune.models.saving import save
+from sinkprune.models.weight_files import read_json
+from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.pruning.patterns import n_and_m
+
+README = "README.md"
+TEMPLATE = DATA / "model_card.md.j2"
+EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
+OWN_FIELDS = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # of a card: said by the model
+KERNELS = (
+    "Of every {m} consecutive inputs {n} are zero. On a GPU from Ampere on, "
+    "`torch.sparse.to_sparse_semi_structured` and torchao's semi-sparse layouts turn such linears "
+    "into faster ones (2:4 alone); the sparse formats of compressed-tensors and of vLLM are gone."
+)
+PLAIN_ZEROS = (
+    "Zeros alone save neither time nor memory on ordinary kernels; compressed, the files are smaller."
+)
+
+
+def save_model(
+    lm: LanguageModel,
+    folder: Path | str,
+    texts: Mapping[str, str] | None = None,
+    **card: object,
+) -> Path:
+    """Save a model as `save` does, ready to be published; return the folder.
+
+    Besides there is a model card (README.md) from what `card` says of recipe and recovery, the mask token in
+    config.json and among the tokenizer's special tokens, where it is one of its added tokens, and the recipe
+    in the metadata of the safetensors. Raises what `save` raises.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+    with atomic(folder) as partial:
+        named = dataclasses.replace(lm, tokenizer=_tokenizer_with_mask(lm))
+        save(named, partial, texts, **card)
+        if lm.is_diffusion:
+            file = partial / "config.json"
+            write_json(file, read_json(file) | {"mask_token_id": lm.mask_token_id})
+        more = {name: json.dumps(card[name]) for name in ("recipe", "recovery") if card.get(name)}
+        if more:
+            for file in partial.glob("*.safetensors"):
+                add_metadata(file, more)
+        write_readme(partial, folder.name)
+        refresh_digests(partial)
+    return folder
+
+
+def refresh_digests(folder: Path) -> None:
+    """Put the digests of the files as they are now on the card of a folder."""
+    card = read_json(folder / CARD)
+    card["sha256"] = digests(folder, "*.safetensors", "tokenizer.json")
+    write_json(folder / CARD, card)
+
+
+def _tokenizer_with_mask(lm: LanguageModel) -> object:
+    """Return the tokenizer, which knows its mask token where that is an added token already.
+
+    An ordinary entry of the vocabulary would, as a special token, change how text is split.
+    """
+    if not lm.is_diffusion:
+        return lm.tokenizer
+    added = getattr(lm.tokenizer, "added_tokens_decoder", {})
+    if lm.mask_token_id not in added:
+        return lm.tokenizer
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.mask_token = str(added[lm.mask_token_id])
+    return tokenizer
+
+
+def add_metadata(file: Path, more: Mapping[str, str]) -> None:
+    """Add to the metadata of a safetensors file; its tensors are copied byte by byte."""
+    with file.open("rb") as old:
+        size = int.from_bytes(old.read(8), "little")
+        header = json.loads(old.read(size))
+        header["__metadata__"] = {**header.get("__metadata__", {}), **more}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        with atomic(file) as partial, partial.open("wb") as new:
+            new.write(len(text).to_bytes(8, "little"))
+            new.write(text)
+            shutil.copyfileobj(old, new, 1 << 24)
+
+
+# the model card
+
+
+def write_readme(folder: Path, place: str) -> None:
+    """Write the model card of a saved folder, which readers will find as `place`."""
+    with atomic(folder / README) as partial:
+        partial.write_text(card_text(folder, place), encoding="utf-8")
+
+
+def card_text(folder: Path, place: str) -> str:
+    """Return the model card, Markdown, of a folder with a card of its own and a configuration."""
+    card = read_json(folder / CARD)
+    config = read_json(folder / "config.json")
+    origin = _origin(card)
+    licence = _licence(origin)
+    mask = None
+    if card["kind"] == "diffusion":
+        mask = f"number {card['mask_token_id']}"
+        spelling = read_json(folder / "tokenizer_config.json").get("mask_token")
+        if spelling is not None:
+            content = spelling["content"] if isinstance(spelling, dict) else spelling
+            mask = f"`{content}` ({mask})"
+
+    made = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    return (
+        made.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+            title=place,
+            place=place,
+            is_diffusion=card["kind"] == "diffusion",
+            logits_shifted=card["logits_shifted"],
+            architecture=(config.get("architectures") or ["causal language model"])[0],
+            mask_token=mask,
+            base_model=_hub_id(origin),
+            licence=licence or "other",
+            licence_sentence=_licence_sentence(licence, origin),
+            pruned=_pruning(card, config),
+            recovery=_recovery(card),
+        )
+        + "\n"
+    )
+
+
+def _origin(card: Mapping) -> str | None:
+    """Return the name of the model that was pruned, where the card has one."""
+    made_from = card.get("made_from") or {}
+    return made_from.get("given") or card.get("model") or card.get("name")
+
+
+def _hub_id(origin: str | None) -> str | None:
+    """Return the repository on the hub behind the name of a model; None for one that is a folder."""
+    if origin in EMBEDDED:
+        return EMBEDDED_BASE
+    plain = (origin or "").partition("@")[0]
+    if plain in MODELS:
+        return MODELS[plain].repository
+    return None
+
+
+def _licence(origin: str | None) -> str | None:
+    """Return the licence of a model of the table as the hub spells it, None of another."""
+    plain = (origin or "").partition("@")[0]
+    if plain not in MODELS:
+        return None
+    licence = MODELS[plain].licence.lower()
+    return licence if licence in ("apache-2.0", "mit") else None
+
+
+def _licence_sentence(licence: str | None, origin: str | None) -> str:
+    base = _hub_id(origin)
+    if licence is not None:
+        return f"That of `{base}`: {licence}."
+    if base is not None:
+        return f"That of `{base}`, see its page."
+    return "That of the model it was made from: fill it in here, and `license` above."
+
+
+def _pruning(card: Mapping, config: Mapping) -> dict | None:
+    """Return what the card says of pruning, as words; None of a model that was not pruned."""
+    recipe = card.get("recipe")
+    if not recipe:
+        return None
+    pattern = str(recipe.get("pattern", ""))
+    is_smaller = pattern == "structured" and not (card.get("made_from") or {}).get("masked")
+    ratio = n_and_m(pattern)
+    if ratio is not None:
+        kernels = KERNELS.format(n=ratio[0], m=ratio[1])
+    else:
+        kernels = "" if is_smaller else PLAIN_ZEROS
+    return {
+        "model": card.get("model", "a model"),
+        "share": f"{100 * card.get('sparsity', recipe['sparsity']):.4g} %",
+        "weights": f"{card['pruned_parameters']:,}" if "pruned_parameters" in card else "all",
+        "what": "removed, and the model is smaller" if is_smaller else "set to zero",
+        "tokens": f"{card['calibration_tokens']:,}" if card.get("calibration_tokens") else "",
+        "recipe": recipe,
+        "pattern": kernels,
+    }
+
+
+def _recovery(card: Mapping) -> dict | None:
+    """Return what the card says of recovery, as words; None of a model that was not recovered."""
+    done = card.get("recovery")
+    if not done:
+        return None
+    how = (
+        "The weights themselves were trained."
+        if done["method"] == "full"
+        else ("LoRA was trained and merged where the weights are not zero.")
+    )
+    if done.get("teacher"):
+        share = f"{100 * done['distillation']:.0f} %"
+        how += f" {share} of the loss was the divergence from `{done['teacher']}` at the same positions."
+    fields = ("learning_rate", "batch", "length", "warmup", "method", "rank", "distillation", "seed", "dtype")
+    return {
+        "tokens": f"{done['tokens']:,}",
+        "steps": f"{done['steps']:,}",
+        "zeros": f"{done['zeros']:,}",
+        "how": how,
+        "measure": "NELBO" if card["kind"] == "diffusion" else "negative log-likelihood",
+        "before": f"{done['held_out_before']:.4f}",
+        "after": f"{done['held_out_after']:.4f}",
+        "settings": {name: done[name] for name in fields if name in done},
+    }
+
+
+# publishing
+
+
+def push_line(folder: Path | str, repository: str) -> str:
+    """Return the exact line that uploads a folder, card included."""
+    return f"hf upload {repository} {os.fspath(folder)} ."
+
+
+def push(folder: Path | str, repository: str) -> str:
+    """Upload a saved folder to a repository of the hub, made where there is none; return its address.
+
+    Raises ValueError for a name that is none, and RuntimeError, with the line to type, where the hub refuses.
+    """
+    folder = Path(folder)
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ValueError(f"repository={repository!r} must be OWNER/NAME")
+    if not (folder / README).is_file():
+        write_readme(folder, repository)
+
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True, private=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RuntimeError(
+            f"{folder} was not uploaded ({type(error).__name__}: {reason}): log in with `hf auth login`, "
+            f"then type `{push_line(folder, repository)}`"
+        ) from error
+    return f"https://huggingface.co/{repository}"

@@ -1,0 +1,194 @@
+"""From a pruned folder to a recovered one: `recover`, which no kill, full disk or bad input breaks."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sinkprune import corpus
+from sinkprune.evaluation.local_data import read_text
+from sinkprune.files import held, make_folder
+from sinkprune.models.catalog import EMBEDDED
+from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.loading import language_model, load, open_checkpoint
+from sinkprune.models.reader import CARD
+from sinkprune.models.weight_files import read_json
+from sinkprune.recovery.cost import RecoveryCost, recovery_cost
+from sinkprune.recovery.model_card import OWN_FIELDS, save_model
+from sinkprune.recovery.settings import Recovery
+from sinkprune.recovery.text import training_text
+from sinkprune.recovery.training import Recovered, check_teacher, recover_model
+from sinkprune_core.language_model import LanguageModel
+
+PLANNED = Path("recovered")  # where a run that is only planned would write, if no place is named
+
+
+def recover(
+    pruned: str | os.PathLike,
+    *,
+    out: str | os.PathLike | None = None,
+    tokens: int | None = None,
+    steps: int | None = None,
+    text: str | os.PathLike | Sequence[str] | None = None,
+    teacher: str | os.PathLike | None = None,
+    distillation: float | None = None,
+    method: str = "full",
+    rank: int = 16,
+    learning_rate: float | None = None,
+    batch: int = 8,
+    length: int = 128,
+    seed: int = 0,
+    work: str | os.PathLike | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    gradient_checkpointing: bool = False,
+    save_every: int = 20,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Recovered | RecoveryCost:
+    """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
+
+    `pruned` is what `load` takes, unstructured, N:M or structured (a dense model is trained as the control).
+    A diffusion model learns to fill masks, such that the loss estimates the bound that `nelbo` measures; an
+    autoregressive one learns next tokens. `text` is a file of paragraphs, which blank lines part, or a list
+    of documents (None: what comes with the package); one document in eight is held out, and the loss on it
+    stands in the progress bar. How long: `tokens`, or `steps` of `batch` sequences of `length` tokens.
+
+    With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
+    predictions at the same positions (None: all of it). `method` trains the weights of the blocks (`full`),
+    or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained is float32
+    and the products have `dtype` (auto: bfloat16 where the device is faster in it).
+
+    The folder `work` (None: OUT.work) keeps the state every `save_every` steps and is removed at the end: the
+    same call goes on from there, and its result is the same to the bit. `dry_run` returns what a run would
+    take, a `RecoveryCost`, and writes nothing.
+
+    Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
+    vocabulary, a text that is too short, a work folder of another run; FileExistsError for an `out` that is
+    there, RuntimeError for a machine that lacks memory or disk, and OSError where the disk is full: what was
+    kept in `work` stays.
+    """
+    plan = _plan(
+        pruned,
+        device,
+        dtype,
+        tokens=tokens,
+        steps=steps,
+        batch=batch,
+        length=length,
+        method=method,
+        rank=rank,
+        learning_rate=learning_rate,
+        distillation=_share(teacher, distillation),
+        seed=seed,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    if out is None and not dry_run:
+        raise ValueError("out is missing: name the folder that the recovered model goes to")
+    out = Path(out or PLANNED)
+    work = Path(work) if work is not None else out.with_name(f"{out.name}.work")
+    if out.exists():
+        raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+    documents = _documents(text)
+
+    cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher is not None, plan.device)
+    if dry_run:
+        return cost
+    if cost.missing:
+        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+
+    with ExitStack() as stack:
+        stack.enter_context(held(out))
+        stack.enter_context(held(work))
+        lm = load(pruned, plan.stored, plan.device)
+        taught_by = None
+        if teacher is not None:
+            taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
+            check_teacher(lm, taught_by, plan.settings.distillation)
+        words = training_text(lm.tokenizer, documents, length)
+        make_folder(work)
+        done = recover_model(
+            lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress
+        )
+        former = read_json(Path(pruned) / CARD) if Path(pruned).is_dir() else {}
+        card = {name: value for name, value in former.items() if name not in OWN_FIELDS}
+        if "recovery" in card:
+            card["recovery_before"] = card.pop("recovery")
+        texts = _tables(Path(pruned))
+        save_model(lm, out, texts, **card, recovery=done.card())
+        shutil.rmtree(work, ignore_errors=True)
+    return done
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is known before any weight is read."""
+
+    settings: Recovery
+    shapes: LanguageModel  # without weights
+    stored: torch.dtype  # of the result
+    device: str
+
+
+def _plan(
+    pruned: str | os.PathLike,
+    device: str,
+    dtype: str,
+    tokens: int | None,
+    steps: int | None,
+    **settings: object,
+) -> _Plan:
+    """Return the settings of a run and the shapes of its model; raise ValueError for what cannot work."""
+    if (tokens is None) == (steps is None):
+        raise ValueError(f"tokens={tokens} and steps={steps}: give one of them, which says how long to train")
+    device = choose_device(device)
+    if dtype == "auto":
+        dtype = "bfloat16" if choose_dtype(dtype, device) == torch.bfloat16 else "float32"
+    made = Recovery(steps=1 if steps is None else steps, dtype=dtype, **settings)
+    if tokens is not None:
+        made = Recovery(steps=-(-tokens // made.batch_tokens), dtype=dtype, **settings)
+
+    is_embedded = os.fspath(pruned) in EMBEDDED
+    checkpoint = open_checkpoint("smol-ar" if is_embedded else pruned)  # all of them have its shape
+    shapes = language_model(checkpoint, checkpoint.skeleton())
+    stored = torch.float32
+    if not is_embedded:
+        sizes = {}
+        for key, kind in checkpoint.files.dtypes.items():
+            sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
+        stored = max(sizes, key=sizes.get)
+    return _Plan(made, shapes, stored, device)
+
+
+def _share(teacher: str | os.PathLike | None, distillation: float | None) -> float:
+    """Return the share of the loss that is the divergence from a teacher."""
+    if distillation is None:
+        return 0.0 if teacher is None else 1.0
+    if teacher is not None and distillation == 0:
+        raise ValueError("distillation=0 does not look at the teacher: leave the teacher out")
+    return distillation
+
+
+def _documents(text: str | os.PathLike | Sequence[str] | None) -> list[str] | None:
+    """Return the documents of a file or a list; raise FileNotFoundError or ValueError for neither."""
+    if text is None:
+        return None
+    if isinstance(text, (str, os.PathLike)):
+        file = Path(text)
+        if not file.is_file():
+            raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
+        return corpus.paragraphs(read_text(file))
+    if not text:
+        raise ValueError("text is an empty list: give documents, or leave it out")
+    return list(text)
+
+
+def _tables(pruned: Path) -> dict[str, str]:
+    """Return the tables beside a pruned model, which its zeros still fit."""
+    if not pruned.is_dir():
+        return {}
+    return {file.name: file.read_text(encoding="utf-8") for file in sorted(pruned.glob("sinkprune-*.csv"))}

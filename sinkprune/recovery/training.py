@@ -1,0 +1,291 @@
+"""The loop that recovers a pruned model in memory: its zeros are held, and a kill costs a few steps.
+
+Dimensions: B batch, N sequences, T sequence position.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm.auto import trange
+from transformers.pytorch_utils import Conv1D
+
+from sinkprune.evaluation.likelihood import score
+from sinkprune.recovery.checkpoint import RecoveryCheckpoint
+from sinkprune.recovery.objectives import exercise, loss_of, precision
+from sinkprune.recovery.settings import Recovery
+from sinkprune.recovery.text import TrainingText
+from sinkprune.recovery.zeros import zeros_held
+from sinkprune_core.forwards import check_positions
+from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.seeds import generator, seed_of
+
+REVISION = 1  # of all that decides a result; a checkpoint of another one is refused
+CLIPPED = 1.0  # the norm that all gradients together are clipped to
+BETAS = (0.9, 0.95)  # of AdamW, which decays no weights here
+MEASUREMENTS = 10  # of the held-out loss during a run
+DRAWS = 2  # noise levels of each held-out sequence
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a recovery did. Losses are held-out nats per token: a bound (NELBO) of a diffusion model."""
+
+    settings: Recovery
+    text: str  # fingerprint
+    teacher: str | None  # name
+    before: float  # the loss of the pruned model
+    after: float
+    zeros_before: int  # in the linears of the blocks
+    zeros_after: int
+    seconds: float  # of the steps and the measurements between them
+    log: tuple[dict, ...]  # rows of step, tokens, training loss and held-out loss
+
+    def card(self) -> dict:
+        """Return the report as plain JSON values."""
+        return {
+            **asdict(self.settings),
+            "tokens": self.settings.tokens,
+            "text": self.text,
+            "teacher": self.teacher,
+            "held_out_before": self.before,
+            "held_out_after": self.after,
+            "zeros": self.zeros_after,
+            "seconds": round(self.seconds, 1),
+            "log": list(self.log),
+        }
+
+
+def recover_model(
+    lm: LanguageModel,
+    settings: Recovery,
+    text: TrainingText,
+    teacher: LanguageModel | None = None,
+    work: Path | None = None,
+    save_every: int = 20,
+    check_every: int | None = None,
+    progress: bool = True,
+) -> Recovered:
+    """Train a pruned model in place with its zeros held; return what came of it.
+
+    What is trained is float32 meanwhile; afterwards every parameter has its former dtype, and none takes a
+    gradient. `work` is a folder that keeps the state every `save_every` steps: the same call goes on from
+    there, and its result is the same to the bit. The held-out loss is measured before, after and every
+    `check_every` steps (None: ten times). Raises ValueError for a teacher that does not fit, more tokens than
+    positions, a work folder of another run, and where a number is not finite; then, and when it is killed,
+    the model's weights are those of no particular step.
+    """
+    check_teacher(lm, teacher, settings.distillation)
+    check_positions(lm, settings.length)
+    check_every = check_every or max(1, settings.steps // MEASUREMENTS)
+    checkpoint = None
+    if work is not None:
+        checkpoint = RecoveryCheckpoint(work, _identity(lm, settings, text, teacher))
+    started = time.perf_counter()
+
+    zeros_before = zeros_in(lm)
+    with _in_float32(lm), trained(lm, settings) as parameters:
+        optimizer = torch.optim.AdamW(parameters.values(), settings.rate(0), betas=BETAS, weight_decay=0.0)
+        done, log = (0, []) if checkpoint is None else checkpoint.restore(parameters, optimizer)
+        if not log:
+            log = [{"step": 0, "tokens": 0, "loss": None, "held_out": held_out_loss(lm, settings, text)}]
+
+        name = f"recover {lm.name}"
+        bar = trange(
+            done, settings.steps, initial=done, total=settings.steps, desc=name, disable=not progress
+        )
+        for step in bar:
+            loss = one_step(lm, settings, text, teacher, parameters, optimizer, step)
+            done = step + 1
+            if done % check_every == 0 or done == settings.steps:
+                row = {
+                    "step": done,
+                    "tokens": done * settings.batch_tokens,
+                    "loss": loss,
+                    "held_out": held_out_loss(lm, settings, text),
+                }
+                log.append(row)
+            if checkpoint is not None and (done % save_every == 0 or done == settings.steps):
+                checkpoint.save(parameters, optimizer, done, log)
+            bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{log[-1]['held_out']:.3f}")
+        bar.close()
+
+    return Recovered(
+        settings,
+        text.fingerprint,
+        None if teacher is None else teacher.name,
+        log[0]["held_out"],
+        log[-1]["held_out"],
+        zeros_before,
+        zeros_in(lm),
+        time.perf_counter() - started,
+        tuple(log),
+    )
+
+
+def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation: float) -> None:
+    """Raise ValueError for a teacher whose predictions are not about the model's tokens."""
+    if teacher is None:
+        if distillation > 0:
+            raise ValueError(f"distillation={distillation} needs a teacher: name the dense model, or give 0")
+        return
+    if teacher.kind != lm.kind:
+        raise ValueError(
+            f"the teacher {teacher.name} is {teacher.kind} and {lm.name} is {lm.kind}: "
+            "give the dense model that it was pruned from"
+        )
+    sizes = [each.model.get_output_embeddings().weight.shape[0] for each in (lm, teacher)]
+    is_same = sizes[0] == sizes[1] and teacher.tokenizer.get_vocab() == lm.tokenizer.get_vocab()
+    if not is_same or teacher.mask_token_id != lm.mask_token_id:
+        raise ValueError(
+            f"the teacher {teacher.name} has another vocabulary or mask token than {lm.name}: "
+            "give the dense model that it was pruned from"
+        )
+
+
+def zeros_in(lm: LanguageModel) -> int:
+    """Return how many weights of the linears in the blocks are zero."""
+    linears = [linear for block in lm.blocks for linear in lm.linears(block).values()]
+    return sum(int((linear.weight == 0).sum()) for linear in linears)
+
+
+def held_out_loss(lm: LanguageModel, settings: Recovery, text: TrainingText) -> float:
+    """Return the mean loss on what is held out, in nats per token, under noise that is always the same."""
+    with precision(lm, settings.dtype):
+        scores = score(lm, text.held_out_NT, DRAWS, seed=0, batch=settings.batch)
+    return float(scores.value.mean())
+
+
+def _identity(
+    lm: LanguageModel, settings: Recovery, text: TrainingText, teacher: LanguageModel | None
+) -> dict[str, object]:
+    """Return all that the result of a run depends on, as plain JSON values."""
+    return {
+        "revision": REVISION,
+        "model": lm.fingerprint(),
+        "text": text.fingerprint,
+        "teacher": None if teacher is None else teacher.fingerprint(),
+        **asdict(settings),
+    }
+
+
+def one_step(
+    lm: LanguageModel,
+    settings: Recovery,
+    text: TrainingText,
+    teacher: LanguageModel | None,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> float:
+    """Take an optimizer step; return its loss in nats per token."""
+    for group in optimizer.param_groups:
+        group["lr"] = settings.rate(step)
+    ids_BT = text.crops(settings.batch, settings.length, settings.seed, step)
+    task = exercise(lm, ids_BT, generator(settings.seed, "recovery noise", step))
+    with precision(lm, settings.dtype):
+        loss = loss_of(lm, task, teacher, settings.distillation)
+    loss.backward()
+
+    norm = nn.utils.clip_grad_norm_(list(parameters.values()), CLIPPED)
+    if not bool(torch.isfinite(norm)):
+        raise ValueError(
+            f"step {step + 1}: the gradient is not finite; take a smaller learning_rate than "
+            f"{settings.learning_rate}"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+# what is changed for as long as a run takes
+
+
+@contextmanager
+def _in_float32(lm: LanguageModel) -> Iterator[None]:
+    """Hold all parameters in float32, and give each its own dtype back."""
+    dtypes = {parameter: parameter.dtype for parameter in lm.model.parameters()}
+    dtype_of_config = lm.model.config.dtype
+    for parameter in dtypes:
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        for parameter, dtype in dtypes.items():
+            parameter.grad = None
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.to(dtype)
+        lm.model.config.dtype = dtype_of_config
+
+
+@contextmanager
+def trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Parameter]]:
+    """Yield the parameters that are trained, by name, with zeros held; adapters are merged at the end.
+
+    Of an unfinished run what adapters have learned is dropped.
+    """
+    attention = lm.model.config._attn_implementation
+    flags = [(block, block.training) for block in lm.blocks]
+    if lm.device.type == "cpu":
+        lm.model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
+    if settings.gradient_checkpointing:
+        lm.model.activation_checkpointing_enable({"use_reentrant": False})
+        for block, _ in flags:
+            block.training = True  # of the block alone: its dropout stays off
+    try:
+        if settings.method == "full":
+            yield from _held_weights(lm)
+        else:
+            yield from _held_products(lm, settings)
+    finally:
+        for block, was_training in flags:
+            block.training = was_training
+        if settings.gradient_checkpointing:
+            lm.model.activation_checkpointing_disable()
+        lm.model.set_attn_implementation(attention)
+
+
+def _held_weights(lm: LanguageModel) -> Iterator[dict[str, nn.Parameter]]:
+    """Train the blocks and the last norm: embeddings and head, which no recipe prunes, stay."""
+    kept = {lm.model.get_output_embeddings().weight}
+    kept |= {module.weight for module in lm.model.modules() if isinstance(module, nn.Embedding)}
+    parameters = {name: parameter for name, parameter in lm.model.named_parameters() if parameter not in kept}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    with zeros_held(lm):
+        yield parameters
+
+
+def _held_products(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Parameter]]:
+    """Train LoRA's matrices beside every linear of the blocks, and merge what they learned."""
+    from peft import LoraConfig, get_peft_model
+
+    leaves = {name.rpartition(".")[2] for block in lm.blocks for name in lm.linears(block)}
+    has_transposed = any(isinstance(linear, Conv1D) for linear in lm.linears(lm.blocks[0]).values())
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=2 * settings.rank,
+        target_modules=sorted(leaves),
+        fan_in_fan_out=has_transposed,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(settings.seed, "LoRA"))  # its first matrices come from the global generator
+        wrapped = get_peft_model(lm.model, config)
+
+    is_done = False
+    try:
+        with zeros_held(wrapped):
+            yield {name: value for name, value in lm.model.named_parameters() if value.requires_grad}
+            for layer in wrapped.modules():
+                if hasattr(layer, "merge") and hasattr(layer, "lora_A"):
+                    layer.merge()
+            is_done = True
+    finally:
+        wrapped.unload()
+        if is_done:
+            lm.model.requires_grad_(False)

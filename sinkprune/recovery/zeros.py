@@ -1,0 +1,154 @@
+"""Training that leaves a pruned model pruned: the zeros of its linears stay, whoever runs the loop.
+
+Dimensions: O output features, I input features.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import MethodType
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from transformers.pytorch_utils import Conv1D
+
+from sinkprune_core.language_model import LanguageModel
+
+
+@contextmanager
+def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Tensor]]:
+    """Keep every zero of a model's linears at zero through all optimizer steps inside the block.
+
+    Yields where the zeros are, bool of each weight's shape, by the weight's name. Linears are all `nn.Linear`
+    and `Conv1D` but the output head, whose rows of unused tokens may be zero by chance. Gradients are zero
+    there, so that neither momentum nor clipping sees them, and after each step of any torch optimizer the
+    weights are set to zero again, so that weight decay and momentum from before change nothing.
+
+    It works inside a loop of one's own, of accelerate, and of a Hugging Face Trainer, as long as parameters
+    stay the same objects (not under FSDP, nor with float32 copies kept by an optimizer). Of a PEFT model with
+    plain LoRA, made before the block begins, the product of an adapter counts only where the base is not
+    zero, in the forward as in the merge: what is merged inside the block keeps the zeros.
+    At its end, also by an exception, zeros are set once more and all hooks are gone. Raises ValueError for a
+    model without weights, and for an adapter that is not plain LoRA.
+    """
+    if isinstance(model, LanguageModel):
+        if model.is_streamed:
+            raise ValueError(f"{model.name} is streamed from disk and cannot be trained: use `load`")
+        model = model.model
+
+    held = _zeros_by_name(model)
+    parameters = dict(model.named_parameters())
+    zeros_of = {parameters[name]: zeros for name, zeros in held.items()}  # parameters are hashed by identity
+
+    def restore(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in zeros_of:
+                    _set_zeros(parameter, zeros_of[parameter])
+
+    with ExitStack() as stack:
+        for parameter, zeros in zeros_of.items():
+            if parameter.requires_grad:
+                handle = parameter.register_post_accumulate_grad_hook(_gradient_hook(zeros))
+                stack.callback(handle.remove)
+        stack.callback(register_optimizer_step_post_hook(restore).remove)
+        for layer in _adapted(model):
+            base = layer.get_base_layer().weight
+            if base in zeros_of:
+                stack.enter_context(_masked_adapter(layer, zeros_of[base]))
+        try:
+            yield held
+        finally:
+            for parameter, zeros in zeros_of.items():
+                _set_zeros(parameter, zeros)
+
+
+def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return where the linears have zeros, by the name of the weight; linears without any are left out."""
+    head = None
+    if hasattr(model, "get_output_embeddings"):
+        head = model.get_output_embeddings()
+    of_adapters = _parts_of_adapters(model)
+
+    held = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, Conv1D)) or module is head or module in of_adapters:
+            continue
+        if module.weight.is_meta:
+            raise ValueError(f"{name} has no weights in memory: load the whole model before it is trained")
+        zeros = module.weight.detach() == 0
+        if bool(zeros.any()):
+            held[f"{name}.weight"] = zeros
+    return held
+
+
+def _set_zeros(parameter: nn.Parameter, zeros: torch.Tensor) -> None:
+    parameter.data.masked_fill_(zeros.to(parameter.device), 0)
+
+
+def _gradient_hook(zeros: torch.Tensor) -> Callable[[nn.Parameter], None]:
+    def clear(parameter: nn.Parameter) -> None:
+        parameter.grad.masked_fill_(zeros.to(parameter.grad.device), 0)
+
+    return clear
+
+
+# PEFT
+
+
+def _adapted(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that PEFT has put around linears; raise ValueError for one that is not plain LoRA."""
+    from peft.tuners.lora.layer import Linear as LoraLinear
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = []
+    for name, module in model.named_modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        is_plain = isinstance(module, LoraLinear) and not module.lora_variant
+        if not is_plain:
+            raise ValueError(
+                f"{name} carries a {type(module).__name__} adapter: zeros are held beside plain LoRA only"
+            )
+        layers.append(module)
+    return layers
+
+
+def _parts_of_adapters(model: nn.Module) -> set[nn.Module]:
+    """Return the modules that adapters consist of: a fresh one has a matrix of zeros, to be trained."""
+    parts = set()
+    for layer in _adapted(model):
+        for name in layer.adapter_layer_names:
+            container = getattr(layer, name, None)
+            if isinstance(container, nn.Module):
+                parts |= set(container.modules())
+    return parts
+
+
+@contextmanager
+def _masked_adapter(layer: nn.Module, zeros: torch.Tensor) -> Iterator[None]:
+    """Let a LoRA layer's product count only where its base is not zero."""
+    delta = type(layer).get_delta_weight
+
+    def masked_delta(self: nn.Module, adapter: str) -> torch.Tensor:
+        return delta(self, adapter).masked_fill(zeros.to(self.lora_B[adapter].weight.device), 0)
+
+    def forward(self: nn.Module, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        result = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters or self.merged:
+            return result
+        for adapter in self.active_adapters:
+            if adapter in self.lora_A:
+                weight = self.get_delta_weight(adapter)
+                weight_OI = weight.T if self.fan_in_fan_out else weight
+                product = nn.functional.linear(self.lora_dropout[adapter](x), weight_OI.to(x.dtype))
+                result = result + product.to(result.dtype)
+        return result
+
+    layer.get_delta_weight = MethodType(masked_delta, layer)
+    layer.forward = MethodType(forward, layer)
+    try:
+        yield
+    finally:
+        del layer.get_delta_weight
+        del layer.forward

@@ -1,0 +1,139 @@
+"""Pruning in a work folder: what a killed run goes on from, and how a model that is streamed is pruned.
+
+`sinkprune_core` has the loop; here it gets blocks that are finished on the disk, and text whose rows and
+statistics are computed once.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from pydantic import InstanceOf
+from torch import nn
+
+from sinkprune.files import held, resolved
+from sinkprune.models.streaming import StreamedModel
+from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
+from sinkprune.runs.waiting import OnDisk
+from sinkprune_core.blocks import BlockInput, Rows
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import rows_for, settings_digest
+from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.pruning import engine
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.report import Report
+from sinkprune_core.pruning.seams import Blocks, Text
+from sinkprune_core.values import checked_arguments
+
+
+@checked_arguments
+@torch.no_grad()
+def prune(
+    lm: InstanceOf[LanguageModel],
+    recipe: InstanceOf[Recipe],
+    calibration: InstanceOf[Calibration] | None = None,
+    progress: bool = True,
+    statistics: InstanceOf[DenseStatistics] | None = None,
+    work: Path | str | None = None,
+) -> Report:
+    """Prune the weights that `recipe` chooses, in place, as `sinkprune_core.prune` does.
+
+    `work` is a folder in which finished blocks and statistics are kept, so that a killed run goes on where it
+    was and another sparsity needs no forward. A streamed model needs one.
+
+    Raises what `sinkprune_core.prune` does, ValueError for a work folder of another run, and RuntimeError for
+    one that is in use.
+    """
+    if work is None:
+        if lm.is_streamed:
+            make_plan(lm, recipe, calibration)  # a recipe that cannot be comes first
+            raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its finished blocks")
+        return engine.prune(lm, recipe, calibration, progress, statistics)
+
+    root = resolved(work)
+    plan = make_plan(lm, recipe, calibration, OnDisk(root))
+    engine.check_before(lm, recipe, calibration, statistics)
+
+    with held(root):
+        own_rows = _rows_of_own_choice(lm, recipe, calibration, progress, root)
+        job = settings_digest(recipe, own_rows and own_rows.weight_RT)
+
+        with _dense_again(lm, job_folder(root, job)):
+            checkpoint = PruningCheckpoint(root, lm, job, calibration)
+            text = KeptText(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
+            text.checkpoint = checkpoint
+            text.own_rows = own_rows
+            report = engine.prune_blocks(text, KeptBlocks(lm, checkpoint))
+
+    return dataclasses.replace(report, checkpoint=checkpoint.folder)
+
+
+def _rows_of_own_choice(
+    lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, progress: bool, root: Path
+) -> Rows | None:
+    """Return the calibration rows of a user's function, whose weights tell its job from others.
+
+    They come from dense blocks; None for a choice that has a name.
+    """
+    if calibration is None or not callable(recipe.exclude) or not CRITERIA[recipe.criterion].calibrated:
+        return None
+    with _dense_again(lm, root):
+        return rows_for(lm, calibration, recipe.statistics_key, progress)
+
+
+@contextmanager
+def _dense_again(lm: LanguageModel, folder: Path) -> Iterator[None]:
+    """Let a streamed model have its dense blocks where a folder holds finished ones."""
+    if not isinstance(lm, StreamedModel):
+        yield
+        return
+    with lm.without_blocks_in(folder):
+        yield
+
+
+class KeptText(Text):
+    """Calibration text whose rows and statistics are computed once, and restored by a run that goes on."""
+
+    checkpoint: PruningCheckpoint
+    own_rows: Rows | None = None  # of a user's function
+
+    def make_rows(self) -> Rows:
+        """Return the rows of this job."""
+        return self.checkpoint.rows(lambda: self.own_rows or super(KeptText, self).make_rows())
+
+    def take_dense(self) -> DenseStatistics:
+        """Return the statistics that serve all jobs of this text."""
+        key = settings_digest(self.recipe.statistics_key, self.own_rows and self.own_rows.weight_RT)
+        return self.checkpoint.statistics(key, super().take_dense)
+
+
+class KeptBlocks(Blocks):
+    """Blocks that are finished in a work folder; those of a streamed model are read when they are taken."""
+
+    def __init__(self, lm: LanguageModel, checkpoint: PruningCheckpoint):
+        self.lm = lm
+        self.checkpoint = checkpoint
+        self.progress = checkpoint.state
+
+    def decided(self) -> None:
+        """Write what was decided."""
+        self.checkpoint.write()
+
+    def resume(self, text: Text, rows: Rows | None) -> list[BlockInput]:
+        """Take finished blocks back; return what the next one receives of `rows`, [] where none need run."""
+        batch = 1 if text.calibration is None else text.calibration.batch
+        from_dense = text.recipe.propagation == "dense"
+        return self.checkpoint.resume(self.lm, rows, batch, from_dense)
+
+    def finish(self, layer: int, block: nn.Module) -> None:
+        """Write a pruned block: from now on it counts."""
+        self.checkpoint.finish(self.lm, layer, block)
+
+    def close(self) -> None:
+        """Remove the hidden states."""
+        self.checkpoint.forget_hidden()

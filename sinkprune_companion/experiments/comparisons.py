@@ -1,0 +1,89 @@
+"""What notebooks 03 and 07 compare: a finding, its two variants, and what figures and tables call it.
+
+`wanda-unmatched` is Wanda on fewer tokens.
+"""
+
+from typing import NamedTuple
+
+
+class Compared(NamedTuple):
+    """Two variants that are compared."""
+
+    variant: str
+    other: str  # whose damage sets the margin
+    label: str  # what figures and tables call it
+    group: str  # why
+
+
+# groups of comparisons, by the reason why
+OFFICIAL = "the official recipe"
+OURS = "ours, for whole units"
+LEFT_OUT = "noised text, dense propagation, sinks left out"
+FEWER_TOKENS = "fewer tokens for Wanda"
+BASELINES = "baselines, on as many tokens"
+ONE_SWITCH = "one switch at a time"
+CONTROLS = "controls"
+COST = "what pruning costs"
+TWIN = "the AR twin"
+
+COMPARISONS = {
+    "paper_minus_wanda": Compared("paper", "wanda", "official recipe − Wanda", OFFICIAL),
+    "paper_no_sinks_minus_wanda": Compared(
+        "paper-no-sinks", "wanda", "official recipe, sinks kept − Wanda", OFFICIAL
+    ),
+    "paper_sparsegpt_minus_sparsegpt": Compared(
+        "paper-sparsegpt", "sparsegpt", "SparseGPT, official sink weights − none", OFFICIAL
+    ),
+    "structured_sink_minus_structured": Compared(
+        "structured-sink", "structured", "whole units, sink-aware − plain", OURS
+    ),
+    "all_sinks_minus_wanda": Compared("all-sinks", "wanda", "all sinks left out − Wanda", LEFT_OUT),
+    "unstable_minus_wanda": Compared("unstable", "wanda", "unstable sinks left out − Wanda", LEFT_OUT),
+    "paper_minus_wanda_unmatched": Compared(
+        "paper", "wanda-unmatched", "official recipe − Wanda on fewer tokens", FEWER_TOKENS
+    ),
+    "wanda_minus_wanda_unmatched": Compared(
+        "wanda", "wanda-unmatched", "Wanda − Wanda on fewer tokens", FEWER_TOKENS
+    ),
+    "sparsegpt_minus_wanda": Compared(
+        "sparsegpt", "wanda-unmatched", "SparseGPT − Wanda on as many tokens", BASELINES
+    ),
+    "flap_minus_structured": Compared("flap", "structured", "whole units, FLAP − plain", BASELINES),
+    "dwanda_minus_wanda": Compared("dwanda", "wanda", "noised text − clean text", ONE_SWITCH),
+    "dense_minus_sequential": Compared(
+        "noised-dense", "dwanda", "dense propagation − sequential", ONE_SWITCH
+    ),
+    "paper_minus_paper_no_sinks": Compared(
+        "paper", "paper-no-sinks", "official sink weights − none", ONE_SWITCH
+    ),
+    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − none", ONE_SWITCH),
+    "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − none", ONE_SWITCH),
+    "stable_minus_none": Compared("stable", "noised-dense", "stable sinks left out − none", ONE_SWITCH),
+    "unstable_minus_sparsegpt": Compared(
+        "sparsegpt-unstable", "sparsegpt", "SparseGPT, unstable sinks left out − none", ONE_SWITCH
+    ),
+    "structured_sink_minus_no_sinks": Compared(
+        "structured-sink", "structured-no-sinks", "whole units, official sink weights − none", ONE_SWITCH
+    ),
+    "only_sinks_minus_none": Compared("only-sinks", "noised-dense", "sinks alone − all tokens", CONTROLS),
+    "all_sinks_minus_random": Compared("all-sinks", "random", "all sinks left out − random tokens", CONTROLS),
+    "random_minus_none": Compared("random", "noised-dense", "random tokens left out − none", CONTROLS),
+}
+# two-choice items: these besides all of the above
+ACCURACY = COMPARISONS | {
+    "noised_dense_minus_wanda": Compared(
+        "noised-dense", "wanda", "noised text, dense propagation − Wanda", ONE_SWITCH
+    ),
+    "wanda_minus_dense": Compared("wanda", "dense", "Wanda − dense model", COST),
+    "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "SparseGPT − dense model", COST),
+}
+TWIN_COMPARISONS = {
+    "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out − none", TWIN),
+    "ar_random_minus_none": Compared("wanda, random", "wanda, none", "random tokens left out − none", TWIN),
+}
+
+# of which the margins between two answers are compared, too
+ANSWER_MARGINS = {
+    name: COMPARISONS[name]
+    for name in ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")
+}

@@ -1,0 +1,107 @@
+"""Why leaving sinks out changes little: what one pass over the paper's calibration text says of a model."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sinkprune.evaluation.intervals import Estimate, interval
+from sinkprune_companion.experiments.paper_protocol import NOISE_LEVELS
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import protocol_draw
+from sinkprune_core import LanguageModel
+from sinkprune_core.pruning.diagnosis import ALL_TOKENS, WITHOUT_SINKS, diagnose, energy_share, norms_of
+
+DIAGNOSIS_REVISION = 1  # of `diagnosis_table`
+CHANNELS_REVISION = 1  # of `channel_table`
+SPARSITIES = (0.5, 0.75)
+
+
+def diagnosis_table(
+    run: Run, lm: LanguageModel, fingerprint: str, sequences: int, length: int, seed: int
+) -> pd.DataFrame:
+    """Return the record of `Diagnosis.table` on one calibration draw, with the sinks' share of tokens.
+
+    The first half of `sequences` is the draw that models are pruned on, the second half is other text.
+    """
+    calibration = protocol_draw(lm, sequences, length, seed)
+
+    def compute() -> pd.DataFrame:
+        found = diagnose(lm, calibration, SPARSITIES, NOISE_LEVELS, progress=False)
+        return found.table.assign(left_out=found.left_out)
+
+    key = {"model": lm.name, "kind": lm.kind, "fingerprint": fingerprint, "noise_levels": NOISE_LEVELS}
+    key |= {"calibration": calibration.fingerprint, "length": length, "seed": seed}
+    return run.record("diagnosis", compute, DIAGNOSIS_REVISION, sparsities=list(SPARSITIES), **key)
+
+
+def channel_table(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    sequences: int,
+    length: int,
+    seed: int,
+    layers: Collection[int],
+) -> pd.DataFrame:
+    """Return the record of every input channel's norm and of the sinks' share of its energy, in some layers.
+
+    Columns `layer`, `linear`, `channel`, `norm` and `share`. Linears with one input have equal rows.
+    """
+    calibration = protocol_draw(lm, sequences, length, seed)
+
+    def compute() -> pd.DataFrame:
+        norms, _ = norms_of(lm, calibration, NOISE_LEVELS, progress=False)
+        parts = []
+        for layer in layers:
+            for linear, norm_I in norms[ALL_TOKENS][layer].items():
+                share_I = energy_share(norm_I, norms[WITHOUT_SINKS][layer][linear])
+                columns = {"channel": torch.arange(len(norm_I)), "norm": norm_I, "share": share_I}
+                parts.append(pd.DataFrame(columns).assign(layer=layer, linear=linear))
+        return pd.concat(parts, ignore_index=True)
+
+    key = {"model": lm.name, "fingerprint": fingerprint, "noise_levels": NOISE_LEVELS}
+    key |= {"calibration": calibration.fingerprint, "length": length, "seed": seed}
+    return run.record("channels", compute, CHANNELS_REVISION, layers=list(layers), **key)
+
+
+def correlation(table: pd.DataFrame) -> float:
+    """Return the correlation of predicted and exact changes, of their logarithms, over maps that change."""
+    changed = table[(table.predicted > 0) & (table.exact > 0)]
+    return float(np.corrcoef(np.log(changed.predicted), np.log(changed.exact))[0, 1])
+
+
+def diagnosis_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
+    """Return what the tables of several calibration draws say, with intervals over draws, by finding.
+
+    A finding ends with the sparsity in percent. Means count every map by its weights, medians are over maps.
+    There is none for a single draw.
+    """
+    if len(draws) < 2:
+        return {}
+
+    found = {}
+    for sparsity in SPARSITIES:
+        tables = [table[table.sparsity == sparsity] for table in draws]
+        measures = {
+            "predicted": [_mean(table, "predicted") for table in tables],
+            "exact": [_mean(table, "exact") for table in tables],
+            "other_text": [_mean(table, "other_text") for table in tables],
+            "median_exact": [float(table.exact.median()) for table in tables],
+            "median_other_text": [float(table.other_text.median()) for table in tables],
+            "correlation": [correlation(table) for table in tables],
+            "maps_above_other_text": [float((table.exact > table.other_text).sum()) for table in tables],
+        }
+        found |= {f"{name}_{100 * sparsity:.0f}": interval(values) for name, values in measures.items()}
+
+    found["left_out"] = interval([float(table.left_out.iloc[0]) for table in draws])
+    for kind in ("q_proj", "down_proj"):
+        energies = [_mean(table[table.kind == kind], "energy") for table in draws]
+        found[f"energy_{kind}"] = interval(energies)
+    return found
+
+
+def _mean(table: pd.DataFrame, column: str) -> float:
+    """Return the mean over maps, each counted by its weights."""
+    return float(np.average(table[column], weights=table.weights))

@@ -1,0 +1,114 @@
+"""Pictures of why leaving sinks out changes little: where energy lies, what is foreseen, what is planted."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter
+
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.figures.style import canvas, titled
+from sinkprune_companion.figures.figures import BLACK, BLUE, GREEN, GREY, RED
+
+WIDTH = 7.0  # inches, as wide as a page shows it
+SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
+HUES = {"q_proj": BLUE, "o_proj": GREEN, "gate_proj": GREY, "down_proj": RED}
+READS = {
+    "q_proj": "q, k, v (behind a norm)",
+    "o_proj": "o_proj",
+    "gate_proj": "gate, up (behind a norm)",
+    "down_proj": "down_proj",
+}  # linears with an input of their own, by what else reads it
+
+
+def plot_energy(table: pd.DataFrame, title: str) -> Figure:
+    """Draw the sinks' share of the energy of every input: kinds of input down, layers across."""
+    own = table[table.kind.isin(READS)]
+    shares = 100 * own.pivot_table(index="kind", columns="layer", values="energy").loc[list(READS)]
+    figure, [[axis]] = canvas(size=(WIDTH, 2.0))
+    seaborn.heatmap(
+        shares.clip(lower=0.1),
+        norm=LogNorm(0.1, 100),
+        cmap="cividis",
+        xticklabels=5,
+        yticklabels=list(READS.values()),
+        cbar_kws={"format": FormatStrFormatter("%g"), "label": "sinks' share of energy (%)", "pad": 0.02},
+        ax=axis,
+    )
+    axis.set(xlabel="layer (0 is the first)", ylabel="")
+    axis.grid(False)
+    return titled(figure, title)
+
+
+def plot_channels(channels: pd.DataFrame, places: Sequence[tuple[int, str]], title: str) -> Figure:
+    """Draw every input channel of some linears: its norm across, up the share of energy that sinks hold."""
+    figure, axes = canvas(1, len(places), (WIDTH, 2.6), sharey=True)
+    for axis, (layer, linear) in zip(axes[0], places, strict=True):
+        part = channels[(channels.layer == layer) & (channels.linear == linear)]
+        kind = linear.rpartition(".")[2]
+        axis.plot(part.norm, 100 * part.share, "o", ms=2.5, mew=0, alpha=0.5, color=HUES.get(kind, BLACK))
+        axis.set_xscale("log")
+        axis.set(xlabel="norm of the channel", title=f"{kind}, layer {layer}")
+    axes[0, 0].set_ylabel("sinks' share of its energy (%)")
+    return titled(figure, title)
+
+
+def plot_foreseen(table: pd.DataFrame, title: str) -> Figure:
+    """Draw the exact change of every map's mask against the predicted one, a panel per sparsity."""
+    sparsities = sorted(table.sparsity.unique())
+    figure, axes = canvas(1, len(sparsities), (WIDTH, 3.0), sharex=True, sharey=True)
+    for axis, sparsity in zip(axes[0], sparsities, strict=True):
+        part = table[table.sparsity == sparsity]
+        ends = [100 * part.predicted.min(), 100 * part.predicted.max()]
+        axis.plot(ends, ends, color=BLACK, lw=0.8)
+        for kind, shape in SHAPES.items():
+            of_kind = part[part.kind == kind]
+            how = {"color": HUES[kind], "ms": 3.5, "mew": 0, "alpha": 0.7}
+            axis.plot(100 * of_kind.predicted, 100 * of_kind.exact, shape, **how)
+        axis.set(
+            xscale="log", yscale="log", xlabel="predicted (% of kept weights)", title=f"{sparsity:.0%} zeros"
+        )
+        for each in (axis.xaxis, axis.yaxis):
+            each.set_major_formatter(FormatStrFormatter("%g"))
+    axes[0, 0].set_ylabel("exact (% of kept weights)")
+    handles = [
+        Line2D([], [], color=HUES[kind], marker=shape, ls="", ms=4, label=READS[kind])
+        for kind, shape in SHAPES.items()
+    ]
+    return titled(figure, title, handles)
+
+
+def plot_doses(
+    gains: Mapping[str, Mapping[float, Estimate]],
+    title: str,
+    axis_name: str = "inputs at these tokens, times",
+) -> Figure:
+    """Draw what leaving tokens out changes in the loss against the planted dose, a line per kind of token.
+
+    `gains` has the estimates by dose, by the name of a line. The band is what does not matter: the margin at
+    every dose.
+    """
+    looks = {"color": [RED, BLUE, GREY, GREEN], "marker": ["o", "D", "X", "s"]}
+    figure, [[axis]] = canvas(size=(WIDTH, 3.2))
+    for place, (name, by_dose) in enumerate(gains.items()):
+        doses = np.array(list(by_dose))
+        value, low, high = (
+            np.array([getattr(e, end) for e in by_dose.values()]) for end in ("value", "low", "high")
+        )
+        moved = doses * 1.06 ** (place - (len(gains) - 1) / 2)
+        look = {kind: every[place % len(every)] for kind, every in looks.items()}
+        axis.errorbar(moved, value, [value - low, high - value], label=name, ms=5, lw=1.3, capsize=2, **look)
+    first = next(iter(gains.values()))
+    margins = {dose: estimate.margin for dose, estimate in first.items() if estimate.margin}
+    if margins:
+        limit = np.array(list(margins.values()))
+        axis.fill_between(list(margins), -limit, limit, color=GREY, alpha=0.2, lw=0, label="does not matter")
+    axis.axhline(0, color=BLACK, lw=0.8)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats)")
+    return titled(figure, title, axis.get_legend_handles_labels()[0])

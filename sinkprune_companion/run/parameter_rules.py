@@ -1,0 +1,338 @@
+"""What parameters of notebooks may be.
+
+A name means the same in every notebook, and a list is checked item by item. A parameter that is not named
+here takes what its annotation says. Constants of the method are imported where they are asked for, since a
+notebook needs few of them and some take seconds.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from sinkprune.evaluation.suite import groups_of
+from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.hub import parse
+from sinkprune_companion import project_root
+from sinkprune_companion.run.profiles import archive_file
+from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.values import AboveZero, AtLeastZero, Count, Flag, Number, Share, Sparsity
+
+# kinds of values
+
+
+def _at_least(least: int) -> object:
+    return Annotated[int, Field(ge=least, description=f"a whole number of at least {least}")]
+
+
+TEXT = Annotated[str, Field(description="a text")]
+SEED = Annotated[int, Field(ge=0, lt=2**63, description="a whole number of at least 0 and below 2**63")]
+# No key of K lies further than the root of K - 1 standard deviations above the mean of all.
+DEVIATIONS = Annotated[float, Field(ge=0, le=100, description="a number from 0 to 100")]
+
+BY_ANNOTATION = {"int": Count, "float": AtLeastZero, "bool": Flag, "str": TEXT}
+
+RANGES = {
+    "alpha": AboveZero,
+    "batch_tokens": _at_least(2),  # as the first token is never predicted
+    "crop_lengths": _at_least(2),
+    "first_seed": Number,
+    "items": _at_least(24),  # two pairs of each group of the suite
+    "length": _at_least(8),
+    "lengths": _at_least(8),
+    "long_sequences": _at_least(2),  # as every interval rests on two or more
+    "null_seeds": Number,
+    "other_prompts": _at_least(2),
+    "other_sink_std": DEVIATIONS,
+    "other_stability_thresholds": Share,
+    "prompt_length": _at_least(4),
+    "prompts": _at_least(2),
+    "ratios": Sparsity,
+    "reach_layers": Number,
+    "seed": SEED,
+    "sequences": _at_least(2),
+    "sink_std": DEVIATIONS,
+    "stability_threshold": Share,
+}
+
+# what a notebook needs more than others: every kind of text has two sequences, and keys are left to hide
+LEAST_IN = {
+    "00_start_here": {"sequences": 12},
+    "01_sink_variance": {"steps": 4},
+    "02_hiding_sinks": {"prompt_length": 20, "written": 16, "lengths": 24, "steps": 4},
+    "03_pruning_results": {"sequences": 6},
+    "04_matched_compute": {"sequences": 6},
+    "05_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
+    "07_robustness": {"sequences": 12},
+    "08_stable_sinks": {"sequences": 12, "sparsities": 0.1},
+    "09_best_recipe": {"sequences": 12},
+    "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
+}
+
+# how names of lists begin that may be empty
+MAY_BE_EMPTY = (
+    "answering",
+    "at_75",
+    "large",
+    "on_twin",
+    "other",
+    "pairs",
+    "patterns",
+    "searched",
+    "sinks_",
+    "sparsegpt_",
+    "thirds",
+    "weight_",
+)
+
+# lists of notebook 07 that have a value per setting, of which two settings may share one
+BY_SETTING = ("archives", "calibration", "other_draws", "own_noise", "seeds")
+
+
+def kind_of(name: str, annotation: str) -> object:
+    """Return what a parameter of a name may be, by its annotation without `list[…]` where none is named."""
+    if name.endswith(("sparsity", "sparsities")):
+        return Sparsity
+    return RANGES.get(name, BY_ANNOTATION[annotation])
+
+
+# names that are allowed, each list imported when it is needed
+
+
+def _presets() -> list[str]:
+    from sinkprune_core.pruning.presets import PRESETS
+
+    return list(PRESETS)
+
+
+def _token_choices() -> list[str]:
+    from sinkprune_core.calibration.token_weights import EXCLUDE
+
+    return ["soft", *(choice for choice in EXCLUDE if choice not in ("none", "only"))]
+
+
+def _noise_rules() -> list[str]:
+    from sinkprune_core.calibration.text import NOISE
+
+    return [rule for rule in NOISE if rule != "grid"]
+
+
+def _allocations() -> list[str]:
+    from sinkprune_core.pruning.patterns import ALLOCATIONS
+
+    return [allocation for allocation in ALLOCATIONS if allocation != "uniform"]
+
+
+def _thirds() -> list[str]:
+    from sinkprune_core.sinks.hiding import THIRDS
+
+    return list(THIRDS)
+
+
+def _searched_recipes() -> list[str]:
+    from sinkprune_companion.experiments.recipe_search import NAMES
+
+    return list(NAMES)
+
+
+def _parts() -> list[str]:
+    from sinkprune_companion.experiments.recipe_search import PARTS
+
+    return list(PARTS)
+
+
+def _samplers() -> list[str]:
+    from sinkprune_companion.experiments.sink_conditions import SAMPLERS
+
+    return list(SAMPLERS)
+
+
+def _texts() -> list[str]:
+    from sinkprune_companion.experiments.sink_conditions import TEXTS
+
+    return list(TEXTS)
+
+
+def _training_dtypes() -> list[str]:
+    from sinkprune_companion.training.settings import DTYPES
+
+    return ["auto", *DTYPES]
+
+
+NAMES: dict[str, Callable[[], list[str]]] = {
+    "at_75": _searched_recipes,
+    "baselines": _presets,
+    "large": _searched_recipes,
+    "left_out": _token_choices,
+    "on_twin": _searched_recipes,
+    "other": _searched_recipes,
+    "other_allocations": _allocations,
+    "other_first": _searched_recipes,
+    "other_noise": _noise_rules,
+    "parts": _parts,
+    "preset": _presets,
+    "recipes": _presets,
+    "samplers": _samplers,
+    "searched": _searched_recipes,
+    "structured_recipes": _presets,
+    "texts": _texts,
+    "thirds": _thirds,
+    "training": _training_dtypes,
+}
+
+
+def check_name(text: str, parameter: str) -> None:
+    """Raise ValueError unless a name is allowed."""
+    known = NAMES[parameter]()
+    if text not in known:
+        raise ValueError(f"{text!r} is unknown; choose one of {', '.join(known)}")
+
+
+# texts of a form
+
+
+class Form(NamedTuple):
+    """The form of a text."""
+
+    pattern: str  # a regular expression
+    says: str  # how an error goes on behind the text
+
+
+FORMS = {
+    "answering": Form(
+        r".+ at \d{1,2} %",
+        "must name a recipe of the search and a sparsity, e.g. sparsegpt, clean at 75 %",
+    ),
+    "patterns": Form(r"\d+:\d+", "must read N:M, N zeros in every M consecutive inputs, e.g. 2:4"),
+    "places": Form(
+        r"\d+:\d+|\d{1,2}(\.\d+)?",
+        "must be a sparsity in percent below 100, e.g. 75, or N:M, e.g. 2:4",
+    ),
+    "profile": Form(
+        r"[\w-]+(@[\w.-]*\w)?",
+        "names a folder below runs/: use letters, digits, - and _, and profile@cell for one cell of a sweep",
+    ),
+    "source": Form("documentation|wikitext-2", "is no text: choose documentation or wikitext-2"),
+}
+
+
+def check_form(text: str, form: Form) -> None:
+    """Raise ValueError unless a text has a form; N:M must be a pattern, too."""
+    if not re.fullmatch(form.pattern, text):
+        raise ValueError(f"{text!r} {form.says}")
+    if ":" in text:
+        n_and_m(text)  # raises an error of its own
+
+
+# names of models, tasks and trainings
+
+MODEL_KINDS = {"base": "autoregressive", "model": "diffusion", "twin": "autoregressive"}
+EXAMPLES = {"autoregressive": "smol-ar", "diffusion": "smol-dlm"}
+
+
+def check_model(name: str, kind: str) -> None:
+    """Raise ValueError unless a name means a model of a kind; it reads no weights."""
+    row, _ = parse(name)
+    if row is None:
+        from sinkprune.models.reader import Checkpoint  # seconds of imports
+
+        row = Checkpoint(name)
+    if row.kind != kind:
+        raise ValueError(f"{name!r} is {row.kind}, and this must be of kind {kind}, e.g. {EXAMPLES[kind]}")
+
+
+def check_task(name: str) -> None:
+    """Raise ValueError unless there is a task of this name."""
+    if name != "paper" and not groups_of(name):
+        from sinkprune.evaluation.harness.benchmarks import manager_of  # the harness, which others do without
+
+        manager_of([name])
+
+
+def check_pair(name: str) -> None:
+    """Raise ValueError unless a name means another training: a folder of the project, or an archive."""
+    is_folder = name.strip("./") and (project_root() / name).is_dir()
+    if not is_folder and not archive_file(name).is_file():
+        raise ValueError(
+            f"{name!r} is neither a folder with a model or its adapter nor the NAME of a "
+            "figures/records-NAME.tar.xz"
+        )
+
+
+CHECKS: dict[str, Callable[[str], object]] = {
+    "device": choose_device,
+    "dtype": choose_dtype,
+    "large_dtype": choose_dtype,
+    "pairs": check_pair,
+    "tasks": check_task,
+    **{name: partial(check_form, form=form) for name, form in FORMS.items()},
+    **{name: partial(check_model, kind=kind) for name, kind in MODEL_KINDS.items()},
+    **{name: partial(check_name, parameter=name) for name in NAMES},
+}
+
+
+# combinations
+
+
+def check_list(name: str, values: list) -> None:
+    """Raise ValueError for an empty list, where it must not be, and for a value that stands in it twice."""
+    if not values and not name.startswith(MAY_BE_EMPTY):
+        raise ValueError(f"{name} is empty: give at least one value")
+    if name in BY_SETTING:
+        return
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(f"{name} has {value!r} twice: give every value once")
+
+
+def check_noise_levels(notebook: str, values: Mapping[str, object]) -> None:
+    """Raise ValueError for more noise levels than a calibration sequence can be seen at.
+
+    Of a causal model every level is a window of at least one query; a rollout writes a token a step.
+    """
+    levels = values.get("noise_levels")
+    length = 128 if notebook == "01_sink_variance" else values.get("length")
+    if levels is None or length is None:
+        return
+    is_causal = notebook in ("01_sink_variance", "03_pruning_results", "08_stable_sinks")  # their twin is
+    if is_causal and levels > length:
+        raise ValueError(
+            f"noise_levels={levels} exceed the {length} tokens of a calibration sequence: use fewer levels"
+        )
+    if "rollout" in (values.get("other_noise") or ()):
+        from sinkprune_core.calibration.text import rollout_prompt
+
+        written = length - rollout_prompt(length)
+        if levels > written:
+            raise ValueError(
+                f"noise_levels={levels} exceed the {written} tokens that a rollout writes (length={length}): "
+                "use fewer levels, or leave rollout out of other_noise"
+            )
+
+
+def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
+    """Raise ValueError for a share of the weights that whole units of the model cannot be, by its shape.
+
+    A folder's model is left to pruning itself, which refuses as clearly but later.
+    """
+    ratios = values.get("ratios")
+    if not ratios or "model" not in values:
+        return
+    row, _ = parse(values["model"])
+    if row is None:
+        return
+
+    from sinkprune.models.meta_model import meta_model
+    from sinkprune_core.pruning.structured import plan
+
+    lm = meta_model(row)
+    for ratio in ratios:
+        try:
+            plan(lm, ratio)
+        except ValueError as error:
+            raise ValueError(f"ratios: {error}") from None
+
+
+COMBINATIONS = (check_noise_levels, check_ratios)

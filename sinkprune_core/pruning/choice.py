@@ -1,0 +1,219 @@
+"""Which weights of a block become zero: what is decided before the first block, and what is done to one.
+
+Dimensions: O output features, I input features, U units of a kind.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import nn
+
+from sinkprune_core.blocks import visit
+from sinkprune_core.forwards import is_finite
+from sinkprune_core.language_model import weight_OI, zero_out
+from sinkprune_core.memory import rows_in_cache
+from sinkprune_core.pruning import structured
+from sinkprune_core.pruning.criteria import CRITERIA, Criterion
+from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
+from sinkprune_core.pruning.seams import OfLinears, Progress, Statistics, Text
+from sinkprune_core.pruning.sparsegpt import SingularGram
+
+Linears = dict[str, nn.Module]  # of a block, by name
+Zeros = dict[str, int]  # how many weights of each linear became zero
+
+
+# before the first block, from the dense model
+
+
+def decide(text: Text, statistics: Statistics, progress: Progress) -> "Choice":
+    """Decide what concerns all blocks: how much each loses, or from which score on.
+
+    A run that goes on has it in its progress.
+    """
+    recipe = text.recipe
+    choice = Choice(text, progress)
+    if text.plan.units is not None:
+        return choice
+
+    threshold = None
+    if recipe.pattern == "global":
+        threshold = _global_threshold(choice, statistics)
+
+    outliers = None
+    if recipe.allocation == "owl":
+        outliers = _outlier_shares(choice)
+
+    sparsities = allocate(
+        recipe.allocation, recipe.sparsity, len(text.lm.blocks), recipe.owl_lambda, outliers
+    )
+    choice.selects = [select(recipe.pattern, sparsity, threshold) for sparsity in sparsities]
+    return choice
+
+
+def _outlier_shares(choice: "Choice") -> list[float]:
+    """Return the share of outliers among Wanda's scores of every layer, in the dense model (OWL)."""
+    progress = choice.progress
+    if progress.outlier_shares is not None:
+        return progress.outlier_shares
+
+    text = choice.text
+    dense = text.dense
+    shares = []
+    for layer, block in enumerate(visit(text.lm, text.shows_progress, "outliers")):
+        scores = [
+            choice.score(layer, name, weight_OI(linear), dense.layers[layer], CRITERIA["wanda"])
+            for name, linear in text.lm.linears(block).items()
+        ]
+        shares.append(outlier_share(scores, text.recipe.owl_m))
+
+    progress.outlier_shares = shares
+    return shares
+
+
+def _global_threshold(choice: "Choice", statistics: Statistics) -> GlobalThreshold:
+    """Return the threshold over all linears; those of finished blocks have had their part of the ties."""
+    progress = choice.progress
+    if progress.threshold is None:
+        found = GlobalThreshold.of(lambda: _all_scores(choice, statistics), choice.text.recipe.sparsity)
+        progress.threshold = (float(found.value), found.ties)
+
+    threshold = GlobalThreshold(*progress.threshold)
+    finished_linears = len(progress.table)
+    for score_OI in islice(_all_scores(choice, statistics), finished_linears):
+        threshold.take(score_OI)
+    return threshold
+
+
+def _all_scores(choice: "Choice", statistics: Statistics) -> Iterator[torch.Tensor]:
+    """Yield the scores of all linears of the dense model, in order."""
+    text = choice.text
+    for layer, block in enumerate(visit(text.lm, text.shows_progress, "scores of all layers")):
+        inputs = statistics.of(layer, block)
+        for name, linear in text.lm.linears(block).items():
+            yield choice.score(layer, name, weight_OI(linear), inputs, choice.criterion)
+
+
+# block by block
+
+
+@dataclass
+class Choice:
+    """What chooses the weights of a block, and makes them zero."""
+
+    text: Text
+    progress: Progress
+    selects: list[Select] = field(default_factory=list)  # per layer, for single weights
+
+    def __post_init__(self):
+        self.recipe = self.text.recipe
+        self.criterion = CRITERIA[self.recipe.criterion]
+        self.has_changed = self.progress.done > 0  # whether a weight of the model is pruned
+
+    def zero(self, layer: int, block: nn.Module, inputs: OfLinears) -> None:
+        """Prune the linears of a block in place, and note how many zeros each of them has."""
+        linears = self.text.lm.linears(block)
+        if self.text.plan.units is not None:
+            zeros = self._zero_units(layer, block, inputs, self.text.plan.units)
+        elif self.criterion.score is not None:
+            zeros = self._zero_by_score(layer, linears, inputs)
+        else:
+            zeros = self._zero_and_update(layer, linears, inputs)
+
+        for name, linear in linears.items():
+            rows, columns = weight_OI(linear).shape
+            row = {"layer": layer, "name": name, "rows": rows, "columns": columns}
+            self.progress.table.append(row | {"weights": rows * columns, "zeros": zeros[name]})
+
+    def score(
+        self, layer: int, name: str, weight: torch.Tensor, inputs: OfLinears, criterion: Criterion
+    ) -> torch.Tensor:
+        """Return the scores of a linear's weights, or of some rows of them."""
+        assert criterion.score is not None
+        of_linear = None
+        if criterion.calibrated:
+            of_linear = inputs[name].with_norm(self.recipe.norm_reduction)
+        return self._finite(criterion.score(weight, of_linear), layer, name)
+
+    def _zero_by_score(self, layer: int, linears: Linears, inputs: OfLinears) -> Zeros:
+        """Zero the weights of the lowest scores."""
+        zeros = {}
+        for name, linear in linears.items():
+            weight = weight_OI(linear)
+            rows, columns = weight.shape
+            if self.recipe.pattern != "layer":  # rows can be chosen from apart
+                rows = rows_in_cache(columns * torch.float32.itemsize, weight.device)
+
+            pruned_parts = []
+            for part in weight.split(rows):
+                score = self.score(layer, name, part, inputs, self.criterion)
+                pruned_parts.append(self.selects[layer](score, 0, columns))
+            pruned_OI = torch.cat(pruned_parts)
+
+            self.has_changed = True
+            zero_out(weight, pruned_OI)
+            zeros[name] = int(torch.count_nonzero(pruned_OI))  # many times as fast as a sum
+        return zeros
+
+    def _zero_and_update(self, layer: int, linears: Linears, inputs: OfLinears) -> Zeros:
+        """Prune weights and update the others, linears with one input together."""
+        assert self.criterion.solve is not None
+        sharing: dict[int, list[str]] = {}
+        for name in linears:
+            sharing.setdefault(id(inputs[name]), []).append(name)
+
+        ratio = n_and_m(self.recipe.pattern)
+        group = None if ratio is None else ratio[1]
+
+        zeros = {}
+        for names in sharing.values():
+            weights = [self._finite(weight_OI(linears[name]), layer, name) for name in names]
+            gram_II = self._finite(inputs[names[0]].gram_II, layer, names[0])
+            try:
+                updated, pruned = self.criterion.solve(
+                    weights, gram_II, self.selects[layer], group, self.recipe.damping, self.recipe.block_size
+                )
+            except SingularGram as error:
+                raise SingularGram(f"block {layer} {names[0]}: {error}; {self._state()}") from None
+
+            for name, weight, updated_OI, pruned_OI in zip(names, weights, updated, pruned, strict=True):
+                new_OI = self._finite(updated_OI.to(weight.dtype), layer, name)
+                self.has_changed = True
+                weight.copy_(new_OI)
+                zeros[name] = int(pruned_OI.sum())
+        return zeros
+
+    def _zero_units(self, layer: int, block: nn.Module, inputs: OfLinears, units: structured.Plan) -> Zeros:
+        """Zero the units of the lowest scores."""
+        lm, recipe = self.text.lm, self.recipe
+        for name, linear in lm.linears(block).items():
+            self._finite(weight_OI(linear), layer, name)
+
+        of_linears = None
+        if self.criterion.calibrated:
+            of_linears = {name: each.with_norm(recipe.norm_reduction) for name, each in inputs.items()}
+
+        kept = {}
+        for kind, score_U in structured.scores(lm, block, recipe.criterion, of_linears).items():
+            kept[kind] = structured.choose(self._finite(score_U, layer, kind), units.removed[kind])
+
+        self.has_changed = True
+        structured.mask(lm, block, kept, of_linears if recipe.compensate else None)
+        self.progress.kept_units.append({kind: units_U.tolist() for kind, units_U in kept.items()})
+        return units.zeros
+
+    def _finite(self, value: torch.Tensor, layer: int, name: str) -> torch.Tensor:
+        """Return `value`; raise ValueError, naming the linear, where it has a number that is not finite."""
+        if not is_finite(value):
+            raise ValueError(f"block {layer} {name}: weights or activations are not finite; {self._state()}")
+        return value
+
+    def _state(self) -> str:
+        """Return what an error leaves behind, in words."""
+        if not self.has_changed:
+            return "nothing of this linear was changed, nor of any other"
+        return (
+            "nothing of this linear was changed, but those before it are pruned: load the model again, or "
+            "prune inside `weights_kept`, which gives it back"
+        )

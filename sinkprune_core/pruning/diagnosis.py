@@ -1,0 +1,298 @@
+"""Can leaving sinks out matter? What one calibration pass over a dense model says, before anything is pruned.
+
+Wanda keeps the weights of a row with the largest |W_ij| n_j, where n_j is the norm of input channel j over
+all calibration tokens. Let p_j be the share of n_j^2 that attention sinks hold. Without them the norm is
+n_j sqrt(1 - p_j), so the logarithm of a score changes by
+
+    delta_j = 1/2 ln(1 - p_j).
+
+A change that all channels share moves every score of a row alike, and the ranking stays as it is. Only what
+differs from channel to channel moves weights across the threshold of their row. Let u_j be the threshold in
+standard deviations of the weights of channel j, which are taken to be normal: |W_ij| n_j lies above it for a
+share 2 (1 - Phi(u_j)) of them, and the density of ln|W_ij| there is 2 u_j phi(u_j). The threshold itself
+moves by the mean of delta_j under these densities, delta_bar, because the number of zeros in a row is fixed.
+As many weights enter as leave, so
+
+    lost share of kept weights = sum_j u_j phi(u_j) |delta_j - delta_bar| / sum_j 2 (1 - Phi(u_j)).
+
+Where all norms are equal, u_j is the quantile q of |normal| at the sparsity s, and this is
+q phi(q) / (1 - s) * mean_j |delta_j - delta_bar|: 0.43 times the mean at 50 %, 0.95 times at 75 %.
+
+Dimensions: O output features, I input features (channels), N sequences, S steps, T positions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
+from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.pruning.engine import dense_statistics
+from sinkprune_core.pruning.patterns import lowest
+from sinkprune_core.pruning.recipe import Recipe
+
+ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
+DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
+PARTS = ALL_TOKENS, WITHOUT_SINKS, OTHER_TEXT = "all tokens", "without sinks", "other text"
+SMALLEST = 0.01  # a share of kept weights below which a change is not called one, whatever other text does
+
+
+@dataclass(frozen=True)
+class Part:
+    """A choice of calibration tokens: those of some sequences, without what `choice` leaves out of them."""
+
+    first: int
+    last: int  # the number after the last sequence
+    choice: str | TokenChoice = "none"  # a name in EXCLUDE, or a function
+
+    def __call__(self, context: SinkContext) -> torch.Tensor:
+        """Return the share left out of every token, float32 (N, S, T)."""
+        function = EXCLUDE[self.choice].function if isinstance(self.choice, str) else self.choice
+        out_NST = function(context).float()
+
+        number_N = torch.arange(len(out_NST)) + context.first_sequence
+        is_outside_N = (number_N < self.first) | (number_N >= self.last)
+        return out_NST.masked_fill(is_outside_N[:, None, None], 1.0)
+
+
+def energy_share(norm_I: torch.Tensor, norm_without_I: torch.Tensor) -> torch.Tensor:
+    """Return the share p_j of every channel's squared norm that left-out tokens hold, float64 (I,) in [0, 1].
+
+    `norm_I` and `norm_without_I` are L2 norms over all tokens and over those that are kept. A channel that is
+    always zero holds nothing.
+    """
+    energy_I = norm_I.double().square()
+    without_I = norm_without_I.double().square()
+    share_I = 1 - without_I / energy_I.clamp_min(torch.finfo(torch.float64).tiny)
+    return share_I.clamp(0, 1).masked_fill(energy_I == 0, 0.0)
+
+
+def predicted_change(share_I: torch.Tensor, norm_I: torch.Tensor, sparsity: float) -> float:
+    """Return the share of kept weights that Wanda is predicted to exchange without the sinks; see above.
+
+    `share_I` are the shares p_j, `norm_I` the norms with the sinks. It is a first-order prediction for normal
+    weights of one variance: exact for small shifts, too large where a channel loses almost all of its norm.
+    """
+    normal = torch.distributions.Normal(0.0, 1.0)
+    norm_I = norm_I.double().clamp_min(torch.finfo(torch.float32).tiny)
+    delta_I = 0.5 * torch.log1p(-share_I.double().clamp(max=1 - 1e-12))
+
+    threshold = _row_threshold(norm_I, sparsity)
+    u_I = threshold / norm_I
+    density_I = u_I * torch.exp(normal.log_prob(u_I))
+    kept = 2 * (1 - normal.cdf(u_I)).sum()
+
+    moved_I = (delta_I - _shift_of_threshold(delta_I, density_I)).abs()
+    return float((density_I * moved_I).sum() / kept)
+
+
+def _row_threshold(norm_I: torch.Tensor, sparsity: float) -> float:
+    """Return the score below which a share `sparsity` of a row's weights lies, for weights of variance 1."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    low, high = 0.0, 10.0 * float(norm_I.max())
+    for _ in range(ITERATIONS):
+        middle = (low + high) / 2
+        below = float((2 * normal.cdf(middle / norm_I) - 1).mean())
+        if below < sparsity:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _shift_of_threshold(delta_I: torch.Tensor, density_I: torch.Tensor) -> torch.Tensor:
+    """Return the shift of the threshold that keeps the number of zeros: the mean of `delta_I` by density."""
+    return (density_I * delta_I).sum() / density_I.sum().clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def mask_change(
+    weight_OI: torch.Tensor, norm_I: torch.Tensor, other_norm_I: torch.Tensor, sparsity: float
+) -> float:
+    """Return the share of Wanda's kept weights by `norm_I` that it prunes by `other_norm_I`, row by row."""
+    size_OI = weight_OI.detach().float().abs()
+    count = int(size_OI.shape[1] * sparsity)
+    kept_OI = ~lowest(size_OI * norm_I.to(size_OI), count)
+    other_OI = ~lowest(size_OI * other_norm_I.to(size_OI), count)
+    return float((kept_OI & ~other_OI).sum() / kept_OI.sum().clamp_min(1))
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What one calibration pass says about leaving sinks out of pruning."""
+
+    model: str
+    table: pd.DataFrame
+    """A row per linear and sparsity: `layer`, `linear`, `kind` (the linear's name without its module),
+    `weights`, `sparsity`, and in [0, 1] `energy` (the sinks' share of all input energy), `mean_share` (mean
+    of p_j), `hot_channels` (share of channels with p_j above 1/2), `predicted` and `exact` (shares of kept
+    weights that leaving sinks out exchanges), `other_text` (the share that another draw of text exchanges).
+    """
+    left_out: float  # share of the tokens that are sinks
+
+    def by_kind(self) -> pd.DataFrame:
+        """Return the means over layers by kind of linear and sparsity, each linear counted by its weights."""
+        columns = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_text"]
+        keys = ["kind", "sparsity"]
+        return self.table.groupby(keys, sort=False)[[*columns, "weights"]].apply(_weighted_mean)
+
+    def overall(self) -> pd.DataFrame:
+        """Return the means over all linears by sparsity, each linear counted by its weights."""
+        columns = ["predicted", "exact", "other_text"]
+        return self.table.groupby("sparsity")[[*columns, "weights"]].apply(_weighted_mean)
+
+    def most_affected(self, count: int = 5) -> pd.DataFrame:
+        """Return the linears whose kept weights change most, at the highest sparsity."""
+        highest = self.table[self.table.sparsity == self.table.sparsity.max()]
+        return highest.nlargest(count, "exact")
+
+    def affected(self) -> pd.DataFrame:
+        """Return the linears where leaving sinks out exchanges more weights than other text does.
+
+        Changes below SMALLEST of the kept weights do not count.
+        """
+        more = self.table.exact > self.table.other_text.clip(lower=SMALLEST)
+        return self.table[more]
+
+    def expect_an_effect(self, sparsity: float) -> bool:
+        """Return whether leaving sinks out may matter: over all linears it changes more than other text."""
+        row = self.overall().loc[sparsity]
+        return bool(row.exact > max(row.other_text, SMALLEST))
+
+    def sentence(self, sparsity: float) -> str:
+        """Return what follows for pruning at a sparsity, in one sentence."""
+        row = self.overall().loc[sparsity]
+        says = f"At {sparsity:.0%} leaving sinks out changes {row.exact:.2%} of the kept weights"
+        beside = f"another draw of calibration text {row.other_text:.2%}"
+        if self.expect_an_effect(sparsity):
+            where = self.affected()
+            kinds = where[where.sparsity == sparsity].groupby("kind", sort=False).layer
+            places = "; ".join(f"{kind} of layers {_ranges(layers)}" for kind, layers in kinds)
+            return f"{says}, {beside}: it can matter, most in {places}."
+        return f"{says}, {beside}: do not expect it to matter."
+
+
+def _weighted_mean(part: pd.DataFrame) -> pd.Series:
+    share = part.weights / part.weights.sum()
+    return part.drop(columns="weights").mul(share, axis=0).sum()
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Return numbers in words, neighbours together: 9 to 11, 28."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
+
+
+def diagnosis_recipes(
+    lm: LanguageModel, sequences: int, noise_levels: int, sinks: str | TokenChoice = "all"
+) -> dict[str, Recipe]:
+    """Return the recipes whose statistics a diagnosis of so many sequences reads, by PARTS.
+
+    All come from one pass: `all tokens` and `without sinks` are of the first half of the text, `other text`
+    is of the second half. A diffusion model sees noised text, an autoregressive one clean text.
+    """
+    half = sequences // DRAWS_IN_A_PASS
+    parts = {
+        ALL_TOKENS: Part(0, half),
+        WITHOUT_SINKS: Part(0, half, sinks),
+        OTHER_TEXT: Part(half, 2 * half),
+    }
+    inputs = "noised" if lm.is_diffusion else "clean"
+    how = {"inputs": inputs, "propagation": "dense", "noise_levels": noise_levels}
+    return {name: Recipe(exclude=part, **how) for name, part in parts.items()}
+
+
+def diagnose(
+    lm: LanguageModel,
+    calibration: Calibration,
+    sparsities: Sequence[float] = (0.5,),
+    noise_levels: int = 8,
+    sinks: str | TokenChoice = "all",
+    progress: bool = True,
+) -> Diagnosis:
+    """Return what leaving sinks out can change in a model, from one pass over calibration text.
+
+    The first half of the sequences is the calibration text, the second half what it is compared with. `sinks`
+    is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError
+    for fewer than two sequences and for what does not fit the model.
+    """
+    norms, left_out = norms_of(lm, calibration, noise_levels, sinks, progress)
+
+    rows = []
+    for layer in range(len(lm.blocks)):
+        with lm.resident(layer) as block:
+            for name, linear in lm.linears(block).items():
+                norm_I, without_I, other_I = (norms[which][layer][name] for which in PARTS)
+                rows += _rows_of(layer, name, linear.weight, norm_I, without_I, other_I, sparsities)
+    return Diagnosis(lm.name, pd.DataFrame(rows), left_out)
+
+
+def norms_of(
+    lm: LanguageModel,
+    calibration: Calibration,
+    noise_levels: int = 8,
+    sinks: str | TokenChoice = "all",
+    progress: bool = True,
+) -> tuple[dict[str, list[dict[str, torch.Tensor]]], float]:
+    """Return the norms that a diagnosis reads, and the share of tokens that are sinks.
+
+    Norms are float32 (I,), by PARTS, block and linear. Raises what `diagnose` raises.
+    """
+    sequences = len(calibration.ids_NT)
+    if sequences < DRAWS_IN_A_PASS:
+        raise ValueError(
+            f"the calibration text has {sequences} sequence: give at least {DRAWS_IN_A_PASS}, since the "
+            "second half of them says what other text changes"
+        )
+
+    recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
+    statistics = dense_statistics(lm, list(recipes.values()), calibration, progress)
+    by_name = {name: statistics[recipe.statistics_key] for name, recipe in recipes.items()}
+    norms = {name: _norms(found.layers) for name, found in by_name.items()}
+
+    # of the whole text's tokens, of which the parts are a half
+    more_left_out = by_name[WITHOUT_SINKS].left_out_share - by_name[ALL_TOKENS].left_out_share
+    return norms, DRAWS_IN_A_PASS * more_left_out
+
+
+def _norms(layers: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:
+    return [{name: inputs.norm_I for name, inputs in block.items()} for block in layers]
+
+
+def _rows_of(
+    layer: int,
+    name: str,
+    weight_OI: torch.Tensor,
+    norm_I: torch.Tensor,
+    without_I: torch.Tensor,
+    other_I: torch.Tensor,
+    sparsities: Sequence[float],
+) -> list[dict[str, object]]:
+    """Return the rows of one linear, one per sparsity."""
+    share_I = energy_share(norm_I, without_I)
+    energy_I = norm_I.double().square()
+    of_linear = {
+        "layer": layer,
+        "linear": name,
+        "kind": name.rpartition(".")[2],
+        "weights": weight_OI.numel(),
+        "energy": float((share_I * energy_I).sum() / energy_I.sum()),
+        "mean_share": float(share_I.mean()),
+        "hot_channels": float((share_I > 0.5).double().mean()),
+    }
+    rows = []
+    for sparsity in sparsities:
+        changes = {
+            "predicted": predicted_change(share_I, norm_I, sparsity),
+            "exact": mask_change(weight_OI, norm_I, without_I, sparsity),
+            "other_text": mask_change(weight_OI, norm_I, other_I, sparsity),
+        }
+        rows.append({**of_linear, "sparsity": sparsity, **changes})
+    return rows

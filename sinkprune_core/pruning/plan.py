@@ -1,0 +1,197 @@
+"""What a run will do, known before any forward: `prune` follows the plan, and costs are read from it.
+
+Dimensions: R calibration rows, that is sequences in all states that statistics come from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sinkprune_core.blocks import IN_MEMORY, Store
+from sinkprune_core.calibration.dense_statistics import Waiting, waiting
+from sinkprune_core.calibration.sink_profiles import windows_of
+from sinkprune_core.calibration.text import Calibration, rollout_prompt
+from sinkprune_core.forwards import check_ids
+from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.pruning import structured
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.patterns import allocate, n_and_m
+from sinkprune_core.pruning.recipe import Recipe
+
+Source = Literal["nowhere", "dense model", "block by block"]
+"""Where the statistics of a block come from: it needs none, they were taken of the dense model before the
+first block is pruned, or they are observed when pruning comes to it."""
+
+Shown = Literal["rollout", "sinks", "statistics", "outputs of pruned blocks"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows that go through all blocks once, and what for."""
+
+    shows: Shown
+    rows: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do."""
+
+    source: Source
+    passes: tuple[Pass, ...]  # in their order
+    takes_dense: bool  # whether statistics of the dense model are taken, if only for OWL's scores
+    rows: int  # R
+    sink_rows: int  # of the forwards that show the sinks; 0 where nobody asks for them
+    waiting: Waiting  # where inputs wait, so that one pass of the dense model shows sinks and statistics
+    units: structured.Plan | None  # what every block loses under pattern="structured"
+
+    @property
+    def rows_run(self) -> int:
+        """How many rows go through all blocks, in all passes."""
+        return sum(each.rows for each in self.passes)
+
+    @property
+    def hidden_rows(self) -> int:
+        """How many rows' hidden states wait at a time: before a block and after it, or those of the sinks."""
+        if self.waiting.rows_in_memory and self.source == "dense model":
+            return 0
+        return max(2 * self.rows, self.sink_rows)
+
+
+def make_plan(
+    lm: LanguageModel,
+    recipe: Recipe,
+    calibration: Calibration | None,
+    store: Store = IN_MEMORY,
+    device: torch.device | str | None = None,
+    memory_budget: int | None = None,
+) -> Plan:
+    """Return what pruning `lm` by `recipe` will do; nothing runs.
+
+    `store` is where things wait. `device` is where a model without weights would be, and `memory_budget`
+    stands for another machine's (see `waiting`). Raises ValueError for a recipe that does not fit the model
+    or its calibration text.
+    """
+    _check_text(lm, recipe, calibration)
+    _check_groups(lm, recipe)
+    units = _units(lm, recipe)
+    _check_streamed(lm, recipe)
+    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
+        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
+
+    needs = CRITERIA[recipe.criterion].needs
+    if needs is None or calibration is None:
+        return Plan("nowhere", (), False, 0, 0, Waiting(), units)
+
+    source: Source = "block by block"
+    if recipe.propagation == "dense" and needs != "gram":  # Gram matrices are too large to keep
+        source = "dense model"
+    takes_dense = source == "dense model" or recipe.allocation == "owl"
+
+    place = Waiting()
+    if takes_dense:
+        place = waiting(lm, [recipe.statistics_key], calibration, store, device, memory_budget)
+
+    sequences = len(calibration.ids_NT)
+    in_all_states = sequences * recipe.noise_levels
+    rows = in_all_states if recipe.inputs == "noised" else sequences
+    sink_rows = 0
+    if recipe.exclude != "none":
+        sink_rows = in_all_states if lm.is_diffusion else sequences
+
+    passes = []
+    sees_states = recipe.inputs == "noised" or (recipe.exclude != "none" and lm.is_diffusion)
+    if recipe.noise == "rollout" and sees_states:
+        passes.append(Pass("rollout", in_all_states))
+
+    if takes_dense:
+        if sink_rows and not place.is_anywhere:
+            passes.append(Pass("sinks", sink_rows))
+        passes.append(Pass("statistics", rows))
+
+    if source == "block by block":
+        if sink_rows:
+            passes.append(Pass("sinks", sink_rows))
+        passes.append(Pass("statistics", rows))
+
+    if recipe.propagation == "sequential":
+        passes.append(Pass("outputs of pruned blocks", rows))
+
+    return Plan(source, tuple(passes), takes_dense, rows, sink_rows, place, units)
+
+
+# what does not fit
+
+
+def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
+    if recipe.inputs == "noised" and not lm.is_diffusion:
+        raise ValueError(
+            f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
+            "use inputs='clean'"
+        )
+    if not CRITERIA[recipe.criterion].calibrated:
+        return
+
+    if calibration is None:
+        raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
+    check_ids(lm, calibration.ids_NT)
+
+    length = calibration.ids_NT.shape[1]
+    written = length - rollout_prompt(length)
+    if recipe.noise == "rollout" and recipe.noise_levels > written:
+        raise ValueError(
+            f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
+            "use fewer levels or longer sequences"
+        )
+    if recipe.exclude != "none":
+        windows_of(lm, length, recipe.noise_levels)
+
+
+def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
+    ratio = n_and_m(recipe.pattern)
+    if ratio is None:
+        return
+
+    for name, linear in lm.linears(lm.blocks[0]).items():
+        inputs = weight_OI(linear).shape[1]
+        if inputs % ratio[1]:
+            raise ValueError(
+                f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
+                "use another M"
+            )
+
+
+def _units(lm: LanguageModel, recipe: Recipe) -> structured.Plan | None:
+    if recipe.pattern != "structured":
+        return None
+
+    units = structured.plan(lm, recipe.sparsity)
+    if recipe.compensate:
+        structured.check_compensation(lm)
+    return units
+
+
+def _check_streamed(lm: LanguageModel, recipe: Recipe) -> None:
+    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
+        raise ValueError(
+            f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
+            "in memory"
+        )
+
+
+def check_dense(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration) -> None:
+    """Raise ValueError unless every recipe fits, and prunes from statistics of the dense model."""
+    for recipe in recipes:
+        plan = make_plan(lm, recipe, calibration)
+        if recipe.propagation != "dense":
+            raise ValueError(
+                f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: "
+                "its statistics depend on what it pruned before"
+            )
+        if plan.source == "block by block":
+            raise ValueError(
+                f"recipe {recipe.name!r} needs a Gram matrix per input: "
+                "those are used block by block and not kept"
+            )

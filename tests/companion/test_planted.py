@@ -1,0 +1,100 @@
+"""A planted effect: dividing all other inputs is the same as multiplying those at the sinks."""
+
+import pytest
+import torch
+
+from sinkprune_companion.experiments.planted import Planted, planted_recipe, planted_variants
+from sinkprune_core import Calibration, prune, weights_kept
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.token_weights import SinkContext, heads_of
+from sinkprune_core.language_model import weight_OI
+
+LEVELS = 8  # of the experiment's recipes
+
+
+@pytest.fixture
+def lm(make_anchored_lm):
+    return make_anchored_lm("diffusion")
+
+
+@pytest.fixture
+def text(make_ids) -> Calibration:
+    ids_NT = make_ids(4, 24)
+    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
+    return Calibration(ids_NT, seed=1, batch=2)
+
+
+@pytest.fixture
+def context(lm, text):
+    key = planted_recipe("none", 0.5).statistics_key
+    return SinkContext(*sink_profiles(lm, text, LEVELS, progress=False), key, heads_of(lm), text.seed)
+
+
+def masks(lm, recipe, text) -> dict[tuple[int, str], torch.Tensor]:
+    with weights_kept(lm):
+        prune(lm, recipe, text, progress=False)
+        return {
+            (layer, name): weight_OI(linear) != 0
+            for layer, block in enumerate(lm.blocks)
+            for name, linear in lm.linears(block).items()
+        }
+
+
+def test_sinks_count_so_many_times_as_much_as_other_tokens(context):
+    out_NST = Planted(10.0)(context)
+    weight_NST = 1 - out_NST
+    assert torch.allclose(weight_NST[context.sinks_NST], torch.tensor(1.0))
+    assert torch.allclose(weight_NST[~context.sinks_NST], torch.tensor(0.1))
+    assert bool(context.sinks_NST.any())
+
+
+def test_as_many_random_tokens_are_planted_as_there_are_sinks(context):
+    weight_NST = 1 - Planted(10.0, "random")(context)
+    is_planted_NST = weight_NST > 0.5
+    assert torch.equal(is_planted_NST.sum(-1), context.sinks_NST.sum(-1))
+
+
+def test_a_dose_of_one_prunes_what_no_dose_prunes(lm, text):
+    none = masks(lm, planted_recipe("none", 0.5), text)
+    once = masks(lm, planted_recipe(Planted(1.0), 0.5), text)
+    assert all(torch.equal(none[place], once[place]) for place in none)
+
+
+def test_a_larger_dose_changes_more_of_the_mask(lm, text):
+    none = masks(lm, planted_recipe("none", 0.5), text)
+    changed = []
+    for dose in (3.0, 100.0):
+        planted = masks(lm, planted_recipe(Planted(dose), 0.5), text)
+        changed.append(sum(int((none[place] & ~planted[place]).sum()) for place in none))
+    assert 0 < changed[0] < changed[1]
+
+
+def test_official_weights_multiply_what_is_planted(context):
+    from sinkprune_core.calibration.token_weights import EXCLUDE
+
+    weight_NST = 1 - Planted(10.0, official=True)(context)
+    kept_NST = 1 - EXCLUDE["official"].function(context)
+    assert torch.allclose(weight_NST[context.sinks_NST], kept_NST[context.sinks_NST])
+    assert torch.allclose(weight_NST[~context.sinks_NST], 0.1 * kept_NST[~context.sinks_NST])
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"), [({"dose": 0.5}, "dose=0.5"), ({"dose": 2.0, "place": "x"}, "place='x'")]
+)
+def test_what_cannot_be_planted_is_one_sentence(fields, names):
+    with pytest.raises(ValueError, match=names):
+        Planted(**fields)
+
+
+def test_every_dose_is_compared_with_a_model_without_the_tokens():
+    names = [model.variant for model in planted_variants((1.0, 3.0))]
+    assert names == [
+        "all, left out",
+        "all, kept, 1",
+        "all, kept, 3",
+        "random, left out",
+        "random, kept, 1",
+        "random, kept, 3",
+        "all, official weights, 1",
+        "all, official weights, 3",
+    ]

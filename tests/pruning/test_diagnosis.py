@@ -1,0 +1,155 @@
+"""What one pass foresees: the formula on Gaussian weights, the exact change of a mask, and planted sinks."""
+
+import pytest
+import torch
+
+from sinkprune_core import Calibration, Recipe, prune, weights_kept
+from sinkprune_core.language_model import weight_OI
+from sinkprune_core.pruning.diagnosis import (
+    Part,
+    diagnose,
+    energy_share,
+    mask_change,
+    norms_of,
+    predicted_change,
+)
+
+LEVELS = 4
+
+
+@pytest.fixture
+def lm(make_anchored_lm):
+    return make_anchored_lm("diffusion")
+
+
+@pytest.fixture
+def text(make_ids) -> Calibration:
+    ids_NT = make_ids(8, 24)
+    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
+    return Calibration(ids_NT, seed=1, batch=2)
+
+
+# the formula
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+@pytest.mark.parametrize("sparsity", [0.5, 0.75])
+def test_the_prediction_fits_gaussian_weights_within_a_tenth(spread, sparsity):
+    rng = torch.Generator().manual_seed(0)
+    weight_OI = torch.randn(1500, 1000, generator=rng)
+    norm_I = torch.exp(spread * torch.randn(1000, generator=rng))
+    share_I = 0.1 * torch.rand(1000, generator=rng)
+
+    exact = mask_change(weight_OI, norm_I, norm_I * (1 - share_I).sqrt(), sparsity)
+
+    assert exact > 1e-3  # or there would be nothing to predict
+    assert predicted_change(share_I, norm_I, sparsity) == pytest.approx(exact, rel=0.1)
+
+
+def test_for_equal_norms_the_prediction_is_the_closed_form():
+    share_I = torch.rand(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.2
+    delta_I = 0.5 * torch.log1p(-share_I)
+    spread = float((delta_I - delta_I.mean()).abs().mean())
+
+    for sparsity, factor in ((0.5, 0.4287), (0.75, 0.9480)):  # q phi(q) / (1 - s), by hand
+        predicted = predicted_change(share_I, torch.ones(400), sparsity)
+        assert predicted == pytest.approx(factor * spread, rel=1e-3)
+
+
+def test_sinks_that_hold_the_same_share_of_every_channel_change_nothing():
+    rng = torch.Generator().manual_seed(2)
+    weight_OI, norm_I = torch.randn(50, 64, generator=rng), torch.rand(64, generator=rng) + 0.5
+    share_I = torch.full((64,), 0.9)
+
+    assert predicted_change(share_I, norm_I, 0.5) == pytest.approx(0, abs=1e-9)
+    assert mask_change(weight_OI, norm_I, norm_I * 0.5, 0.5) == 0  # a power of two rounds nothing
+
+
+def test_the_share_of_energy_is_that_of_the_tokens_left_out():
+    rng = torch.Generator().manual_seed(3)
+    input_NI = torch.randn(40, 6, generator=rng)
+    input_NI[:, 5] = 0  # a channel that is always zero
+
+    share_I = energy_share(input_NI.norm(dim=0), input_NI[:30].norm(dim=0))
+
+    expected_I = input_NI[30:].square().sum(0) / input_NI.square().sum(0).clamp_min(1e-9)
+    assert torch.allclose(share_I.float(), expected_I, atol=1e-5)
+    assert share_I[5] == 0
+
+
+# a model
+
+
+def test_one_pass_gives_the_norms_of_three_passes(lm, text):
+    norms, _ = norms_of(lm, text, LEVELS, progress=False)
+    half = len(text.ids_NT) // 2
+    for name, ids_NT, exclude in (
+        ("all tokens", text.ids_NT[:half], "none"),
+        ("without sinks", text.ids_NT[:half], "all"),
+    ):
+        recipe = Recipe(inputs="noised", propagation="dense", noise_levels=LEVELS, exclude=exclude)
+        alone = naive_norms(lm, recipe, Calibration(ids_NT, seed=text.seed))
+        for layer, block in enumerate(norms[name]):
+            for linear, norm_I in block.items():
+                assert torch.allclose(norm_I, alone[layer][linear], rtol=1e-4), (name, layer, linear)
+
+
+def naive_norms(lm, recipe, calibration):
+    from sinkprune_core.pruning.engine import dense_statistics
+
+    statistics = dense_statistics(lm, [recipe], calibration, progress=False)
+    layers = statistics[recipe.statistics_key].layers
+    return [{name: inputs.norm_I for name, inputs in block.items()} for block in layers]
+
+
+def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
+    table = diagnose(lm, text, (0.5,), LEVELS, progress=False).table.set_index(["layer", "linear"])
+    half = Calibration(text.ids_NT[: len(text.ids_NT) // 2], seed=text.seed)
+    kept = {}
+    for exclude in ("none", "all"):
+        recipe = Recipe(inputs="noised", propagation="dense", noise_levels=LEVELS, exclude=exclude)
+        with weights_kept(lm):
+            prune(lm, recipe, half, progress=False)
+            kept[exclude] = {
+                (layer, name): weight_OI(linear) != 0
+                for layer, block in enumerate(lm.blocks)
+                for name, linear in lm.linears(block).items()
+            }
+    changed = 0
+    for place, kept_OI in kept["none"].items():
+        rows, columns = kept_OI.shape
+        count = rows * (columns - columns // 2)  # zeros of the anchored model among them
+        lost = int((kept_OI & ~kept["all"][place]).sum()) / count
+        assert table.exact[place] == pytest.approx(lost, abs=1e-7)
+        changed += lost
+    assert changed > 0  # the anchor's sink matters to some linear
+
+
+def test_part_takes_its_sequences_whatever_the_batch(lm, text):
+    by_batch = []
+    for batch in (1, 8):
+        norms, left_out = norms_of(lm, Calibration(text.ids_NT, seed=1, batch=batch), LEVELS, progress=False)
+        by_batch.append((norms["other text"][0], left_out))
+    (one, left_out_one), (eight, left_out_eight) = by_batch
+    assert left_out_one == pytest.approx(left_out_eight)
+    assert left_out_one > 0
+    for name, norm_I in one.items():
+        assert torch.allclose(norm_I, eight[name], rtol=1e-5)
+
+
+def test_no_sinks_change_nothing_and_the_sentence_says_so(lm, text):
+    found = diagnose(lm, text, (0.5,), LEVELS, sinks="none", progress=False)
+    assert (found.table.exact == 0).all()
+    assert found.left_out == 0
+    assert not found.expect_an_effect(0.5)
+    assert "do not expect it to matter" in found.sentence(0.5)
+
+
+def test_too_little_text_is_one_sentence(lm, make_ids):
+    with pytest.raises(ValueError, match=r"1 sequence: give at least 2"):
+        diagnose(lm, Calibration(make_ids(1, 24)), progress=False)
+
+
+def test_a_part_is_named_by_its_fields():
+    assert Part(0, 4) == Part(0, 4)
+    assert Part(0, 4) != Part(0, 5)

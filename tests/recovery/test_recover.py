@@ -1,0 +1,299 @@
+"""A pruned model is recovered in memory and from folder to folder; kills and bad inputs cost nothing."""
+
+import dataclasses
+import errno
+import json
+
+import pytest
+import torch
+
+from sinkprune import load
+from sinkprune.models.saving import save
+from sinkprune.recovery import training
+from sinkprune.recovery.cost import RecoveryCost
+from sinkprune.recovery.objectives import exercise, loss_of
+from sinkprune.recovery.recover import recover
+from sinkprune.recovery.settings import Recovery
+from sinkprune.recovery.training import recover_model
+from sinkprune_core import preset, prune
+from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.seeds import generator
+
+SHORT = {"steps": 6, "batch": 4, "length": 12, "learning_rate": 3e-3, "warmup": 0.2}
+
+
+def same(before, after) -> bool:
+    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_loss_falls_and_zeros_stay(make_pruned, words, zeros, kind, method, checkpointing):
+    lm = make_pruned(kind)
+    before = zeros(lm)
+    settings = Recovery(**SHORT | {"steps": 30}, method=method, rank=4, gradient_checkpointing=checkpointing)
+    done = recover_model(lm, settings, words, progress=False)
+    assert done.after < done.before - 0.1
+    assert same(before, zeros(lm)) and done.zeros_before == done.zeros_after > 0
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+    assert not any("lora" in name for name, _ in lm.model.named_parameters())
+    assert lm.model.config._attn_implementation == "sdpa"
+
+
+def test_2_4_and_bfloat16(make_pruned, words, zeros):
+    lm = make_pruned(name="wanda", pattern="2:4")
+    lm.model.to(torch.bfloat16)
+    before = zeros(lm)
+    done = recover_model(lm, Recovery(**SHORT, dtype="bfloat16"), words, progress=False)
+    assert same(before, zeros(lm)) and done.after < done.before
+    assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_structured_model_is_trained_whole(make_lm, calibration, words):
+    lm = make_lm("diffusion", "gqa-24")
+    lm = shrink(lm, prune(lm, preset("structured", sparsity=0.3), calibration).kept_units)
+    shapes = [parameter.shape for parameter in lm.model.parameters()]
+    done = recover_model(lm, Recovery(**SHORT), words, progress=False)
+    assert done.after < done.before and done.zeros_after == done.zeros_before == 0
+    assert [parameter.shape for parameter in lm.model.parameters()] == shapes
+
+
+def test_gradient_checkpointing_computes_blocks_twice_and_changes_no_number(make_pruned, words):
+    found = []
+    for checkpointing in (False, True):
+        lm = make_pruned()
+        calls = []
+        lm.blocks[1].mlp.register_forward_pre_hook(
+            lambda *_, calls=calls: calls.append(torch.is_grad_enabled())
+        )
+        settings = Recovery(**SHORT, gradient_checkpointing=checkpointing)
+        done = recover_model(lm, settings, words, progress=False)
+        found.append((done.after, sum(calls)))
+    (plain, forwards), (checkpointed, more_forwards) = found
+    assert plain == checkpointed
+    assert (forwards, more_forwards) == (6, 12)
+
+
+# the objective
+
+
+def test_the_loss_is_the_bound_of_evaluation(make_pruned, words):
+    """Written out: the mean over rows of the mean cross entropy at the masks."""
+    lm = make_pruned()
+    ids_BT = words.crops(4, 12, 0, 0)
+    task = exercise(lm, ids_BT, generator(0, "test"))
+    expected = 0.0
+    logits_BTV = lm.model(task.input_BT).logits.log_softmax(-1)
+    for row, where_T in enumerate(task.where_BT):
+        terms = [-logits_BTV[row, at - 1, ids_BT[row, at]] for at in where_T.nonzero()[:, 0].tolist()]
+        expected += sum(terms) / len(terms) / len(ids_BT)
+    torch.testing.assert_close(loss_of(lm, task), expected)
+    assert not bool(task.where_BT[:, 0].any())
+
+
+def test_the_divergence_is_that_of_two_distributions(make_pruned, make_lm, words, monkeypatch):
+    lm, teacher = make_pruned(), make_lm("diffusion", "gqa-24")
+    task = exercise(lm, words.crops(4, 12, 0, 0), generator(0, "test"))
+    expected = 0.0
+    teacher_NV = teacher.logits_at(task.input_BT, task.where_BT).double().softmax(-1)
+    found_NV = lm.logits_at(task.input_BT, task.where_BT).double().softmax(-1)
+    for row, weight in enumerate(task.weight_N.tolist()):
+        expected += weight * float((teacher_NV[row] * (teacher_NV[row] / found_NV[row]).log()).sum())
+    whole = loss_of(lm, task, teacher, 1.0)
+    assert float(whole) == pytest.approx(expected, rel=1e-4)
+    assert float(loss_of(lm, task, lm, 1.0)) == pytest.approx(0, abs=1e-6)
+
+    half = 0.5 * float(whole) + 0.5 * float(loss_of(lm, task))
+    assert float(loss_of(lm, task, teacher, 0.5)) == pytest.approx(half, rel=1e-5)
+    monkeypatch.setattr("sinkprune.recovery.objectives.LOGITS_BYTES", 72 * 4 * 5)  # five positions at once
+    torch.testing.assert_close(loss_of(lm, task, teacher, 1.0), whole)
+
+
+def test_a_teacher_is_learned_from(make_pruned, make_lm, words):
+    lm, teacher = make_pruned(), make_lm("diffusion", "gqa-24")
+    task = exercise(lm, words.crops(8, 12, 5, 0), generator(0, "test"))
+    before = float(loss_of(lm, task, teacher, 1.0))
+    fingerprint = teacher.fingerprint()
+    recover_model(lm, Recovery(**SHORT | {"steps": 30}, distillation=1.0), words, teacher, progress=False)
+    assert float(loss_of(lm, task, teacher, 1.0)) < 0.7 * before
+    assert teacher.fingerprint() == fingerprint
+
+
+# kills
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_killed_run_ends_as_an_undisturbed_one(make_pruned, words, tmp_path, monkeypatch, method):
+    settings = Recovery(**SHORT, method=method, rank=4)
+    whole = make_pruned()
+    expected = recover_model(whole, settings, words, progress=False)
+
+    original = training.one_step
+    for killed_at in (3, 5):
+
+        def die(*arguments, at=killed_at):
+            if arguments[-1] == at:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        monkeypatch.setattr(training, "one_step", die)
+        with pytest.raises(KeyboardInterrupt):
+            recover_model(make_pruned(), settings, words, work=tmp_path, save_every=2, progress=False)
+    steps = []
+    monkeypatch.setattr(training, "one_step", lambda *all: (steps.append(all[-1]), original(*all))[1])
+    again = make_pruned()
+    found = recover_model(again, settings, words, work=tmp_path, save_every=2, progress=False)
+    assert steps == [4, 5]
+    assert again.fingerprint() == whole.fingerprint()
+    assert found.log == expected.log
+
+
+def test_an_interrupted_model_in_memory_is_whole_again(make_pruned, words, zeros, monkeypatch):
+    lm = make_pruned()
+    before = zeros(lm)
+    names = [name for name, _ in lm.model.named_parameters()]
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "one_step", die)
+    for method in ("full", "lora"):
+        with pytest.raises(KeyboardInterrupt):
+            recover_model(lm, Recovery(**SHORT, method=method), words, progress=False)
+        assert same(before, zeros(lm))
+        assert [name for name, _ in lm.model.named_parameters()] == names
+
+
+def test_another_run_in_the_work_folder_is_refused(make_pruned, words, tmp_path):
+    recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+    other = Recovery(**SHORT | {"learning_rate": 1e-3}, seed=1)
+    with pytest.raises(ValueError, match=r"another recovery \(differing in learning_rate, seed\)"):
+        recover_model(make_pruned(), other, words, work=tmp_path, progress=False)
+
+
+def test_a_damaged_checkpoint_is_refused(make_pruned, words, tmp_path):
+    recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+    (file,) = tmp_path.glob("step-*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="is not what was saved"):
+        recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+
+
+# from folder to folder
+
+
+@pytest.fixture
+def folder(make_pruned, calibration, make_lm, tmp_path):
+    lm = make_lm("diffusion", "gqa-24")
+    report = prune(lm, preset("wanda", sparsity=0.5), calibration)
+    save(lm, tmp_path / "pruned", {"sinkprune-linears.csv": "layer\n"}, **report.card())
+    return tmp_path / "pruned"
+
+
+@pytest.fixture
+def documents(make_ids):
+    """Paragraphs of words, some of which are held out."""
+    rows = make_ids(60, 12, seed=4).tolist()
+    return [" ".join(f"word{index}" if index > 26 else "the" for index in row) for row in rows]
+
+
+def test_a_folder_becomes_a_recovered_folder(folder, documents, zeros, tmp_path):
+    out = tmp_path / "out"
+    done = recover(folder, out=out, tokens=200, text=documents, **_short(), progress=False)
+    assert done.settings.steps == 5  # of 48 tokens
+    pruned, recovered = load(folder), load(out)
+    assert same(zeros(pruned), zeros(recovered))
+    assert pruned.fingerprint() != recovered.fingerprint()
+    card = json.loads((out / "sinkprune.json").read_text())
+    before = json.loads((folder / "sinkprune.json").read_text())
+    assert card["recipe"] == before["recipe"] and card["recovery"]["tokens"] == 240
+    assert card["recovery"]["held_out_after"] == done.after
+    assert "240 tokens of text in 5 steps" in (out / "README.md").read_text()
+    assert (out / "sinkprune-linears.csv").read_text() == "layer\n"
+    assert not (tmp_path / "out.work").exists()
+
+
+def _short():
+    return {name: value for name, value in SHORT.items() if name not in ("steps", "warmup")}
+
+
+def test_a_file_of_paragraphs_is_the_same_text(folder, documents, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(documents))
+    models = []
+    for name, text in (("a", documents), ("b", file)):
+        recover(folder, out=tmp_path / name, steps=2, text=text, **_short(), progress=False)
+        models.append(load(tmp_path / name).fingerprint())
+    assert models[0] == models[1]
+
+
+def test_a_plan_writes_nothing(folder, documents, tmp_path):
+    there = sorted(tmp_path.rglob("*"))
+    cost = recover(folder, steps=2, text=documents, **_short(), dry_run=True)
+    assert isinstance(cost, RecoveryCost)
+    assert cost.tokens == 96 and cost.seconds > 0 and cost.memory > 0 and not cost.missing
+    assert "peak memory about" in str(cost)
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_a_full_disk_costs_nothing(folder, documents, tmp_path, monkeypatch):
+    arguments = {"steps": 4, "text": documents, **_short(), "progress": False, "save_every": 2}
+    recover(folder, out=tmp_path / "whole", **arguments)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patches:
+        patches.setattr("sinkprune.recovery.model_card.write_readme", full)
+        with pytest.raises(OSError, match=r"out cannot be written .*: make room there"):
+            recover(folder, out=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.work").is_dir()
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "one_step", full)  # which is not needed any more
+        recover(folder, out=tmp_path / "out", **arguments)
+    assert load(tmp_path / "out").fingerprint() == load(tmp_path / "whole").fingerprint()
+
+
+BAD = {
+    "both": ({"tokens": 9, "steps": 1}, ValueError, "give one of them"),
+    "none": ({}, ValueError, "give one of them"),
+    "length": ({"steps": 1, "length": 1}, ValueError, "length=1 must be at least 2"),
+    "method": ({"steps": 1, "method": "qlora"}, ValueError, "method='qlora' is unknown; choose one of"),
+    "rate": ({"steps": 1, "learning_rate": 0.0}, ValueError, "learning_rate=0.0 must be"),
+    "short": ({"steps": 1, "text": ["the list"]}, ValueError, "too short for sequences of length=12"),
+    "empty": ({"steps": 1, "text": []}, ValueError, "empty list"),
+    "no file": ({"steps": 1, "text": "nowhere.txt"}, FileNotFoundError, "no such file"),
+    "positions": ({"steps": 1, "length": 65}, ValueError, "exceeds the 64 positions"),
+    "no teacher": ({"steps": 1, "distillation": 0.5}, ValueError, "needs a teacher"),
+}
+
+
+@pytest.mark.parametrize(("changes", "error", "words"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_sentence_and_writes_nothing(folder, documents, tmp_path, changes, error, words):
+    with pytest.raises(error, match=words):
+        recover(folder, out=tmp_path / "out", **{"text": documents, **_short(), **changes}, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(folder, make_family, documents, tmp_path):
+    other = make_family("llama-gqa")
+    vocabulary = {**other.tokenizer.get_vocab(), "more": 72}
+    other = dataclasses.replace(other, tokenizer=_Vocabulary(vocabulary))
+    with pytest.raises(ValueError, match="another vocabulary or mask token"):
+        training.check_teacher(load(folder), other, 1.0)
+    with pytest.raises(ValueError, match="is autoregressive and"):
+        training.check_teacher(load(folder), make_family("llama-gqa", "autoregressive"), 1.0)
+
+
+class _Vocabulary:
+    def __init__(self, vocabulary):
+        self.get_vocab = lambda: vocabulary
+
+
+def test_an_output_that_is_there_is_left_alone(folder, documents, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="exists"):
+        recover(folder, out=tmp_path / "out", steps=1, text=documents, **_short())

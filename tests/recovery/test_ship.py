@@ -1,0 +1,156 @@
+"""What is shipped says what it is, and loads: folders with a model card, and masks alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from sinkprune import load
+from sinkprune.models.saving import save
+from sinkprune.recovery.masks import apply_masks, save_masks
+from sinkprune.recovery.model_card import push_line, save_model
+from sinkprune_core import preset, prune
+
+
+@pytest.fixture
+def make_reported(make_lm, calibration):
+    """A function that returns a tiny pruned model and its report."""
+
+    def make(kind="diffusion", name="wanda", seed=0, **changes):
+        lm = make_lm(kind, "gqa-24", seed)
+        return lm, prune(lm, preset(name, **{"sparsity": 0.5} | changes), calibration)
+
+    return make
+
+
+def front_matter(folder: Path) -> str:
+    text = (folder / "README.md").read_text()
+    return text.split("---\n")[1]
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+def test_a_saved_folder_says_what_it_is(make_reported, tmp_path, kind):
+    lm, report = make_reported(kind)
+    folder = save_model(lm, tmp_path / "pruned", **report.card(), made_from={"given": "smol-dlm"})
+    again = load(folder)
+    assert again.fingerprint() == lm.fingerprint()
+    assert (again.kind, again.mask_token_id) == (kind, lm.mask_token_id)
+
+    config = AutoConfig.from_pretrained(folder)
+    assert config.is_causal == (kind == "autoregressive")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if kind == "diffusion":
+        assert config.mask_token_id == tokenizer.mask_token_id == lm.mask_token_id
+    text = " ".join(lm.tokenizer.get_vocab())
+    assert tokenizer(text).input_ids == lm.tokenizer(text).input_ids
+
+    with safe_open(folder / "model.safetensors", "pt") as handle:
+        assert json.loads(handle.metadata()["recipe"]) == report.card()["recipe"]
+        assert handle.metadata()["format"] == "pt"
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in front_matter(folder)
+    assert "license: apache-2.0" in front_matter(folder)
+    assert ("pipeline_tag: text-generation" in front_matter(folder)) == (kind == "autoregressive")
+    readme = (folder / "README.md").read_text()
+    assert f" % of {report.linears.weights.sum():,} weights" in readme and "| criterion | wanda |" in readme
+    assert ("generate()" in readme) == (kind == "diffusion")
+
+
+def test_stock_transformers_computes_the_same(make_reported, make_ids, tmp_path):
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids_BT = make_ids(3, 12)
+    with torch.no_grad():
+        assert torch.equal(stock(ids_BT).logits, lm.model(ids_BT).logits)
+
+
+def test_a_folder_with_another_tensor_is_damaged(make_reported, tmp_path):
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        load(folder)
+
+
+def test_nothing_is_overwritten(make_reported, tmp_path):
+    lm, report = make_reported()
+    save_model(lm, tmp_path / "pruned", **report.card())
+    with pytest.raises(FileExistsError, match="exists"):
+        save_model(lm, tmp_path / "pruned", **report.card())
+    assert [file.name for file in tmp_path.iterdir()] == ["pruned"]
+
+
+def test_a_pattern_says_which_kernels_it_is_for(make_reported, tmp_path):
+    lm, report = make_reported(pattern="2:4")
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    assert "to_sparse_semi_structured" in (folder / "README.md").read_text()
+
+
+def test_the_line_to_type():
+    assert push_line("out", "me/mine") == "hf upload me/mine out ."
+
+
+# masks
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_bring_a_pruned_model_back(make_reported, make_lm, tmp_path, dtype):
+    lm, _ = make_reported(sparsity=0.75)
+    dense = make_lm("diffusion", "gqa-24")
+    for each in (lm, dense):
+        each.model.to(dtype)
+    file = save_masks(lm, tmp_path / "masks.safetensors", dense)
+    zeros = apply_masks(dense, file)
+    assert dense.fingerprint() == lm.fingerprint()
+    assert zeros == sum(
+        int((linear.weight == 0).sum()) for b in lm.blocks for linear in lm.linears(b).values()
+    )
+
+
+def test_masks_take_less_than_a_tenth_of_the_dense_file(make_lm, calibration, tmp_path):
+    """Of bfloat16, and of a model whose linears are most of it, as those of real ones are."""
+    lm = make_lm("diffusion", "gqa-24", layers=12)
+    lm.model.to(torch.bfloat16)
+    save(lm, tmp_path / "dense")
+    prune(lm, preset("magnitude", sparsity=0.75), calibration)
+    file = save_masks(lm, tmp_path / "masks.safetensors")
+    with safe_open(file, "pt") as handle:
+        packed = sum(handle.get_tensor(name).numel() for name in handle.keys())  # noqa: SIM118
+    dense = sum(parameter.numel() * 2 for parameter in lm.model.parameters())
+    assert packed < 0.1 * dense
+
+
+def test_the_mask_of_another_model_is_refused_and_changes_nothing(make_reported, make_lm, tmp_path):
+    lm, _ = make_reported()
+    file = save_masks(lm, tmp_path / "masks.safetensors")
+    for other in (make_lm("diffusion", "gqa-24", 1), make_lm("diffusion", "mha-24")):
+        before = other.fingerprint()
+        with pytest.raises(ValueError, match="belongs to tiny-diffusion"):
+            apply_masks(other, file)
+        assert other.fingerprint() == before
+
+
+def test_a_model_that_was_updated_is_no_mask(make_reported, make_lm, tmp_path):
+    lm, _ = make_reported(name="sparsegpt")
+    with pytest.raises(ValueError, match="weights were updated"):
+        save_masks(lm, tmp_path / "masks.safetensors", make_lm("diffusion", "gqa-24"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dense_model_has_no_mask(make_lm, tmp_path):
+    with pytest.raises(ValueError, match="no zeros"):
+        save_masks(make_lm("diffusion"), tmp_path / "masks.safetensors")
+
+
+def test_a_file_that_is_no_mask_is_refused(make_lm, tmp_path):
+    lm = make_lm("diffusion")
+    save(lm, tmp_path / "dense")
+    with pytest.raises(ValueError, match="is no mask"):
+        apply_masks(lm, tmp_path / "dense" / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match="no such mask"):
+        apply_masks(lm, tmp_path / "nowhere")

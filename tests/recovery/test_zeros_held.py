@@ -1,0 +1,229 @@
+"""Zeros stay through every loop that people train with, and nothing is left behind."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
+from torch.optim import optimizer as of_torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+from sinkprune.recovery.zeros import zeros_held
+
+
+def loss_of(model, ids_BT):
+    return model(ids_BT, labels=ids_BT).loss
+
+
+def some_steps(model, optimizer, ids_BT, count=3):
+    for _ in range(count):
+        loss_of(model, ids_BT).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def same(before, after) -> bool:
+    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.fixture
+def pruned(make_pruned):
+    lm = make_pruned("autoregressive")
+    lm.model.requires_grad_(True)
+    return lm
+
+
+OPTIMIZERS = {
+    "AdamW with decay": lambda parameters: torch.optim.AdamW(parameters, 1e-2, weight_decay=0.1),
+    "SGD with momentum": lambda parameters: torch.optim.SGD(parameters, 1e-2, momentum=0.9, nesterov=True),
+    "Adafactor": lambda parameters: torch.optim.Adafactor(parameters, 1e-2),
+}
+
+
+@pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_zeros_stay_and_the_rest_is_trained(pruned, zeros, make_ids, make_optimizer):
+    before = zeros(pruned)
+    weights = {name: value.detach().clone() for name, value in pruned.model.named_parameters()}
+    with zeros_held(pruned) as held:
+        some_steps(pruned.model, make_optimizer(pruned.model.parameters()), make_ids(3, 12))
+    assert same(before, zeros(pruned))
+    for name, where in held.items():
+        moved = weights[name] != pruned.model.get_parameter(name)
+        assert bool(moved[~where].float().mean() > 0.9) and not bool(moved[where].any()), name
+
+
+def test_without_it_zeros_are_lost(pruned, zeros, make_ids):
+    """The control for the test above."""
+    before = zeros(pruned)
+    some_steps(pruned.model, torch.optim.AdamW(pruned.model.parameters(), 1e-2), make_ids(3, 12))
+    assert not same(before, zeros(pruned))
+
+
+def test_momentum_from_before_moves_no_zero(pruned, zeros, make_ids):
+    before = zeros(pruned)
+    weights = {name: value.detach().clone() for name, value in pruned.model.named_parameters()}
+    optimizer = torch.optim.SGD(pruned.model.parameters(), 1e-2, momentum=0.9)
+    some_steps(pruned.model, optimizer, make_ids(3, 12))
+    pruned.model.load_state_dict(weights, strict=False)
+    with zeros_held(pruned):
+        some_steps(pruned.model, optimizer, make_ids(3, 12))
+        assert same(before, zeros(pruned))
+
+
+def test_the_step_is_that_of_a_masked_gradient(pruned, make_pruned, make_ids):
+    """Against gradient descent written out: w - rate * keep * gradient, what is left of it clipped."""
+    ids_BT = make_ids(3, 12)
+    with zeros_held(pruned) as held:
+        optimizer = torch.optim.SGD(pruned.model.parameters(), 0.1)
+        loss_of(pruned.model, ids_BT).backward()
+        norm = torch.nn.utils.clip_grad_norm_(pruned.model.parameters(), 0.01)
+        optimizer.step()
+
+    naive = make_pruned("autoregressive").model.requires_grad_(True)
+    loss_of(naive, ids_BT).backward()
+    gradients = {name: value.grad for name, value in naive.named_parameters()}
+    for name, where in held.items():
+        gradients[name] = gradients[name] * ~where
+    expected = torch.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+    torch.testing.assert_close(norm, expected)
+    for name, value in naive.named_parameters():
+        step = 0.1 * gradients[name] * 0.01 / expected
+        torch.testing.assert_close(pruned.model.get_parameter(name), value - step, atol=1e-6, rtol=1e-5)
+
+
+def test_an_exception_leaves_no_hook(pruned, zeros, make_ids):
+    before = zeros(pruned)
+    hooks = len(of_torch._global_optimizer_post_hooks)
+
+    def die(*_):
+        pruned.blocks[0].mlp.down_proj.weight.data.add_(1.0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), zeros_held(pruned):
+        die()
+    assert same(before, zeros(pruned))
+    assert len(of_torch._global_optimizer_post_hooks) == hooks
+    some_steps(pruned.model, torch.optim.AdamW(pruned.model.parameters(), 1e-2), make_ids(3, 12))
+    assert not same(before, zeros(pruned))
+
+
+def test_the_optimizer_of_another_model_is_left_alone(pruned, make_pruned, zeros, make_ids):
+    other = make_pruned("autoregressive")
+    other.model.requires_grad_(True)
+    before = zeros(other)
+    with zeros_held(pruned):
+        some_steps(other.model, torch.optim.AdamW(other.model.parameters(), 1e-2), make_ids(3, 12))
+    assert not same(before, zeros(other))
+
+
+def test_rows_of_unused_tokens_are_no_zeros_of_a_linear(pruned, make_ids):
+    embedding_VD = pruned.model.get_input_embeddings().weight
+    embedding_VD.data[70] = 0
+    with zeros_held(pruned) as held:
+        some_steps(pruned.model, torch.optim.AdamW(pruned.model.parameters(), 1e-2), make_ids(3, 12))
+    assert not any("lm_head" in name or "embed" in name for name in held)
+    assert bool((embedding_VD[70] != 0).any())
+
+
+def test_a_trainer_keeps_zeros(pruned, zeros, make_ids, tmp_path):
+    """With gradient accumulation, clipping and weight decay, as its defaults and options have it."""
+    before = zeros(pruned)
+    rows = [{"input_ids": ids_T, "labels": ids_T} for ids_T in make_ids(8, 12)]
+    arguments = TrainingArguments(
+        tmp_path,
+        max_steps=3,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        weight_decay=0.1,
+        learning_rate=1e-2,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    weights = pruned.blocks[0].mlp.down_proj.weight.detach().clone()
+    with zeros_held(pruned.model):
+        Trainer(pruned.model, arguments, train_dataset=rows).train()
+    assert same(before, zeros(pruned))
+    assert not torch.equal(weights, pruned.blocks[0].mlp.down_proj.weight)
+
+
+def test_accelerate_keeps_zeros(pruned, zeros, make_ids):
+    before = zeros(pruned)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    optimizer = torch.optim.AdamW(pruned.model.parameters(), 1e-2, weight_decay=0.1)
+    loader = DataLoader(make_ids(8, 12), batch_size=2)
+    model, optimizer, loader = accelerator.prepare(pruned.model, optimizer, loader)
+    weights = pruned.blocks[0].mlp.down_proj.weight.detach().clone()
+    with zeros_held(model):
+        for ids_BT in loader:
+            with accelerator.accumulate(model):
+                accelerator.backward(loss_of(model, ids_BT))
+                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+    assert same(before, zeros(pruned))
+    assert not torch.equal(weights, pruned.blocks[0].mlp.down_proj.weight)
+
+
+def with_lora(model, **changes):
+    torch.manual_seed(0)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+    return get_peft_model(model, LoraConfig(**settings | changes))
+
+
+def test_lora_is_merged_under_the_mask_and_computes_what_it_merges_to(pruned, zeros, make_ids):
+    before = zeros(pruned)
+    ids_BT = make_ids(3, 12)
+    adapted = with_lora(pruned.model)
+    with zeros_held(adapted):
+        trained = [value for value in adapted.parameters() if value.requires_grad]
+        some_steps(adapted, torch.optim.AdamW(trained, 1e-1), ids_BT)
+        with torch.no_grad():
+            logits = adapted(ids_BT).logits
+        merged = adapted.merge_and_unload()
+    assert same(before, zeros(pruned))
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids_BT).logits, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_lora_alone_makes_a_pruned_model_dense(pruned, zeros, make_ids):
+    """The control for the test above."""
+    before = zeros(pruned)
+    adapted = with_lora(pruned.model)
+    trained = [value for value in adapted.parameters() if value.requires_grad]
+    some_steps(adapted, torch.optim.AdamW(trained, 1e-1), make_ids(3, 12))
+    adapted.merge_and_unload()
+    assert not same(before, zeros(pruned))
+
+
+def test_after_the_block_lora_is_peft_s_own_again(pruned, make_ids):
+    ids_BT = make_ids(3, 12)
+    adapted = with_lora(pruned.model)
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value)
+    with torch.no_grad():
+        logits = adapted(ids_BT).logits
+        with zeros_held(adapted):
+            assert not torch.allclose(adapted(ids_BT).logits, logits)
+        assert torch.equal(adapted(ids_BT).logits, logits)
+
+
+def test_another_kind_of_adapter_is_refused(pruned):
+    with (
+        pytest.raises(ValueError, match="plain LoRA only"),
+        zeros_held(with_lora(pruned.model, use_dora=True)),
+    ):
+        pass
+
+
+def test_2_4_zeros_stay(make_pruned, zeros, make_ids):
+    lm = make_pruned("autoregressive", pattern="2:4")
+    lm.model.requires_grad_(True)
+    before = zeros(lm)
+    with zeros_held(lm):
+        some_steps(lm.model, torch.optim.AdamW(lm.model.parameters(), 1e-2), make_ids(3, 12))
+    assert same(before, zeros(lm))
+    for linear in lm.linears(lm.blocks[0]).values():
+        assert bool(((linear.weight == 0).unflatten(1, (-1, 4)).sum(-1) >= 2).all())
