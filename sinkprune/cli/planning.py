@@ -16,12 +16,13 @@ from sinkprune.files import PLANNED
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.formats import detect
-from sinkprune.models.hub import Requirements, available_memory, parse, requirements
+from sinkprune.models.hub import Requirements, available_memory, folder_of, parse, requirements
 from sinkprune.models.meta_model import MetaModel, meta_model
 from sinkprune.models.weight_files import FormatError, WeightFiles, read_json
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.language_model import set_direction
 from sinkprune_core.pruning.recipe import Recipe
 
 HERE = "at this machine's speed now"  # how a `PruningCost` says whose speed it counts with
@@ -89,7 +90,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     if row is not None:
         return meta_model(row, dtype)
 
-    folder = Path(name)
+    folder = folder_of(name)
     raw = read_json(folder / "config.json")
     shapes = WeightFiles(folder).shapes if any(folder.glob("*.safetensors")) else {}
     published = detect(raw, shapes)
@@ -106,6 +107,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     config.is_causal = kind == "autoregressive"
     with init_empty_weights(include_buffers=True):
         model = getattr(transformers, native.__name__)(config).to(dtype)
+    set_direction(model.eval(), causal=config.is_causal)
     model.tie_weights()
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan
     return MetaModel(model, None, folder.resolve().name, kind, mask_token_id, kind == "autoregressive")

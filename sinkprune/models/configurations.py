@@ -1,7 +1,7 @@
 """Native configurations from public ones: one function per format, from `config.json` to transformers' class.
 
-Sources: the published configurations and modeling files of LLaDA, MMaDA, iLLaDA, Dream, dllm's A2D models,
-DiffuGPT, DiffuLLaMA and SMDM. A value that the native class cannot express is an error, and so is one that is
+Sources: the published configurations and modeling files of LLaDA, MMaDA, Dream, dllm's A2D models and
+DiffuGPT. A value that the native class cannot express is an error, and so is one that is
 not stated although it decides what the model computes.
 
 transformers checks the types of fields, whether heads divide the width and what rotary frequencies need; what
@@ -67,23 +67,12 @@ LLADA_ALLOWED = {
     "layer_norm_with_affine": (True, None),
 }
 
-SMDM_ALLOWED = {
-    **dict.fromkeys(("bias", "parallel_residual", "shared_attention_norm"), (False, None)),
-    "rotary_percentage": (1.0, None),
-    "condense_ratio": (1, None),
-    "_mlp_class": ("LLaMAMLP", None),
-    "_norm_class": ("RMSNorm", "FusedRMSNorm", None),
-}
-SMDM_EMBEDDING = "transformer.wte.weight"
-SMDM_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
-SMDM_WIDTHS = (256, 384, 512, 576, 640, 768, 896, 1024, 1280, 1408, 1536, 1792)  # the repository's list
 BLOCK_OF = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")  # the number of a block, in a stored name
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")  # what formats call the number of blocks
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("rms_norm_eps", "layer_norm_epsilon", "norm_eps"), (1e-20, 0.1)),
     **dict.fromkeys(("n_head", "n_heads", "num_attention_heads"), (1, 65536)),
     **dict.fromkeys(("max_position_embeddings", "max_sequence_length", "n_positions"), (1, 1e9)),
-    "block_size": (1, 1e9),  # SMDM's name for the same
     "rope_theta": (1, 1e12),
     **dict.fromkeys(
         ("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"),
@@ -181,12 +170,6 @@ def _llada_vocabulary(raw: dict, shapes: Shapes) -> int:
     return embedding if embedding in sizes else sizes[0]
 
 
-def illada(raw: dict, shapes: Shapes) -> LlamaConfig:
-    """Llama's own field names."""
-    needed = (*TRANSFORMER_FIELDS, _rotary_field(raw), "tie_word_embeddings")
-    return _same_names(LlamaConfig, raw, needed, FULL_ATTENTION)
-
-
 def dream(raw: dict, shapes: Shapes) -> Qwen2Config:
     """Dream and what was trained from it. A block size marks a descendant that is not covered."""
     if raw.get("block_size"):
@@ -206,56 +189,6 @@ def diffugpt(raw: dict, shapes: Shapes) -> GPT2Config:
     needed = ("n_embd", "n_layer", "n_head", "n_positions", "layer_norm_epsilon", "activation_function")
     vocabulary = shapes.get("embed_tokens.weight", (raw.get("vocab_size"),))[0]
     return _same_names(GPT2Config, raw, needed, vocab_size=vocabulary)
-
-
-def diffullama(raw: dict, shapes: Shapes) -> LlamaConfig:
-    """Like Llama 2's, it may leave rope_theta to the default of 10,000."""
-    return _same_names(LlamaConfig, raw, TRANSFORMER_FIELDS)
-
-
-def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
-    """SMDM publishes weights alone.
-
-    Their shapes, the repository's list of sizes, or a `lit_config.json` beside them say the rest. The mask
-    has an embedding and no output; the native class needs one, whose row of zeros gives the mask logit 0.
-    """
-    _check(LlamaConfig, raw, (), SMDM_ALLOWED)
-    absent = {SMDM_EMBEDDING, SMDM_GATE} - shapes.keys()
-    if absent:
-        raise FormatError(
-            f"the weights lack {', '.join(sorted(absent))}, "
-            "without which the shape of an SMDM model is not known"
-        )
-    vocabulary, width = shapes[SMDM_EMBEDDING]
-    layers = 1 + max(int(match[1]) for match in map(BLOCK_OF.search, shapes) if match)
-    heads = raw.get("n_head") or _smdm_heads(width, layers)
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=shapes[SMDM_GATE][0],
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=raw.get("n_query_groups") or heads,
-        max_position_embeddings=raw.get("block_size") or 2048,
-        rms_norm_eps=raw.get("norm_eps") or 1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        tie_word_embeddings=False,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=None,
-    )
-
-
-def _smdm_heads(width: int, layers: int) -> int:
-    """Return the number of heads that the repository's list of sizes has for a width."""
-    if width not in SMDM_WIDTHS:
-        raise FormatError(
-            f"SMDM has no model of width {width}, so its number of heads is not known: "
-            "put a lit_config.json with n_head and n_query_groups beside the weights"
-        )
-    if (width, layers) == (640, 16):
-        return 8
-    return width // (64 if width <= 1024 else 128)
 
 
 def native(raw: dict, shapes: Shapes) -> PretrainedConfig:

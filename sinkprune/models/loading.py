@@ -11,7 +11,7 @@ from sinkprune.models import embedded
 from sinkprune.models.adapters import merge_adapter
 from sinkprune.models.catalog import EMBEDDED, KnownModel
 from sinkprune.models.devices import choose_device, choose_dtype
-from sinkprune.models.hub import fetch, parse, requirements
+from sinkprune.models.hub import fetch, folder_of, parse, requirements
 from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune_core.language_model import LanguageModel, check_finite, set_direction
@@ -24,9 +24,11 @@ def load(
     device: str = "cpu",
     device_map: DeviceMap | None = None,
 ) -> LanguageModel:
-    """Load a model by its name in the table of models or from a folder.
+    """Load a model by its name or from a folder.
 
-    A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
+    A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`; of those in the table
+    of models it is known beforehand what they take. The files' own configuration decides the format. A
+    folder is in
     a public format (formats.py), in transformers' own, or written by `saving.save`. `dtype`: float32,
     bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1, mps, or `auto`, a
     GPU where there is one. `device_map` spreads the model over several devices instead of one (`auto`, or
@@ -80,12 +82,13 @@ def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: b
 def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
     """Return the weights behind a name without reading them: for work that goes block by block.
 
-    A hub id of the table is downloaded first. Raises ValueError for an unknown name, and for a base with an
+    A hub id is downloaded first. Raises ValueError for an unknown name, and for a base with an
     adapter, which exists only once that is merged: load and save it, then give the folder.
     """
     row, revision = parse(name)
     if row is None:
-        return Checkpoint(name)
+        is_here = Path(name).exists()
+        return Checkpoint(folder_of(name), name=None if is_here else os.fspath(name).partition("@")[0])
     if row.id in embedded.ADAPTERS:
         raise ValueError(
             f"{row.id} is a base with an adapter, not a folder: "
@@ -93,8 +96,7 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
         )
     if row.id == "smol-ar":
         return Checkpoint(embedded.base_folder(), causal=True, row=row)
-    folder, tokenizer = fetch(row, revision)
-    return Checkpoint(folder, row.family, row.file, row=row, tokenizer=tokenizer)
+    return Checkpoint(fetch(row.id, revision), row.family, row=row)
 
 
 def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageModel:

@@ -1,7 +1,7 @@
 """One reader of weights, whole or block by block: a folder of safetensors under native parameter names.
 
-Nothing is read before it is asked for, and nothing stays: files are memory-mapped, and renaming, un-fusing
-and padding happen on the way.
+Nothing is read before it is asked for, and nothing stays: files are memory-mapped, and renaming happens on
+the way.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrain
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
-from sinkprune.models.formats import Source, detect, sources
+from sinkprune.models.formats import detect, stored_names
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
 from sinkprune.models.weight_files import (
     FormatError,
@@ -51,9 +51,9 @@ class Card(BaseModel, strict=True):
 class Checkpoint:
     """A folder of weights in any public format, served under the names of its native transformers class.
 
-    `family`: name in `FORMATS` where it is known already, else detected. `file`: the one weight file to take
-    from a folder of many. `causal`: the direction, where the folder's own is not wanted. `row`: what the
-    table of models says. `tokenizer`: the tokenizer's folder, where it is another one. Raises FormatError (a
+    `family`: name in `FORMATS` where it is known already, else detected. `causal`: the direction, where the
+    folder's own is not wanted. `row`: what the table of models says. `name`: what the model is called, where
+    its card does not say. Raises FormatError (a
     ValueError) for a folder that no native class can hold, saying why.
     """
 
@@ -61,24 +61,21 @@ class Checkpoint:
         self,
         folder: Path | str,
         family: str | None = None,
-        file: str | None = None,
         causal: bool | None = None,
         row: KnownModel | None = None,
-        tokenizer: Path | None = None,
+        name: str | None = None,
     ):
         self.folder = Path(folder)
         self.row = row
-        self.tokenizer_folder = tokenizer or self.folder
+        self._name = name or (row.id if row else self.folder.name)
         self.card = read_checked(Card, self.folder / CARD)
         expected = hub_digests(self.folder) | self.card.sha256
-        self.files = WeightFiles(self.folder, file, expected)
+        self.files = WeightFiles(self.folder, expected=expected)
         self._config_file = self.folder / "config.json"
-        if not self._config_file.is_file():
-            self._config_file = self.folder / "lit_config.json"
         self.raw = read_json(self._config_file)
         self._causal = causal
         check_fields(self.raw, self._config_file, self.files.shapes)
-        self._format = detect(self.raw, self.files.shapes, family)
+        self._format = detect(self.raw, self.files.shapes)
         if family not in (None, self.family):
             raise FormatError(
                 f"{self.folder} was expected to be of the family {family!r} and looks like {self.family!r}"
@@ -93,8 +90,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """Name of the model: that of its card, else of its row, else of its folder."""
-        return self.card.name or (self.row.id if self.row else self.folder.name)
+        """Name of the model: that of its card, else what it was called, its row's, or its folder's."""
+        return self.card.name or self._name
 
     @property
     def kind(self) -> str:
@@ -142,13 +139,13 @@ class Checkpoint:
 
     def _has_head_of_its_own(self, config: PretrainedConfig) -> bool:
         """Whether an output head is stored that differs from the input embedding."""
-        known = sources(self._format, self.files.shapes, config)
+        known = stored_names(self._format, self.files.shapes)
         for head_name, embedding_name in _tied(config).items():
             head = known.get(head_name)
             embedding = known.get(embedding_name)
             if head is None or embedding is None:
                 continue
-            if not torch.equal(self.files.tensor(head.stored), self.files.tensor(embedding.stored)):
+            if not torch.equal(self.files.tensor(head), self.files.tensor(embedding)):
                 return True
         return False
 
@@ -160,12 +157,11 @@ class Checkpoint:
         Raises FormatError if there is none, if its special tokens do not get the ids that its files state,
         and if it has tokens that the model has no embedding for.
         """
-        is_own = self.tokenizer_folder == self.folder
         written = self.card.sha256.get(TOKENIZER)
-        if is_own and written is not None:
+        if written is not None:
             check_digest(self.folder / TOKENIZER, written)
-        tokenizer = read_tokenizer(self.tokenizer_folder, self.family if is_own else "native")
-        check_size(tokenizer, self.config.vocab_size, self.tokenizer_folder)
+        tokenizer = read_tokenizer(self.folder, self.family)
+        check_size(tokenizer, self.config.vocab_size, self.folder)
         return tokenizer
 
     def mask_token_id(self, tokenizer) -> int | None:
@@ -184,7 +180,6 @@ class Checkpoint:
             "config.json": self.raw.get("mask_token_id"),
             "the tokenizer": tokenizer.mask_token_id,
             f"the entry {spelling} of the vocabulary": vocabulary.get(spelling),
-            "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
         }
         return agreed_mask_token(token_by_source, self.folder)
 
@@ -198,9 +193,9 @@ class Checkpoint:
     # parameters under their native names
 
     @cached_property
-    def _sources(self) -> dict[str, Source]:
-        """Where every parameter lies; of a tied head and its embedding only the embedding is listed."""
-        known = sources(self._format, self.files.shapes, self.config)
+    def _stored(self) -> dict[str, str]:
+        """What every parameter is called in the files; a tied head is left out for its embedding."""
+        known = stored_names(self._format, self.files.shapes)
         for head_name, embedding_name in self._tied_heads().items():
             head = known.pop(head_name, None)
             if head is not None and embedding_name not in known:
@@ -212,18 +207,17 @@ class Checkpoint:
 
     def names(self) -> list[str]:
         """Return the native names of all stored parameters; a tied output head is no parameter of its own."""
-        return list(self._sources)
+        return list(self._stored)
 
-    def _source(self, name: str) -> Source:
-        return self._sources[self._tied_heads().get(name, name)]
+    def _stored_name(self, name: str) -> str:
+        return self._stored[self._tied_heads().get(name, name)]
 
     def __contains__(self, name: str) -> bool:
-        return self._tied_heads().get(name, name) in self._sources
+        return self._tied_heads().get(name, name) in self._stored
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the native shape of a parameter, from the headers alone."""
-        source = self._source(name)
-        return source.shape(self.files.shapes[source.stored])
+        return self.files.shapes[self._stored_name(name)]
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one parameter by its native name, in the dtype in which it is stored.
@@ -231,8 +225,7 @@ class Checkpoint:
         A tied head reads the embedding. The tensor may share memory with the mapped file: not to be written
         to (`fill` copies).
         """
-        source = self._source(name)
-        return source.read(self.files.tensor(source.stored))
+        return self.files.tensor(self._stored_name(name))
 
     @property
     def bytes(self) -> int:
@@ -242,7 +235,7 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """How many parameters the native model has, tied ones once."""
-        return sum(torch.Size(self.shape(name)).numel() for name in self._sources)
+        return sum(torch.Size(self.shape(name)).numel() for name in self._stored)
 
     # models
 
@@ -298,7 +291,7 @@ class Checkpoint:
         expected = {
             _join(prefix, name): tuple(parameter.shape) for name, parameter in module.named_parameters()
         }
-        stored = [name for name in self._sources if not prefix or name.startswith(f"{prefix}.")]
+        stored = [name for name in self._stored if not prefix or name.startswith(f"{prefix}.")]
         wrong = {
             "missing_keys": [name for name in expected if name not in self],
             "unexpected_keys": [name for name in stored if name not in expected],

@@ -38,7 +38,7 @@ def answer(folder: Path | str) -> tuple:
 def native_model(folder: Path, kind: str = "diffusion") -> Path:
     """Return the folder of a tiny saved Llama, written once."""
     if not folder.exists():
-        name = "illada" if kind == "diffusion" else "llama"
+        name = "a2d qwen3" if kind == "diffusion" else "llama"
         write(CASES[name], folder.with_name(f"{folder.name}-public"))
         save(load(folder.with_name(f"{folder.name}-public")), folder)
     return folder

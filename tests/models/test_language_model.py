@@ -118,6 +118,15 @@ def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind, shape):
     assert not any(parameter.requires_grad for parameter in again.model.parameters())
 
 
+@pytest.mark.parametrize("own", [{"kind": "pilot"}, {"mask_token_id": 20}, {"sha256": {}}], ids=str)
+def test_a_card_does_not_change_what_a_model_is_taken_for(tiny_dlm, tmp_path, own):
+    with pytest.raises(
+        ValueError, match="cannot be put on the card, which says by that name what the model is"
+    ):
+        save(tiny_dlm, tmp_path / "model", **own)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_save_that_fails_leaves_nothing(tiny_dlm, tmp_path):
     with pytest.raises(TypeError):
         save(tiny_dlm, tmp_path / "model", note=object())  # not JSON, noticed after the weights are written

@@ -21,7 +21,7 @@ from sinkprune_core.pruning.recipe import compared_preset
 pytestmark = pytest.mark.slow
 
 SAMPLER = Sampler(length=8, steps=4, block=4)
-NAMES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama", "gpt2")
+NAMES = ("llada", "dream", "a2d qwen3", "diffugpt", "llama", "gpt2")
 
 
 def parts(name: str) -> dict[str, str]:
