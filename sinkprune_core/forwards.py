@@ -19,8 +19,7 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
     """Raise an error unless ids are int64 of the vocabulary, and rows fit the model's positions.
 
     `tokens` is the longest row's length where it is not that of `ids_BT`, padded or going on from a cache.
-    Raises TypeError for what is no tensor, ValueError for other ids, for a model in training mode, and for
-    one without weights.
+    Raises TypeError for what is no tensor, ValueError for other ids, and for a model in training mode.
     """
     if not isinstance(ids_BT, torch.Tensor):
         raise TypeError(f"token ids are {in_short(ids_BT)}: {lm.name} takes a tensor of int64")
@@ -28,8 +27,6 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
         raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
     if lm.model.training:
         raise ValueError(f"{lm.name} is in training mode, where dropout is random: call lm.model.eval()")
-    if lm.device.type == "meta":
-        raise ValueError(f"{lm.name} has no weights, only a shape: load it first")
     if ids_BT.numel():
         vocabulary = lm.vocabulary
         least, most = (int(extreme) for extreme in ids_BT.aminmax())

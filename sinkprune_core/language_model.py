@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import nn
@@ -100,7 +100,23 @@ class LanguageModel:
     @property
     def vocabulary(self) -> int:
         """How many tokens have an input embedding."""
-        return int(self.model.get_input_embeddings().num_embeddings)
+        return self._embedding.num_embeddings
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
+    def mask(self) -> int:
+        """Id of the mask token; ValueError for an autoregressive model."""
+        if self.mask_token_id is None:
+            raise ValueError(f"{self.name} is {self.kind} and has no mask token")
+        return self.mask_token_id
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of parameters."""
+        return self._embedding.weight.dtype
 
     @property
     def is_diffusion(self) -> bool:
@@ -110,7 +126,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the input embedding lies, so where token ids go."""
-        return self.model.get_input_embeddings().weight.device
+        return self._embedding.weight.device
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -129,6 +145,10 @@ class LanguageModel:
         """Yield a block with its weights in memory: here they always are, but not in a streamed model."""
         yield self.blocks[layer]
 
+    def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """Return the numbers of a parameter, which a streamed model may have to read first."""
+        return parameter.detach()
+
     def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""
         return {
@@ -139,8 +159,10 @@ class LanguageModel:
         """Return the last hidden states, (B, T, D), without the output head.
 
         Raises ValueError for ids that are no tokens of the model, for longer rows than it has positions, and
-        where a number of the result is not finite.
+        where a number of the result is not finite, and for a model without weights.
         """
+        if self.device.type == "meta":
+            raise ValueError(f"{self.name} has no weights, only a shape: load it first")
         check_ids(self, ids_BT, None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max()))
         return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
 
@@ -190,7 +212,8 @@ class LanguageModel:
         a soft cap, `final_logit_softcapping` (Gemma), where the configuration has one of these.
         """
         config = self.model.config
-        logits_NV = self.model.get_output_embeddings()(hidden_ND).to(hidden_ND.device)
+        head = cast(nn.Module, self.model.get_output_embeddings())
+        logits_NV = head(hidden_ND).to(hidden_ND.device)
 
         scale = getattr(config, "logit_scale", None)
         if scale is not None:
@@ -283,7 +306,7 @@ def wrap(
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
-        name=name or Path(model.config.name_or_path).name or type(model).__name__,
+        name=name or Path(model.config.name_or_path or "").name or type(model).__name__,
         kind="diffusion" if is_diffusion else "autoregressive",
         mask_token_id=mask_token_id,
         logits_shifted=True if logits_shifted is None else logits_shifted,
@@ -318,17 +341,14 @@ def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
     model.config.is_causal = causal
     for module in model.modules():
         if hasattr(module, "is_causal"):
-            module.is_causal = causal
+            cast(Any, module).is_causal = causal
     return model
 
 
 def check_finite(lm: LanguageModel, named: Iterable[tuple[str, nn.Parameter]]) -> None:
     """Raise ValueError, naming the first of some parameters with a number that is not finite."""
     for name, parameter in named:
-        value = parameter.detach()
-        if value.is_meta:  # the head of a streamed model
-            value = lm.checkpoint.tensor(name).to(lm.dtype)
-        if not is_finite(value):
+        if not is_finite(lm.value_of(name, parameter)):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "
                 f"large for {parameter.dtype}; take the published files, or a wider dtype"

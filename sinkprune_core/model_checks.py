@@ -169,7 +169,7 @@ def check_computation(lm: LanguageModel) -> None:
     Nothing is said of a model whose numbers are not finite; that has errors of its own. Its weights must be
     in memory.
     """
-    vocabulary = lm.model.get_input_embeddings().num_embeddings
+    vocabulary = lm.vocabulary
     rows, length = SAMPLE
     length = min(length, getattr(lm.model.config, "max_position_embeddings", None) or length)
     if vocabulary < 2 or length < 2:

@@ -12,7 +12,17 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import is_dataclass
 from functools import cache, wraps
 from types import NoneType
-from typing import Annotated, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 import numpy as np
 import torch
@@ -117,7 +127,11 @@ def _kinds(owner: object) -> dict[str, object]:
     """Return the annotations of a dataclass or a function that are kinds, or kinds and None, by name."""
     hints = get_type_hints(owner, include_extras=True)
     parts = {name: (hint, *get_args(hint)) for name, hint in hints.items()}
-    return {name: parts[name][0] for name in parts if Annotated in map(get_origin, parts[name])}
+    kinds = {}
+    for name, (hint, *arguments) in parts.items():
+        if any(get_origin(part) is Annotated for part in (hint, *arguments)):
+            kinds[name] = hint
+    return kinds
 
 
 def checked(name: str, value: object, hint: object) -> object:
@@ -133,7 +147,7 @@ def checked(name: str, value: object, hint: object) -> object:
         first = error.errors()[0]
         given = in_short(value)
         if first["type"] == "value_error":
-            given = str(first["ctx"]["error"])
+            given = str(first.get("ctx", {}).get("error"))
         kind = TypeError if first["type"] == "is_instance_of" else ValueError
         raise kind(f"{name}={given} must be {_words(hint)}") from None
 
@@ -142,8 +156,8 @@ def checked(name: str, value: object, hint: object) -> object:
 def _adapter(hint: object) -> TypeAdapter:
     inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if is_dataclass(inner):  # of which an instance is asked; pydantic takes no other configuration for it
-        return TypeAdapter(hint)
-    return TypeAdapter(hint, config=_CONFIG)
+        return TypeAdapter(cast(Any, hint))
+    return TypeAdapter(cast(Any, hint), config=_CONFIG)
 
 
 def _words(hint: object) -> str:

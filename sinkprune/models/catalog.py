@@ -63,11 +63,6 @@ class KnownModel:
     note: str = ""
 
     @property
-    def repository(self) -> str:
-        """The repository on the hub."""
-        return "/".join(self.id.split("/")[:2])
-
-    @property
     def bytes(self) -> int:
         """Size of the weights as published."""
         return self.parameters * BYTES[self.stored]

@@ -14,6 +14,7 @@ the stored tensors, and raises FormatError.
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import transformers
 from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
@@ -22,6 +23,7 @@ from sinkprune.models.catalog import REFUSALS, ModelShape
 from sinkprune.models.weight_files import FormatError
 from sinkprune_core.values import in_short
 
+Config = TypeVar("Config", bound=PretrainedConfig)
 Shapes = Mapping[str, tuple[int, ...]]  # of the stored tensors, by their stored names
 
 TRANSFORMER_FIELDS = (
@@ -89,9 +91,11 @@ def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
     """
     ropes = [raw[name] for name in ("rope_scaling", "rope_parameters") if isinstance(raw.get(name), dict)]
     for name, value in [entry for fields in (raw, *ropes) for entry in fields.items()]:
-        low, high = RANGES.get(name, (None, None))
+        if name not in RANGES or value is None:
+            continue
+        low, high = RANGES[name]
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if low is not None and value is not None and not (is_number and low <= value <= high):
+        if not (is_number and low <= value <= high):
             raise FormatError(
                 f"{file} has {name}={in_short(value)}: it must be a number from {low:g} to {high:g}"
             )
@@ -121,16 +125,16 @@ def _check(
 
 
 def _same_names(
-    cls: type[PretrainedConfig],
+    cls: type[Config],
     raw: dict,
     needed: tuple[str, ...],
     allowed: Mapping[str, tuple] | None = None,
-    **changes,
-) -> PretrainedConfig:
+    **changes: Any,
+) -> Config:
     """Return a native configuration from a public one that uses the same field names."""
     _check(cls, raw, needed, allowed or {})
     fields = {name: value for name, value in raw.items() if name not in FOREIGN_FIELDS}
-    return cls.from_dict(fields | changes)
+    return cast(Config, cls.from_dict(fields | changes))
 
 
 def _rotary_field(raw: dict) -> str:
@@ -166,7 +170,7 @@ def _llada_vocabulary(raw: dict, shapes: Shapes) -> int:
     """Return the stated vocabulary that the embedding has: MMaDA's configuration states several."""
     fields = ("embedding_size", "vocab_size", "new_vocab_size")
     sizes = [raw[name] for name in fields if raw.get(name)]
-    embedding = shapes.get("model.transformer.wte.weight", (None,))[0]
+    embedding = shapes.get("model.transformer.wte.weight", (0,))[0]
     return embedding if embedding in sizes else sizes[0]
 
 
@@ -205,7 +209,7 @@ def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     return config
 
 
-def of_shape(native: str, shape: ModelShape, positions: int, **settings: object) -> PretrainedConfig:
+def of_shape(native: str, shape: ModelShape, positions: int, **settings: Any) -> PretrainedConfig:
     """Return the configuration of a native class in a shape; what `settings` leave out keeps its default."""
     config_class = getattr(transformers, native).config_class
     if config_class is GPT2Config:

@@ -100,7 +100,8 @@ def _snapshot(repository: str, revision: str | None, local: bool) -> Path:
     )
 
     # of the library behind the hub's client, for a connection that breaks off
-    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    kinds = HfHubHTTPError.__mro__
+    http_error: type[Exception] = next(kind for kind in kinds if kind.__name__ == "HTTPError")
     page = f"https://huggingface.co/{repository}"
     try:
         return Path(

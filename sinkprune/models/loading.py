@@ -16,6 +16,7 @@ from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune_core.language_model import LanguageModel, check_finite, set_direction
 from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.model_checks import check_computation
 
 
 def load(
@@ -26,13 +27,13 @@ def load(
 ) -> LanguageModel:
     """Load a model by its name or from a folder.
 
-    A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`; of those in the table
-    of models it is known beforehand what they take. The files' own configuration decides the format. A
-    folder is in
-    a public format (formats.py), in transformers' own, or written by `saving.save`. `dtype`: float32,
-    bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1, mps, or `auto`, a
-    GPU where there is one. `device_map` spreads the model over several devices instead of one (`auto`, or
-    part -> device, see `placement.place`); every weight is read straight to its place.
+    A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
+    a public format (formats.py), in transformers' own, or written by `saving.save`. The files' configuration
+    decides the format; what a hub id takes is known beforehand where the table of models has it.
+
+    `dtype`: float32, bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1,
+    mps, or `auto`, a GPU where there is one. `device_map` spreads the model over several devices instead of
+    one (`auto`, or part -> device, see `placement.place`); every weight is read straight to its place.
 
     Raises ValueError for an unknown name, dtype or device, for weights that do not fit and for one that is
     not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
@@ -48,21 +49,22 @@ def load(
     if row is None or row.id not in EMBEDDED:
         _require(name, dtype, device, spread=device_map is not None)
     release_freed_memory()  # what earlier work freed in parts too small for a model
-    adapter = embedded.ADAPTERS.get(row.id) if row else None
-    if adapter:
-        lm = with_adapter(row, adapter, dtype)
+    checkpoint = None
+    if row is not None and row.id in embedded.ADAPTERS:
+        lm = with_adapter(row, embedded.ADAPTERS[row.id], dtype)
     else:
         checkpoint = open_checkpoint(name)
         lm = language_model(checkpoint, checkpoint.skeleton())  # errors that need no weights come first
     places = {"": torch.device(device)}
     if device_map is not None:
         places = place(lm.model, lm.blocks_name, device_map, dtype)
-    if not adapter:
+    if checkpoint is not None:
         device_by_name = partial(device_of, devices=places)
         checkpoint.fill(lm.model, "", dtype, device_by_name, progress=checkpoint.bytes > LARGE)
     lm.model.requires_grad_(False)
     check_finite(lm, lm.model.named_parameters())  # attention may swallow what is not
     dispatch(lm.model, places)
+    check_computation(lm)
     release_freed_memory()  # what conversion and merging needed
     return lm
 

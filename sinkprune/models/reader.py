@@ -8,14 +8,19 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 import torch
 from accelerate import init_empty_weights
 from pydantic import BaseModel, NonNegativeInt
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
@@ -30,7 +35,7 @@ from sinkprune.models.weight_files import (
     read_json,
     refused,
 )
-from sinkprune_core.language_model import set_direction
+from sinkprune_core.language_model import Kind, set_direction
 
 CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
 LARGE = 1 << 30  # bytes from which reading shows a bar
@@ -42,7 +47,7 @@ class Card(BaseModel, strict=True):
     """The card beside a saved model (sinkprune.json): what transformers' own configuration cannot say."""
 
     name: str = ""
-    kind: Literal["autoregressive", "diffusion"] | None = None
+    kind: Kind | None = None
     mask_token_id: NonNegativeInt | None = None
     logits_shifted: bool | None = None
     sha256: dict[str, str] = {}  # by name of the file
@@ -94,7 +99,7 @@ class Checkpoint:
         return self.card.name or self._name
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """`diffusion` or `autoregressive`: what was asked for, else what card, format or config say."""
         if self._causal is not None:
             return "autoregressive" if self._causal else "diffusion"
@@ -133,7 +138,7 @@ class Checkpoint:
             config.tie_word_embeddings = False  # A2D models say they are tied and are not
         config.is_causal = self.kind == "autoregressive"
         config.use_cache = config.is_causal
-        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+        config.architectures = [native_class(config).__name__]
         config._attn_implementation = "sdpa"
         return config
 
@@ -151,7 +156,7 @@ class Checkpoint:
 
     # tokens
 
-    def tokenizer(self) -> object:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer from its own files; no remote code, whatever they ask for.
 
         Raises FormatError if there is none, if its special tokens do not get the ids that its files state,
@@ -248,7 +253,7 @@ class Checkpoint:
         config = deepcopy(self.config)  # each model switches its own
         with refused(f"{self._config_file} makes no model", "take the published file"):
             with init_empty_weights():
-                model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+                model = native_class(config)(config)
             model.tie_weights()
         return set_direction(model.eval(), causal=self.kind == "autoregressive")
 
@@ -311,13 +316,20 @@ class Checkpoint:
 
     def load(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> PreTrainedModel:
         """Return the whole model, read parameter by parameter."""
-        model = self.fill(self.skeleton(), "", dtype, device, progress=self.bytes > LARGE)
-        return model.to(device)  # buffers; parameters are there
+        model = self.skeleton()
+        self.fill(model, "", dtype, device, progress=self.bytes > LARGE)
+        model.to(device=torch.device(device))  # buffers; parameters are there
+        return model
+
+
+def native_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """Return the causal language model that transformers has for a configuration."""
+    return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
 
 
 def _tied(config: PretrainedConfig) -> dict[str, str]:
     """Return output head -> input embedding, as the native class names them."""
-    return dict(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._tied_weights_keys or {})
+    return dict(native_class(config)._tied_weights_keys or {})
 
 
 def _join(prefix: str, name: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,7 @@ from sinkprune_core.blocks import Rows, block_inputs, run_block
 from sinkprune_core.language_model import LanguageModel, part_name
 from sinkprune_core.model_checks import blocks_of
 
+LAST_NORMS = ("ln_f", "norm", "final_layernorm")  # what models call it
 METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
 
 
@@ -65,15 +67,16 @@ class StreamedModel(LanguageModel):
     A block is in memory while `resident` yields it, the output head once it is asked for.
     """
 
-    checkpoint: Checkpoint = None  # where the blocks lie
+    checkpoint: Checkpoint = field(kw_only=True)  # where the blocks lie
     finished: dict[int, FinishedBlock] = field(default_factory=dict)  # blocks that are pruned, by layer
 
     is_streamed = True
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype in which parameters are read."""
-        return self.model.get_input_embeddings().weight.dtype
+    def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """Return the numbers of a parameter; those of a head that is not in memory yet are read."""
+        if parameter.is_meta:
+            return self.checkpoint.tensor(name).to(self.dtype)
+        return parameter.detach()
 
     @contextmanager
     def without_blocks_in(self, folder: Path) -> Iterator[None]:
@@ -123,13 +126,17 @@ class StreamedModel(LanguageModel):
         for layer in range(len(self.blocks)):
             with self.resident(layer) as block:
                 states = run_block(block, states)
-        base = self.model.base_model
-        norm = base.ln_f if hasattr(base, "ln_f") else base.norm
-        return norm(states[0].hidden_BTD)
+        return self._last_norm(states[0].hidden_BTD)
+
+    @property
+    def _last_norm(self) -> nn.Module:
+        """The norm after the last block, as its model calls it."""
+        base = dict(self.model.base_model.named_children())
+        return next(base[name] for name in LAST_NORMS if name in base)
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""
-        head = self.model.get_output_embeddings()
+        head = cast(nn.Linear, self.model.get_output_embeddings())
         if head.weight.is_meta:
             self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
         return super().raw_logits(hidden_ND)
@@ -208,7 +215,8 @@ def stream(
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
     checkpoint.files.close()
     if model.config.tie_word_embeddings:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+        embedding = cast(nn.Embedding, model.get_input_embeddings())
+        cast(nn.Linear, model.get_output_embeddings()).weight = embedding.weight
     return StreamedModel(
         model.requires_grad_(False),
         tokenizer,
@@ -216,5 +224,5 @@ def stream(
         checkpoint.kind,
         checkpoint.mask_token_id(tokenizer),
         checkpoint.logits_shifted,
-        checkpoint,
+        checkpoint=checkpoint,
     )

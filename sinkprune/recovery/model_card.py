@@ -152,7 +152,7 @@ def _hub_id(origin: str | None) -> str | None:
         return EMBEDDED_BASE
     plain = (origin or "").partition("@")[0]
     if plain in MODELS:
-        return MODELS[plain].repository
+        return plain
     return None
 
 

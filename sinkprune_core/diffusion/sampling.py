@@ -115,7 +115,7 @@ class _Denoising:
             self.end_of_text, ends = _end_tokens(lm.tokenizer)
             if sampler.confidence_eos_eot_inf:
                 self.late_tokens = ends
-        masks_BT = torch.full((len(prompt_BT), sampler.length), lm.mask_token_id)
+        masks_BT = torch.full((len(prompt_BT), sampler.length), lm.mask)
         self.ids_BT = torch.cat([prompt_BT.cpu(), masks_BT], dim=1)
 
     def step(self, step: int, amount: int | float, watch: Watcher | None) -> None:
@@ -143,7 +143,7 @@ class _Denoising:
         if self.sampler.guidance > 0:
             position_T = torch.arange(self.ids_BT.shape[1])
             prompt_BT = (position_T < self.start) & (position_T >= self.padding_B[:, None])
-            without_prompt_BT = corrupt(self.ids_BT, prompt_BT, self.lm.mask_token_id)
+            without_prompt_BT = corrupt(self.ids_BT, prompt_BT, self.lm.mask)
             unconditional_NV = self._forward(without_prompt_BT, where_BT)
             logits_NV = unconditional_NV + (self.sampler.guidance + 1) * (logits_NV - unconditional_NV)
             if not is_finite(logits_NV):

@@ -18,6 +18,7 @@ Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -369,6 +370,11 @@ def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
     return modules
 
 
+def _implementation(module: nn.Module) -> str | None:
+    """Return the attention function that a module or model calls, by name."""
+    return cast(Any, module).config._attn_implementation
+
+
 @contextmanager
 def _switched(model: PreTrainedModel) -> Iterator[list[nn.Module]]:
     """Let all attention modules call `attention`, and yield them.
@@ -377,10 +383,10 @@ def _switched(model: PreTrainedModel) -> Iterator[list[nn.Module]]:
     """
     modules = _attention_modules(model)
     with turn(model):
-        former = model.config._attn_implementation
+        former = _implementation(model) or "eager"
         try:
             model.set_attn_implementation(NAME)
-            if any(module.config._attn_implementation != NAME for module in modules):
+            if any(_implementation(module) != NAME for module in modules):
                 raise ValueError(
                     f"{type(model).__name__} does not take another attention function, so its attention "
                     "cannot be followed"
@@ -494,7 +500,7 @@ def attention_mass(
     with track(model, counted_BQ=counted_BQ, several=new_tokens > 0) as tracker:
         if new_tokens > 0:
             length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-            model.generate(**inputs, **length, do_sample=False, num_beams=1)
+            cast(Any, model).generate(**inputs, **length, do_sample=False, num_beams=1)
         else:
             model(**inputs, use_cache=False)
         return tracker.take().mean(2)[:, :, 0]

@@ -7,24 +7,28 @@ Dimensions: B batch, L layers, K key position (= sequence position T), D hidden 
 """
 
 from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast, get_args
 
 import torch
+from transformers import Cache
 
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention, detection
 from sinkprune_core.values import Flag, Number, check_choice, check_fields
 
-LABELS = {"top": "strongest", "random": "random", "first": "first token"}  # by the choice of keys
+Choice = Literal["top", "random", "first"]  # of keys
+Third = Literal["early", "middle", "late"]  # of the layers
+LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 ALL = "all"
-THIRDS = ("early", "middle", "late")  # of the layers
+THIRDS: tuple[Third, ...] = get_args(Third)
 
 
 @dataclass(frozen=True)
 class Hiding:
     """Which keys of a sequence are hidden. Raises ValueError for a choice that cannot be."""
 
-    keys: str = "top"
+    keys: Choice = "top"
     """How keys are chosen.
 
     `top`: those that receive most attention, averaged over layers and heads. `random`: as many that are
@@ -34,7 +38,7 @@ class Hiding:
 
     count: Number = 5  # how many keys are hidden; 0 hides none, whatever `keys` says
     first: Flag = True  # whether position 0 may be hidden
-    layers: str = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
+    layers: Literal["all"] | Third = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
 
     def __post_init__(self):
         check_fields(self)
@@ -178,18 +182,17 @@ class HidingModel(LanguageModel):
         rngs = [generator(self.seed, "hidden keys", row_K.tolist()) for row_K in ids_BT]
         return self.hiding.choose(mass_BK, visible_BK, self._masked(ids_BT), rngs)
 
-    def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
+    def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
         """Return the logits of the next token, float32 (B, V), by a full forward over all tokens so far.
 
         The cache remembers tokens only. Raises ValueError for padded rows.
         """
         if self.hiding.count == 0:
             return super().next_logits(fresh_BT, cache, **padding)
-        if hasattr(cache, "fed_BT"):
-            cache.fed_BT = torch.cat([cache.fed_BT, fresh_BT], dim=1)
-        else:
-            cache.fed_BT = fresh_BT
-        hidden_BTD = self.hidden(cache.fed_BT, padding.get("attention_mask"))
+        earlier_BT = getattr(cache, "fed_BT", fresh_BT[:, :0])
+        fed_BT = torch.cat([earlier_BT, fresh_BT], dim=1)
+        cast(Any, cache).fed_BT = fed_BT
+        hidden_BTD = self.hidden(fed_BT, padding.get("attention_mask"))
         return self.head(hidden_BTD[:, -1].contiguous())
 
     def _measured(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

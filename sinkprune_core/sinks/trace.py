@@ -156,7 +156,7 @@ def _trace_diffusion(
     """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     states = []
     layers = []
-    heads_BLHK = 0.0
+    heads_BLHK = torch.zeros(1)
     with attention.track(lm.model) as tracker:
 
         def watch(step: int, ids_BT: torch.Tensor) -> None:

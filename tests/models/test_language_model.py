@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
+from sinkprune import nelbo
 from sinkprune.models.loading import load
 from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
+from sinkprune_core import preset, prune, weights_kept
 from sinkprune_core.blocks import Rows, block_inputs, run_block
 from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, zero_out
+from sinkprune_core.pruning.engine import dense_statistics
 
 
 def blockwise(lm, ids_BT) -> torch.Tensor:
@@ -176,3 +180,30 @@ def test_an_architecture_whose_blocks_are_not_known_is_refused(tiny_ar):
     model = OPTForCausalLM(OPTConfig(vocab_size=30, word_embed_proj_dim=8, **sizes))
     with pytest.raises(ValueError, match="OPTForCausalLM has no blocks `layers` or `h`"):
         dataclasses.replace(tiny_ar, model=model)
+
+
+def test_two_threads_on_one_model_take_turns(tiny_dlm, calibration, make_ids):
+    """What one call hooks, hides or prunes for a while no other call sees."""
+    ids_NT = make_ids(2, 12)
+    recipe = preset("unstable", noise_levels=3)
+    key = recipe.statistics_key
+
+    def statistics():
+        return dense_statistics(tiny_dlm, [recipe], calibration, progress=False)[key].layers[0]
+
+    def pruned():
+        with weights_kept(tiny_dlm):
+            return prune(tiny_dlm, recipe, calibration, progress=False).linears
+
+    def scored():
+        return nelbo(tiny_dlm, ids_NT, draws=2)
+
+    jobs = [statistics, scored, pruned, scored, statistics, scored]
+    alone = [job() for job in jobs]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda job: job(), jobs))
+    for one, other in zip(alone, together, strict=True):
+        if isinstance(one, dict):
+            assert all(torch.equal(one[name].norm_I, other[name].norm_I) for name in one)
+        else:
+            assert one.equals(other)

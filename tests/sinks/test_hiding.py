@@ -267,5 +267,5 @@ def test_a_trace_of_a_hiding_model_shows_what_is_left(make_lm, make_ids, kind):
     first = trace(hiding_model(lm, Hiding("first", 1)), prompt_BT, sampler, progress=False)
     queries_S = (first.windows_S2[:, 1] - first.windows_S2[:, 0]).float()
     torch.testing.assert_close(first.layers_BSLK.sum(-1)[0, :, 0], queries_S, rtol=1e-4, atol=1e-4)
-    assert (first.layers_BSLK[..., 0] <= 1 + 1e-5).all()  # a hidden key keeps its own query alone
-    assert (plain.layers_BSLK[..., 0] > 1 + 1e-3).any()
+    assert (first.mass_BSLK[..., 0] <= 1 + 1e-5).all()  # a hidden key keeps its own query alone
+    assert (plain.mass_BSLK[..., 0] > 1 + 1e-3).any()
