@@ -72,6 +72,11 @@ sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
 pattern_draws: int = 1  # the same for Wanda and the official recipe with N:M zeros
 unit_draws: int = 1  # the same for other recipes with N:M zeros, and for structured pruning
 answer_draws: int = 1  # the same for two-choice items, and sparsities where only they are asked
+protocol_tokens: int = 1024  # calibration tokens of every recipe in the paper's protocol
+protocol_draws: int = 1  # its calibration draws at 50 %
+protocol_sparsities: list[float] = []  # other shares of zeros in the paper's protocol
+protocol_other_draws: int = 1  # its calibration draws there
+protocol_sequences: int = 12  # its scored sequences
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -237,9 +242,52 @@ _, (of_library_OI,) = sparsegpt(
 assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
 
 # %% [markdown]
-# ## The loop
+# ## The paper's protocol
 #
-# What looks at no calibration text is measured first: the dense model, under the noise of every
+# The paper calibrates on WikiText-2 and scores on text that calibration has not seen. So do these
+# models: calibrated on crops of its validation split, as its training split is not shipped, and scored
+# on articles of its test split. Every recipe sees as many tokens: a noised one sees its sequences at
+# several noise levels, so it gets fewer of them. The claims on pruning are judged here. In each row
+# the first recipe is better below zero; the band is what does not matter.
+
+# %%
+from IPython.display import display
+from sinkprune_companion.experiments import paper_protocol
+from sinkprune_companion.experiments.variants import above_dense
+from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures.forests import forest_table
+from sinkprune_companion.pages.render import title
+
+draws_at = {0.5: protocol_draws} | dict.fromkeys(protocol_sparsities, protocol_other_draws)
+protocol = above_dense(
+    paper_protocol.protocol_losses(
+        run, dlm, fingerprint, draws_at, protocol_tokens, protocol_sequences, first_seed, recipes
+    )
+)
+found = paper_protocol.protocol_findings(protocol)
+for share in draws_at:
+    rows = {
+        comparison.label: found[name]
+        for finding, comparison in paper_protocol.COMPARISONS.items()
+        if (name := paper_protocol.finding_name(finding, "unstructured", share)) in found
+    }
+    name = f"protocol_{100 * share:.0f}"
+    says = title(run, name, f"Paired differences under the paper's protocol, {share:.0%}")
+    picture = forests.plot_forest(rows, "difference in NELBO (nats per token)", title=says)
+    caption = f"paired differences under the paper's protocol, with 95 % intervals. {says}"
+    display(figures.save_figure(run, picture, name, forest_table(rows), caption))
+    costs = {
+        variant: cost
+        for (variant, at), cost in paper_protocol.costs(protocol).items()
+        if at == share
+    }
+    display(forests.listed(costs))
+
+# %% [markdown]
+# ## Other text, as a control: the loop
+#
+# The same on a pool of samples of the AR model and documentation, which the scored text is partly
+# drawn from as well. What looks at no calibration text is measured first: the dense model, under the noise of every
 # draw, and `magnitude`. A variant is pruned inside its `with` block, when it is first asked for
 # something that is not on record, and its weights come back at the end. Every draw has its own
 # calibration text, and clean baselines get more of it. Recipes with dense propagation share their
@@ -247,7 +295,7 @@ assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
 # record, so a run that was stopped goes on where it was.
 
 # %%
-from sinkprune_companion.experiments.variants import Variant, above_dense, draw_for, variant_answers
+from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
 from tqdm.auto import tqdm
 
 texts = held_out_texts(dlm.tokenizer, sequences, length)
@@ -299,7 +347,7 @@ from sinkprune_companion.experiments.kinds_of_text import findings_by_kind
 from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.variants import by_template
 
-found = pruning_findings.likelihood_findings(scores)
+found |= pruning_findings.likelihood_findings(scores)
 right = by_template(answers.assign(points=100 * answers.correct), "points")
 accuracy = answer_findings(right, answer_sparsities, "accuracy", ACCURACY)
 margins = by_template(answers, "margin")
@@ -314,10 +362,8 @@ run.find(found | by_kind)
 # and extreme controls.
 
 # %%
-from IPython.display import display
 from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.pruning_findings import differences, heading
-from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages.render import title
 

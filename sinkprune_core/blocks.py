@@ -208,6 +208,7 @@ def _blocks_kept(lm: LanguageModel) -> Iterator[None]:
     copies = [
         {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
     ]
+
     try:
         yield
     finally:

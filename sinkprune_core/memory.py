@@ -51,11 +51,13 @@ def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pr
         lines = own.read_text().splitlines()
     except OSError:  # not Linux
         lines = []
+
     folders = [groups]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2, alone or beside version 1
             folders += [*_with_parents(groups, path), *_with_parents(groups / "unified", path)]
+
     return min(_free_in_group(folder) for folder in folders)
 
 
@@ -83,6 +85,7 @@ def _free_in_process() -> int:
         import resource
     except ImportError:  # Windows
         return UNLIMITED
+
     used = psutil.Process().memory_info()
     free = UNLIMITED
     for limit, used_bytes in (
@@ -92,4 +95,5 @@ def _free_in_process() -> int:
         most, _ = resource.getrlimit(limit)
         if most != resource.RLIM_INFINITY:
             free = min(free, max(0, most - used_bytes))
+
     return free

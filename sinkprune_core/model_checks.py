@@ -10,6 +10,7 @@ Dimensions: B row, T position, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -149,9 +150,9 @@ def _check_linear(where: str, linear: nn.Linear | Conv1D) -> None:
 
 
 def _check_dtypes(name: str, model: PreTrainedModel) -> None:
-    """Raise ValueError where parameters differ in dtype."""
-    first_name, first = next(iter(model.named_parameters()))
-    for other_name, other in model.named_parameters():
+    """Raise ValueError where parameters differ in dtype; those without numbers yet get one with them."""
+    named = [(part, parameter) for part, parameter in model.named_parameters() if not parameter.is_meta]
+    for (first_name, first), (other_name, other) in pairwise(named):
         if other.dtype != first.dtype:
             raise ValueError(
                 f"{name} mixes dtypes: {first_name} is {first.dtype} and {other_name} is {other.dtype}; "

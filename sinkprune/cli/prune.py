@@ -30,7 +30,6 @@ from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
@@ -48,7 +47,7 @@ MADE_FROM = "made_from"  # on the card: digests of the model and of the calibrat
 def run(options: Prune) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
     recipe = recipe_of(options)
-    if not CRITERIA[recipe.criterion].calibrated:
+    if not recipe.rule.calibrated:
         options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")

@@ -103,6 +103,7 @@ class StreamedModel(LanguageModel):
         """Read a block, yield it, and forget it again, whatever happens meanwhile."""
         block = self.blocks[layer]
         prefix = self._prefix(layer)
+
         if layer in self.finished:
             stored = self.finished[layer].tensors()
             assign(
@@ -111,6 +112,7 @@ class StreamedModel(LanguageModel):
         else:
             self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
             self.checkpoint.files.close()  # or every page ever read would count as this process's memory
+
         try:
             yield block
         finally:
@@ -122,6 +124,7 @@ class StreamedModel(LanguageModel):
             raise ValueError(
                 "a streamed model takes rows of one length without padding: give no attention mask"
             )
+
         states = block_inputs(self, Rows(ids_BT, None), len(ids_BT))
         for layer in range(len(self.blocks)):
             with self.resident(layer) as block:
@@ -179,6 +182,7 @@ class StreamedModel(LanguageModel):
             with self.resident(layer):
                 stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
                 save_file(stored, folder / shard, metadata=METADATA)
+
         return shard_of
 
     def _save_rest(self, folder: Path) -> dict[str, str]:
@@ -193,6 +197,7 @@ class StreamedModel(LanguageModel):
             del tensor  # or its file would stay in memory beside the next one
             self.checkpoint.files.close()
             shard_of[name] = shard
+
         return shard_of
 
 
@@ -213,6 +218,7 @@ def stream(
         has_parameters = any(True for _ in module.parameters())
         if has_parameters and module is not blocks_of(model):
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
+
     checkpoint.files.close()
     if model.config.tie_word_embeddings:
         embedding = cast(nn.Embedding, model.get_input_embeddings())

@@ -170,10 +170,12 @@ def check_digest(file: Path, expected: str) -> None:
     digest = known_digest(file)
     if digest == expected:
         return
-    fix = "save the model again, or, where you changed it yourself, remove sha256 from sinkprune.json"
+    fix = f"copy it again; where you saved it anew, `sinkprune adopt {file.parent}` takes it as it is"
     if file.is_symlink():  # into the hub's cache
         fix = f"remove {file.resolve()}, and it is fetched anew"
-    raise FormatError(f"{file} is damaged: its SHA-256 is {digest}, and {expected} was written; {fix}")
+    raise FormatError(
+        f"{file} is damaged, or was saved anew: its SHA-256 is {digest}, and {expected} was written; {fix}"
+    )
 
 
 def hub_digests(folder: Path) -> dict[str, str]:

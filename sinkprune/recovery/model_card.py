@@ -48,7 +48,7 @@ def save_model(
     if folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
     with atomic(folder) as partial:
-        named = dataclasses.replace(lm, tokenizer=_tokenizer_with_mask(lm))
+        named = dataclasses.replace(lm, tokenizer=tokenizer_with_mask(lm))
         save(named, partial, texts, **card)
         if lm.is_diffusion:
             file = partial / "config.json"
@@ -69,7 +69,7 @@ def refresh_digests(folder: Path) -> None:
     write_json(folder / CARD, card)
 
 
-def _tokenizer_with_mask(lm: LanguageModel) -> object:
+def tokenizer_with_mask(lm: LanguageModel) -> object:
     """Return the tokenizer, which knows its mask token where that is an added token already.
 
     An ordinary entry of the vocabulary would, as a special token, change how text is split.

@@ -212,6 +212,7 @@ def _save_statistics(statistics: DenseStatistics, file: Path) -> None:
             linears_in_order.append(f"{layer} {name}")
             for statistic in FIELDS:  # copied, since linears may share them
                 tensors[f"{layer} {name} {statistic}"] = getattr(inputs, statistic).clone()
+
     cost = [statistics.tokens, statistics.left_out_share, statistics.seconds]
     save_file(tensors, file, metadata={"linears": json.dumps(linears_in_order), "cost": json.dumps(cost)})
 
@@ -226,4 +227,5 @@ def _load_statistics(file: Path) -> DenseStatistics:
                 layers.append({})
             tensors = [handle.get_tensor(f"{key} {statistic}") for statistic in FIELDS]
             layers[-1][name] = InputStatistics(*tensors)
+
     return DenseStatistics(layers, *cost)

@@ -23,7 +23,6 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import rows_for, settings_digest
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import engine
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
@@ -80,7 +79,7 @@ def _rows_of_own_choice(
 
     They come from dense blocks; None for a choice that has a name.
     """
-    if calibration is None or not callable(recipe.exclude) or not CRITERIA[recipe.criterion].calibrated:
+    if calibration is None or not callable(recipe.exclude) or not recipe.rule.calibrated:
         return None
     with _dense_again(lm, root):
         return rows_for(lm, calibration, recipe.statistics_key, progress)

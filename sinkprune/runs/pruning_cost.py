@@ -24,7 +24,6 @@ from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.plan import Plan, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 
@@ -52,6 +51,7 @@ class PruningCost:
         duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
         teraflops = self.flops / 1e12
         work = f"{teraflops:,.0f}" if teraflops >= 100 else f"{teraflops:.3g}"
+
         return (
             f"{self.tokens:,} calibration tokens x {self.passes} passes, {work} TFLOP, "
             f"at least {duration} at this machine's speed now; "
@@ -122,7 +122,7 @@ class _Run:
     @property
     def uses_gram(self) -> bool:
         """Whether Gram matrices are summed."""
-        return CRITERIA[self.recipe.criterion].needs == "gram"
+        return self.recipe.rule.needs == "gram"
 
     def flops(self) -> float:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""
@@ -232,6 +232,7 @@ def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> f
         float(nn.functional.linear(input_PI, weight_OI)[0, 0])  # waits for a device
         products += 1
         spent = time.perf_counter() - started
+
     return products * 2 * PROBE_ROWS * outputs * features / spent
 
 

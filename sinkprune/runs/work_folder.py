@@ -40,6 +40,7 @@ def identity(lm: LanguageModel, calibration: Calibration | None) -> dict[str, st
     settings = lm.model.config.to_dict()
     for name in VOLATILE:
         settings.pop(name, None)
+
     settings |= {"kind": lm.kind, "mask_token_id": lm.mask_token_id, "logits_shifted": lm.logits_shifted}
     text = json.dumps(settings, sort_keys=True, default=str)
     return {
@@ -61,7 +62,9 @@ def marker(root: Path) -> dict | None:
         return None
     if not root.is_dir():
         raise ValueError(f"the work folder {root} is a file: choose another folder")
+
     file = root / MARKER
+
     if not file.exists():
         others = sorted(path.name for path in root.iterdir() if not _is_scratch(path, OF_ROOT))
         if not others:
@@ -71,14 +74,17 @@ def marker(root: Path) -> dict | None:
             f"{root} is not a work folder of sinkprune, it holds {listed}: nothing in it was touched; "
             "choose another work folder"
         )
+
     known = _read(file)
     if known is None:
         raise ValueError(f"{file} is broken: remove the work folder {root} to start anew")
+
     if known.get("format") != FORMAT:
         raise ValueError(
             f"the work folder {root} is of format {known.get('format')}, and this version reads {FORMAT}: "
             "use another folder, or remove it to start anew"
         )
+
     return known
 
 
@@ -88,11 +94,13 @@ def claim(root: Path, mine: dict[str, str | None]) -> None:
     if there is None:
         write_json(root / MARKER, {"format": FORMAT, **mine})
         return
+
     differing = [
         f"{name} ({there.get(name)} there, {value} here)"
         for name, value in mine.items()
         if there.get(name) != value
     ]
+
     if differing:
         same = "load the model again if it was changed since, " if len(differing) == 1 else ""
         raise ValueError(
@@ -108,10 +116,13 @@ def written_once(file: Path, write: Callable[[Path], object]) -> Path:
         if note.read_bytes() == _line(file).encode():
             return file
         warnings.warn(f"{file} is damaged: it is made again", stacklevel=2)
+
     with atomic(file) as partial:
         write(partial)
+
     with atomic(note) as partial:
         partial.write_text(_line(file), encoding="utf-8")
+
     return file
 
 
@@ -181,10 +192,14 @@ def _remove(folder: Path, ours: re.Pattern) -> bool:
     for path in folder.iterdir():
         if _is_scratch(path, ours):
             shutil.rmtree(path)
+
     known = [path for path in folder.iterdir() if path.is_file() and ours.fullmatch(path.name)]
     for path in sorted(known, key=lambda path: path.name == MARKER):
         path.unlink()
+
     if any(folder.iterdir()):
         return False
+
     folder.rmdir()
+
     return True

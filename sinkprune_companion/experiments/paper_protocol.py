@@ -156,6 +156,41 @@ def losses_of_draw(
     return pd.concat(losses, ignore_index=True), answered
 
 
+def protocol_losses(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    draws_at: Mapping[float, int],
+    tokens: int,
+    sequences: int,
+    first_seed: int = 0,
+    chosen: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """Return the NELBO of the dense model and of pruned ones, by calibration draw.
+
+    `draws_at` says at which sparsities and in how many draws, counted from draw 0; those before `first_seed`
+    are left out. `chosen` names the presets to keep (None: all of RECIPES).
+    """
+    names = [name for name in RECIPES if chosen is None or name in chosen]
+    parts = []
+    for seed in range(first_seed, max(draws_at.values())):
+        parts.append(dense_losses(run, lm, fingerprint, sequences, [seed]))
+        rows = [
+            row
+            for sparsity, draws in draws_at.items()
+            if seed < draws
+            for row in protocol_rows(names, sparsity, draws, tokens)
+        ]
+        pruned, _ = losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
+        parts.append(pruned)
+    return pd.concat(parts, ignore_index=True)
+
+
+def pool_overlap(pool_tokens: int, sequences: int, length: int = LENGTH) -> float:
+    """Return the share of one draw's text that another draw of so many crops has, too, on average."""
+    return min(1.0, sequences * length / pool_tokens)
+
+
 # findings
 
 

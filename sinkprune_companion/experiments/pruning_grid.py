@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sinkprune_core import Recipe, preset
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import compared_preset
 
@@ -86,7 +85,7 @@ class GridRow(NamedTuple):
     @property
     def is_calibrated(self) -> bool:
         """Whether pruning looks at calibration text."""
-        return CRITERIA[self.recipe.criterion].calibrated
+        return self.recipe.rule.calibrated
 
 
 def grid_rows(

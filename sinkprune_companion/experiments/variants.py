@@ -26,7 +26,6 @@ from sinkprune_core import Calibration, LanguageModel, Recipe, Report, prune, we
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.memory import release_freed_memory
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.values import check_choice
@@ -64,7 +63,7 @@ class SharedStatistics:
 
 def _can_share(recipe: Recipe) -> bool:
     """Return whether a recipe needs norms of the dense model's inputs."""
-    return recipe.propagation == "dense" and CRITERIA[recipe.criterion].needs in ("norms", "moments")
+    return recipe.propagation == "dense" and recipe.rule.needs in ("norms", "moments")
 
 
 def draw_for(

@@ -32,6 +32,8 @@ SEED = Annotated[int, Field(ge=0, lt=2**63, description="a whole number of at le
 # No key of K lies further than the root of K - 1 standard deviations above the mean of all.
 DEVIATIONS = Annotated[float, Field(ge=0, le=100, description="a number from 0 to 100")]
 
+_AT_LEAST_ONE = Annotated[float, Field(ge=1, description="a number of at least 1")]
+
 BY_ANNOTATION = {"int": Count, "float": AtLeastZero, "bool": Flag, "str": TEXT}
 
 RANGES = {
@@ -47,8 +49,11 @@ RANGES = {
     "other_prompts": _at_least(2),
     "other_sink_std": DEVIATIONS,
     "other_stability_thresholds": Share,
+    "doses": _AT_LEAST_ONE,
+    "layers": Number,
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
+    "protocol_sequences": _at_least(4),  # two of each start
     "ratios": Sparsity,
     "reach_layers": Number,
     "seed": SEED,
@@ -66,6 +71,7 @@ LEAST_IN = {
     "04_matched_compute": {"sequences": 6},
     "05_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
     "07_robustness": {"sequences": 12},
+    "11_why": {"sequences": 4},
     "08_stable_sinks": {"sequences": 12, "sparsities": 0.1},
     "09_best_recipe": {"sequences": 12},
     "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
@@ -80,6 +86,7 @@ MAY_BE_EMPTY = (
     "other",
     "pairs",
     "patterns",
+    "protocol_",
     "searched",
     "sinks_",
     "sparsegpt_",

@@ -24,6 +24,7 @@ from sinkprune.evaluation.intervals import Estimate
 from sinkprune.files import PACKAGE, atomic, file_digest, write_json
 from sinkprune.models.devices import choose_device, device_name
 from sinkprune_companion import project_root
+from sinkprune_core.calibration.token_weights import as_settings
 from sinkprune_core.memory import release_freed_memory
 
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
@@ -64,7 +65,7 @@ def _plain(value: object) -> object:
 
 def _as_json(value: object) -> object:
     if is_dataclass(value):
-        return {"type": type(value).__name__, **asdict(value)}
+        return {"type": type(value).__name__, **as_settings(value)}
     if isinstance(value, FunctionType):
         if value.__module__.partition(".")[0] in OURS:
             return f"{value.__module__}.{value.__qualname__}"

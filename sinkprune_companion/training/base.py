@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from sinkprune.models import embedded
 from sinkprune.models.loading import open_checkpoint
-from sinkprune.models.reader import Checkpoint
+from sinkprune.models.reader import CARD, Checkpoint
+from sinkprune.models.weight_files import read_json
 from sinkprune_companion import DATA
 from sinkprune_core.language_model import LanguageModel, set_direction
 
@@ -73,6 +74,11 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
         raise ValueError(
             f"base {name} is of type {config.model_type!r}: the adapter knows the linears of "
             f"{', '.join(FACTS['types'])}; give one of these"
+        )
+    if read_json(checkpoint.folder / CARD).get("recipe"):
+        raise ValueError(
+            f"base {name} is pruned, and training makes it dense: "
+            "`sinkprune recover` trains it with its zeros held"
         )
     if checkpoint.kind != "autoregressive":
         raise ValueError(

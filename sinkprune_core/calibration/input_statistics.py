@@ -54,6 +54,7 @@ class RunningStatistics:
         shape_WBT = (len(self.squares_WI), *input_BTI.shape[:2])
         if weight_WBT is None:
             weight_WBT = torch.ones(shape_WBT)
+
         weight_WBT = weight_WBT.view(shape_WBT).to(input_BTI.device, torch.float32)
         counts_BWT = weight_WBT.square().transpose(0, 1)
         squares_BWI, sums_BWI = _weighted_sums(input_BTI, counts_BWT)
@@ -62,6 +63,7 @@ class RunningStatistics:
         self.summed_WI += squares_WBI.sqrt().sum(1)
         self.sums_WI += sums_BWI.cpu().double().sum(0)
         self.count_W += counts_BWT.cpu().double().sum((0, 2))
+
         if self.gram_WII is not None:
             input_BTI = input_BTI.float()
             for choice, weight_BT in enumerate(weight_WBT):
@@ -136,9 +138,12 @@ class Observer:
             if self._last is not None and self._last[0] is input_BTI:
                 self.running.setdefault(name, self._last[1])
                 return
+
             if name not in self.running:
                 self.running[name] = RunningStatistics(weight_OI(module).shape[1], self.choices, self.gram)
+
             self._last = (input_BTI, self.running[name])
+
             if self.hold:
                 self._waiting.setdefault(self.running[name], []).append(self.hold(input_BTI))
             else:

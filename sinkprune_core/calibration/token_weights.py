@@ -156,6 +156,19 @@ def choice_name(exclude: str | TokenChoice) -> str:
     return f"{exclude.__module__}.{name}"
 
 
+LATER = {"targets": (), "ignore": (), "sparsities": (), "keep_zeros": False}
+"""Fields that recipes have got since records of them are kept: with these values they stand in no key."""
+
+
+def as_settings(settings: Any) -> dict:
+    """Return the fields of a dataclass for a key: those of LATER only where they are set."""
+    return asdict(settings, dict_factory=_without_unset)
+
+
+def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
+    return {name: value for name, value in pairs if name not in LATER or value != LATER[name]}
+
+
 class HasChoice(Protocol):
     """A dataclass with a choice of tokens: a `StatisticsKey`, or the `Recipe` that it is a part of."""
 
@@ -170,13 +183,16 @@ class HasChoice(Protocol):
 def settings_digest(settings: HasChoice, weight_RT: torch.Tensor | None = None) -> str:
     """Return a SHA-256 prefix over all fields of a key, or of a recipe, whose choice is a field `exclude`.
 
-    A user's function counts by its name and the weights `weight_RT` that it gives to the calibration tokens.
+    A user's choice of tokens counts by its name and the weights `weight_RT` that it gives to the calibration
+    tokens, a user's criterion by `Recipe.criterion_identity`.
     """
     exclude = choice_name(settings.exclude)
     if weight_RT is not None:
         exclude += hashlib.sha256(weight_RT.numpy().tobytes()).hexdigest()
 
-    fields = asdict(settings) | {"exclude": exclude}
+    fields = as_settings(settings) | {"exclude": exclude}
+    if not isinstance(getattr(settings, "criterion", ""), str):
+        fields["criterion"] = settings.criterion_identity
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -211,11 +227,13 @@ def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Ten
     shape = tuple(alone.profile_NST.shape)
     out_NST = function(alone)
     wrong = _not_shares(out_NST, shape)
+
     if wrong:
         raise ValueError(
             f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, "
             f"a dense tensor of shape {shape}; got {wrong}"
         )
+
     return out_NST.detach().cpu().float()
 
 
@@ -231,6 +249,7 @@ def _not_shares(out_NST: object, shape: tuple[int, ...]) -> str:
         return f"{out_NST.dtype}"
     if not bool(((out_NST >= 0) & (out_NST <= 1)).all()):  # which NaN is not
         return "a number outside [0, 1]"
+
     return ""
 
 

@@ -45,7 +45,7 @@ def decide(text: Text, statistics: Statistics, progress: Progress) -> "Choice":
     if recipe.allocation == "owl":
         outliers = _outlier_shares(choice)
 
-    sparsities = allocate(
+    sparsities = recipe.sparsities or allocate(
         recipe.allocation, recipe.sparsity, len(text.lm.blocks), recipe.owl_lambda, outliers
     )
     choice.selects = [select(recipe.pattern, sparsity, threshold) for sparsity in sparsities]
@@ -64,7 +64,7 @@ def _outlier_shares(choice: "Choice") -> list[float]:
     for layer, block in enumerate(visit(text.lm, text.shows_progress, "outliers")):
         scores = [
             choice.score(layer, name, weight_OI(linear), dense.layers[layer], CRITERIA["wanda"])
-            for name, linear in text.lm.linears(block).items()
+            for name, linear in text.linears(layer, block).items()
         ]
         shares.append(outlier_share(scores, text.recipe.owl_m))
 
@@ -91,8 +91,11 @@ def _all_scores(choice: "Choice", statistics: Statistics) -> Iterator[torch.Tens
     text = choice.text
     for layer, block in enumerate(visit(text.lm, text.shows_progress, "scores of all layers")):
         inputs = statistics.of(layer, block)
-        for name, linear in text.lm.linears(block).items():
-            yield choice.score(layer, name, weight_OI(linear), inputs, choice.criterion)
+        for name, linear in text.linears(layer, block).items():
+            score_OI = choice.score(layer, name, weight_OI(linear), inputs, choice.criterion)
+            if bool((score_OI < 0).any()):  # of a user's function
+                raise ValueError(f"block {layer} {name}: pattern='global' orders scores of at least 0")
+            yield score_OI
 
 
 # block by block
@@ -108,12 +111,12 @@ class Choice:
 
     def __post_init__(self):
         self.recipe = self.text.recipe
-        self.criterion = CRITERIA[self.recipe.criterion]
+        self.criterion = self.recipe.rule
         self.has_changed = self.progress.done > 0  # whether a weight of the model is pruned
 
     def zero(self, layer: int, block: nn.Module, inputs: OfLinears) -> None:
         """Prune the linears of a block in place, and note how many zeros each of them has."""
-        linears = self.text.lm.linears(block)
+        linears = self.text.linears(layer, block)
         if self.text.plan.units is not None:
             zeros = self._zero_units(layer, block, inputs, self.text.plan.units)
         elif self.criterion.score is not None:
@@ -142,19 +145,30 @@ class Choice:
         for name, linear in linears.items():
             weight = weight_OI(linear)
             rows, columns = weight.shape
-            if self.recipe.pattern != "layer":  # rows can be chosen from apart
+            is_of_user = not isinstance(self.recipe.criterion, str)  # it may compare rows
+            if self.recipe.pattern != "layer" and not is_of_user:  # rows can be chosen from apart
                 rows = rows_in_cache(columns * torch.float32.itemsize, weight.device)
 
             pruned_parts = []
             for part in weight.split(rows):
                 score = self.score(layer, name, part, inputs, self.criterion)
-                pruned_parts.append(self.selects[layer](score, 0, columns))
+                pruned_parts.append(self._select(layer, part, score))
             pruned_OI = torch.cat(pruned_parts)
 
             self.has_changed = True
             zero_out(weight, pruned_OI)
             zeros[name] = int(torch.count_nonzero(pruned_OI))  # many times as fast as a sum
         return zeros
+
+    def _select(self, layer: int, weight: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        """Return which weights leave, by their scores; with `keep_zeros` those that are zero leave first."""
+        columns = score.shape[1]
+        if not self.recipe.keep_zeros:
+            return self.selects[layer](score, 0, columns)
+
+        is_zero = weight == 0
+        score = score.masked_fill(is_zero, -torch.inf)
+        return self.selects[layer](score, 0, columns) | is_zero
 
     def _zero_and_update(self, layer: int, linears: Linears, inputs: OfLinears) -> Zeros:
         """Prune weights and update the others, linears with one input together."""

@@ -7,8 +7,10 @@ Dimensions: O output features, I input features; for structured pruning U units 
 unit owns, X weights in the rows that a unit owns.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 
@@ -19,13 +21,18 @@ Score = Callable[[torch.Tensor, InputStatistics | None], torch.Tensor]
 UnitScore = Callable[[Sequence[torch.Tensor], torch.Tensor, InputStatistics | None], torch.Tensor]
 Solve = Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]
 
+CriterionName = Literal["magnitude", "wanda", "sparsegpt", "flap"]
+Needs = Literal["norms", "moments", "gram"]
+
 
 @dataclass(frozen=True)
 class Criterion:
     """A rule that says what to prune. Recipes refuse the patterns that it has no function for."""
 
-    needs: str | None = None
-    """What it reads of the inputs: None (weights alone decide), "norms", "moments" or "gram"."""
+    needs: Needs | None = None
+    """What it reads of the inputs: None (weights alone decide), "norms", "moments" or "gram". Statistics come
+    from forwards: there is no place for gradients yet. It would be a field of `InputStatistics` that an
+    observer of backward passes sums, block by block, as `observe` sums inputs."""
     score: Score | None = None
     """From a weight (O, I) and the statistics of its input to a score per weight, float32 (O, I)."""
     unit_score: UnitScore | None = None
@@ -96,3 +103,55 @@ CRITERIA: dict[str, Criterion] = {
     "sparsegpt": Criterion(needs="gram", solve=sparsegpt),
     "flap": Criterion(needs="moments", unit_score=unit_flap),
 }
+
+
+def criterion_of(criterion: str | Score) -> Criterion:
+    """Return the entry of the table, or one for a user's function.
+
+    The function is called with the weight of a linear, (O, I), and the `InputStatistics` of its input, and
+    returns a score for every weight. Its attribute `needs` says what it reads of the inputs, as
+    `Criterion.needs` does; without one it reads norms.
+    """
+    if isinstance(criterion, str):
+        return CRITERIA[criterion]
+    return Criterion(needs=getattr(criterion, "needs", "norms"), score=_checked(criterion))
+
+
+def _checked(function: Score) -> Score:
+    """Return a user's function whose scores are looked at; ValueError where they are none."""
+
+    def score(weight_OI: torch.Tensor, inputs: InputStatistics | None) -> torch.Tensor:
+        score_OI = function(weight_OI.detach(), inputs)
+        is_tensor = isinstance(score_OI, torch.Tensor) and score_OI.layout == torch.strided
+        if not is_tensor or score_OI.shape != weight_OI.shape or not score_OI.is_floating_point():
+            got = type(score_OI).__name__
+            if is_tensor:
+                got = f"{score_OI.dtype} of shape {tuple(score_OI.shape)}"
+            raise ValueError(
+                f"criterion={getattr(function, '__qualname__', function)!r} must return a score for every "
+                f"weight, floating-point numbers of shape {tuple(weight_OI.shape)}; got {got}"
+            )
+        return score_OI.detach().to(weight_OI.device, torch.float32)
+
+    return score
+
+
+def needs_of(function: object) -> object:
+    """Return what a user's function says that it reads; ValueError for what no statistics have."""
+    needs = getattr(function, "needs", "norms")
+    if needs is not None and needs not in get_args(Needs):
+        raise ValueError(f"criterion.needs={needs!r} is unknown; choose one of {', '.join(get_args(Needs))}")
+    return needs
+
+
+def probe_digest(function: Score) -> str:
+    """Return a SHA-256 over the scores that a user's function gives to a small linear: what it does tells it
+    from another one of its name.
+    """
+    rng = torch.Generator().manual_seed(0)
+    weight_OI = torch.randn(5, 6, generator=rng)
+    norm_I, summed_I, mean_I, variance_I = torch.rand(4, 6, generator=rng) + 0.1
+    root_II = torch.randn(6, 6, generator=rng)
+    inputs = InputStatistics(norm_I, summed_I, mean_I, variance_I, root_II @ root_II.T)
+    score_OI = _checked(function)(weight_OI, inputs)
+    return hashlib.sha256(score_OI.cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -4,7 +4,7 @@ Dimensions: R calibration rows, that is sequences in all states that statistics 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,10 +13,10 @@ from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import Waiting, waiting
 from sinkprune_core.calibration.sink_profiles import windows_of
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
+from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import allocate, n_and_m
 from sinkprune_core.pruning.recipe import Recipe
 
@@ -75,13 +75,13 @@ def make_plan(
     or its calibration text.
     """
     _check_text(lm, recipe, calibration)
+    _check_linears(lm, recipe)
     _check_groups(lm, recipe)
-    units = _units(lm, recipe)
+    _check_layers(lm, recipe)
     _check_streamed(lm, recipe)
-    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
-        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
+    units = _units(lm, recipe)
 
-    needs = CRITERIA[recipe.criterion].needs
+    needs = recipe.rule.needs
     if needs is None or calibration is None:
         return Plan("nowhere", (), False, 0, 0, Waiting(), units)
 
@@ -101,25 +101,32 @@ def make_plan(
     if recipe.exclude != "none":
         sink_rows = in_all_states if lm.is_diffusion else sequences
 
-    passes = []
-    sees_states = recipe.inputs == "noised" or (recipe.exclude != "none" and lm.is_diffusion)
-    if recipe.noise == "rollout" and sees_states:
-        passes.append(Pass("rollout", in_all_states))
+    passes = [Pass("rollout", in_all_states)] if _is_written(lm, recipe) else []
+    passes += _forwards(recipe, source, takes_dense, place, rows, sink_rows)
+    return Plan(source, tuple(passes), takes_dense, rows, sink_rows, place, units)
 
+
+def _is_written(lm: LanguageModel, recipe: Recipe) -> bool:
+    """Return whether the model writes the states in which rows, or sinks, are seen."""
+    shows_sinks = recipe.exclude != "none" and lm.is_diffusion
+    return recipe.noise == "rollout" and (recipe.inputs == "noised" or shows_sinks)
+
+
+def _forwards(
+    recipe: Recipe, source: Source, takes_dense: bool, place: Waiting, rows: int, sink_rows: int
+) -> list[Pass]:
+    """Return the passes of a text whose states are made."""
+    of_sinks = [Pass("sinks", sink_rows)] if sink_rows else []
+    of_statistics = [Pass("statistics", rows)]
+
+    passes: list[Pass] = []
     if takes_dense:
-        if sink_rows and not place.is_anywhere:
-            passes.append(Pass("sinks", sink_rows))
-        passes.append(Pass("statistics", rows))
-
+        passes += of_statistics if place.is_anywhere else of_sinks + of_statistics
     if source == "block by block":
-        if sink_rows:
-            passes.append(Pass("sinks", sink_rows))
-        passes.append(Pass("statistics", rows))
-
+        passes += of_sinks + of_statistics
     if recipe.propagation == "sequential":
         passes.append(Pass("outputs of pruned blocks", rows))
-
-    return Plan(source, tuple(passes), takes_dense, rows, sink_rows, place, units)
+    return passes
 
 
 # what does not fit
@@ -131,11 +138,12 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
             f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
             "use inputs='clean'"
         )
-    if not CRITERIA[recipe.criterion].calibrated:
+    if not recipe.rule.calibrated:
         return
 
     if calibration is None:
-        raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
+        name = choice_name(recipe.criterion)
+        raise ValueError(f"criterion={name!r} needs calibration text: pass a Calibration")
     check_ids(lm, calibration.ids_NT)
 
     length = calibration.ids_NT.shape[1]
@@ -149,18 +157,57 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
         windows_of(lm, length, recipe.noise_levels)
 
 
+def _check_linears(lm: LanguageModel, recipe: Recipe) -> None:
+    """Raise ValueError for a pattern of names that fits no linear, and where nothing is left to prune."""
+    if not (recipe.targets or recipe.ignore):
+        return
+
+    places = [(layer, name) for layer, block in enumerate(lm.blocks) for name in lm.linears(block)]
+    known = ", ".join(lm.linears(lm.blocks[0]))
+    for field in ("targets", "ignore"):
+        for pattern in getattr(recipe, field):
+            alone = replace(recipe, targets=(pattern,), ignore=())
+            if not any(alone.prunes(layer, name) for layer, name in places):
+                raise ValueError(
+                    f"{field}={pattern!r} fits no linear of {lm.name}, whose blocks have {known}: "
+                    "write a name or a pattern such as 'mlp.*' or '0.*'"
+                )
+
+    layers = {layer for layer, name in places if recipe.prunes(layer, name)}
+    if not layers:
+        raise ValueError(f"targets and ignore leave no linear of {lm.name} to prune: ignore fewer")
+    if recipe.allocation != "uniform" and len(layers) < len(lm.blocks):
+        raise ValueError(
+            f"allocation={recipe.allocation!r} compares layers, and targets and ignore leave some without a "
+            "linear: use allocation='uniform'"
+        )
+
+
 def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
     ratio = n_and_m(recipe.pattern)
     if ratio is None:
         return
 
     for name, linear in lm.linears(lm.blocks[0]).items():
+        if not any(recipe.prunes(layer, name) for layer in range(len(lm.blocks))):
+            continue
+
         inputs = weight_OI(linear).shape[1]
         if inputs % ratio[1]:
             raise ValueError(
                 f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
                 "use another M"
             )
+
+
+def _check_layers(lm: LanguageModel, recipe: Recipe) -> None:
+    if recipe.sparsities and len(recipe.sparsities) != len(lm.blocks):
+        raise ValueError(
+            f"sparsities has {len(recipe.sparsities)} numbers for the {len(lm.blocks)} blocks of {lm.name}: "
+            "give one per block"
+        )
+    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
+        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
 
 
 def _units(lm: LanguageModel, recipe: Recipe) -> structured.Plan | None:

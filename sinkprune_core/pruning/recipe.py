@@ -1,12 +1,27 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from fnmatch import fnmatchcase
 from types import FunctionType
+from typing import Literal, get_args
 
 from sinkprune_core.calibration.text import INPUTS, NOISE
-from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
-from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.calibration.token_weights import (
+    EXCLUDE,
+    StatisticsKey,
+    as_settings,
+    choice_name,
+)
+from sinkprune_core.pruning.criteria import (
+    CRITERIA,
+    Criterion,
+    CriterionName,
+    Score,
+    criterion_of,
+    needs_of,
+    probe_digest,
+)
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.presets import FROM, PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
@@ -19,28 +34,47 @@ from sinkprune_core.values import (
     Sparsity,
     check_choice,
     check_fields,
+    checked,
     in_short,
 )
 
 ROUNDING = 1e-6  # a sparsity this near to N / M is that of a pattern N:M
-PROPAGATION = ("sequential", "dense")
-NORM_REDUCTIONS = ("root", "sum")
+
+Inputs = Literal["clean", "noised"]
+Propagation = Literal["sequential", "dense"]
+Allocation = Literal["uniform", "owl", "linear", "linear-reverse"]
+NormReduction = Literal["root", "sum"]
+NoiseName = Literal[
+    "grid",
+    "stratified",
+    "official",
+    "official-below-1",
+    "half-clean",
+    "half-clean-high",
+    "half-clean-low",
+    "dream",
+    "rollout",
+]
+ExcludeName = Literal["none", "all", "official", "unstable", "stable", "random", "only"]
+
+PROPAGATION = get_args(Propagation)
+NORM_REDUCTIONS = get_args(NormReduction)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to prune the linears of the blocks; raises ValueError for fields that contradict each other."""
 
-    criterion: str = "wanda"
-    """Which weights matter: a name of CRITERIA."""
+    criterion: CriterionName | Score = "wanda"
+    """Which weights matter: a name of CRITERIA, or a function; see `criteria.criterion_of`."""
     sparsity: Sparsity = 0.5
     """Share of zeros in the linears, in [0, 1); with pattern="structured" of their weights that leave."""
-    inputs: str = "clean"
+    inputs: Inputs = "clean"
     """Calibration text as it is ("clean", Wanda and SparseGPT) or in the states of a trajectory
     ("noised")."""
-    propagation: str = "sequential"
+    propagation: Propagation = "sequential"
     """Whether later blocks receive what pruned ("sequential", Wanda and SparseGPT) or "dense" blocks make."""
-    exclude: str | Callable = "none"
+    exclude: ExcludeName | Callable = "none"
     """Calibration tokens left out of the statistics. A name of EXCLUDE: "none", "all" sinks, "official"
     (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
     but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (1,
@@ -49,14 +83,14 @@ class Recipe:
     """Where zeros are counted: per "row" of a linear (Wanda), per "layer" (a linear), "global" over the
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
     channels)."""
-    allocation: str = "uniform"
+    allocation: Allocation = "uniform"
     """One sparsity for all layers, or more for some: "owl", "linear", "linear-reverse"; see
     `patterns.allocate`."""
     noise_levels: Count = 8
     """States per sequence, at least 1: noise levels, denoising steps, or query windows of a causal model."""
-    noise: str = "grid"
+    noise: NoiseName = "grid"
     """The rule of these states: a name of NOISE."""
-    norm_reduction: str = "root"
+    norm_reduction: NormReduction = "root"
     """Over tokens: "root" of the summed squares (Wanda), or "sum" of one norm per sequence (the official
     code)."""
     sink_std: AtLeastZero = 2.0
@@ -76,17 +110,59 @@ class Recipe:
     """Columns that SparseGPT updates together, at least 1; 128 as in its code."""
     compensate: Flag = False
     """Give what removed units contributed on average back as a bias (FLAP), if the model's class has one."""
+    targets: tuple[str, ...] = ()
+    """The linears that are pruned, as patterns of their names: "mlp.*" in all blocks, "0.self_attn.q_proj" or
+    "0.*" in the first. None given: all of them."""
+    ignore: tuple[str, ...] = ()
+    """Patterns of linears that are not pruned, whatever `targets` says."""
+    sparsities: tuple[float, ...] = ()
+    """A sparsity for every layer, instead of an allocation; `sparsity` is then their mean."""
+    keep_zeros: Flag = False
+    """Let weights that are zero already stay zero, and count them: an earlier mask is kept."""
 
     def __post_init__(self):
         check_fields(self)
+        self._take_names("targets")
+        self._take_names("ignore")
+        self._take_sparsities()
         self._check_choices()
         self._check_pattern()
         self._check_contradictions()
         self._check_effects(OWN)
 
+    def _take_names(self, field: str) -> None:
+        """Let a field be a tuple of patterns; raise ValueError where it holds anything else."""
+        given = getattr(self, field)
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{field}={in_short(given)} must be a list of names of linears, such as 'mlp.*'")
+        object.__setattr__(self, field, tuple(names))
+
+    def _take_sparsities(self) -> None:
+        """Let sparsities be a tuple of shares, and `sparsity` their mean."""
+        given = self.sparsities
+        if not isinstance(given, (list, tuple)):
+            raise ValueError(f"sparsities={in_short(given)} must be a list of numbers, one per layer")
+
+        shares = tuple(checked("sparsities", share, Sparsity) for share in given)
+        object.__setattr__(self, "sparsities", shares)
+        if not shares:
+            return
+
+        mean = sum(shares) / len(shares)
+        if self.sparsity not in (Recipe.sparsity, mean):
+            raise ValueError(f"sparsities={list(shares)} have a mean of {mean}, not sparsity={self.sparsity}")
+        object.__setattr__(self, "sparsity", mean)
+
     def _check_choices(self) -> None:
+        if isinstance(self.criterion, FunctionType) or (
+            is_dataclass(self.criterion) and callable(self.criterion)
+        ):
+            needs_of(self.criterion)
+        else:
+            check_choice("criterion", self.criterion, CRITERIA)
+
         choices = {
-            "criterion": CRITERIA,
             "inputs": INPUTS,
             "propagation": PROPAGATION,
             "allocation": ALLOCATIONS,
@@ -108,17 +184,31 @@ class Recipe:
     def _check_pattern(self) -> None:
         is_text = isinstance(self.pattern, str)
         ratio = n_and_m(self.pattern) if is_text else None
+
         if ratio is None and not (is_text and self.pattern in PATTERNS):
             raise ValueError(
                 f"pattern={in_short(self.pattern)} is unknown; "
                 f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
+
         if ratio is not None:
             self._take_sparsity_of(ratio)
+
         if self.pattern not in ("row", "layer") and self.allocation != "uniform":
             raise ValueError(
                 f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: "
                 "only row and layer patterns let layers differ by choice"
+            )
+
+        if self.sparsities and (self.pattern not in ("row", "layer") or self.allocation != "uniform"):
+            raise ValueError(
+                f"sparsities={list(self.sparsities)} need pattern='row' or 'layer' and allocation='uniform', "
+                f"not pattern={self.pattern!r} and allocation={self.allocation!r}"
+            )
+
+        if (self.targets or self.ignore) and self.pattern == "structured":
+            raise ValueError(
+                "targets and ignore choose single linears: a unit of pattern='structured' lies in several"
             )
 
     def _take_sparsity_of(self, ratio: tuple[int, int]) -> None:
@@ -145,35 +235,53 @@ class Recipe:
 
     def _check_contradictions(self) -> None:
         """Raise ValueError for fields that do not go together, the criterion's functions included."""
-        criterion = CRITERIA[self.criterion]
-        prefix = f"criterion={self.criterion!r}"
+        criterion = self.rule
+        prefix = f"criterion={choice_name(self.criterion)!r}"
+
         if not criterion.calibrated and (self.exclude != "none" or self.inputs != "clean"):
             raise ValueError(
                 f"{prefix} looks at no calibration token: it takes inputs='clean' and exclude='none' only"
             )
+
         if criterion.solve is not None and self.pattern in ("structured", "global"):
             raise ValueError(
                 f"{prefix} chooses while it updates weights: it takes no pattern={self.pattern!r}"
             )
+
         if criterion.unit_score is None and self.pattern == "structured":
             raise ValueError(f"{prefix} scores single weights: it takes no pattern='structured'")
         if criterion.score is None and criterion.solve is None and self.pattern != "structured":
             raise ValueError(f"{prefix} scores whole channels: it needs pattern='structured'")
+
         if self.pattern == "global" and criterion.calibrated and self.propagation != "dense":
             raise ValueError(
                 "pattern='global' compares scores of all layers before anything is pruned: "
                 "it needs propagation='dense'"
             )
+
+        if self.pattern == "global" and criterion.needs == "gram":
+            raise ValueError(f"{prefix} reads Gram matrices, one by one: it takes no pattern='global'")
+
+        if self.keep_zeros and (criterion.score is None or self.pattern in ("structured", "global")):
+            raise ValueError(
+                "keep_zeros=True needs a criterion that scores single weights and leaves the others as they "
+                f"are, and pattern='row', 'layer' or N:M; not {prefix} with pattern={self.pattern!r}"
+            )
+
         if self.allocation == "owl" and not criterion.calibrated:
             raise ValueError(f"allocation='owl' needs calibrated scores: {prefix} has none")
+
         if self.compensate and (self.pattern != "structured" or not criterion.calibrated):
             raise ValueError(
                 "compensate=True gives back the mean of removed units: "
                 "it needs pattern='structured' and a calibrated criterion"
             )
+
         if self.norm_reduction != "root" and criterion.needs != "norms" and self.allocation != "owl":
             raise ValueError(f"{prefix} reads no norms: it takes norm_reduction='root' only")
+
         soft = [name for name, choice in EXCLUDE.items() if choice.soft]
+
         if self.alpha is not None and self.exclude not in soft and not callable(self.exclude):
             raise ValueError(
                 f"alpha={self.alpha} softens the threshold of exclude={' or '.join(map(repr, soft))} only, "
@@ -183,14 +291,31 @@ class Recipe:
     @property
     def name(self) -> str:
         """A short label, e.g. `wanda noised dense unstable`: what is not the default is named."""
-        parts = [self.criterion]
+        parts = [choice_name(self.criterion).rpartition(".")[2]]
         optional = [(self.pattern, "row"), (self.allocation, "uniform")]
-        if CRITERIA[self.criterion].calibrated:
+        if self.rule.calibrated:
             parts += [self.inputs, self.propagation]
             exclude = choice_name(self.exclude).rpartition(".")[2]
             calibration = [(exclude, "none"), (self.noise, "grid"), (self.norm_reduction, "root")]
             optional = calibration + optional
         return " ".join(parts + [value for value, default in optional if value != default])
+
+    @property
+    def rule(self) -> Criterion:
+        """The criterion, with all that is known of it."""
+        return criterion_of(self.criterion)
+
+    @property
+    def criterion_identity(self) -> str:
+        """What tells a user's criterion from others: its name, and the scores that it gives to a probe."""
+        return f"{choice_name(self.criterion)} {probe_digest(self.criterion)}"
+
+    def prunes(self, layer: int, name: str) -> bool:
+        """Return whether a linear is one that this recipe prunes."""
+        spellings = (name, f"{layer}.{name}")
+        if _fits(spellings, self.ignore):
+            return False
+        return not self.targets or _fits(spellings, self.targets)
 
     @property
     def statistics_key(self) -> StatisticsKey:
@@ -207,7 +332,12 @@ class Recipe:
 
     def card(self) -> dict:
         """Return the fields as plain JSON values; a function is named by its module and qualified name."""
-        return asdict(self) | {"exclude": choice_name(self.exclude)}
+        names = {"criterion": choice_name(self.criterion), "exclude": choice_name(self.exclude)}
+        return as_settings(self) | names
+
+
+def _fits(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(spelling, pattern) for spelling in spellings for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -231,7 +361,7 @@ def _splits_sinks(recipe: Recipe) -> bool:
 
 
 def _solves(recipe: Recipe) -> bool:
-    return CRITERIA[recipe.criterion].solve is not None
+    return recipe.rule.solve is not None
 
 
 _STATES = Reader("inputs='noised', or a choice of tokens to exclude,", _sees_states)
@@ -240,9 +370,7 @@ _SOLVER = Reader("a criterion that updates weights, criterion='sparsegpt',", _so
 READERS: dict[str, Reader] = {
     "noise_levels": _STATES,
     "noise": _STATES,
-    "propagation": Reader(
-        "a criterion that reads calibration text", lambda recipe: CRITERIA[recipe.criterion].calibrated
-    ),
+    "propagation": Reader("a criterion that reads calibration text", lambda recipe: recipe.rule.calibrated),
     "sink_std": Reader("a choice of tokens to exclude", _leaves_out),
     "stability_threshold": Reader("exclude='unstable' or 'stable'", _splits_sinks),
     "owl_lambda": Reader("an allocation that is not uniform", lambda recipe: recipe.allocation != "uniform"),

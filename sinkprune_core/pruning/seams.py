@@ -19,7 +19,6 @@ from sinkprune_core.calibration.input_statistics import InputStatistics, observe
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.plan import Plan
 from sinkprune_core.pruning.recipe import Recipe
 
@@ -102,6 +101,11 @@ class Text:
         self.shows_progress = shows_progress
         self.known = known  # statistics of the dense model, taken before
         self.store = store
+
+    def linears(self, layer: int, block: nn.Module) -> dict[str, nn.Module]:
+        """Return the linears of a block that are pruned, by name."""
+        of_block = self.lm.linears(block)
+        return {name: linear for name, linear in of_block.items() if self.recipe.prunes(layer, name)}
 
     @cached_property
     def states(self) -> Trajectories:
@@ -207,12 +211,13 @@ class Observed:
     """Statistics that a block shows when pruning comes to it."""
 
     def __init__(self, text: Text):
-        self.lm = text.lm
+        self.text = text
+        self.layers = len(text.lm.blocks)
         self.rows: Rows | None = text.rows
         self.tokens = text.rows.tokens
         self.left_out_share = text.rows.left_out_share
         self.from_dense = text.recipe.propagation == "dense"
-        self.wants_gram = CRITERIA[text.recipe.criterion].needs == "gram"
+        self.wants_gram = text.recipe.rule.needs == "gram"
         self.hidden = text.store.hidden(text.lm, text.rows)
         self.inputs: list[BlockInput] = []
         self.outputs: list[BlockInput] = []
@@ -226,7 +231,7 @@ class Observed:
         keep = self.from_dense and not self._is_last(layer)
         store_RTD = self.hidden(layer + 1) if keep else None
 
-        with observe(self.lm.linears(block), gram=self.wants_gram) as observer:
+        with observe(self.text.linears(layer, block), gram=self.wants_gram) as observer:
             self.outputs = run_block(block, self.inputs, observer, store_RTD, keep)
         return observer.statistics()
 
@@ -237,4 +242,4 @@ class Observed:
         self.inputs = self.outputs
 
     def _is_last(self, layer: int) -> bool:
-        return layer + 1 == len(self.lm.blocks)
+        return layer + 1 == self.layers

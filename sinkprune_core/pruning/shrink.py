@@ -26,14 +26,17 @@ def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
     new_biases = _kinds_with_new_biases(lm)
     for kind in new_biases:
         config.update({removable(lm)[kind].bias: True})
+
     cut: dict[str, torch.Tensor] = {}
     for layer, kept_of_block in enumerate(kept):
         cut |= _cut_block(lm, layer, kept_of_block, new_biases)
+
     rest = {name: tensor.clone() for name, tensor in lm.model.state_dict().items() if name not in cut}
     state = rest | cut
     model = type(lm.model).from_pretrained(None, config=config, state_dict=state, dtype=lm.model.dtype)
     model.generation_config = copy.deepcopy(lm.model.generation_config)
     set_direction(model, causal=not lm.is_diffusion)
+
     return dataclasses.replace(lm, model=model.requires_grad_(False).to(lm.device))
 
 
@@ -68,6 +71,7 @@ def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) 
                 bias_O = linear.weight.new_zeros(outputs)
             if bias_O is not None:
                 cut[f"{prefix}.bias"] = bias_O.clone() if reads else bias_O[index]
+
     return cut
 
 
@@ -76,6 +80,7 @@ def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
         raise ValueError(
             f"kept has {len(kept)} entries for the {len(lm.blocks)} blocks of {lm.name}: give one per block"
         )
+
     for layer, kept_of_block in enumerate(kept):
         for kind, units in removable(lm).items():
             places = torch.as_tensor(kept_of_block.get(kind, [])).tolist()

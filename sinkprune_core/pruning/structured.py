@@ -102,6 +102,7 @@ def scores(
         columns_OUK = columns_OI.unflatten(1, (count, -1))
         inputs = None if statistics is None else statistics[units.columns]
         scores_of_kind[kind] = CRITERIA[criterion].unit_score(rows_UX, columns_OUK, inputs)
+
     return scores_of_kind
 
 
@@ -147,18 +148,22 @@ def plan(lm: LanguageModel, ratio: float) -> Plan:
     for kind, units in kinds.items():
         for name in units.linears:
             zeros[name] = linears[name].weight.numel() // units.count(lm.model.config) * removed[kind]
+
     planned = Plan({kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
+
     if missing_channels > 0:
         raise ValueError(
             f"ratio={ratio} cannot be reached: at most {planned.reached:.4f} of a block's weights can leave "
             f"{lm.name}, whose blocks keep a unit of each kind"
         )
+
     if ratio > 0 and planned.weights_removed == 0:
         channel_share = _unit_weights(lm, "mlp") / planned.weights
         raise ValueError(
             f"ratio={ratio} leaves nothing to remove: one MLP channel of {lm.name} is {channel_share:.4f} of "
             "a block's weights; give 0 or at least that"
         )
+
     return planned
 
 
@@ -177,7 +182,9 @@ def _nearest(lm: LanguageModel, ratio: float) -> tuple[dict[str, int], int]:
         missing_channels = abs(wanted_channels - channels)
         distance = abs(groups * group - ratio * attention)
         candidates.append((missing_channels, distance, groups, channels))
+
     missing_channels, _, groups, channels = min(candidates)
+
     return {"attention": groups, "mlp": channels}, missing_channels
 
 
@@ -203,6 +210,7 @@ def group_counts(config: PreTrainedConfig) -> list[int]:
     kinds = UNITS[config.model_type]
     if "attention" not in kinds:
         return [0]
+
     groups = kinds["attention"].count(config)
     channels = kinds["mlp"].count(config)
     accepted = []
@@ -212,6 +220,7 @@ def group_counts(config: PreTrainedConfig) -> list[int]:
         except ValueError:
             continue
         accepted.append(removed)
+
     return accepted
 
 
@@ -230,6 +239,7 @@ def resized(config: PreTrainedConfig, kept: dict[str, int]) -> PreTrainedConfig:
             "head_dim": width,
         }
         smaller.update(attention)
+
     smaller.update({UNITS[config.model_type]["mlp"].size: kept["mlp"]})
     smaller.validate_architecture()
     return smaller
@@ -253,6 +263,7 @@ def mask(
     """
     if compensate is not None:
         check_compensation(lm)
+
     linears = lm.linears(block)
     for kind, units in removable(lm).items():
         count = units.count(lm.model.config)

@@ -121,13 +121,18 @@ def test_a_sparsity_that_a_pattern_does_not_mean_is_named_with_both_numbers(refu
 # mistakes
 
 
+def test_too_many_sequences_are_told_with_what_the_text_has(model, tmp_path, refused):
+    text = ("--text", tmp_path / "text.txt", "--length", 12, "--sequences", 5000)
+    said = refused("prune", model, *text, "--dtype", "float32", "--out", tmp_path / "out")
+    assert "--sequences 5000: text.txt has" in said
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (("--preset", "all-sink"), '"all-sink" for --preset'),
         (("--set", "colour=red"), "--set colour=red: a recipe has no 'colour'; it has"),
         (("--set", "sparsity=0.3", "--sparsity", 0.4), "--set sparsity=0.3: sparsity is given twice"),
-        (("--sequences", 5000), "--sequences 5000: text.txt has"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(model, command, tmp_path, flags, said, capsys):

@@ -101,7 +101,7 @@ metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
 """
 
 
-def test_a_task_of_ones_own_is_found_below_include_path(model, tmp_path, rows_of, refused):
+def test_a_task_of_ones_own_is_found_below_include_path(model, tmp_path, rows_of, refused, capsys):
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     line = ("evaluate", model, "--tasks", "my_task", "--include-path", tasks)
@@ -113,6 +113,7 @@ def test_a_task_of_ones_own_is_found_below_include_path(model, tmp_path, rows_of
     (tasks / "my_task.yaml").write_text(TASK.replace("DATA", str(data)))
     rows = rows_of(*line, "--draws", 2)
     assert {(row["task"], row["metric"], row["documents"]) for row in rows} == {("my_task", "acc", 2)}
+    capsys.readouterr()
     assert "did you mean my_task" in refused("evaluate", model, "--tasks", "my_tusk", *line[-2:])
 
 

@@ -1,6 +1,7 @@
 """What is shipped says what it is, and loads: folders with a model card, and masks alone."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sinkprune import load
+from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
 from sinkprune.models.saving import save
+from sinkprune.recovery.adopt import adopt
+from sinkprune.recovery.int8 import save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
 from sinkprune.recovery.model_card import push_line, save_model
 from sinkprune_core import preset, prune
@@ -154,3 +158,107 @@ def test_a_file_that_is_no_mask_is_refused(make_lm, tmp_path):
         apply_masks(lm, tmp_path / "dense" / "model.safetensors")
     with pytest.raises(FileNotFoundError, match="no such mask"):
         apply_masks(lm, tmp_path / "nowhere")
+
+
+# folders that something else saved
+
+
+@pytest.fixture
+def resaved(make_reported, tmp_path):
+    """A pruned diffusion model that transformers saved after a step of training, its old card beside it."""
+    lm, report = make_reported()
+    save_model(lm, tmp_path / "pruned", **report.card())
+    with torch.no_grad():
+        linear = lm.blocks[0].mlp.down_proj
+        linear.weight.mul_(1.5)
+    folder = tmp_path / "resaved"
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    (folder / "sinkprune.json").write_bytes((tmp_path / "pruned" / "sinkprune.json").read_bytes())
+    return folder, lm
+
+
+def test_a_resaved_folder_gets_a_card_anew(resaved):
+    folder, lm = resaved
+    with pytest.raises(ValueError, match="sinkprune adopt"):
+        load(folder)
+    card = adopt(folder, "dream", MASK_TOKEN)
+    again = load(folder)
+    assert again.fingerprint() == lm.fingerprint()
+    assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
+    assert card["recipe"]["criterion"] == "wanda"
+    assert "50 %" not in (folder / "README.md").read_text() or card["sparsity"] == 0.5
+
+
+def test_without_its_zeros_a_folder_loses_its_recipe(resaved):
+    folder, lm = resaved
+    with torch.no_grad():
+        for block in lm.blocks:
+            for linear in lm.linears(block).values():
+                linear.weight.add_(1e-3)
+    lm.model.save_pretrained(folder)
+    assert "recipe" not in adopt(folder, "dream", MASK_TOKEN_ID)
+
+
+def test_without_a_card_a_folder_gets_one(resaved):
+    folder, lm = resaved
+    (folder / "sinkprune.json").unlink()
+    adopt(folder, "dream", str(MASK_TOKEN_ID))
+    assert load(folder).fingerprint() == lm.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("family", "mask_token", "message"),
+    [
+        ("nothing", None, "family='nothing' is unknown; choose one of"),
+        ("dream", "no such token", "is neither a token of the vocabulary"),
+        ("dream", 72, "nor a number below 72"),
+        ("dream", None, "nothing in .* says which token is the mask"),
+    ],
+)
+def test_what_does_not_fit_leaves_the_folder_as_it_was(resaved, family, mask_token, message):
+    folder, _ = resaved
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ValueError, match=message):
+        adopt(folder, family, mask_token)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_weights_that_do_not_load_leave_the_folder_as_it_was(resaved):
+    folder, _ = resaved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ValueError, match="do not fit"):
+        adopt(folder, "dream", MASK_TOKEN)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+# int8
+
+
+def test_int8_keeps_zeros(make_reported, make_ids, tmp_path):
+    pytest.importorskip("torchao")
+    lm, report = make_reported()
+    save_model(lm, tmp_path / "pruned", **report.card())
+    share = save_int8(tmp_path / "pruned", tmp_path / "int8")
+    assert share == pytest.approx(report.sparsity)
+
+    narrow = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", dtype=torch.bfloat16)
+    assert narrow.config.is_causal is False
+    for block, other in zip(lm.blocks, narrow.model.layers, strict=True):
+        is_zero = block.mlp.down_proj.weight == 0
+        found = other.mlp.down_proj.weight.dequantize()
+        assert bool((found[is_zero] == 0).all())
+        torch.testing.assert_close(found.float(), block.mlp.down_proj.weight, atol=0.02, rtol=0.02)
+    ids_BT = make_ids(3, 12)
+    with torch.no_grad():
+        expected = lm.model(ids_BT).logits
+        error = (narrow(ids_BT).logits - expected).abs().mean()
+    assert float(error) < 0.1 * float(expected.abs().mean())
+
+
+def test_int8_without_torchao_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ModuleNotFoundError, match="int8 needs torchao: install"):
+        save_int8(tmp_path, tmp_path / "int8")

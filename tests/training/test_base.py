@@ -102,6 +102,8 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
     command += ["--length", "16", "--set", "noise_levels=2", "--out", str(pruned)]
     assert main(command) == 0
     assert load(pruned).mask_token_id == MASK_TOKEN_ID
+    with pytest.raises(ValueError, match="is pruned, and training makes it dense"):
+        open_base(str(pruned))
 
 
 def test_from_scratch_a_model_has_a_vocabulary_of_its_own_text(tiny_base, text, short, tmp_path):
