@@ -18,7 +18,7 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sinkprune_core.forwards import check_ids, check_output, is_finite
+from sinkprune_core.forwards import check_ids, check_mode, check_output, is_finite
 from sinkprune_core.model_checks import blocks_of, check_computation, check_structure
 from sinkprune_core.turns import turn
 from sinkprune_core.values import in_short
@@ -29,12 +29,7 @@ TEXTLESS = "give the tokenizer to `wrap`, or token ids instead of text"
 
 
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer; those of transformers have it."""
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """The end of text."""
-        ...
+    """What is asked of a tokenizer, besides `eos_token_id` where it has one; those of transformers fit."""
 
     def __call__(self, text: str, *, add_special_tokens: bool = ...) -> Any:
         """Return an object with the ids of a text, `input_ids`."""
@@ -58,7 +53,7 @@ class LanguageModel:
     """A native transformers model with what is needed to read its logits; `wrap` makes one.
 
     Raises TypeError for what is no model of transformers. Raises ValueError for an unknown kind, for a mask
-    token that does not fit the kind or the vocabulary, for a model in training mode, and, by name, for one
+    token that does not fit the kind or the vocabulary, for a model whose dropout is on, and, by name, for one
     that is not covered (see `model_checks`): a few tokens run through it show whether it looks in the
     direction of its kind.
     """
@@ -74,8 +69,7 @@ class LanguageModel:
     def __post_init__(self):
         check_structure(self.model)
         self._check_kind()
-        if self.model.training:
-            raise ValueError(f"{self.name} is in training mode, where dropout is random: call model.eval()")
+        check_mode(self)
         if all(not parameter.is_meta for parameter in self.model.parameters()):
             check_computation(self)
 
@@ -144,6 +138,21 @@ class LanguageModel:
     def resident(self, layer: int) -> Iterator[nn.Module]:
         """Yield a block with its weights in memory: here they always are, but not in a streamed model."""
         yield self.blocks[layer]
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Copy the blocks and put them back at the end; see `weights_kept`."""
+        copies = [
+            {name: value.detach().clone() for name, value in block.named_parameters()}
+            for block in self.blocks
+        ]
+
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for block, values in zip(self.blocks, copies, strict=True):
+                    _put_back(block, values)
 
     def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
         """Return the numbers of a parameter, which a streamed model may have to read first."""
@@ -311,6 +320,16 @@ def wrap(
         mask_token_id=mask_token_id,
         logits_shifted=True if logits_shifted is None else logits_shifted,
     )
+
+
+def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Give a block its former values; remove parameters that it did not have, biases for removed units."""
+    for name, value in list(block.named_parameters()):
+        if name in values:
+            value.copy_(values[name])
+        else:
+            parent, _, leaf = name.rpartition(".")
+            block.get_submodule(parent).register_parameter(leaf, None)
 
 
 def part_name(model: PreTrainedModel, part: nn.Module) -> str:

@@ -145,6 +145,7 @@ def _rotary_field(raw: dict) -> str:
 def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
     """LLaDA and MMaDA."""
     _check(LlamaConfig, raw, ("vocab_size", "rms_norm_eps", "rope_theta", "weight_tying"), LLADA_ALLOWED)
+    mask: dict[str, Any] = {"mask_token_id": raw.get("mask_token_id")}  # a field that Llama has not
     return LlamaConfig(
         vocab_size=_llada_vocabulary(raw, shapes),
         hidden_size=raw["d_model"],
@@ -162,7 +163,7 @@ def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
         bos_token_id=raw.get("bos_token_id"),
         eos_token_id=raw.get("eos_token_id"),
         pad_token_id=None,  # LLaDA pads with its end token, whose embedding is an ordinary one
-        mask_token_id=raw.get("mask_token_id"),
+        **mask,
     )
 
 

@@ -14,6 +14,7 @@ from sinkprune.models import configurations
 from sinkprune.models.catalog import REFUSALS
 from sinkprune.models.configurations import A2D_CONFIGS, Shapes
 from sinkprune.models.weight_files import FormatError
+from sinkprune_core.language_model import Kind
 
 # The beginnings of stored names and the native ones that replace them: the first that fits counts, and # is
 # the number of a block. Read the other way they write stored names (`stand_ins`).
@@ -51,7 +52,7 @@ class Format:
     """A public format of checkpoints."""
 
     name: str  # the `family` of a model
-    kind: str | None  # diffusion or autoregressive; None: the folder itself says
+    kind: Kind | None  # diffusion or autoregressive; None: the folder itself says
     logits_shifted: bool | None  # the output at position i-1 predicts the token at i; None: the folder says
     config: Callable[[dict, Shapes], PretrainedConfig]
     names: Names = ()  # stored names -> native ones

@@ -110,7 +110,7 @@ def dispatch(model: PreTrainedModel, devices: Mapping[str, torch.device]) -> Pre
     Buffers go to the parameters' devices, and the inputs of every part are sent to where it lies.
     """
     if len(devices) == 1:
-        model.to(device=next(iter(devices.values())))
+        cast(Any, model).to(next(iter(devices.values())))
     else:
         places: dict[str, Any] = {name: str(device) for name, device in devices.items()}
         dispatch_model(model, places, force_hooks=True)

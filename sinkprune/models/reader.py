@@ -8,7 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -318,7 +318,7 @@ class Checkpoint:
         """Return the whole model, read parameter by parameter."""
         model = self.skeleton()
         self.fill(model, "", dtype, device, progress=self.bytes > LARGE)
-        model.to(device=torch.device(device))  # buffers; parameters are there
+        cast(Any, model).to(device)  # buffers; parameters are there
         return model
 
 

@@ -72,6 +72,16 @@ class StreamedModel(LanguageModel):
 
     is_streamed = True
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put the list of finished blocks back at the end: blocks on disk do not change."""
+        finished = dict(self.finished)
+        try:
+            yield
+        finally:
+            self.finished.clear()
+            self.finished.update(finished)
+
     def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
         """Return the numbers of a parameter; those of a head that is not in memory yet are read."""
         if parameter.is_meta:

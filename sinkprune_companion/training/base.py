@@ -41,14 +41,16 @@ class Base:
         """Return what a run from scratch begins with, whose tokenizer lies in a folder."""
         return replace(self, stem="scratch", vocabulary=vocabulary, mask_token_id=SHAPE["vocab_size"] - 1)
 
-    def member(self, model: PreTrainedModel, kind: str) -> LanguageModel:
+    def member(
+        self, model: PreTrainedModel, kind: str, cls: type[LanguageModel] = LanguageModel
+    ) -> LanguageModel:
         """Return `model`, this base with an adapter of a kind or a fresh one, as a language model.
 
-        Logits are shifted, but for a diffusion model from scratch: no causal model stands behind it.
+        Its class is `InTraining` while the adapter lies beside its linears. Logits are shifted, but for a diffusion model from scratch: no causal model stands behind it.
         """
         is_diffusion = kind == "diffusion"
         ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"
-        return LanguageModel(
+        return cls(
             set_direction(model, causal=not is_diffusion),
             self.tokenizer(),
             f"{self.stem}-{ending}",
@@ -56,6 +58,14 @@ class Base:
             mask_token_id=self.mask_token_id if is_diffusion else None,
             logits_shifted=not (self.vocabulary and is_diffusion),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class InTraining(LanguageModel):
+    """A model with an adapter beside its linears: it gives logits and losses, and cannot be pruned."""
+
+    def __post_init__(self):
+        self._check_kind()
 
 
 def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base:

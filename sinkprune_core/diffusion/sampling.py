@@ -83,14 +83,15 @@ def _end_tokens(tokenizer: Tokenizer | None) -> tuple[int, list[int]]:
             "logits_eos_inf and confidence_eos_eot_inf need a tokenizer, which says what ends a text: "
             f"{TEXTLESS}"
         )
-    if tokenizer.eos_token_id is None:
+    end_of_text = getattr(tokenizer, "eos_token_id", None)
+    if end_of_text is None:
         raise ValueError(
             "logits_eos_inf and confidence_eos_eot_inf need a tokenizer with an end-of-text token: "
             "set tokenizer.eos_token"
         )
     vocabulary = tokenizer.get_vocab()
     ends = {vocabulary[token] for token in END_OF_TURN if token in vocabulary}
-    return tokenizer.eos_token_id, sorted({tokenizer.eos_token_id, *ends})
+    return end_of_text, sorted({end_of_text, *ends})
 
 
 class _Denoising:

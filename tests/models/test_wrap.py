@@ -275,9 +275,10 @@ def test_of_a_compiled_model_the_original_is_taken():
         LanguageModel(torch.compile(model), None, "x", "autoregressive", None, True)
 
 
-def test_a_model_in_training_mode_scores_nothing(tiny_ar, make_ids):
-    tiny_ar.model.train()
-    with pytest.raises(ValueError, match=r"training mode, where dropout is random: call lm.model.eval\(\)"):
-        nll(tiny_ar, make_ids(1, 8))
+def test_a_model_whose_dropout_is_on_scores_nothing(make_family, make_ids):
+    lm = make_family("gpt2", "autoregressive")
+    lm.model.train()
     with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
-        LanguageModel(tiny_ar.model, None, "x", "autoregressive", None, True)
+        nll(lm, make_ids(1, 8))
+    with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
+        LanguageModel(lm.model, None, "x", "autoregressive", None, True)
