@@ -83,11 +83,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("03_pruning_results", globals())
@@ -253,7 +253,7 @@ assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
 # %%
 from IPython.display import display
 from sinkprune_companion.experiments import paper_protocol
-from sinkprune_companion.experiments.variants import above_dense
+from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages.render import title
@@ -344,8 +344,8 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 from sinkprune_companion.experiments import pruning_findings
 from sinkprune_companion.experiments.comparisons import ACCURACY, ANSWER_MARGINS
 from sinkprune_companion.experiments.kinds_of_text import findings_by_kind
+from sinkprune_companion.experiments.paired_differences import by_template
 from sinkprune_companion.experiments.pruning_findings import answer_findings
-from sinkprune_companion.experiments.variants import by_template
 
 found |= pruning_findings.likelihood_findings(scores)
 right = by_template(answers.assign(points=100 * answers.correct), "points")
@@ -474,7 +474,7 @@ Folded(listed(accuracy), "Differences in points")
 # `counted in` says. Records of the first runs have the tokens alone.
 
 # %%
-from sinkprune_companion.experiments.stable_sinks import mask_differences
+from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.figures import maps
 
 NAMES = ["noised-dense", "unstable", "all-sinks"]

@@ -10,6 +10,10 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
     from sinkprune.models.saving import save
+    from sinkprune.recovery.masks import apply_masks, save_masks
+    from sinkprune.recovery.model_card import save_model
+    from sinkprune.recovery.recover import recover
+    from sinkprune.recovery.zeros import zeros_held
     from sinkprune.runs.pruning import prune
     from sinkprune_core import (
         DREAM_SAMPLER,
@@ -42,6 +46,7 @@ __all__ = [
     "Report",
     "Sampler",
     "Trace",
+    "apply_masks",
     "attention_mass",
     "generate",
     "hide",
@@ -50,19 +55,27 @@ __all__ = [
     "nll",
     "preset",
     "prune",
+    "recover",
     "save",
+    "save_masks",
+    "save_model",
     "score",
     "shrink",
     "trace",
     "track",
     "weights_kept",
     "wrap",
+    "zeros_held",
 ]
 
 _HOMES = {  # where `__getattr__` finds them
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
     "sinkprune.models.saving": ("save",),
+    "sinkprune.recovery.masks": ("apply_masks", "save_masks"),
+    "sinkprune.recovery.model_card": ("save_model",),
+    "sinkprune.recovery.recover": ("recover",),
+    "sinkprune.recovery.zeros": ("zeros_held",),
     "sinkprune.runs.pruning": ("prune",),
     "sinkprune_core": (
         "DREAM_SAMPLER",

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from sinkprune_core.encoding import without_mask
 from sinkprune_core.forwards import check_ids, check_mode, check_output, is_finite
 from sinkprune_core.model_checks import blocks_of, check_computation, check_structure
 from sinkprune_core.turns import turn
@@ -255,13 +256,14 @@ class LanguageModel:
         return self.head(last_BD.to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:
-        """Return the token ids of `text`, int64 (T,), without special tokens.
+        """Return the token ids of `text`, int64 (T,), without special tokens around it and without a mask.
 
         Raises ValueError for a model without a tokenizer.
         """
         if self.tokenizer is None:
             raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
-        return torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.long)
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return torch.tensor(without_mask(ids, self.tokenizer, self.mask_token_id), dtype=torch.long)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes."""

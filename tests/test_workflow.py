@@ -271,7 +271,19 @@ def test_a_profile_can_be_planned(profile, place):
     planned = subprocess.run(**options, capture_output=True, timeout=600)
     assert planned.returncode == 0, planned.stderr[-2000:]
     expected = len(stated["notebooks"]) + cells + 2  # the claims table and the target
-    said = planned.stdout + planned.stderr
-    assert planned_jobs(said) == expected
-    takes_published = "figures/findings/09_best_recipe.json" in said and "pages/titles.yml" in said
-    assert takes_published is (profile == "full"), "published findings are declared where they are taken"
+    assert planned_jobs(planned.stdout + planned.stderr) == expected
+
+
+@pytest.mark.parametrize(("profile", "takes_published"), [("full", True), ("quick", False)])
+def test_what_titles_and_readings_take_is_declared(profile, takes_published):
+    options = command(ROOT)
+    config = f"workflow/config/{profile}.yml"
+    flags = f"--workflow-profile workflow/profiles/local --detailed-summary --nolock --configfile {config}"
+    options["args"] = [sys.executable, "-m", "snakemake", *flags.split()]
+    summary = subprocess.run(**options, capture_output=True, timeout=600)
+    assert summary.returncode == 0, summary.stderr[-2000:]
+    (of_03,) = [line for line in summary.stdout.splitlines() if "\tnotebook_03_pruning_results\t" in line]
+    for taken in ("figures/findings/09_best_recipe.json", "sinkprune_companion/pages/titles.yml"):
+        assert (taken in of_03) is takes_published
+    assert "figures/findings/03_pruning_results.json" not in of_03, "its own findings are no input"
+    assert "sinkprune_companion/pages/readme.md.j2" not in of_03

@@ -15,7 +15,14 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
-from sinkprune.models.weight_files import STORED_DTYPES, FormatError, WeightFiles, read_checked, refused
+from sinkprune.models.weight_files import (
+    STORED_DTYPES,
+    FormatError,
+    WeightFiles,
+    check_files,
+    read_checked,
+    refused,
+)
 from sinkprune_core.values import in_short
 
 CONFIG = "adapter_config.json"
@@ -59,6 +66,7 @@ def adapter_config(folder: Path):
 
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
+    check_files(folder)
     plain = read_checked(PlainLora, folder / CONFIG)
     for name, value in (plain.model_extra or {}).items():
         is_plain = value == "LORA" if name == "peft_type" else value in NOTHING

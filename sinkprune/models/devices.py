@@ -4,16 +4,14 @@ Dimensions: R rows (tokens), I input features, O output features.
 """
 
 import hashlib
-import json
 import platform
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch.utils.benchmark import Timer
 
-from sinkprune.files import cache_dir, write_json
+from sinkprune.files import cache_dir, keep, kept
 from sinkprune.models.weight_files import DTYPES
 
 WITHOUT_FLOAT64 = ("mps", "xpu")  # types of GPUs that may lack it: the samplers need it
@@ -88,11 +86,12 @@ def bfloat16_gain() -> float:
 @cache
 def _measured_once(machine: str, file: Path) -> float:
     """Return the gain that `file` holds for a machine, measuring and writing it where there is none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
-        return float(json.loads(file.read_text(encoding="utf-8"))["gain"])
+    known = kept(file)
+    if known is not None and known.get("machine") == machine:
+        return float(known["gain"])
+
     gain = _measured_gain()
-    with suppress(OSError):  # a cache that cannot be written: it is measured again next time
-        write_json(file, {"machine": machine, "gain": gain})
+    keep(file, {"machine": machine, "gain": gain})
     return gain
 
 

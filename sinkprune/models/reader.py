@@ -30,6 +30,7 @@ from sinkprune.models.weight_files import (
     FormatError,
     WeightFiles,
     check_digest,
+    check_files,
     hub_digests,
     read_checked,
     read_json,
@@ -73,6 +74,7 @@ class Checkpoint:
         self.folder = Path(folder)
         self.row = row
         self._name = name or (row.id if row else self.folder.name)
+        check_files(self.folder)
         self.card = read_checked(Card, self.folder / CARD)
         expected = hub_digests(self.folder) | self.card.sha256
         self.files = WeightFiles(self.folder, expected=expected)
@@ -268,10 +270,10 @@ class Checkpoint:
         """Read the parameters of `module`, which the native model calls `prefix` (e.g. `model.layers.3`).
 
         `device` is one for all, or a function of a parameter's native name. Strict: one FormatError lists
-        every parameter that is missing, not expected, or of another shape. Buffers are left alone; give the
-        module back with `module.to("meta")`.
+        every parameter that is missing, not expected, or of another shape, and one says that a file has
+        changed meanwhile. Buffers are left alone; give the module back with `module.to("meta")`.
         """
-        self._compare(module, prefix)
+        self.check_fits(module, prefix)
         label = f"load {prefix or self.folder.name}"
         parameters = list(module.named_parameters())
         unreleased = 0  # bytes whose pages of the file are still in memory
@@ -286,13 +288,18 @@ class Checkpoint:
             if unreleased > MAPPED:
                 self.files.close()
                 unreleased = 0
+        self.files.check_unchanged()
         if isinstance(module, PreTrainedModel):
             module.tie_weights()
             module.config.dtype = dtype
         return module
 
-    def _compare(self, module: nn.Module, prefix: str) -> None:
-        """Raise FormatError where the files do not hold exactly the parameters of a module."""
+    def check_fits(self, module: nn.Module, prefix: str = "") -> None:
+        """Raise FormatError where the files do not hold exactly the parameters of a module.
+
+        `prefix` is what the native model calls it. Without one the whole folder is compared with a whole
+        model; nothing but headers is read.
+        """
         expected = {
             _join(prefix, name): tuple(parameter.shape) for name, parameter in module.named_parameters()
         }

@@ -20,7 +20,7 @@ from sinkprune.files import file_digest, known_digest, write_json
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.weight_files import INDEX
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import LanguageModel, part_name
+from sinkprune_core.language_model import LanguageModel, check_finite, part_name
 from sinkprune_core.model_checks import blocks_of
 
 LAST_NORMS = ("ln_f", "norm", "final_layernorm")  # what models call it
@@ -112,6 +112,14 @@ class StreamedModel(LanguageModel):
     def resident(self, layer: int) -> Iterator[nn.Module]:
         """Read a block, yield it, and forget it again, whatever happens meanwhile."""
         block = self.blocks[layer]
+        try:
+            self._fill(layer, block)
+            yield block
+        finally:
+            assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
+
+    def _fill(self, layer: int, block: nn.Module) -> None:
+        """Read the parameters of a block, pruned or as they were; ValueError for one that is not finite."""
         prefix = self._prefix(layer)
 
         if layer in self.finished:
@@ -119,14 +127,11 @@ class StreamedModel(LanguageModel):
             assign(
                 block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
             )
-        else:
-            self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
-            self.checkpoint.files.close()  # or every page ever read would count as this process's memory
+            return
 
-        try:
-            yield block
-        finally:
-            assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
+        self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
+        self.checkpoint.files.close()  # or every page ever read would count as this process's memory
+        check_finite(self, ((prefix + name, value) for name, value in block.named_parameters()))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), reading every block once. Slow: give it large batches."""
@@ -178,6 +183,7 @@ class StreamedModel(LanguageModel):
         write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
         self.model.config.dtype = self.dtype
         self.model.config.save_pretrained(folder)
+        self.checkpoint.files.check_unchanged()
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
         """Write a shard for every block; return the shard of every parameter."""
@@ -221,8 +227,13 @@ def assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 def stream(
     checkpoint: Checkpoint, name: str, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> StreamedModel:
-    """Return a model of `checkpoint` with nothing but embeddings and norms in memory."""
+    """Return a model of `checkpoint` with nothing but embeddings and norms in memory.
+
+    Raises what `load` raises: FormatError for weights that do not fit, ValueError for small parameters (norms
+    and biases, of blocks too) that are not finite; larger ones are checked when they are read.
+    """
     model = checkpoint.skeleton()
+    checkpoint.check_fits(model)
     tokenizer = checkpoint.tokenizer()
     for child, module in model.base_model.named_children():
         has_parameters = any(True for _ in module.parameters())
@@ -233,7 +244,8 @@ def stream(
     if model.config.tie_word_embeddings:
         embedding = cast(nn.Embedding, model.get_input_embeddings())
         cast(nn.Linear, model.get_output_embeddings()).weight = embedding.weight
-    return StreamedModel(
+
+    lm = StreamedModel(
         model.requires_grad_(False),
         tokenizer,
         name,
@@ -242,3 +254,13 @@ def stream(
         checkpoint.logits_shifted,
         checkpoint=checkpoint,
     )
+    check_finite(lm, _small_parameters(checkpoint, dtype))
+    checkpoint.files.close()
+    return lm
+
+
+def _small_parameters(checkpoint: Checkpoint, dtype: torch.dtype) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the norms and biases of a checkpoint by their names."""
+    for name in checkpoint.names():
+        if len(checkpoint.shape(name)) == 1:
+            yield name, nn.Parameter(checkpoint.tensor(name).to(dtype), requires_grad=False)

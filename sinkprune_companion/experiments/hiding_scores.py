@@ -91,7 +91,8 @@ def hiding_texts(
     key = {"fingerprint": fingerprints[lm.name], "judge": fingerprints[judge.name]}
     key |= {"prompts": prompt_NT.tolist(), "sampler": sampler, "seed": seed}
     frame = _records(run, lm, "written", hidings, measure, key)
-    tokens_RNL = np.array(frame.tokens.str.split().tolist()).reshape(1 + len(hidings), len(prompt_NT), -1)
+    tokens = frame.tokens.astype(str)  # a record of one token each is read back as numbers
+    tokens_RNL = np.array(tokens.str.split().tolist()).reshape(1 + len(hidings), len(prompt_NT), -1)
     changed_RN = (tokens_RNL != tokens_RNL[0]).mean(axis=2)  # the first record is of all keys
     return frame.assign(changed=changed_RN.flatten())
 

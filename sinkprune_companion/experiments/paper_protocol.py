@@ -11,14 +11,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import (
-    SharedStatistics,
-    Variant,
-    compare,
-    on_common_draws,
-    variant_answers,
-)
+from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
@@ -134,20 +129,13 @@ def losses_of_draw(
     states of the same text share the pass that takes their statistics.
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    by_count: dict[int, list[Recipe]] = {}
-    for row in rows:
-        by_count.setdefault(row.sequences, []).append(row.recipe)
-
-    shared = {}
-    for count, recipes in by_count.items():
-        calibration = protocol_draw(lm, count, LENGTH, seed)
-        shared[count] = (calibration, SharedStatistics(lm, recipes, calibration))
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
 
     losses = []
     answers = []
     for row in rows:
         labels = {**row.labels, "seed": seed}
-        with Variant(lm, fingerprint, row.recipe, *shared[row.sequences]) as variant:
+        with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             losses.append(variant.scores(run, texts, 1, noise=seed, **labels))
             if asked:
                 answers.append(variant_answers(run, variant, asked, item_draws, **labels))
@@ -213,7 +201,7 @@ def finding_name(comparison: str, pattern: str, sparsity: float) -> str:
 def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
     """Return every difference that was measured, with its margin, and how the official gain grows.
 
-    `scores` are losses above the dense model's under the same noise (`variants.above_dense`).
+    `scores` are losses above the dense model's under the same noise (`paired_differences.above_dense`).
     """
     places = scores[["pattern", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
     found = {}
