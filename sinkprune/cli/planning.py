@@ -9,7 +9,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import STREAM_ABOVE, default_length, where
-from sinkprune.cli.gpus import Gpu, planned_gpu
+from sinkprune.cli.gpus import REACHED, Gpu, planned_gpu
 from sinkprune.cli.help_pages import say
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_dtype
@@ -50,12 +50,12 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     if gpu:
         place = where(dtype, f"{gpu.name}, which is not here")
         speed = gpu.speed(dtype.itemsize) / 1e12
-        words = words.replace(HERE, f"at {speed:.0f} TFLOP/s, which a {gpu.name} is taken to reach")
+        words = words.replace(HERE, f"at {speed:.0f} TFLOP/s, {REACHED:.0%} of the peak of {gpu.name}")
     streamed = ", streamed from disk" if lm.is_streamed else ""
     fetched = ""
     if download:
-        fetched = f"{options.model} is not on this machine: {download / 1e9:.1f} GB to download; then "
-    say(f"{fetched}{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {words}")
+        fetched = f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
+    say(f"{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {fetched}{words}")
     for lack in _lacks(cost, needed, gpu, lm.is_streamed):
         say(lack)
     return True
@@ -129,7 +129,7 @@ def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_s
     sentences = [f"this machine lacks {lack}" for lack in lacks if "of disk" in lack]
     if cost.memory > gpu.memory:
         sentences.append(
-            f"a {gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
+            f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
             "use fewer or shorter sequences, a smaller batch, or --stream"
         )
     return sentences

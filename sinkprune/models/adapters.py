@@ -64,9 +64,10 @@ def adapter_config(folder: Path):
     """
     from peft import LoraConfig
 
+    if folder.is_dir():
+        check_files(folder)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
-    check_files(folder)
     plain = read_checked(PlainLora, folder / CONFIG)
     for name, value in (plain.model_extra or {}).items():
         is_plain = value == "LORA" if name == "peft_type" else value in NOTHING

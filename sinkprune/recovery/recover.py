@@ -117,7 +117,7 @@ def recover(
         if teacher is not None:
             taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
             check_teacher(lm, taught_by, plan.settings.distillation)
-        words = training_text(lm.tokenizer, documents, length)
+        words = training_text(lm.tokenizer, documents, length, lm.mask_token_id)
         make_folder(work)
         done = recover_model(
             lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress

@@ -106,9 +106,14 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
 
     def draw(module: nn.Module, weight_scale: float = 0.35) -> None:
         for name, parameter in sorted(module.named_parameters(), key=order):
-            is_gain = parameter.dim() == 1 and name.endswith("weight")
-            scale = weight_scale if parameter.dim() > 1 else 0.2 if is_gain else 0.1
-            parameter.copy_(float(is_gain) + scale * torch.randn(parameter.shape, generator=rng))
+            mean = 0.0
+            scale = weight_scale
+            if parameter.dim() <= 1:
+                scale = 0.1
+                if name.endswith("weight"):  # a norm's gain
+                    mean = 1.0
+                    scale = 0.2
+            parameter.copy_(mean + scale * torch.randn(parameter.shape, generator=rng))
 
     for block in blocks_of(model):
         draw(block)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sinkprune import prune
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
 from sinkprune.models.weight_files import FormatError
-from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 
 WEIGHTS = "model.safetensors"
