@@ -7,6 +7,7 @@ import hashlib
 import platform
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.utils.benchmark import Timer
@@ -88,7 +89,7 @@ def _measured_once(machine: str, file: Path) -> float:
     """Return the gain that `file` holds for a machine, measuring and writing it where there is none."""
     known = kept(file)
     if known is not None and known.get("machine") == machine:
-        return float(known["gain"])
+        return cast(float, known["gain"])
 
     gain = _measured_gain()
     keep(file, {"machine": machine, "gain": gain})

@@ -188,9 +188,10 @@ def test_a_model_with_a_number_that_is_not_finite_is_not_pruned(tmp_path, part, 
     lm = load(tmp_path / "public")
     lm.model.get_parameter(part).view(-1)[3] = torch.nan
     before = lm.fingerprint()
-    if streamed:
-        lm = stream(Checkpoint(save(lm, tmp_path / "saved")), "tiny", torch.float32)
+    folder = save(lm, tmp_path / "saved") if streamed else None
     with pytest.raises(ValueError, match=f"{part} of .* holds numbers that are not finite"):
+        if folder:  # small parameters are checked here already
+            lm = stream(Checkpoint(folder), "tiny", torch.float32)
         prune(lm, preset("magnitude"), work=tmp_path / "work")
     assert not (tmp_path / "work").exists()
     assert streamed or lm.fingerprint() == before
