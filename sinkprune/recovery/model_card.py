@@ -210,7 +210,9 @@ def _recovery(card: Mapping) -> dict | None:
     if done.get("teacher"):
         share = f"{100 * done['distillation']:.0f} %"
         how += f" {share} of the loss was the divergence from `{done['teacher']}` at the same positions."
-    fields = ("learning_rate", "batch", "length", "warmup", "method", "rank", "distillation", "seed", "dtype")
+    fields = ["learning_rate", "batch", "length", "warmup", "method", "distillation", "seed", "dtype"]
+    if done["method"] == "lora":
+        fields.append("rank")
     return {
         "tokens": f"{done['tokens']:,}",
         "steps": f"{done['steps']:,}",

@@ -159,13 +159,12 @@ def recovered_losses(
     text = training_text(lm.tokenizer, None, LENGTH)
     recoveries = {count: settings_of(count, seed=seed, **settings) for count in tokens}
 
-    variants = [(Variant(lm, fingerprint), {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0})]
     drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
-    for row in rows:
-        variants.append((Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]), row.labels))
+    pruned = [(Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]), row.labels) for row in rows]
+    control = (Variant(lm, fingerprint), {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0})
 
     parts = []
-    for made, names in variants:
+    for made, names in (control, *pruned):
         with made as variant:
             labels = {**names, "seed": seed}
             before = variant.scores(run, texts, 1, noise=seed, **labels)
