@@ -81,15 +81,7 @@ def misnamed(root: Path) -> Iterator[Case]:
         right = read(sound)
         for name in sorted(str(file.relative_to(sound)) for file in sound.rglob("*") if file.is_file()):
             short = Path(name).name
-            named = (
-                short,
-                "tokenizer in",
-                "weights in",
-                "safetensors",
-                "data folder",
-                "config.json",
-                "pipe.tmp",
-            )
+            named = (short, *SAID)
             for kind, put_there in KINDS.items():
                 is_unread = short in UNREAD and kind not in ("a pipe", "a socket")
                 if is_unread:
