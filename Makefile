@@ -29,10 +29,11 @@ test: $(READY) ## check the style and the layers, and run the tests on all cores
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m vulture
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks $(ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 train: $(READY) ## train the adapter of the embedded diffusion model, or go on training it
 	$(BIN)/sinkprune train $(ARGS)

@@ -75,7 +75,8 @@ answer_draws: int = 1  # the same for two-choice items, and sparsities where onl
 protocol_tokens: int = 1024  # calibration tokens of every recipe in the paper's protocol
 protocol_draws: int = 1  # its calibration draws at 50 %
 protocol_sparsities: list[float] = []  # other shares of zeros in the paper's protocol
-protocol_other_draws: int = 1  # its calibration draws there
+protocol_other_draws: int = 1  # its calibration draws there, and of whole units
+protocol_ratios: list[float] = []  # shares of the weights that whole units have there
 protocol_sequences: int = 12  # its scored sequences
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
@@ -83,11 +84,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("03_pruning_results", globals())
@@ -253,15 +254,29 @@ assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
 # %%
 from IPython.display import display
 from sinkprune_companion.experiments import paper_protocol
-from sinkprune_companion.experiments.variants import above_dense
+from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages.render import title
+from sinkprune_companion.run.texts import held_out_stream
 
 draws_at = {0.5: protocol_draws} | dict.fromkeys(protocol_sparsities, protocol_other_draws)
+draws_of_units = dict.fromkeys(protocol_ratios, protocol_other_draws)
+pool = len(held_out_stream(dlm.tokenizer, "natural"))
+crops = protocol_tokens // paper_protocol.LENGTH
+shared = paper_protocol.pool_overlap(pool, crops)
+print(f"the pool has {pool:,} tokens; two draws of Wanda's text share {shared:.1%} of theirs")
 protocol = above_dense(
     paper_protocol.protocol_losses(
-        run, dlm, fingerprint, draws_at, protocol_tokens, protocol_sequences, first_seed, recipes
+        run,
+        dlm,
+        fingerprint,
+        draws_at,
+        draws_of_units,
+        protocol_tokens,
+        protocol_sequences,
+        first_seed,
+        recipes,
     )
 )
 found = paper_protocol.protocol_findings(protocol)
@@ -344,8 +359,8 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 from sinkprune_companion.experiments import pruning_findings
 from sinkprune_companion.experiments.comparisons import ACCURACY, ANSWER_MARGINS
 from sinkprune_companion.experiments.kinds_of_text import findings_by_kind
+from sinkprune_companion.experiments.paired_differences import by_template
 from sinkprune_companion.experiments.pruning_findings import answer_findings
-from sinkprune_companion.experiments.variants import by_template
 
 found |= pruning_findings.likelihood_findings(scores)
 right = by_template(answers.assign(points=100 * answers.correct), "points")
@@ -474,7 +489,7 @@ Folded(listed(accuracy), "Differences in points")
 # `counted in` says. Records of the first runs have the tokens alone.
 
 # %%
-from sinkprune_companion.experiments.stable_sinks import mask_differences
+from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.figures import maps
 
 NAMES = ["noised-dense", "unstable", "all-sinks"]

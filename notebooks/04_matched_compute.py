@@ -54,11 +54,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("04_matched_compute", globals())
@@ -272,7 +272,7 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # %%
 import numpy as np
 from sinkprune.evaluation.intervals import crossed_interval
-from sinkprune_companion.experiments.variants import compare, on_common_draws
+from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
 
 

@@ -63,11 +63,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("05_what_does_the_work", globals())
@@ -203,8 +203,7 @@ for seed in tqdm(numbers, desc="calibration draws"):
 import pandas as pd
 from IPython.display import display
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.experiments.recipe_search import differences_of
-from sinkprune_companion.experiments.variants import above_dense, pivot
+from sinkprune_companion.experiments.paired_differences import above_dense, differences_of, pivot
 
 losses = pd.concat(measured, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
@@ -348,7 +347,7 @@ for file, table in tables.items():
 
 # %%
 from sinkprune import corpus
-from sinkprune_companion.experiments.stable_sinks import reach_findings, token_reach
+from sinkprune_companion.experiments.token_reach import reach_findings, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.calibration.text import Calibration
 

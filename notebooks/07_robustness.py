@@ -54,11 +54,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("07_robustness", globals())
@@ -99,7 +99,7 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 # %%
 from sinkprune.models.loading import load
 from sinkprune_companion.experiments import robustness
-from sinkprune_companion.experiments.stable_sinks import diffusion_model
+from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.experiments.variants import Variant, draw_for
 
 runs = {"": run}
@@ -171,7 +171,7 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
 # %%
 from sinkprune_companion.experiments import pruning_findings
 from sinkprune_companion.experiments.comparisons import COMPARISONS
-from sinkprune_companion.experiments.variants import above_dense
+from sinkprune_companion.experiments.paired_differences import above_dense
 from tqdm.auto import tqdm
 
 scores, differences = {}, {}
@@ -237,7 +237,7 @@ forest("pair", "The same differences on other trainings, 50 % sparsity")
 # Draw by draw:
 
 # %%
-from sinkprune_companion.experiments.variants import pivot
+from sinkprune_companion.experiments.paired_differences import pivot
 
 rows = []
 for setting in robustness.apart_in("pair", settings):

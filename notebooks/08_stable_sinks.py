@@ -59,11 +59,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("08_stable_sinks", globals())
@@ -102,11 +102,12 @@ recipes = {share: stable_sinks.recipes(share, noise_levels, **settings) for shar
 # text. Every result is a record, so a run that was stopped goes on where it was.
 
 # %%
+from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 
 numbers = range(first_seed, first_seed + seeds)
-dlms = {name: stable_sinks.diffusion_model(name, dtype, run.device) for name in models}
+dlms = {name: diffusion_model(name, dtype, run.device) for name in models}
 prints = {name: lm.fingerprint() for name, lm in dlms.items()}
 texts = held_out_texts(dlms[models[0]].tokenizer, sequences, length)
 drawn, frames = {}, []
@@ -134,7 +135,7 @@ from pathlib import Path
 
 import pandas as pd
 from sinkprune.evaluation.intervals import crossed_interval
-from sinkprune_companion.experiments.variants import pivot
+from sinkprune_companion.experiments.paired_differences import pivot
 
 losses = pd.concat(frames, ignore_index=True)
 
@@ -240,12 +241,13 @@ figures.save_figure(run, picture, "left_out", drawn_rows, caption)
 # that a mask keeps, by draw:
 
 # %%
+from sinkprune_companion.experiments import lost_weights
 from sinkprune_companion.pages.render import Folded, reading
 
 lost = {}
 for (name, seed), (text, shared) in drawn.items():
     for share in sparsities:
-        lost[name, seed, share] = stable_sinks.critical(
+        lost[name, seed, share] = lost_weights.critical(
             run,
             dlms[name],
             prints[name],
@@ -295,7 +297,7 @@ for (name, seed, share), weights in lost.items():
     text, shared = drawn[name, seed]
     with Variant(dlms[name], prints[name], recipes[share]["stable"], text, shared) as variant:
         given = (run, variant, weights, restored_counts, texts, draws, seed)
-        frame = stable_sinks.restored_scores(*given, pair=name, seed=seed)
+        frame = lost_weights.restored_scores(*given, pair=name, seed=seed)
     frames.append(frame.assign(share=share))
 back = pd.concat(frames, ignore_index=True)
 
@@ -344,7 +346,7 @@ figures.save_figure(run, picture, "restored", restored, caption)
 
 # %%
 from sinkprune.models.loading import load
-from sinkprune_companion.experiments.variants import above_dense
+from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_core.pruning.recipe import compared_preset
 
 for lm in dlms.values():

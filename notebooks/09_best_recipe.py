@@ -74,11 +74,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("09_best_recipe", globals())
@@ -120,11 +120,9 @@ run = start("09_best_recipe", globals())
 # * **twin**: some of these at 75 % on clean text, on an autoregressive model.
 
 # %%
-from dataclasses import replace
-
 from sinkprune.models.loading import load
 from sinkprune_companion.experiments import recipe_search
-from sinkprune_companion.experiments.stable_sinks import diffusion_model
+from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.run.texts import held_out_texts
 
 parts = parts or recipe_search.PARTS
@@ -159,20 +157,21 @@ for share in factorial_sparsities:
 for place in places:
     candidates = recipe_search.candidates(place, tokens, noise_levels)
     names = [*searched, *at_75] if place == "75" else searched
-    entries["search"] += [each for each in candidates if each.name in names]
+    entries["search"] += [each for each in candidates if each.variant in names]
 for share in weight_sparsities:
     entries["weights"] += recipe_search.weights(share, tokens, noise_levels)
     for count in weight_sequences:
         fewer = recipe_search.weights(share, count, noise_levels)
-        entries["weights"] += [replace(each, name=f"{each.name}, {count}") for each in fewer]
+        for row in fewer:
+            entries["weights"].append(row._replace(variant=f"{row.variant}, {count}"))
 candidates = recipe_search.candidates("75", tokens, noise_levels)
-on_other = [each for each in candidates if each.name in other]
-entries["other"] = [each for each in candidates if each.name in [*other, *other_first]]
-entries["twin"] = [each for each in candidates if each.name in on_twin]
+on_other = [each for each in candidates if each.variant in other]
+entries["other"] = [each for each in candidates if each.variant in [*other, *other_first]]
+entries["twin"] = [each for each in candidates if each.variant in on_twin]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
-entries["large"] = [each for each in candidates if each.name in large]
+entries["large"] = [each for each in candidates if each.variant in large]
 asked = {"dense at dense", *answering} if answering else {}
-if unknown := {*answering} - {f"{each.name} at {each.place}" for each in entries["search"]}:
+if unknown := {*answering} - {f"{each.variant} at {each.place}" for each in entries["search"]}:
     raise ValueError(f"answering={sorted(unknown)} must be recipes and places of the search")
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
 
@@ -214,7 +213,7 @@ losses = pd.concat(losses, ignore_index=True)
 
 # %%
 from sinkprune.evaluation.intervals import crossed_interval
-from sinkprune_companion.experiments.variants import above_dense, pivot
+from sinkprune_companion.experiments.paired_differences import above_dense, pivot
 from sinkprune_companion.pages.render import Folded, reading
 
 scores = pd.concat([above_dense(of_part) for _, of_part in losses.groupby("part", sort=False)])
@@ -346,11 +345,14 @@ for finding, (part, *pair) in COMPARED.items():
 from sinkprune_companion.experiments.kinds_of_text import effects_by_kind, kind_of_sequences
 from sinkprune_companion.ledger.margins import share_that_matters, with_share_of_damage
 
+recipes = {row.variant: row.recipe for row in entries["factorial"]}
 for place, cells in scores[scores.part == "factorial"].groupby("place"):
     by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
     plain = {name: part for name, part in by_name.items() if name.endswith("none")}
-    main = recipe_search.main_effects(by_name)
-    main |= recipe_search.main_effects(plain)  # text and propagation, with no sink left out
+    main = recipe_search.main_effects(by_name, recipes)
+    main |= recipe_search.main_effects(
+        plain, recipes
+    )  # text and propagation, with no sink left out
     at = place.removesuffix(" %")
     of_place = {f"main_{switch}_{at}": values_RN for switch, values_RN in main.items()}
     alone = [effects[f"{switch}_alone_{at}"] for switch in ("noised", "dense")]
@@ -375,7 +377,7 @@ by_kind = effects_by_kind(effects, costs_of, kind_of_sequences(scores))
 
 # %%
 from IPython.display import display
-from sinkprune_companion.experiments.variants import by_template, compare
+from sinkprune_companion.experiments.paired_differences import by_template, compare
 
 CLEAN = "sparsegpt, clean"
 RECOMMENDED = {"50 %": "sparsegpt, half", "75 %": "sparsegpt, half, owl"}

@@ -43,11 +43,11 @@ device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
-# **Set-up.** On Colab it installs the package. Then it checks the parameters, before any work, and
-# says where results go and which values a larger profile put in place of the defaults.
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-# !test -z "$COLAB_RELEASE_TAG" || pip install --quiet "sinkprune"
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
 
 run = start("11_why", globals())
@@ -60,8 +60,9 @@ run = start("11_why", globals())
 # pass over the paper's calibration text, WikiText-2, measures that share for every linear map.
 
 # %%
+from sinkprune.figures.energy import plot_energy
 from sinkprune_companion.experiments import why
-from sinkprune_companion.experiments.stable_sinks import diffusion_model
+from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.figures import figures
 from sinkprune_companion.figures import why as pictures
 from sinkprune_companion.pages.render import title
@@ -70,7 +71,7 @@ dlm = diffusion_model(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
 table = why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed=0)
 says = title(run, "energy", "The share of every input's energy that sinks hold")
-figure = pictures.plot_energy(table[table.sparsity == 0.5], says)
+figure = plot_energy(table, says)
 caption = f"share of the energy of every input that attention sinks hold, by layer. {says}"
 figures.save_figure(run, figure, "energy", table, caption)
 
@@ -162,7 +163,7 @@ shares = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_t
 # ## Other models
 #
 # The autoregressive twin, other trainings of the adapter, and the same architecture with random
-# weights. The last column is the verdict of `sinkprune_core.diagnose`: whether leaving sinks out
+# weights. The last column is the verdict of `sinkprune diagnose`: whether leaving sinks out
 # changes more than another draw of text does.
 
 # %%
@@ -220,7 +221,7 @@ print(inspect.getsource(planted.Planted.__call__))
 
 # %%
 from IPython.display import display
-from sinkprune_companion.experiments.variants import above_dense
+from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_companion.figures.forests import listed
 
 losses = pd.concat(

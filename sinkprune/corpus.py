@@ -6,14 +6,12 @@ Dimensions: N sequences, T tokens per sequence.
 
 import ast
 import hashlib
-import json
 import os
 import re
 import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -21,10 +19,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sinkprune.files import DATA, cache_dir, write_json
+from sinkprune.files import DATA, cache_dir, keep, kept, read_text
 from sinkprune.models import embedded
 from sinkprune.models.reader import Checkpoint
 from sinkprune_core.diffusion.noise import even_split
+from sinkprune_core.encoding import without_mask
 from sinkprune_core.seeds import generator
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
@@ -62,17 +61,20 @@ def documentation(scope: str) -> tuple[str, ...]:
     library (`stdlib`), so that numbers are the same under every Python, or of `everything` installed here.
     """
     if scope == "stdlib":
-        return tuple(DOCUMENTATION.read_text(encoding="utf-8").splitlines())
+        return tuple(read_text(DOCUMENTATION).splitlines())
     return installed("stdlib", "purelib")
 
 
 def installed(*folders: str) -> tuple[str, ...]:
     """Return paragraphs of the folders that sysconfig names, by path, cached until a file changes."""
-    roots = dict.fromkeys(map(sysconfig.get_path, folders))
+    roots = dict.fromkeys(sysconfig.get_path(folder) for folder in folders)
     files = [file for root in roots for file in _sources(Path(root))]
+
     cached = cache_dir() / f"documentation-{_state(files)}.json"
-    if cached.exists():
-        return tuple(json.loads(cached.read_text(encoding="utf-8")))
+    known = kept(cached)
+    if known is not None:
+        return tuple(known["paragraphs"])
+
     by_words: dict[str, str] = {}
     for docstring in chain.from_iterable(map(_docstrings, files)):
         for part in paragraphs(docstring):
@@ -80,8 +82,7 @@ def installed(*folders: str) -> tuple[str, ...]:
             if _is_english(paragraph):
                 by_words.setdefault(_words(paragraph), paragraph)
     prose = tuple(by_words.values())
-    with suppress(OSError):  # a cache that cannot be written costs time only
-        write_json(cached, prose)
+    keep(cached, {"paragraphs": prose})
     return prose
 
 
@@ -149,12 +150,12 @@ def separator(tokenizer) -> int:
     )
 
 
-def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
+def pack(texts: Iterable[str], tokenizer, length: int, mask_token_id: int | None = None) -> torch.Tensor:
     """Join texts with the document separator and cut into whole sequences that start with it, int64 (N, T).
 
-    Raises ValueError for too little text for one sequence.
+    `mask_token_id` is what `stream` takes. Raises ValueError for too little text for one sequence.
     """
-    stream_T = stream(texts, tokenizer).roll(-1)  # the first separator goes to the end
+    stream_T = stream(texts, tokenizer, mask_token_id).roll(-1)  # the first separator goes to the end
     rows = len(stream_T) // (length - 1)
     if rows == 0:
         raise ValueError(
@@ -165,17 +166,27 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
 
 
 @lru_cache(maxsize=8)
-def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
+def documentation_sequences(
+    tokenizer, length: int, held_out: bool, scope: str = "stdlib", mask_token_id: int | None = None
+) -> torch.Tensor:
     """Return packed documentation of one split in path order, int64 (N, T): one tensor, not to be changed."""
-    return pack(documentation_split(held_out, scope), tokenizer, length)
+    return pack(documentation_split(held_out, scope), tokenizer, length, mask_token_id)
 
 
-def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
-    """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
+def stream(texts: Iterable[str], tokenizer, mask_token_id: int | None = None) -> torch.Tensor:
+    """Return texts as one stream of tokens, a document separator before each, int64 (T,).
+
+    `mask_token_id` is the mask of the model that reads them: where a text spells it, its letters are read.
+    """
     texts = list(texts)
     between = separator(tokenizer)
     encoded = tokenizer(texts, add_special_tokens=False).input_ids if texts else []  # it takes no empty list
-    return torch.tensor([token for ids in encoded for token in (between, *ids)], dtype=torch.long)
+
+    tokens = []
+    for ids in encoded:
+        tokens.append(between)
+        tokens += without_mask(ids, tokenizer, mask_token_id)
+    return torch.tensor(tokens, dtype=torch.long)
 
 
 def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:

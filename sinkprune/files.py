@@ -1,6 +1,8 @@
-"""Where files live, and how they are written: the cache, the repository, atomic writes, digests, locks.
+"""The one door to files: where they live, and how they are read, written, compared and held.
 
-Nothing here depends on the working directory, so notebooks run the same by hand, papermill or the graph.
+What is read is an ordinary file of text, or says in one sentence why it is not. What is written appears whole
+or not at all. Nothing here depends on the working directory, so notebooks run the same by hand, papermill or
+the graph.
 """
 
 import errno
@@ -10,12 +12,15 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from sinkprune.scratch import give_ordinary_modes, scratch_folder
+from sinkprune.scratch import OF_SCRATCH, give_ordinary_modes, scratch_file, scratch_folder
 
 PACKAGE = Path(__file__).resolve().parent
 DATA = PACKAGE / "data"  # models, adapters, tasks and texts that ship
@@ -23,18 +28,39 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk,
 DIGESTS = "digests.json"  # beside the files of a folder: the digest of each
 PLANNED = Path("pruned")  # where a run that is only planned would write, if no place is named
 FRESH = 2.0  # seconds in which a file may change without another time of modification
+WIDE_MARKS = (BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_LE, BOM_UTF32_BE)  # what text of 2 or 4 bytes begins with
+CHECK = "check"  # the field of a kept JSON file with the digest of its other fields
+
+HELPERS = re.compile(
+    rf"\..+\.(lock|holder|{OF_SCRATCH})"
+)  # names of what stands beside an output for a while
+HOLDER = b'{"process":'  # what the file that says who holds a lock begins with
+NOT_ORDINARY = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a disk"),
+    (stat.S_ISSOCK, "a socket"),
+)  # what may be found where a file is expected
+
+# places
 
 
 def cache_dir() -> Path:
     """Return the cache directory.
 
-    It is `$SINKPRUNE_CACHE`, else `$XDG_CACHE_HOME/sinkprune`, else `~/.cache/sinkprune`.
+    It is `$SINKPRUNE_CACHE`, else `$XDG_CACHE_HOME/sinkprune`, else `~/.cache/sinkprune`. Raises ValueError
+    where it would lie in the home of a user who has none.
     """
-    folder = os.environ.get("SINKPRUNE_CACHE")
-    if not folder:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(caches) / "sinkprune"
-    return resolved(Path(folder).expanduser())
+    asked = os.environ.get("SINKPRUNE_CACHE")
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(asked) if asked else Path(caches) / "sinkprune"
+    try:
+        return resolved(folder.expanduser())
+    except RuntimeError:  # of a home that is not known
+        raise ValueError(
+            f"the cache {folder} lies in a home folder that does not exist: "
+            "set SINKPRUNE_CACHE to the path of a folder that can be written"
+        ) from None
 
 
 def free_disk_at(path: Path) -> int:
@@ -54,6 +80,118 @@ def resolved(path: Path | str) -> Path:
         if not any(part.is_symlink() for part in (place, *place.parents)):
             return place
     raise ValueError(f"{path} leads to itself through symbolic links: choose another place")
+
+
+# reading
+
+
+def check_ordinary(path: Path | str) -> None:
+    """Raise an error unless a path leads to an ordinary file: reading anything else may never end.
+
+    That is ValueError for a pipe, a device, a socket or a file of the kernel, IsADirectoryError for a folder
+    and FileNotFoundError where there is nothing. The file is not opened.
+    """
+    _check_ordinary(path, os.stat(path))
+
+
+def _check_ordinary(path: Path | str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a folder: give a file")
+
+    for is_one, what in NOT_ORDINARY:
+        if is_one(status.st_mode):
+            raise ValueError(f"{path} is {what}: copy what it gives into a file, and give that")
+
+    if status.st_size == 0 and os.name != "nt" and os.statvfs(path).f_blocks == 0:
+        raise ValueError(f"{path} is a file of the kernel: copy what it gives into a file, and give that")
+
+
+def check_folder(folder: Path | str) -> None:
+    """Raise ValueError where a folder holds something else than ordinary files and folders.
+
+    Libraries that read a folder file by file would wait for a pipe for ever. Links to nothing are left alone.
+    """
+    with os.scandir(folder) as entries:
+        paths = [entry.path for entry in entries if not entry.is_dir()]
+
+    for path in sorted(paths):
+        with suppress(FileNotFoundError):
+            check_ordinary(path)
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[BinaryIO]:
+    """Yield an ordinary file for reading bytes; raise what `check_ordinary` raises for anything else."""
+    check_ordinary(path)
+    without_waiting = getattr(os, "O_NONBLOCK", 0)  # should it have become a pipe since
+    descriptor = os.open(path, os.O_RDONLY | without_waiting)
+    with open(descriptor, "rb") as file:
+        _check_ordinary(path, os.fstat(descriptor))
+        yield file
+
+
+def read_text(path: Path | str) -> str:
+    """Return a text of UTF-8, with or without a mark of byte order, lines ended by a newline.
+
+    Raises ValueError, naming the file, for other bytes, among them UTF-16 and UTF-32, which a NUL betrays
+    where no mark does, and what `check_ordinary` raises.
+    """
+    with opened(path) as file:
+        data = file.read()
+
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        if data.startswith(WIDE_MARKS):
+            reason = "it begins as UTF-16 or UTF-32 does"
+        raise ValueError(f"{path} is not UTF-8 text ({reason}): save it as UTF-8, or fetch it anew") from None
+
+    place = text.find("\0")
+    if place >= 0:
+        raise ValueError(
+            f"{path} is not UTF-8 text (a NUL at character {place}, as in UTF-16 without a mark): "
+            "save it as UTF-8, or fetch it anew"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def json_in(path: Path | str) -> object:
+    """Return what a JSON file holds.
+
+    Raises ValueError, naming the file, for other text and for an object that has a key twice, of which
+    readers take one or the other, and what `read_text` raises.
+    """
+    text = read_text(path)
+    try:
+        return json_of(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): fetch it again") from None
+
+
+def json_of(text: str) -> object:
+    """Return what a text of JSON holds; raise ValueError for other text, and for a key that comes twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("its values are nested too deep") from None
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON; raise ValueError for a key that comes twice."""
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"the key {key[:60]!r} comes twice")
+        seen.add(key)
+    return value
+
+
+# writing
 
 
 @contextmanager
@@ -135,16 +273,57 @@ def flush_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path | str, value: object) -> None:
-    """Write `value` as readable JSON, atomically. Raises ValueError for NaN and infinity."""
+def write_json(path: Path | str, value: object, is_durable: bool = True) -> None:
+    """Write `value` as readable JSON, atomically. Raises ValueError for NaN and infinity.
+
+    What replaces `path` has been flushed to disk, and so has its name, unless `is_durable` is False: then a
+    power failure may bring the former content back, never half of one. That is enough, and half the time, for
+    what can be made again and for a file in a folder that is itself written by `atomic`.
+    """
+    path = Path(path)
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with room_needed(path):
+        make_folder(path.parent)
+        with scratch_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+            flush_one(partial)
+            os.replace(partial, path)
+        if is_durable:
+            flush_one(path.parent)
+
+
+# what can be made again
+
+
+def keep(path: Path, value: dict[str, object]) -> None:
+    """Write an object of JSON into the cache, with a digest of it; where that cannot be, nothing happens."""
+    with suppress(OSError):  # a cache that cannot be written only costs time
+        write_json(path, {**value, CHECK: _check_of(value)}, is_durable=False)
+
+
+def kept(path: Path) -> dict[str, object] | None:
+    """Return what `keep` wrote; None where there is nothing, or not what was written."""
+    try:
+        value = json_in(path)
+    except (OSError, ValueError):
+        return None
+
+    if not isinstance(value, dict):
+        return None
+    is_whole = value.pop(CHECK, None) == _check_of(value)
+    return value if is_whole else None
+
+
+def _check_of(value: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+# digests
 
 
 def file_digest(path: Path | str) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
+    """Return the SHA-256 of an ordinary file, 64 hexadecimal digits; raise what `check_ordinary` raises."""
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -154,22 +333,22 @@ def known_digest(path: Path | str) -> str:
     The file is read again when its size, its identity on the disk or one of its times is another.
     """
     path = resolved(path)
-    name = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
     note = cache_dir() / "digests" / f"{name}.json"
-    status = _status(path)
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if known["status"] == status:
-            return known["sha256"]
+
+    status = file_status(path)
+    known = kept(note)
+    if known is not None and known.get("status") == status:
+        return known["sha256"]
+
     digest = file_digest(path)
     is_settled = time.time_ns() - max(status["modified"], status["changed"]) > FRESH * 1e9
-    if is_settled and _status(path) == status:
-        with suppress(OSError):  # a cache that cannot be written only costs time
-            write_json(note, {"path": str(path), "status": status, "sha256": digest})
+    if is_settled and file_status(path) == status:
+        keep(note, {"path": str(path), "status": status, "sha256": digest})
     return digest
 
 
-def _status(path: Path) -> dict[str, int]:
+def file_status(path: Path) -> dict[str, int]:
     """Return what is another when a file was written to, whatever its time of modification was set to."""
     status = path.stat()
     return {
@@ -198,19 +377,24 @@ def damaged_files(folder: Path) -> list[str]:
     holds now is what later calls compare with.
     """
     try:
-        known = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
-        files = {folder / name: digest for name, digest in known.items()}
-        return [
-            file.name
-            for file, digest in files.items()
-            if not (file.is_file() and known_digest(file) == digest)
-        ]
+        known = json_in(folder / DIGESTS)
     except FileNotFoundError:
         with suppress(OSError):  # of a cache that may be read only
             write_digests(folder)
         return []
-    except (ValueError, AttributeError):
+    except (OSError, ValueError):
         return [DIGESTS]
+
+    if not isinstance(known, dict):
+        return [DIGESTS]
+    return [
+        name
+        for name, digest in known.items()
+        if not ((folder / name).is_file() and known_digest(folder / name) == digest)
+    ]
+
+
+# locks
 
 
 @contextmanager
@@ -224,9 +408,17 @@ def held(path: Path | str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = resolved(path)
+    if HELPERS.fullmatch(path.name):
+        raise ValueError(
+            f"{path} has a name that this program gives to files of its own, beside what it writes "
+            "(.NAME.lock, .NAME.holder, .NAME.NUMBER.LETTERS): choose another name"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(f".{path.name}.lock")
     holder = path.with_name(f".{path.name}.holder")
+    for helper in (file, holder):
+        _check_helper(helper, path)
+
     lock = FileLock(file, is_singleton=True)  # it counts how often a thread holds it
     try:
         lock.acquire(timeout=0)
@@ -234,13 +426,12 @@ def held(path: Path | str) -> Iterator[None]:
         raise RuntimeError(
             f"{path} is in use by {_described(holder)}: wait until that has ended, or choose another place"
         ) from None
+
     is_outermost = lock.lock_counter == 1
     try:
         if is_outermost:
-            since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-            known = {"process": os.getpid(), "machine": socket.gethostname(), "since": since}
             with room_needed(path):
-                holder.write_text(json.dumps(known) + "\n", encoding="utf-8")
+                _write_holder(holder)
         yield
     finally:
         if is_outermost:
@@ -250,10 +441,44 @@ def held(path: Path | str) -> Iterator[None]:
         lock.release()
 
 
+def _check_helper(helper: Path, path: Path) -> None:
+    """Raise ValueError where a stranger has the name of a lock of `path`; it stays as it is."""
+    try:
+        status = helper.lstat()
+        is_ours = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and _is_of_lock(helper)
+    except FileNotFoundError:  # or it was removed a moment ago
+        return
+
+    if not is_ours:
+        raise ValueError(
+            f"{helper} is none of this program's, and the lock of {path} goes there: move it away, or choose "
+            "another name for the output"
+        )
+
+
+def _is_of_lock(helper: Path) -> bool:
+    """Return whether a file holds what this program writes: nothing, or who holds the lock.
+
+    After a power failure it may hold a part of that, or zeros.
+    """
+    with opened(helper) as file:
+        beginning = file.read(len(HOLDER)).strip(b"\0")
+    return HOLDER.startswith(beginning) if helper.suffix == ".holder" else not beginning
+
+
+def _write_holder(holder: Path) -> None:
+    """Say in a new file who holds a lock; what is there is replaced, never followed."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    known = {"process": os.getpid(), "machine": socket.gethostname(), "since": since}
+    holder.unlink(missing_ok=True)  # what a killed process has left
+    with holder.open("x", encoding="utf-8") as file:
+        file.write(json.dumps(known) + "\n")
+
+
 def _described(holder: Path) -> str:
     """Return who holds a lock, in words."""
     try:
-        known = json.loads(holder.read_text(encoding="utf-8"))
+        known = json_in(holder)
         return f"process {known['process']} on {known['machine']} since {known['since']}"
     except (OSError, ValueError, TypeError, KeyError):
         return "another process that has just begun"

@@ -11,16 +11,17 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from conftest import word_tokenizer
 from random_models.cases import CASES
 from random_models.writing import write
-from safetensors.torch import save_file
 
-from sinkprune import corpus, prune, score
+from sinkprune import prune, score
 from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune.evaluation.protocols import Protocol
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune_companion.training import lora
+from sinkprune_companion.training.crops import origin, write_data
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
 from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, trace
 from sinkprune_core.diffusion.samplers import SAMPLERS as PUBLISHED
@@ -238,12 +239,11 @@ def training_data(make_ids) -> dict[str, torch.Tensor]:
 def test_training(tiny_base, make_ids, tmp_path, kind):
     """Six steps on the device, the last two of them after a restart."""
     data = training_data(make_ids)
-    made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
 
     def log_of(device, stops: list[int]) -> pd.DataFrame:
         folder = tmp_path / torch.device(device).type
         folder.mkdir()
-        save_file(data, folder / "data.safetensors", metadata=made_of)
+        write_data(folder / "data.safetensors", data, origin(word_tokenizer(), None))
         for steps in stops:
             size = {"tokens": steps * 16, "lengths": (8,), "batch_tokens": 16, "rank": 4, "alpha": 8}
             pace = {"learning_rate": 1e-2, "warmup_steps": 1, "decay_share": 0.0}

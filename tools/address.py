@@ -2,8 +2,10 @@
 
 `make address URL=https://github.com/OWNER/NAME` writes it: into pyproject.toml, CITATION.cff, the badges of
 README and notebooks, the links of the notebooks, which a place that has only one notebook cannot follow as
-relative ones, and their set-up cells, which install the package from there. `make address URL=` takes all of
-it back: until there is an address, no badge leads nowhere.
+relative ones, and their set-up cells, which install the package from there on Colab.
+
+`make address URL=` takes all of it back. Until there is an address no badge leads nowhere, and set-up cells
+say how to clone: they install no name of a registry, which nobody may own.
 """
 
 import re
@@ -16,6 +18,10 @@ import nbformat
 from sinkprune.files import atomic
 from sinkprune_companion import project_root
 from sinkprune_companion.pages.pages import ADDRESS, COLAB, FIRST, REF, address, with_badges
+
+CLONE = "# On another machine: clone the repository, and open this notebook in the clone with `make lab`."
+INSTALL = '!test -z "$COLAB_RELEASE_TAG" || pip install --quiet "{}"'
+SETUP = re.compile(rf'(?m)^(?:{re.escape(CLONE)}|!test .* pip install --quiet "[^"]*")$')
 
 
 def write(url: str, root: Path) -> list[Path]:
@@ -69,8 +75,8 @@ def with_address(cell: nbformat.NotebookNode, notebook: str, url: str, before: s
     """Return the source of a notebook's cell as an address makes it."""
     if cell.cell_type == "markdown":
         return with_links(with_badges(cell.source, notebook, url), url, before)
-    package = f"git+{url}@{REF}" if url else "sinkprune"
-    return re.sub(r'(?m)^(!test .* pip install --quiet) "[^"]*"$', rf'\1 "{package}"', cell.source)
+    line = INSTALL.format(f"git+{url}@{REF}") if url else CLONE
+    return SETUP.sub(lambda _: line, cell.source)
 
 
 def with_links(text: str, url: str, before: str) -> str:

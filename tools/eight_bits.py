@@ -22,7 +22,7 @@ from sinkprune.files import atomic, write_json
 from sinkprune.models.adapters import CONFIG, WEIGHTS
 from sinkprune.models.weight_files import read_json
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments.stable_sinks import diffusion_model
+from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS
 

@@ -28,20 +28,8 @@ def check_surroundings() -> None:
         raise FileNotFoundError(
             "the working directory has been removed: go to one that exists, and run the command again"
         ) from None
-    _check_cache()
+    cache_dir()  # raises for one in a home that does not exist
     _check_progress_bars()
-
-
-def _check_cache() -> None:
-    """Raise ValueError for a cache that lies in the home of nobody."""
-    try:
-        cache_dir()
-    except RuntimeError as error:
-        name = "SINKPRUNE_CACHE" if os.environ.get("SINKPRUNE_CACHE") else "XDG_CACHE_HOME"
-        value = os.environ.get(name, "")
-        raise ValueError(
-            f"{name}={value} names no place ({str(error).rstrip('.').lower()}): give a folder's whole path"
-        ) from None
 
 
 def _check_progress_bars() -> None:

@@ -13,10 +13,10 @@ import torch
 
 from sinkprune import corpus
 from sinkprune.cli.help_pages import two_columns
-from sinkprune.cli.options import ModelOptions, TextOptions
+from sinkprune.cli.options import HasDevice, ModelOptions, TextOptions
 from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
-from sinkprune.files import write_json
+from sinkprune.files import read_text, write_json
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
 from sinkprune.models.hub import WORKING, available_memory
@@ -36,7 +36,7 @@ NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
 # models
 
 
-def settle_device(options: ModelOptions) -> None:
+def settle_device(options: HasDevice) -> None:
     """Replace `auto` by a device; raise ValueError for one that is not here, and RuntimeError where there is
     so little memory that libraries would end the process.
     """
@@ -95,7 +95,7 @@ def documents_of(options: TextOptions, held_out: bool) -> list[str] | None:
     if options.asks_wikitext():
         articles = local_data.wikitext(options.data, options.split or ("test" if held_out else "train"))
         return [local_data.running_text([article]) for article in articles]
-    return corpus.paragraphs(local_data.read_text(options.text))
+    return corpus.paragraphs(read_text(options.text))
 
 
 def default_length(options: TextOptions, positions: int) -> int:
@@ -120,10 +120,12 @@ def model_and_texts(
         if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
             return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         kind = name = "documentation"
-        ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
+        ids_NT = corpus.documentation_sequences(
+            lm.tokenizer, length, held_out, scope="everything", mask_token_id=lm.mask_token_id
+        )
     else:
         kind, name = "text", options.text.name  # a copy of a file has another name
-        ids_NT = corpus.pack(documents, lm.tokenizer, length)
+        ids_NT = corpus.pack(documents, lm.tokenizer, length, lm.mask_token_id)
     if len(ids_NT) < options.sequences:
         raise ValueError(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "

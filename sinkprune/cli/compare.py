@@ -11,6 +11,7 @@ import torch
 
 from sinkprune.cli import common
 from sinkprune.cli.commands.compare import Compare
+from sinkprune.cli.help_pages import say
 from sinkprune.evaluation import suite, two_choice
 from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune.evaluation.text_scores import score_texts
@@ -37,6 +38,7 @@ def run(options: Compare) -> None:
     kind_a = lm.kind
     about_a = common.described(lm)
     del lm  # only one model is in memory at a time
+    say(f"loading {options.other} …")
     lm = common.open_model(options, options.other)
     b = scores(lm, texts, options)
     about_b = common.described(lm)

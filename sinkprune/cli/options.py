@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 from cyclopts.exceptions import ConsumeMultipleError, MissingArgumentError, UnusedCliTokensError
@@ -78,7 +78,7 @@ def _converter(convert: Callable[[str], object], allowed: str) -> Convert:
     return converted
 
 
-def whole(help: str, *, at_least: int, **more: object) -> Parameter:
+def whole(help: str, *, at_least: int, **more: Any) -> Parameter:
     """Return the declaration of a whole number."""
 
     def convert(word: str) -> int:
@@ -99,7 +99,7 @@ def real(
     above: float = -math.inf,
     at_most: float = math.inf,
     below: float = math.inf,
-    **more: object,
+    **more: Any,
 ) -> Parameter:
     """Return the declaration of a finite number."""
 
@@ -116,7 +116,7 @@ def real(
     return Parameter(help=f"{help} ({stated})", metavar="X", converter=_converter(convert, allowed), **more)
 
 
-def place(help: str, metavar: str = "FILE", **more: object) -> Parameter:
+def place(help: str, metavar: str = "FILE", **more: Any) -> Parameter:
     """Return the declaration of a file or a folder."""
 
     def convert(word: str) -> Path:
@@ -133,30 +133,30 @@ def place(help: str, metavar: str = "FILE", **more: object) -> Parameter:
     return Parameter(help=help, metavar=metavar, converter=converted, **more)
 
 
-def word(help: str, **more: object) -> Parameter:
+def word(help: str, **more: Any) -> Parameter:
     """Return the declaration of a word or one of some words."""
     return Parameter(help=help, **more)
 
 
-def switch(help: str, **more: object) -> Parameter:
+def switch(help: str, **more: Any) -> Parameter:
     """Return the declaration of an option that is on where it is given."""
     return Parameter(help=help, **more)
 
 
-def names(help: str, **more: object) -> Parameter:
+def names(help: str, **more: Any) -> Parameter:
     """Return the declaration of some names with commas between them."""
     convert = _converter(lambda text: tuple(text.split(",")), "names with commas between them")
     return Parameter(help=help, metavar="NAME,NAME", converter=convert, n_tokens=1, **more)
 
 
-def whole_numbers(help: str, **more: object) -> Parameter:
+def whole_numbers(help: str, **more: Any) -> Parameter:
     """Return the declaration of some whole numbers with commas between them."""
     allowed = "whole numbers with commas between them, e.g. 64,128"
     convert = _converter(lambda text: tuple(int(part) for part in text.split(",")), allowed)
     return Parameter(help=help, metavar="N,N", converter=convert, n_tokens=1, **more)
 
 
-def map_of_devices(help: str, **more: object) -> Parameter:
+def map_of_devices(help: str, **more: Any) -> Parameter:
     """Return the declaration of a map from parts of a model to devices."""
     allowed = """auto, a device, or a JSON object such as '{"": "cuda:1"}'"""
     convert = _converter(lambda text: json.loads(text) if text.startswith("{") else text, allowed)
@@ -305,7 +305,7 @@ class TextOptions(ModelOptions):
 
     def asks_wikitext(self) -> bool:
         """Return whether `--text` asks for the data set WikiText-2, and not for a file of that name."""
-        return str(self.text) == WIKITEXT and not self.text.is_file()
+        return self.text is not None and str(self.text) == WIKITEXT and not self.text.is_file()
 
     def check_places(self) -> None:
         """Raise an error for a text that is not there."""
@@ -319,6 +319,12 @@ def check_text(text: Path) -> None:
         raise IsADirectoryError(f"--text {text} is a folder: give a text file")
     if not text.is_file():
         raise FileNotFoundError(f"--text {text}: there is no such file; check the name, or leave it out")
+
+
+class HasDevice(Protocol):
+    """Options of a command that computes on a device."""
+
+    device: str
 
 
 def flag(name: str) -> str:

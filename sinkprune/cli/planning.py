@@ -4,30 +4,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import transformers
 from accelerate import init_empty_weights
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import STREAM_ABOVE, default_length, where
-from sinkprune.cli.gpus import Gpu, planned_gpu
+from sinkprune.cli.gpus import REACHED, Gpu, planned_gpu
 from sinkprune.cli.help_pages import say
-from sinkprune.files import PLANNED
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.formats import detect
-from sinkprune.models.hub import Requirements, available_memory, parse, requirements
+from sinkprune.models.hub import Requirements, available_memory, folder_of, parse, requirements
 from sinkprune.models.meta_model import MetaModel, meta_model
-from sinkprune.models.weight_files import FormatError, WeightFiles, read_json
+from sinkprune.models.weight_files import WeightFiles, read_json, refused
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.language_model import set_direction
 from sinkprune_core.pruning.recipe import Recipe
 
 HERE = "at this machine's speed now"  # how a `PruningCost` says whose speed it counts with
 
 
-def plan_unfetched(options: Prune, recipe: Recipe) -> bool:
+def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     """Say what a model without weights here, or a GPU that is not here, would take.
 
     Returns whether it is such a case. Raises ValueError for a model that has no shape.
@@ -45,18 +44,18 @@ def plan_unfetched(options: Prune, recipe: Recipe) -> bool:
     memory = gpu.memory if gpu else available_memory(options.device)
     lm = replace(lm, is_streamed=options.stream or size > STREAM_ABOVE * memory)
 
-    cost = _cost(lm, recipe, options, gpu)
+    cost = _cost(lm, recipe, options, sequences, gpu)
     words = str(cost)
     place = where(dtype, options.device)
     if gpu:
         place = where(dtype, f"{gpu.name}, which is not here")
         speed = gpu.speed(dtype.itemsize) / 1e12
-        words = words.replace(HERE, f"at {speed:.0f} TFLOP/s, which a {gpu.name} is taken to reach")
+        words = words.replace(HERE, f"at {speed:.0f} TFLOP/s, {REACHED:.0%} of the peak of {gpu.name}")
     streamed = ", streamed from disk" if lm.is_streamed else ""
     fetched = ""
     if download:
-        fetched = f"{options.model} is not on this machine: {download / 1e9:.1f} GB to download; then "
-    say(f"{fetched}{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {words}")
+        fetched = f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
+    say(f"{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {fetched}{words}")
     for lack in _lacks(cost, needed, gpu, lm.is_streamed):
         say(lack)
     return True
@@ -89,34 +88,28 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     if row is not None:
         return meta_model(row, dtype)
 
-    folder = Path(name)
+    folder = folder_of(name)
     raw = read_json(folder / "config.json")
     shapes = WeightFiles(folder).shapes if any(folder.glob("*.safetensors")) else {}
     published = detect(raw, shapes)
-    try:
-        config = published.config(raw, shapes)
-        native = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    except FormatError:
-        raise
-    except Exception as error:
-        raise FormatError(
-            f"{folder / 'config.json'} does not say a shape ({error}): take the published file"
-        ) from error
     kind = published.kind or ("diffusion" if raw.get("is_causal") is False else "autoregressive")
-    config.is_causal = kind == "autoregressive"
-    with init_empty_weights(include_buffers=True):
-        model = getattr(transformers, native.__name__)(config).to(dtype)
+    with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
+        config = published.config(raw, shapes)
+        with init_empty_weights(include_buffers=True):
+            model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).to(dtype)
+
     model.tie_weights()
+    set_direction(model.eval(), causal=kind == "autoregressive")
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan
     return MetaModel(model, None, folder.resolve().name, kind, mask_token_id, kind == "autoregressive")
 
 
-def _cost(lm: MetaModel, recipe: Recipe, options: Prune, gpu: Gpu | None) -> PruningCost:
+def _cost(lm: MetaModel, recipe: Recipe, options: Prune, sequences: int, gpu: Gpu | None) -> PruningCost:
     """Return what the run takes on this machine, or on a GPU that is not here."""
     length = options.length or default_length(options, lm.model.config.max_position_embeddings)
-    ids_NT = torch.zeros(options.sequences, length, dtype=torch.long)
+    ids_NT = torch.zeros(sequences, length, dtype=torch.long)
     calibration = Calibration(ids_NT, batch=options.batch)
-    places = (options.out or PLANNED, options.work_folder)
+    places = (options.target, options.work_folder)
     if gpu is None:
         return pruning_cost(lm, recipe, calibration, *places, device=options.device)
     budget = int(WAITING_SHARE * gpu.memory)
@@ -136,7 +129,7 @@ def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_s
     sentences = [f"this machine lacks {lack}" for lack in lacks if "of disk" in lack]
     if cost.memory > gpu.memory:
         sentences.append(
-            f"a {gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
+            f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
             "use fewer or shorter sequences, a smaller batch, or --stream"
         )
     return sentences

@@ -17,8 +17,10 @@ from sinkprune.cli.common import described, model_and_texts, settle_device
 from sinkprune.cli.gpus import planned_gpu
 from sinkprune.cli.help_pages import say
 from sinkprune.cli.planning import plan_unfetched
-from sinkprune.files import PLANNED, held
+from sinkprune.files import held
+from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
+from sinkprune.recovery.model_card import save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -27,7 +29,7 @@ from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
-from sinkprune_core.language_model import CARD, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
@@ -52,23 +54,29 @@ def run(options: Prune) -> None:
     if options.sequences is None:
         is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
         options.sequences = SEQUENCES if is_clean or recipe.noise_levels <= 2 else NOISED_SEQUENCES
+
     with places_held(options, recipe) as made_from:
         if planned_gpu(options.device) is None:
             settle_device(options)
-        if options.dry_run and plan_unfetched(options, recipe):
+        if options.dry_run and plan_unfetched(options, recipe, options.sequences):
             return
+
         lm, texts = model_and_texts(options, options.length, False, options.stream or None)
         calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
         if made_from is not None:
             finish(made_from, options, lm, recipe, calibration)
             return
-        cost = pruning_cost(lm, recipe, calibration, options.out or PLANNED, options.work_folder)
+
+        cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
         streamed = ", streamed from disk" if lm.is_streamed else ""
         say(f"{described(lm)}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
         if cost.missing:
             raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
-        if not options.dry_run:
-            save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
+        if options.dry_run:
+            return
+
+        report = prune(lm, recipe, calibration, work=options.work_folder)
+        save(lm, report, options)
 
 
 def recipe_of(options: Prune) -> Recipe:
@@ -131,18 +139,23 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
     if options.dry_run:
         yield None
         return
-    with held(options.out), held(options.work_folder):
-        remove_leftovers(options.out)  # of a process that was killed when it had just finished
+
+    with held(options.target), held(options.work_folder):
+        remove_leftovers(options.target)  # of a process that was killed when it had just finished
         card = {}
         with suppress(OSError, ValueError):  # of what is no card
-            card = read_json(options.out / CARD)
+            card = read_json(options.target / CARD)
+
         made_from = card.get(MADE_FROM) or {}
         is_ours = card.get("recipe") == json.loads(json.dumps(recipe.card()))
-        is_whole = (options.out / TABLE).is_file() and made_from.get("masked") == options.masked
-        if not (is_ours and is_whole):
-            check_new_path("out", options.out)
-            marker(options.work_folder)
-        yield made_from if is_ours and is_whole else None
+        is_whole = (options.target / TABLE).is_file() and made_from.get("masked") == options.masked
+        if is_ours and is_whole:
+            yield made_from
+            return
+
+        check_new_path("out", options.target)
+        marker(options.work_folder)  # raises for a folder with other files
+        yield None
 
 
 def finish(
@@ -173,13 +186,16 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     elif report.recipe.compensate:  # its biases need a class of model that has some
         units = {kind: range(units.count(lm.model.config)) for kind, units in removable(lm).items()}
         lm = shrink(lm, [units] * len(lm.blocks))
-    made_from = marker(options.work_folder) | {"masked": options.masked, "given": options.model}
-    del made_from["format"]
+
+    made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, "given": options.model}
+    made_from.pop("format", None)
     with suppress(OSError, ValueError, KeyError):  # of a model that was pruned before
         made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
+
     table = report.linears.to_csv(index=False)
-    lm.save(options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    save_model(lm, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
+
     weights = int(report.linears.weights.sum())
     done = "removed" if is_smaller else "zero"
     say(

@@ -32,9 +32,10 @@ def run(options: commands.Trace) -> None:
     prompts_NT = torch.cat(list(prompts_by_source.values()))
     traced = trace(lm, prompts_NT, sampler, options.seed, options.batch)
     if options.out is not None:
-        traced.save(options.out)
+        with atomic(options.out) as partial:
+            traced.save(partial)
     if options.figure is not None:
-        draw(lm, traced, options)
+        draw(lm, traced, Path(options.model).name, options.figure)
 
     measures = variability(traced.mass_BSK, traced.visible_SK).drop(columns="prompt")
     estimates = {name: estimate(values, name in SHARES) for name, values in measures.items()}
@@ -50,12 +51,12 @@ def run(options: commands.Trace) -> None:
     )
 
 
-def draw(lm: LanguageModel, traced: Trace, options: commands.Trace) -> None:
+def draw(lm: LanguageModel, traced: Trace, name: str, file: Path) -> None:
     """Draw the trace of the first prompt into a file; no window is opened, whatever MPLBACKEND says."""
     os.environ["MPLBACKEND"] = "agg"
 
     from sinkprune.figures.trajectories import panel, plot_sink_positions
 
-    figure = plot_sink_positions([panel(lm, traced, 0, f"{Path(options.model).name}, {lm.kind}")])
-    with atomic(options.figure) as partial:
+    figure = plot_sink_positions([panel(lm, traced, 0, f"{name}, {lm.kind}")])
+    with atomic(file) as partial:
         figure.savefig(partial, dpi=150, bbox_inches="tight")

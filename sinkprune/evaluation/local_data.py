@@ -2,10 +2,9 @@
 from the Hugging Face hub too, and what ships with the package, with a README.md beside it.
 """
 
-import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import pandas as pd
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # which pydantic asks for
 
-from sinkprune.files import DATA, resolved
+from sinkprune.files import DATA, check_ordinary, json_of, read_text, resolved
 from sinkprune_core.values import check_choice
 
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
@@ -34,6 +33,7 @@ PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Tex
 
 _FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)")  # the name of one file of several, without its ending
 
 
 # finding
@@ -90,14 +90,42 @@ def wikitext_files(folder: Path | str, split: str) -> list[Path]:
 
 
 def _of_one_source(files: list[Path], what: str) -> list[Path]:
-    """Return the files; raise ValueError unless they are one, or parquet files of one folder."""
-    first_of_source: dict[Path, Path] = {}
+    """Return the files; raise ValueError unless they are one, or parquet files of one folder, all of them."""
+    first_of_source: dict[object, Path] = {}
     for file in files:
-        first_of_source.setdefault(file.parent if file.suffix == ".parquet" else file, file)
+        is_table = file.suffix == ".parquet"
+        source = (file.parent, _set_of(file)) if is_table else file
+        first_of_source.setdefault(source, file)
+
     if len(first_of_source) > 1:
         one, other, *_ = first_of_source.values()
         raise ValueError(f"{what} is there twice, in {one} and {other}: move one of them away")
+
+    set_of_shards = _set_of(files[0])
+    if set_of_shards is not None:
+        _check_shards(files, *set_of_shards, what)
     return files
+
+
+def _set_of(file: Path) -> tuple[str, str] | None:
+    """Return the name of the set that a file is a shard of, and how many the set has; None for no shard."""
+    match = _SHARD.fullmatch(file.stem)
+    return None if match is None else (match[1], match[3])
+
+
+def _check_shards(files: list[Path], name: str, stated: str, what: str) -> None:
+    """Raise ValueError unless the shards of one set are as many as their names say, each there once."""
+    numbers = {int(_SHARD.fullmatch(file.stem)[2]) for file in files}
+    total = int(stated)
+    if numbers == set(range(len(files))) and len(files) == total:
+        return
+
+    missing = next((number for number in range(total) if number not in numbers), None)
+    where = files[0].parent
+    if missing is None:
+        raise ValueError(f"{what} has files in {where} beyond the {total} of its set: move them away")
+    lost = f"{name}-{missing:0{len(stated)}d}-of-{stated}{files[0].suffix}"
+    raise ValueError(f"{what} is not whole, {where} lacks {lost}: fetch all {total} files of the set")
 
 
 # reading
@@ -107,20 +135,33 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
     """Return the minimal pairs of a BLiMP paradigm; raise ValueError, with file and row, for what is none."""
     sentences = []
     for file in files:
-        if file.suffix == ".parquet":
-            rows, check = read_parquet(file).to_dict("records"), PAIR.validate_python
-        else:
-            rows, check = filter(str.strip, read_text(file).split("\n")), PAIR.validate_json
+        rows = read_parquet(file).to_dict("records") if file.suffix == ".parquet" else _lines(file)
         for number, row in enumerate(rows, 1):
-            try:
-                sentences.append(check(row))
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                field = ".".join(map(str, first["loc"])) or "no pair"
-                raise ValueError(f"{file}, row {number}: {field}: {first['msg']}") from None
+            sentences.append(_pair(row, f"{file}, row {number}"))
+
     if not sentences:
         raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
     return sentences
+
+
+def _lines(file: Path) -> Iterator[object]:
+    """Yield the values in the lines of a file; raise ValueError, with file and row, for what is no JSON."""
+    lines = [line for line in read_text(file).split("\n") if line.strip()]
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json_of(line)
+        except ValueError as error:
+            raise ValueError(f"{file}, row {number}: no JSON: {error}") from None
+
+
+def _pair(row: object, where: str) -> dict[str, str]:
+    """Return a row as a minimal pair; raise ValueError, saying where it is, for what is none."""
+    try:
+        return PAIR.validate_python(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "no pair"
+        raise ValueError(f"{where}: {field}: {first['msg']}") from None
 
 
 def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
@@ -204,24 +245,28 @@ def running_text(pages: Sequence[str]) -> str:
     return "\n".join(line for page in pages for line in page.split("\n") if line.strip())
 
 
-def read_text(file: Path) -> str:
-    """Return a text of UTF-8, without a mark of byte order; raise ValueError for other bytes."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise ValueError(f"{file} is not UTF-8 text ({reason}): fetch it anew") from None
-
-
 def read_parquet(file: Path) -> pd.DataFrame:
-    """Return the table in a parquet file; raise ValueError where it cannot be read."""
-    from pyarrow import ArrowException
+    """Return the table in a parquet file, values as they are stored.
 
+    What pandas wrote into it besides, of an index and of categories, has no part. Pages that carry a checksum
+    are compared with it. Raises ValueError where the file cannot be read, or has a column twice.
+    """
+    from pyarrow import parquet
+
+    check_ordinary(file)
     try:
-        return pd.read_parquet(file)
-    except (ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        table = parquet.ParquetFile(file, page_checksum_verification=True).read()
+        frame = table.replace_schema_metadata().to_pandas(ignore_metadata=True)
+    except Exception as error:  # damaged bytes end in whatever the reader comes upon
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{file} is no whole parquet file ({reason}): fetch it anew") from None
+
+    if not frame.columns.is_unique:
+        raise ValueError(f"{file} has a column twice, of {', '.join(map(str, frame))}: fetch it anew")
+    for name, column in frame.items():
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            frame[name] = column.astype(object)
+    return frame
 
 
 # what ships
@@ -246,7 +291,6 @@ def embedded_wikitext(file: Path = WIKITEXT_FILE) -> list[str]:
 def embedded_blimp() -> dict[str, list[dict[str, str]]]:
     """Return the first 60 pairs (`sentence_good`, `sentence_bad`) of each BLiMP paradigm, by paradigm."""
     paradigms: dict[str, list[dict[str, str]]] = {}
-    for line in BLIMP_FILE.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in _lines(BLIMP_FILE):
         paradigms.setdefault(row["UID"], []).append(row)
     return paradigms

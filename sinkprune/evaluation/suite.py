@@ -3,7 +3,6 @@ answers. Two items in a row are a pair with the same two endings, each right in 
 endings alone is right in exactly half of all items.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +12,7 @@ from scipy import stats
 
 from sinkprune.corpus import separator
 from sinkprune.evaluation.intervals import interval
-from sinkprune.files import DATA
+from sinkprune.files import DATA, json_of, read_text
 from sinkprune_core.values import check_choice
 
 TASKS = DATA / "tasks"  # `lm_eval --include_path` takes this folder
@@ -32,8 +31,8 @@ def items(groups: Sequence[str] = GROUPS, limit: int | None = None) -> list[dict
     chosen = []
     for group in groups:
         check_choice("group", group, GROUPS)
-        lines = (TASKS / f"{group}.jsonl").read_text(encoding="utf-8").splitlines()
-        chosen += [{"group": group, **json.loads(line)} for line in lines[:limit]]
+        lines = read_text(TASKS / f"{group}.jsonl").splitlines()
+        chosen += [{"group": group, **json_of(line)} for line in lines[:limit]]
     return chosen
 
 

@@ -14,6 +14,7 @@ from itertools import chain, groupby
 
 import pandas as pd
 import torch
+from pydantic import InstanceOf
 from tqdm.auto import tqdm
 
 from sinkprune.evaluation.maskings import Maskings, maskings, whole
@@ -22,7 +23,7 @@ from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.forwards import check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, Whole, checked_arguments
+from sinkprune_core.values import Count, Whole, checked_arguments, in_short
 
 DRAWS = 8  # maskings of an ending: smol-dlm then answers 97 of 100 items as with all maskings
 BATCH = 64  # inputs at once
@@ -67,7 +68,7 @@ class Input:
 @checked_arguments
 @torch.inference_mode()
 def accuracy(
-    lm: LanguageModel,
+    lm: InstanceOf[LanguageModel],
     items: Sequence[dict],
     draws: Count = DRAWS,
     seed: Whole = 0,
@@ -85,7 +86,8 @@ def accuracy(
     Exact for an autoregressive model. For a diffusion model the lower bound: exact for an ending that can be
     masked in at most `draws` ways, else estimated from so many maskings of the ending alone, on common random
     numbers for both endings; noise depends on (seed, group, pair) alone.
-    Raises ValueError without items, for fewer draws than 1, too many tokens, and what is not finite.
+    Raises ValueError without items, for an ending without tokens, for fewer draws than 1, too many tokens,
+    and what is not finite.
     """
     if not items:
         raise ValueError("there are no items: give at least one")
@@ -114,6 +116,13 @@ def _question(lm: LanguageModel, item: dict, draws: int, seed: int) -> Question:
     start = len(lm.encode(item["context"]))
     ids = [lm.encode(f"{item['context']} {choice}") for choice in item["choices"]]
     endings = [ids_T[start:] for ids_T in ids]
+    for choice, ending in zip(item["choices"], endings, strict=True):
+        if len(ending) == 0:
+            raise ValueError(
+                f"an ending of pair {item['pair']} in group {item['group']!r}, {in_short(choice)}, has no "
+                "tokens of its own: there is nothing to score, give other endings"
+            )
+
     if not lm.is_diffusion:
         return Question(start, ids, [whole(len(ending)) for ending in endings])
     rng = generator(seed, "suite", item["group"], item["pair"])

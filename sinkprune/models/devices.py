@@ -4,16 +4,14 @@ Dimensions: R rows (tokens), I input features, O output features.
 """
 
 import hashlib
-import json
 import platform
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch.utils.benchmark import Timer
 
-from sinkprune.files import cache_dir, write_json
+from sinkprune.files import cache_dir, keep, kept
 from sinkprune.models.weight_files import DTYPES
 
 WITHOUT_FLOAT64 = ("mps", "xpu")  # types of GPUs that may lack it: the samplers need it
@@ -60,7 +58,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
     fast as float32 (measured once, see `bfloat16_gain`), else float32; on a GPU bfloat16 where it has units
     for it, else float16.
     """
-    if dtype in DTYPES.values():
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
     if dtype == "auto":
         kind = torch.device(device).type
@@ -68,7 +66,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
             return torch.bfloat16 if bfloat16_gain() >= GAIN else torch.float32
         has_units = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_units else torch.float16
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
     return DTYPES[dtype]
 
@@ -88,11 +86,12 @@ def bfloat16_gain() -> float:
 @cache
 def _measured_once(machine: str, file: Path) -> float:
     """Return the gain that `file` holds for a machine, measuring and writing it where there is none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
-        return float(json.loads(file.read_text(encoding="utf-8"))["gain"])
+    known = kept(file)
+    if known is not None and known.get("machine") == machine:
+        return float(known["gain"])
+
     gain = _measured_gain()
-    with suppress(OSError):  # a cache that cannot be written: it is measured again next time
-        write_json(file, {"machine": machine, "gain": gain})
+    keep(file, {"machine": machine, "gain": gain})
     return gain
 
 

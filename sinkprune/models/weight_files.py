@@ -1,12 +1,12 @@
 """The safetensors files of a folder: which tensors they hold, of what shape and dtype, and one of them read.
 
-Nothing is read before it is asked for. Files are memory-mapped.
+Nothing is read before it is asked for. Files are memory-mapped. A file that is another on the disk than when
+its header was read is an error: weights of two models would be mixed.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from sinkprune.files import known_digest
+from sinkprune.files import check_folder, check_ordinary, file_status, json_in, known_digest
 from sinkprune_core.values import in_short
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -22,6 +22,7 @@ STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float1
 Checked = TypeVar("Checked", bound=BaseModel)
 SHA256 = re.compile("[0-9a-f]{64}")
 INDEX = "model.safetensors.index.json"  # which of several files holds which tensor
+IDENTITY = ("file", "size", "modified")  # of a file's status: what is another where its bytes may be
 
 
 class FormatError(ValueError):
@@ -33,12 +34,13 @@ def read_json(file: Path) -> dict:
 
     Raises FormatError for a file that is broken or holds something else than an object.
     """
-    if not file.is_file():
-        return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{file} is not JSON ({error}): fetch it again") from None
+        content = json_in(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (IsADirectoryError, ValueError) as error:
+        raise FormatError(str(error)) from None
+
     if not isinstance(content, dict):
         raise FormatError(f"{file} holds a {type(content).__name__}: it must hold a JSON object")
     return content
@@ -56,6 +58,14 @@ def read_checked(cls: type[Checked], file: Path) -> Checked:
         problem = error.errors()[0]
     name = problem["loc"][0]
     raise FormatError(f"{file} has {name}={in_short(raw.get(name))}: {problem['msg']}")
+
+
+def check_files(folder: Path) -> None:
+    """Raise FormatError where a folder that is to be read holds something else than files and folders."""
+    try:
+        check_folder(folder)
+    except (OSError, ValueError) as error:
+        raise FormatError(str(error)) from None
 
 
 @contextmanager
@@ -88,6 +98,7 @@ class WeightFiles:
         self.expected = expected or {}
         self.unchecked = set(self.expected)  # names of files of which no tensor was read yet
         self.handles: dict[str, safe_open] = {}  # open files by their names
+        self.status: dict[str, dict[str, int]] = {}  # of every file, from when it was first opened
         self.file_of: dict[str, str] = {}  # the file of every tensor
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
@@ -137,16 +148,48 @@ class WeightFiles:
         return sum(torch.Size(shape).numel() for shape in self.shapes.values())
 
     def handle(self, name: str) -> safe_open:
-        """Return an open file of the folder, opening it where it is not."""
-        if name not in self.handles:
-            try:
-                self.handles[name] = safe_open(self.folder / name, framework="pt")
-            except (OSError, SafetensorError) as error:
-                raise FormatError(
-                    f"{self.folder / name} cannot be read ({error}): "
-                    "the download is incomplete or broken, fetch it again"
-                ) from None
-        return self.handles[name]
+        """Return an open file of the folder, opening it where it is not.
+
+        Raises FormatError for one that cannot be read, or that is not the file any more that it was at first.
+        """
+        if name in self.handles:
+            return self.handles[name]
+
+        file = self.folder / name
+        try:
+            check_ordinary(file)
+            status = file_status(file)
+            handle = safe_open(file, framework="pt")
+        except (OSError, SafetensorError, ValueError) as error:
+            raise FormatError(
+                f"{file} cannot be read ({error}): the download is incomplete or broken, fetch it again"
+            ) from None
+
+        self.status.setdefault(name, status)
+        self._check_unchanged(name, status)
+        self.handles[name] = handle
+        return handle
+
+    def check_unchanged(self) -> None:
+        """Raise FormatError for a file that was written to, replaced or removed since its header was read."""
+        for name in self.status:
+            with suppress(FileNotFoundError):
+                self._check_unchanged(name, file_status(self.folder / name))
+                continue
+            raise FormatError(_changed(self.folder / name))
+
+    def _check_unchanged(self, name: str, status: dict[str, int]) -> None:
+        """Raise FormatError for a file whose status is that of another one than was opened at first.
+
+        Where something else of it has changed, its digest, if one is expected, is looked at once more.
+        """
+        former = self.status[name]
+        if any(status[part] != former[part] for part in IDENTITY):
+            raise FormatError(_changed(self.folder / name))
+
+        if status != former:
+            self.status[name] = status
+            self.unchecked |= {name} & self.expected.keys()
 
     def close(self) -> None:
         """Close all files, so that pages read from them stop counting as this process's memory.
@@ -161,12 +204,22 @@ class WeightFiles:
         if name in self.unchecked:
             check_digest(self.folder / name, self.expected[name])
             self.unchecked.remove(name)
+
         with refused(f"{stored} in {self.folder / name} cannot be read", "fetch the file again"):
             return self.handle(name).get_tensor(stored)
 
 
+def _changed(file: Path) -> str:
+    """Return what is said of a file that is not the one any more that was opened at first."""
+    return f"{file} has changed while it was in use, so old and new weights would be mixed: run again"
+
+
 def check_digest(file: Path, expected: str) -> None:
     """Raise FormatError for a file that is not the one that was written with a model, or fetched."""
+    if not file.is_file():
+        raise FormatError(
+            f"{file} is missing, and was written with this model: fetch or save the model again"
+        )
     digest = known_digest(file)
     if digest == expected:
         return

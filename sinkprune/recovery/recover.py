@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +10,20 @@ from pathlib import Path
 import torch
 
 from sinkprune import corpus
-from sinkprune.evaluation.local_data import read_text
-from sinkprune.files import held, make_folder
+from sinkprune.files import held, make_folder, read_text
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.loading import language_model, load, open_checkpoint
+from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
 from sinkprune.recovery.model_card import OWN_FIELDS, save_model
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
-from sinkprune_core.language_model import CARD, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 
+AUTO = "auto"  # the teacher that the card of a pruned model names
 PLANNED = Path("recovered")  # where a run that is only planned would write, if no place is named
 
 
@@ -33,7 +34,7 @@ def recover(
     tokens: int | None = None,
     steps: int | None = None,
     text: str | os.PathLike | Sequence[str] | None = None,
-    teacher: str | os.PathLike | None = None,
+    teacher: str | os.PathLike | None = AUTO,
     distillation: float | None = None,
     method: str = "full",
     rank: int = 16,
@@ -48,6 +49,7 @@ def recover(
     save_every: int = 20,
     dry_run: bool = False,
     progress: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> Recovered | RecoveryCost:
     """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
 
@@ -58,19 +60,22 @@ def recover(
     stands in the progress bar. How long: `tokens`, or `steps` of `batch` sequences of `length` tokens.
 
     With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
-    predictions at the same positions (None: all of it). `method` trains the weights of the blocks (`full`),
-    or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained is float32
-    and the products have `dtype` (auto: bfloat16 where the device is faster in it).
+    predictions at the same positions (None: all of it). "auto" is the model that the card of `pruned` names
+    as dense, where that is here; None learns from the text alone. `method` trains the weights of the blocks
+    (`full`), or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained
+    is float32 and the products have `dtype` (auto: bfloat16 where the device is faster in it).
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps and is removed at the end: the
     same call goes on from there, and its result is the same to the bit. `dry_run` returns what a run would
-    take, a `RecoveryCost`, and writes nothing.
+    take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too.
 
     Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
     vocabulary, a text that is too short, a work folder of another run; FileExistsError for an `out` that is
     there, RuntimeError for a machine that lacks memory or disk, and OSError where the disk is full: what was
     kept in `work` stays.
     """
+    if teacher == AUTO:
+        teacher = None if distillation == 0 else teacher_of(pruned)
     plan = _plan(
         pruned,
         device,
@@ -95,6 +100,10 @@ def recover(
     documents = _documents(text)
 
     cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher is not None, plan.device)
+    if tell is not None:
+        learned = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
+        how = f"{plan.settings.method}, {learned}, {plan.settings.dtype} on {plan.device}"
+        tell(f"{plan.shapes.name}, {how}: {cost}")
     if dry_run:
         return cost
     if cost.missing:
@@ -108,7 +117,7 @@ def recover(
         if teacher is not None:
             taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
             check_teacher(lm, taught_by, plan.settings.distillation)
-        words = training_text(lm.tokenizer, documents, length)
+        words = training_text(lm.tokenizer, documents, length, lm.mask_token_id)
         make_folder(work)
         done = recover_model(
             lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress
@@ -161,6 +170,15 @@ def _plan(
             sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
         stored = max(sizes, key=sizes.get)
     return _Plan(made, shapes, stored, device)
+
+
+def teacher_of(pruned: str | os.PathLike) -> str | None:
+    """Return the dense model that the card of a folder says it was pruned from; None where it is not here."""
+    if not Path(pruned).is_dir():
+        return None
+    given = (read_json(Path(pruned) / CARD).get("made_from") or {}).get("given")
+    is_here = given in EMBEDDED or (given is not None and (Path(given) / "config.json").is_file())
+    return given if is_here else None
 
 
 def _share(teacher: str | os.PathLike | None, distillation: float | None) -> float:

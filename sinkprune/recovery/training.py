@@ -45,6 +45,13 @@ class Recovered:
     seconds: float  # of the steps and the measurements between them
     log: tuple[dict, ...]  # rows of step, tokens, training loss and held-out loss
 
+    def __str__(self) -> str:
+        return (
+            f"{self.settings.tokens:,} tokens in {self.settings.steps:,} steps; held-out loss "
+            f"{self.before:.4f} before and {self.after:.4f} after, in nats per token; zeros "
+            f"{self.zeros_before:,} before and {self.zeros_after:,} after"
+        )
+
     def card(self) -> dict:
         """Return the report as plain JSON values."""
         return {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune.files import atomic, file_digest, write_json
+from sinkprune.scratch import remove_scratch, scratch_of
 
 if TYPE_CHECKING:
     from sinkprune_core.calibration.text import Calibration
@@ -28,7 +28,6 @@ PROGRESS = "progress.json"
 DIGEST = ".sha256"  # what is added to the name of a file that has its digest beside it
 LISTED = 3  # names of files that an error lists
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # of a configuration: no setting
-SCRATCH = re.compile(r"\.(.+)\.\d+\.\w+")  # what a killed `atomic` leaves of a file
 OF_ROOT = re.compile(r"work\.json|statistics-[0-9a-f]{12}\.safetensors(\.sha256)?")
 JOB = re.compile(r"job-[0-9a-f]{12}")
 OF_JOB = re.compile(r"progress\.json|rows\.safetensors(\.sha256)?|hidden-[01]\.bin|inputs")
@@ -163,8 +162,8 @@ def _read(file: Path) -> dict | None:
 
 def _is_scratch(path: Path, ours: re.Pattern) -> bool:
     """Return whether a path is what a killed write has left of one of our files."""
-    scratch = SCRATCH.fullmatch(path.name)
-    return scratch is not None and ours.fullmatch(scratch[1]) is not None and path.is_dir()
+    name = scratch_of(path)
+    return name is not None and ours.fullmatch(name) is not None
 
 
 def remove_job(job: Path) -> None:
@@ -191,7 +190,7 @@ def _remove(folder: Path, ours: re.Pattern) -> bool:
     """
     for path in folder.iterdir():
         if _is_scratch(path, ours):
-            shutil.rmtree(path)
+            remove_scratch(path)
 
     known = [path for path in folder.iterdir() if path.is_file() and ours.fullmatch(path.name)]
     for path in sorted(known, key=lambda path: path.name == MARKER):

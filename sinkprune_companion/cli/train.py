@@ -4,7 +4,7 @@ import shlex
 from dataclasses import fields
 
 from sinkprune.cli.common import settle_device
-from sinkprune.evaluation.local_data import read_text
+from sinkprune.files import read_text
 from sinkprune_companion.cli.commands.train import Train
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.base import EMBEDDED_BASE

@@ -11,14 +11,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import (
-    SharedStatistics,
-    Variant,
-    compare,
-    on_common_draws,
-    variant_answers,
-)
+from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
@@ -134,20 +129,13 @@ def losses_of_draw(
     states of the same text share the pass that takes their statistics.
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    by_count: dict[int, list[Recipe]] = {}
-    for row in rows:
-        by_count.setdefault(row.sequences, []).append(row.recipe)
-
-    shared = {}
-    for count, recipes in by_count.items():
-        calibration = protocol_draw(lm, count, LENGTH, seed)
-        shared[count] = (calibration, SharedStatistics(lm, recipes, calibration))
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
 
     losses = []
     answers = []
     for row in rows:
         labels = {**row.labels, "seed": seed}
-        with Variant(lm, fingerprint, row.recipe, *shared[row.sequences]) as variant:
+        with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             losses.append(variant.scores(run, texts, 1, noise=seed, **labels))
             if asked:
                 answers.append(variant_answers(run, variant, asked, item_draws, **labels))
@@ -161,6 +149,7 @@ def protocol_losses(
     lm: LanguageModel,
     fingerprint: str,
     draws_at: Mapping[float, int],
+    draws_of_units: Mapping[float, int],
     tokens: int,
     sequences: int,
     first_seed: int = 0,
@@ -168,19 +157,23 @@ def protocol_losses(
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of pruned ones, by calibration draw.
 
-    `draws_at` says at which sparsities and in how many draws, counted from draw 0; those before `first_seed`
-    are left out. `chosen` names the presets to keep (None: all of RECIPES).
+    `draws_at` says at which sparsities single weights are pruned and in how many draws, counted from draw 0,
+    `draws_of_units` the same of whole units; draws before `first_seed` are left out. `chosen` names the
+    presets to keep (None: all).
     """
-    names = [name for name in RECIPES if chosen is None or name in chosen]
+    planned = []
+    for sparsity, draws in draws_at.items():
+        names = AT_25 if sparsity < 0.5 else RECIPES
+        planned += protocol_rows(names, sparsity, draws, tokens)
+    for ratio, draws in draws_of_units.items():
+        planned += protocol_rows(STRUCTURED, ratio, draws, tokens, "structured")
+    if chosen is not None:
+        planned = [row for row in planned if row.variant in chosen]
+
     parts = []
-    for seed in range(first_seed, max(draws_at.values())):
+    for seed in range(first_seed, max(row.draws for row in planned)):
         parts.append(dense_losses(run, lm, fingerprint, sequences, [seed]))
-        rows = [
-            row
-            for sparsity, draws in draws_at.items()
-            if seed < draws
-            for row in protocol_rows(names, sparsity, draws, tokens)
-        ]
+        rows = [row for row in planned if seed < row.draws]
         pruned, _ = losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
         parts.append(pruned)
     return pd.concat(parts, ignore_index=True)
@@ -213,7 +206,7 @@ def finding_name(comparison: str, pattern: str, sparsity: float) -> str:
 def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
     """Return every difference that was measured, with its margin, and how the official gain grows.
 
-    `scores` are losses above the dense model's under the same noise (`variants.above_dense`).
+    `scores` are losses above the dense model's under the same noise (`paired_differences.above_dense`).
     """
     places = scores[["pattern", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
     found = {}

@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 
 from sinkprune.evaluation.intervals import Estimate
+from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, compare
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts

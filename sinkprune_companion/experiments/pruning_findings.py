@@ -8,8 +8,8 @@ from dataclasses import replace
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval, interval
-from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.comparisons import COMPARISONS, Compared
+from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.pruning.patterns import n_and_m
@@ -50,7 +50,7 @@ def excess(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
     for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
-        cost = variants.compare(scores, at(place, variant), at(place, "dense"))
+        cost = compare(scores, at(place, variant), at(place, "dense"))
         bounds = [cost.value, cost.low, cost.high]
         rows.append([*place, heading(place), variant, *bounds, "{:.3g} [{:.3g}, {:.3g}]".format(*bounds)])
     return pd.DataFrame(rows, columns=["pattern", "sparsity", "panel", "recipe", *BOUNDS, "shown"])
@@ -69,9 +69,9 @@ def differences(
     estimates = {}
     for name, compared in comparisons.items():
         variant, other, dense = sides(place, compared)
-        estimate = variants.compare(scores, variant, other)
+        estimate = compare(scores, variant, other)
         if estimate is not None:
-            estimates[name] = with_share_of_damage(estimate, variants.compare(scores, other, dense))
+            estimates[name] = with_share_of_damage(estimate, compare(scores, other, dense))
     return estimates
 
 
@@ -97,7 +97,7 @@ def answer_findings(
     for sparsity in sparsities:
         for benchmark, part in by_template.groupby("benchmark", sort=False):
             for name, compared in comparisons.items():
-                values = variants.on_common_draws(part, *sides((UNSTRUCTURED, sparsity), compared))
+                values = on_common_draws(part, *sides((UNSTRUCTURED, sparsity), compared))
                 if values is None:
                     continue
                 variant_RN, other_RN, dense_RN = values
@@ -115,7 +115,7 @@ def shares_right(by_template: pd.DataFrame) -> pd.DataFrame:
     rows = defaultdict(dict)
     columns = ["variant", "benchmark", "sparsity"]
     for (variant, benchmark, sparsity), part in by_template.groupby(columns, sort=False):
-        share = crossed_interval(variants.pivot(part))
+        share = crossed_interval(pivot(part))
         column = (benchmark, "dense" if variant == "dense" else f"{sparsity:.0%}")
         rows[variant][column] = f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")

@@ -75,7 +75,7 @@ class GridRow(NamedTuple):
     sparsity: float
     recipe: Recipe
     sequences: int  # of calibration text
-    draws: int  # calibration draws, the first ones
+    draws: int | None = None  # calibration draws, the first ones; None: all of a run
 
     @property
     def labels(self) -> dict[str, object]:
@@ -83,9 +83,22 @@ class GridRow(NamedTuple):
         return {"variant": self.variant, "pattern": self.pattern, "sparsity": self.sparsity}
 
     @property
+    def place(self) -> str:
+        """Where it prunes, in words: `75 %` or `2:4`."""
+        return self.recipe.pattern if n_and_m(self.recipe.pattern) else f"{100 * self.sparsity:g} %"
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether pruning looks at calibration text."""
         return self.recipe.rule.calibrated
+
+
+def row_of(variant: str, recipe: Recipe, sequences: int) -> GridRow:
+    """Return the row of a recipe under a name, in all calibration draws of a run."""
+    pattern = UNSTRUCTURED
+    if recipe.pattern == "structured" or n_and_m(recipe.pattern):
+        pattern = recipe.pattern
+    return GridRow(variant, pattern, recipe.sparsity, recipe, sequences)
 
 
 def grid_rows(

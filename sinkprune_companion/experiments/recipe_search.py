@@ -4,7 +4,7 @@ Effects are on losses in nats per token, gains below 0. Dimensions: R calibratio
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, combinations, product
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.variants import Variant, draw_for, pivot
+from sinkprune_companion.experiments.paired_differences import pivot
+from sinkprune_companion.experiments.pruning_grid import GridRow, row_of
+from sinkprune_companion.experiments.variants import Variant, draw_for
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, Recipe, preset
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, choice_name
@@ -88,47 +90,29 @@ def effects(
     return {" × ".join(switches[each].label for each in which): contrast(values, which) for which in chosen}
 
 
-def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
-    """Return variant - other of every comparison {label: (variant, other)}, (R, N)."""
-    losses = {name: pivot(scores[scores.variant == name]) for pair in comparisons.values() for name in pair}
-    return {label: losses[variant] - losses[other] for label, (variant, other) in comparisons.items()}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A recipe under the name that figures use, at one sparsity or pattern, on some calibration text."""
-
-    name: str
-    recipe: Recipe
-    sequences: int  # of calibration text
-
-    @property
-    def place(self) -> str:
-        """Where it prunes, in words: `75 %` or `2:4`."""
-        return self.recipe.pattern if n_and_m(self.recipe.pattern) else f"{100 * self.recipe.sparsity:g} %"
-
-
-def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[Entry]:
+def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[GridRow]:
     """Return recipes by name on as many tokens as `tokens` sequences have, in one whole sequence or more."""
-    states = [recipe.noise_levels if recipe.inputs == "noised" else 1 for recipe in recipes.values()]
-    sequences = [max(1, tokens // count) for count in states]
-    return [Entry(*named, count) for named, count in zip(recipes.items(), sequences, strict=True)]
+    rows = []
+    for name, recipe in recipes.items():
+        states = recipe.noise_levels if recipe.inputs == "noised" else 1
+        rows.append(row_of(name, recipe, max(1, tokens // states)))
+    return rows
 
 
-def official(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
+def official(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
     """Return Wanda on clean text, the official recipe, and that with all tokens counted."""
     recipes = {name: preset(name, sparsity=sparsity) for name in ("wanda", "paper", "paper-no-sinks")}
     recipes["wanda"] = replace(recipes["wanda"], noise_levels=noise_levels)  # the recipe of `factorial`
     return _on_as_many(recipes, tokens)
 
 
-def structured(ratio: float, tokens: int) -> list[Entry]:
+def structured(ratio: float, tokens: int) -> list[GridRow]:
     """Return plain and sink-aware structured pruning, and the latter with all tokens counted."""
     names = ("structured", "structured-sink", "structured-no-sinks")
     return _on_as_many({name: preset(name, sparsity=ratio) for name in names}, tokens)
 
 
-def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[Entry]:
+def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[GridRow]:
     """Return Wanda's combinations of text and propagation, and of sinks left out where it is `with_sinks`."""
     recipes = {}
     left_out = ("none", "all") if with_sinks else ("none",)
@@ -141,22 +125,35 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
     return _on_as_many(recipes, tokens)
 
 
-def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what each switch of `factorial` does to losses, mean over the settings of the others, (R, N)."""
-    switches = {"noised": "noised", "dense": "dense", "sinks": "all"}
-    settings = {name: name.split(", ") for name in values}
-    thrown = {switch: on for switch, on in switches.items() if any(on in each for each in settings.values())}
-    cells = {tuple(on in settings[name] for on in thrown.values()): values[name] for name in values}
-    return {switch: contrast(cells, [place]) for place, switch in enumerate(thrown)}
+SWITCHED_ON = {"noised": ("inputs", "noised"), "dense": ("propagation", "dense"), "sinks": ("exclude", "all")}
 
 
-def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
+def main_effects(values: Mapping[str, np.ndarray], recipes: Mapping[str, Recipe]) -> dict[str, np.ndarray]:
+    """Return what each switch of `factorial` does to losses, mean over the settings of the others, (R, N).
+
+    `values` are losses by the name of a recipe. A switch that none of these recipes has on is left out.
+    """
+    thrown = {
+        switch: (field, on)
+        for switch, (field, on) in SWITCHED_ON.items()
+        if any(getattr(recipes[name], field) == on for name in values)
+    }
+
+    by_cell = {}
+    for name, values_RN in values.items():
+        cell = tuple(getattr(recipes[name], field) == on for field, on in thrown.values())
+        by_cell[cell] = values_RN
+
+    return {switch: contrast(by_cell, [place]) for place, switch in enumerate(thrown)}
+
+
+def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
     """Return Wanda, noised and dense, under the even grid, the official schedule and that without t = 1."""
     grid = Recipe(sparsity=sparsity, inputs="noised", propagation="dense", noise_levels=noise_levels)
     official = replace(grid, noise="official", noise_levels=10)
     below_1 = replace(grid, noise="official-below-1", noise_levels=9)
-    entries = _on_as_many({"even grid": grid, "official levels": official}, tokens)
-    return [*entries, Entry("official levels below t = 1", below_1, entries[-1].sequences)]
+    rows = _on_as_many({"even grid": grid, "official levels": official}, tokens)
+    return [*rows, row_of("official levels below t = 1", below_1, rows[-1].sequences)]
 
 
 def official_elsewhere(context: SinkContext) -> torch.Tensor:
@@ -166,7 +163,7 @@ def official_elsewhere(context: SinkContext) -> torch.Tensor:
     return EXCLUDE["official"].function(context)[..., order_T]
 
 
-def weights(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
+def weights(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
     """Return SparseGPT on clean text, with official sink weights, the same elsewhere, and less damping."""
     plain = Recipe(criterion="sparsegpt", sparsity=sparsity, pattern="layer", noise_levels=noise_levels)
     official = preset("paper-sparsegpt", sparsity=sparsity)
@@ -179,7 +176,7 @@ def weights(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
     return _on_as_many(recipes, tokens)
 
 
-def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
+def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
     """Return every recipe of the search at a sparsity in percent (`75`) or an N:M pattern (`2:4`)."""
     ratio = n_and_m(place)
     sparsity = ratio[0] / ratio[1] if ratio else float(place) / 100
@@ -194,15 +191,15 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
     return _on_as_many(recipes, tokens)
 
 
-NAMES = tuple(entry.name for entry in candidates("50", 1, 1))  # of all recipes of the search
+NAMES = tuple(row.variant for row in candidates("50", 1, 1))  # of all recipes of the search
 
 
 def variants_on(
-    run: Run, lm: LanguageModel, fingerprint: str, entries: Sequence[Entry], length: int, seed: int
+    run: Run, lm: LanguageModel, fingerprint: str, rows: Sequence[GridRow], length: int, seed: int
 ) -> Iterator[tuple[Variant, dict[str, object]]]:
-    """Yield the dense model and every entry on one calibration draw, each with its labels."""
+    """Yield the dense model and the variant of every row on one calibration draw, each with its labels."""
     yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed}
-    drawn = draw_for(lm, [(entry.recipe, entry.sequences) for entry in entries], length, seed)
-    for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
-        variant = Variant(lm, fingerprint, entry.recipe, *drawn[entry.sequences])
-        yield variant, {"variant": entry.name, "place": entry.place, "seed": seed}
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], length, seed)
+    for row in tqdm(rows, desc="prune and measure", unit="variant", leave=False):
+        variant = Variant(lm, fingerprint, row.recipe, *drawn[row.sequences])
+        yield variant, {"variant": row.variant, "place": row.place, "seed": seed}

@@ -1,24 +1,23 @@
-"""Variants of a model, dense or pruned: prune, score, ask, put the weights back, and compare in pairs.
+"""Variants of a model, dense or pruned: prune, score, ask, save, and put the weights back.
 
-Dimensions: N sequences or templates of items, T tokens per sequence, R repetitions (calibration draws).
+Dimensions: N sequences, T tokens per sequence.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from sinkprune.evaluation import suite, two_choice
-from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune.evaluation.local_data import embedded_blimp
 from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
+from sinkprune.models.saving import save
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Report, prune, weights_kept
@@ -34,7 +33,6 @@ ANSWERS_REVISION = 1  # of `variant_answers`
 MODEL_REVISION = 1  # of `saved_variant`
 REPORTED = ("zeros", "calibration_tokens", "left_out_share", "prune_seconds")
 BENCHMARKS = ("suite", "blimp")
-NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
 
 
 def fingerprint_of(texts: dict[str, torch.Tensor]) -> str:
@@ -66,14 +64,25 @@ def _can_share(recipe: Recipe) -> bool:
 
 
 def draw_for(
-    lm: LanguageModel, sequences: Iterable[tuple[Recipe, int]], length: int, seed: int
+    lm: LanguageModel,
+    sequences: Iterable[tuple[Recipe, int]],
+    length: int,
+    seed: int,
+    draw: Callable[[LanguageModel, int, int, int], Calibration] = calibration_draw,
 ) -> dict[int, tuple[Calibration, SharedStatistics]]:
-    """Return one calibration draw by the numbers of sequences that recipes take, with what they share."""
-    recipes = defaultdict(list)
+    """Return one calibration draw by the numbers of sequences that recipes take, with what they share.
+
+    `draw` gives the text: so many sequences, of a length, by a seed.
+    """
+    recipes_by_count = defaultdict(list)
     for recipe, count in sequences:
-        recipes[count].append(recipe)
-    texts = {count: calibration_draw(lm, count, length, seed) for count in recipes}
-    return {count: (text, SharedStatistics(lm, recipes[count], text)) for count, text in texts.items()}
+        recipes_by_count[count].append(recipe)
+
+    drawn = {}
+    for count, recipes in recipes_by_count.items():
+        text = draw(lm, count, length, seed)
+        drawn[count] = (text, SharedStatistics(lm, recipes, text))
+    return drawn
 
 
 @dataclass(eq=False)
@@ -156,7 +165,7 @@ def saved_variant(
         with weights_kept(lm):
             report = prune(lm, recipe, calibration)
             smaller = shrink(lm, report.kept_units) if report.kept_units else lm
-            smaller.save(folder, **report.card())
+            save(smaller, folder, **report.card())
     return folder
 
 
@@ -186,70 +195,3 @@ def variant_answers(
         key = {"benchmark": benchmark, "items": items, "draws": draws, "evaluation_seed": EVALUATION_SEED}
         parts.append(run.record("answers", compute, ANSWERS_REVISION, labels, **variant.key, **key))
     return pd.concat(parts, ignore_index=True)
-
-
-# tables of scores and answers, in which variants are compared in pairs
-
-
-def above_dense(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return scores less the dense model's under the same noise, of which one draw, of zeros, is left."""
-    is_dense = scores.variant == "dense"
-    dense = scores[is_dense].set_index(["seed", "sequence"]).value
-    of_row = pd.MultiIndex.from_frame(scores[["seed", "sequence"]])
-    above = scores.assign(value=scores.value - dense.loc[of_row].to_numpy())
-    return above[~is_dense | (above.seed == above.seed[is_dense].min())]
-
-
-def by_template(answers: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return a column of `variant_answers` by template (BLiMP has one per paradigm), as tables of scores."""
-    names = [name for name in NAMES if name in answers]
-    parts = [
-        suite.by_template(part, column).reset_index(name="value").assign(**dict(zip(names, of, strict=True)))
-        for of, part in answers.groupby(names, sort=False)
-    ]
-    units = pd.concat(parts, ignore_index=True)
-    return units.assign(sequence=units.groupby(names, sort=False).cumcount())
-
-
-def pivot(frame: pd.DataFrame) -> np.ndarray:
-    """Return the values of one variant as an array (R, N); raise ValueError when a cell is missing."""
-    values_RN = frame.pivot(index="seed", columns="sequence", values="value").to_numpy()
-    if np.isnan(values_RN).any():
-        raise ValueError("some repetitions lack some sequences: differences would not be paired")
-    return values_RN
-
-
-def _rows_where(frame: pd.DataFrame, where: dict[str, object]) -> pd.DataFrame:
-    return frame[np.logical_and.reduce([frame[column] == value for column, value in where.items()])]
-
-
-def _is_calibrated(scores: pd.DataFrame) -> bool:
-    return scores.calibration_tokens.max() > 0
-
-
-def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.ndarray] | None:
-    """Return the values of several variants, (R, N) each, on the calibration draws that all have.
-
-    `sides` are columns of each with their values. None where one was not measured. A variant without
-    calibration (dense, magnitude) has one row, which serves every draw. Raises ValueError where calibrated
-    variants have no draw in common.
-    """
-    parts = [_rows_where(scores, where) for where in sides]
-    if any(part.empty for part in parts):
-        return None
-    draws = [set(part.seed) for part in parts if _is_calibrated(part)]
-    common = set.intersection(*draws) if draws else set()
-    if draws and not common:
-        raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
-    seeds = [common if _is_calibrated(part) else {part.seed.min()} for part in parts]
-    return [pivot(part[part.seed.isin(some)]) for part, some in zip(parts, seeds, strict=True)]
-
-
-def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
-    """Return the mean of variant - other in `value`, paired by draw and sequence; None if one is missing."""
-    values = on_common_draws(scores, variant, other)
-    if values is None:
-        return None
-    estimate = crossed_interval(values[0] - values[1])
-    has_draws = any(_is_calibrated(_rows_where(scores, side)) for side in (variant, other))
-    return estimate if has_draws else replace(estimate, draws=None)  # neither is calibrated

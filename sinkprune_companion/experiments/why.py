@@ -52,7 +52,7 @@ def channel_table(
     calibration = protocol_draw(lm, sequences, length, seed)
 
     def compute() -> pd.DataFrame:
-        norms, _ = norms_of(lm, calibration, NOISE_LEVELS, progress=False)
+        norms = norms_of(lm, calibration, NOISE_LEVELS, progress=False).by_part
         parts = []
         for layer in layers:
             for linear, norm_I in norms[ALL_TOKENS][layer].items():

@@ -6,6 +6,7 @@ shows them, and the figure says so.
 
 import io
 import os
+from pathlib import Path
 from unittest import mock
 
 import pandas as pd
@@ -43,8 +44,10 @@ def bars(value, low, high) -> list:
 
 
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
-    """Write PNG, PDF, data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`, the same bytes for
-    the same data; return the figure, with the caption as its alternative text in a notebook.
+    """Write PNG, PDF, data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`.
+
+    The same data give the same bytes. Returns the figure, with the caption as its alternative text in a
+    notebook.
     """
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
@@ -59,22 +62,28 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     return figure
 
 
-def save_table(run: Run, name: str, data: pd.DataFrame, caption: str) -> None:
-    """Write a table (CSV) and its provenance (JSON) to the run's `figures/<notebook>/`."""
-    save_files(run, name, {".csv": _csv(data)}, caption)
+def save_table(run: Run, name: str, data: pd.DataFrame, caption: str, folder: Path | None = None) -> None:
+    """Write a table (CSV) and its provenance (JSON) to the run's `figures/<notebook>/`, or to `folder`."""
+    save_files(run, name, {".csv": _csv(data)}, caption, folder)
 
 
 def _csv(data: pd.DataFrame) -> bytes:
     return data.to_csv(index=False, float_format="%.8g").encode()
 
 
-def save_files(run: Run, name: str, contents: dict[str, bytes], caption: str | None = None) -> None:
-    """Write files, by the ending behind `name`, to the run's `figures/<notebook>/`, and beside them as
-    `<name>.json` their caption, the provenance of the records that the run has read by now, and digests.
+def save_files(
+    run: Run,
+    name: str,
+    contents: dict[str, bytes],
+    caption: str | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Write files, by the ending behind `name`, to the run's `figures/<notebook>/`, or to `folder`.
 
-    Without a caption they join the files of a figure that is saved already.
+    Beside them stands, as `<name>.json`, their caption, the provenance of the records that the run has read
+    by now, and digests. Without a caption they join the files of a figure that is saved already.
     """
-    folder = run.folder / "figures" / run.notebook
+    folder = folder or run.folder / "figures" / run.notebook
     origin = folder / f"{name}.json"
     about = read_json(origin) if caption is None else {"caption": caption, **run.provenance, "files": {}}
     for ending, content in contents.items():

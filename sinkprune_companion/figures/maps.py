@@ -53,7 +53,7 @@ def maps_table(panels: list[dict]) -> pd.DataFrame:
 
 
 def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the table of `stable_sinks.mask_differences`: a map per pair, layers across, linears down."""
+    """Draw the table of `masks.mask_differences`: a map per pair, layers across, linears down."""
     pairs = frame.groupby(["one", "other"], sort=False)
     columns = min(2, len(pairs))
     rows = math.ceil(len(pairs) / columns)

@@ -4,44 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter
 
 from sinkprune.evaluation.intervals import Estimate
+from sinkprune.figures.energy import READS, WIDTH
 from sinkprune.figures.style import canvas, titled
-from sinkprune_companion.figures.figures import BLACK, BLUE, GREEN, GREY, RED
+from sinkprune_companion.figures.looks import BLACK, BLUE, GREEN, GREY, RED
 
-WIDTH = 7.0  # inches, as wide as a page shows it
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
 HUES = {"q_proj": BLUE, "o_proj": GREEN, "gate_proj": GREY, "down_proj": RED}
-READS = {
-    "q_proj": "q, k, v (behind a norm)",
-    "o_proj": "o_proj",
-    "gate_proj": "gate, up (behind a norm)",
-    "down_proj": "down_proj",
-}  # linears with an input of their own, by what else reads it
-
-
-def plot_energy(table: pd.DataFrame, title: str) -> Figure:
-    """Draw the sinks' share of the energy of every input: kinds of input down, layers across."""
-    own = table[table.kind.isin(READS)]
-    shares = 100 * own.pivot_table(index="kind", columns="layer", values="energy").loc[list(READS)]
-    figure, [[axis]] = canvas(size=(WIDTH, 2.0))
-    seaborn.heatmap(
-        shares.clip(lower=0.1),
-        norm=LogNorm(0.1, 100),
-        cmap="cividis",
-        xticklabels=5,
-        yticklabels=list(READS.values()),
-        cbar_kws={"format": FormatStrFormatter("%g"), "label": "sinks' share of energy (%)", "pad": 0.02},
-        ax=axis,
-    )
-    axis.set(xlabel="layer (0 is the first)", ylabel="")
-    axis.grid(False)
-    return titled(figure, title)
 
 
 def plot_channels(channels: pd.DataFrame, places: Sequence[tuple[int, str]], title: str) -> Figure:

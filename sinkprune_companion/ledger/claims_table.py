@@ -9,17 +9,24 @@ from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.records import Run
 
 
-def write_claims(profile: str, folder: Path | None = None) -> Path:
-    """Write a run's claims table, from findings in `folder` or its own, to its figures; return Markdown."""
+def write_claims(profile: str, folder: Path | None = None, target: Path | None = None) -> Path:
+    """Write the claims table of a run, as `claims.md`, `.csv` and `.json`; return the Markdown file.
+
+    Findings are those in `folder`, or the run's own; the table goes to `target`, or to the run's figures.
+    """
     run = Run("", profile, {"ledger_sha256": file_digest(claims.FILE)})
     folder = folder or run.folder
+    target = target or run.folder / "figures"
+
     for file in sorted((folder / "findings").glob("*.json")):
         for group in read_json(file)["provenance"]["records"]:
             for name in group.pop("names"):
                 run.records_read[f"{file.stem}/{name}"] = group
+
     table = claims.verdicts(claims.ledger(), claims.findings(folder))
     caption = "every row of the ledger with its verdict, computed from the findings of this run"
-    save_table(run, "claims", table.reset_index(), caption)
+    save_table(run, "claims", table.reset_index(), caption, target)
+
     versions = []
     for package in ("python", "torch", "transformers"):
         different = sorted({record["versions"][package] for record in run.records_read.values()})
@@ -30,7 +37,8 @@ def write_claims(profile: str, folder: Path | None = None) -> Path:
         f"From profile `{profile}`: {', '.join(versions)}.",
         "What changed in the ledger after results had been seen:\n\n" + "\n".join(changes),
     ]
-    markdown = run.folder / "figures" / "claims.md"
+
+    markdown = target / "claims.md"
     with atomic(markdown) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return markdown

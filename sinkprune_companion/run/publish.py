@@ -1,31 +1,29 @@
-"""From a run to what readers see: executed notebooks without traces of the machine, figures, findings, and
-the pages that are computed from them.
-"""
+"""From a run to what readers see: notebooks without traces of the machine, figures, findings and pages."""
 
 import json
 import os
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jupytext
 import nbformat
+from jinja2 import UndefinedError
 from nbformat import NotebookNode
 
-from sinkprune.files import file_digest, flush, make_folder, write_json
-from sinkprune.models.weight_files import read_json
+from sinkprune.files import flush, make_folder, write_json
 from sinkprune.scratch import scratch_folder
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import figures
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages, sources
-from sinkprune_companion.run import profiles
+from sinkprune_companion.run import profiles, run_files
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
+from sinkprune_companion.run.progress_bars import is_progress
 
 MOST = 300  # characters of an error in another's words
-WIDGETS = "application/vnd.jupyter.widget-view+json"
 SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -72,16 +70,34 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
     if output.output_type == "error":
         raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
     data = output.get("data", {})
-    if output.get("name") == "stderr" or WIDGETS in data:
+    if output.get("name") == "stderr" or is_progress(output):
         return None
+
     if "metadata" in output:
-        texts = {kind: about for kind, about in output["metadata"].items() if isinstance(about, dict)}
-        output["metadata"] = {kind: {"alt": about["alt"]} for kind, about in texts.items() if "alt" in about}
+        output["metadata"] = _alternative_texts(output["metadata"])
     if "image/png" in data:
-        data["image/png"] = b64encode(figures.with_palette(b64decode(data["image/png"]))).decode()
+        data["image/png"] = _smaller_picture(data["image/png"], count)
     if output.output_type == "execute_result":
         output["execution_count"] = count
     return output
+
+
+def _alternative_texts(metadata: Mapping[str, object]) -> dict[str, dict[str, str]]:
+    """Return the alternative texts of an output, by the kind of its data, and nothing else."""
+    texts = {}
+    for kind, about in metadata.items():
+        if isinstance(about, dict) and isinstance(about.get("alt"), str):
+            texts[kind] = {"alt": about["alt"]}
+    return texts
+
+
+def _smaller_picture(encoded: str, count: int) -> str:
+    """Return a picture of code cell `count` with a palette; ValueError for what is no picture."""
+    try:
+        png = b64decode(encoded, validate=False)
+        return b64encode(figures.with_palette(png)).decode()
+    except (OSError, SyntaxError, TypeError, ValueError):
+        raise ValueError(f"cell {count} shows what is no PNG") from None
 
 
 def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
@@ -90,32 +106,28 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
     Claims follow from these findings and published ones of other notebooks. With `notebooks`, all but these
     stay as published. What notebooks took counts only where they measured all their records themselves.
 
-    Raises, with everything as it was, ValueError for a profile that is no name or has no file, and for a
-    notebook, finding, figure or record that is not whole; FileNotFoundError for one that is missing; and
-    PresumedVerdictError where a sentence presumes another verdict than the run gives.
+    Raises, with everything as it was, ValueError for a profile that is no name or has no file, for a
+    notebook, finding, figure or record that is not whole, and for a number that a page takes and no finding
+    has; FileNotFoundError for one that is missing; and PresumedVerdictError where a sentence presumes another
+    verdict than the run gives.
     """
     root = project_root()
     folder = run_folder(profile)
     with lock_of_all_runs(), scratch_folder(root / "publication") as scratch:
-        known = jobs_by_notebook(profile)
-        for name in notebooks:
-            if name not in known:
-                raise ValueError(f"--notebooks {name}: the profile has {', '.join(known)}")
-        chosen = [name for name in known if not notebooks or name in notebooks]
+        chosen = _chosen(profile, notebooks)
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
-        claims.findings(folder)
-        records = records_behind(folder, chosen)
+        records = run_files.records_behind(folder, chosen)
+
+        _gather_findings(root, folder, chosen, scratch)
+        _render_pages(scratch)  # a sentence that does not hold any more stops here
+
         if notebooks and profiles.archive_file(profile).exists():
             profiles.unpack(profile)  # a clone that ran these alone lacks the records of the others
             records |= set(profiles.published_files(profile))
-        shutil.copytree(folder / "findings", scratch / "findings")
-        for file in (root / "figures" / "findings").glob("*.json"):
-            if file.stem not in chosen:
-                shutil.copyfile(file, scratch / "findings" / file.name)
-        write_claims(profile, scratch)
-        pages.pages(scratch)  # a sentence that does not hold any more stops here
+
         new = scratch / "new"
         _write_new(new, folder, cleaned)
+        write_claims(profile, scratch, new / "figures")
         profiles.pack(profile, records, new / "figures" / profiles.archive_file(profile).name)
         if not (folder / "records" / profiles.MARK).exists():
             costs = sources.with_costs(profile, sources.measured_costs(folder))
@@ -127,6 +139,15 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
 # what is looked at first
 
 
+def _chosen(profile: str, notebooks: Sequence[str]) -> list[str]:
+    """Return the notebooks of a profile that are published; ValueError for one that it does not have."""
+    known = jobs_by_notebook(profile)
+    for name in notebooks:
+        if name not in known:
+            raise ValueError(f"--notebooks {name}: the profile has {', '.join(known)}")
+    return [name for name in known if not notebooks or name in notebooks]
+
+
 def clean_run(root: Path, folder: Path, name: str) -> NotebookNode:
     """Return one executed notebook of a run as readers see it; raise an error that names it."""
     file = folder / "notebooks" / f"{name}.ipynb"
@@ -134,60 +155,60 @@ def clean_run(root: Path, folder: Path, name: str) -> NotebookNode:
     again = f"run `sinkprune reproduce --profile {folder.name}` first"
     if not file.exists():
         raise FileNotFoundError(f"no finished run: {place} is missing; {again}")
+
     try:
-        return clean_notebook(nbformat.read(file, 4), jupytext.read(root / "notebooks" / f"{name}.py"))
-    except (ValueError, KeyError, AttributeError) as error:
+        executed = read_notebook(file)
+        return clean_notebook(executed, jupytext.read(root / "notebooks" / f"{name}.py"))
+    except ValueError as error:
         reason = " ".join(str(error).split())[:MOST]  # nbformat's words quote the whole file
         raise ValueError(f"{place} is not a whole notebook: {reason}; {again}") from error
 
 
-def records_behind(folder: Path, names: list[str]) -> set[Path]:
-    """Return the files of the records that findings and figures of a run's notebooks rest on.
+def read_notebook(file: Path) -> NotebookNode:
+    """Return a notebook of format 4; raise ValueError for what is none."""
+    try:
+        content = json.loads(file.read_bytes())
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(content, dict) or content.get("nbformat") != 4:
+        raise ValueError("it is no notebook of format 4")
 
-    Raises ValueError for a record, or a file of a figure, that is missing or is not what was written, and for
-    a file that belongs to no figure.
-    """
-    files = set()
-    for name in names:
-        place = folder / "figures" / name
-        strange = {file.name for file in place.glob("*")}
-        for file in [folder / "findings" / f"{name}.json", *sorted(place.glob("*.json"))]:
-            about = read_json(file)
-            for group in about.get("provenance", about).get("records", []):
-                for record in group["names"]:
-                    parts = set((folder / "records").glob(f"{record}.*"))
-                    if len(parts) < 2:  # the record and what it is known by
-                        raise ValueError(f"{file} rests on record {record}, which is missing: run it again")
-                    files |= parts
-            if "files" in about:  # else data that a figure has, or a figure of an earlier version
-                strange -= {file.name, *about["files"]}
-                for part, digest in about["files"].items():
-                    _check_digest(place / part, digest)
-        if strange:
-            raise ValueError(
-                f"{place} holds what belongs to none of its figures: {', '.join(sorted(strange))}; "
-                "run the notebook again, and remove what it does not make any more"
-            )
-    for file in sorted(files):
-        if file.suffix != ".json":
-            _check_digest(file, read_json(file.with_suffix(".json")).get("sha256"))
-    return files
+    try:
+        nbformat.validate(content)
+    except nbformat.ValidationError as error:
+        raise ValueError(error.message) from None
+    except (AttributeError, KeyError, TypeError) as error:  # before it validates, nbformat looks for ids
+        raise ValueError(f"its cells are not those of a notebook ({error})") from None
+    return nbformat.reads(json.dumps(content), as_version=4)
 
 
-def _check_digest(file: Path, expected: str | None) -> None:
-    if not file.is_file() or file_digest(file) != expected:
-        raise ValueError(f"{file} is not what was written: run the notebook again")
+def _gather_findings(root: Path, folder: Path, chosen: list[str], scratch: Path) -> None:
+    """Put findings of a run's notebooks, and published ones of all others, below `scratch`."""
+    make_folder(scratch / "findings")
+    for name in chosen:
+        shutil.copyfile(folder / "findings" / f"{name}.json", scratch / "findings" / f"{name}.json")
+    for file in (root / "figures" / "findings").glob("*.json"):
+        if file.stem not in chosen:
+            run_files.read_findings(file)
+            shutil.copyfile(file, scratch / "findings" / file.name)
+    claims.findings(scratch)  # whose numbers must be estimates
+
+
+def _render_pages(folder: Path) -> None:
+    """Render all pages from findings in a folder, and write none."""
+    try:
+        pages.pages(folder)
+    except UndefinedError as error:
+        raise ValueError(f"a page takes a number that no finding has: {error}") from None
 
 
 # what is written
 
 
 def _write_new(new: Path, folder: Path, cleaned: dict[str, NotebookNode]) -> None:
-    """Write notebooks, their figures and findings, and the claims below `new` as they are published."""
+    """Write notebooks, their figures and their findings below `new` as they are published."""
     make_folder(new / "notebooks")
     make_folder(new / "figures" / "findings")
-    for file in (folder / "figures").glob("claims.*"):
-        shutil.copy(file, new / "figures")
     for name, notebook in cleaned.items():
         nbformat.write(notebook, new / "notebooks" / f"{name}.ipynb")
         if (folder / "figures" / name).is_dir():

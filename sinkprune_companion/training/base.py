@@ -1,5 +1,7 @@
 """What a training run begins with: the embedded base, or any Llama, Qwen2 or Qwen3 causal language model."""
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,16 +9,19 @@ from pathlib import Path
 import yaml
 from transformers import AutoTokenizer, PreTrainedModel
 
+from sinkprune.files import known_digest
 from sinkprune.models import embedded
 from sinkprune.models.loading import open_checkpoint
-from sinkprune.models.reader import Checkpoint
+from sinkprune.models.reader import CARD, Checkpoint
 from sinkprune.models.weight_files import read_json
+from sinkprune.runs.work_folder import VOLATILE
 from sinkprune_companion import DATA
-from sinkprune_core.language_model import CARD, LanguageModel, set_direction
+from sinkprune_core.language_model import LanguageModel, set_direction
 
 EMBEDDED_BASE = "smol-ar"
 FACTS = yaml.safe_load((DATA / "training.yml").read_text(encoding="utf-8"))
 SHAPE = FACTS["shape"]  # of a model from scratch
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model")
 RESERVED = re.compile(r"reserved|unused", re.IGNORECASE)
 
 
@@ -37,18 +42,39 @@ class Base:
             return AutoTokenizer.from_pretrained(self.vocabulary)
         return self.checkpoint.tokenizer()
 
+    def fingerprint(self) -> str:
+        """Return a SHA-256 prefix over weights, configuration and tokenizer, rotary frequencies among them.
+
+        A run belongs to one base: with other weights or another vocabulary it would go on as another run.
+        """
+        if self.name == EMBEDDED_BASE:
+            return embedded.BASE.member_sha256[:16]  # its folder is compared with what was written
+
+        names = {*self.checkpoint.files.file_of.values(), *TOKENIZER_FILES}
+        files = sorted(self.checkpoint.folder / name for name in names)
+        settings = {name: value for name, value in self.checkpoint.raw.items() if name not in VOLATILE}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for file in files:
+            if file.is_file():
+                digest.update(f"{file.name} {known_digest(file)}".encode())
+        return digest.hexdigest()[:16]
+
     def from_scratch(self, vocabulary: Path) -> "Base":
         """Return what a run from scratch begins with, whose tokenizer lies in a folder."""
         return replace(self, stem="scratch", vocabulary=vocabulary, mask_token_id=SHAPE["vocab_size"] - 1)
 
-    def member(self, model: PreTrainedModel, kind: str) -> LanguageModel:
+    def member(
+        self, model: PreTrainedModel, kind: str, cls: type[LanguageModel] = LanguageModel
+    ) -> LanguageModel:
         """Return `model`, this base with an adapter of a kind or a fresh one, as a language model.
+
+        Its class is `InTraining` while the adapter lies beside its linears.
 
         Logits are shifted, but for a diffusion model from scratch: no causal model stands behind it.
         """
         is_diffusion = kind == "diffusion"
         ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"
-        return LanguageModel(
+        return cls(
             set_direction(model, causal=not is_diffusion),
             self.tokenizer(),
             f"{self.stem}-{ending}",
@@ -56,6 +82,14 @@ class Base:
             mask_token_id=self.mask_token_id if is_diffusion else None,
             logits_shifted=not (self.vocabulary and is_diffusion),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class InTraining(LanguageModel):
+    """A model with an adapter beside its linears: it gives logits and losses, and cannot be pruned."""
+
+    def __post_init__(self):
+        self._check_kind()
 
 
 def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base:

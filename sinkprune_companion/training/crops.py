@@ -4,6 +4,7 @@ Dimensions: N sequences, B batch, T sequence position, P places in a stream.
 """
 
 import hashlib
+import json
 from pathlib import Path
 from shutil import rmtree
 
@@ -12,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune import corpus
-from sinkprune.files import atomic
+from sinkprune.files import atomic, check_ordinary
 from sinkprune.models import embedded
 from sinkprune.models.reader import Checkpoint
+from sinkprune.models.weight_files import refused
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_companion.training.base import SHAPE
 from sinkprune_core.seeds import generator
@@ -44,34 +46,34 @@ def crop_batch(
 
 
 def prepare_data(
-    tokenizer, folder: Path, is_embedded: bool, lengths: tuple[int, ...], text: str | None = None
+    tokenizer,
+    folder: Path,
+    is_embedded: bool,
+    lengths: tuple[int, ...],
+    text: str | None = None,
+    mask_token_id: int | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return training streams (T,) by source and held-out sequences (N, T) by `{source}_{kind}`, int64.
 
     They are kept in `folder`, so that a resumed run sees the same data. Sources are paragraphs of `text`
     (None: documentation of this installation) and with the embedded base its shipped samples, which come
-    first; held out besides is WikiText-2's validation split. Raises ValueError for text that is too little
-    for crops of these `lengths`, and where `folder` keeps other data.
+    first; held out besides is WikiText-2's validation split. Where a text spells the mask, `mask_token_id`,
+    its letters are read. Raises ValueError for text that is too little for crops of these `lengths`, and
+    where `folder` keeps other data, or data that are damaged.
     """
     file = folder / DATA
-    made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
-    if text is not None:
-        made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    expected = origin(tokenizer, text)
     if not file.exists():
-        data = _make_data(tokenizer, is_embedded, text, min(HELD_OUT_LENGTH, max(lengths)))
-        with atomic(file) as partial:
-            save_file({name: ids.int().contiguous() for name, ids in data.items()}, partial, metadata=made_of)
-    with safe_open(file, "pt") as handle:
-        if handle.metadata() != made_of:
-            raise ValueError(
-                f"{file} was made with another held-out split or text: use another folder, "
-                "or remove it to make the data anew"
-            )
-    data = sorted(load_file(file).items(), key=lambda item: "_samples" not in item[0])
-    streams, held_out = (
-        {name.removeprefix(split): ids.long() for name, ids in data if name.startswith(split)}
-        for split in ("train_", "held_out_")
-    )
+        length = min(HELD_OUT_LENGTH, max(lengths))
+        write_data(file, _make_data(tokenizer, is_embedded, text, length, mask_token_id), expected)
+    data = _read_data(file, expected)
+
+    in_order = sorted(data, key=lambda name: "_samples" not in name)
+    streams = {name.removeprefix("train_"): data[name] for name in in_order if name.startswith("train_")}
+    held_out = {
+        name.removeprefix("held_out_"): data[name] for name in in_order if name.startswith("held_out_")
+    }
+
     shortest = min(map(len, streams.values()))
     if shortest < max(lengths):
         raise ValueError(
@@ -79,6 +81,56 @@ def prepare_data(
             "give more text or shorter crops"
         )
     return streams, held_out
+
+
+def origin(tokenizer, text: str | None) -> dict[str, str]:
+    """Return what the data of a run depend on, by name: they are not those of a run where one differs."""
+    vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    made_of = {
+        "held_out_share": str(corpus.HELD_OUT_SHARE),
+        "kind": "crops",
+        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+    }
+    if text is not None:
+        made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return made_of
+
+
+def write_data(file: Path, data: dict[str, torch.Tensor], made_of: dict[str, str]) -> None:
+    """Write the data of a run, tensors of token ids by name, with their digest and what they depend on."""
+    stored = {name: ids.int().contiguous() for name, ids in data.items()}
+    with atomic(file) as partial:
+        save_file(stored, partial, metadata={**made_of, "sha256": _digest_of(stored)})
+
+
+def _read_data(file: Path, made_of: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Return what `write_data` wrote, int64; raise ValueError for other data and for damaged ones."""
+    way_out = "use another folder, or remove it to make the data anew"
+    with refused(f"{file} cannot be read", way_out):
+        check_ordinary(file)
+        stored = load_file(file)
+        with safe_open(file, "pt") as handle:
+            stated = handle.metadata() or {}
+
+    digest = stated.pop("sha256", None)
+    differing = sorted(name for name in {*stated, *made_of} if stated.get(name) != made_of.get(name))
+    if differing:
+        raise ValueError(
+            f"{file} was made with another held-out split, text or vocabulary (it differs in "
+            f"{', '.join(differing)}): {way_out}"
+        )
+    if digest != _digest_of(stored):
+        raise ValueError(f"{file} is not what was written: {way_out}")
+    return {name: ids.long() for name, ids in stored.items()}
+
+
+def _digest_of(stored: dict[str, torch.Tensor]) -> str:
+    """Return a SHA-256 over the names, shapes and numbers of tensors."""
+    digest = hashlib.sha256()
+    for name, ids in sorted(stored.items()):
+        digest.update(f"{name} {ids.dtype} {tuple(ids.shape)}".encode())
+        digest.update(ids.numpy())
+    return digest.hexdigest()
 
 
 def make_vocabulary(folder: Path, text: str | None = None) -> Path:
@@ -102,11 +154,15 @@ def _paragraphs_of(text: str | None, held_out: bool) -> list[str]:
     return [part for part in corpus.paragraphs(text) if corpus.is_held_out(part) == held_out]
 
 
-def _make_data(tokenizer, is_embedded: bool, text: str | None, length: int) -> dict[str, torch.Tensor]:
+def _make_data(
+    tokenizer, is_embedded: bool, text: str | None, length: int, mask_token_id: int | None
+) -> dict[str, torch.Tensor]:
     """Return `train_{source}` (T,) and `held_out_{source}_{kind}` (N, `length`)."""
     name = "documentation" if text is None else "text"
-    data = {f"train_{name}": corpus.stream(_paragraphs_of(text, held_out=False), tokenizer)}
-    held_out = {name: corpus.stream(_paragraphs_of(text, held_out=True), tokenizer)}
+    learned = _paragraphs_of(text, held_out=False)
+    data = {f"train_{name}": corpus.stream(learned, tokenizer, mask_token_id)}
+    kept_apart = _paragraphs_of(text, held_out=True)
+    held_out = {name: corpus.stream(kept_apart, tokenizer, mask_token_id)}
     if is_embedded:
         data["train_samples"] = corpus.source_stream("samples", tokenizer, held_out=False)
         held_out["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)

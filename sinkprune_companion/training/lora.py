@@ -12,7 +12,6 @@ Dimensions: B batch, N sequences or predicted positions, T sequence position, V 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,12 +22,12 @@ from tqdm.auto import trange
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sinkprune.evaluation.likelihood import score
-from sinkprune.files import held, make_folder, write_json
+from sinkprune.files import held, make_folder
 from sinkprune.models.adapters import open_adapter
 from sinkprune.models.devices import choose_dtype
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import settings as kept
-from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, open_base
+from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, InTraining, open_base
 from sinkprune_companion.training.crops import crop_batch, make_vocabulary, prepare_data
 from sinkprune_companion.training.settings import Training
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
@@ -70,10 +69,13 @@ def train(
         if begin_with is not None:
             config = kept.going_on(config, base, begin_with)
         kept.check_settings(config, folder)
+        kept.check_base(base, folder)
         if config.from_scratch:
             base = base.from_scratch(make_vocabulary(folder, text))
         is_embedded = config.base == EMBEDDED_BASE
-        by_source, held_out = prepare_data(base.tokenizer(), folder, is_embedded, config.lengths, text)
+        by_source, held_out = prepare_data(
+            base.tokenizer(), folder, is_embedded, config.lengths, text, base.mask_token_id
+        )
         streams = list(by_source.values())
         keep_freed_memory()
         model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
@@ -82,7 +84,7 @@ def train(
         first = kept.restore_optimizer(optimizer, checkpoint) if resumes else 0
         if first >= config.steps and Training(**kept.settings_of(folder / kept.SETTINGS)) != config:
             raise ValueError(f"{folder} holds a run that is done, with other settings: use another folder")
-        write_json(folder / kept.SETTINGS, asdict(config))
+        kept.write_settings(config, base, folder)
         recent = []  # losses since the last row of the log
         since = time.perf_counter()
         steps = trange(first, config.steps, initial=first, total=config.steps, unit="step", desc="train")
@@ -150,7 +152,7 @@ def trainable(
     if torch.device(device).type == "cpu":
         network.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     model.to(device)
-    return model, base.member(network, config.kind)
+    return model, base.member(network, config.kind, InTraining)
 
 
 # losses, in nats per token

@@ -4,22 +4,25 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sinkprune.files import atomic, damaged_files, flush_one, write_digests
+from sinkprune.files import atomic, damaged_files, flush_one, json_of, read_text, write_digests, write_json
 from sinkprune.models.adapters import CONFIG, WEIGHTS
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.weight_files import read_json, refused
 from sinkprune.scratch import remove_leftovers
 from sinkprune_companion.training.base import EMBEDDED_BASE, Base
 from sinkprune_core.language_model import KINDS
-from sinkprune_core.values import AboveZero, Count, Number, Share, check_choice, check_fields
+from sinkprune_core.values import Count, Number, PositiveShare, Share, check_choice, check_fields
 
 SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
 LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
+BASE = "base_sha256"  # beside the settings: the fingerprint of the base of a run
 EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
 FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # may change while a run goes on
 LOW_NOISE = 0.2  # share of masks that a diffusion model from scratch begins with
@@ -29,6 +32,11 @@ NEW = "checkpoint.new"  # beside a checkpoint: the one that takes its place, who
 FORMER = "checkpoint.old"  # the one whose place is taken, for a moment
 OPTIMIZER = "optimizer.safetensors"
 START_ANEW = "remove the checkpoint to start anew, or put the file back"
+
+Tokens = Annotated[int, Field(ge=1, le=10**13, description="a whole number from 1 to 10^13")]
+BatchTokens = Annotated[int, Field(ge=1, le=2**24, description="a whole number from 1 to 2^24")]
+Rank = Annotated[int, Field(ge=1, le=65536, description="a whole number from 1 to 65,536")]
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="a whole number of at least 0 and below 2^63")]
 
 
 @dataclass(frozen=True)
@@ -43,15 +51,15 @@ class Training:
     base: str = EMBEDDED_BASE  # what is trained: smol-ar, a hub id of the table of models, or a folder
     from_scratch: bool = False  # a fresh small Llama is trained whole, with a vocabulary of its own
     mask_token: str | None = None  # a token of another base, or its number; None: one that no text produces
-    tokens: Count = 1_024_000  # training tokens in all
+    tokens: Tokens = 1_024_000  # training tokens in all
     lengths: tuple[int, ...] = (64, 128, 256, 512)  # tokens per crop; all crops of a batch have one of these
-    batch_tokens: Count = 2048  # tokens per step
-    learning_rate: AboveZero = 1e-3  # of the flat part
-    rank: Count = 32  # of the adapter's matrices
+    batch_tokens: BatchTokens = 2048  # tokens per step
+    learning_rate: PositiveShare = 1e-3  # of the flat part
+    rank: Rank = 32  # of the adapter's matrices
     alpha: Count = 64  # the adapter's product is multiplied by alpha / rank
     warmup_steps: Count = 20  # over which the learning rate rises from zero
     decay_share: Share = 0.2  # share of all steps, at the end, over which the learning rate falls to zero
-    seed: int = 0  # seed of the fresh weights, of the choice of crops and of the noise
+    seed: Seed = 0  # seed of the fresh weights, of the choice of crops and of the noise
     earlier_tokens: Number = 0  # tokens that the adapter had seen under other settings before step 0
     dtype: str = "bfloat16"  # of the base's weights and of the products; what is trained is always float32
 
@@ -103,6 +111,21 @@ def settings_of(file: Path) -> dict:
     return {name: written.get(name, default) for name, default in asdict(Training()).items()}
 
 
+def write_settings(config: Training, base: Base, folder: Path) -> None:
+    """Write the settings of a run, and what its base is, into its folder."""
+    write_json(folder / SETTINGS, {**asdict(config), BASE: base.fingerprint()})
+
+
+def check_base(base: Base, folder: Path) -> None:
+    """Raise ValueError when `folder` holds a run that began with another base."""
+    file = folder / SETTINGS
+    if file.exists() and read_json(file).get(BASE) != base.fingerprint():
+        raise ValueError(
+            f"{folder} holds a run of another base: weights, configuration or tokenizer of {base.name} are "
+            "not those that it began with; use another folder, or put them back"
+        )
+
+
 def check_settings(config: Training, folder: Path) -> None:
     """Raise ValueError when `folder` holds the settings of a run that `config` does not go on with."""
     file = folder / SETTINGS
@@ -146,14 +169,14 @@ def going_on(config: Training, base: Base, adapter: Path) -> Training:
 def rows_of(file: Path) -> list[dict]:
     """Return the rows of a log in their order; raise ValueError for a file that is none."""
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [json_of(line) for line in read_text(file).splitlines()]
     except ValueError as error:
         raise ValueError(f"{file} is no log of a training: {error}") from None
 
 
 def add_row(file: Path, row: dict) -> None:
     """Add a row to a log, which need not exist; raise OSError where the disk is full."""
-    former = file.read_text(encoding="utf-8") if file.exists() else ""
+    former = read_text(file) if file.exists() else ""
     with atomic(file) as partial:
         partial.write_text(f"{former}{json.dumps(row)}\n", encoding="utf-8")
 

@@ -109,13 +109,20 @@ def _stable(context: SinkContext) -> torch.Tensor:
 
 def _random(context: SinkContext) -> torch.Tensor:
     """As many visible tokens in every step as `all` leaves out, drawn at random."""
-    sinks_NST = context.sinks_NST
+    return as_many_at_random(context, context.sinks_NST, "random tokens")
+
+
+def as_many_at_random(context: SinkContext, chosen_NST: torch.Tensor, purpose: str) -> torch.Tensor:
+    """Return as many visible tokens in every step as are chosen, drawn at random, bool (N, S, T).
+
+    The draw depends on the calibration's seed, `purpose`, sequence and step.
+    """
     drawn = []
-    for sequence, sinks_ST in enumerate(sinks_NST, start=context.first_sequence):
-        for step, sinks_T in enumerate(sinks_ST):
-            rng = generator(context.seed, "random tokens", sequence, step)
-            drawn.append(random_mask(context.visible_ST[step], int(sinks_T.sum()), rng))
-    return torch.stack(drawn).view_as(sinks_NST)
+    for sequence, chosen_ST in enumerate(chosen_NST, start=context.first_sequence):
+        for step, chosen_T in enumerate(chosen_ST):
+            rng = generator(context.seed, purpose, sequence, step)
+            drawn.append(random_mask(context.visible_ST[step], int(chosen_T.sum()), rng))
+    return torch.stack(drawn).view_as(chosen_NST)
 
 
 def _only(context: SinkContext) -> torch.Tensor:

@@ -27,11 +27,13 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from sinkprune_core.blocks import IN_MEMORY, Store
+from sinkprune_core.calibration.dense_statistics import collect
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.patterns import lowest
+from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import Recipe
 
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
@@ -223,15 +225,27 @@ def diagnose(
     is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError
     for fewer than two sequences and for what does not fit the model.
     """
-    norms, left_out = norms_of(lm, calibration, noise_levels, sinks, progress)
+    norms = norms_of(lm, calibration, noise_levels, sinks, progress)
+    return diagnosis_from(lm, norms, sparsities)
 
+
+def diagnosis_from(lm: LanguageModel, norms: "Norms", sparsities: Sequence[float] = (0.5,)) -> Diagnosis:
+    """Return the diagnosis of a model whose norms are known; blocks are visited once, for their weights."""
     rows = []
     for layer in range(len(lm.blocks)):
         with lm.resident(layer) as block:
             for name, linear in lm.linears(block).items():
-                norm_I, without_I, other_I = (norms[which][layer][name] for which in PARTS)
-                rows += _rows_of(layer, name, linear.weight, norm_I, without_I, other_I, sparsities)
-    return Diagnosis(lm.name, pd.DataFrame(rows), left_out)
+                of_linear = [norms.by_part[part][layer][name] for part in PARTS]
+                rows += _rows_of(layer, name, linear.weight, *of_linear, sparsities)
+    return Diagnosis(lm.name, pd.DataFrame(rows), norms.left_out)
+
+
+@dataclass(frozen=True, eq=False)
+class Norms:
+    """What a diagnosis reads of a pass: L2 norms of every input channel, float32 (I,)."""
+
+    by_part: dict[str, list[dict[str, torch.Tensor]]]  # by PARTS, block and linear
+    left_out: float  # share of the tokens that are sinks
 
 
 def norms_of(
@@ -240,10 +254,11 @@ def norms_of(
     noise_levels: int = 8,
     sinks: str | TokenChoice = "all",
     progress: bool = True,
-) -> tuple[dict[str, list[dict[str, torch.Tensor]]], float]:
-    """Return the norms that a diagnosis reads, and the share of tokens that are sinks.
+    store: Store = IN_MEMORY,
+) -> Norms:
+    """Return the norms that a diagnosis reads, from one pass; inputs that wait lie in `store`.
 
-    Norms are float32 (I,), by PARTS, block and linear. Raises what `diagnose` raises.
+    Raises what `diagnose` raises.
     """
     sequences = len(calibration.ids_NT)
     if sequences < DRAWS_IN_A_PASS:
@@ -253,13 +268,15 @@ def norms_of(
         )
 
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
-    statistics = dense_statistics(lm, list(recipes.values()), calibration, progress)
+    check_dense(lm, list(recipes.values()), calibration)
+    keys = [recipe.statistics_key for recipe in recipes.values()]
+    statistics = collect(lm, keys, calibration, progress, store)
     by_name = {name: statistics[recipe.statistics_key] for name, recipe in recipes.items()}
-    norms = {name: _norms(found.layers) for name, found in by_name.items()}
+    by_part = {name: _norms(found.layers) for name, found in by_name.items()}
 
     # of the whole text's tokens, of which the parts are a half
     more_left_out = by_name[WITHOUT_SINKS].left_out_share - by_name[ALL_TOKENS].left_out_share
-    return norms, DRAWS_IN_A_PASS * more_left_out
+    return Norms(by_part, DRAWS_IN_A_PASS * more_left_out)
 
 
 def _norms(layers: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:

@@ -10,9 +10,10 @@ from naive import same, weights_of
 
 from sinkprune import prune
 from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
 from sinkprune_core import Calibration, Recipe, weights_kept
-from sinkprune_core.calibration.token_weights import rows_for
+from sinkprune_core.calibration.token_weights import as_settings, rows_for
 from sinkprune_core.pruning.engine import dense_statistics
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "sink_std": 1.0}
@@ -78,7 +79,7 @@ def test_a_report_names_the_function(tiny_dlm, short_text):
     _, report = pruned(tiny_dlm, recipe, short_text)
     card = json.loads(json.dumps(report.card()))
     assert card["recipe"]["exclude"] == f"{__name__}.first_half"
-    assert card["recipe"] == {**dataclasses.asdict(recipe), "exclude": f"{__name__}.first_half"}
+    assert card["recipe"] == {**as_settings(recipe), "exclude": f"{__name__}.first_half"}
 
 
 def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, short_text):
@@ -126,7 +127,7 @@ def above_the_mean_over_sequences(context):
 
 def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, short_text, tmp_path):
     """In memory, streamed and sequential; N is 1 for each."""
-    saved = tiny_dlm.save(tmp_path / "saved")
+    saved = save(tiny_dlm, tmp_path / "saved")
     recipe = Recipe(propagation="dense", exclude=above_the_mean_over_sequences, **NOISED)
     shares = {}
     weights = {}

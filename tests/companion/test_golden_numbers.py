@@ -17,10 +17,13 @@ import torch
 
 from sinkprune_companion.experiments import (
     hiding_scores,
+    lost_weights,
+    masks,
     random_null,
     sink_measures,
     sink_records,
     stable_sinks,
+    token_reach,
     variants,
 )
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
@@ -81,16 +84,14 @@ def differing(run, lm, make_ids) -> dict[str, list[float]]:
         for name in ("noised-dense", "unstable", "wanda")
     }
     named = {name: (recipe, text) for name, recipe in recipes.items()}
-    frame = stable_sinks.mask_differences(
-        lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")]
-    )
+    frame = masks.mask_differences(lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")])
     return {other: numbers(part, ["differ"]) for other, part in frame.groupby("other")}
 
 
 def reach(run, lm, make_ids) -> dict[str, list[float]]:
     recipe = preset("noised-dense", sparsity=0.5, noise_levels=3)
     texts = [Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1)]
-    frame = stable_sinks.token_reach(lm, recipe, *texts, [0])
+    frame = token_reach.token_reach(lm, recipe, *texts, [0])
     return {"reach": numbers(frame, list(frame.select_dtypes("number")))}
 
 
@@ -110,11 +111,11 @@ def lost_and_variant(run, lm, make_ids) -> tuple[pd.DataFrame, Variant]:
     by_name = stable_sinks.recipes(0.5, 3, sink_std=1.0, stability_threshold=0.3)
     pair = (by_name["none"], by_name["stable"])
     shared = SharedStatistics(lm, pair, text)
-    lost = stable_sinks.critical(run, lm, "golden", *pair, text, shared, 2, 20)
+    lost = lost_weights.critical(run, lm, "golden", *pair, text, shared, 2, 20)
     return lost, Variant(lm, "golden", by_name["stable"], text, shared)
 
 
-def lost_weights(run, lm, make_ids) -> dict[str, list[float]]:
+def ranked(run, lm, make_ids) -> dict[str, list[float]]:
     lost, _ = lost_and_variant(run, lm, make_ids)
     columns = ["layer", "output", "input", "weight", "importance", "replaced_by", "lost"]
     return {"ranked": numbers(lost, columns)}
@@ -124,7 +125,7 @@ def restored(run, lm, make_ids) -> dict[str, list[float]]:
     lost, pruned = lost_and_variant(run, lm, make_ids)
     with pruned as variant:
         given = (run, variant, lost, [1, 20], {"natural": make_ids(3, 16)}, 2, 5)
-        return {"restored": numbers(stable_sinks.restored_scores(*given), ["value"])}
+        return {"restored": numbers(lost_weights.restored_scores(*given), ["value"])}
 
 
 def stability(run, lm, make_ids) -> dict[str, list[float]]:
@@ -142,8 +143,8 @@ MEASURING = {  # name of a record -> its revision, and what gives its numbers he
     "reach": (1, reach),
     "trace": (1, trajectory),
     "sink-readings": (sink_records.REVISION, readings),
-    "critical": (stable_sinks.CRITICAL_REVISION, lost_weights),
-    "restored": (stable_sinks.RESTORED_REVISION, restored),
+    "critical": (lost_weights.CRITICAL_REVISION, ranked),
+    "restored": (lost_weights.RESTORED_REVISION, restored),
     "stability": (random_null.STABILITY_REVISION, stability),
 }
 

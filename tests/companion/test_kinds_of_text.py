@@ -10,8 +10,8 @@ from sinkprune_companion.experiments.kinds_of_text import (
     findings_by_kind,
     kind_of_sequences,
 )
+from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.pruning_findings import likelihood_findings
-from sinkprune_companion.experiments.variants import pivot
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.texts import DOMAINS
 

@@ -6,8 +6,9 @@ import torch
 from naive import same, weights_of
 from scipy import stats
 
+from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.pruning_findings import mask_findings
-from sinkprune_companion.experiments.stable_sinks import OTHER_TEXT, mask_differences, token_reach
+from sinkprune_companion.experiments.token_reach import OTHER_TEXT, token_reach
 from sinkprune_core import Calibration, Recipe, preset, prune, weights_kept
 
 

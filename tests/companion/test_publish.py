@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from hostile.fuzz import spoiled_bytes
+from jinja2 import UndefinedError
 
 import sinkprune_companion
 from sinkprune.evaluation.intervals import interval
@@ -129,11 +130,115 @@ def test_a_file_that_is_gone_or_damaged_is_named_and_nothing_is_published(root, 
         assert seen(root) == before, (name, done)
 
 
+def changed(file: Path, **fields: object) -> None:
+    """Give fields of a JSON file other values; one that is called `a__b` lies in `a`."""
+    about = json.loads(file.read_text())
+    for name, value in fields.items():
+        *outer, last = name.split("__")
+        place = about
+        for part in outer:
+            place = place[part]
+        place[last] = value
+    file.write_text(json.dumps(about))
+
+
+def picture_cell(png: str) -> dict:
+    """Return a code cell that shows a picture."""
+    output = {"output_type": "display_data", "data": {"image/png": png}, "metadata": {}}
+    return {
+        "cell_type": "code",
+        "id": "c",
+        "metadata": {},
+        "source": "1 + 1",
+        "execution_count": 2,
+        "outputs": [output],
+    }
+
+
+NOTEBOOK = "notebooks/01_two.ipynb"
+FINDINGS = "findings/01_two.json"
+FIGURE = "figures/01_two/curve.json"
+ONE_RECORD = [{"names": ["*/*"], "versions": {}}]
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        (NOTEBOOK, {"nbformat": 3}, "it is no notebook of format 4"),
+        (NOTEBOOK, {"cells": None}, "01_two.ipynb is not a whole notebook"),
+        (NOTEBOOK, {"cells": [None]}, "01_two.ipynb is not a whole notebook"),
+        (FINDINGS, {"findings": None}, r"findings/01_two.json is not what was written \(findings: "),
+        (
+            FINDINGS,
+            {"provenance": {}},
+            r"findings/01_two.json is not what was written \(provenance.notebook: ",
+        ),
+        (FINDINGS, {"provenance__records": None}, r"is not what was written \(provenance.records: "),
+        (
+            FINDINGS,
+            {"provenance__records": ONE_RECORD},
+            r"\(provenance.records.0.names.0: String should match",
+        ),
+        (FINDINGS, {"provenance__notebook": "00_one"}, "belongs to notebook '00_one', not to '01_two'"),
+        (FINDINGS, {"provenance__profile": "q"}, "belongs to profile 'q', not to 'p'"),
+        (FIGURE, {"notebook": "00_one"}, "curve.json belongs to notebook '00_one', not to '01_two'"),
+        (FIGURE, {"records": [None]}, r"curve.json is not what was written \(records.0: "),
+        (FIGURE, {"files": {"curve.csv": None}}, r"curve.json is not what was written \(files.curve.csv: "),
+    ],
+)
+def test_what_is_not_whole_is_refused_in_a_sentence(root, file, fields, message):
+    changed(root / "runs" / PROFILE / file, **fields)
+    before = seen(root)
+    with pytest.raises(ValueError, match=message) as refused:
+        publish.publish(PROFILE)
+    assert "\n" not in str(refused.value) and seen(root) == before
+
+
+def test_an_empty_notebook_a_null_record_and_a_picture_that_is_none_are_refused(root):
+    run = root / "runs" / PROFILE
+    notebook = run / NOTEBOOK
+    cells = json.loads(notebook.read_text())["cells"]
+    before = seen(root)
+    for content, message in (
+        ({}, "it is no notebook of format 4"),
+        ({"cells": [*cells[:-1], picture_cell("bm8gcGljdHVyZQ==")]}, "cell 2 shows what is no PNG"),
+    ):
+        sound = notebook.read_text()
+        notebook.write_text(json.dumps({**json.loads(sound), **content} if content else {}))
+        with pytest.raises(ValueError, match=message):
+            publish.publish(PROFILE)
+        notebook.write_text(sound)
+
+    record = next((run / "records").rglob("*.json"))
+    record.write_text("null")
+    with pytest.raises(ValueError, match=rf"{record.name} is not what was written \(Input should be"):
+        publish.publish(PROFILE)
+    assert seen(root) == before
+
+
+def test_a_page_without_its_number_stops_before_anything_is_written(root, monkeypatch):
+    """In the run, too: its claims table is that of its last finished job."""
+
+    def without_a_number(folder: Path) -> None:
+        raise UndefinedError("'dict object' has no attribute '03/paper_minus_wanda'")
+
+    monkeypatch.setattr(publish.pages, "pages", without_a_number)
+    kept = {file: file.read_bytes() for file in (root / "runs").rglob("*") if file.is_file()}
+    before = seen(root)
+    with pytest.raises(ValueError, match=r"a page takes a number that no finding has: .*paper_minus_wanda"):
+        publish.publish(PROFILE)
+    assert seen(root) == before
+    assert kept == {file: file.read_bytes() for file in kept}
+    assert not (root / "runs" / PROFILE / "figures" / "claims.md").exists()
+
+
 def test_the_claims_are_those_of_the_findings(root, monkeypatch):
     """Of published ones of another profile's notebook, too; also where the run's table is an older one."""
     published = root / "figures" / "findings" / "99_of_another_profile.json"
     published.parent.mkdir()
-    shutil.copyfile(root / "runs" / PROFILE / "findings" / "00_one.json", published)
+    about = json.loads((root / "runs" / PROFILE / "findings" / "00_one.json").read_text())
+    about["provenance"]["notebook"] = published.stem
+    published.write_text(json.dumps(about))
     known = []
     monkeypatch.setattr(publish.pages, "pages", lambda folder: known.extend((folder / "findings").iterdir()))
     publish.publish(PROFILE)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sinkprune_companion.experiments import stable_sinks
+from sinkprune_companion.experiments.lost_weights import largest_inputs, lost_weights, restored
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration
@@ -41,14 +42,14 @@ def shared(lm, by_name, text):
 @pytest.fixture
 def largest(lm, by_name, text):
     rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
-    return stable_sinks.largest_inputs(lm, rows)
+    return largest_inputs(lm, rows)
 
 
 @pytest.fixture
-def lost_weights(lm, by_name, shared, largest):
+def first_lost(lm, by_name, shared, largest):
     """A function that returns the first so many weights that leave with the stable sinks."""
     statistics = [shared.of(by_name[name]) for name in ("none", "stable")]
-    return partial(stable_sinks.lost_weights, lm, by_name["stable"], *statistics, largest)
+    return partial(lost_weights, lm, by_name["stable"], *statistics, largest)
 
 
 def linears(lm):
@@ -60,9 +61,9 @@ def linears(lm):
 
 
 def test_lost_weights_are_those_of_a_naive_search_in_its_order(
-    lm, by_name, text, shared, largest, lost_weights
+    lm, by_name, text, shared, largest, first_lost
 ):
-    lost = lost_weights(10_000)
+    lost = first_lost(10_000)
     kept, kept_without = {}, {}
     for name, masks in {"none": kept, "stable": kept_without}.items():
         with Variant(lm, "tiny", by_name[name], text, shared) as variant:
@@ -80,13 +81,13 @@ def test_lost_weights_are_those_of_a_naive_search_in_its_order(
     assert lost.importance.tolist() == pytest.approx([-row[0] for row in expected], rel=1e-5)
     found = set(lost[["layer", "linear", "output", "input"]].itertuples(index=False, name=None))
     assert found == {row[1:] for row in expected}
-    assert lost_weights(7).equals(lost.head(7).reset_index(drop=True)), (
+    assert first_lost(7).equals(lost.head(7).reset_index(drop=True)), (
         "a shorter list is the start of a longer one"
     )
 
 
-def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name, text, shared, lost_weights):
-    lost = lost_weights(3)
+def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name, text, shared, first_lost):
+    lost = first_lost(3)
     dense = {place: weights.clone() for place, weights in linears(lm).items()}
     with Variant(lm, "tiny", by_name["stable"], text, shared) as variant:
         variant.ready()
@@ -95,7 +96,7 @@ def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name
         already_zero = 0  # replacements that the dense model has as zeros: what goes was nothing
         for row in lost.itertuples():
             already_zero += int(dense[row.layer, row.linear][row.output, row.replaced_by] == 0)
-        with stable_sinks.restored(lm, lost):
+        with restored(lm, lost):
             now = linears(lm)
             assert zeros - sum(int((weights == 0).sum()) for weights in now.values()) == already_zero
             for row in lost.itertuples():

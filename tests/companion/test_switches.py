@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from sinkprune.evaluation.verdict_rule import HURTS, UNDECIDED, judge
+from sinkprune_companion.experiments.paired_differences import differences_of
 from sinkprune_companion.experiments.recipe_search import (
     Switch,
     cells,
     contrast,
-    differences_of,
     effects,
     name,
     path,
@@ -27,13 +27,12 @@ SWITCHES = [
 
 def scores_of(values: dict[str, np.ndarray]) -> pd.DataFrame:
     """Return scores of variants, from their values (R, N)."""
-    return pd.DataFrame(
-        [
-            {"variant": variant, "seed": seed, "sequence": sequence, "value": value}
-            for variant, value_RN in values.items()
-            for (seed, sequence), value in np.ndenumerate(value_RN)
-        ]
-    )
+    rows = [
+        {"variant": variant, "seed": seed, "sequence": sequence, "value": value}
+        for variant, value_RN in values.items()
+        for (seed, sequence), value in np.ndenumerate(value_RN)
+    ]
+    return pd.DataFrame(rows).assign(calibration_tokens=1)
 
 
 def changes(one: Recipe, other: Recipe) -> set[str]:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sinkprune.evaluation.intervals import crossed_interval
-from sinkprune_companion.experiments.variants import compare, pivot
+from sinkprune_companion.experiments.paired_differences import compare, pivot
 
 SEQUENCES = 6
 

@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hostile.fuzz import BROKEN_JSON, WRONG
@@ -15,7 +18,7 @@ from public_formats import BLIMP, LINES, PAGES, RAW, parquet, put, write_both
 from sinkprune.cli import main
 from sinkprune.evaluation.conditional_likelihood import log_likelihood, perplexity
 from sinkprune.evaluation.harness.benchmarks import evaluate_named, local_tasks
-from sinkprune.evaluation.local_data import pairs, running_text, wikitext
+from sinkprune.evaluation.local_data import blimp_files, pairs, read_parquet, running_text, wikitext
 from sinkprune.evaluation.protocols import PROTOCOLS, Protocol
 
 # files
@@ -36,7 +39,8 @@ def test_marks_of_editors_are_no_part_of_a_text(tmp_path):
 @pytest.mark.parametrize("text", [*BROKEN_JSON[1:], '{"a": ' * 100_000, "\x00"], ids=lambda text: text[:9])
 def test_a_line_that_is_no_pair_is_told_by_file_and_row(text, tmp_path):
     file = put(tmp_path / "passive_1.jsonl", LINE + text)
-    with pytest.raises(ValueError, match=f"{file}, row 2"):
+    said = f"{file} is not UTF-8 text" if "\0" in text else f"{file}, row 2"
+    with pytest.raises(ValueError, match=said):
         pairs([file])
 
 
@@ -82,6 +86,82 @@ def test_bytes_that_are_no_file_of_their_kind_are_told(tmp_path):
         pairs([put(tmp_path / "passive_1.jsonl", (2 * LINE).encode("utf-16"))])
 
 
+def shards(folder: Path, numbers: list[int], total: int, **columns: list) -> Path:
+    """Write parts of a table with one row each, named as the hub names them; return the folder."""
+    for number in numbers:
+        part = {name: [rows[number % len(rows)]] for name, rows in columns.items()}
+        parquet(folder / f"test-{number:05d}-of-{total:05d}.parquet", **part)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ([0, 2], "is not whole, .* lacks test-00001-of-00003.parquet: fetch all 3 files"),
+        ([1, 2], "lacks test-00000-of-00003.parquet"),
+        ([0, 1], "lacks test-00002-of-00003.parquet"),
+        ([2], "lacks test-00000-of-00003.parquet"),
+        ([0, 1, 2, 3], "has files in .* beyond the 3 of its set"),
+    ],
+)
+def test_a_set_of_files_with_one_missing_is_no_data_set(numbers, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        wikitext(shards(tmp_path / "WikiText2", numbers, 3, page=PAGES))
+    folder = shards(
+        tmp_path / "blimp" / "passive_1", numbers, 3, **{name: [text] for name, text in PAIR.items()}
+    )
+    with pytest.raises(ValueError, match=said):
+        blimp_files(folder.parent, ["blimp_passive_1"])
+
+
+def test_a_whole_set_of_files_is_read_in_its_order(tmp_path):
+    folder = shards(tmp_path / "WikiText2", [0, 1, 2], 3, page=["one", "two", "three"])
+    assert wikitext(folder) == ["one", "two", "three"]
+    shards(folder, [0], 1, page=["one"])
+    with pytest.raises(ValueError, match="is there twice"):
+        wikitext(folder)
+
+
+def test_what_pandas_wrote_besides_a_table_decides_nothing(tmp_path):
+    plain = tmp_path / "plain" / "WikiText2" / "test.parquet"
+    parquet(plain, page=PAGES)
+    frames = {
+        "categories": pd.DataFrame({"page": pd.Categorical(PAGES)}),
+        "index": pd.DataFrame({"other": range(len(PAGES))}, index=pd.Index(PAGES, name="page")),
+    }
+    for name, frame in frames.items():
+        file = tmp_path / name / "WikiText2" / "test.parquet"
+        file.parent.mkdir(parents=True)
+        frame.to_parquet(file)
+        assert wikitext(file.parent) == wikitext(plain.parent)
+
+    table = pq.read_table(plain)
+    for notes in (b"", b"{", b"[]", b'{"columns": 3, "index_columns": [{"kind": "range"}]}'):
+        damaged = table.replace_schema_metadata({b"pandas": notes})
+        pq.write_table(damaged, plain)
+        assert wikitext(plain.parent) == [*PAGES]
+
+
+def test_a_table_with_a_column_twice_and_a_pipe_are_refused(tmp_path):
+    file = tmp_path / "WikiText2" / "test.parquet"
+    file.parent.mkdir()
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["page", "page"])
+    pq.write_table(twice, file)
+    with pytest.raises(ValueError, match="has a column twice"):
+        wikitext(file.parent)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="is a pipe"):
+        read_parquet(file)
+
+
+def test_a_pair_with_a_sentence_twice_is_told_by_file_and_row(tmp_path):
+    line = '{"sentence_good": "a", "sentence_bad": "b", "sentence_bad": "c"}'
+    file = put(tmp_path / "passive_1.jsonl", LINE + line)
+    with pytest.raises(ValueError, match=f"{file}, row 2: no JSON: the key 'sentence_bad' comes twice"):
+        pairs([file])
+
+
 # texts
 
 
@@ -117,7 +197,7 @@ def model(tiny_ar, tiny_dlm, tmp_path):
 
     def save(kind: str) -> str:
         lm = tiny_ar if kind == "autoregressive" else tiny_dlm
-        return str(lm.save(tmp_path / kind))
+        return str(save(lm, tmp_path / kind))
 
     return save
 

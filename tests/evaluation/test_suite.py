@@ -182,6 +182,26 @@ def mean_over_all_maskings(lm, text: str, start: int) -> float:
     return sum(by_count)  # tokens x mean over counts
 
 
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_ending_without_tokens_is_refused_before_any_work(kind, place, make_lm):
+    lm = make_lm(kind)
+    choices = ["word30", "word31"]
+    choices[place] = ""
+    item = {
+        "group": "facts",
+        "pair": 7,
+        "template": 0,
+        "context": "the list",
+        "choices": choices,
+        "answer": 0,
+    }
+    with pytest.raises(
+        ValueError, match="an ending of pair 7 in group 'facts', '', has no tokens of its own"
+    ):
+        accuracy(lm, [item])
+
+
 def test_diffusion_margins_estimate_the_mean_over_all_maskings(make_suite_lm):
     lm = make_suite_lm("diffusion")
 

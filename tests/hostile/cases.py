@@ -114,12 +114,18 @@ class Bench:
 
 
 def command(way: str, *more: object) -> list[object]:
-    """Return the command line of a way."""
+    """Return the command line of a way; what `more` states again, with a value, takes the former's place."""
     line = (OTHERS | NOTEBOOKS).get(way)
     if line is not None:
         return [*line.split(), *more]
+
     text = ["--text", "text.txt", "--sequences", "6", "--length", "12", "--dtype", "float32"]
-    return ["prune", "llada", *text, *ALL_WAYS[way], "--out", "out", *more]
+    arguments = ["prune", "llada", *text, *ALL_WAYS[way], "--out", "out"]
+    for option in more:
+        if option in arguments and option != "--set":
+            place = arguments.index(option)
+            del arguments[place : place + 2]
+    return [*arguments, *more]
 
 
 def made(folder: Path) -> dict[str, object]:

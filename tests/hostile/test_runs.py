@@ -4,6 +4,7 @@ import pytest
 from hostile import conditions, full_disk, fuzz, growth, kills, pairs, smallest
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
 from hostile.fuzz_models import GROUPS
+from hostile.places import GROUPS as PLACES
 from hostile.tally import BROKE, HELD
 from notebook_cells import TINY, save_tiny_pair
 
@@ -97,4 +98,11 @@ def test_bad_files_of_models(group, tally, tmp_path, monkeypatch):
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
     cases, _ = GROUPS[group]
     fuzz.run(tally, group, cases(tmp_path))
+    assert not tally.broken.get(group)
+
+
+@pytest.mark.parametrize("group", PLACES)
+def test_files_in_strange_places(group, tally, tmp_path, monkeypatch):
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
+    fuzz.run(tally, group, PLACES[group](tmp_path))
     assert not tally.broken.get(group)

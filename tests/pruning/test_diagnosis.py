@@ -81,7 +81,7 @@ def test_the_share_of_energy_is_that_of_the_tokens_left_out():
 
 
 def test_one_pass_gives_the_norms_of_three_passes(lm, text):
-    norms, _ = norms_of(lm, text, LEVELS, progress=False)
+    norms = norms_of(lm, text, LEVELS, progress=False).by_part
     half = len(text.ids_NT) // 2
     for name, ids_NT, exclude in (
         ("all tokens", text.ids_NT[:half], "none"),
@@ -128,8 +128,8 @@ def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
 def test_part_takes_its_sequences_whatever_the_batch(lm, text):
     by_batch = []
     for batch in (1, 8):
-        norms, left_out = norms_of(lm, Calibration(text.ids_NT, seed=1, batch=batch), LEVELS, progress=False)
-        by_batch.append((norms["other text"][0], left_out))
+        found = norms_of(lm, Calibration(text.ids_NT, seed=1, batch=batch), LEVELS, progress=False)
+        by_batch.append((found.by_part["other text"][0], found.left_out))
     (one, left_out_one), (eight, left_out_eight) = by_batch
     assert left_out_one == pytest.approx(left_out_eight)
     assert left_out_one > 0

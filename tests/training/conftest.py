@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from conftest import word_tokenizer
 
-from sinkprune import corpus
+from sinkprune_companion.training.crops import origin, write_data
 from sinkprune_companion.training.settings import Training, training_dtype
 
 SHORT = {
@@ -21,7 +21,6 @@ SHORT = {
     "decay_share": 1.0,
     "dtype": training_dtype("auto", "cpu"),
 }  # four steps, each with a rate of its own
-MADE_OF = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +35,7 @@ def save_data():
 
     def save(folder: Path, data: dict[str, torch.Tensor]) -> Path:
         folder.mkdir()
-        stored = {name: ids.int().contiguous() for name, ids in data.items()}
-        save_file(stored, folder / "data.safetensors", metadata=MADE_OF)
+        write_data(folder / "data.safetensors", data, origin(word_tokenizer(), None))
         return folder
 
     return save

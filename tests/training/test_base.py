@@ -107,7 +107,13 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
 
 
 def test_from_scratch_a_model_has_a_vocabulary_of_its_own_text(tiny_base, text, short, tmp_path):
-    options = {**SHORT, "--tokens": 1280, "--text": text, "--folder": tmp_path, "--export": tmp_path / "made"}
+    options = {
+        **SHORT,
+        "--tokens": 1280,
+        "--text": text,
+        "--folder": tmp_path / "run",
+        "--export": tmp_path / "made",
+    }
     words = [str(word) for option in options.items() if option[0] != "--rank" for word in option]
     assert main(["train", "--from-scratch", *words]) == 0
     dlm = load(tmp_path / "made")

@@ -4,10 +4,14 @@ They import nothing heavy; `run` imports what does the work.
 """
 
 ABOUT = {
+    "diagnose": "say before pruning whether leaving sinks out can matter",
     "prune": "prune a model and save it in transformers format",
     "generate": "write from a prompt, as the model's family does",
     "trace": "write from prompts, and print how much attention sinks move",
     "evaluate": "likelihood on held-out text, or tasks",
+    "recover": "train a pruned model with its zeros held",
+    "ship": "make a saved model ready to publish: card, masks alone, int8, upload",
+    "adopt": "write the card of a folder that something else saved",
     "compare": "two models, or one before and after pruning, in pairs, with a verdict",
 }
 """What every command is about, by its name, as it stands in help."""

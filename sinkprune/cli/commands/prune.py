@@ -114,8 +114,13 @@ class Prune(TextOptions):
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
 
-        out = resolved(self.out or PLANNED)
+        out = resolved(self.target)
         self.work_folder = resolved(self.work or out.with_name(f"{out.name}.work"))
+
+    @property
+    def target(self) -> Path:
+        """Where the pruned model goes, or would go where a run is only planned."""
+        return self.out or PLANNED
 
     def run(self) -> None:
         """Prune, or say what it would take."""

@@ -26,8 +26,9 @@ from sinkprune.models.devices import choose_device
 from sinkprune.models.loading import load
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core.encoding import without_mask
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.values import check_choice
+from sinkprune_core.values import check_choice, in_short
 
 BATCHES_PER_SAVE = 16  # batches between two saves of finished requests into the harness's cache
 DEFAULT_LENGTH = 256  # tokens to write where neither the task nor the model says how many
@@ -166,10 +167,14 @@ class HarnessModel(TemplateLM):
         return info
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
-        """Return the token ids of a text; no first token is put before a text that begins with it."""
+        """Return the token ids of a text, in which no mask stands.
+
+        No first token is put before a text that begins with it.
+        """
         special = add_special_tokens is not False
         has_first_token = string.startswith(self.tokenizer.decode([self.prefix_token_id]))
         ids = self.tokenizer.encode(string, add_special_tokens=special and not has_first_token)
+        ids = without_mask(ids, self.tokenizer, self.lm.mask_token_id)
         first = [self.tokenizer.bos_token_id]
         return first + ids if self.options.add_bos_token and special and ids[:1] != first else ids
 
@@ -246,7 +251,7 @@ class HarnessModel(TemplateLM):
             context, asked = request.args
             kwargs = normalize_gen_kwargs(asked, DEFAULT_LENGTH)
             length = self.options.gen_length or kwargs["max_gen_toks"]
-            settings = tuple(kwargs["until"]), self._sampler(length, kwargs)
+            settings = _stop_strings(kwargs["until"]), self._sampler(length, kwargs)
             ids = self.tok_encode(context) or [self.prefix_token_id]
             prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
             prompt = tuple(prompt_P.tolist())
@@ -346,3 +351,11 @@ class HarnessModel(TemplateLM):
                 self.cache_hook.add_partial(name, args, one)
             answers += found
         return asked.get_original(answers)
+
+
+def _stop_strings(until: object) -> tuple[str, ...]:
+    """Return the texts that end what is written; raise ValueError for something else."""
+    stops = [until] if isinstance(until, str) else until
+    if not isinstance(stops, (list, tuple)) or not all(isinstance(stop, str) for stop in stops):
+        raise ValueError(f"until={in_short(until)} must be a text or a list of texts")
+    return tuple(stops)

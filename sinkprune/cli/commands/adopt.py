@@ -1,0 +1,48 @@
+"""What `sinkprune adopt` takes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from sinkprune.cli.options import ARGUMENTS, Options, place, word
+
+
+@dataclass(kw_only=True)
+class Adopt(Options):
+    """Options of `sinkprune adopt`."""
+
+    NAME: ClassVar[str] = "adopt"
+
+    folder: Annotated[
+        Path, place("folder that save_pretrained wrote, by a Trainer say", "FOLDER", group=ARGUMENTS)
+    ] = field(kw_only=False)
+    family: Annotated[
+        str | None,
+        word(
+            "how the model predicts: dream (logits shifted by one), llada (not shifted) and the like, or "
+            "native for an autoregressive model (required)",
+            metavar="NAME",
+        ),
+    ] = None
+    mask_token: Annotated[
+        str | None,
+        word("the token, or its number, that stands for a mask, where no file names it", metavar="TOKEN"),
+    ] = None
+
+    def settle(self) -> None:
+        """Refuse a missing family."""
+        super().settle()
+        if self.family is None:
+            raise ValueError("--family is missing: give dream, llada or native, which says how to read it")
+
+    def run(self) -> None:
+        """Write the card, and print what it says."""
+        from sinkprune.recovery.adopt import adopt
+
+        card = adopt(self.folder, self.family, self.mask_token)
+        mask = f", mask token {card['mask_token_id']}" if card["kind"] == "diffusion" else ""
+        recipe = "its recipe is kept" if "recipe" in card else "no recipe is known"
+        print(f"{self.folder}: {card['kind']}{mask}; {recipe}")
+
+
+COMMAND = Adopt

@@ -1,0 +1,68 @@
+"""What `sinkprune diagnose` takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from sinkprune.cli.commands.trace import PICTURES
+from sinkprune.cli.options import WHERE, TextOptions, place, real, whole, word
+
+MEANINGS = {
+    "energy": "the sinks' share of the energy (squared norm) of what these linears read",
+    "predicted": "share of kept weights that leaving sinks out should exchange, by a formula",
+    "exact": "share of kept weights that it does exchange in Wanda's mask",
+    "other text": "share that another draw of calibration text of the same size exchanges",
+}
+
+
+@dataclass(kw_only=True)
+class Diagnose(TextOptions):
+    """Options of `sinkprune diagnose`."""
+
+    NAME: ClassVar[str] = "diagnose"
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("figure", "json")
+
+    batch: Annotated[
+        int,
+        whole(
+            "sequences at once; but for rounding it changes speed and memory only", at_least=1, group=WHERE
+        ),
+    ] = 16
+    sequences: Annotated[
+        int, whole("sequences: half of them are calibration text, half are other text", at_least=2)
+    ] = 32
+    length: Annotated[
+        int | None, whole("tokens per sequence", at_least=2, show_default="128, with --text 512")
+    ] = None
+    sparsity: Annotated[float, real("share of zeros", above=0, below=1)] = 0.5
+    noise_levels: Annotated[
+        int, whole("noise levels at which a diffusion model sees its text", at_least=1)
+    ] = 8
+    sinks: Annotated[
+        Literal["all", "unstable", "stable", "official"],
+        word("which sinks are left out, as in --set exclude of prune"),
+    ] = "all"
+    work: Annotated[
+        Path | None, place("keeps what the pass found; a model that is streamed needs it", "FOLDER")
+    ] = None
+    stream: Annotated[bool, word("read blocks from disk one at a time")] = False
+    figure: Annotated[
+        Path | None, place("where a picture goes: the sinks' share of energy by linear and layer", "FILE.png")
+    ] = None
+    json: Annotated[Path | None, place("where the table of all linears goes")] = None
+
+    def settle(self) -> None:
+        """Refuse a picture in a format that is none."""
+        super().settle()
+        if self.figure is not None and self.figure.suffix not in PICTURES:
+            endings = ", ".join(PICTURES)
+            raise ValueError(f"--figure {self.figure} must end in one of {endings}, which says the format")
+
+    def run(self) -> None:
+        """Diagnose, and print the table."""
+        from sinkprune.cli import diagnose
+
+        diagnose.run(self)
+
+
+COMMAND = Diagnose

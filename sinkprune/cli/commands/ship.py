@@ -1,0 +1,59 @@
+"""What `sinkprune ship` takes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from sinkprune.cli.options import ARGUMENTS, Options, place, word
+
+
+@dataclass(kw_only=True)
+class Ship(Options):
+    """Options of `sinkprune ship`."""
+
+    NAME: ClassVar[str] = "ship"
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("masks", "int8", "out")
+    MODELS: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: Annotated[str, word("folder of a saved model", group=ARGUMENTS)] = field(kw_only=False)
+    masks: Annotated[
+        Path | None, place("write which weights are zero, a bit each, to this file; needs --dense")
+    ] = None
+    dense: Annotated[
+        str | None,
+        word("the dense model that --masks are for, which is compared", metavar="MODEL"),
+    ] = None
+    apply_masks: Annotated[
+        Path | None, place("put such masks on the model, which is the dense one; needs --out")
+    ] = None
+    out: Annotated[Path | None, place("where the model with --apply-masks goes", "FOLDER")] = None
+    int8: Annotated[
+        Path | None, place("write the linears in int8 to this folder, zeros kept (torchao)", "FOLDER")
+    ] = None
+    push: Annotated[
+        str | None,
+        word("upload the folder to this repository of the hub", metavar="OWNER/NAME"),
+    ] = None
+
+    def settle(self) -> None:
+        """Refuse what does not go together."""
+        super().settle()
+        if self.masks is not None and self.dense is None:
+            raise ValueError("--masks are for one dense model: name it with --dense, so that it is compared")
+        if self.masks is None:
+            self.refuse(("dense",), "it is for --masks")
+        if (self.apply_masks is None) != (self.out is None):
+            raise ValueError("--apply-masks and --out go together: the masks, and where the model goes")
+
+    def announce(self) -> str:
+        """Say which model comes."""
+        return f"loading {self.model} …"
+
+    def run(self) -> None:
+        """Do what was asked for, and print the line that uploads the folder."""
+        from sinkprune.cli import ship
+
+        ship.run(self)
+
+
+COMMAND = Ship

@@ -1,0 +1,63 @@
+"""`sinkprune diagnose`: can leaving sinks out matter in a model? Said from one pass, before it is pruned."""
+
+import os
+import sys
+
+import pandas as pd
+import torch
+
+from sinkprune.cli.commands import diagnose as commands
+from sinkprune.cli.commands.diagnose import MEANINGS
+from sinkprune.cli.common import described, model_and_texts, print_table, settle_device
+from sinkprune.cli.help_pages import say
+from sinkprune.files import atomic, write_json
+from sinkprune.runs.diagnosing import diagnose
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.pruning.diagnosis import Diagnosis
+
+AFFECTED = 5  # linears that are named
+
+
+def run(options: commands.Diagnose) -> None:
+    """Diagnose a model, print the table by kind of linear, the linears that change most, and one sentence."""
+    settle_device(options)
+    streamed = True if options.stream else None
+    lm, texts = model_and_texts(options, options.length, held_out=False, streamed=streamed)
+    if not lm.is_diffusion:
+        options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
+
+    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+    found = diagnose(
+        lm, calibration, (options.sparsity,), options.noise_levels, options.sinks, work=options.work
+    )
+
+    if options.json is not None:
+        write_json(options.json, found.table.to_dict(orient="records"))
+    if options.figure is not None:
+        draw(found, options)
+
+    print_table(by_kind(found), None, MEANINGS, described(lm))
+    print()
+    say(f"Sinks are {found.left_out:.1%} of the tokens. {found.sentence(options.sparsity)}", sys.stdout)
+    affected = found.most_affected(AFFECTED)
+    places = ", ".join(
+        f"{row.linear} of layer {row.layer} ({row.exact:.2%})" for row in affected.itertuples()
+    )
+    say(f"Most affected: {places}.", sys.stdout)
+
+
+def by_kind(found: Diagnosis) -> pd.DataFrame:
+    """Return the shares of the table by kind of linear, as they are printed."""
+    table = found.by_kind().droplevel("sparsity")
+    return table.rename(columns={"other_text": "other text"})[list(MEANINGS)]
+
+
+def draw(found: Diagnosis, options: commands.Diagnose) -> None:
+    """Draw the sinks' share of energy into a file; no window is opened, whatever MPLBACKEND says."""
+    os.environ["MPLBACKEND"] = "agg"
+
+    from sinkprune.figures.energy import plot_energy
+
+    figure = plot_energy(found.table, f"{found.model}: the share of every input's energy that sinks hold")
+    with atomic(options.figure) as partial:
+        figure.savefig(partial, dpi=150, bbox_inches="tight")

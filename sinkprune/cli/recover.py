@@ -1,0 +1,36 @@
+"""`sinkprune recover`: say what it takes, train a pruned model with its zeros held, and save it."""
+
+import shlex
+
+from sinkprune.cli.commands.recover import Recover
+from sinkprune.cli.help_pages import say
+from sinkprune.recovery.recover import recover
+from sinkprune.recovery.training import Recovered
+
+ARGUMENTS = (
+    "tokens",
+    "steps",
+    "text",
+    "teacher",
+    "distillation",
+    "method",
+    "rank",
+    "learning_rate",
+    "batch",
+    "length",
+    "seed",
+    "work",
+    "dtype",
+    "device",
+    "gradient_checkpointing",
+    "save_every",
+)  # that `recover` takes as they are
+
+
+def run(options: Recover) -> None:
+    """Print what a run would take, or run, and print what came of it."""
+    arguments = {name: getattr(options, name) for name in ARGUMENTS}
+    found = recover(options.pruned, out=options.out, dry_run=options.dry_run, tell=say, **arguments)
+    if isinstance(found, Recovered):
+        print(f"{options.out}: {found}")
+        print(f"next: sinkprune compare {shlex.quote(options.pruned)} {shlex.quote(str(options.out))}")

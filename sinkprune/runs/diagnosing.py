@@ -1,0 +1,76 @@
+"""A diagnosis in a work folder: streamed models, and norms that a run that goes on does not take again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from sinkprune.files import held, resolved
+from sinkprune.runs.waiting import OnDisk
+from sinkprune.runs.work_folder import claim, identity, written_once
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import TokenChoice, choice_name
+from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.pruning import diagnosis
+from sinkprune_core.pruning.diagnosis import Diagnosis, Norms
+
+
+@torch.no_grad()
+def diagnose(
+    lm: LanguageModel,
+    calibration: Calibration,
+    sparsities: Sequence[float] = (0.5,),
+    noise_levels: int = 8,
+    sinks: str | TokenChoice = "all",
+    progress: bool = True,
+    work: Path | str | None = None,
+) -> Diagnosis:
+    """Return what leaving sinks out can change in a model, as `sinkprune_core.diagnose` does.
+
+    `work` is a folder in which the norms are kept: with it a killed run, or one for another sparsity, takes
+    no second pass once the first one is through. A streamed model needs one. Raises what
+    `sinkprune_core.diagnose` does, ValueError for a work folder of another run, and RuntimeError for one that
+    is in use.
+    """
+    if work is None:
+        if lm.is_streamed:
+            raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its norms")
+        return diagnosis.diagnose(lm, calibration, sparsities, noise_levels, sinks, progress)
+
+    root = resolved(work)
+    with held(root):
+        claim(root, identity(lm, calibration))
+        name = choice_name(sinks).replace("/", "-")
+        file = root / f"norms-{name}-{noise_levels}.safetensors"
+
+        def write(target: Path) -> None:
+            found = diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, OnDisk(root))
+            _save(found, target)
+
+        norms = _load(written_once(file, write))
+        return diagnosis.diagnosis_from(lm, norms, sparsities)
+
+
+def _save(norms: Norms, file: Path) -> None:
+    tensors = {
+        f"{part}|{layer}|{linear}": norm_I.clone()
+        for part, blocks in norms.by_part.items()
+        for layer, block in enumerate(blocks)
+        for linear, norm_I in block.items()
+    }
+    save_file(tensors, file, metadata={"left_out": repr(norms.left_out)})
+
+
+def _load(file: Path) -> Norms:
+    by_part: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
+    with safe_open(file, "pt") as handle:
+        left_out = float(handle.metadata()["left_out"])
+        for key in handle.keys():  # noqa: SIM118 (a handle is no dictionary)
+            part, layer, linear = key.split("|")
+            of_layer = by_part.setdefault(part, {}).setdefault(int(layer), {})
+            of_layer[linear] = handle.get_tensor(key)
+
+    ordered = {part: [layers[layer] for layer in sorted(layers)] for part, layers in by_part.items()}
+    return Norms(ordered, left_out)

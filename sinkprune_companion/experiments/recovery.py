@@ -1,0 +1,216 @@
+"""What some training with the zeros held gives back, by how a model was pruned.
+
+The paper prunes in one shot. Here every pruned model is trained on further, on text that no model is scored
+on, and the dense model on as much of it, as the control. Training text is what comes with the package;
+scored is natural English, as in the paper's protocol.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.text_scores import score_texts
+from sinkprune.recovery.settings import Recovery
+from sinkprune.recovery.text import TrainingText, training_text
+from sinkprune.recovery.training import recover_model
+from sinkprune_companion.experiments.paired_differences import compare
+from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, seen_levels
+from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
+from sinkprune_companion.experiments.variants import Variant, draw_for, fingerprint_of
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import protocol_draw, protocol_texts
+from sinkprune_core import LanguageModel, preset
+
+RECOVERED_REVISION = 1  # of `recovered_scores`
+RECIPES = ("wanda", "paper", "paper-no-sinks", "sparsegpt", "recommended")
+TOKENS = (250_000, 1_000_000)  # of training text
+DRAWS = 3  # calibration draws
+CONTROL = "dense"  # trained on as many tokens
+
+
+class Place(NamedTuple):
+    """A pattern of zeros and how many there are."""
+
+    pattern: str
+    sparsity: float
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of a recipe that the pattern decides; an unstructured recipe has its own."""
+        return {} if self.pattern == UNSTRUCTURED else {"pattern": self.pattern}
+
+    @property
+    def ending(self) -> str:
+        """What findings of this place end with: `50`, `75` or `2_4`."""
+        if self.pattern == UNSTRUCTURED:
+            return f"{100 * self.sparsity:.0f}"
+        return self.pattern.replace(":", "_")
+
+
+PLACES = (Place(UNSTRUCTURED, 0.5), Place(UNSTRUCTURED, 0.75), Place("2:4", 0.5))
+COMPARISONS = {
+    "paper_minus_wanda": ("paper", "wanda"),
+    "paper_minus_paper_no_sinks": ("paper", "paper-no-sinks"),
+    "sparsegpt_minus_wanda": ("sparsegpt", "wanda"),
+    "recommended_minus_wanda": ("recommended", "wanda"),
+    "recommended_minus_sparsegpt": ("recommended", "sparsegpt"),
+}
+
+
+def recovery_rows(places: Iterable[Place], tokens: int, draws: int = DRAWS) -> list[GridRow]:
+    """Return how models are pruned before they are recovered, all on about `tokens` calibration tokens."""
+    rows = []
+    for place in places:
+        for name in RECIPES:
+            recipe = preset(name, sparsity=place.sparsity, **place.fields)
+            if recipe.noise == "grid":
+                recipe = replace(recipe, noise_levels=NOISE_LEVELS)
+            sequences = max(1, tokens // (LENGTH * seen_levels(recipe)))
+            rows.append(GridRow(name, place.pattern, place.sparsity, recipe, sequences, draws))
+    return rows
+
+
+def settings_of(tokens: int, dtype: str = "float32", **changes: object) -> Recovery:
+    """Return how a model is recovered on about so many tokens; steps are whole."""
+    settings = Recovery(steps=1, dtype=dtype, **changes)
+    return replace(settings, steps=max(1, round(tokens / settings.batch_tokens)))
+
+
+@contextmanager
+def all_weights_kept(lm: LanguageModel) -> Iterator[None]:
+    """Copy every parameter, and put it back at the end, whatever happens inside."""
+    copies = {name: value.detach().clone() for name, value in lm.model.named_parameters()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in copies.items():
+                lm.model.get_parameter(name).copy_(value)
+
+
+def recovered_scores(
+    run: Run,
+    variant: Variant,
+    settings: Recovery,
+    text: TrainingText,
+    texts: dict[str, torch.Tensor],
+    draws: int,
+    noise: int,
+    teacher: LanguageModel | None = None,
+    /,
+    **labels: object,
+) -> pd.DataFrame:
+    """Return the record of a variant's nats per token after it was recovered; it is as before then.
+
+    Columns are those of `score_texts`, `labels`, and `tokens`, `zeros`, `held_out_before`, `held_out_after`
+    (on the training text's held-out part) and `train_seconds`. `teacher` is another object than the
+    variant's model, whose weights it would follow.
+    """
+
+    def compute() -> pd.DataFrame:
+        variant.ready()
+        with all_weights_kept(variant.lm):
+            done = recover_model(variant.lm, settings, text, teacher)
+            scores = score_texts(variant.lm, texts, draws, seed=noise)
+        linears = [linear for block in variant.lm.blocks for linear in variant.lm.linears(block).values()]
+        weights = sum(linear.weight.numel() for linear in linears)
+        return scores.assign(
+            tokens=settings.tokens,
+            zeros=done.zeros_after / weights,
+            held_out_before=done.before,
+            held_out_after=done.after,
+            train_seconds=done.seconds,
+        )
+
+    key = {
+        **variant.key,
+        "recovery": asdict(settings),
+        "training_text": text.fingerprint,
+        "teacher": None if teacher is None else teacher.fingerprint(),
+        "data": fingerprint_of(texts),
+        "draws": draws,
+        "evaluation_seed": noise,
+    }
+    return run.record("recovered", compute, RECOVERED_REVISION, labels, **key)
+
+
+def recovered_losses(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    rows: Sequence[GridRow],
+    sequences: int,
+    seed: int,
+    tokens: Sequence[int] = TOKENS,
+    teacher: LanguageModel | None = None,
+    **settings: object,
+) -> pd.DataFrame:
+    """Return the losses of models pruned on one calibration draw, before (`asked` 0) and after recovery on
+    so many `tokens` each, and of the dense model trained on as many.
+
+    All losses of a draw share their noise, and all recoveries their crops and masks.
+    """
+    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
+    text = training_text(lm.tokenizer, None, LENGTH)
+    recoveries = {count: settings_of(count, seed=seed, **settings) for count in tokens}
+
+    variants = [(Variant(lm, fingerprint), {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0})]
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
+    for row in rows:
+        variants.append((Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]), row.labels))
+
+    parts = []
+    for made, names in variants:
+        with made as variant:
+            labels = {**names, "seed": seed}
+            before = variant.scores(run, texts, 1, noise=seed, **labels)
+            parts.append(before.assign(asked=0))
+            for count, how in recoveries.items():
+                after = recovered_scores(run, variant, how, text, texts, 1, seed, teacher, **labels)
+                parts.append(after.assign(asked=count))
+    losses = pd.concat(parts, ignore_index=True)
+    # all rest on a draw, of noise, crops and masks, the dense model too: none serves every draw
+    return losses.assign(calibration_tokens=losses.calibration_tokens.fillna(1).clip(lower=1))
+
+
+# findings
+
+
+def _at(variant: str, place: Place, asked: int) -> dict[str, object]:
+    if variant == CONTROL:
+        return {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0, "asked": asked}
+    return {"variant": variant, "pattern": place.pattern, "sparsity": place.sparsity, "asked": asked}
+
+
+def recovery_findings(
+    losses: pd.DataFrame, places: Iterable[Place] = PLACES, tokens: Sequence[int] = TOKENS
+) -> dict[str, Estimate | None]:
+    """Return what was found, in nats per token, by name; None was not measured.
+
+    - `recovered_RECIPE_PLACE_N`: the pruned model after N thousand tokens, less before (below 0: a gain)
+    - `after_RECIPE_PLACE_N`: the same model less the dense one that was trained on as many tokens
+    - `COMPARISON_PLACE_N_recovered`: two recipes after recovery, N = 0 before it
+    - `recovered_dense_N`: the dense model after N thousand tokens, less before
+    """
+    found = {}
+    for count in tokens:
+        thousands = count // 1000
+        control = _at(CONTROL, PLACES[0], count)
+        found[f"recovered_dense_{thousands}"] = compare(losses, control, {**control, "asked": 0})
+        for place in places:
+            for recipe in RECIPES:
+                after = _at(recipe, place, count)
+                name = f"{recipe.replace('-', '_')}_{place.ending}_{thousands}"
+                found[f"recovered_{name}"] = compare(losses, after, {**after, "asked": 0})
+                found[f"after_{name}"] = compare(losses, after, control)
+    for count in (0, *tokens):
+        for place in places:
+            for label, (first, second) in COMPARISONS.items():
+                sides = (_at(first, place, count), _at(second, place, count))
+                found[f"{label}_{place.ending}_{count // 1000}_recovered"] = compare(losses, *sides)
+    return found

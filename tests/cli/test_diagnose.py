@@ -1,0 +1,85 @@
+"""`sinkprune diagnose` gives the numbers of Python, goes on in its work folder, says what it cannot do."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from sinkprune import load
+from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.streaming import stream
+from sinkprune.runs.diagnosing import diagnose
+from sinkprune_core import Calibration
+from sinkprune_core.pruning import diagnosis
+
+LEVELS = 2
+COLUMNS = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_text"]
+
+
+@pytest.fixture
+def text(model, drawn) -> Calibration:
+    return Calibration(drawn(load(model), held_out=False), seed=0, batch=16)
+
+
+def test_the_command_prints_what_python_finds(model, command, text, tmp_path, capsys):
+    table, picture = tmp_path / "table.json", tmp_path / "energy.png"
+    assert command("diagnose", "--noise-levels", LEVELS, "--json", table, "--figure", picture) == 0
+
+    expected = diagnosis.diagnose(load(model, "float32"), text, (0.5,), LEVELS, progress=False)
+    written = pd.DataFrame(json.loads(table.read_text()))
+    assert written[["layer", "linear"]].equals(expected.table[["layer", "linear"]])
+    torch.testing.assert_close(
+        torch.tensor(written[COLUMNS].to_numpy()), torch.tensor(expected.table[COLUMNS].to_numpy())
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert expected.sentence(0.5) in said
+    assert "Most affected" in said
+
+
+def test_a_streamed_model_is_found_like_one_in_memory(model, text, tmp_path):
+    streamed = stream(open_checkpoint(model), "streamed", torch.float32)
+    with pytest.raises(ValueError, match="pass work="):
+        diagnose(streamed, text, noise_levels=LEVELS, progress=False)
+
+    found = diagnose(streamed, text, noise_levels=LEVELS, progress=False, work=tmp_path / "work")
+    expected = diagnosis.diagnose(load(model, "float32"), text, noise_levels=LEVELS, progress=False)
+    pd.testing.assert_frame_equal(found.table, expected.table, rtol=1e-4)
+
+
+def test_a_run_that_goes_on_takes_no_second_pass(model, text, tmp_path, monkeypatch):
+    lm = load(model, "float32")
+    first = diagnose(lm, text, (0.5,), LEVELS, progress=False, work=tmp_path / "work")
+
+    monkeypatch.setattr(diagnosis, "collect", lambda *_, **__: pytest.fail("a second pass"))
+    again = diagnose(lm, text, (0.5, 0.75), LEVELS, progress=False, work=tmp_path / "work")
+    assert again.table[again.table.sparsity == 0.5].reset_index(drop=True).equals(first.table)
+    assert again.left_out == first.left_out
+
+
+def test_norms_that_are_damaged_are_taken_again(model, text, tmp_path):
+    lm = load(model, "float32")
+    first = diagnose(lm, text, (0.5,), LEVELS, progress=False, work=tmp_path / "work")
+    (file,) = (tmp_path / "work").glob("norms-*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+    with pytest.warns(UserWarning, match="damaged"):
+        again = diagnose(lm, text, (0.5,), LEVELS, progress=False, work=tmp_path / "work")
+    assert again.table.equals(first.table)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--sinks", "some"), "all"),
+        (("--figure", "x.txt"), "must end in one of .png, .pdf, .svg"),
+        (("--sparsity", "1"), "above 0 and below 1"),
+        (("--sequences", "1"), "at least 2"),
+    ],
+)
+def test_what_cannot_be_diagnosed_is_one_sentence(model, refused, no_model, options, said):
+    assert said in refused("diagnose", model, *options)

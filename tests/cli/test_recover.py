@@ -1,0 +1,104 @@
+"""`sinkprune recover`, `ship` and `adopt`: from a pruned folder to one that is recovered and published."""
+
+import json
+
+import pytest
+import torch
+from hostile.cases import TEXT
+
+from sinkprune import load
+from sinkprune.cli import main
+from sinkprune.models.reader import CARD
+
+
+@pytest.fixture
+def pruned(command, tmp_path, capsys):
+    """A folder that `sinkprune prune` wrote."""
+    assert command("prune", "--preset", "wanda", "--out", tmp_path / "pruned") == 0
+    capsys.readouterr()
+    return tmp_path / "pruned"
+
+
+@pytest.fixture
+def recover(pruned, model):
+    """A function that recovers it on the text, and returns the exit status."""
+
+    def run(*options: object, tokens: int = 192) -> int:
+        (model.parent / "long.txt").write_text("\n\n".join([TEXT] * 4))
+        fixed = ["--text", model.parent / "long.txt", "--length", 12, "--batch", 4, "--dtype", "float32"]
+        line = ["recover", pruned, *fixed, "--device", "cpu", "--tokens", tokens, *options]
+        return main.main([str(word) for word in line])
+
+    return run
+
+
+def zeros_of(folder):
+    lm = load(folder)
+    return [linear.weight == 0 for block in lm.blocks for linear in lm.linears(block).values()]
+
+
+def test_one_command_recovers_and_says_what_came_of_it(recover, pruned, model, tmp_path, capsys):
+    assert recover("--out", tmp_path / "out") == 0
+    found = capsys.readouterr()
+    assert f"teacher {model}" in found.err and "192 tokens in 4 steps, about" in found.err
+    assert "peak memory about" in found.err
+    assert f"{tmp_path / 'out'}: 192 tokens in 4 steps; held-out loss" in found.out
+    assert f"next: sinkprune compare {pruned} {tmp_path / 'out'}" in found.out
+    pairs = zip(zeros_of(pruned), zeros_of(tmp_path / "out"), strict=True)
+    assert all(torch.equal(before, after) for before, after in pairs)
+    card = json.loads((tmp_path / "out" / CARD).read_text())
+    assert card["recovery"]["distillation"] == 1.0 and card["recipe"]["criterion"] == "wanda"
+    assert card["made_from"]["given"] == str(model)
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, capsys):
+    recover("--dry-run")
+    there = sorted(tmp_path.rglob("*"))
+    assert recover("--dry-run", "--method", "lora") == 0
+    assert "192 tokens in 4 steps, about" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tokens", "9", "--steps", "9", "--out", "x"], "give --tokens or --steps, one of them"),
+        (["--tokens", "9"], "--out is missing"),
+        (["--tokens", "9", "--out", "x", "--rank", "4"], "--rank 4 does nothing here"),
+        (
+            ["--tokens", "9", "--out", "x", "--teacher", "none", "--distillation", "0.5"],
+            "--distillation 0.5 does nothing here",
+        ),
+        (["--tokens", "9", "--out", "x", "--text", "nowhere"], "--text nowhere: there is no such file"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_once(pruned, refused, options, said, no_model):
+    assert said in refused("recover", pruned, *options)
+
+
+def test_masks_alone_give_the_pruned_model_back(pruned, model, tmp_path, capsys):
+    masks, out = tmp_path / "masks.safetensors", tmp_path / "again"
+    assert main.main(["ship", str(pruned), "--masks", str(masks), "--dense", str(model)]) == 0
+    assert f"to publish it: hf upload OWNER/NAME {pruned} ." in capsys.readouterr().out
+    assert main.main(["ship", str(model), "--apply-masks", str(masks), "--out", str(out)]) == 0
+    assert "weights are zero" in capsys.readouterr().out
+    again, expected = load(out), load(pruned)
+    assert again.fingerprint() == expected.fingerprint()
+
+
+def test_a_pruned_folder_has_a_model_card(pruned):
+    readme = (pruned / "README.md").read_text()
+    assert "| criterion | wanda |" in readme and "masked diffusion language model" in readme
+
+
+def test_a_folder_that_was_saved_anew_is_adopted(pruned, refused, tmp_path, capsys):
+    lm = load(pruned)
+    with torch.no_grad():
+        lm.blocks[0].mlp.down_proj.weight.mul_(2)
+    lm.model.save_pretrained(pruned)
+    capsys.readouterr()
+    assert f"`sinkprune adopt {pruned}`" in refused("evaluate", pruned, "--sequences", 2)
+    assert "--family is missing" in refused("adopt", pruned)
+    assert main.main(["adopt", str(pruned), "--family", "llada"]) == 0
+    assert "its recipe is kept" in capsys.readouterr().out
+    assert load(pruned).fingerprint() == lm.fingerprint()
