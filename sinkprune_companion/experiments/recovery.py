@@ -18,9 +18,10 @@ from sinkprune.evaluation.text_scores import score_texts
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import recover_model
+from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, seen_levels
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, compare, fingerprint_of
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset
