@@ -68,6 +68,9 @@ sequences: int = 12  # held-out sequences, shared out among three kinds of text 
 draws: int = 1  # noise draws per sequence
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
+recovery_tokens: list[int] = []  # training tokens of the models that are recovered after pruning
+recovery_draws: int = 1  # calibration draws of these models
+recovery_sequences: int = 12  # scored sequences of these models, natural English
 all_parts: int = 2  # draws below this number have all parts; the others structured pruning alone
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -537,6 +540,37 @@ if len(lines):
     drawn.axes[0].annotate("a bigram model", (lines.sparsity.min(), of_bigram), va="bottom")
     caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals"
     display(figures.save_figure(run, drawn, "damage", lines, caption))
+
+# %% [markdown]
+# ## After recovery
+#
+# Pruning need not be the end: a pruned model can be trained on with its zeros held (`sinkprune
+# recover`). How much comes back, and does it still matter then how the model was pruned? The control
+# is the dense model, trained on as many tokens. Calibrated and scored as in the paper's protocol.
+
+# %%
+from sinkprune_companion.experiments import recovery
+
+if recovery_tokens:
+    lm = load(model, dtype, run.device)
+    fingerprint = lm.fingerprint()
+    rows = recovery.recovery_rows(recovery.PLACES, 16_384)
+    recovered = pd.concat(
+        [
+            recovery.recovered_losses(
+                run, lm, fingerprint, rows, recovery_sequences, seed, recovery_tokens
+            )
+            for seed in range(first_seed, recovery_draws)
+        ],
+        ignore_index=True,
+    )
+    after = recovery.recovery_findings(recovered, tokens=recovery_tokens)
+    after = {name: estimate for name, estimate in after.items() if estimate is not None}
+    found |= after
+    run.find(found | by_kind)
+    display(listed(after))
+else:
+    print("no model was recovered in this run: set recovery_tokens, for instance to [250_000]")
 
 # %% [markdown]
 # ## The reading
