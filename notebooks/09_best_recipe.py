@@ -550,6 +550,7 @@ if len(lines):
 
 # %%
 from sinkprune_companion.experiments import recovery
+from sinkprune_companion.figures.forests import listed
 
 if recovery_tokens:
     lm = load(model, dtype, run.device)
@@ -582,8 +583,6 @@ reading(run)
 # All numbers:
 
 # %%
-from sinkprune_companion.figures.forests import listed
-
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 
 # %% [markdown]
