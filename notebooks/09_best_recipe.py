@@ -345,11 +345,14 @@ for finding, (part, *pair) in COMPARED.items():
 from sinkprune_companion.experiments.kinds_of_text import effects_by_kind, kind_of_sequences
 from sinkprune_companion.ledger.margins import share_that_matters, with_share_of_damage
 
+recipes = {row.variant: row.recipe for row in entries["factorial"]}
 for place, cells in scores[scores.part == "factorial"].groupby("place"):
     by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
     plain = {name: part for name, part in by_name.items() if name.endswith("none")}
-    main = recipe_search.main_effects(by_name)
-    main |= recipe_search.main_effects(plain)  # text and propagation, with no sink left out
+    main = recipe_search.main_effects(by_name, recipes)
+    main |= recipe_search.main_effects(
+        plain, recipes
+    )  # text and propagation, with no sink left out
     at = place.removesuffix(" %")
     of_place = {f"main_{switch}_{at}": values_RN for switch, values_RN in main.items()}
     alone = [effects[f"{switch}_alone_{at}"] for switch in ("noised", "dense")]

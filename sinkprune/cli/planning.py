@@ -9,12 +9,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import STREAM_ABOVE, default_length, where
-from sinkprune.cli.gpus import Gpu, planned_gpu
+from sinkprune.cli.gpus import REACHED, Gpu, planned_gpu
 from sinkprune.cli.help_pages import say
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.formats import detect
-from sinkprune.models.hub import Requirements, available_memory, parse, requirements
+from sinkprune.models.hub import Requirements, available_memory, folder_of, parse, requirements
 from sinkprune.models.meta_model import MetaModel, meta_model
 from sinkprune.models.weight_files import WeightFiles, read_json, refused
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
@@ -50,12 +50,12 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     if gpu:
         place = where(dtype, f"{gpu.name}, which is not here")
         speed = gpu.speed(dtype.itemsize) / 1e12
-        words = words.replace(HERE, f"at {speed:.0f} TFLOP/s, which a {gpu.name} is taken to reach")
+        words = words.replace(HERE, f"at {speed:.0f} TFLOP/s, {REACHED:.0%} of the peak of {gpu.name}")
     streamed = ", streamed from disk" if lm.is_streamed else ""
     fetched = ""
     if download:
-        fetched = f"{options.model} is not on this machine: {download / 1e9:.1f} GB to download; then "
-    say(f"{fetched}{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {words}")
+        fetched = f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
+    say(f"{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {fetched}{words}")
     for lack in _lacks(cost, needed, gpu, lm.is_streamed):
         say(lack)
     return True
@@ -88,7 +88,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     if row is not None:
         return meta_model(row, dtype)
 
-    folder = Path(name)
+    folder = folder_of(name)
     raw = read_json(folder / "config.json")
     shapes = WeightFiles(folder).shapes if any(folder.glob("*.safetensors")) else {}
     published = detect(raw, shapes)
@@ -99,7 +99,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
             model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).to(dtype)
 
     model.tie_weights()
-    set_direction(model, causal=kind == "autoregressive")
+    set_direction(model.eval(), causal=kind == "autoregressive")
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan
     return MetaModel(model, None, folder.resolve().name, kind, mask_token_id, kind == "autoregressive")
 
@@ -129,7 +129,7 @@ def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_s
     sentences = [f"this machine lacks {lack}" for lack in lacks if "of disk" in lack]
     if cost.memory > gpu.memory:
         sentences.append(
-            f"a {gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
+            f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
             "use fewer or shorter sequences, a smaller batch, or --stream"
         )
     return sentences

@@ -58,7 +58,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
     fast as float32 (measured once, see `bfloat16_gain`), else float32; on a GPU bfloat16 where it has units
     for it, else float16.
     """
-    if dtype in DTYPES.values():
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
     if dtype == "auto":
         kind = torch.device(device).type
@@ -66,7 +66,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
             return torch.bfloat16 if bfloat16_gain() >= GAIN else torch.float32
         has_units = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_units else torch.float16
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
     return DTYPES[dtype]
 

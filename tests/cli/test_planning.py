@@ -62,7 +62,7 @@ def test_the_words_that_a_plan_replaces_are_those_of_a_cost():
 def test_what_is_too_large_for_a_gpu_is_said(monkeypatch, model, plan):
     monkeypatch.setitem(GPUS, "L4", GPUS["L4"].__class__("L4", 1e6, 1e12, 1e12))
     said = plan(model, "--device", "cuda:L4")
-    assert "a L4 has 0 GB of memory, which is too little" in said
+    assert "L4 has 0 GB of memory, which is too little" in said
 
 
 @pytest.mark.parametrize(
