@@ -222,6 +222,7 @@ def test_readme_and_its_picture_tell_the_paper_s_protocol_once_it_is_published(t
         if new.difference:
             known[new.difference] = old.difference
     known["03/unstable_minus_none_wikitext"] = "03/unstable_minus_none"
+    known["03/paper_sparsegpt_minus_sparsegpt_wikitext"] = "03/paper_sparsegpt_minus_sparsegpt"
     known["11/planted_gain_x30_50"] = "03/unstable_minus_none"
 
     shutil.copytree(project_root() / "figures" / "findings", tmp_path / "findings")
