@@ -7,7 +7,7 @@ import time
 
 from hostile.cases import ALL_WAYS, Bench, command, contents, left_over
 from hostile.processes import Outcome, Server
-from hostile.tally import BROKE, HELD, REFUSED, Tally
+from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
 
 HOLDER = r"process \d+ on .+ since .+|another process that has just begun"
 IN_USE = re.compile(rf"error: .+ is in use by ({HOLDER}): ")
@@ -70,7 +70,7 @@ def _verdict(kind: str, folder, outcomes: list[Outcome], expected: dict) -> tupl
         if outcome.status == 0:
             if not (folder / output).is_dir() or contents(folder / output) != expected:
                 return BROKE, f"a missing or another result: {outcome.said[-300:]}"
-        elif outcome.status == 1 and IN_USE.search(outcome.said) and len(outcome.said.splitlines()) == 1:
+        elif outcome.status == 1 and IN_USE.search(outcome.said) and is_one_sentence(outcome.said):
             refused += 1
         else:
             return BROKE, f"status {outcome.status}: {outcome.said[-300:]}"
