@@ -75,7 +75,8 @@ answer_draws: int = 1  # the same for two-choice items, and sparsities where onl
 protocol_tokens: int = 1024  # calibration tokens of every recipe in the paper's protocol
 protocol_draws: int = 1  # its calibration draws at 50 %
 protocol_sparsities: list[float] = []  # other shares of zeros in the paper's protocol
-protocol_other_draws: int = 1  # its calibration draws there
+protocol_other_draws: int = 1  # its calibration draws there, and of whole units
+protocol_ratios: list[float] = []  # shares of the weights that whole units have there
 protocol_sequences: int = 12  # its scored sequences
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
@@ -257,11 +258,25 @@ from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages.render import title
+from sinkprune_companion.run.texts import held_out_stream
 
 draws_at = {0.5: protocol_draws} | dict.fromkeys(protocol_sparsities, protocol_other_draws)
+draws_of_units = dict.fromkeys(protocol_ratios, protocol_other_draws)
+pool = len(held_out_stream(dlm.tokenizer, "natural"))
+crops = protocol_tokens // paper_protocol.LENGTH
+shared = paper_protocol.pool_overlap(pool, crops)
+print(f"the pool has {pool:,} tokens; two draws of Wanda's text share {shared:.1%} of theirs")
 protocol = above_dense(
     paper_protocol.protocol_losses(
-        run, dlm, fingerprint, draws_at, protocol_tokens, protocol_sequences, first_seed, recipes
+        run,
+        dlm,
+        fingerprint,
+        draws_at,
+        draws_of_units,
+        protocol_tokens,
+        protocol_sequences,
+        first_seed,
+        recipes,
     )
 )
 found = paper_protocol.protocol_findings(protocol)

@@ -68,6 +68,9 @@ sequences: int = 12  # held-out sequences, shared out among three kinds of text 
 draws: int = 1  # noise draws per sequence
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
+recovery_tokens: list[int] = []  # training tokens of the models that are recovered after pruning
+recovery_draws: int = 1  # calibration draws of these models
+recovery_sequences: int = 12  # scored sequences of these models, natural English
 all_parts: int = 2  # draws below this number have all parts; the others structured pruning alone
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -345,11 +348,14 @@ for finding, (part, *pair) in COMPARED.items():
 from sinkprune_companion.experiments.kinds_of_text import effects_by_kind, kind_of_sequences
 from sinkprune_companion.ledger.margins import share_that_matters, with_share_of_damage
 
+recipes = {row.variant: row.recipe for row in entries["factorial"]}
 for place, cells in scores[scores.part == "factorial"].groupby("place"):
     by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
     plain = {name: part for name, part in by_name.items() if name.endswith("none")}
-    main = recipe_search.main_effects(by_name)
-    main |= recipe_search.main_effects(plain)  # text and propagation, with no sink left out
+    main = recipe_search.main_effects(by_name, recipes)
+    main |= recipe_search.main_effects(
+        plain, recipes
+    )  # text and propagation, with no sink left out
     at = place.removesuffix(" %")
     of_place = {f"main_{switch}_{at}": values_RN for switch, values_RN in main.items()}
     alone = [effects[f"{switch}_alone_{at}"] for switch in ("noised", "dense")]
@@ -536,6 +542,38 @@ if len(lines):
     display(figures.save_figure(run, drawn, "damage", lines, caption))
 
 # %% [markdown]
+# ## After recovery
+#
+# Pruning need not be the end: a pruned model can be trained on with its zeros held (`sinkprune
+# recover`). How much comes back, and does it still matter then how the model was pruned? The control
+# is the dense model, trained on as many tokens. Calibrated and scored as in the paper's protocol.
+
+# %%
+from sinkprune_companion.experiments import recovery
+from sinkprune_companion.figures.forests import listed
+
+if recovery_tokens:
+    lm = load(model, dtype, run.device)
+    fingerprint = lm.fingerprint()
+    rows = recovery.recovery_rows(recovery.PLACES, 16_384)
+    recovered = pd.concat(
+        [
+            recovery.recovered_losses(
+                run, lm, fingerprint, rows, recovery_sequences, seed, recovery_tokens
+            )
+            for seed in range(first_seed, recovery_draws)
+        ],
+        ignore_index=True,
+    )
+    after = recovery.recovery_findings(recovered, tokens=recovery_tokens)
+    after = {name: estimate for name, estimate in after.items() if estimate is not None}
+    found |= after
+    run.find(found | by_kind)
+    display(listed(after))
+else:
+    print("no model was recovered in this run: set recovery_tokens, for instance to [250_000]")
+
+# %% [markdown]
 # ## The reading
 
 # %%
@@ -545,8 +583,6 @@ reading(run)
 # All numbers:
 
 # %%
-from sinkprune_companion.figures.forests import listed
-
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 
 # %% [markdown]

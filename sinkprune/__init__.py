@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
+    from sinkprune.models.saving import save
     from sinkprune.recovery.masks import apply_masks, save_masks
     from sinkprune.recovery.model_card import save_model
     from sinkprune.recovery.recover import recover
@@ -24,10 +25,14 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         Report,
         Sampler,
         Trace,
+        attention_mass,
         generate,
+        hide,
         preset,
         trace,
+        track,
         weights_kept,
+        wrap,
     )
     from sinkprune_core.pruning.shrink import shrink
 
@@ -42,25 +47,31 @@ __all__ = [
     "Sampler",
     "Trace",
     "apply_masks",
+    "attention_mass",
     "generate",
+    "hide",
     "load",
     "nelbo",
     "nll",
     "preset",
     "prune",
     "recover",
+    "save",
     "save_masks",
     "save_model",
     "score",
     "shrink",
     "trace",
+    "track",
     "weights_kept",
+    "wrap",
     "zeros_held",
 ]
 
 _HOMES = {  # where `__getattr__` finds them
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
+    "sinkprune.models.saving": ("save",),
     "sinkprune.recovery.masks": ("apply_masks", "save_masks"),
     "sinkprune.recovery.model_card": ("save_model",),
     "sinkprune.recovery.recover": ("recover",),
@@ -76,10 +87,14 @@ _HOMES = {  # where `__getattr__` finds them
         "Report",
         "Sampler",
         "Trace",
+        "attention_mass",
         "generate",
+        "hide",
         "preset",
         "trace",
+        "track",
         "weights_kept",
+        "wrap",
     ),
     "sinkprune_core.pruning.shrink": ("shrink",),
 }

@@ -166,9 +166,11 @@ def pack(texts: Iterable[str], tokenizer, length: int, mask_token_id: int | None
 
 
 @lru_cache(maxsize=8)
-def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
+def documentation_sequences(
+    tokenizer, length: int, held_out: bool, scope: str = "stdlib", mask_token_id: int | None = None
+) -> torch.Tensor:
     """Return packed documentation of one split in path order, int64 (N, T): one tensor, not to be changed."""
-    return pack(documentation_split(held_out, scope), tokenizer, length)
+    return pack(documentation_split(held_out, scope), tokenizer, length, mask_token_id)
 
 
 def stream(texts: Iterable[str], tokenizer, mask_token_id: int | None = None) -> torch.Tensor:

@@ -12,10 +12,11 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler
     from sinkprune_core.diffusion.sampling import generate
-    from sinkprune_core.language_model import LanguageModel
+    from sinkprune_core.language_model import LanguageModel, wrap
     from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
     from sinkprune_core.pruning.report import Report
+    from sinkprune_core.sinks.attention import attention_mass, hide, track
     from sinkprune_core.sinks.trace import Trace, trace
 
 __all__ = [
@@ -28,11 +29,15 @@ __all__ = [
     "Report",
     "Sampler",
     "Trace",
+    "attention_mass",
     "generate",
+    "hide",
     "preset",
     "prune",
     "trace",
+    "track",
     "weights_kept",
+    "wrap",
 ]
 
 _HOMES = {  # where `__getattr__` finds them
@@ -40,10 +45,11 @@ _HOMES = {  # where `__getattr__` finds them
     "calibration.text": ("Calibration",),
     "diffusion.samplers": ("DREAM_SAMPLER", "LLADA_SAMPLER", "Sampler"),
     "diffusion.sampling": ("generate",),
-    "language_model": ("LanguageModel",),
+    "language_model": ("LanguageModel", "wrap"),
     "pruning.engine": ("prune",),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
     "pruning.report": ("Report",),
+    "sinks.attention": ("attention_mass", "hide", "track"),
     "sinks.trace": ("Trace", "trace"),
 }
 

@@ -187,34 +187,8 @@ def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
     """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo.
 
-    Of a streamed model only the list of its finished blocks changes, and comes back.
+    Of a streamed model only the list of its finished blocks changes, and comes back. Another thread waits for
+    the model until then.
     """
-    if lm.is_streamed:
-        finished = dict(lm.finished)
-        try:
-            yield
-        finally:
-            lm.finished.clear()
-            lm.finished.update(finished)
-        return
-
-    copies = [
-        {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
-    ]
-
-    try:
+    with lm.turn(), lm.kept():
         yield
-    finally:
-        with torch.no_grad():
-            for block, values in zip(lm.blocks, copies, strict=True):
-                _put_back(block, values)
-
-
-def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
-    """Give a block its former values; remove parameters that it did not have, biases for removed units."""
-    for name, value in list(block.named_parameters()):
-        if name in values:
-            value.copy_(values[name])
-        else:
-            parent, _, leaf = name.rpartition(".")
-            block.get_submodule(parent).register_parameter(leaf, None)

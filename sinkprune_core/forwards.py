@@ -8,21 +8,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+
+from sinkprune_core.values import in_short
 
 if TYPE_CHECKING:
     from sinkprune_core.language_model import LanguageModel
 
 
 def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None) -> None:
-    """Raise ValueError unless ids are int64 of the vocabulary, and rows fit the model's positions.
+    """Raise an error unless ids are int64 of the vocabulary, and rows fit the model's positions.
 
     `tokens` is the longest row's length where it is not that of `ids_BT`, padded or going on from a cache.
+    Raises TypeError for what is no tensor, ValueError for other ids, and for a model whose dropout is on.
     """
-    if not isinstance(ids_BT, torch.Tensor) or ids_BT.dtype != torch.int64:
-        given = getattr(ids_BT, "dtype", type(ids_BT).__name__)
-        raise ValueError(f"token ids are {given}: {lm.name} takes a tensor of int64")
+    if not isinstance(ids_BT, torch.Tensor):
+        raise TypeError(f"token ids are {in_short(ids_BT)}: {lm.name} takes a tensor of int64")
+    if ids_BT.dtype != torch.int64 or ids_BT.layout != torch.strided:
+        raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
+    check_mode(lm)
     if ids_BT.numel():
-        vocabulary = lm.model.get_input_embeddings().num_embeddings
+        vocabulary = lm.vocabulary
         least, most = (int(extreme) for extreme in ids_BT.aminmax())
         if least < 0 or most >= vocabulary:
             raise ValueError(
@@ -30,6 +36,17 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
                 f"0 … {vocabulary - 1}: take ids of its own tokenizer"
             )
     check_positions(lm, ids_BT.shape[-1] if tokens is None else tokens)
+
+
+def check_mode(lm: LanguageModel) -> None:
+    """Raise ValueError for a model whose dropout is on, where every forward gives other numbers."""
+    if not lm.model.training:
+        return
+    fields = lm.model.config.to_dict().items()
+    rates = [value for name, value in fields if name.endswith(("dropout", "pdrop"))]
+    rates += [module.p for module in lm.model.modules() if isinstance(module, nn.Dropout)]
+    if any(isinstance(rate, float) and rate > 0 for rate in rates):
+        raise ValueError(f"{lm.name} is in training mode, where dropout is random: call model.eval()")
 
 
 def check_positions(lm: LanguageModel, tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Language models under one small interface, whatever their direction.
+"""Language models under one small interface, whatever their direction: `wrap` makes one of any model.
 
 A diffusion language model (DLM) here is a native transformers causal-LM class whose attention is
 bidirectional (`is_causal=False`) and whose vocabulary has a mask token: no remote code, no forked model.
@@ -7,52 +7,111 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sinkprune.files import atomic, digests, write_json
 from sinkprune_core.encoding import without_mask
-from sinkprune_core.forwards import check_ids, check_output, is_finite
+from sinkprune_core.forwards import check_ids, check_mode, check_output, is_finite
+from sinkprune_core.model_checks import blocks_of, check_computation, check_structure
+from sinkprune_core.turns import turn
+from sinkprune_core.values import in_short
 
-KINDS = ("autoregressive", "diffusion")
-CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
+Kind = Literal["autoregressive", "diffusion"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+TEXTLESS = "give the tokenizer to `wrap`, or token ids instead of text"
 
 
-@dataclass(frozen=True)
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer, besides `eos_token_id` where it has one; those of transformers fit."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool = ...) -> Any:
+        """Return an object with the ids of a text, `input_ids`."""
+        ...
+
+    def decode(self, token_ids: Any) -> Any:
+        """Return the text of some ids."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of every token."""
+        ...
+
+    def save_pretrained(self, save_directory: str | Path) -> Any:
+        """Write the tokenizer's files."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A native transformers model with what is needed to read its logits.
+    """A native transformers model with what is needed to read its logits; `wrap` makes one.
 
-    Raises ValueError for an unknown kind, and for a mask token that does not fit the kind or the vocabulary.
+    Raises TypeError for what is no model of transformers. Raises ValueError for an unknown kind, for a mask
+    token that does not fit the kind or the vocabulary, for a model whose dropout is on, and, by name, for one
+    that is not covered (see `model_checks`): a few tokens run through it show whether it looks in the
+    direction of its kind.
     """
 
     model: PreTrainedModel
-    tokenizer: object
+    tokenizer: Tokenizer | None  # None: only token ids are used
     name: str
-    kind: str  # one of KINDS
+    kind: Kind
     mask_token_id: int | None  # of a diffusion model; an autoregressive one has none
     logits_shifted: bool
     """The output at position i-1 predicts the token at i: every autoregressive model, Dream-type DLMs."""
 
     def __post_init__(self):
-        blocks_of(self.model)
+        check_structure(self.model)
+        self._check_kind()
+        check_mode(self)
+        if all(not parameter.is_meta for parameter in self.model.parameters()):
+            check_computation(self)
+
+    def _check_kind(self) -> None:
+        """Raise ValueError for a kind or a mask token that cannot be."""
         if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
+            raise ValueError(f"kind={in_short(self.kind)} is not one of {KINDS}")
         has_mask = self.mask_token_id is not None
         if self.is_diffusion != has_mask:
             raise ValueError(
                 f"mask_token_id={self.mask_token_id} does not fit kind={self.kind!r}: "
                 "a diffusion model has one, an autoregressive model has none"
             )
-        vocabulary = self.model.get_input_embeddings().num_embeddings
-        if has_mask and not 0 <= self.mask_token_id < vocabulary:
+        vocabulary = self.vocabulary
+        if self.mask_token_id is not None and not 0 <= self.mask_token_id < vocabulary:
             raise ValueError(f"mask_token_id={self.mask_token_id} is outside the vocabulary of {vocabulary}")
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Return a context in which no other thread uses the model: it waits until the block has ended."""
+        return turn(self.model)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have an input embedding."""
+        return self._embedding.num_embeddings
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
+    def mask(self) -> int:
+        """Id of the mask token; ValueError for an autoregressive model."""
+        if self.mask_token_id is None:
+            raise ValueError(f"{self.name} is {self.kind} and has no mask token")
+        return self.mask_token_id
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of parameters."""
+        return self._embedding.weight.dtype
 
     @property
     def is_diffusion(self) -> bool:
@@ -62,7 +121,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the input embedding lies, so where token ids go."""
-        return self.model.get_input_embeddings().weight.device
+        return self._embedding.weight.device
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -81,6 +140,25 @@ class LanguageModel:
         """Yield a block with its weights in memory: here they always are, but not in a streamed model."""
         yield self.blocks[layer]
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Copy the blocks and put them back at the end; see `weights_kept`."""
+        copies = [
+            {name: value.detach().clone() for name, value in block.named_parameters()}
+            for block in self.blocks
+        ]
+
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for block, values in zip(self.blocks, copies, strict=True):
+                    _put_back(block, values)
+
+    def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """Return the numbers of a parameter, which a streamed model may have to read first."""
+        return parameter.detach()
+
     def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""
         return {
@@ -91,17 +169,20 @@ class LanguageModel:
         """Return the last hidden states, (B, T, D), without the output head.
 
         Raises ValueError for ids that are no tokens of the model, for longer rows than it has positions, and
-        where a number of the result is not finite.
+        where a number of the result is not finite, and for a model without weights.
         """
+        if self.device.type == "meta":
+            raise ValueError(f"{self.name} has no weights, only a shape: load it first")
         check_ids(self, ids_BT, None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max()))
         return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
-        output = self.model.base_model(
-            ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
-        )
+        with self.turn():
+            output = self.model.base_model(
+                ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
+            )
         return output.last_hidden_state.to(self.device)
 
     def logits_at(
@@ -135,10 +216,29 @@ class LanguageModel:
         return check_output(self, self.raw_logits(hidden_ND)).float()
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
-        """Return the logits of last hidden states in the model's dtype, (N, V), finite or not."""
-        return self.model.get_output_embeddings()(hidden_ND).to(hidden_ND.device)
+        """Return the logits of last hidden states in the model's dtype, (N, V), finite or not.
 
-    def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
+        They are what the head gives times `logit_scale` (Cohere), over `logits_scaling` (Granite), and within
+        a soft cap, `final_logit_softcapping` (Gemma), where the configuration has one of these.
+        """
+        config = self.model.config
+        head = cast(nn.Module, self.model.get_output_embeddings())
+        logits_NV = head(hidden_ND).to(hidden_ND.device)
+
+        scale = getattr(config, "logit_scale", None)
+        if scale is not None:
+            logits_NV = logits_NV * scale
+
+        divisor = getattr(config, "logits_scaling", None)
+        if divisor is not None:
+            logits_NV = logits_NV / divisor
+
+        cap = getattr(config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits_NV = torch.tanh(logits_NV / cap) * cap
+        return logits_NV
+
+    def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
         """Feed new tokens to an autoregressive model with a KV cache; return the next token's logits.
 
         They are float32 (B, V). Padded rows come with `attention_mask` of all tokens so far and
@@ -150,12 +250,18 @@ class LanguageModel:
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
         check_ids(self, fresh_BT, tokens)
-        output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
+        with self.turn():
+            output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
         last_BD = output.last_hidden_state[:, -1].contiguous()
         return self.head(last_BD.to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:
-        """Return the token ids of `text`, int64 (T,), without special tokens around it and without a mask."""
+        """Return the token ids of `text`, int64 (T,), without special tokens around it and without a mask.
+
+        Raises ValueError for a model without a tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         return torch.tensor(without_mask(ids, self.tokenizer, self.mask_token_id), dtype=torch.long)
 
@@ -167,52 +273,65 @@ class LanguageModel:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
-    def save(self, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object) -> Path:
-        """Write the model, tokenizer and card in transformers format (safetensors), atomically.
 
-        `load(folder)` reads it back. `texts` are more files by name, `card` is more to put on the card, JSON
-        values by name. Raises FileExistsError if `folder` exists, as nothing is ever overwritten, and
-        ValueError for biases from `compensate` in a class without: `shrink` gives a class that has them.
-        """
-        folder = self._new_folder(folder)
-        with torch.device("meta"):
-            expected = type(self.model)(self.model.config).state_dict()
-        if more := sorted(self.model.state_dict().keys() - expected.keys()):
-            raise ValueError(f"{self.name} has {more[0]}, which its class cannot read: `shrink` it first")
-        with atomic(folder) as partial:
-            self.model.save_pretrained(partial, save_original_format=False)  # native names
-            self._save_other_files(partial, texts or {}, card)
-        return folder
+def wrap(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer | None = None,
+    *,
+    mask_token_id: int | None = None,
+    logits_shifted: bool | None = None,
+    name: str | None = None,
+) -> LanguageModel:
+    """Return a model of transformers as one that can be tracked, pruned and sampled; nothing is copied.
 
-    def _new_folder(self, folder: Path | str) -> Path:
-        folder = Path(folder)
-        if folder.exists():
-            raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
-        return folder
+    With a `mask_token_id` it is a diffusion model, whose attention is made bidirectional; without, an
+    autoregressive one, made causal. `logits_shifted` must be said of a diffusion model: True where the output
+    at position i-1 predicts the token at i (Dream), False where that at i does (LLaDA). `tokenizer` is needed
+    for text alone. The model is put into evaluation mode; of a compiled one (`torch.compile`) the original is
+    taken.
 
-    def _save_other_files(self, folder: Path, texts: Mapping[str, str], more: dict[str, object]) -> None:
-        """Write tokenizer, `texts` and card beside the weights."""
-        self.tokenizer.save_pretrained(folder)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        card = {
-            "name": self.name,
-            "kind": self.kind,
-            "mask_token_id": self.mask_token_id,
-            "logits_shifted": self.logits_shifted,
-            "sha256": digests(folder, "*.safetensors", "tokenizer.json"),  # what is read is what was written
-            **more,
-        }
-        write_json(folder / CARD, card)
+    Raises TypeError for what is no model of transformers, and ValueError, in one sentence, for a model that
+    is not covered or whose attention does not look in the direction that its kind has.
+    """
+    model = getattr(model, "_orig_mod", model)
+    check_structure(model)
+    empty = [part for part, parameter in model.named_parameters() if parameter.is_meta]
+    if empty:
+        raise ValueError(
+            f"{empty[0]} of {type(model).__name__} has no weights, only a shape: load them first"
+        )
+
+    is_diffusion = mask_token_id is not None
+    if logits_shifted is None and is_diffusion:
+        raise ValueError(
+            "logits_shifted must be said of a diffusion model: True where the output at position i-1 "
+            "predicts the token at i (Dream, DiffuGPT), False where that at i does (LLaDA, A2D)"
+        )
+    if logits_shifted is False and not is_diffusion:
+        raise ValueError(
+            "logits_shifted=False does not fit an autoregressive model, which predicts the next token; give "
+            "the mask_token_id of a diffusion model"
+        )
+
+    set_direction(model.eval(), causal=not is_diffusion)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name or Path(model.config.name_or_path or "").name or type(model).__name__,
+        kind="diffusion" if is_diffusion else "autoregressive",
+        mask_token_id=mask_token_id,
+        logits_shifted=True if logits_shifted is None else logits_shifted,
+    )
 
 
-def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the blocks of a native model; GPT-2 calls them h. Raises ValueError where there are none."""
-    for name in ("h", "layers"):
-        blocks = getattr(model.base_model, name, None)
-        if isinstance(blocks, nn.ModuleList):
-            return blocks
-    raise ValueError(f"{type(model).__name__} has no blocks `layers` or `h`: this architecture is not known")
+def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Give a block its former values; remove parameters that it did not have, biases for removed units."""
+    for name, value in list(block.named_parameters()):
+        if name in values:
+            value.copy_(values[name])
+        else:
+            parent, _, leaf = name.rpartition(".")
+            block.get_submodule(parent).register_parameter(leaf, None)
 
 
 def part_name(model: PreTrainedModel, part: nn.Module) -> str:
@@ -243,17 +362,14 @@ def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
     model.config.is_causal = causal
     for module in model.modules():
         if hasattr(module, "is_causal"):
-            module.is_causal = causal
+            cast(Any, module).is_causal = causal
     return model
 
 
 def check_finite(lm: LanguageModel, named: Iterable[tuple[str, nn.Parameter]]) -> None:
     """Raise ValueError, naming the first of some parameters with a number that is not finite."""
     for name, parameter in named:
-        value = parameter.detach()
-        if value.is_meta:  # the head of a streamed model
-            value = lm.checkpoint.tensor(name).to(lm.dtype)
-        if not is_finite(value):
+        if not is_finite(lm.value_of(name, parameter)):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "
                 f"large for {parameter.dtype}; take the published files, or a wider dtype"

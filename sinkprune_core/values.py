@@ -1,19 +1,38 @@
 """Values that come from outside: what each may be stands in its annotation, and is checked in one place.
 
-A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below is
-checked before any work (`check_fields`, `checked_arguments`). What does not fit ends in one line: its name,
-its value, what is allowed.
+A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below, or with
+pydantic's `InstanceOf`, is checked before any work (`check_fields`, `checked_arguments`). What does not fit
+ends in one line: its name, its value, what is allowed. An object of another class is a TypeError. A number
+that is none, or is out of its range, is a ValueError, as it may come from a command line or a file.
 """
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import is_dataclass
 from functools import cache, wraps
 from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 Whole = Annotated[int, Field(description="a whole number")]
 Number = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
@@ -26,20 +45,36 @@ PositiveShare = Annotated[float, Field(gt=0, le=1, description="a number above 0
 Sparsity = Annotated[
     float, Field(ge=0, lt=1, description="a number in [0, 1): it is the share of weights set to zero")
 ]
+
+
+def _within_precision(temperature: float) -> float:
+    if temperature and not COLDEST <= temperature <= HOTTEST:
+        raise ValueError(in_short(temperature))
+    return temperature
+
+
+COLDEST, HOTTEST = (
+    1e-6,
+    1e6,
+)  # temperatures between which float64 holds a logit over them, and noise times them
+Temperature = Annotated[
+    float,
+    Field(ge=0),
+    AfterValidator(_within_precision),
+    Field(description=f"0 or a number from {COLDEST:g} to {HOTTEST:g}"),
+]
 LONGEST = 60  # characters of a value in an error; of a longer one its type is given
 
 Function = TypeVar("Function", bound=Callable)
 
 
-def instance(cls: type) -> object:
-    """Return the kind of the objects of a class."""
+@runtime_checkable
+class HasTurns(Protocol):
+    """What one call at a time may use: a model, whose hooks and weights two calls would mix up."""
 
-    def is_one(value: object) -> object:
-        if not isinstance(value, cls):
-            raise ValueError(in_short(value))
-        return value
-
-    return Annotated[Any, AfterValidator(is_one), Field(description=f"a {cls.__name__}")]
+    def turn(self) -> AbstractContextManager[None]:
+        """Return a context in which no other thread has its turn."""
+        ...
 
 
 def _of_int64(ids: torch.Tensor) -> torch.Tensor:
@@ -65,7 +100,10 @@ def check_fields(settings: object) -> None:
 
 
 def checked_arguments(function: Function) -> Function:
-    """Let a function check its annotated arguments before it begins, as `check_fields` checks fields."""
+    """Let a function check its annotated arguments before it begins, as `check_fields` checks fields.
+
+    A call with a model has its turn until it ends: what another thread asks of the same model waits.
+    """
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -74,9 +112,14 @@ def checked_arguments(function: Function) -> Function:
         for name, hint in _kinds(function).items():
             if name in bound.arguments:
                 bound.arguments[name] = checked(name, bound.arguments[name], hint)
-        return function(*bound.args, **bound.kwargs)
 
-    return call
+        with ExitStack() as turns:
+            for value in bound.arguments.values():
+                if isinstance(value, HasTurns):
+                    turns.enter_context(value.turn())
+            return function(*bound.args, **bound.kwargs)
+
+    return cast(Function, call)
 
 
 @cache
@@ -84,23 +127,37 @@ def _kinds(owner: object) -> dict[str, object]:
     """Return the annotations of a dataclass or a function that are kinds, or kinds and None, by name."""
     hints = get_type_hints(owner, include_extras=True)
     parts = {name: (hint, *get_args(hint)) for name, hint in hints.items()}
-    return {name: parts[name][0] for name in parts if Annotated in map(get_origin, parts[name])}
+    kinds = {}
+    for name, (hint, *arguments) in parts.items():
+        if any(get_origin(part) is Annotated for part in (hint, *arguments)):
+            kinds[name] = hint
+    return kinds
 
 
 def checked(name: str, value: object, hint: object) -> object:
-    """Return `value` as a kind has it; raise ValueError, naming it, where it does not fit."""
-    value = value.item() if isinstance(value, np.generic) else value  # a number of NumPy's is one of Python's
+    """Return `value` as a kind has it.
+
+    Raises, with its name, TypeError for an object of another class and ValueError for what does not fit.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()  # a number of NumPy's is one of Python's
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        given = str(first["ctx"]["error"]) if first["type"] == "value_error" else in_short(value)
-        raise ValueError(f"{name}={given} must be {_words(hint)}") from None
+        given = in_short(value)
+        if first["type"] == "value_error":
+            given = str(first.get("ctx", {}).get("error"))
+        kind = TypeError if first["type"] == "is_instance_of" else ValueError
+        raise kind(f"{name}={given} must be {_words(hint)}") from None
 
 
 @cache
 def _adapter(hint: object) -> TypeAdapter:
-    return TypeAdapter(hint, config=_CONFIG)
+    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if is_dataclass(inner):  # of which an instance is asked; pydantic takes no other configuration for it
+        return TypeAdapter(cast(Any, hint))
+    return TypeAdapter(cast(Any, hint), config=_CONFIG)
 
 
 def _words(hint: object) -> str:
@@ -108,7 +165,11 @@ def _words(hint: object) -> str:
     if hint is NoneType:
         return "None"
     if get_origin(hint) is Annotated:
-        return next(part.description for part in get_args(hint) if getattr(part, "description", None))
+        described = [part.description for part in get_args(hint) if getattr(part, "description", None)]
+        if described:
+            return described[0]
+        name = get_args(hint)[0].__name__
+        return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
     return " or ".join(_words(part) for part in get_args(hint))
 
 

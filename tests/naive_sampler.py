@@ -101,10 +101,7 @@ def naive_confidence(p: list[float], token: int, sampler) -> float:
         p = [q / sum(p) for q in p]
     if sampler.order == "entropy":
         return sum(q * math.log(q) for q in p if q > 0)
-    if sampler.order == "topk_margin":
-        best, second = sorted(p, reverse=True)[:2]
-        return best - second
-    return p[token]
+    return math.log(p[token]) if p[token] > 0 else -math.inf
 
 
 def naive_proposals(logits_LV: list[list[float]], sampler, rng) -> list[tuple[int, float]]:

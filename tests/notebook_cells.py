@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkprune.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
 from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.saving import save
 from sinkprune_companion.run import parameters
 from sinkprune_core.language_model import LanguageModel, set_direction
 
@@ -121,7 +122,8 @@ def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
         torch.manual_seed(seed)
         model = set_direction(LlamaForCausalLM(config).eval(), causal=kind == "autoregressive")
         mask = MASK_TOKEN_ID if kind == "diffusion" else None
-        LanguageModel(model, tokenizer, f"tiny-{name}", kind, mask, logits_shifted=True).save(folder / name)
+        lm = LanguageModel(model, tokenizer, f"tiny-{name}", kind, mask, logits_shifted=True)
+        save(lm, folder / name)
     named = {name: str(folder / name) for name in folders}
     return {**named, "models": [named["model"]], "other_models": [named["model"]] * 2}
 

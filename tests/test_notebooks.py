@@ -14,7 +14,8 @@ from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells, save_tiny_pair, t
 from papermill.exceptions import PapermillExecutionError
 
 from sinkprune_companion.run.parameters import check, declared
-from sinkprune_companion.run.publish import WIDGETS, clean_notebook
+from sinkprune_companion.run.progress_bars import WIDGETS, is_progress, remove_progress_bars
+from sinkprune_companion.run.publish import clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(source.stem for source in NOTEBOOKS.glob("*.py"))
@@ -158,3 +159,21 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
         ran.cells[3].outputs = [output]
         with pytest.raises(ValueError, match=message):
             clean_notebook(ran, source)
+
+
+def test_a_notebook_that_ran_keeps_no_progress_bar_and_everything_else(tmp_path):
+    ran, _ = executed()
+    output = nbformat.v4.new_output
+    bars = ["draws:   0%|          | 0/2\r", "draws: 100%|██████████| 2/2\n"]
+    ran.cells[3].outputs.append(output("stream", name="stderr", text="".join(bars)))
+    file = tmp_path / "ran.ipynb"
+    nbformat.write(ran, file)
+    assert sum(map(is_progress, ran.cells[3].outputs)) == 2
+
+    remove_progress_bars(file)
+    left = nbformat.read(file, 4)
+    nbformat.validate(left)
+    assert [each.get("text") for each in left.cells[3].outputs] == ["warning", None]
+    assert left.cells[3].outputs[1].data == {"text/plain": "2"}
+    assert "widgets" not in left.metadata and "papermill" in left.metadata
+    assert [cell.source for cell in left.cells] == [cell.source for cell in ran.cells]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sinkprune import nelbo, nll, score
-from sinkprune.evaluation.conditional_likelihood import log_likelihood
+from sinkprune.evaluation.conditional_likelihood import log_likelihood, perplexity
 from sinkprune.evaluation.protocols import Protocol
 from sinkprune.evaluation.two_choice import accuracy
 from sinkprune_companion.training.settings import Training
@@ -64,12 +64,12 @@ def made(cls, **fields):
     return cls(IDS, **fields) if cls is Calibration else cls(**fields)
 
 
-def refused(name: str, make) -> str:
+def refused(name: str, make, error: type[Exception] = ValueError) -> str:
     """Return the sentence with which a value is refused; it begins with its name."""
-    with pytest.raises(ValueError, match=rf"^{name}=") as error:
+    with pytest.raises(error, match=rf"^{name}=") as caught:
         make()
-    assert "\n" not in str(error.value) and len(str(error.value)) < 300
-    return str(error.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    return str(caught.value)
 
 
 def pairs_of(table: dict) -> list[tuple]:
@@ -110,15 +110,17 @@ def test_an_argument_that_is_no_count_is_refused_before_any_work(tiny_dlm, tiny_
 
 def test_arguments_of_sampling_are_checked(tiny_dlm, tiny_ar):
     refused("seed", lambda: generate(tiny_dlm, IDS, Sampler(4, 2, None), seed=1.5))
-    refused("sampler", lambda: generate(tiny_dlm, IDS, "llada"))
+    refused("sampler", lambda: generate(tiny_dlm, IDS, "llada"), TypeError)
     refused("length", lambda: decode(tiny_ar, IDS, 2.5))
     refused("temperature", lambda: decode(tiny_ar, IDS, 2, temperature=math.nan))
 
 
 def test_arguments_of_pruning_are_checked(tiny_dlm):
-    assert refused("lm", lambda: prune("smol-dlm", Recipe())) == "lm='smol-dlm' must be a LanguageModel"
-    assert refused("recipe", lambda: prune(tiny_dlm, "wanda")) == "recipe='wanda' must be a Recipe"
-    said = refused("calibration", lambda: prune(tiny_dlm, Recipe(), IDS))
+    said = refused("lm", lambda: prune("smol-dlm", Recipe()), TypeError)
+    assert said == "lm='smol-dlm' must be a LanguageModel"
+    said = refused("recipe", lambda: prune(tiny_dlm, "wanda"), TypeError)
+    assert said == "recipe='wanda' must be a Recipe"
+    said = refused("calibration", lambda: prune(tiny_dlm, Recipe(), IDS), TypeError)
     assert said == "calibration=a tensor of torch.int64 must be a Calibration or None"
 
 
@@ -162,3 +164,14 @@ def test_numbers_of_numpy_count_as_those_of_python():
     assert checked("batch", np.int64(2), Count) == 2
     assert checked("share", np.float32(0.5), Share) == 0.5
     assert refused("batch", lambda: checked("batch", np.float64(2), Count))
+
+
+@pytest.mark.parametrize(
+    "use", [nelbo, nll, score, accuracy, log_likelihood, perplexity, trace, generate, decode]
+)
+def test_a_model_of_transformers_is_asked_to_be_wrapped(tiny_dlm, use):
+    """`lm` is checked wherever one is given."""
+    more = {decode: (2,), accuracy: ([],), log_likelihood: ([],), perplexity: (IDS[0],)}.get(use, ())
+    ids = () if use in (accuracy, log_likelihood, perplexity) else (IDS,)
+    given = (tiny_dlm.model, *ids, *more)
+    assert refused("lm", lambda: use(*given), TypeError) == "lm=a LlamaForCausalLM must be a LanguageModel"

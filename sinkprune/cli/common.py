@@ -120,7 +120,9 @@ def model_and_texts(
         if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
             return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         kind = name = "documentation"
-        ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
+        ids_NT = corpus.documentation_sequences(
+            lm.tokenizer, length, held_out, scope="everything", mask_token_id=lm.mask_token_id
+        )
     else:
         kind, name = "text", options.text.name  # a copy of a file has another name
         ids_NT = corpus.pack(documents, lm.tokenizer, length, lm.mask_token_id)

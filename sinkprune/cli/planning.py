@@ -14,7 +14,7 @@ from sinkprune.cli.help_pages import say
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.formats import detect
-from sinkprune.models.hub import Requirements, available_memory, parse, requirements
+from sinkprune.models.hub import Requirements, available_memory, folder_of, parse, requirements
 from sinkprune.models.meta_model import MetaModel, meta_model
 from sinkprune.models.weight_files import WeightFiles, read_json, refused
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
@@ -88,7 +88,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     if row is not None:
         return meta_model(row, dtype)
 
-    folder = Path(name)
+    folder = folder_of(name)
     raw = read_json(folder / "config.json")
     shapes = WeightFiles(folder).shapes if any(folder.glob("*.safetensors")) else {}
     published = detect(raw, shapes)
@@ -99,7 +99,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
             model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).to(dtype)
 
     model.tie_weights()
-    set_direction(model, causal=kind == "autoregressive")
+    set_direction(model.eval(), causal=kind == "autoregressive")
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan
     return MetaModel(model, None, folder.resolve().name, kind, mask_token_id, kind == "autoregressive")
 

@@ -18,6 +18,7 @@ from sinkprune.cli.gpus import planned_gpu
 from sinkprune.cli.help_pages import say
 from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
+from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import save_model
 from sinkprune.runs.checkpoint import job_folder
@@ -28,7 +29,7 @@ from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
-from sinkprune_core.language_model import CARD, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from sinkprune.cli.commands.ship import Ship
 from sinkprune.models.loading import load, open_checkpoint
+from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.int8 import save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
 from sinkprune.recovery.model_card import README, push, push_line, save_model, write_readme
-from sinkprune_core.language_model import CARD
 
 
 def run(options: Ship) -> None:

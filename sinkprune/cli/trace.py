@@ -32,7 +32,8 @@ def run(options: commands.Trace) -> None:
     prompts_NT = torch.cat(list(prompts_by_source.values()))
     traced = trace(lm, prompts_NT, sampler, options.seed, options.batch)
     if options.out is not None:
-        traced.save(options.out)
+        with atomic(options.out) as partial:
+            traced.save(partial)
     if options.figure is not None:
         draw(lm, traced, Path(options.model).name, options.figure)
 

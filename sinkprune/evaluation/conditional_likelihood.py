@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from pydantic import InstanceOf
 from tqdm.auto import tqdm
 
 from sinkprune.evaluation.protocols import Protocol, protocol
@@ -44,7 +45,7 @@ class MaskedTarget:
 @checked_arguments
 @torch.inference_mode()
 def log_likelihood(
-    lm: LanguageModel,
+    lm: InstanceOf[LanguageModel],
     pairs: Sequence[Pair],
     how: str | Protocol = "llada",
     seed: Whole = 0,
@@ -141,7 +142,7 @@ def _hidden_at_masks(
 @checked_arguments
 @torch.inference_mode()
 def exact_log_likelihood(
-    lm: LanguageModel, pairs: Sequence[Pair], batch: Count = 32, progress: bool = False
+    lm: InstanceOf[LanguageModel], pairs: Sequence[Pair], batch: Count = 32, progress: bool = False
 ) -> pd.DataFrame:
     """Return the exact log p(target | prompt) of an autoregressive model, one row per pair.
 
@@ -283,7 +284,7 @@ def _error_over_draws(frame: pd.DataFrame, length: pd.Series) -> float:
 
 @checked_arguments
 def perplexity(
-    lm: LanguageModel,
+    lm: InstanceOf[LanguageModel],
     ids_T: torch.Tensor,
     how: str | Protocol = "ppl_llada",
     seed: Whole = 0,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from pydantic import InstanceOf
 from tqdm.auto import tqdm
 
 from sinkprune.evaluation.token_losses import token_losses
@@ -14,7 +15,7 @@ from sinkprune_core.diffusion.noise import corrupt, even_split, random_mask, str
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments, instance
+from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments
 
 
 class MaskedSequence(NamedTuple):
@@ -29,7 +30,7 @@ class MaskedSequence(NamedTuple):
 @checked_arguments
 @torch.inference_mode()
 def nelbo(
-    lm: instance(LanguageModel),
+    lm: InstanceOf[LanguageModel],
     ids_NT: TokenIds,
     draws: Count = 8,
     seed: Whole = 0,
@@ -119,7 +120,7 @@ def _masked_sequences(
 @checked_arguments
 @torch.inference_mode()
 def nll(
-    lm: instance(LanguageModel),
+    lm: InstanceOf[LanguageModel],
     ids_NT: TokenIds,
     batch: Count = 32,
     progress: bool = False,
@@ -145,7 +146,7 @@ def nll(
 
 @checked_arguments
 def score(
-    lm: instance(LanguageModel),
+    lm: InstanceOf[LanguageModel],
     ids_NT: TokenIds,
     draws: Count = 8,
     seed: Whole = 0,

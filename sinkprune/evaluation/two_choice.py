@@ -14,6 +14,7 @@ from itertools import chain, groupby
 
 import pandas as pd
 import torch
+from pydantic import InstanceOf
 from tqdm.auto import tqdm
 
 from sinkprune.evaluation.maskings import Maskings, maskings, whole
@@ -67,7 +68,7 @@ class Input:
 @checked_arguments
 @torch.inference_mode()
 def accuracy(
-    lm: LanguageModel,
+    lm: InstanceOf[LanguageModel],
     items: Sequence[dict],
     draws: Count = DRAWS,
     seed: Whole = 0,

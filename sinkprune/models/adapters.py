@@ -6,7 +6,9 @@ for: PEFT itself takes what is missing for zero, with a warning.
 Dimensions: O output features, I input features, R rank of the adapter.
 """
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt
@@ -62,17 +64,18 @@ def adapter_config(folder: Path):
     """
     from peft import LoraConfig
 
+    if folder.is_dir():
+        check_files(folder)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
-    check_files(folder)
     plain = read_checked(PlainLora, folder / CONFIG)
-    for name, value in plain.model_extra.items():
+    for name, value in (plain.model_extra or {}).items():
         is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
         if name not in WITHOUT_EFFECT and not is_plain:
             raise FormatError(f"{folder / CONFIG} has {name}={in_short(value)}: only plain LoRA is covered")
     return LoraConfig(
         r=plain.r,
-        lora_alpha=plain.lora_alpha,
+        lora_alpha=cast(int, plain.lora_alpha),  # PEFT takes any number
         lora_dropout=plain.lora_dropout or 0.0,
         target_modules=plain.target_modules,
         task_type="CAUSAL_LM",
@@ -89,7 +92,7 @@ def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
 
     config = adapter_config(folder)
     stored = AdapterFile(folder, WEIGHTS).shapes
-    expected = _expected(model, config.target_modules, config.r)
+    expected = _expected(model, cast(list[str], config.target_modules), config.r)
     problems = [
         *(f"{name} is missing" for name in expected.keys() - stored.keys()),
         *(f"{name} belongs to nothing" for name in stored.keys() - expected.keys()),
@@ -108,7 +111,7 @@ def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
         return PeftModel.from_pretrained(model, folder, config=config, is_trainable=trainable)
 
 
-def _expected(model: PreTrainedModel, targets: set[str], rank: int) -> dict[str, tuple[int, int]]:
+def _expected(model: PreTrainedModel, targets: Collection[str], rank: int) -> dict[str, tuple[int, int]]:
     """Return the shapes of an adapter's tensors, (R, I) and (O, R), by their stored names."""
     shapes = {}
     for name, module in model.named_modules():
@@ -127,16 +130,16 @@ def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> P
     """
     from peft.tuners.lora import LoraLayer
 
-    model = open_adapter(model, folder)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    opened = cast(Any, open_adapter(model, folder))
+    layers = {name: module for name, module in opened.named_modules() if isinstance(module, LoraLayer)}
     for name, layer in layers.items():
-        weight = layer.get_base_layer().weight
+        weight = cast(nn.Linear, layer.get_base_layer()).weight
         weight.data = weight.data.float()
-        layer.merge()
+        cast(Any, layer).merge()
         if not bool(torch.isfinite(weight.data).all()):
             raise FormatError(f"{name} is not finite with the adapter in {folder}: train it again")
         weight.data = weight.data.to(dtype)
-    model = model.unload()
+    model = opened.unload()
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype

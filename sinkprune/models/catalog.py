@@ -39,9 +39,9 @@ class ModelShape:
 class KnownModel:
     """One row of the table."""
 
-    id: str  # the name that `load` takes: a hub id, then a name where a repository holds many models
+    id: str  # the name that `load` takes
     family: Literal[
-        "llada", "mmada", "illada", "dream", "a2d", "diffugpt", "diffullama", "smdm", "smdm-ar", "native"
+        "llada", "mmada", "dream", "a2d", "diffugpt", "native"
     ]  # the format it is published in, see formats.py; native: that of transformers
     native: Literal[
         "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel"
@@ -60,14 +60,7 @@ class KnownModel:
     logits_shifted: bool = True  # the output at position i-1 predicts the token at i
     twin: str | None = None  # id of the autoregressive counterpart
     relation: str = ""  # how near the counterpart is
-    file: str | None = None  # the one weight file to take from a repository that holds many models
-    tokenizer: str | None = None  # repository of the tokenizer, where it is another one
     note: str = ""
-
-    @property
-    def repository(self) -> str:
-        """The repository on the hub."""
-        return "/".join(self.id.split("/")[:2])
 
     @property
     def bytes(self) -> int:

@@ -1,7 +1,7 @@
 """Native configurations from public ones: one function per format, from `config.json` to transformers' class.
 
-Sources: the published configurations and modeling files of LLaDA, MMaDA, iLLaDA, Dream, dllm's A2D models,
-DiffuGPT, DiffuLLaMA and SMDM. A value that the native class cannot express is an error, and so is one that is
+Sources: the published configurations and modeling files of LLaDA, MMaDA, Dream, dllm's A2D models and
+DiffuGPT. A value that the native class cannot express is an error, and so is one that is
 not stated although it decides what the model computes.
 
 transformers checks the types of fields, whether heads divide the width and what rotary frequencies need; what
@@ -14,6 +14,7 @@ the stored tensors, and raises FormatError.
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import transformers
 from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
@@ -22,6 +23,7 @@ from sinkprune.models.catalog import REFUSALS, ModelShape
 from sinkprune.models.weight_files import FormatError
 from sinkprune_core.values import in_short
 
+Config = TypeVar("Config", bound=PretrainedConfig)
 Shapes = Mapping[str, tuple[int, ...]]  # of the stored tensors, by their stored names
 
 TRANSFORMER_FIELDS = (
@@ -67,23 +69,12 @@ LLADA_ALLOWED = {
     "layer_norm_with_affine": (True, None),
 }
 
-SMDM_ALLOWED = {
-    **dict.fromkeys(("bias", "parallel_residual", "shared_attention_norm"), (False, None)),
-    "rotary_percentage": (1.0, None),
-    "condense_ratio": (1, None),
-    "_mlp_class": ("LLaMAMLP", None),
-    "_norm_class": ("RMSNorm", "FusedRMSNorm", None),
-}
-SMDM_EMBEDDING = "transformer.wte.weight"
-SMDM_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
-SMDM_WIDTHS = (256, 384, 512, 576, 640, 768, 896, 1024, 1280, 1408, 1536, 1792)  # the repository's list
 BLOCK_OF = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")  # the number of a block, in a stored name
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")  # what formats call the number of blocks
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("rms_norm_eps", "layer_norm_epsilon", "norm_eps"), (1e-20, 0.1)),
     **dict.fromkeys(("n_head", "n_heads", "num_attention_heads"), (1, 65536)),
     **dict.fromkeys(("max_position_embeddings", "max_sequence_length", "n_positions"), (1, 1e9)),
-    "block_size": (1, 1e9),  # SMDM's name for the same
     "rope_theta": (1, 1e12),
     **dict.fromkeys(
         ("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"),
@@ -100,9 +91,11 @@ def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
     """
     ropes = [raw[name] for name in ("rope_scaling", "rope_parameters") if isinstance(raw.get(name), dict)]
     for name, value in [entry for fields in (raw, *ropes) for entry in fields.items()]:
-        low, high = RANGES.get(name, (None, None))
+        if name not in RANGES or value is None:
+            continue
+        low, high = RANGES[name]
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if low is not None and value is not None and not (is_number and low <= value <= high):
+        if not (is_number and low <= value <= high):
             raise FormatError(
                 f"{file} has {name}={in_short(value)}: it must be a number from {low:g} to {high:g}"
             )
@@ -132,16 +125,16 @@ def _check(
 
 
 def _same_names(
-    cls: type[PretrainedConfig],
+    cls: type[Config],
     raw: dict,
     needed: tuple[str, ...],
     allowed: Mapping[str, tuple] | None = None,
-    **changes,
-) -> PretrainedConfig:
+    **changes: Any,
+) -> Config:
     """Return a native configuration from a public one that uses the same field names."""
     _check(cls, raw, needed, allowed or {})
     fields = {name: value for name, value in raw.items() if name not in FOREIGN_FIELDS}
-    return cls.from_dict(fields | changes)
+    return cast(Config, cls.from_dict(fields | changes))
 
 
 def _rotary_field(raw: dict) -> str:
@@ -152,6 +145,7 @@ def _rotary_field(raw: dict) -> str:
 def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
     """LLaDA and MMaDA."""
     _check(LlamaConfig, raw, ("vocab_size", "rms_norm_eps", "rope_theta", "weight_tying"), LLADA_ALLOWED)
+    mask: dict[str, Any] = {"mask_token_id": raw.get("mask_token_id")}  # a field that Llama has not
     return LlamaConfig(
         vocab_size=_llada_vocabulary(raw, shapes),
         hidden_size=raw["d_model"],
@@ -169,7 +163,7 @@ def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
         bos_token_id=raw.get("bos_token_id"),
         eos_token_id=raw.get("eos_token_id"),
         pad_token_id=None,  # LLaDA pads with its end token, whose embedding is an ordinary one
-        mask_token_id=raw.get("mask_token_id"),
+        **mask,
     )
 
 
@@ -177,14 +171,8 @@ def _llada_vocabulary(raw: dict, shapes: Shapes) -> int:
     """Return the stated vocabulary that the embedding has: MMaDA's configuration states several."""
     fields = ("embedding_size", "vocab_size", "new_vocab_size")
     sizes = [raw[name] for name in fields if raw.get(name)]
-    embedding = shapes.get("model.transformer.wte.weight", (None,))[0]
+    embedding = shapes.get("model.transformer.wte.weight", (0,))[0]
     return embedding if embedding in sizes else sizes[0]
-
-
-def illada(raw: dict, shapes: Shapes) -> LlamaConfig:
-    """Llama's own field names."""
-    needed = (*TRANSFORMER_FIELDS, _rotary_field(raw), "tie_word_embeddings")
-    return _same_names(LlamaConfig, raw, needed, FULL_ATTENTION)
 
 
 def dream(raw: dict, shapes: Shapes) -> Qwen2Config:
@@ -208,56 +196,6 @@ def diffugpt(raw: dict, shapes: Shapes) -> GPT2Config:
     return _same_names(GPT2Config, raw, needed, vocab_size=vocabulary)
 
 
-def diffullama(raw: dict, shapes: Shapes) -> LlamaConfig:
-    """Like Llama 2's, it may leave rope_theta to the default of 10,000."""
-    return _same_names(LlamaConfig, raw, TRANSFORMER_FIELDS)
-
-
-def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
-    """SMDM publishes weights alone.
-
-    Their shapes, the repository's list of sizes, or a `lit_config.json` beside them say the rest. The mask
-    has an embedding and no output; the native class needs one, whose row of zeros gives the mask logit 0.
-    """
-    _check(LlamaConfig, raw, (), SMDM_ALLOWED)
-    absent = {SMDM_EMBEDDING, SMDM_GATE} - shapes.keys()
-    if absent:
-        raise FormatError(
-            f"the weights lack {', '.join(sorted(absent))}, "
-            "without which the shape of an SMDM model is not known"
-        )
-    vocabulary, width = shapes[SMDM_EMBEDDING]
-    layers = 1 + max(int(match[1]) for match in map(BLOCK_OF.search, shapes) if match)
-    heads = raw.get("n_head") or _smdm_heads(width, layers)
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=shapes[SMDM_GATE][0],
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=raw.get("n_query_groups") or heads,
-        max_position_embeddings=raw.get("block_size") or 2048,
-        rms_norm_eps=raw.get("norm_eps") or 1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        tie_word_embeddings=False,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=None,
-    )
-
-
-def _smdm_heads(width: int, layers: int) -> int:
-    """Return the number of heads that the repository's list of sizes has for a width."""
-    if width not in SMDM_WIDTHS:
-        raise FormatError(
-            f"SMDM has no model of width {width}, so its number of heads is not known: "
-            "put a lit_config.json with n_head and n_query_groups beside the weights"
-        )
-    if (width, layers) == (640, 16):
-        return 8
-    return width // (64 if width <= 1024 else 128)
-
-
 def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     """A configuration of transformers, as it is."""
     cls = CONFIG_MAPPING[raw["model_type"]]
@@ -272,7 +210,7 @@ def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     return config
 
 
-def of_shape(native: str, shape: ModelShape, positions: int, **settings: object) -> PretrainedConfig:
+def of_shape(native: str, shape: ModelShape, positions: int, **settings: Any) -> PretrainedConfig:
     """Return the configuration of a native class in a shape; what `settings` leave out keeps its default."""
     config_class = getattr(transformers, native).config_class
     if config_class is GPT2Config:

@@ -7,6 +7,7 @@ import hashlib
 import platform
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.utils.benchmark import Timer
@@ -58,7 +59,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
     fast as float32 (measured once, see `bfloat16_gain`), else float32; on a GPU bfloat16 where it has units
     for it, else float16.
     """
-    if dtype in DTYPES.values():
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
     if dtype == "auto":
         kind = torch.device(device).type
@@ -66,7 +67,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
             return torch.bfloat16 if bfloat16_gain() >= GAIN else torch.float32
         has_units = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_units else torch.float16
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
     return DTYPES[dtype]
 
@@ -88,7 +89,7 @@ def _measured_once(machine: str, file: Path) -> float:
     """Return the gain that `file` holds for a machine, measuring and writing it where there is none."""
     known = kept(file)
     if known is not None and known.get("machine") == machine:
-        return float(known["gain"])
+        return cast(float, known["gain"])
 
     gain = _measured_gain()
     keep(file, {"machine": machine, "gain": gain})

@@ -17,6 +17,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -233,12 +234,15 @@ def _dequantise(file: Path, folder: Path) -> None:
 
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     slow = ("GGUFReader", "get_tensor_name_map")  # seconds each, and transformers calls both again and again
-    with patch.multiple(gguf, **{name: functools.cache(getattr(gguf, name)) for name in slow}):
+    kept: dict[str, Any] = {name: functools.cache(getattr(gguf, name)) for name in slow}
+    with patch.multiple(gguf, **kept):
         model = AutoModelForCausalLM.from_pretrained(
             **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
-    model.hf_quantizer = None  # weights are plain tensors now, which save_pretrained refuses with a quantizer
+    cast(
+        Any, model
+    ).hf_quantizer = None  # weights are plain tensors now, which save_pretrained refuses with a quantizer
     model.config.rms_norm_eps = round(model.config.rms_norm_eps, 10)  # float32 in a GGUF: 9.999999747e-06
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -16,8 +16,8 @@ from sinkprune.spelling import suggestion
 from sinkprune_core.memory import free_memory
 
 # configuration and tokenizer, and the weights: never code, never pickles
-TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-WANTED = ["*.safetensors", *TOKENIZER_FILES]
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the tokenizer, small tensors
 
 
@@ -33,9 +33,10 @@ class Requirements:
 
 
 def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
-    """Return the row of a name and the revision after its `@`; (None, None) for a folder.
+    """Return the row of a name and the revision after its `@`.
 
-    Raises ValueError for a model that is known and not covered, saying why, and for unknown names.
+    There is no row for a folder, and none for a hub id that is not in the table of models. Raises ValueError
+    for a model that is known and not covered, saying why, and for what is no name at all.
     """
     text = os.fspath(name)
     plain, _, revision = text.partition("@")
@@ -46,39 +47,49 @@ def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
     folder = Path(text)
     if (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
         return None, None
+    if HUB_ID.fullmatch(plain) and not folder.exists():
+        return None, revision or None
     near = suggestion(plain, MODELS)
     raise ValueError(
-        f"unknown model {text!r}{near or ';'} known names: {', '.join(EMBEDDED)}, and hub ids of "
-        "docs/models.md, these also with @revision; or give a folder with config.json and safetensors"
+        f"unknown model {text!r}{near or ';'} known names: {', '.join(EMBEDDED)}, and hub ids "
+        "(owner/name), these also with @revision; or give a folder with config.json and safetensors"
     )
 
 
-def fetch(row: KnownModel, revision: str | None = None, local: bool = False) -> tuple[Path, Path]:
-    """Return the folders of a model's weights and of its tokenizer, downloading what the cache lacks.
+def fetch(repository: str, revision: str | None = None, local: bool = False) -> Path:
+    """Return the folder of a repository of the hub, downloading what the cache lacks.
 
     `local`: in the cache only. Raises FetchError with what to do: no network, access, revision or file.
     """
-    folder = _snapshot(row.repository, revision, [row.file] if row.file else WANTED, local)
-    if row.file and not (folder / row.file).is_file():
-        raise FetchError(
-            f"{row.repository} has no file {row.file} (that name is {row.certainty}): "
-            f"look at https://huggingface.co/{row.repository}/tree/main"
-        )
-    if not row.file and not any(folder.glob("*.safetensors")):
+    folder = _snapshot(repository, revision, local)
+    if not any(folder.glob("*.safetensors")):
         at = f" at {revision}" if revision else ""
         raise FetchError(
-            f"{row.repository} publishes no safetensors{at}: "
+            f"{repository} publishes no safetensors{at}: "
             "pickled weights can run code and are not fetched; take another revision (name@revision), "
             "or convert them and load that folder; "
             f"where the cache has lost them, remove {folder} and run again"
         )
-    if row.tokenizer is None:
-        return folder, folder
-    return folder, _snapshot(row.tokenizer, None, TOKENIZER_FILES, local)
+    return folder
 
 
-def _snapshot(repository: str, revision: str | None, patterns: list[str], local: bool) -> Path:
-    """Return the folder of a repository in the hub's cache, with the files that fit a pattern."""
+def folder_of(name: str | os.PathLike, local: bool = False) -> Path:
+    """Return where the files of a name without a row lie: the folder it is, or that of a hub id, fetched.
+
+    Raises what `fetch` raises.
+    """
+    if Path(name).exists():
+        return Path(name)
+    repository, _, revision = os.fspath(name).partition("@")
+    try:
+        return fetch(repository, revision or None, local)
+    except FetchError as error:
+        near = suggestion(repository, MODELS)
+        raise FetchError(f"{error}; there is no folder {repository} here either{near}") from None
+
+
+def _snapshot(repository: str, revision: str | None, local: bool) -> Path:
+    """Return the folder of a repository in the hub's cache, with the files that are wanted."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -89,11 +100,12 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str], local:
     )
 
     # of the library behind the hub's client, for a connection that breaks off
-    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    kinds = HfHubHTTPError.__mro__
+    http_error: type[Exception] = next(kind for kind in kinds if kind.__name__ == "HTTPError")
     page = f"https://huggingface.co/{repository}"
     try:
         return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local)
+            snapshot_download(repository, revision=revision, allow_patterns=WANTED, local_files_only=local)
         )
     except GatedRepoError:
         reason = f"it is gated: accept its licence at {page} and log in with `hf auth login`, or set HF_TOKEN"
@@ -119,7 +131,8 @@ def requirements(
 ) -> Requirements:
     """Say what loading `name` takes, from the table or the headers of its files.
 
-    Nothing is downloaded or loaded. Raises ValueError for a name or dtype that is not known.
+    Nothing is loaded, and nothing downloaded but a hub id that the table does not have. Raises ValueError for
+    a name or dtype that is not known.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -163,14 +176,13 @@ def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str |
     Raises FetchError or FormatError where it is not all there.
     """
     if row is None:
-        return WeightFiles(Path(name))
+        return WeightFiles(folder_of(name))
     if row.id in EMBEDDED:
         folder = next(cache_dir().glob("smollm2-135m-instruct-*"), None)
         if folder is None:
             raise FetchError("the embedded base is not fetched yet")
         return WeightFiles(folder)
-    folder, _ = fetch(row, revision, local=True)
-    return WeightFiles(folder, row.file)
+    return WeightFiles(fetch(row.id, revision, local=True))
 
 
 def available_memory(device: str = "cpu") -> int:

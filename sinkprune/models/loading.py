@@ -11,11 +11,12 @@ from sinkprune.models import embedded
 from sinkprune.models.adapters import merge_adapter
 from sinkprune.models.catalog import EMBEDDED, KnownModel
 from sinkprune.models.devices import choose_device, choose_dtype
-from sinkprune.models.hub import fetch, parse, requirements
+from sinkprune.models.hub import fetch, folder_of, parse, requirements
 from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune_core.language_model import LanguageModel, check_finite, set_direction
 from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.model_checks import check_computation
 
 
 def load(
@@ -24,13 +25,15 @@ def load(
     device: str = "cpu",
     device_map: DeviceMap | None = None,
 ) -> LanguageModel:
-    """Load a model by its name in the table of models or from a folder.
+    """Load a model by its name or from a folder.
 
     A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
-    a public format (formats.py), in transformers' own, or written by `LanguageModel.save`. `dtype`: float32,
-    bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1, mps, or `auto`, a
-    GPU where there is one. `device_map` spreads the model over several devices instead of one (`auto`, or
-    part -> device, see `placement.place`); every weight is read straight to its place.
+    a public format (formats.py), in transformers' own, or written by `saving.save`. The files' configuration
+    decides the format; what a hub id takes is known beforehand where the table of models has it.
+
+    `dtype`: float32, bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1,
+    mps, or `auto`, a GPU where there is one. `device_map` spreads the model over several devices instead of
+    one (`auto`, or part -> device, see `placement.place`); every weight is read straight to its place.
 
     Raises ValueError for an unknown name, dtype or device, for weights that do not fit and for one that is
     not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
@@ -46,21 +49,22 @@ def load(
     if row is None or row.id not in EMBEDDED:
         _require(name, dtype, device, spread=device_map is not None)
     release_freed_memory()  # what earlier work freed in parts too small for a model
-    adapter = embedded.ADAPTERS.get(row.id) if row else None
-    if adapter:
-        lm = with_adapter(row, adapter, dtype)
+    checkpoint = None
+    if row is not None and row.id in embedded.ADAPTERS:
+        lm = with_adapter(row, embedded.ADAPTERS[row.id], dtype)
     else:
         checkpoint = open_checkpoint(name)
         lm = language_model(checkpoint, checkpoint.skeleton())  # errors that need no weights come first
     places = {"": torch.device(device)}
     if device_map is not None:
         places = place(lm.model, lm.blocks_name, device_map, dtype)
-    if not adapter:
+    if checkpoint is not None:
         device_by_name = partial(device_of, devices=places)
         checkpoint.fill(lm.model, "", dtype, device_by_name, progress=checkpoint.bytes > LARGE)
     lm.model.requires_grad_(False)
     check_finite(lm, lm.model.named_parameters())  # attention may swallow what is not
     dispatch(lm.model, places)
+    check_computation(lm)
     release_freed_memory()  # what conversion and merging needed
     return lm
 
@@ -80,21 +84,21 @@ def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: b
 def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
     """Return the weights behind a name without reading them: for work that goes block by block.
 
-    A hub id of the table is downloaded first. Raises ValueError for an unknown name, and for a base with an
+    A hub id is downloaded first. Raises ValueError for an unknown name, and for a base with an
     adapter, which exists only once that is merged: load and save it, then give the folder.
     """
     row, revision = parse(name)
     if row is None:
-        return Checkpoint(name)
+        is_here = Path(name).exists()
+        return Checkpoint(folder_of(name), name=None if is_here else os.fspath(name).partition("@")[0])
     if row.id in embedded.ADAPTERS:
         raise ValueError(
             f"{row.id} is a base with an adapter, not a folder: "
-            f"save it with load({row.id!r}).save(folder) and give that folder"
+            f"save it with save(load({row.id!r}), folder) and give that folder"
         )
     if row.id == "smol-ar":
         return Checkpoint(embedded.base_folder(), causal=True, row=row)
-    folder, tokenizer = fetch(row, revision)
-    return Checkpoint(folder, row.family, row.file, row=row, tokenizer=tokenizer)
+    return Checkpoint(fetch(row.id, revision), row.family, row=row)
 
 
 def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageModel:

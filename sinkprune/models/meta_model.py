@@ -9,12 +9,12 @@ from accelerate import init_empty_weights
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
 from sinkprune.models.devices import choose_dtype
-from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel, set_direction
 
 CONTEXT = 2048  # tokens, where a row of the table does not say
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MetaModel(LanguageModel):
     """A language model with shapes and dtypes but without weights and tokenizer (torch's meta device)."""
 
@@ -26,6 +26,7 @@ def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed:
     native_class = getattr(transformers, row.native)
     with init_empty_weights(include_buffers=True):
         model = native_class(of_shape(row.native, row.shape, row.context or CONTEXT)).to(choose_dtype(dtype))
+    set_direction(model.eval(), causal=row.kind == "autoregressive")
     model.tie_weights()
     mask_token_id = None
     if row.kind == "diffusion":

@@ -6,10 +6,12 @@ pruning writes weights in place; a model that does not fit its devices is stream
 
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from accelerate import dispatch_model, infer_auto_device_map
 from accelerate.utils import check_device_map
+from torch import nn
 from transformers import PreTrainedModel
 
 from sinkprune.models.devices import choose_device
@@ -57,7 +59,7 @@ def place(
 def _check_devices(skeleton: PreTrainedModel, devices: Mapping[str, torch.device]) -> None:
     """Raise ValueError for a map that leaves parts out, mixes types of devices or tears tied parts apart."""
     try:
-        check_device_map(skeleton, devices)
+        check_device_map(skeleton, dict(devices))
     except ValueError as error:
         raise ValueError(f"device_map leaves something out: {str(error).splitlines()[0]}") from None
     types = sorted({device.type for device in devices.values()})
@@ -68,8 +70,8 @@ def _check_devices(skeleton: PreTrainedModel, devices: Mapping[str, torch.device
         )
     if not skeleton.config.tie_word_embeddings:
         return
-    head = device_of(part_name(skeleton, skeleton.get_output_embeddings()), devices)
-    embedding = device_of(part_name(skeleton, skeleton.get_input_embeddings()), devices)
+    head = device_of(part_name(skeleton, cast(nn.Module, skeleton.get_output_embeddings())), devices)
+    embedding = device_of(part_name(skeleton, cast(nn.Module, skeleton.get_input_embeddings())), devices)
     if head != embedding:
         raise ValueError(
             f"device_map puts the output head on {head} and the input embedding on {embedding}, "
@@ -85,7 +87,7 @@ def _check_memory(skeleton: PreTrainedModel, devices: Mapping[str, torch.device]
         needed[device] = needed.get(device, 0) + parameter.numel() * dtype.itemsize
     lacking = []
     for device, size in needed.items():
-        free = available_memory(device)
+        free = available_memory(str(device))
         if size > free:
             lacking.append(f"{size / 1e9:.1f} GB on {device}, which has {free / 1e9:.1f} GB")
     if lacking:
@@ -108,15 +110,18 @@ def dispatch(model: PreTrainedModel, devices: Mapping[str, torch.device]) -> Pre
     Buffers go to the parameters' devices, and the inputs of every part are sent to where it lies.
     """
     if len(devices) == 1:
-        return model.to(next(iter(devices.values())))
-    return dispatch_model(model, {name: str(device) for name, device in devices.items()}, force_hooks=True)
+        cast(Any, model).to(next(iter(devices.values())))
+    else:
+        places: dict[str, Any] = {name: str(device) for name, device in devices.items()}
+        dispatch_model(model, places, force_hooks=True)
+    return model
 
 
-def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, object]:
+def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, Any]:
     """Return a map that fills the GPUs in order with whole blocks; the CPU where there is no GPU."""
     if not torch.cuda.is_available():
         return {"": "cpu"}
-    budgets = {
+    budgets: dict[int | str, Any] = {
         index: int(SHARE * available_memory(f"cuda:{index}")) for index in range(torch.cuda.device_count())
     }
     places = infer_auto_device_map(
@@ -132,7 +137,7 @@ def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, object]:
     return places
 
 
-def _device(name: str, value: object) -> torch.device:
+def _device(name: str, value: str | int) -> torch.device:
     """Return the device that a map names for a part."""
     spelled = f"cuda:{value}" if isinstance(value, int) else value
     device = torch.device(choose_device(spelled, f"device_map={{{name!r}: {spelled!r}}}"))

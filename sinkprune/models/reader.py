@@ -1,25 +1,30 @@
 """One reader of weights, whole or block by block: a folder of safetensors under native parameter names.
 
-Nothing is read before it is asked for, and nothing stays: files are memory-mapped, and renaming, un-fusing
-and padding happen on the way.
+Nothing is read before it is asked for, and nothing stays: files are memory-mapped, and renaming happens on
+the way.
 """
 
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
 from pydantic import BaseModel, NonNegativeInt
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
-from sinkprune.models.formats import Source, detect, sources
+from sinkprune.models.formats import detect, stored_names
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
 from sinkprune.models.weight_files import (
     FormatError,
@@ -31,8 +36,9 @@ from sinkprune.models.weight_files import (
     read_json,
     refused,
 )
-from sinkprune_core.language_model import CARD, set_direction
+from sinkprune_core.language_model import Kind, set_direction
 
+CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
 LARGE = 1 << 30  # bytes from which reading shows a bar
 MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
 LISTED = 4  # names of parameters that an error lists
@@ -42,7 +48,7 @@ class Card(BaseModel, strict=True):
     """The card beside a saved model (sinkprune.json): what transformers' own configuration cannot say."""
 
     name: str = ""
-    kind: Literal["autoregressive", "diffusion"] | None = None
+    kind: Kind | None = None
     mask_token_id: NonNegativeInt | None = None
     logits_shifted: bool | None = None
     sha256: dict[str, str] = {}  # by name of the file
@@ -51,9 +57,9 @@ class Card(BaseModel, strict=True):
 class Checkpoint:
     """A folder of weights in any public format, served under the names of its native transformers class.
 
-    `family`: name in `FORMATS` where it is known already, else detected. `file`: the one weight file to take
-    from a folder of many. `causal`: the direction, where the folder's own is not wanted. `row`: what the
-    table of models says. `tokenizer`: the tokenizer's folder, where it is another one. Raises FormatError (a
+    `family`: name in `FORMATS` where it is known already, else detected. `causal`: the direction, where the
+    folder's own is not wanted. `row`: what the table of models says. `name`: what the model is called, where
+    its card does not say. Raises FormatError (a
     ValueError) for a folder that no native class can hold, saying why.
     """
 
@@ -61,26 +67,22 @@ class Checkpoint:
         self,
         folder: Path | str,
         family: str | None = None,
-        file: str | None = None,
         causal: bool | None = None,
         row: KnownModel | None = None,
-        tokenizer: Path | None = None,
+        name: str | None = None,
     ):
         self.folder = Path(folder)
         self.row = row
-        self.tokenizer_folder = tokenizer or self.folder
-        for place in {self.folder, self.tokenizer_folder}:
-            check_files(place)
+        self._name = name or (row.id if row else self.folder.name)
+        check_files(self.folder)
         self.card = read_checked(Card, self.folder / CARD)
         expected = hub_digests(self.folder) | self.card.sha256
-        self.files = WeightFiles(self.folder, file, expected)
+        self.files = WeightFiles(self.folder, expected=expected)
         self._config_file = self.folder / "config.json"
-        if not self._config_file.is_file():
-            self._config_file = self.folder / "lit_config.json"
         self.raw = read_json(self._config_file)
         self._causal = causal
         check_fields(self.raw, self._config_file, self.files.shapes)
-        self._format = detect(self.raw, self.files.shapes, family)
+        self._format = detect(self.raw, self.files.shapes)
         if family not in (None, self.family):
             raise FormatError(
                 f"{self.folder} was expected to be of the family {family!r} and looks like {self.family!r}"
@@ -95,11 +97,11 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """Name of the model: that of its card, else of its row, else of its folder."""
-        return self.card.name or (self.row.id if self.row else self.folder.name)
+        """Name of the model: that of its card, else what it was called, its row's, or its folder's."""
+        return self.card.name or self._name
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """`diffusion` or `autoregressive`: what was asked for, else what card, format or config say."""
         if self._causal is not None:
             return "autoregressive" if self._causal else "diffusion"
@@ -123,7 +125,7 @@ class Checkpoint:
         if self._format.logits_shifted is None:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "
-                "which says whether its logits are shifted: write it with LanguageModel.save"
+                "which says whether its logits are shifted: write it with `save`"
             )
         return self._format.logits_shifted
 
@@ -138,36 +140,35 @@ class Checkpoint:
             config.tie_word_embeddings = False  # A2D models say they are tied and are not
         config.is_causal = self.kind == "autoregressive"
         config.use_cache = config.is_causal
-        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+        config.architectures = [native_class(config).__name__]
         config._attn_implementation = "sdpa"
         return config
 
     def _has_head_of_its_own(self, config: PretrainedConfig) -> bool:
         """Whether an output head is stored that differs from the input embedding."""
-        known = sources(self._format, self.files.shapes, config)
+        known = stored_names(self._format, self.files.shapes)
         for head_name, embedding_name in _tied(config).items():
             head = known.get(head_name)
             embedding = known.get(embedding_name)
             if head is None or embedding is None:
                 continue
-            if not torch.equal(self.files.tensor(head.stored), self.files.tensor(embedding.stored)):
+            if not torch.equal(self.files.tensor(head), self.files.tensor(embedding)):
                 return True
         return False
 
     # tokens
 
-    def tokenizer(self) -> object:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer from its own files; no remote code, whatever they ask for.
 
         Raises FormatError if there is none, if its special tokens do not get the ids that its files state,
         and if it has tokens that the model has no embedding for.
         """
-        is_own = self.tokenizer_folder == self.folder
         written = self.card.sha256.get(TOKENIZER)
-        if is_own and written is not None:
+        if written is not None:
             check_digest(self.folder / TOKENIZER, written)
-        tokenizer = read_tokenizer(self.tokenizer_folder, self.family if is_own else "native")
-        check_size(tokenizer, self.config.vocab_size, self.tokenizer_folder)
+        tokenizer = read_tokenizer(self.folder, self.family)
+        check_size(tokenizer, self.config.vocab_size, self.folder)
         return tokenizer
 
     def mask_token_id(self, tokenizer) -> int | None:
@@ -186,7 +187,6 @@ class Checkpoint:
             "config.json": self.raw.get("mask_token_id"),
             "the tokenizer": tokenizer.mask_token_id,
             f"the entry {spelling} of the vocabulary": vocabulary.get(spelling),
-            "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
         }
         return agreed_mask_token(token_by_source, self.folder)
 
@@ -200,9 +200,9 @@ class Checkpoint:
     # parameters under their native names
 
     @cached_property
-    def _sources(self) -> dict[str, Source]:
-        """Where every parameter lies; of a tied head and its embedding only the embedding is listed."""
-        known = sources(self._format, self.files.shapes, self.config)
+    def _stored(self) -> dict[str, str]:
+        """What every parameter is called in the files; a tied head is left out for its embedding."""
+        known = stored_names(self._format, self.files.shapes)
         for head_name, embedding_name in self._tied_heads().items():
             head = known.pop(head_name, None)
             if head is not None and embedding_name not in known:
@@ -214,18 +214,17 @@ class Checkpoint:
 
     def names(self) -> list[str]:
         """Return the native names of all stored parameters; a tied output head is no parameter of its own."""
-        return list(self._sources)
+        return list(self._stored)
 
-    def _source(self, name: str) -> Source:
-        return self._sources[self._tied_heads().get(name, name)]
+    def _stored_name(self, name: str) -> str:
+        return self._stored[self._tied_heads().get(name, name)]
 
     def __contains__(self, name: str) -> bool:
-        return self._tied_heads().get(name, name) in self._sources
+        return self._tied_heads().get(name, name) in self._stored
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the native shape of a parameter, from the headers alone."""
-        source = self._source(name)
-        return source.shape(self.files.shapes[source.stored])
+        return self.files.shapes[self._stored_name(name)]
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one parameter by its native name, in the dtype in which it is stored.
@@ -233,8 +232,7 @@ class Checkpoint:
         A tied head reads the embedding. The tensor may share memory with the mapped file: not to be written
         to (`fill` copies).
         """
-        source = self._source(name)
-        return source.read(self.files.tensor(source.stored))
+        return self.files.tensor(self._stored_name(name))
 
     @property
     def bytes(self) -> int:
@@ -244,7 +242,7 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """How many parameters the native model has, tied ones once."""
-        return sum(torch.Size(self.shape(name)).numel() for name in self._sources)
+        return sum(torch.Size(self.shape(name)).numel() for name in self._stored)
 
     # models
 
@@ -257,7 +255,7 @@ class Checkpoint:
         config = deepcopy(self.config)  # each model switches its own
         with refused(f"{self._config_file} makes no model", "take the published file"):
             with init_empty_weights():
-                model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+                model = native_class(config)(config)
             model.tie_weights()
         return set_direction(model.eval(), causal=self.kind == "autoregressive")
 
@@ -305,7 +303,7 @@ class Checkpoint:
         expected = {
             _join(prefix, name): tuple(parameter.shape) for name, parameter in module.named_parameters()
         }
-        stored = [name for name in self._sources if not prefix or name.startswith(f"{prefix}.")]
+        stored = [name for name in self._stored if not prefix or name.startswith(f"{prefix}.")]
         wrong = {
             "missing_keys": [name for name in expected if name not in self],
             "unexpected_keys": [name for name in stored if name not in expected],
@@ -325,13 +323,20 @@ class Checkpoint:
 
     def load(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> PreTrainedModel:
         """Return the whole model, read parameter by parameter."""
-        model = self.fill(self.skeleton(), "", dtype, device, progress=self.bytes > LARGE)
-        return model.to(device)  # buffers; parameters are there
+        model = self.skeleton()
+        self.fill(model, "", dtype, device, progress=self.bytes > LARGE)
+        cast(Any, model).to(device)  # buffers; parameters are there
+        return model
+
+
+def native_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """Return the causal language model that transformers has for a configuration."""
+    return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
 
 
 def _tied(config: PretrainedConfig) -> dict[str, str]:
     """Return output head -> input embedding, as the native class names them."""
-    return dict(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._tied_weights_keys or {})
+    return dict(native_class(config)._tied_weights_keys or {})
 
 
 def _join(prefix: str, name: str) -> str:

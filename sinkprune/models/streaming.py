@@ -10,17 +10,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sinkprune.files import atomic, file_digest, known_digest, write_json
+from sinkprune.files import file_digest, known_digest, write_json
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.weight_files import INDEX
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import LanguageModel, blocks_of, check_finite, part_name
+from sinkprune_core.language_model import LanguageModel, check_finite, part_name
+from sinkprune_core.model_checks import blocks_of
 
+LAST_NORMS = ("ln_f", "norm", "final_layernorm")  # what models call it
 METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
 
 
@@ -57,22 +60,33 @@ class FinishedBlock:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreamedModel(LanguageModel):
     """A LanguageModel with embeddings and norms in memory.
 
     A block is in memory while `resident` yields it, the output head once it is asked for.
     """
 
-    checkpoint: Checkpoint = None  # where the blocks lie
+    checkpoint: Checkpoint = field(kw_only=True)  # where the blocks lie
     finished: dict[int, FinishedBlock] = field(default_factory=dict)  # blocks that are pruned, by layer
 
     is_streamed = True
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype in which parameters are read."""
-        return self.model.get_input_embeddings().weight.dtype
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put the list of finished blocks back at the end: blocks on disk do not change."""
+        finished = dict(self.finished)
+        try:
+            yield
+        finally:
+            self.finished.clear()
+            self.finished.update(finished)
+
+    def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """Return the numbers of a parameter; those of a head that is not in memory yet are read."""
+        if parameter.is_meta:
+            return self.checkpoint.tensor(name).to(self.dtype)
+        return parameter.detach()
 
     @contextmanager
     def without_blocks_in(self, folder: Path) -> Iterator[None]:
@@ -130,15 +144,17 @@ class StreamedModel(LanguageModel):
         for layer in range(len(self.blocks)):
             with self.resident(layer) as block:
                 states = run_block(block, states)
+        return self._last_norm(states[0].hidden_BTD)
 
-        base = self.model.base_model
-        norm = base.ln_f if hasattr(base, "ln_f") else base.norm
-
-        return norm(states[0].hidden_BTD)
+    @property
+    def _last_norm(self) -> nn.Module:
+        """The norm after the last block, as its model calls it."""
+        base = dict(self.model.base_model.named_children())
+        return next(base[name] for name in LAST_NORMS if name in base)
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""
-        head = self.model.get_output_embeddings()
+        head = cast(nn.Linear, self.model.get_output_embeddings())
         if head.weight.is_meta:
             self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
         return super().raw_logits(hidden_ND)
@@ -155,24 +171,19 @@ class StreamedModel(LanguageModel):
             digest.update(f"{layer} {block.sha256}".encode())
         return digest.hexdigest()[:16]
 
-    def save(self, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object) -> Path:
-        """Write the model as sharded safetensors, one shard per block, with tokenizer and card, atomically.
+    def write_weights(self, folder: Path) -> None:
+        """Write the model as sharded safetensors, one shard per block, with its configuration.
 
-        Finished blocks are taken over as they are (a hard link where the disk allows it). `texts` are more
-        files by name. Raises FileExistsError if `folder` exists, ValueError for a damaged finished block.
+        Finished blocks are taken over as they are (a hard link where the disk allows it). Raises ValueError
+        for a damaged one.
         """
-        folder = self._new_folder(folder)
-        with atomic(folder) as partial:
-            partial.mkdir()
-            shard_of = self._save_blocks(partial) | self._save_rest(partial)
-            size = sum((partial / shard).stat().st_size for shard in set(shard_of.values()))
-            write_json(partial / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
-            self.model.config.dtype = self.dtype
-            self.model.config.save_pretrained(partial)
-            self._save_other_files(partial, texts or {}, card)
-            self.checkpoint.files.check_unchanged()
-
-        return folder
+        folder.mkdir()
+        shard_of = self._save_blocks(folder) | self._save_rest(folder)
+        size = sum((folder / shard).stat().st_size for shard in set(shard_of.values()))
+        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
+        self.model.config.dtype = self.dtype
+        self.model.config.save_pretrained(folder)
+        self.checkpoint.files.check_unchanged()
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
         """Write a shard for every block; return the shard of every parameter."""
@@ -231,7 +242,8 @@ def stream(
 
     checkpoint.files.close()
     if model.config.tie_word_embeddings:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+        embedding = cast(nn.Embedding, model.get_input_embeddings())
+        cast(nn.Linear, model.get_output_embeddings()).weight = embedding.weight
 
     lm = StreamedModel(
         model.requires_grad_(False),
@@ -240,7 +252,7 @@ def stream(
         checkpoint.kind,
         checkpoint.mask_token_id(tokenizer),
         checkpoint.logits_shifted,
-        checkpoint,
+        checkpoint=checkpoint,
     )
     check_finite(lm, _small_parameters(checkpoint, dtype))
     checkpoint.files.close()

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import (
+    AutoTokenizer,
+    GPT2Tokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
+)
 
 from sinkprune.models.weight_files import FormatError, read_json, refused
 from sinkprune_core.values import in_short
@@ -11,7 +17,7 @@ from sinkprune_core.values import in_short
 TOKENIZER = "tokenizer.json"
 
 
-def read_tokenizer(folder: Path, family: str) -> object:
+def read_tokenizer(folder: Path, family: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from its own files; no remote code, whatever they ask for.
 
     `family` is the format that the files belong to. Raises FormatError if there is no tokenizer, or if its
@@ -27,7 +33,7 @@ def read_tokenizer(folder: Path, family: str) -> object:
     return tokenizer
 
 
-def _read(folder: Path, family: str) -> object:
+def _read(folder: Path, family: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer by the files that there are."""
     if (folder / TOKENIZER).is_file():
         # Read as it is: a class chosen by the model's type would build its own rules around the vocabulary.

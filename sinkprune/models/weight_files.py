@@ -216,6 +216,10 @@ def _changed(file: Path) -> str:
 
 def check_digest(file: Path, expected: str) -> None:
     """Raise FormatError for a file that is not the one that was written with a model, or fetched."""
+    if not file.is_file():
+        raise FormatError(
+            f"{file} is missing, and was written with this model: fetch or save the model again"
+        )
     digest = known_digest(file)
     if digest == expected:
         return

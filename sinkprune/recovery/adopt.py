@@ -9,11 +9,11 @@ import torch
 from sinkprune.files import digests, held, write_json
 from sinkprune.models.formats import FORMATS
 from sinkprune.models.loading import load
+from sinkprune.models.reader import CARD
 from sinkprune.models.tokenizer_files import read_tokenizer
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import OWN_FIELDS, README, write_readme
 from sinkprune.recovery.training import zeros_in
-from sinkprune_core.language_model import CARD
 
 SAME_SHARE = 1e-3  # how far the share of zeros may lie from the one that a recipe states
 

@@ -17,7 +17,8 @@ from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import HELD_OUT_LENGTH, HELD_OUT_SEQUENCES, TrainingText
 from sinkprune.recovery.training import DRAWS, MEASUREMENTS, one_step, trained
 from sinkprune.runs.pruning_cost import PROCESS_BYTES
-from sinkprune_core.language_model import LanguageModel, blocks_of, set_direction
+from sinkprune_core.language_model import LanguageModel, set_direction
+from sinkprune_core.model_checks import blocks_of
 
 FLOAT = 4  # bytes of a float32
 FORWARD_SHARE = 1 / 3  # of the time of a step

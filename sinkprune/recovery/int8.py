@@ -7,9 +7,10 @@ import torch
 
 from sinkprune.files import atomic, write_json
 from sinkprune.models.loading import load
+from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import tokenizer_with_mask
-from sinkprune_core.language_model import CARD, set_direction
+from sinkprune_core.language_model import set_direction
 
 INSTALL = "install torchao, for example with pip install 'sinkprune[int8]'"
 

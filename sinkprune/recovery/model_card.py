@@ -12,8 +12,10 @@ from jinja2 import Environment, StrictUndefined
 
 from sinkprune.files import DATA, atomic, digests, write_json
 from sinkprune.models.catalog import EMBEDDED, MODELS
+from sinkprune.models.reader import CARD
+from sinkprune.models.saving import save
 from sinkprune.models.weight_files import read_json
-from sinkprune_core.language_model import CARD, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 
 README = "README.md"
@@ -36,18 +38,18 @@ def save_model(
     texts: Mapping[str, str] | None = None,
     **card: object,
 ) -> Path:
-    """Save a model as `LanguageModel.save` does, ready to be published; return the folder.
+    """Save a model as `save` does, ready to be published; return the folder.
 
     Besides there is a model card (README.md) from what `card` says of recipe and recovery, the mask token in
     config.json and among the tokenizer's special tokens, where it is one of its added tokens, and the recipe
-    in the metadata of the safetensors. Raises what `LanguageModel.save` raises.
+    in the metadata of the safetensors. Raises what `save` raises.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
     with atomic(folder) as partial:
         named = dataclasses.replace(lm, tokenizer=tokenizer_with_mask(lm))
-        named.save(partial, texts, **card)
+        save(named, partial, texts, **card)
         if lm.is_diffusion:
             file = partial / "config.json"
             write_json(file, read_json(file) | {"mask_token_id": lm.mask_token_id})
@@ -150,7 +152,7 @@ def _hub_id(origin: str | None) -> str | None:
         return EMBEDDED_BASE
     plain = (origin or "").partition("@")[0]
     if plain in MODELS:
-        return MODELS[plain].repository
+        return plain
     return None
 
 
@@ -208,7 +210,9 @@ def _recovery(card: Mapping) -> dict | None:
     if done.get("teacher"):
         share = f"{100 * done['distillation']:.0f} %"
         how += f" {share} of the loss was the divergence from `{done['teacher']}` at the same positions."
-    fields = ("learning_rate", "batch", "length", "warmup", "method", "rank", "distillation", "seed", "dtype")
+    fields = ["learning_rate", "batch", "length", "warmup", "method", "distillation", "seed", "dtype"]
+    if done["method"] == "lora":
+        fields.append("rank")
     return {
         "tokens": f"{done['tokens']:,}",
         "steps": f"{done['steps']:,}",

@@ -14,13 +14,14 @@ from sinkprune.files import held, make_folder, read_text
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.loading import language_model, load, open_checkpoint
+from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
 from sinkprune.recovery.model_card import OWN_FIELDS, save_model
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
-from sinkprune_core.language_model import CARD, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 
 AUTO = "auto"  # the teacher that the card of a pruned model names
 PLANNED = Path("recovered")  # where a run that is only planned would write, if no place is named
@@ -116,7 +117,7 @@ def recover(
         if teacher is not None:
             taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
             check_teacher(lm, taught_by, plan.settings.distillation)
-        words = training_text(lm.tokenizer, documents, length)
+        words = training_text(lm.tokenizer, documents, length, lm.mask_token_id)
         make_folder(work)
         done = recover_model(
             lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress

@@ -55,13 +55,16 @@ class TrainingText:
         return torch.stack(rows)
 
 
-def training_text(tokenizer, documents: Sequence[str] | None, length: int) -> TrainingText:
+def training_text(
+    tokenizer, documents: Sequence[str] | None, length: int, mask_token_id: int | None = None
+) -> TrainingText:
     """Return text to recover on, in the vocabulary of a tokenizer.
 
     `documents` are paragraphs or articles, of which one in eight is held out, as its words decide; None:
     documentation of Python's standard library, which comes with the package, and in the vocabulary of the
     embedded pair samples of smol-ar. Of fewer documents than show the split, the last eighth of the tokens is
-    held out. Raises ValueError for text that is too short for crops of `length` tokens.
+    held out. Where a text spells the mask, its letters are read. Raises ValueError for text that is too short
+    for crops of `length` tokens.
     """
     if documents is None:
         sources = ["documentation"]
@@ -73,8 +76,8 @@ def training_text(tokenizer, documents: Sequence[str] | None, length: int) -> Tr
         parts = {is_held_out: [] for is_held_out in (False, True)}
         for document in documents:
             parts[corpus.is_held_out(document)].append(document)
-        streams = [corpus.stream(parts[False], tokenizer)]
-        held_out = [corpus.stream(parts[True], tokenizer)]
+        streams = [corpus.stream(parts[False], tokenizer, mask_token_id)]
+        held_out = [corpus.stream(parts[True], tokenizer, mask_token_id)]
         if not parts[False] or not parts[True]:
             whole_T = torch.cat([*streams, *held_out])
             cut = len(whole_T) - len(whole_T) // corpus.HELD_OUT_SHARE

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from pydantic import InstanceOf
 from torch import nn
 
 from sinkprune.files import held, resolved
@@ -26,17 +27,17 @@ from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.seams import Blocks, Text
-from sinkprune_core.values import checked_arguments, instance
+from sinkprune_core.values import checked_arguments
 
 
 @checked_arguments
 @torch.no_grad()
 def prune(
-    lm: instance(LanguageModel),
-    recipe: instance(Recipe),
-    calibration: instance(Calibration) | None = None,
+    lm: InstanceOf[LanguageModel],
+    recipe: InstanceOf[Recipe],
+    calibration: InstanceOf[Calibration] | None = None,
     progress: bool = True,
-    statistics: instance(DenseStatistics) | None = None,
+    statistics: InstanceOf[DenseStatistics] | None = None,
     work: Path | str | None = None,
 ) -> Report:
     """Prune the weights that `recipe` chooses, in place, as `sinkprune_core.prune` does.

@@ -101,7 +101,10 @@ def _records(
     run: Run, lm: LanguageModel, name: str, hidings: Sequence[Hiding], measure: Callable, key: dict
 ) -> pd.DataFrame:
     """Return what `measure` gives of a model with all keys, then without those of each of `hidings`."""
-    revision, masses = (SCORES_REVISION, {}) if name == "hiding" else (TEXTS_REVISION, None)
+    masses = None
+    if name == "hiding":  # the same text is scored again and again: what attention it gets is kept
+        masses = {}
+
     parts = []
     for hiding in tqdm([Hiding(count=0), *hidings], desc=f"{name}, {lm.name}"):
 
@@ -113,7 +116,15 @@ def _records(
             return frame.assign(**choice, **hidden)
 
         of_hiding = {"model": lm.name, "kind": lm.kind, "hiding": hiding}
-        version = revision + (hiding.layers != ALL)  # in a third the log was once a mean over all layers
-        parts.append(run.record(name, compute, version, **of_hiding, **key))
+        parts.append(run.record(name, compute, _revision(name, hiding), **of_hiding, **key))
+
     frame = pd.concat(parts, ignore_index=True)
     return frame.assign(excess=frame.value - frame.groupby("sequence").value.transform("first"))
+
+
+def _revision(name: str, hiding: Hiding) -> int:
+    """Return the revision of a record: one more in a third of the layers, where the log once was of all."""
+    revision = SCORES_REVISION if name == "hiding" else TEXTS_REVISION
+    if hiding.layers != ALL:
+        revision += 1
+    return revision

@@ -149,6 +149,7 @@ def protocol_losses(
     lm: LanguageModel,
     fingerprint: str,
     draws_at: Mapping[float, int],
+    draws_of_units: Mapping[float, int],
     tokens: int,
     sequences: int,
     first_seed: int = 0,
@@ -156,19 +157,23 @@ def protocol_losses(
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of pruned ones, by calibration draw.
 
-    `draws_at` says at which sparsities and in how many draws, counted from draw 0; those before `first_seed`
-    are left out. `chosen` names the presets to keep (None: all of RECIPES).
+    `draws_at` says at which sparsities single weights are pruned and in how many draws, counted from draw 0,
+    `draws_of_units` the same of whole units; draws before `first_seed` are left out. `chosen` names the
+    presets to keep (None: all).
     """
-    names = [name for name in RECIPES if chosen is None or name in chosen]
+    planned = []
+    for sparsity, draws in draws_at.items():
+        names = AT_25 if sparsity < 0.5 else RECIPES
+        planned += protocol_rows(names, sparsity, draws, tokens)
+    for ratio, draws in draws_of_units.items():
+        planned += protocol_rows(STRUCTURED, ratio, draws, tokens, "structured")
+    if chosen is not None:
+        planned = [row for row in planned if row.variant in chosen]
+
     parts = []
-    for seed in range(first_seed, max(draws_at.values())):
+    for seed in range(first_seed, max(row.draws for row in planned)):
         parts.append(dense_losses(run, lm, fingerprint, sequences, [seed]))
-        rows = [
-            row
-            for sparsity, draws in draws_at.items()
-            if seed < draws
-            for row in protocol_rows(names, sparsity, draws, tokens)
-        ]
+        rows = [row for row in planned if seed < row.draws]
         pruned, _ = losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
         parts.append(pruned)
     return pd.concat(parts, ignore_index=True)

@@ -125,13 +125,26 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
     return _on_as_many(recipes, tokens)
 
 
-def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what each switch of `factorial` does to losses, mean over the settings of the others, (R, N)."""
-    switches = {"noised": "noised", "dense": "dense", "sinks": "all"}
-    settings = {name: name.split(", ") for name in values}
-    thrown = {switch: on for switch, on in switches.items() if any(on in each for each in settings.values())}
-    cells = {tuple(on in settings[name] for on in thrown.values()): values[name] for name in values}
-    return {switch: contrast(cells, [place]) for place, switch in enumerate(thrown)}
+SWITCHED_ON = {"noised": ("inputs", "noised"), "dense": ("propagation", "dense"), "sinks": ("exclude", "all")}
+
+
+def main_effects(values: Mapping[str, np.ndarray], recipes: Mapping[str, Recipe]) -> dict[str, np.ndarray]:
+    """Return what each switch of `factorial` does to losses, mean over the settings of the others, (R, N).
+
+    `values` are losses by the name of a recipe. A switch that none of these recipes has on is left out.
+    """
+    thrown = {
+        switch: (field, on)
+        for switch, (field, on) in SWITCHED_ON.items()
+        if any(getattr(recipes[name], field) == on for name in values)
+    }
+
+    by_cell = {}
+    for name, values_RN in values.items():
+        cell = tuple(getattr(recipes[name], field) == on for field, on in thrown.values())
+        by_cell[cell] = values_RN
+
+    return {switch: contrast(by_cell, [place]) for place, switch in enumerate(thrown)}
 
 
 def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:

@@ -18,9 +18,10 @@ from sinkprune.evaluation.text_scores import score_texts
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import recover_model
+from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, seen_levels
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, compare, fingerprint_of
+from sinkprune_companion.experiments.variants import Variant, draw_for, fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset
@@ -158,14 +159,12 @@ def recovered_losses(
     text = training_text(lm.tokenizer, None, LENGTH)
     recoveries = {count: settings_of(count, seed=seed, **settings) for count in tokens}
 
-    variants = [(Variant(lm, fingerprint), {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0})]
-    for row in rows:
-        calibration = protocol_draw(lm, row.sequences, LENGTH, seed)
-        shared = SharedStatistics(lm, [row.recipe], calibration)
-        variants.append((Variant(lm, fingerprint, row.recipe, calibration, shared), row.labels))
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
+    pruned = [(Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]), row.labels) for row in rows]
+    control = (Variant(lm, fingerprint), {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0})
 
     parts = []
-    for made, names in variants:
+    for made, names in (control, *pruned):
         with made as variant:
             labels = {**names, "seed": seed}
             before = variant.scores(run, texts, 1, noise=seed, **labels)

@@ -131,12 +131,17 @@ def _streams(tokenizer, text: str) -> Iterator[tuple[torch.Tensor, str]]:
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:
     """Return the sampler that writes the rest of a text; ValueError for what BLOCKS blocks cannot share."""
-    written = condition.tokens - (prompt_length if condition.text != NOTHING else 0)
+    written = condition.tokens
+    if condition.text != NOTHING:
+        written -= prompt_length
+
     if written < BLOCKS or written % BLOCKS or steps % BLOCKS:
         raise ValueError(
             f"{condition.tokens} tokens less prompt_length={prompt_length} leave {written} to write in "
             f"steps={steps}; both must be multiples of {BLOCKS}, the number of blocks"
         )
+
+    common = {"length": written, "steps": steps, "temperature": temperature}
     if condition.sampler == "dream":
-        return Sampler(written, steps, None, "entropy", "time", temperature)
-    return Sampler(written, steps, written // BLOCKS, "low_confidence", "even", temperature)
+        return Sampler(block=None, order="entropy", schedule="time", **common)
+    return Sampler(block=written // BLOCKS, order="low_confidence", schedule="even", **common)

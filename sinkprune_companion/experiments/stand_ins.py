@@ -22,7 +22,7 @@ from sinkprune.models.configurations import of_shape
 from sinkprune.models.formats import FORMATS, renamed
 from sinkprune.models.hub import parse
 from sinkprune.models.weight_files import DTYPES
-from sinkprune_core.language_model import blocks_of
+from sinkprune_core.model_checks import blocks_of
 
 VOCABULARY = 288  # 256 bytes, special tokens, and some entries that no text has
 POSITIONS = 1024
@@ -31,8 +31,7 @@ MASK = 5
 END = "<|endoftext|>"
 # the order in which a block's parameters take from the stream of random numbers
 FIRST = ("layernorm", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
-LIT_GPT = ("smdm", "smdm-ar")  # families whose files are those of lit-gpt
-MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that of the native class
+MODEL_TYPES = {"dream": "Dream", "a2d": "a2d-{}"}  # {}: that of the native class
 
 
 class PublicFields(NamedTuple):
@@ -62,20 +61,9 @@ _LLADA_STATED = {
     "include_bias": False,
     "mask_token_id": MASK,
 }
-_LIT_GPT = PublicFields(
-    {
-        "n_head": "num_attention_heads",
-        "n_query_groups": "num_key_value_heads",
-        "block_size": "max_position_embeddings",
-        "norm_eps": "rms_norm_eps",
-    },
-    {},
-)
 PUBLIC = {  # by family; others state what transformers does
     "llada": PublicFields(_LLADA_NATIVE, {"model_type": "llada", **_LLADA_STATED}),
     "mmada": PublicFields(_LLADA_NATIVE, {"model_type": "mmada", **_LLADA_STATED}),
-    "smdm": _LIT_GPT,
-    "smdm-ar": _LIT_GPT,
 }
 
 
@@ -89,15 +77,12 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
         return place
     model = _random_model(row, seed)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
-    config_file = "config.json"
-    if row.family in LIT_GPT:
-        tensors, config_file = _fused(row, tensors, model.config), "lit_config.json"
     names = tuple((new, old) for old, new in FORMATS[row.family].names if row.family != "native")
     stored = {renamed(name, names): tensor.contiguous() for name, tensor in tensors.items()}
     with atomic(place) as partial:
         partial.mkdir()
         save_file(stored, partial / "model.safetensors", metadata={"format": "pt"})
-        (partial / config_file).write_text(json.dumps(_stated(row, model.config)))
+        (partial / "config.json").write_text(json.dumps(_stated(row, model.config)))
         _tokenizer(row).save_pretrained(partial)
     return place
 
@@ -106,7 +91,7 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     """Return a tiny model of a row's class, with gains near 1 and weights that make attention sharp."""
     sizes = {"width": 32, "mlp": 48, "layers": 3, "heads": 4, "head_width": 8}
     sizes["groups"] = 4 if row.shape.groups == row.shape.heads else 2
-    sizes["vocabulary"] = VOCABULARY + (row.family == "smdm")  # whose mask comes after the vocabulary
+    sizes["vocabulary"] = VOCABULARY
     shape = replace(row.shape, **sizes)  # what decides which parameters there are stays
     settings = {"bos_token_id": 0, "eos_token_id": 0}
     if not shape.learned_positions:
@@ -121,9 +106,14 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
 
     def draw(module: nn.Module, weight_scale: float = 0.35) -> None:
         for name, parameter in sorted(module.named_parameters(), key=order):
-            is_gain = parameter.dim() == 1 and name.endswith("weight")
-            scale = weight_scale if parameter.dim() > 1 else 0.2 if is_gain else 0.1
-            parameter.copy_(float(is_gain) + scale * torch.randn(parameter.shape, generator=rng))
+            mean = 0.0
+            scale = weight_scale
+            if parameter.dim() <= 1:
+                scale = 0.1
+                if name.endswith("weight"):  # a norm's gain
+                    mean = 1.0
+                    scale = 0.2
+            parameter.copy_(mean + scale * torch.randn(parameter.shape, generator=rng))
 
     for block in blocks_of(model):
         draw(block)
@@ -133,21 +123,6 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     if not shape.tied:
         draw(model.get_output_embeddings())
     return model
-
-
-def _fused(row: KnownModel, native: dict[str, torch.Tensor], config) -> dict[str, torch.Tensor]:
-    """Return parameters as lit-gpt stores them: queries, key and value of each group in one tensor."""
-    stored = {}
-    for name, tensor_OI in native.items():
-        if "q_proj" in name:
-            parts = [native[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
-            groups = [part_OI.unflatten(0, (config.num_key_value_heads, -1)) for part_OI in parts]
-            stored[name.replace("q_proj", "qkv_proj")] = torch.cat(groups, dim=1).flatten(0, 1)
-        elif "k_proj" not in name and "v_proj" not in name:
-            stored[name] = tensor_OI
-    if row.family == "smdm":
-        stored["lm_head.weight"] = stored["lm_head.weight"][:-1]  # the mask is never predicted
-    return stored
 
 
 def _stated(row: KnownModel, config) -> dict:

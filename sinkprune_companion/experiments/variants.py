@@ -17,6 +17,7 @@ import torch
 from sinkprune.evaluation import suite, two_choice
 from sinkprune.evaluation.local_data import embedded_blimp
 from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
+from sinkprune.models.saving import save
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Report, prune, weights_kept
@@ -164,7 +165,7 @@ def saved_variant(
         with weights_kept(lm):
             report = prune(lm, recipe, calibration)
             smaller = shrink(lm, report.kept_units) if report.kept_units else lm
-            smaller.save(folder, **report.card())
+            save(smaller, folder, **report.card())
     return folder
 
 

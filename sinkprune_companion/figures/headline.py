@@ -1,141 +1,318 @@
-"""The figure of README's first screen: what each change does to the loss, and to the mask."""
+"""The picture of README's first screen: a sink, the mask without it, and what pruned models cost.
 
-from collections.abc import Mapping
+Dimensions: Q query position, K key position.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import number, percent
-from sinkprune.evaluation.verdict_rule import fields_of, verdicts_on_losses
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, verdicts_on_losses
 from sinkprune.figures.style import canvas
-from sinkprune_companion.figures.figures import bars, save_figure
-from sinkprune_companion.figures.forests import handles_of, marks_of, placed
-from sinkprune_companion.figures.looks import BLACK, GREEN, GREY
+from sinkprune_companion.figures.figures import save_figure
+from sinkprune_companion.figures.looks import GREY, METHODS, RED
 from sinkprune_companion.ledger.margins import share_that_matters
 
-CAPTION = "What each change does to the pruned model, and how many of the kept weights it changes"
+CAPTION = (
+    "An attention map with a sink; how many kept weights change where sinks are left out, and where the "
+    "calibration text is another one; what pruned models cost"
+)
+MAP = "figures/00_start_here/attention_maps.csv"  # the map of the first panel, from the repository's root
+MAP_PANEL = "smol-dlm"  # how the name of its panel begins
 
-# rows by section, each with its finding: differences of losses at each sparsity, then shares of the mask
-ROWS = {
-    "50 % of the weights zero": {
-        "official recipe − Wanda": "03/paper_minus_wanda",
-        "unstable sinks left out − kept": "03/unstable_minus_none",
-        "all sinks left out − kept": "03/all_sinks_minus_none",
-        "SparseGPT, sinks left out − kept": "03/paper_sparsegpt_minus_sparsegpt",
-        "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
-        "SparseGPT, half noised − clean, ⅛ of the text": "09/sparsegpt_half_minus_sparsegpt_clean_50",
-    },
-    "75 % of the weights zero": {
-        "official recipe − Wanda": "09/paper_minus_wanda_75",
-        "noised, dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
-        "official noise levels − even ones": "09/official_levels_minus_grid_75",
-        "official recipe, sinks left out − kept": "09/paper_minus_paper_no_sinks_75",
-        "SparseGPT, sinks left out − kept": "03/paper_sparsegpt_minus_sparsegpt_75",
-        "SparseGPT, half noised − clean text": "09/sparsegpt_half_minus_sparsegpt_clean_75",
-    },
-    "kept weights that change": {
-        "unstable sinks left out": "03/masks_unstable",
-        "all sinks left out": "03/masks_all_sinks",
-        "other calibration text": "03/masks_other_text",
-        "Wanda on clean text": "03/masks_wanda",
-    },
-}
-MASK_SECTION = "kept weights that change"
+COST = "cost"
+MASK = "kept weights that change"
 
-# what the differences say, as long as these findings have these verdicts
-CONCLUSION = "Sinks left out: no change that matters, where\ndecided; half noised text helps SparseGPT"
-PRESUMED = {
-    "no difference that matters": [
-        "03/all_sinks_minus_none",
-        "03/unstable_minus_none",
-        "03/paper_sparsegpt_minus_sparsegpt",
-        "09/paper_minus_paper_no_sinks_75",
-    ],
-    "helps": [
-        "09/sparsegpt_half_minus_sparsegpt_clean_50",
-        "09/sparsegpt_half_minus_sparsegpt_clean_75",
-    ],
+
+class CostRow(NamedTuple):
+    """A recipe whose cost is drawn, and the difference that says how it compares with another one."""
+
+    recipe: str  # as METHODS names it
+    label: str
+    cost: str  # the finding whose margin is a share of a cost
+    is_first: bool  # whether the recipe is the first of that finding's two; its cost is the second's and more
+    difference: str | None = None  # the finding that compares it
+    beside: str = ""  # with which recipe
+    sign: int = 1  # -1 where that finding is the other recipe − this one
+
+
+class Protocol(NamedTuple):
+    """Findings of one protocol: what recipes cost, and how many kept weights change."""
+
+    text: str  # on which recipes are calibrated
+    costs: Sequence[CostRow]
+    masks: Mapping[str, str]  # findings by label
+
+
+def _cost_rows(official: str, sinks: str, sparsegpt: str, recommended: str) -> list[CostRow]:
+    """Return the rows of the picture by the findings that they rest on.
+
+    These are official recipe − Wanda, official recipe − the same with sinks kept, SparseGPT − Wanda and
+    recommended − SparseGPT.
+    """
+    return [
+        CostRow("wanda", "Wanda", official, False),
+        CostRow("paper", "official recipe", official, True, official, "Wanda"),
+        CostRow("paper-no-sinks", "official, sinks kept", sinks, False, sinks, "official", -1),
+        CostRow("sparsegpt", "SparseGPT", recommended, False, sparsegpt, "Wanda"),
+        CostRow("recommended", "recommended", recommended, True, recommended, "SparseGPT"),
+    ]
+
+
+LEFT_OUT = "sinks left out"
+OTHER_TEXT = "other text"
+
+# the first whose findings are all published is drawn
+PROTOCOLS = (
+    Protocol(
+        "WikiText-2",
+        _cost_rows(
+            "03/paper_minus_wanda_wikitext",
+            "03/paper_minus_paper_no_sinks_wikitext",
+            "03/sparsegpt_minus_wanda_wikitext",
+            "03/recommended_minus_sparsegpt_wikitext",
+        ),
+        {LEFT_OUT: "11/exact_50", OTHER_TEXT: "11/other_text_50"},
+    ),
+    Protocol(
+        "three kinds of text",
+        _cost_rows(
+            "09/paper_minus_wanda_50",
+            "09/paper_minus_paper_no_sinks_50",
+            "03/sparsegpt_minus_wanda",
+            "09/sparsegpt_half_minus_sparsegpt_clean_50",
+        ),
+        {LEFT_OUT: "03/masks_all_sinks", OTHER_TEXT: "03/masks_other_text"},
+    ),
+)
+
+# a verdict is a shape and a word
+MARKS = {
+    HELPS: ("<", "less than {}"),
+    HURTS: (">", "more than {}"),
+    NO_DIFFERENCE: ("D", "negligibly far from {}"),
+    UNDECIDED: ("o", "undecided against {}"),
 }
+FEW_DRAWS = ("v", "too few draws against {}")
+BASELINE = ("s", "")
+
+WIDE = (7.0, 3.3)  # inches
+NARROW = (3.6, 7.2)
+DARK = "#444444"
+PALE = "#C9D3E0"
+THOUSAND = 1000
+GRID = (25, 40)  # rows and columns of a thousand kept weights
+TITLE_SIZE = 9.0
+SIZE = 8.5
+SMALL = 8.0
+
+
+# the data
+
+
+def chosen_protocol(estimates: Mapping[str, Estimate]) -> Protocol:
+    """Return the first protocol whose findings are all there; raise KeyError where none is complete."""
+    missing: list[str] = []
+    for protocol in PROTOCOLS:
+        needed = {row.cost for row in protocol.costs}
+        needed |= {row.difference for row in protocol.costs if row.difference}
+        needed |= set(protocol.masks.values())
+        missing = sorted(needed - estimates.keys())
+        if not missing:
+            return protocol
+
+    raise KeyError(f"README's picture needs findings that are not published: {', '.join(missing)}")
 
 
 def headline_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return what the figure shows: differences in nats per token, with the `damage` that the second recipe
-    does and verdicts corrected over this table, then shares of the mask.
+    """Return what the picture shows of `estimates`, a row per recipe and per change of the mask.
+
+    Of a recipe: its `cost` in nats per token, the `finding` that compares it with another recipe, that
+    difference (`value`, `low`, `high`, `draws`, `margin`, its sign as the finding has it) and its `verdict`,
+    for the recipe, corrected over this table. Wanda is compared with none. Of a change: the share of kept
+    weights (`value`, `low`, `high`).
     """
-    rows = [(section, *named) for section, findings in ROWS.items() for named in findings.items()]
-    frame = pd.DataFrame(rows, columns=["section", "comparison", "finding"])
-    shown = {finding: estimates[finding] for finding in frame.finding}
-    frame = frame.assign(**fields_of(shown, "value", "low", "high", "draws", "margin"))
-    frame["damage"] = frame.margin / share_that_matters()
-    losses = frame.finding[frame.section != MASK_SECTION]
-    frame["verdict"] = pd.Series(verdicts_on_losses([shown[finding] for finding in losses]), losses.index)
+    protocol = chosen_protocol(estimates)
+    rows = []
+    for row in protocol.costs:
+        base = estimates[row.cost]
+        cost = base.margin / share_that_matters()
+        if row.is_first:
+            cost += base.value
+        named = {"section": COST, "recipe": row.recipe, "comparison": row.label, "beside": row.beside}
+        compared = {} if row.difference is None else _fields(row.difference, estimates)
+        rows.append({**named, "sign": row.sign, "cost": cost, **compared})
+
+    for label, finding in protocol.masks.items():
+        rows.append({"section": MASK, "comparison": label, **_fields(finding, estimates)})
+
+    frame = pd.DataFrame(rows)
+    is_compared = (frame.section == COST) & frame.finding.notna()
+    differences = [
+        _turned(estimates[row.finding], row.sign) for row in frame[is_compared].itertuples(index=False)
+    ]
+    verdicts = verdicts_on_losses(differences)
+    frame["verdict"] = pd.Series(verdicts, frame.index[is_compared])
     return frame
 
 
-def plot_headline(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
-    """Draw `headline_table`: its differences in percent of what the second recipe costs, beside its masks."""
-    is_mask = frame.section == MASK_SECTION
-    marks = marks_of(frame.verdict)
+def _fields(finding: str, estimates: Mapping[str, Estimate]) -> dict[str, object]:
+    """Return a finding's name and numbers as fields of a row."""
+    names = ("value", "low", "high", "draws", "margin")
+    return {"finding": finding, **{name: getattr(estimates[finding], name) for name in names}}
+
+
+def _turned(estimate: Estimate, sign: float) -> Estimate:
+    """Return a difference, or for a sign of -1 that of the second recipe less the first."""
+    if sign > 0:
+        return estimate
+    return replace(estimate, value=-estimate.value, low=-estimate.high, high=-estimate.low)
+
+
+def attention_map(root: Path) -> np.ndarray:
+    """Return the published attention map of one head of the DLM (Q, K), whose rows add up to 1."""
+    frame = pd.read_csv(root / MAP)
+    panel = next(name for name in frame.panel.unique() if name.startswith(MAP_PANEL))
+    return frame[frame.panel == panel].pivot(index="query", columns="key", values="attention").to_numpy()
+
+
+# the picture
+
+
+def plot_headline(frame: pd.DataFrame, map_QK: np.ndarray, is_narrow: bool = False) -> Figure:
+    """Draw `headline_table` beside an attention map; `is_narrow` is for a phone, one part below the other."""
+    figure, _ = canvas(size=NARROW if is_narrow else WIDE)
+    figure.clear()
     if is_narrow:
-        figure, axes = canvas(2, 1, (4.3, 5.4), height_ratios=(3, 1))
+        sink, masks, costs = figure.subfigures(3, 1, height_ratios=(2.4, 1.5, 2.9))
+        left_out, other_text = masks.subplots(1, 2)
     else:
-        figure, axes = canvas(1, 2, (9.6, 3.7), width_ratios=(3, 2))
-    losses, masks = axes.flat
-    _draw_losses(losses, frame[~is_mask].assign(mark=frame.verdict.map(marks)))
-    _draw_masks(masks, frame[is_mask])
-    columns = 2 if is_narrow else len(marks)
-    figure.legend(handles=handles_of(marks), loc="outside upper left", ncols=columns, fontsize=8.5)
+        sink, masks, costs = figure.subfigures(1, 3, width_ratios=(2.0, 1.5, 3.5))
+        left_out, other_text = masks.subplots(2, 1)
+
+    share = frame[frame.section == MASK].set_index("comparison").value
+    _draw_sink(sink.subplots(), map_QK)
+    _draw_thousand(left_out, share[LEFT_OUT], "Sinks left out")
+    _draw_thousand(other_text, share[OTHER_TEXT], "Other calibration text")
+    _draw_costs(costs.subplots(), frame[frame.section == COST])
+
+    title = textwrap.fill(_conclusion(frame), 42 if is_narrow else 90)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
-def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
-    """Draw a row per difference below the heading of its sparsity, with its value in nats at the right."""
-    margin = 100 * share_that_matters()
-    axis.axvspan(-margin, margin, color=GREEN, alpha=0.12, lw=0)
-    axis.axvline(0, color=BLACK, lw=0.9)
-    right = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
-    for place, row in placed(axis, frame, size=8.5):
-        value, *ends = (100 * end / row.damage for end in (row.value, row.low, row.high))
-        axis.errorbar(value, place, xerr=[[end] for end in bars(value, *ends)], **row.mark, ms=6, lw=1.6)
-        axis.text(1.02, place, number(row.value), **right)
-    axis.text(1.02, 0, "in nats", **right)
-    verdicts = frame.set_index("finding").verdict
-    holds = all((verdicts[findings] == verdict).all() for verdict, findings in PRESUMED.items())
-    axis.set_title(CONCLUSION if holds else "Loss, first − second", fontsize=9.5, loc="right")
-    below = "first − second, in % of the second's loss above dense; ← better\n"
-    below += f"95 % intervals; wholly in the band, ± {number(margin)} %: does not matter"
-    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
+def _conclusion(frame: pd.DataFrame) -> str:
+    """Return the title: what the picture says, as long as its verdicts say so."""
+    verdict = frame.set_index("recipe").verdict
+    if verdict["paper-no-sinks"] == NO_DIFFERENCE:
+        return "Leaving sinks out moves few weights and changes the loss negligibly"
+    return "A sink, the mask without it, and what pruned models cost"
 
 
-def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
-    """Draw a bar per change of the calibration, with its percent beside it."""
-    places = range(len(frame))
-    ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
-    line = {"ecolor": BLACK, "lw": 1}
-    drawn = axis.barh(places, 100 * frame.value, xerr=ends, height=0.6, color=GREY, error_kw=line)
-    axis.bar_label(drawn, [f"{number(100 * share)} %" for share in frame.value], padding=4, fontsize=8.5)
-    axis.set_yticks(places, frame.comparison, fontsize=8.5)
+def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
+    """Draw an attention map and name its strongest key."""
+    mass_K = map_QK.mean(0)
+    sink = int(mass_K.argmax())
+    axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    axis.set_title(
+        f"One token, the sink, gets\n{percent(mass_K[sink])} of a head's attention", fontsize=TITLE_SIZE
+    )
+    side = 1 if sink < len(mass_K) / 2 else -1
+    arrow = {"arrowstyle": "->", "color": "white", "lw": 1.4}
+    place = (sink + side * 0.32 * len(mass_K), 0.8 * len(mass_K))
+    axis.annotate(
+        "sink",
+        xy=(sink + side, place[1]),
+        xytext=place,
+        color="white",
+        fontsize=10,
+        fontweight="bold",
+        ha="center",
+        va="center",
+        arrowprops=arrow,
+    )
+    axis.set(xticks=[], yticks=[])
+    axis.set_xlabel("token that is looked at", fontsize=SMALL)
+    axis.set_ylabel("token that looks", fontsize=SMALL)
+    axis.grid(False)
+
+
+def _draw_thousand(axis: Axes, share: float, change: str) -> None:
+    """Draw a thousand kept weights as squares, as many of them coloured as a change swaps for others.
+
+    Which ones are coloured means nothing: they are chosen by a seed.
+    """
+    count = round(THOUSAND * share)
+    rows, columns = GRID
+    axis.imshow(np.zeros(GRID), cmap=ListedColormap([PALE]), aspect="equal")
+    axis.set_xticks(np.arange(columns) - 0.5, minor=True)
+    axis.set_yticks(np.arange(rows) - 0.5, minor=True)
+    axis.grid(True, which="minor", color="white", lw=0.4, alpha=1)
+
+    chosen = np.random.default_rng(0).choice(THOUSAND, count, replace=False)
+    axis.plot(chosen % columns, chosen // columns, "s", color=RED, ms=3.2, mew=0)
+
+    axis.set(xticks=[], yticks=[])
+    axis.tick_params(which="both", length=0)
+    axis.set_title(f"{change}:\n{count} of {THOUSAND:,} kept\nweights swapped", fontsize=TITLE_SIZE)
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_costs(axis: Axes, frame: pd.DataFrame) -> None:
+    """Draw a row per recipe: its cost, marked by its verdict, beside a band of what is negligible."""
+    reference = frame.iloc[0]
+    margin = share_that_matters() * reference.cost
+    axis.axvspan(reference.cost - margin, reference.cost + margin, color=GREY, alpha=0.15, lw=0)
+    reach = frame.cost.max()
+    for place, row in enumerate(frame.itertuples(index=False)):
+        colour = METHODS[row.recipe].color
+        marker, words = BASELINE if not row.beside else MARKS.get(row.verdict, FEW_DRAWS)
+        ends = [row.cost, row.cost]
+        if row.beside:
+            ends = sorted(row.cost + row.sign * (end - row.value) for end in (row.low, row.high))
+            axis.plot(ends, [place, place], color=colour, lw=1.6)
+            reach = max(reach, ends[1])
+
+        fill = "white" if row.verdict == UNDECIDED else colour
+        axis.plot(row.cost, place, ls="none", marker=marker, ms=7, color=colour, mfc=fill)
+        beside_mark = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": SIZE}
+        axis.annotate(number(row.cost), (ends[0], place), (-6, 0), **beside_mark)
+        below_name = {
+            "transform": axis.get_yaxis_transform(),
+            "ha": "right",
+            "va": "center",
+            "fontsize": SMALL,
+        }
+        axis.text(-0.03, place + 0.36, words.format(row.beside), color=DARK, **below_name)
+
+    axis.set_yticks(range(len(frame)), frame.comparison, fontsize=SIZE)
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
-    share = frame.set_index("finding").value
-    sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
-    title = f"Kept weights swapped for others: {sinks}\nby leaving sinks out, {text} by other text"
-    axis.set_title(title, fontsize=9.5, loc="right")
-    below = "% of the kept weights changed at 50 %, against noised\n"
-    below += "text with all sinks, in one draw; lines: 95 % over matrices"
-    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
+    axis.set(ylim=(len(frame) - 0.4, -0.5), xlim=(0, 1.06 * reach))
+    axis.set_title("Loss that half of the weights\nset to zero adds", fontsize=TITLE_SIZE, loc="right")
+    words = "nats per token; lines: 95 % of the difference\nthat is named; band: negligibly far from Wanda"
+    axis.set_xlabel(words, fontsize=SMALL, x=1.0, ha="right")
 
 
 def save_headline(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
     """Write both shapes to `root/figures/headline` with data and origin beside them; return the files."""
     frame = headline_table(estimates)
-    provenance = {"findings": frame.finding.tolist()}
+    map_QK = attention_map(root)
+    provenance = {"findings": frame.finding.dropna().tolist(), "drawn_from": [MAP]}
     run = SimpleNamespace(folder=root, provenance=provenance, notebook="headline")  # what `save_figure` asks
     for name, is_narrow in (("headline", False), ("headline_narrow", True)):
-        save_figure(run, plot_headline(frame, is_narrow), name, frame, CAPTION)
+        save_figure(run, plot_headline(frame, map_QK, is_narrow), name, frame, CAPTION)
     return sorted((root / "figures" / "headline").iterdir())

@@ -11,7 +11,7 @@ from matplotlib.ticker import FormatStrFormatter
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.figures.energy import READS, WIDTH
 from sinkprune.figures.style import canvas, titled
-from sinkprune_companion.figures.figures import BLACK, BLUE, GREEN, GREY, RED
+from sinkprune_companion.figures.looks import BLACK, BLUE, GREEN, GREY, RED
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
 HUES = {"q_proj": BLUE, "o_proj": GREEN, "gate_proj": GREY, "down_proj": RED}

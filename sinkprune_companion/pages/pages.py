@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from sinkprune.cli.options import commands
 from sinkprune.files import atomic
 from sinkprune.models import catalog, hub
 from sinkprune_companion import project_root
@@ -40,7 +41,7 @@ def pages(folder: Path) -> dict[str, str]:
         for figure in figures:
             rendered_title(notebook, figure, results)
     known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
-    known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding()}
+    known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding(), "commands": commands()}
     readme = render_results("readme.md.j2", results, **known)
     texts = {"README.md": with_badges(readme, FIRST, address(project_root()))}
     return texts | {f"docs/{name}.md": render_results(f"{name}.md.j2", results, **known) for name in IN_DOCS}

@@ -26,7 +26,8 @@ from sinkprune_companion.run.records import Run
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
-RESULT_NAMES = ("f", "ledger", "verdict", "estimate", "by_kind", "holds")  # what templates know of results
+# what templates know of results
+RESULT_NAMES = ("f", "ledger", "verdict", "estimate", "by_kind", "controls_of", "holds")
 SHOWN_QUESTIONS = 12  # of our own, at most: a longer table is folded
 
 

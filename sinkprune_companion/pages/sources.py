@@ -89,6 +89,16 @@ class Results:
                 rows[finding] = RowByKind(claim, self.estimates[finding], *apart)
         return list(rows.values())
 
+    def controls_of(self, claim: Claim) -> list[Claim]:
+        """Return the controls beneath a claim, and those beneath its controls, as the ledger has them."""
+        above = {claim.id}
+        controls = []
+        for row in self.ledger:
+            if row.kind == claims.CONTROL and row.beneath in above:
+                above.add(row.id)
+                controls.append(row)
+        return controls
+
     def holds(self, claim: str, *presumed: str) -> str:
         """Return nothing; raise PresumedVerdictError unless a claim has one of the presumed verdicts."""
         present = self.verdict.get(claim, "no claim of the ledger")

@@ -87,6 +87,7 @@ MAY_BE_EMPTY = (
     "pairs",
     "patterns",
     "protocol_",
+    "recovery_",
     "searched",
     "sinks_",
     "sparsegpt_",

@@ -21,9 +21,9 @@ from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages, sources
 from sinkprune_companion.run import profiles, run_files
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
+from sinkprune_companion.run.progress_bars import is_progress
 
 MOST = 300  # characters of an error in another's words
-WIDGETS = "application/vnd.jupyter.widget-view+json"
 SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -70,7 +70,7 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
     if output.output_type == "error":
         raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
     data = output.get("data", {})
-    if output.get("name") == "stderr" or WIDGETS in data:
+    if output.get("name") == "stderr" or is_progress(output):
         return None
 
     if "metadata" in output:
@@ -177,6 +177,8 @@ def read_notebook(file: Path) -> NotebookNode:
         nbformat.validate(content)
     except nbformat.ValidationError as error:
         raise ValueError(error.message) from None
+    except (AttributeError, KeyError, TypeError) as error:  # before it validates, nbformat looks for ids
+        raise ValueError(f"its cells are not those of a notebook ({error})") from None
     return nbformat.reads(json.dumps(content), as_version=4)
 
 

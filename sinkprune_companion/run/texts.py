@@ -94,7 +94,8 @@ def any_text(
     order = torch.randperm(len(texts), generator=generator(seed, "texts", source, held_out))
     letters = torch.tensor([len(texts[index]) for index in order]).cumsum(0)
     enough = int((letters <= LETTERS * sequences * length).sum()) + 1
-    ids_NT = corpus.pack([texts[index] for index in order[:enough]], lm.tokenizer, length)[:sequences]
+    chosen = [texts[index] for index in order[:enough]]
+    ids_NT = corpus.pack(chosen, lm.tokenizer, length, lm.mask_token_id)[:sequences]
     if len(ids_NT) < sequences:
         raise ValueError(
             f"sequences={sequences}: {source} has {len(ids_NT)} of {length} tokens in this split: "

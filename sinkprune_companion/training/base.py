@@ -12,11 +12,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 from sinkprune.files import known_digest
 from sinkprune.models import embedded
 from sinkprune.models.loading import open_checkpoint
-from sinkprune.models.reader import Checkpoint
+from sinkprune.models.reader import CARD, Checkpoint
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.work_folder import VOLATILE
 from sinkprune_companion import DATA
-from sinkprune_core.language_model import CARD, LanguageModel, set_direction
+from sinkprune_core.language_model import LanguageModel, set_direction
 
 EMBEDDED_BASE = "smol-ar"
 FACTS = yaml.safe_load((DATA / "training.yml").read_text(encoding="utf-8"))
@@ -50,9 +50,8 @@ class Base:
         if self.name == EMBEDDED_BASE:
             return embedded.BASE.member_sha256[:16]  # its folder is compared with what was written
 
-        folders = (self.checkpoint.folder, self.checkpoint.tokenizer_folder)
         names = {*self.checkpoint.files.file_of.values(), *TOKENIZER_FILES}
-        files = sorted({folder / name for folder in folders for name in names})
+        files = sorted(self.checkpoint.folder / name for name in names)
         settings = {name: value for name, value in self.checkpoint.raw.items() if name not in VOLATILE}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for file in files:
@@ -64,14 +63,18 @@ class Base:
         """Return what a run from scratch begins with, whose tokenizer lies in a folder."""
         return replace(self, stem="scratch", vocabulary=vocabulary, mask_token_id=SHAPE["vocab_size"] - 1)
 
-    def member(self, model: PreTrainedModel, kind: str) -> LanguageModel:
+    def member(
+        self, model: PreTrainedModel, kind: str, cls: type[LanguageModel] = LanguageModel
+    ) -> LanguageModel:
         """Return `model`, this base with an adapter of a kind or a fresh one, as a language model.
+
+        Its class is `InTraining` while the adapter lies beside its linears.
 
         Logits are shifted, but for a diffusion model from scratch: no causal model stands behind it.
         """
         is_diffusion = kind == "diffusion"
         ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"
-        return LanguageModel(
+        return cls(
             set_direction(model, causal=not is_diffusion),
             self.tokenizer(),
             f"{self.stem}-{ending}",
@@ -79,6 +82,14 @@ class Base:
             mask_token_id=self.mask_token_id if is_diffusion else None,
             logits_shifted=not (self.vocabulary and is_diffusion),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class InTraining(LanguageModel):
+    """A model with an adapter beside its linears: it gives logits and losses, and cannot be pruned."""
+
+    def __post_init__(self):
+        self._check_kind()
 
 
 def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base:

@@ -15,6 +15,7 @@ from sinkprune import corpus
 from sinkprune.files import atomic, file_digest, write_json
 from sinkprune.models import embedded
 from sinkprune.models.adapters import CONFIG, WEIGHTS, merge_adapter
+from sinkprune.models.saving import save
 from sinkprune.models.weight_files import read_json
 from sinkprune_companion.pages.render import render
 from sinkprune_companion.training import settings as rules
@@ -60,11 +61,11 @@ def export(checkpoint: Path, folder: Path) -> Path:
         elif settings["from_scratch"]:
             model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
             lm = base.from_scratch(run / VOCABULARY).member(model, settings["kind"])
-            lm.save(partial, trained_tokens=rows[-1]["tokens"])
+            save(lm, partial, trained_tokens=rows[-1]["tokens"])
         else:  # base and adapter are added in float32 and rounded once
             model = merge_adapter(base.checkpoint.load(torch.float32), checkpoint, torch.bfloat16)
             lm = base.member(model, settings["kind"])
-            lm.save(partial, trained_tokens=rows[-1]["tokens"], base=settings["base"])
+            save(lm, partial, trained_tokens=rows[-1]["tokens"], base=settings["base"])
         write_json(partial / SETTINGS, settings)
         lines = [json.dumps(row) + "\n" for row in rows]
         (partial / EXPORTED_LOG).write_text("".join(lines), encoding="utf-8")

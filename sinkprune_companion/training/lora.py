@@ -27,7 +27,7 @@ from sinkprune.models.adapters import open_adapter
 from sinkprune.models.devices import choose_dtype
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import settings as kept
-from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, open_base
+from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, InTraining, open_base
 from sinkprune_companion.training.crops import crop_batch, make_vocabulary, prepare_data
 from sinkprune_companion.training.settings import Training
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
@@ -152,7 +152,7 @@ def trainable(
     if torch.device(device).type == "cpu":
         network.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     model.to(device)
-    return model, base.member(network, config.kind)
+    return model, base.member(network, config.kind, InTraining)
 
 
 # losses, in nats per token

@@ -51,25 +51,13 @@ def log_probability(log_p_LV: torch.Tensor, token_L: torch.Tensor) -> torch.Tens
     return log_p_LV.gather(-1, token_L[:, None]).squeeze(-1)
 
 
-def probability(log_p_LV: torch.Tensor, token_L: torch.Tensor) -> torch.Tensor:
-    """Return the probability of the proposed tokens, (L,)."""
-    return log_probability(log_p_LV, token_L).exp()
-
-
 def negative_entropy(log_p_LV: torch.Tensor, token_L: torch.Tensor) -> torch.Tensor:
     """Return the negative entropy of the distributions in nats, (L,)."""
     return (log_p_LV.exp() * log_p_LV.clamp_min(-1e4)).sum(-1)
-
-
-def top_margin(log_p_LV: torch.Tensor, token_L: torch.Tensor) -> torch.Tensor:
-    """Return by how much the best token's probability exceeds that of the second best, (L,)."""
-    return log_p_LV.topk(2).values.exp().diff(dim=-1).squeeze(-1).neg()
 
 
 # Confidence by the name of the order, from log p (L, V) and the proposed tokens (L,): the surest comes first.
 CONFIDENCE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "low_confidence": log_probability,
     "entropy": negative_entropy,
-    "topk_margin": top_margin,
-    "maskgit_plus": probability,
 }

@@ -2,16 +2,28 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 
 from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.diffusion.proposals import CONFIDENCE
-from sinkprune_core.values import AtLeastZero, Count, Flag, PositiveShare, check_choice, check_fields
+from sinkprune_core.values import (
+    AtLeastZero,
+    Count,
+    Flag,
+    PositiveShare,
+    Temperature,
+    check_choice,
+    check_fields,
+)
 
-ORDERS = ("low_confidence", "entropy", "random", "topk_margin", "maskgit_plus", "origin")
-SCHEDULES = ("even", "time")
-PROPOSALS = ("gumbel", "filtered")
+Order = Literal["low_confidence", "entropy", "random", "origin"]
+Schedule = Literal["even", "time"]
+Proposal = Literal["gumbel", "filtered"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+PROPOSALS: tuple[Proposal, ...] = get_args(Proposal)
 
 
 @dataclass(frozen=True)
@@ -34,25 +46,24 @@ class Sampler:
     block: Count | None = 32
     """Tokens per block; blocks are written left to right. None is one block."""
 
-    order: str = "low_confidence"
+    order: Order = "low_confidence"
     """Which masked position is revealed first.
 
-    `low_confidence` takes the most probable proposal; `maskgit_plus` the same by p instead of log p, which
-    matters to `order_temperature` only; `entropy` the distribution of lowest entropy; `topk_margin` the
-    widest gap between the two best tokens; `random` any. `origin` gives all masked positions the same chance.
+    `low_confidence` takes the most probable proposal; `entropy` the distribution of lowest entropy; `random`
+    any. `origin` gives all masked positions the same chance.
     """
 
-    schedule: str = "even"
+    schedule: Schedule = "even"
     """How many positions a step reveals.
 
     `even` splits each block's masks evenly over its steps (LLaDA); `time` reveals the share 1 - s/t of the
     remaining masks on a linear time grid (Dream).
     """
 
-    temperature: AtLeastZero = 0.0
+    temperature: Temperature = 0.0
     """Of the proposed tokens; 0 is greedy."""
 
-    proposal: str = "gumbel"
+    proposal: Proposal = "gumbel"
     """Where a token comes from.
 
     `gumbel` (LLaDA): Gumbel noise in float64 on the logits, confidence from the model's own softmax.
@@ -66,7 +77,7 @@ class Sampler:
     top_k: Count | None = None
     """Keep this many of the most probable tokens; None keeps all. Needs `filtered`."""
 
-    order_temperature: AtLeastZero = 0.0
+    order_temperature: Temperature = 0.0
     """Draw positions without replacement from softmax(confidence / this) (Dream's alg_temp); 0 the surest."""
 
     guidance: AtLeastZero = 0.0

@@ -6,6 +6,7 @@ Dimensions: B batch, T sequence position, L masked positions of one sequence, N 
 from collections.abc import Callable, Sequence
 
 import torch
+from pydantic import InstanceOf
 from transformers import DynamicCache
 
 from sinkprune_core.diffusion.noise import corrupt
@@ -17,16 +18,16 @@ from sinkprune_core.diffusion.proposals import (
     gumbel_noise,
 )
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
-from sinkprune_core.forwards import check_ids, check_positions
-from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.forwards import check_ids, check_positions, is_finite
+from sinkprune_core.language_model import TEXTLESS, LanguageModel, Tokenizer
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import AtLeastZero, Count, Whole, checked_arguments, in_short, instance
+from sinkprune_core.values import Count, Temperature, Whole, checked_arguments, in_short
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")  # of LLaDA; of Dream and SmolLM
 LAST = -1e30  # a confidence below every other, yet above that of a position that may not be revealed
 
-Watcher = Callable[[int, torch.Tensor], None]  # called with a step and the state (B, T) before it
-Stop = Callable[[torch.Tensor], bool]  # says of a state (B, T) whether generation may end
+Watcher = Callable[[int, torch.Tensor], None]  # called with a step and a copy of the state (B, T) before it
+Stop = Callable[[torch.Tensor], bool]  # says of a copy of a state (B, T) whether generation may end
 
 
 def _left_padding(
@@ -72,19 +73,25 @@ def _row_generators(
     return [generator(seed, purpose, name) for name in names]
 
 
-def _end_tokens(tokenizer) -> tuple[int, list[int]]:
+def _end_tokens(tokenizer: Tokenizer | None) -> tuple[int, list[int]]:
     """Return the id of the end of text, and the ids of it and of every end of a turn.
 
-    Raises ValueError for a tokenizer without an end of text.
+    Raises ValueError without a tokenizer, and for one without an end of text.
     """
-    if tokenizer.eos_token_id is None:
+    if tokenizer is None:
+        raise ValueError(
+            "logits_eos_inf and confidence_eos_eot_inf need a tokenizer, which says what ends a text: "
+            f"{TEXTLESS}"
+        )
+    end_of_text = getattr(tokenizer, "eos_token_id", None)
+    if end_of_text is None:
         raise ValueError(
             "logits_eos_inf and confidence_eos_eot_inf need a tokenizer with an end-of-text token: "
             "set tokenizer.eos_token"
         )
     vocabulary = tokenizer.get_vocab()
     ends = {vocabulary[token] for token in END_OF_TURN if token in vocabulary}
-    return tokenizer.eos_token_id, sorted({tokenizer.eos_token_id, *ends})
+    return end_of_text, sorted({end_of_text, *ends})
 
 
 class _Denoising:
@@ -104,12 +111,12 @@ class _Denoising:
         self.padding_B = padding_B
         self.start = prompt_BT.shape[1]  # the first position that is written
         self.end_of_text = None
-        self.late_tokens = []  # tokens to reveal last
+        self.late_tokens: list[int] = []  # tokens to reveal last
         if sampler.logits_eos_inf or sampler.confidence_eos_eot_inf:
             self.end_of_text, ends = _end_tokens(lm.tokenizer)
             if sampler.confidence_eos_eot_inf:
                 self.late_tokens = ends
-        masks_BT = torch.full((len(prompt_BT), sampler.length), lm.mask_token_id)
+        masks_BT = torch.full((len(prompt_BT), sampler.length), lm.mask)
         self.ids_BT = torch.cat([prompt_BT.cpu(), masks_BT], dim=1)
 
     def step(self, step: int, amount: int | float, watch: Watcher | None) -> None:
@@ -118,7 +125,7 @@ class _Denoising:
         where_BT[:, : self.start] = False
         logits_NV = self._logits(where_BT)
         if watch is not None:
-            watch(step, self.ids_BT)
+            watch(step, self.ids_BT.clone())
         block = step // self.sampler.steps_per_block
         end = self.start + (block + 1) * self.sampler.block_length
         for row, logits_LV in enumerate(logits_NV.split(where_BT.sum(1).tolist())):
@@ -137,9 +144,14 @@ class _Denoising:
         if self.sampler.guidance > 0:
             position_T = torch.arange(self.ids_BT.shape[1])
             prompt_BT = (position_T < self.start) & (position_T >= self.padding_B[:, None])
-            without_prompt_BT = corrupt(self.ids_BT, prompt_BT, self.lm.mask_token_id)
+            without_prompt_BT = corrupt(self.ids_BT, prompt_BT, self.lm.mask)
             unconditional_NV = self._forward(without_prompt_BT, where_BT)
             logits_NV = unconditional_NV + (self.sampler.guidance + 1) * (logits_NV - unconditional_NV)
+            if not is_finite(logits_NV):
+                raise ValueError(
+                    f"guidance={self.sampler.guidance} takes the logits of {self.lm.name} beyond "
+                    f"{logits_NV.dtype}: guide less"
+                )
         logits_NV[:, self.lm.mask_token_id] = -torch.inf  # the mask is never a prediction
         if self.sampler.logits_eos_inf:
             logits_NV[:, self.end_of_text] = -torch.inf
@@ -193,9 +205,9 @@ def _draw_tokens(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator
 @checked_arguments
 @torch.no_grad()  # an inference tensor could not be changed
 def generate(
-    lm: LanguageModel,
-    prompt_BT: torch.Tensor,
-    sampler: instance(Sampler) = LLADA_SAMPLER,
+    lm: InstanceOf[LanguageModel],
+    prompt_BT: InstanceOf[torch.Tensor],
+    sampler: InstanceOf[Sampler] = LLADA_SAMPLER,
     seed: Whole = 0,
     watch: Watcher | None = None,
     first: Whole = 0,
@@ -208,9 +220,12 @@ def generate(
     `watch(step, ids_BT)` is called after each forward with the state that was its input, before tokens are
     revealed. Prompts of unequal length are padded on the left, where `attention_mask_BT` is 0. Row b's random
     numbers come from (seed, first + b) alone, `first` being the number of the first prompt of a batch, or
-    from (seed, names[b]). `until(ids_BT)` is asked after each block; True leaves the rest masked. Raises
-    ValueError for an autoregressive model, for prompts, names or a mask of another form, for more tokens than
-    the model has positions, and where what it computes is not finite.
+    from (seed, names[b]). `until(ids_BT)` is asked after each block; True leaves the rest masked. `watch` and
+    `until` are given copies.
+
+    Raises TypeError for what is no LanguageModel or no tensor. Raises ValueError for an autoregressive model,
+    for prompts, names or a mask of another form, for more tokens than the model has positions, for guidance
+    beyond the numbers of the model's dtype, and where what it computes is not finite.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `decode`")
@@ -222,7 +237,7 @@ def generate(
     for step, amount in enumerate(sampler.amounts()):
         denoising.step(step, amount, watch)
         is_end_of_block = (step + 1) % sampler.steps_per_block == 0
-        if until is not None and is_end_of_block and until(denoising.ids_BT):
+        if until is not None and is_end_of_block and until(denoising.ids_BT.clone()):
             break
     return denoising.ids_BT
 
@@ -230,10 +245,10 @@ def generate(
 @checked_arguments
 @torch.no_grad()  # an inference tensor could not be changed
 def decode(
-    lm: LanguageModel,
-    prompt_BT: torch.Tensor,
+    lm: InstanceOf[LanguageModel],
+    prompt_BT: InstanceOf[torch.Tensor],
     length: Count,
-    temperature: AtLeastZero = 0.0,
+    temperature: Temperature = 0.0,
     seed: Whole = 0,
     first: Whole = 0,
     attention_mask_BT: torch.Tensor | None = None,
@@ -263,7 +278,7 @@ def decode(
             logits_BV = logits_BV.double() + temperature * noise_BV
         fresh_BT = logits_BV.argmax(-1, keepdim=True)
         ids_BT = torch.cat([ids_BT, fresh_BT], dim=1)
-        if until is not None and until(ids_BT):
+        if until is not None and until(ids_BT.clone()):
             break
     return ids_BT.cpu()
 

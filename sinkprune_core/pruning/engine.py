@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
+from pydantic import InstanceOf
 from tqdm.auto import tqdm
 
 from sinkprune_core.calibration.dense_statistics import DenseStatistics, Origin, collect
@@ -20,16 +21,16 @@ from sinkprune_core.pruning.plan import check_dense, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.seams import Blocks, Statistics, Text
-from sinkprune_core.values import checked_arguments, instance
+from sinkprune_core.values import checked_arguments
 
 
 @checked_arguments
 def prune(
-    lm: instance(LanguageModel),
-    recipe: instance(Recipe),
-    calibration: instance(Calibration) | None = None,
+    lm: InstanceOf[LanguageModel],
+    recipe: InstanceOf[Recipe],
+    calibration: InstanceOf[Calibration] | None = None,
     progress: bool = True,
-    statistics: instance(DenseStatistics) | None = None,
+    statistics: InstanceOf[DenseStatistics] | None = None,
 ) -> Report:
     """Prune the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
 
@@ -97,8 +98,12 @@ def report(text: Text, blocks: Blocks, statistics: Statistics, seconds: float) -
     )
 
 
+@checked_arguments
 def dense_statistics(
-    lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True
+    lm: InstanceOf[LanguageModel],
+    recipes: Sequence[Recipe],
+    calibration: InstanceOf[Calibration],
+    progress: bool = True,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics that recipes with dense propagation prune from, by `recipe.statistics_key`.
 

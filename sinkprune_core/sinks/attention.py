@@ -4,38 +4,40 @@ Attention mass is what a key receives: the sum over queries of the softmax weigh
 attention map. SDPA never returns that map, and all of it would be Q x K numbers per head. So the mass is
 computed beside SDPA, from the same queries and keys, a chunk at a time, in chunk x K numbers per head.
 
-`track` and `hide` are context managers. Both switch a model to the attention function `sinkprune`, which is
-registered with transformers, and leave on its attention modules what this function reads. That is kept by
-thread: what one thread hides or tracks, no forward of another thread sees.
+`attention_mass` is the one line for a model of one's own. `track` and `hide` are context managers. Both
+switch a model to the attention function `sinkprune`, which is registered with transformers, and leave on its
+attention modules what this function reads. Both hold the model's turn: another thread waits.
+
+What SDPA cannot express is computed from the whole map: scores with a soft cap (Gemma 2), and learned sinks,
+a score per head that takes its share of the softmax and gives nothing (gpt-oss).
 
 Dimensions: B batch, L layers, H query heads, G key-value heads, R query heads per key-value head (H = G * R),
 Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the steps of a causal model).
 """
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sinkprune_core.memory import rows_in_cache
+from sinkprune_core.turns import turn
+from sinkprune_core.values import in_short
 
 NAME = "sinkprune"
 Windows = Sequence[tuple[int, int]]  # half-open ranges of queries
 Hidden = torch.Tensor | Callable[[int], torch.Tensor | None]  # bool (B, K), or what returns it for a layer
 
-# Attributes of an attention module, kept in its `__dict__`: torch registers nothing there. Each holds a
-# dictionary from the number of a thread to what its forwards are to find.
-_TRACKER = "_sink_tracker"
+# Attributes of an attention module, kept in its `__dict__`: torch registers nothing there.
+_TRACKERS = "_sink_trackers"  # a list: a block may stand in another
 _HIDDEN = "_hidden_keys"
-
-_FORMER = "_former_attention"  # of a model: the implementation to come back to, and how many blocks are open
-_SWITCHING = threading.Lock()
 
 
 @dataclass
@@ -47,17 +49,39 @@ class _AttentionMap:
     mask_B1QK: torch.Tensor | None  # bool (True: attend) or additive, as transformers makes it for SDPA
     scaling: float
     causal: bool  # a query sees no key after its own; then there is no mask
+    softcap: float | None = None  # scores s become cap * tanh(s / cap)
+    sink_H: torch.Tensor | None = None  # a learned score per head, which takes its share of the softmax
 
-    def mass(self, first: int, last: int, chunk: int) -> torch.Tensor:
-        """Return the mass every key receives from the queries [first, last), float32 (B, H, K)."""
+    def mass(self, first: int, last: int, chunk: int, counted_BQ: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the mass every key receives from the queries [first, last), float32 (B, H, K).
+
+        `counted_BQ` (bool) says which queries count; None: all.
+        """
         batch, heads, _, _ = self.query_BHQE.shape
         _, groups, keys, _ = self.key_BGKE.shape
         mass_BGRK = self.query_BHQE.new_zeros(batch, groups, heads // groups, keys, dtype=torch.float32)
+
         for start in range(first, last, chunk):
             stop = min(start + chunk, last)
-            sums_BGRK = _column_sums(self._scores(start, stop), self._blind(start, stop))
+            left_out = self._left_out(start, stop, counted_BQ)
+            sums_BGRK = _column_sums(self._scores(start, stop), left_out, self._sink())
             mass_BGRK[..., : sums_BGRK.shape[-1]] += sums_BGRK
         return mass_BGRK.view(batch, heads, keys)
+
+    def output(self, value_BGKE: torch.Tensor) -> torch.Tensor:
+        """Return what attention gives, (B, Q, H, E), from the whole map."""
+        batch, heads, queries, _ = self.query_BHQE.shape
+        score_BGRQK = self._scores(0, queries)
+        weight_BGRQK = _softmax(score_BGRQK, self._sink()).to(value_BGKE.dtype)
+        output_BGRQE = weight_BGRQK @ value_BGKE[:, :, None, : score_BGRQK.shape[-1]]
+        return output_BGRQE.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous()
+
+    def _sink(self) -> torch.Tensor | None:
+        """Return the learned score of every head, (1, G, R, 1, 1)."""
+        if self.sink_H is None:
+            return None
+        groups = self.key_BGKE.shape[1]
+        return self.sink_H.detach().view(1, groups, -1, 1, 1)
 
     def _scores(self, start: int, stop: int) -> torch.Tensor:
         """Return the scaled products of the queries [start, stop) with the keys, (B, G, R, C, K).
@@ -72,6 +96,8 @@ class _AttentionMap:
         query_BGXE = self.query_BHQE[:, :, start:stop].reshape(batch, groups, -1, width)
         key_BGEK = self.key_BGKE[:, :, :keys].transpose(2, 3)
         score_BGXK = torch.matmul(query_BGXE * self.scaling, key_BGEK)
+        if self.softcap is not None:
+            score_BGXK = self.softcap * torch.tanh(score_BGXK / self.softcap)
         score_BGRCK = score_BGXK.view(batch, groups, heads // groups, stop - start, keys)
         if self.causal:
             ones_CC = torch.ones(stop - start, stop - start, dtype=torch.bool, device=score_BGRCK.device)
@@ -84,22 +110,42 @@ class _AttentionMap:
             return score_BGRCK.masked_fill_(~mask_B11CK, -torch.inf)
         return score_BGRCK.float() + mask_B11CK
 
-    def _blind(self, start: int, stop: int) -> torch.Tensor | None:
-        """Return which queries of [start, stop) see no key, bool (B, 1, 1, C, 1); None where all see one."""
-        if self.mask_B1QK is None or self.mask_B1QK.dtype != torch.bool:
+    def _left_out(self, start: int, stop: int, counted_BQ: torch.Tensor | None) -> torch.Tensor | None:
+        """Return which queries of [start, stop) do not count, bool (B, 1, 1, C, 1); None where all do.
+
+        Those are the ones that see no key, and those that `counted_BQ` leaves out.
+        """
+        left_out_B1C = None
+        if self.mask_B1QK is not None and self.mask_B1QK.dtype == torch.bool:
+            left_out_B1C = ~self.mask_B1QK[:, :, start:stop].any(-1)
+
+        if counted_BQ is not None:
+            uncounted_B1C = ~counted_BQ[:, None, start:stop]
+            left_out_B1C = uncounted_B1C if left_out_B1C is None else left_out_B1C | uncounted_B1C
+
+        if left_out_B1C is None:
             return None
-        blind_B1C = ~self.mask_B1QK[:, :, start:stop].any(-1)
-        return blind_B1C[:, :, None, :, None].expand(len(self.query_BHQE), -1, -1, -1, -1)
+        return left_out_B1C[:, :, None, :, None].expand(len(self.query_BHQE), -1, -1, -1, -1)
 
 
-def _column_sums(score_BGRCK: torch.Tensor, blind_B11C1: torch.Tensor | None) -> torch.Tensor:
+def _softmax(score_BGRCK: torch.Tensor, sink_1GR11: torch.Tensor | None) -> torch.Tensor:
+    """Return the weights of keys, float32, beside which a learned sink may take a share."""
+    if sink_1GR11 is None:
+        return torch.softmax(score_BGRCK.float(), dim=-1)
+    sink_BGRC1 = sink_1GR11.float().expand(*score_BGRCK.shape[:-1], 1)
+    return torch.cat([score_BGRCK.float(), sink_BGRC1], dim=-1).softmax(dim=-1)[..., :-1]
+
+
+def _column_sums(
+    score_BGRCK: torch.Tensor, left_out_B11C1: torch.Tensor | None, sink_1GR11: torch.Tensor | None
+) -> torch.Tensor:
     """Return the softmax weights of scores, summed over queries in float32, (B, G, R, K)."""
     rows = rows_in_cache(score_BGRCK[0].numel() * torch.float32.itemsize, score_BGRCK.device)
     sums = []
     for row, part_BGRCK in enumerate(score_BGRCK.split(rows)):
-        weight_BGRCK = torch.softmax(part_BGRCK.float(), dim=-1)
-        if blind_B11C1 is not None:
-            weight_BGRCK.masked_fill_(blind_B11C1.split(rows)[row], 0)
+        weight_BGRCK = _softmax(part_BGRCK, sink_1GR11)
+        if left_out_B11C1 is not None:
+            weight_BGRCK = weight_BGRCK.masked_fill_(left_out_B11C1.split(rows)[row], 0)
         sums.append(weight_BGRCK.sum(3))
     return torch.cat(sums)
 
@@ -107,19 +153,76 @@ def _column_sums(score_BGRCK: torch.Tensor, blind_B11C1: torch.Tensor | None) ->
 class Tracker:
     """Collects the attention mass of a forward, layer by layer, for each window of queries."""
 
-    def __init__(self, windows: Windows | None, chunk: int):
+    def __init__(
+        self,
+        windows: Windows | None = None,
+        chunk: int = 128,
+        counted_BQ: torch.Tensor | None = None,
+        several: bool = False,
+    ):
         self.windows = windows
         self.chunk = chunk
+        self.counted_BQ = counted_BQ  # of the first forward
+        self.several = several
         self.layers: dict[int, torch.Tensor] = {}  # float32 (B, H, S, K) per layer
+        self.seen: dict[int, int] = {}  # how many queries a layer has had
+        self.is_paused = False
 
-    def add(self, layer: int, query_BHQE, key_BGKE, mask_B1QK, scaling: float, causal: bool) -> None:
-        """Measure one layer. Raises RuntimeError for a layer whose last mass was not taken."""
-        if layer in self.layers:
+    def add(self, layer: int, attention_map: _AttentionMap) -> None:
+        """Measure one layer.
+
+        Raises RuntimeError for a layer whose last mass was not taken, ValueError for windows or queries to
+        count that are not those of the forward.
+        """
+        if self.is_paused:
+            return
+        if layer in self.layers and not self.several:
             raise RuntimeError(f"layer {layer} ran twice: call `take()` after every forward")
-        attention_map = _AttentionMap(query_BHQE, key_BGKE, mask_B1QK, scaling, causal)
-        windows = self.windows or [(0, query_BHQE.shape[2])]
-        masses = [attention_map.mass(first, last, self.chunk) for first, last in windows]
-        self.layers[layer] = torch.stack(masses, dim=2)
+
+        queries = attention_map.query_BHQE.shape[2]
+        keys = attention_map.key_BGKE.shape[2]
+        former = self.seen.get(layer, 0)
+        counted_BQ = self._counted(attention_map) if former == 0 else None
+        masses = [
+            attention_map.mass(first, last, self.chunk, counted_BQ) for first, last in self._windows(queries)
+        ]
+        mass_BHSK = torch.stack(masses, dim=2)
+
+        if former:
+            if keys < former + queries:
+                raise ValueError(
+                    f"layer {layer} has {keys} keys after {former + queries} queries: a cache that forgets "
+                    "tokens does not say which ones are left; generate with a cache that keeps all"
+                )
+            earlier_BHSK = self.layers[layer]
+            mass_BHSK = mass_BHSK + functional.pad(earlier_BHSK, (0, keys - earlier_BHSK.shape[-1]))
+
+        self.layers[layer] = mass_BHSK
+        self.seen[layer] = former + queries
+
+    def _windows(self, queries: int) -> Windows:
+        """Return the windows of a forward; ValueError for one that is outside its queries."""
+        if self.windows is None:
+            return [(0, queries)]
+        for first, last in self.windows:
+            if not 0 <= first <= last <= queries:
+                raise ValueError(
+                    f"windows={in_short(self.windows)} do not fit a forward of {queries} queries: each is "
+                    f"(first, last) with 0 <= first <= last <= {queries}"
+                )
+        return self.windows
+
+    def _counted(self, attention_map: _AttentionMap) -> torch.Tensor | None:
+        """Return which queries count, on the device of a layer; ValueError where they are others."""
+        if self.counted_BQ is None:
+            return None
+        batch, _, queries, _ = attention_map.query_BHQE.shape
+        if self.counted_BQ.shape != (batch, queries):
+            raise ValueError(
+                f"counted has shape {tuple(self.counted_BQ.shape)}, and the forward has {batch} rows of "
+                f"{queries} queries: give one bool for each"
+            )
+        return self.counted_BQ.to(attention_map.query_BHQE.device)
 
     def take(self) -> torch.Tensor:
         """Return the mass of the last forward, float32 (B, L, H, S, K), and forget it.
@@ -129,8 +232,10 @@ class Tracker:
         if not self.layers:
             raise RuntimeError("no forward ran since the last `take()`")
         in_order = [self.layers[layer] for layer in sorted(self.layers)]
-        device = in_order[0].device  # a model may be spread over several
         self.layers = {}
+        self.seen = {}
+
+        device = in_order[0].device  # a model may be spread over several
         return torch.stack([mass_BHSK.to(device) for mass_BHSK in in_order], dim=1)
 
 
@@ -140,11 +245,20 @@ def even_share(queries: int, windows: Windows | None = None, causal: bool = Fals
     A bidirectional query gives each key 1/K, a causal query at position q gives 1/(q+1) to each key up to
     itself; keys that no query of a window can see get 0. Even attention gives a mass of 1 such share.
     """
-    weight_QK = torch.full((queries, queries), 1 / queries)
-    if causal:
-        query_Q1 = torch.arange(queries)[:, None]
-        weight_QK = torch.where(torch.arange(queries) <= query_Q1, 1 / (query_Q1 + 1), 0.0)
-    return torch.stack([weight_QK[first:last].sum(0) for first, last in windows or [(0, queries)]])
+    windows = windows or [(0, queries)]
+    if not causal:
+        return torch.tensor([[(last - first) / queries] * queries for first, last in windows])
+
+    # What the queries [first, last) give a key is a difference of two harmonic numbers.
+    harmonic = torch.zeros(queries + 1, dtype=torch.float64)
+    harmonic[1:] = (1 / torch.arange(1, queries + 1, dtype=torch.float64)).cumsum(0)
+    position_K = torch.arange(queries)
+    shares = []
+    for first, last in windows:
+        begin_K = position_K.clamp_min(first)  # the first query of the window that sees a key
+        share_K = harmonic[last] - harmonic[begin_K]
+        shares.append(share_K.masked_fill(position_K >= last, 0))
+    return torch.stack(shares).float()
 
 
 def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> torch.Tensor:
@@ -189,19 +303,30 @@ def attention(module: nn.Module, query, key, value, attention_mask, scaling=None
     """Attend as transformers' SDPA does, but not to hidden keys, and measure the mass where a tracker asks.
 
     Shapes are those of SDPA: query (B, H, Q, E), key and value (B, G, K, E), mask (B, 1, Q, K) or None.
-    Returns what `sdpa_attention_forward` returns.
+    Returns what `sdpa_attention_forward` returns; with a soft cap or learned sinks, which it has not, what
+    transformers' eager attention gives.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    hidden_BK = _of_this_thread(module, _HIDDEN)
+    hidden_BK = module.__dict__.get(_HIDDEN)
     if callable(hidden_BK):
         hidden_BK = hidden_BK(module.layer_idx)
     if hidden_BK is not None:
         attention_mask = _mask_without(hidden_BK, query, key, attention_mask, causal)
-    tracker = _of_this_thread(module, _TRACKER)
-    if tracker is not None:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        needs_causal_mask = causal and attention_mask is None and query.shape[2] > 1
-        tracker.add(module.layer_idx, query, key, attention_mask, scale, needs_causal_mask)
+
+    attention_map = _AttentionMap(
+        query,
+        key,
+        attention_mask,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        causal=causal and attention_mask is None and query.shape[2] > 1,
+        softcap=kwargs.get("softcap"),
+        sink_H=kwargs.get("s_aux"),
+    )
+    for tracker in module.__dict__.get(_TRACKERS, ()):
+        tracker.add(module.layer_idx, attention_map)
+
+    if attention_map.softcap is not None or attention_map.sink_H is not None:
+        return attention_map.output(value), None
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs
     )
@@ -211,63 +336,119 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def _of_this_thread(module: nn.Module, attribute: str) -> object | None:
-    return module.__dict__.get(attribute, {}).get(threading.get_ident())
+def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the attention modules of a decoder.
 
-
-@contextmanager
-def _switched(model: PreTrainedModel, attribute: str, value: object) -> Iterator[None]:
-    """Set an attribute of every attention module for this thread, and let all of them call `attention`.
-
-    The former state comes back whatever happens inside, once no thread is inside. Raises RuntimeError when
-    this thread has set the attribute already.
+    Raises TypeError for what is no model of transformers, and ValueError, by name, for one whose attention
+    cannot be switched or is not that of one stack of layers.
     """
-    thread = threading.get_ident()
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"model={in_short(model)} must be a model of transformers (PreTrainedModel): its attention is "
+            "reached through transformers' interface"
+        )
+    name = type(model).__name__
+    if model.config.is_encoder_decoder:
+        raise ValueError(
+            f"{name} is an encoder with a decoder, whose three kinds of attention would be mixed up: give "
+            "its encoder, or a model that has a decoder alone"
+        )
     modules = [
         module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")
     ]
-    if any(thread in module.__dict__.get(attribute, {}) for module in modules):
-        raise RuntimeError(
-            f"{attribute} is set already: a block of one kind cannot stand in another of its kind"
+    if not modules:
+        raise ValueError(
+            f"{name} has no attention layers with a `layer_idx`, as transformers' decoders have: its "
+            "attention cannot be followed"
         )
-    try:
-        with _SWITCHING:
-            for module in modules:
-                module.__dict__[attribute] = {**module.__dict__.get(attribute, {}), thread: value}
-            former, users = model.__dict__.get(_FORMER, (model.config._attn_implementation, 0))
-            model.__dict__[_FORMER] = (former, users + 1)
-            model.set_attn_implementation(NAME)
-        yield
-    finally:
-        with _SWITCHING:
-            for module in modules:
-                others = {
-                    key: held for key, held in module.__dict__.get(attribute, {}).items() if key != thread
-                }
-                if others:
-                    module.__dict__[attribute] = others
-                else:
-                    module.__dict__.pop(attribute, None)
-            former, users = model.__dict__.pop(_FORMER)
-            if users > 1:
-                model.__dict__[_FORMER] = (former, users - 1)
-            else:
-                model.set_attn_implementation(former)
+    numbers = [module.layer_idx for module in modules]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"{name} has several attention modules in a layer, which would be mixed up: only models with one "
+            "in each layer can be followed"
+        )
+    return modules
+
+
+def _implementation(module: nn.Module) -> str | None:
+    """Return the attention function that a module or model calls, by name."""
+    return cast(Any, module).config._attn_implementation
 
 
 @contextmanager
-def track(model: PreTrainedModel, windows: Windows | None = None, chunk: int = 128) -> Iterator[Tracker]:
+def _switched(model: PreTrainedModel) -> Iterator[list[nn.Module]]:
+    """Let all attention modules call `attention`, and yield them.
+
+    The model's turn is held inside; the former attention comes back whatever happens there.
+    """
+    modules = _attention_modules(model)
+    with turn(model):
+        former = _implementation(model) or "eager"
+        try:
+            model.set_attn_implementation(NAME)
+            if any(_implementation(module) != NAME for module in modules):
+                raise ValueError(
+                    f"{type(model).__name__} does not take another attention function, so its attention "
+                    "cannot be followed"
+                )
+            yield modules
+        finally:
+            model.set_attn_implementation(former)
+
+
+@contextmanager
+def track(
+    model: PreTrainedModel,
+    windows: Windows | None = None,
+    chunk: int = 128,
+    counted_BQ: torch.Tensor | None = None,
+    several: bool = False,
+) -> Iterator[Tracker]:
     """Track attention mass in every forward of `model` inside the block, to be read by `tracker.take()`.
 
     `windows` are half-open ranges of queries whose mass is kept apart (steps of a causal model); None is one
-    window of all queries. The former attention implementation comes back whatever happens inside. Raises
-    ValueError for a `chunk` of no query.
+    window of all queries. `counted_BQ`, bool, says which queries of a forward count: without it those of
+    padding do, too. With `several`, forwards that go on from a cache add up until `take()`; `counted_BQ`
+    is about the first of them. Blocks may stand in one another.
+
+    The former attention implementation comes back whatever happens inside. Raises ValueError for a `chunk` of
+    no query, and, by name, for a model whose attention cannot be followed; TypeError for no model.
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 query")
-    tracker = Tracker(windows, chunk)
-    with _switched(model, _TRACKER, tracker):
-        yield tracker
+    if several and windows is not None:
+        raise ValueError("windows are those of one forward: they do not go with several=True")
+    if counted_BQ is not None:
+        counted_BQ = counted_BQ.bool()
+
+    tracker = Tracker(windows, chunk, counted_BQ, several)
+    with _switched(model) as modules:
+        try:
+            for module in modules:
+                module.__dict__.setdefault(_TRACKERS, []).append(tracker)
+            yield tracker
+        finally:
+            for module in modules:
+                module.__dict__[_TRACKERS].remove(tracker)
+                if not module.__dict__[_TRACKERS]:
+                    del module.__dict__[_TRACKERS]
+
+
+@contextmanager
+def untracked(model: PreTrainedModel) -> Iterator[None]:
+    """Let the trackers around this block miss the forwards inside it; those that begin in it see them."""
+    with turn(model):
+        trackers = {
+            tracker for module in _attention_modules(model) for tracker in module.__dict__.get(_TRACKERS, ())
+        }
+        paused = [tracker for tracker in trackers if not tracker.is_paused]
+        try:
+            for tracker in paused:
+                tracker.is_paused = True
+            yield
+        finally:
+            for tracker in paused:
+                tracker.is_paused = False
 
 
 @contextmanager
@@ -281,9 +462,45 @@ def hide(model: PreTrainedModel, keys: Hidden) -> Iterator[None]:
 
     Works inside and around `track`, which then measures what is left. Needs a mask of (B, 1, K, K) bool and
     full forwards (no cache). Raises ValueError for keys of another shape or dtype, before or in the first
-    forward; the former attention implementation comes back whatever happens inside.
+    forward; RuntimeError inside another such block; and what `track` raises for a model. The former attention
+    implementation comes back whatever happens inside.
     """
     if not callable(keys):
         _check_hidden(keys)
-    with _switched(model, _HIDDEN, keys):
-        yield
+    with _switched(model) as modules:
+        if any(_HIDDEN in module.__dict__ for module in modules):
+            raise RuntimeError("keys are hidden already: a block of `hide` cannot stand in another")
+        try:
+            for module in modules:
+                module.__dict__[_HIDDEN] = keys
+            yield
+        finally:
+            for module in modules:
+                module.__dict__.pop(_HIDDEN, None)
+
+
+@torch.no_grad()
+def attention_mass(
+    model: PreTrainedModel, inputs: torch.Tensor | Mapping[str, torch.Tensor], new_tokens: int = 0
+) -> torch.Tensor:
+    """Return the attention mass that every key receives in every layer, mean over heads, float32 (B, L, K).
+
+    `inputs` are token ids, int64 (B, T), or what a tokenizer of transformers returns: `input_ids`, and an
+    `attention_mask` (B, T), by which padding gives and receives nothing. A key's mass is the sum over
+    queries of the attention that each gives it; over all keys it adds up to the number of queries.
+
+    With `new_tokens` the model goes on greedily by as many tokens, with its cache, and their queries count,
+    too; the last token has no query, so K is T + new_tokens - 1. Raises TypeError for what is no model of
+    transformers, and ValueError, by name, for one whose attention cannot be followed.
+    """
+    if isinstance(inputs, torch.Tensor):
+        inputs = {"input_ids": inputs}
+    counted_BQ = inputs.get("attention_mask")
+
+    with track(model, counted_BQ=counted_BQ, several=new_tokens > 0) as tracker:
+        if new_tokens > 0:
+            length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
+            cast(Any, model).generate(**inputs, **length, do_sample=False, num_beams=1)
+        else:
+            model(**inputs, use_cache=False)
+        return tracker.take().mean(2)[:, :, 0]

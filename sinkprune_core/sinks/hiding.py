@@ -7,24 +7,28 @@ Dimensions: B batch, L layers, K key position (= sequence position T), D hidden 
 """
 
 from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast, get_args
 
 import torch
+from transformers import Cache
 
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention, detection
 from sinkprune_core.values import Flag, Number, check_choice, check_fields
 
-LABELS = {"top": "strongest", "random": "random", "first": "first token"}  # by the choice of keys
+Choice = Literal["top", "random", "first"]  # of keys
+Third = Literal["early", "middle", "late"]  # of the layers
+LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 ALL = "all"
-THIRDS = ("early", "middle", "late")  # of the layers
+THIRDS: tuple[Third, ...] = get_args(Third)
 
 
 @dataclass(frozen=True)
 class Hiding:
     """Which keys of a sequence are hidden. Raises ValueError for a choice that cannot be."""
 
-    keys: str = "top"
+    keys: Choice = "top"
     """How keys are chosen.
 
     `top`: those that receive most attention, averaged over layers and heads. `random`: as many that are
@@ -34,7 +38,7 @@ class Hiding:
 
     count: Number = 5  # how many keys are hidden; 0 hides none, whatever `keys` says
     first: Flag = True  # whether position 0 may be hidden
-    layers: str = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
+    layers: Literal["all"] | Third = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
 
     def __post_init__(self):
         check_fields(self)
@@ -97,7 +101,7 @@ class Hiding:
         return chosen_masks_K | chosen_tokens_K
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HidingModel(LanguageModel):
     """A model whose every forward hides keys, in all heads of the layers that `hiding` names, from every
     query but their own.
@@ -113,7 +117,13 @@ class HidingModel(LanguageModel):
     seed: int = 0  # of random keys, which depend on it and the tokens of the row alone
 
     masses: dict[bytes, torch.Tensor] = field(default_factory=dict, repr=False)
-    """Attention every key received in the dense model, (L, K), by the tokens of a row; variants share it."""
+    """Attention every key received with all keys, (L, K), by the tokens of a row; variants share it.
+
+    It is forgotten when the weights have changed since, as pruning changes them.
+    """
+
+    measured_on: list[int] = field(default_factory=list, repr=False)
+    """Which weights `masses` are of, as `_version` counts."""
 
     log: list[dict[str, float]] = field(default_factory=list, repr=False)
     """Per row of every forward, what was hidden.
@@ -122,6 +132,9 @@ class HidingModel(LanguageModel):
     position 0 was hidden; `masks`: how many hidden keys were masks; `left`: the share that the strongest key
     gets of what is left in these layers; `second`: whether that is position 1.
     """
+
+    def __post_init__(self):
+        """What it is made from, a LanguageModel, was checked."""
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states without the hidden keys, (B, T, D).
@@ -133,19 +146,23 @@ class HidingModel(LanguageModel):
                 "attention_mask is given: keys are hidden in rows without padding only, "
                 "so give rows of equal length"
             )
-        if self.hiding.count == 0:
-            return self.hidden_dense(ids_BT)
-        hidden_BK = self.keys_to_hide(ids_BT)
-        layers = len(self.blocks)
-        in_layer = {True: hidden_BK, False: None}
-        with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
-            hidden_BTD, left_BLK = self._measured(ids_BT)
-        for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
-            self._note(row_K, keys_K, left_LK)
-        return hidden_BTD
+        with self.turn():
+            if self.hiding.count == 0:
+                return self._hidden_dense(ids_BT)
 
-    def hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
+            hidden_BK = self.keys_to_hide(ids_BT)
+            layers = len(self.blocks)
+            in_layer = {True: hidden_BK, False: None}
+            with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
+                hidden_BTD, left_BLK = self._measured(ids_BT)
+
+            for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
+                self._note(row_K, keys_K, left_LK)
+            return hidden_BTD
+
+    def _hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states with every key, (B, T, D), and remember the attention each got."""
+        self._forget_other_weights()
         hidden_BTD, mass_BLK = self._measured(ids_BT)
         for row_K, mass_LK in zip(ids_BT, mass_BLK, strict=True):
             self.masses[_bytes(row_K)] = mass_LK
@@ -154,8 +171,10 @@ class HidingModel(LanguageModel):
     def keys_to_hide(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the keys to hide in a state, bool (B, K), on the CPU."""
         ids_BT = ids_BT.cpu()
+        self._forget_other_weights()
         if any(_bytes(row_K) not in self.masses for row_K in ids_BT):
-            self.hidden_dense(ids_BT)
+            with attention.untracked(self.model):  # who tracks this model means the forward without the keys
+                self._hidden_dense(ids_BT)
         mass_BK = torch.stack([self.masses[_bytes(row_K)].mean(0) for row_K in ids_BT])
         visible_BK = torch.ones_like(ids_BT, dtype=torch.bool)
         if not self.is_diffusion:
@@ -163,18 +182,17 @@ class HidingModel(LanguageModel):
         rngs = [generator(self.seed, "hidden keys", row_K.tolist()) for row_K in ids_BT]
         return self.hiding.choose(mass_BK, visible_BK, self._masked(ids_BT), rngs)
 
-    def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
+    def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
         """Return the logits of the next token, float32 (B, V), by a full forward over all tokens so far.
 
         The cache remembers tokens only. Raises ValueError for padded rows.
         """
         if self.hiding.count == 0:
             return super().next_logits(fresh_BT, cache, **padding)
-        if hasattr(cache, "fed_BT"):
-            cache.fed_BT = torch.cat([cache.fed_BT, fresh_BT], dim=1)
-        else:
-            cache.fed_BT = fresh_BT
-        hidden_BTD = self.hidden(cache.fed_BT, padding.get("attention_mask"))
+        earlier_BT = getattr(cache, "fed_BT", fresh_BT[:, :0])
+        fed_BT = torch.cat([earlier_BT, fresh_BT], dim=1)
+        cast(Any, cache).fed_BT = fed_BT
+        hidden_BTD = self.hidden(fed_BT, padding.get("attention_mask"))
         return self.head(hidden_BTD[:, -1].contiguous())
 
     def _measured(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -183,6 +201,13 @@ class HidingModel(LanguageModel):
         with attention.track(self.model, [(self._first_query(length), length)]) as tracker:
             hidden_BTD = super().hidden(ids_BT)
             return hidden_BTD, tracker.take().mean(2)[:, :, 0].cpu()
+
+    def _forget_other_weights(self) -> None:
+        """Forget what was measured before a weight changed, or was put back."""
+        now = _version(self.model)
+        if self.measured_on and self.measured_on != [now]:
+            self.masses.clear()
+        self.measured_on[:] = [now]
 
     def _first_query(self, length: int) -> int:
         """Return the first of the queries whose attention decides."""
@@ -224,6 +249,11 @@ def hiding_model(
         raise ValueError(f"layers={hiding.layers!r} has none of the {len(lm.blocks)} layers of {lm.name}")
     parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}
     return HidingModel(**parts, hiding=hiding, seed=seed, masses={} if masses is None else masses)
+
+
+def _version(model: torch.nn.Module) -> int:
+    """Return a number that changes when a parameter is written to or replaced: torch counts writes."""
+    return hash(tuple((weight.data_ptr(), weight._version) for weight in model.parameters()))
 
 
 def _bytes(row_K: torch.Tensor) -> bytes:

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import InstanceOf
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from sinkprune.files import atomic
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments, instance
+from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments
 
 ABOUT = "trace"  # the entry of a file that holds what is no tensor
 BY_PROMPT = ("ids_BSK", "final_BK", "layers_BSLK", "prefix_BLK", "heads_BLHK")  # with a row per prompt
@@ -98,11 +98,10 @@ class Trace:
         return detection.sink_sets(self.mass_BSK, self.visible_SK, sink_std)
 
     def save(self, file: Path | str) -> None:
-        """Write the trace as safetensors, atomically."""
+        """Write the trace as safetensors, plainly: a caller that may be killed writes beside and renames."""
         tensors = {name: getattr(self, name).contiguous() for name in (*BY_PROMPT, "windows_S2")}
         about = json.dumps({"prompt_length": self.prompt_length, "causal": self.causal})
-        with atomic(file) as partial:
-            save_file(tensors, partial, metadata={ABOUT: about})  # several entries would be in no fixed order
+        save_file(tensors, file, metadata={ABOUT: about})  # several entries would be in no fixed order
 
     @classmethod
     def load(cls, file: Path | str) -> "Trace":
@@ -114,9 +113,9 @@ class Trace:
 
 @checked_arguments
 def trace(
-    lm: instance(LanguageModel),
+    lm: InstanceOf[LanguageModel],
     prompt_BT: TokenIds,
-    sampler: instance(Sampler) = LLADA_SAMPLER,
+    sampler: InstanceOf[Sampler] = LLADA_SAMPLER,
     seed: Whole = 0,
     batch: Count = 16,
     progress: bool = True,
@@ -157,7 +156,7 @@ def _trace_diffusion(
     """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     states = []
     layers = []
-    heads_BLHK = 0.0
+    heads_BLHK = torch.zeros(1)
     with attention.track(lm.model) as tracker:
 
         def watch(step: int, ids_BT: torch.Tensor) -> None:

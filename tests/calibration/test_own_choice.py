@@ -10,6 +10,7 @@ from naive import same, weights_of
 
 from sinkprune import prune
 from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
 from sinkprune_core import Calibration, Recipe, weights_kept
 from sinkprune_core.calibration.token_weights import as_settings, rows_for
@@ -126,7 +127,7 @@ def above_the_mean_over_sequences(context):
 
 def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, short_text, tmp_path):
     """In memory, streamed and sequential; N is 1 for each."""
-    saved = tiny_dlm.save(tmp_path / "saved")
+    saved = save(tiny_dlm, tmp_path / "saved")
     recipe = Recipe(propagation="dense", exclude=above_the_mean_over_sequences, **NOISED)
     shares = {}
     weights = {}

@@ -8,6 +8,7 @@ from random_models.writing import write
 from sinkprune import load
 from sinkprune.cli import main
 from sinkprune.cli.generate import sampler_of, written
+from sinkprune.models.saving import save
 from sinkprune_core import Sampler, generate
 from sinkprune_core.diffusion.sampling import decode
 
@@ -38,7 +39,7 @@ def test_another_seed_writes_another_text_above_temperature_0(model, capsys):
 
 
 def test_an_autoregressive_model_writes_token_by_token(tiny_ar, tmp_path, refused, capsys):
-    folder = tiny_ar.save(tmp_path / "ar")
+    folder = save(tiny_ar, tmp_path / "ar")
     capsys.readouterr()
     assert main.main(["generate", str(folder), *LINE]) == 0
     found = capsys.readouterr()

@@ -8,7 +8,7 @@ from hostile.cases import TEXT
 
 from sinkprune import load
 from sinkprune.cli import main
-from sinkprune_core.language_model import CARD
+from sinkprune.models.reader import CARD
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from sinkprune.cli import common, main
 from sinkprune.cli.commands.trace import MEANINGS
 from sinkprune.evaluation.suite import GROUPS, items
 from sinkprune.evaluation.two_choice import accuracy
+from sinkprune.models.saving import save
 from sinkprune_core import Trace
 
 SHORT = ("--prompt", 8, "--tokens", 6, "--steps", 3)
@@ -29,7 +30,7 @@ def test_trace_writes_what_it_saw_and_a_row_of_every_measure(command, tmp_path):
 
 
 def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path, refused, capsys):
-    folder = tiny_ar.save(tmp_path / "ar")
+    folder = save(tiny_ar, tmp_path / "ar")
     capsys.readouterr()
     text = ("--text", tmp_path / "text.txt")
     text[1].write_text(" ".join(f"word{index}" for index in range(20, 70)))

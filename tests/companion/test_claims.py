@@ -188,4 +188,9 @@ def test_the_paper_has_thirteen_claims_and_no_finding_decides_two_rows():
     assert counts["claim"] == 13
     own = {row.id for row in LEDGER if row.kind == "claim"}
     assert all(row.quote for row in LEDGER if row.kind == "claim")
-    assert {row.beneath for row in LEDGER if row.kind in ("control", "others")} <= own
+    assert {row.beneath for row in LEDGER if row.kind == "others"} <= own
+    above = set(own)
+    for row in LEDGER:  # a control stands behind what it is a control of
+        if row.kind == "control":
+            assert row.beneath in above
+            above.add(row.id)

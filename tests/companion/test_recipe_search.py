@@ -19,22 +19,31 @@ PARTS = {
 
 @pytest.mark.parametrize("part", PARTS)
 def test_names_are_different_and_rows_as_many_as_can_be(part):
-    entries = PARTS[part]
-    assert len({entry.name for entry in entries}) == len({entry.recipe for entry in entries}) == len(entries)
+    rows = PARTS[part]
+    assert len({row.variant for row in rows}) == len({row.recipe for row in rows}) == len(rows)
     tokens = 20 if part in ("official", "structured", "schedules") else TOKENS
-    for entry in entries:
-        states = entry.recipe.noise_levels if entry.recipe.inputs == "noised" else 1
-        assert tokens - states < entry.sequences * states <= tokens
+    for row in rows:
+        states = row.recipe.noise_levels if row.recipe.inputs == "noised" else 1
+        assert tokens - states < row.sequences * states <= tokens
+
+
+def test_a_row_says_where_it_prunes():
+    places = {part: {row.place for row in rows} for part, rows in PARTS.items()}
+    assert places["candidates"] == {"60 %"} and places["pattern"] == {"2:4"}
+    patterns = {part: {row.pattern for row in rows} for part, rows in PARTS.items()}
+    assert patterns["structured"] == {"structured"} and patterns["pattern"] == {"2:4"}
+    assert patterns["official"] == patterns["factorial"] == {"unstructured"}
 
 
 @pytest.mark.parametrize("with_sinks", [False, True])
 def test_main_effects_are_those_of_a_sum_of_switches(with_sinks):
     added = {"noised": -0.5, "dense": 0.2, "all": 0.03}
     values = {}
-    for entry in recipe_search.factorial(0.75, TOKENS, 8, with_sinks=with_sinks):
-        cost = sum(added.get(setting, 0) for setting in entry.name.split(", "))
-        values[entry.name] = np.array([[1.0, 2.0]]) + cost
-    effects = recipe_search.main_effects(values)
+    rows = recipe_search.factorial(0.75, TOKENS, 8, with_sinks=with_sinks)
+    for row in rows:
+        cost = sum(added.get(setting, 0) for setting in row.variant.split(", "))
+        values[row.variant] = np.array([[1.0, 2.0]]) + cost
+    effects = recipe_search.main_effects(values, {row.variant: row.recipe for row in rows})
     sizes = {"noised": -0.5, "dense": 0.2} | ({"sinks": 0.03} if with_sinks else {})
     assert effects.keys() == sizes.keys()
     for switch, size in sizes.items():

@@ -33,8 +33,8 @@ SAMPLED = [
 SAMPLED += [Sampler(12, 5, None, order, "time", 0.8, "filtered", top_p=0.7) for order in COUNTED]
 SAMPLED += [
     Sampler(12, 4, None, "entropy", "time", 0.0, "filtered", top_p=0.6, top_k=9),
-    Sampler(12, 4, None, "topk_margin", "time", 1.5, "filtered", top_k=3),
-    Sampler(12, 4, None, "maskgit_plus", "time", 0.7, "filtered", top_k=8, order_temperature=0.3),
+    Sampler(12, 4, None, "entropy", "time", 1.5, "filtered", top_k=3),
+    Sampler(12, 4, None, "low_confidence", "time", 0.7, "filtered", top_k=8, order_temperature=0.3),
     Sampler(12, 4, None, "entropy", "time", 0.0, "filtered", order_temperature=2.0),
     Sampler(12, 6, 4, guidance=0.7),
     Sampler(12, 6, None, "entropy", "time", 1.2, "filtered", top_p=0.9, guidance=1.5),
@@ -144,3 +144,37 @@ def test_what_was_written_can_be_changed(tiny_dlm, tiny_ar, make_ids):
     for written_BT in (generate(tiny_dlm, prompt_BT, sampler), decode(tiny_ar, prompt_BT, 2)):
         written_BT[0, 0] = 1
         assert not written_BT.is_inference()
+
+
+# what comes from outside
+
+
+def test_a_watcher_that_writes_into_its_state_changes_nothing(tiny_dlm, make_ids):
+    prompt_BT, sampler = make_ids(2, 4), Sampler(8, 4, 4)
+    plain_BT = generate(tiny_dlm, prompt_BT, sampler)
+    watched_BT = generate(tiny_dlm, prompt_BT, sampler, watch=lambda step, ids_BT: ids_BT.fill_(20))
+    assert torch.equal(watched_BT, plain_BT)
+    asked_BT = generate(tiny_dlm, prompt_BT, sampler, until=lambda ids_BT: bool(ids_BT.fill_(20).sum() < 0))
+    assert torch.equal(asked_BT, plain_BT)
+
+
+def test_guidance_beyond_the_numbers_of_the_dtype_is_an_error(tiny_dlm, make_ids):
+    with pytest.raises(ValueError, match=r"guidance=1e\+38 takes the logits of tiny-diffusion beyond"):
+        generate(tiny_dlm, make_ids(1, 4), Sampler(8, 4, 4, guidance=1e38))
+
+
+@pytest.mark.parametrize("temperature", [1e308, 1e-308, 1.1e6])
+def test_a_temperature_that_float64_cannot_hold_is_refused(tiny_ar, make_ids, temperature):
+    with pytest.raises(ValueError, match=r"temperature=.* must be 0 or a number from 1e-06 to 1e\+06"):
+        Sampler(temperature=temperature)
+    with pytest.raises(ValueError, match=r"temperature=.* must be 0 or a number from 1e-06 to 1e\+06"):
+        decode(tiny_ar, make_ids(1, 4), 2, temperature=temperature)
+
+
+@pytest.mark.parametrize("write", [generate, decode])
+def test_what_is_no_language_model_is_a_type_error(tiny_dlm, make_ids, write):
+    more = Sampler(8, 4, 4) if write is generate else 8
+    with pytest.raises(TypeError, match="lm=a LlamaForCausalLM must be a LanguageModel"):
+        write(tiny_dlm.model, make_ids(1, 4), more)
+    with pytest.raises(TypeError, match=r"prompt_BT=\[\[17, 18\]\] must be a Tensor"):
+        write(tiny_dlm, [[17, 18]], more)

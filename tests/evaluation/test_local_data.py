@@ -197,7 +197,7 @@ def model(tiny_ar, tiny_dlm, tmp_path):
 
     def save(kind: str) -> str:
         lm = tiny_ar if kind == "autoregressive" else tiny_dlm
-        return str(lm.save(tmp_path / kind))
+        return str(save(lm, tmp_path / kind))
 
     return save
 

@@ -1,7 +1,7 @@
 """What hostile cases share: servers for commands, and one tally, printed at the end.
 
 `make hostile` is `pytest tests/hostile --record`: it writes the tally into docs/promises.md, too; rows of
-groups that are not run stay (`-k kills`). All takes a quarter of an hour; other tests have short cases.
+groups that are not run stay (`-k kills`). All takes less than half an hour; other tests have short cases.
 """
 
 import pytest

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from sinkprune.models.adapters import CONFIG, WEIGHTS, merge_adapter
 from sinkprune.models.loading import load
+from sinkprune.models.reader import CARD
+from sinkprune.models.saving import save
 from sinkprune.models.weight_files import INDEX
-from sinkprune_core.language_model import CARD
 
 TEXT = "the cat 12 is of"
 IDS = torch.arange(22, 33)[None]  # ordinary tokens of every tiny vocabulary
@@ -37,9 +38,9 @@ def answer(folder: Path | str) -> tuple:
 def native_model(folder: Path, kind: str = "diffusion") -> Path:
     """Return the folder of a tiny saved Llama, written once."""
     if not folder.exists():
-        name = "illada" if kind == "diffusion" else "llama"
+        name = "a2d qwen3" if kind == "diffusion" else "llama"
         write(CASES[name], folder.with_name(f"{folder.name}-public"))
-        load(folder.with_name(f"{folder.name}-public")).save(folder)
+        save(load(folder.with_name(f"{folder.name}-public")), folder)
     return folder
 
 

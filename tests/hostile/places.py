@@ -81,15 +81,7 @@ def misnamed(root: Path) -> Iterator[Case]:
         right = read(sound)
         for name in sorted(str(file.relative_to(sound)) for file in sound.rglob("*") if file.is_file()):
             short = Path(name).name
-            named = (
-                short,
-                "tokenizer in",
-                "weights in",
-                "safetensors",
-                "data folder",
-                "config.json",
-                "pipe.tmp",
-            )
+            named = (short, *SAID)
             for kind, put_there in KINDS.items():
                 is_unread = short in UNREAD and kind not in ("a pipe", "a socket")
                 if is_unread:
@@ -98,7 +90,15 @@ def misnamed(root: Path) -> Iterator[Case]:
                 yield Case(f"{what}: {name} is {kind}", run, right, (*named, *ALLOWED.get(short, ())))
 
 
-SAID = ("tokenizer in", "weights in", "safetensors", "data folder", "config.json", "pipe.tmp")
+SAID = (
+    "tokenizer in",
+    "no adapter in",
+    "weights in",
+    "safetensors",
+    "data folder",
+    "config.json",
+    "pipe.tmp",
+)
 UNREAD = ("generation_config.json", "chat_template.jinja", "README.md")
 ALLOWED = {"sinkprune.json": ("logits are shifted", "mask"), "tokenizer.json": ("tokenizer",)}
 
@@ -131,7 +131,7 @@ def _folders(root: Path) -> Iterator[tuple[str, Path, Callable]]:
 def _all_pairs(folder: Path) -> list:
     found = blimp_files(folder, ["blimp_passive_1"])
     if not found:
-        raise ValueError(f"the data folder {folder} holds no passive_1.jsonl")
+        raise FileNotFoundError(f"the data folder {folder} holds no passive_1.jsonl")
     return pairs(found["blimp_passive_1"])
 
 

@@ -6,6 +6,8 @@ import pytest
 from random_models.cases import CASES
 from random_models.writing import write
 
+from sinkprune.models.saving import save
+
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
@@ -46,4 +48,4 @@ def fresh(tmp_path):
 @pytest.fixture
 def saved(tiny_dlm, tmp_path):
     """A folder that holds a saved diffusion model."""
-    return tiny_dlm.save(tmp_path / "model")
+    return save(tiny_dlm, tmp_path / "model")

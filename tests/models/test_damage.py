@@ -55,7 +55,7 @@ def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
     ],
 )
 def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
-    folder = fresh("illada")
+    folder = fresh("a2d qwen3")
     edit(folder, **values)
     with pytest.raises(FormatError, match=f"config.json.*{said}"):
         load(folder)
@@ -87,14 +87,14 @@ def test_an_index_that_names_a_file_outside_its_folder_is_refused(fresh, outside
 
 
 def test_pickled_weights_are_not_loaded(fresh):
-    folder = fresh("illada")
+    folder = fresh("a2d qwen3")
     (folder / MODEL).rename(folder / "pytorch_model.bin")
     with pytest.raises(FormatError, match=r"only pytorch_model.bin: pickled weights are not loaded"):
         load(folder)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
-    folder = fresh("illada")
+    folder = fresh("a2d qwen3")
     tokenizer = read_json(folder / "tokenizer.json")
     tokenizer["model"]["vocab"]["beyond"] = 72
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))

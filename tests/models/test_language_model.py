@@ -2,14 +2,20 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
+from sinkprune import nelbo
 from sinkprune.models.loading import load
+from sinkprune.models.reader import CARD
+from sinkprune.models.saving import save
+from sinkprune_core import preset, prune, weights_kept
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import CARD, KINDS, LanguageModel, set_direction, zero_out
+from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, zero_out
+from sinkprune_core.pruning.engine import dense_statistics
 
 
 def blockwise(lm, ids_BT) -> torch.Tensor:
@@ -105,7 +111,7 @@ def test_logits_at_equals_shifted_logits_of_every_position(make_lm, make_ids, ki
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind, shape):
     lm = make_lm(kind, shape)
-    again = load(lm.save(tmp_path / "deep" / "model", note="a card may say more"))
+    again = load(save(lm, tmp_path / "deep" / "model", note="a card may say more"))
     ids_BT = make_ids(2, 7)
     assert torch.equal(again.hidden(ids_BT), lm.hidden(ids_BT))
     assert again.fingerprint() == lm.fingerprint()
@@ -116,9 +122,18 @@ def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind, shape):
     assert not any(parameter.requires_grad for parameter in again.model.parameters())
 
 
+@pytest.mark.parametrize("own", [{"kind": "pilot"}, {"mask_token_id": 20}, {"sha256": {}}], ids=str)
+def test_a_card_does_not_change_what_a_model_is_taken_for(tiny_dlm, tmp_path, own):
+    with pytest.raises(
+        ValueError, match="cannot be put on the card, which says by that name what the model is"
+    ):
+        save(tiny_dlm, tmp_path / "model", **own)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_save_that_fails_leaves_nothing(tiny_dlm, tmp_path):
     with pytest.raises(TypeError):
-        tiny_dlm.save(tmp_path / "model", note=object())  # not JSON, noticed after the weights are written
+        save(tiny_dlm, tmp_path / "model", note=object())  # not JSON, noticed after the weights are written
     assert list(tmp_path.iterdir()) == []
 
 
@@ -165,3 +180,30 @@ def test_an_architecture_whose_blocks_are_not_known_is_refused(tiny_ar):
     model = OPTForCausalLM(OPTConfig(vocab_size=30, word_embed_proj_dim=8, **sizes))
     with pytest.raises(ValueError, match="OPTForCausalLM has no blocks `layers` or `h`"):
         dataclasses.replace(tiny_ar, model=model)
+
+
+def test_two_threads_on_one_model_take_turns(tiny_dlm, calibration, make_ids):
+    """What one call hooks, hides or prunes for a while no other call sees."""
+    ids_NT = make_ids(2, 12)
+    recipe = preset("unstable", noise_levels=3)
+    key = recipe.statistics_key
+
+    def statistics():
+        return dense_statistics(tiny_dlm, [recipe], calibration, progress=False)[key].layers[0]
+
+    def pruned():
+        with weights_kept(tiny_dlm):
+            return prune(tiny_dlm, recipe, calibration, progress=False).linears
+
+    def scored():
+        return nelbo(tiny_dlm, ids_NT, draws=2)
+
+    jobs = [statistics, scored, pruned, scored, statistics, scored]
+    alone = [job() for job in jobs]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda job: job(), jobs))
+    for one, other in zip(alone, together, strict=True):
+        if isinstance(one, dict):
+            assert all(torch.equal(one[name].norm_I, other[name].norm_I) for name in one)
+        else:
+            assert one.equals(other)

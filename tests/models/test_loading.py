@@ -29,17 +29,13 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
-    def put(repository: str, case, revision: str = "main", file: str | None = None):
+    def put(repository: str, case, revision: str = "main"):
         root = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
         commit = hashlib.sha1(revision.encode()).hexdigest()
         folder = root / "snapshots" / commit
         parts = write(case, folder, seed=len(revision))
         (root / "refs").mkdir(exist_ok=True)
         (root / "refs" / revision).write_text(commit)
-        if file:
-            (folder / file).parent.mkdir()
-            (folder / "model.safetensors").rename(folder / file)
-            (folder / "lit_config.json").unlink()
         return parts
 
     return put
@@ -54,6 +50,20 @@ def test_a_hub_id_is_loaded_from_the_hub_s_cache(hub):
     assert other.model.dtype == torch.bfloat16 and lm.fingerprint() != load(f"{name}@v2").fingerprint()
     hub("Qwen/Qwen3-0.6B", CASES["qwen3"])
     assert load("Qwen/Qwen3-0.6B").kind == "autoregressive"
+
+
+def test_a_hub_id_that_the_table_does_not_have_is_loaded_by_its_files(hub):
+    hub("someone/my-llada", CASES["llada"])
+    hub("someone/my-model", CASES["qwen2"], revision="v2")
+    lm = load("someone/my-llada")
+    assert (lm.name, lm.kind, lm.mask_token_id) == ("someone/my-llada", "diffusion", 5)
+    assert load("someone/my-model@v2").name == "someone/my-model"
+    assert requirements("someone/my-llada").download == 0
+    said = (
+        r"Qwen3-0.6 could not be fetched.* there is no folder Qwen/Qwen3-0.6 here either; did you mean Qwen/"
+    )
+    with pytest.raises(embedded.FetchError, match=said):
+        load("Qwen/Qwen3-0.6")
 
 
 def test_a_fact_of_the_table_that_the_files_contradict_is_an_error(hub):

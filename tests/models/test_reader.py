@@ -35,7 +35,7 @@ def test_a_model_filled_block_by_block_is_the_whole_model(name, written):
 
 def test_what_is_loaded_does_not_hang_on_its_file(fresh):
     """Mapped memory would: writing to it changes what is read next, and a file cut short ends the process."""
-    folder = fresh("smdm grouped")
+    folder = fresh("llada grouped")
     checkpoint = Checkpoint(folder)
     model = checkpoint.load()
     before = checkpoint.tensor("model.layers.0.mlp.up_proj.weight").clone()

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from sinkprune import load, nelbo, nll
 from sinkprune.evaluation.harness.benchmarks import evaluate_named
 from sinkprune.models.catalog import EMBEDDED, MODELS
+from sinkprune.models.saving import save
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_core import Calibration, Sampler, generate, prune, trace
 from sinkprune_core.diffusion.sampling import decode
@@ -35,7 +36,7 @@ def test_every_family_goes_the_whole_way(name, written, tmp_path):
         progress=False,
     )
     assert 0.48 < report.sparsity <= 0.5  # 45 columns have no half
-    saved = lm.save(tmp_path / "pruned", report=report.card())
+    saved = save(lm, tmp_path / "pruned", report=report.card())
     again = load(saved)
     ids_BT = some_ids(case, rows=2)
     stock = AutoModelForCausalLM.from_pretrained(saved)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sinkprune import prune
 from sinkprune.models.loading import load, open_checkpoint
+from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
 from sinkprune.models.weight_files import FormatError
-from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 
 WEIGHTS = "model.safetensors"
@@ -147,7 +148,7 @@ def pruned_while(change, lm, folder, short_text, tmp_path) -> None:
 
     lm.checkpoint.fill = changing
     prune(lm, preset("wanda", sparsity=0.5), short_text, progress=False, work=tmp_path / "work")
-    lm.save(tmp_path / "out")
+    save(lm, tmp_path / "out")
 
 
 @pytest.mark.parametrize("change", [other_weights, written_into, gone])
@@ -162,7 +163,7 @@ def test_weights_that_change_after_the_last_block_are_not_saved_with_it(saved, t
     lm = streamed(saved)
     other_weights(saved)
     with pytest.raises(FormatError, match="has changed while it was in use"):
-        lm.save(tmp_path / "out")
+        save(lm, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -172,4 +173,4 @@ def test_a_file_that_only_got_another_name_is_the_same_file(saved, tmp_path):
     os.chmod(saved / WEIGHTS, 0o600)
     with lm.resident(0), lm.resident(1):
         pass
-    lm.save(tmp_path / "out")
+    save(lm, tmp_path / "out")

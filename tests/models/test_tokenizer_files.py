@@ -7,6 +7,7 @@ from families import edit
 from transformers import AutoTokenizer
 
 from sinkprune.models.loading import load
+from sinkprune.models.saving import save
 from sinkprune.models.weight_files import FormatError
 
 
@@ -17,7 +18,7 @@ def test_dream_s_tokenizer_needs_no_remote_code(written, tmp_path):
     assert lm.tokenizer.convert_ids_to_tokens(ids) == ["the", "Ġ", "c", "a", "t", "<|mask|>"]
     assert ids[-1] == 266
     assert lm.encode(" the").tolist() == [lm.tokenizer.convert_tokens_to_ids("Ġthe")]
-    saved = lm.save(tmp_path / "saved")
+    saved = save(lm, tmp_path / "saved")
     for tokenizer in (AutoTokenizer.from_pretrained(saved), load(saved).tokenizer):
         assert tokenizer("the cat<|mask|>", add_special_tokens=False).input_ids == ids
 
@@ -35,7 +36,7 @@ def test_a_tokenizer_that_moves_special_tokens_is_refused(fresh):
         load(folder)
 
 
-@pytest.mark.parametrize("name", ["llada", "illada", "a2d qwen3"])
+@pytest.mark.parametrize("name", ["llada", "a2d qwen3"])
 def test_a_mask_token_that_nothing_declares_is_found_by_its_name(fresh, name):
     folder = fresh(name)
     edit(folder, drop=("mask_token_id",))

@@ -6,6 +6,7 @@ from tiny_units import COMPENSATED, FAMILIES, WEIGHT_N, counts, logits, masked, 
 from transformers import AutoModelForCausalLM
 
 from sinkprune.models.loading import load
+from sinkprune.models.saving import save
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import mask
 
@@ -26,7 +27,7 @@ def test_the_shrunk_model_equals_the_masked_one_and_stock_transformers_reads_it(
     torch.testing.assert_close(smaller.hidden(ids_BT), lm.hidden(ids_BT), atol=1e-4, rtol=1e-4)
     assert counts(smaller) == {kind: len(units) for kind, units in kept[0].items()}
 
-    folder = smaller.save(tmp_path / "smaller")
+    folder = save(smaller, tmp_path / "smaller")
     stock, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert type(stock) is type(lm.model) and not any(info.values())
     assert torch.equal(stock(ids_BT, use_cache=False).logits, logits(smaller, ids_BT))
@@ -51,12 +52,12 @@ def test_a_compensated_model_shrinks_to_one_with_native_biases(
         mask(lm, block, kept[layer], compensate)
     if family == "llama-mha":
         with pytest.raises(ValueError, match="which its class cannot read: `shrink` it first"):
-            lm.save(tmp_path / "unreadable")
+            save(lm, tmp_path / "unreadable")
     smaller = shrink(lm, kept)
     torch.testing.assert_close(logits(smaller, ids_BT), logits(lm, ids_BT), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(logits(smaller, ids_BT), logits(plain, ids_BT), atol=1e-2)
     stock, info = AutoModelForCausalLM.from_pretrained(
-        smaller.save(tmp_path / "smaller"), output_loading_info=True
+        save(smaller, tmp_path / "smaller"), output_loading_info=True
     )
     assert not any(info.values())
     assert torch.equal(stock(ids_BT, use_cache=False).logits, logits(smaller, ids_BT))

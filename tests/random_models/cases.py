@@ -38,11 +38,9 @@ LLADA_MASK = "<|mdm_mask|>"
 MULTI_HEAD = TinyShape(groups=4)  # as many key-value heads as query heads
 LLADA_SHAPE = TinyShape(groups=4, theta=5e5, stored=torch.bfloat16)
 LLAMA_SHAPE = TinyShape(theta=5e5, stored=torch.bfloat16)
-ILLADA_SHAPE = TinyShape(theta=1e6, tied=True)
 QWEN2_SHAPE = TinyShape(qkv_bias=True, epsilon=1e-6, theta=1e6)
 QWEN3_SHAPE = TinyShape(head_norm=True, head_width=16, tied=True, theta=1e6, epsilon=1e-6)
 GPT2_SHAPE = TinyShape(gpt2=True, tied=True, mlp=48, groups=4)
-SMDM_SHAPE = TinyShape(vocabulary=73, head_rows=72)  # the mask, after 72 tokens, is never predicted
 
 UNSHIFTED = {"mask": 5, "shifted": False}
 DREAM_SHAPE = replace(QWEN2_SHAPE, vocabulary=272, stored=torch.bfloat16)
@@ -52,7 +50,6 @@ CASES: dict[str, Case] = {
     "llada": Case(layouts.llada, "llada", LLAMA, LLADA_SHAPE, mask_string=LLADA_MASK, shards=3, **UNSHIFTED),
     "llada grouped": Case(layouts.llada, "llada", LLAMA, TinyShape(theta=5e5), **UNSHIFTED),
     "mmada": Case(layouts.mmada, "mmada", LLAMA, LLADA_SHAPE, mask_string=LLADA_MASK, **UNSHIFTED),
-    "illada": Case(layouts.illada, "illada", LLAMA, ILLADA_SHAPE, mask_string="<[MASK]>", **UNSHIFTED),
     "dream": Case(layouts.dream, "dream", QWEN2, DREAM_SHAPE, 266, mask_string="<|mask|>", declared=True),
     "a2d qwen3": Case(layouts.a2d_qwen3, "a2d", QWEN3, QWEN3_SHAPE, mask_string="<|mask|>", **UNSHIFTED),
     "a2d qwen2": Case(
@@ -61,12 +58,6 @@ CASES: dict[str, Case] = {
     "diffugpt": Case(
         layouts.diffugpt, "diffugpt", GPT2, DIFFUGPT_SHAPE, 20, mask_string="the", declared=True
     ),
-    "diffullama": Case(
-        layouts.diffullama, "diffullama", LLAMA, MULTI_HEAD, 20, mask_string="the", declared=True
-    ),
-    "smdm": Case(layouts.smdm, "smdm", LLAMA, replace(SMDM_SHAPE, groups=4), 72, shifted=False),
-    "smdm grouped": Case(layouts.smdm, "smdm", LLAMA, SMDM_SHAPE, 72, shifted=False),
-    "smdm ar": Case(layouts.smdm, "smdm-ar", LLAMA, MULTI_HEAD),
     "llama": Case(layouts.native("llama"), "native", LLAMA, LLAMA_SHAPE, shards=2),
     "qwen2": Case(layouts.native("qwen2"), "native", QWEN2, QWEN2_SHAPE),
     "qwen3": Case(layouts.native("qwen3"), "native", QWEN3, QWEN3_SHAPE),

@@ -1,7 +1,7 @@
 """The public formats, written: how each family lays out the parts of a model, under its names and fields.
 
 A layout is a function of a tiny model's parts (parts.py) and shape. It returns the tensors by their
-stored names, fused and padded where the family fuses and pads, and the content of `config.json`.
+stored names and the content of `config.json`.
 """
 
 from collections.abc import Callable
@@ -63,14 +63,6 @@ TRANSFORMER_BLOCK = {
     "k": "self_attn.k_proj",
     "v": "self_attn.v_proj",
     "o": "self_attn.o_proj",
-}
-SMDM_BLOCK = {
-    "norm_1": "norm_1",
-    "o": "attn.proj",
-    "norm_2": "norm_2",
-    "gate": "mlp.swiglu.w1",
-    "up": "mlp.swiglu.w2",
-    "down": "mlp.swiglu.w3",
 }
 
 
@@ -157,7 +149,6 @@ def native(model_type: str, **fields: object) -> Layout:
 
 
 FULL = {"use_sliding_window": False, "rope_scaling": None, "max_window_layers": 28}
-illada = native("llada", architectures=["LLaDAModelLM"], attention_bias=False)
 dream = native(
     "Dream",
     architectures=["DreamModel"],
@@ -172,22 +163,6 @@ a2d_qwen3 = native("a2d-qwen3", architectures=["A2DQwen3LMHeadModel"], attention
 a2d_qwen2 = native(
     "a2d-qwen2", architectures=["A2DQwen2LMHeadModel"], tie_word_embeddings=True, use_sliding_window=False
 )
-
-
-def diffullama(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
-    """Llama inside another module, with buffers that are recomputed and never read."""
-    stored, config = transformer(parts, shape)
-    stored["embed_tokens.weight"] = stored.pop("model.embed_tokens.weight")
-    stored = {f"denoise_{name}" if name.startswith("model.") else name: stored[name] for name in stored}
-    for index in range(shape.layers):
-        name = f"denoise_model.layers.{index}.self_attn.rotary_emb.inv_freq"
-        stored[name] = torch.zeros(shape.head_width // 2)
-    del config["rope_theta"]
-    return stored, config | {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "rope_scaling": None,
-    }
 
 
 def gpt2(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
@@ -238,44 +213,3 @@ def diffugpt(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
     embedding = plain.pop("wte.weight")
     stored = {f"denoise_model.{name}": plain[name] for name in plain if not name.endswith(".attn.bias")}
     return stored | {"embed_tokens.weight": embedding}, config
-
-
-def smdm(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
-    """Weights alone, fused as lit-gpt fuses: for each group its queries, its key, its value."""
-    stored = {
-        "transformer.wte.weight": parts["embedding"],
-        "transformer.ln_f.weight": parts["norm"],
-        "lm_head.weight": parts["head"],
-    }
-    for index, layer in enumerate(parts["layers"]):
-        stored[f"transformer.h.{index}.attn.attn.weight"] = _fused(layer, shape)
-        for part, name in SMDM_BLOCK.items():
-            stored[f"transformer.h.{index}.{name}.weight"] = layer[part]
-    return stored, {}
-
-
-def _fused(layer: Tensors, shape: TinyShape) -> torch.Tensor:
-    queries = shape.heads // shape.groups  # of a group
-    q = layer["q"].split(queries * shape.head_width)
-    k = layer["k"].split(shape.head_width)
-    v = layer["v"].split(shape.head_width)
-    groups = [torch.cat(group) for group in zip(q, k, v, strict=True)]
-    return torch.cat(groups)
-
-
-def lit_config(shape: TinyShape) -> dict:
-    """Return the content of the `lit_config.json` that says of an SMDM model what its weights do not."""
-    return {
-        "name": "Diff_LLaMA_tiny",
-        "block_size": shape.positions,
-        "n_layer": shape.layers,
-        "n_head": shape.heads,
-        "n_query_groups": shape.groups,
-        "n_embd": shape.width,
-        "bias": False,
-        "rotary_percentage": 1.0,
-        "parallel_residual": False,
-        "_norm_class": "FusedRMSNorm",
-        "norm_eps": shape.epsilon,
-        "_mlp_class": "LLaMAMLP",
-    }

@@ -26,7 +26,6 @@ class TinyShape:
     head_norm: bool = False  # a norm of every query and key
     gpt2: bool = False  # GPT-2's blocks: layer norms, biases, an MLP without gate, learned positions
     stored: torch.dtype = torch.float32  # of the files
-    head_rows: int | None = None  # of the output head, where it has fewer than the embedding
     positions: int = 64  # the longest text, in tokens
 
 
@@ -93,5 +92,5 @@ def draw(shape: TinyShape, seed: int = 0) -> dict:
     if shape.tied:
         parts["head"] = parts["embedding"]
     else:
-        parts["head"] = drawer.normal(shape.head_rows or shape.vocabulary, D)
+        parts["head"] = drawer.normal(shape.vocabulary, D)
     return parts

@@ -42,11 +42,8 @@ def write(case: Case, folder: Path, seed: int = 0) -> dict:
     stored, config = case.layout(parts, shape)
     stored = {name: tensor.to(shape.stored).contiguous().clone() for name, tensor in stored.items()}
     write_weights(stored, folder, case.shards)
-    if case.layout is layouts.smdm:
-        (folder / "lit_config.json").write_text(json.dumps(layouts.lit_config(shape)))
-    else:
-        config["torch_dtype"] = str(shape.stored).removeprefix("torch.")
-        (folder / "config.json").write_text(json.dumps(config))
+    config["torch_dtype"] = str(shape.stored).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config))
     if case.layout is layouts.dream:
         dream_tokenizer(folder)
     else:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sinkprune import load
+from sinkprune.models.saving import save
 from sinkprune.recovery import training
 from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.objectives import exercise, loss_of
@@ -188,7 +189,7 @@ def test_a_damaged_checkpoint_is_refused(make_pruned, words, tmp_path):
 def folder(make_pruned, calibration, make_lm, tmp_path):
     lm = make_lm("diffusion", "gqa-24")
     report = prune(lm, preset("wanda", sparsity=0.5), calibration)
-    lm.save(tmp_path / "pruned", {"sinkprune-linears.csv": "layer\n"}, **report.card())
+    save(lm, tmp_path / "pruned", {"sinkprune-linears.csv": "layer\n"}, **report.card())
     return tmp_path / "pruned"
 
 

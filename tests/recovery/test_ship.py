@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sinkprune import load
 from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
+from sinkprune.models.saving import save
 from sinkprune.recovery.adopt import adopt
 from sinkprune.recovery.int8 import save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
@@ -119,7 +120,7 @@ def test_masks_take_less_than_a_tenth_of_the_dense_file(make_lm, calibration, tm
     """Of bfloat16, and of a model whose linears are most of it, as those of real ones are."""
     lm = make_lm("diffusion", "gqa-24", layers=12)
     lm.model.to(torch.bfloat16)
-    lm.save(tmp_path / "dense")
+    save(lm, tmp_path / "dense")
     prune(lm, preset("magnitude", sparsity=0.75), calibration)
     file = save_masks(lm, tmp_path / "masks.safetensors")
     with safe_open(file, "pt") as handle:
@@ -152,7 +153,7 @@ def test_a_dense_model_has_no_mask(make_lm, tmp_path):
 
 def test_a_file_that_is_no_mask_is_refused(make_lm, tmp_path):
     lm = make_lm("diffusion")
-    lm.save(tmp_path / "dense")
+    save(lm, tmp_path / "dense")
     with pytest.raises(ValueError, match="is no mask"):
         apply_masks(lm, tmp_path / "dense" / "model.safetensors")
     with pytest.raises(FileNotFoundError, match="no such mask"):

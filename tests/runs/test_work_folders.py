@@ -258,8 +258,9 @@ def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holde
         patches.setattr("sinkprune.cli.common.open_model", lambda *_: pytest.fail("the model was loaded"))
         status, said = run(command("sequential", *more))
     assert status == 1
-    assert said.splitlines()[-1].startswith(f"error: {place / held} is in use by process {process.pid} on ")
-    assert " since 20" in said and said.endswith(": wait until that has ended, or choose another place\n")
+    last = said.splitlines()[-1]
+    assert last.startswith(f"error: {place / held} is in use by process {process.pid} on ")
+    assert " since 20" in last and last.endswith(": wait until that has ended, or choose another place")
     assert not (place / "out").exists() and not list(place.glob("*/job-*"))
     process.kill()
     process.wait()

@@ -6,7 +6,7 @@ import torch
 from naive_attention import eager
 
 from sinkprune import score
-from sinkprune_core import Sampler, generate
+from sinkprune_core import Recipe, Sampler, generate, prune, trace, weights_kept
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.seeds import generator
@@ -157,7 +157,7 @@ def test_variants_that_share_masses_measure_once_and_hide_the_same(make_lm, make
     hiding_model(lm, Hiding(count=0), masses=masses).hidden(ids_BT)
     alone_BTD = hiding_model(lm, Hiding("top", 3)).hidden(ids_BT)
     shared = hiding_model(lm, Hiding("top", 3), masses=masses)
-    monkeypatch.setattr(type(shared), "hidden_dense", None)
+    monkeypatch.setattr(type(shared), "_hidden_dense", None)
     torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
 
 
@@ -238,3 +238,34 @@ def test_more_keys_than_there_are_and_padding_are_refused(make_lm, make_ids):
     with pytest.raises(ValueError, match="rows without padding only"):
         decode(hiding_model(lm, Hiding("top", 1)), make_ids(2, 10), 2, attention_mask_BT=padding)
     assert lm.model.config._attn_implementation == "sdpa"
+
+
+# what changes under it
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+def test_pruning_a_model_changes_the_keys_that_are_hidden_in_it(make_lm, make_ids, kind):
+    """One made before `prune` hides what one made after it does, and again what it did, once all is back."""
+    lm, ids_BT = make_lm(kind), make_ids(4, 16)
+    before = hiding_model(lm, Hiding("top", 2))
+    dense_BK = before.keys_to_hide(ids_BT)
+    with weights_kept(lm):
+        prune(lm, Recipe("magnitude", sparsity=0.9), progress=False)
+        pruned_BK = hiding_model(lm, Hiding("top", 2)).keys_to_hide(ids_BT)
+        assert not torch.equal(pruned_BK, dense_BK)
+        assert torch.equal(before.keys_to_hide(ids_BT), pruned_BK)
+    assert torch.equal(before.keys_to_hide(ids_BT), dense_BK)
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+def test_a_trace_of_a_hiding_model_shows_what_is_left(make_lm, make_ids, kind):
+    lm, prompt_BT = make_lm(kind), make_ids(2, 6)
+    sampler = Sampler(8, 4, None)
+    plain = trace(lm, prompt_BT, sampler, progress=False)
+    none = trace(hiding_model(lm, Hiding("top", 0)), prompt_BT, sampler, progress=False)
+    assert torch.equal(none.layers_BSLK, plain.layers_BSLK)
+    first = trace(hiding_model(lm, Hiding("first", 1)), prompt_BT, sampler, progress=False)
+    queries_S = (first.windows_S2[:, 1] - first.windows_S2[:, 0]).float()
+    torch.testing.assert_close(first.layers_BSLK.sum(-1)[0, :, 0], queries_S, rtol=1e-4, atol=1e-4)
+    assert (first.mass_BSLK[..., 0] <= 1 + 1e-5).all()  # a hidden key keeps its own query alone
+    assert (plain.mass_BSLK[..., 0] > 1 + 1e-3).any()

@@ -86,12 +86,12 @@ def test_a_trace_does_not_depend_on_the_batch(make_lm, make_ids, kind, sampler):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind):
     result = traced(make_lm(kind), make_ids(2, PROMPT))
-    result.save(tmp_path / "deep" / "trace.safetensors")
-    again = Trace.load(tmp_path / "deep" / "trace.safetensors")
+    result.save(tmp_path / "trace.safetensors")
+    again = Trace.load(tmp_path / "trace.safetensors")
     for name in FIELDS:
         one, other = getattr(result, name), getattr(again, name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["trace.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.safetensors"]
 
 
 def test_more_causal_steps_than_tokens_are_refused(tiny_ar, make_ids):

@@ -12,6 +12,7 @@ from tiny_tasks import DOCS, TASKS
 from sinkprune.evaluation.conditional_likelihood import log_likelihood
 from sinkprune.evaluation.harness.harness_model import HarnessModel
 from sinkprune.evaluation.protocols import Protocol
+from sinkprune.models.saving import save
 from sinkprune_core import Sampler, generate
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def requests(*arguments) -> list[Instance]:
 
 
 def test_an_autoregressive_model_agrees_with_the_harness_s_own(tiny_ar, tmp_path, manager):
-    saved = tiny_ar.save(tmp_path / "model")
+    saved = save(tiny_ar, tmp_path / "model")
     theirs = run(
         HFLM(pretrained=str(saved), dtype="float32", device="cpu", batch_size=2),
         manager,

@@ -1,0 +1,68 @@
+"""Writing a model: transformers' own format, with a card of what its configuration cannot say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from sinkprune.files import atomic, digests, write_json
+from sinkprune.models.reader import CARD
+from sinkprune.models.streaming import StreamedModel
+from sinkprune_core.language_model import LanguageModel
+
+OWN = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # what a card says of the model itself
+
+
+def save(
+    lm: LanguageModel, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object
+) -> Path:
+    """Write a model, its tokenizer and its card in transformers' format (safetensors), atomically.
+
+    `load(folder)` reads it back. A streamed model becomes one shard per block; finished blocks are taken over
+    as they are. `texts` are more files by name, `card` is more to put on the card, JSON values by name.
+
+    Raises FileExistsError if `folder` exists, as nothing is ever overwritten. Raises ValueError, before
+    anything is written, for an entry of the card that would change what the model is taken for, and for
+    biases from `compensate` in a class without: `shrink` gives a class that has them. Raises ValueError for
+    a damaged finished block.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+    taken = [name for name in OWN if name in card]
+    if taken:
+        raise ValueError(
+            f"{taken[0]}={card[taken[0]]!r} cannot be put on the card, which says by that name what "
+            "the model is: choose another name"
+        )
+
+    with atomic(folder) as partial:
+        if isinstance(lm, StreamedModel):
+            lm.write_weights(partial)
+        else:
+            _check_class(lm)
+            lm.model.save_pretrained(partial, save_original_format=False)  # native names
+
+        if lm.tokenizer is not None:
+            lm.tokenizer.save_pretrained(partial)
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
+
+        own = {
+            "name": lm.name,
+            "kind": lm.kind,
+            "mask_token_id": lm.mask_token_id,
+            "logits_shifted": lm.logits_shifted,
+            "sha256": digests(partial, "*.safetensors", "tokenizer.json"),  # what is read is what was written
+        }
+        write_json(partial / CARD, {**own, **card})
+    return folder
+
+
+def _check_class(lm: LanguageModel) -> None:
+    """Raise ValueError for parameters that the model's class would not read."""
+    with torch.device("meta"):
+        expected = type(lm.model)(lm.model.config).state_dict()
+    more = sorted(lm.model.state_dict().keys() - expected.keys())
+    if more:
+        raise ValueError(f"{lm.name} has {more[0]}, which its class cannot read: `shrink` it first")

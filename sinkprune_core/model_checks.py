@@ -1,0 +1,261 @@
+"""What a model must be like, so that tracking, hiding and pruning mean what they say of it.
+
+`check_structure` looks at what a model is made of and reads no weight. `check_computation` runs a few tokens
+through it and compares: does it look in the direction that its kind has, do its blocks one by one make what
+the whole model makes, and does its output head alone make its logits. What does not hold is refused by name,
+each in one sentence with the way out.
+
+Dimensions: B row, T position, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from sinkprune_core.values import in_short
+
+if TYPE_CHECKING:
+    from sinkprune_core.language_model import LanguageModel
+
+EXPERTS = (
+    "num_local_experts",
+    "num_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+)  # fields of configurations
+FIELDS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+SAMPLE = (2, 5)  # rows and tokens of the texts that `check_computation` runs
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}  # of the largest number; in fewer bits 0.05
+
+
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the blocks of a native model; GPT-2 calls them h. Raises ValueError where there are none."""
+    for name in ("h", "layers"):
+        blocks = getattr(model.base_model, name, None)
+        if isinstance(blocks, nn.ModuleList):
+            return blocks
+    raise ValueError(f"{type(model).__name__} has no blocks `layers` or `h`: this architecture is not known")
+
+
+# what a model is made of
+
+
+def check_structure(model: object) -> None:
+    """Raise TypeError for what is no model of transformers, and ValueError, by name, for one not covered."""
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(_no_model(model))
+    name = type(model).__name__
+    config = model.config
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{name} is an encoder with a decoder: only models of one stack of blocks are covered"
+        )
+    if model.get_output_embeddings() is None:
+        raise ValueError(f"{name} has no output head: give the class with one, as ...ForCausalLM")
+    if getattr(model, "is_quantized", False) or getattr(config, "quantization_config", None) is not None:
+        raise ValueError(
+            f"{name} is quantised, or its config says so: prune the model in {torch.bfloat16} or "
+            f"{torch.float32} first, and quantise what comes out"
+        )
+    experts = [field for field in EXPERTS if (getattr(config, field, None) or 0) > 1]
+    if experts:
+        raise ValueError(
+            f"{name} is a mixture of experts ({experts[0]}={getattr(config, experts[0])}): an expert sees "
+            "only the tokens that are sent to it, which is not covered"
+        )
+    if getattr(config, "add_cross_attention", False):
+        raise ValueError(f"{name} has cross-attention, which is not covered: give a model without")
+    for field, needed in FIELDS.items():
+        if getattr(config, field, needed) != needed:
+            raise ValueError(f"config.{field} of {name} must be {needed}: set it so, nothing else changes")
+    _check_layer_types(name, config)
+    _check_blocks(name, model)
+    _check_dtypes(name, model)
+
+
+def _no_model(model: object) -> str:
+    """Return why something is no model of transformers, and what to give instead."""
+    name = type(model).__name__
+    if hasattr(model, "merge_and_unload"):
+        return f"model is a {name}, a base with an adapter: merge it first, model.merge_and_unload()"
+    if hasattr(model, "_orig_mod"):
+        return f"model is a {name}, a compiled model: give what was compiled, model._orig_mod"
+    return f"model={in_short(model)} must be a model of transformers, a PreTrainedModel"
+
+
+def _check_layer_types(name: str, config) -> None:
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    if len(kinds) > 1:
+        raise ValueError(
+            f"layer_types of {name} mixes {' and '.join(kinds)}: blocks are run one by one, which needs the "
+            "same attention in all of them (`attention_mass` takes such a model as it is)"
+        )
+
+
+def _check_blocks(name: str, model: PreTrainedModel) -> None:
+    """Raise ValueError unless all matrices of the blocks are weights of plain linears."""
+    blocks = blocks_of(model)
+    if not len(blocks):
+        raise ValueError(f"{name} has no block: there is nothing to prune")
+
+    for layer, block in enumerate(blocks):
+        known: set[int] = set()  # weights of linears
+        for part, module in block.named_modules():
+            if hasattr(module, "base_layer"):
+                kind = f"{type(module).__module__}.{type(module).__name__}"
+                raise ValueError(
+                    f"{part} of block {layer} is a {kind}, an adapter beside its linear: merge it first"
+                )
+            if isinstance(module, (nn.Linear, Conv1D)):
+                _check_linear(f"{part} of block {layer}", module)
+                known.add(id(module.weight))
+        if not known:
+            raise ValueError(f"block {layer} of {name}, a {type(block).__name__}, has no linear to prune")
+
+        for part, parameter in block.named_parameters():
+            if parameter.dim() >= 2 and id(parameter) not in known:
+                raise ValueError(
+                    f"{part} of block {layer} of {name} has shape {tuple(parameter.shape)} and is the weight "
+                    "of no linear: experts, convolutions and adapters are not covered"
+                )
+
+
+def _check_linear(where: str, linear: nn.Linear | Conv1D) -> None:
+    """Raise ValueError unless a linear is one of torch's, with a weight that is its own parameter."""
+    is_computed = parametrize.is_parametrized(linear) or "weight" not in linear._parameters
+    if is_computed:
+        raise ValueError(
+            f"the weight of {where} is computed from other parameters (parametrisation, weight norm, or "
+            "torch.nn.utils.prune), which would undo what is pruned: make it permanent first, by "
+            "parametrize.remove_parametrizations, remove_weight_norm or prune.remove"
+        )
+    if type(linear) not in (nn.Linear, Conv1D):
+        kind = f"{type(linear).__module__}.{type(linear).__name__}"
+        raise ValueError(
+            f"{where} is a {kind}: only torch's own linears are covered; merge adapters, and take weights "
+            "that are not quantised"
+        )
+    if type(linear.weight.data) is not torch.Tensor or not linear.weight.is_floating_point():
+        raise ValueError(
+            f"the weight of {where} is a {type(linear.weight.data).__name__} of {linear.weight.dtype}: only "
+            "dense weights of floating-point numbers are covered"
+        )
+
+
+def _check_dtypes(name: str, model: PreTrainedModel) -> None:
+    """Raise ValueError where parameters differ in dtype; those without numbers yet get one with them."""
+    named = [(part, parameter) for part, parameter in model.named_parameters() if not parameter.is_meta]
+    for (first_name, first), (other_name, other) in pairwise(named):
+        if other.dtype != first.dtype:
+            raise ValueError(
+                f"{name} mixes dtypes: {first_name} is {first.dtype} and {other_name} is {other.dtype}; "
+                "load it in one, from_pretrained(..., dtype=...)"
+            )
+
+
+# what it computes
+
+
+@torch.no_grad()
+def check_computation(lm: LanguageModel) -> None:
+    """Raise ValueError where a few tokens show that a model does not compute what is presumed of it.
+
+    Nothing is said of a model whose numbers are not finite; that has errors of its own. Its weights must be
+    in memory.
+    """
+    vocabulary = lm.vocabulary
+    rows, length = SAMPLE
+    length = min(length, getattr(lm.model.config, "max_position_embeddings", None) or length)
+    if vocabulary < 2 or length < 2:
+        return
+
+    ids_BT = (torch.arange(rows * length) * 7919 % vocabulary).view(rows, length).to(lm.device)
+    other_BT = ids_BT.clone()
+    other_BT[:, -1] = (other_BT[:, -1] + 1 + vocabulary // 2) % vocabulary
+    hidden_BTD, first, last_BTD = _captured(lm, ids_BT)
+    if not bool(torch.isfinite(hidden_BTD).all()):
+        return
+
+    _check_direction(lm, hidden_BTD, lm._last_hidden(other_BT, None))
+    _check_blocks_one_by_one(lm, first, last_BTD)
+    _check_head(lm, ids_BT, hidden_BTD)
+
+
+def _captured(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tuple, torch.Tensor]:
+    """Return the last hidden states, what the first block received and what the last block gave."""
+    received = []
+    given = []
+    handles = [
+        lm.blocks[0].register_forward_pre_hook(
+            lambda module, args, kwargs: received.append((args, kwargs)), with_kwargs=True
+        ),
+        lm.blocks[-1].register_forward_hook(lambda module, args, output: given.append(_hidden_of(output))),
+    ]
+    try:
+        hidden_BTD = lm._last_hidden(ids_BT, None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return hidden_BTD, received[0], given[0]
+
+
+def _hidden_of(output) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _difference(lm: LanguageModel, one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the largest difference, in units of what rounding in the model's dtype may make of it."""
+    scale = float(one.abs().max()) or 1.0
+    allowed = TOLERANCE.get(lm.model.dtype, 0.05) * scale
+    return float((one.double() - other.double().to(one.device)).abs().max()) / allowed
+
+
+def _check_direction(lm: LanguageModel, hidden_BTD: torch.Tensor, changed_BTD: torch.Tensor) -> None:
+    """Compare outputs before the last token of texts that differ in it alone."""
+    before_BTD = hidden_BTD[:, :-1]
+    after_BTD = changed_BTD[:, :-1]
+    if lm.is_diffusion and torch.equal(before_BTD, after_BTD):
+        raise ValueError(
+            f"{lm.name} is a diffusion model, and its outputs do not depend on later tokens: its attention "
+            "is causal; `wrap` sets the direction where the model's class knows `is_causal`"
+        )
+    if not lm.is_diffusion and _difference(lm, before_BTD, after_BTD) > 1:
+        raise ValueError(
+            f"{lm.name} is autoregressive, and its outputs depend on later tokens: its attention is "
+            "bidirectional; give its mask_token_id where it is a diffusion model"
+        )
+
+
+def _check_blocks_one_by_one(lm: LanguageModel, first: tuple, last_BTD: torch.Tensor) -> None:
+    """Compare what the blocks make one by one, as pruning runs them, with what the whole model made."""
+    (hidden_BTD, *others), arguments = first
+    try:
+        for block in lm.blocks:
+            device = next(block.parameters()).device
+            hidden_BTD = _hidden_of(block(hidden_BTD.to(device), *others, **arguments))
+        differs = _difference(lm, last_BTD, hidden_BTD) > 1
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError):
+        differs = True
+    if differs:
+        raise ValueError(
+            f"the blocks of {type(lm.model).__name__} run one by one do not give what the whole model gives: "
+            "they receive other arguments from layer to layer, which is not covered"
+        )
+
+
+def _check_head(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.Tensor) -> None:
+    """Compare logits from the last hidden states with the model's own."""
+    own_BTV = lm.model(ids_BT, use_cache=False).logits
+    logits_BTV = lm.raw_logits(hidden_BTD)
+    if own_BTV.shape != logits_BTV.shape or _difference(lm, own_BTV, logits_BTV) > 1:
+        raise ValueError(
+            f"the logits of {type(lm.model).__name__} are not those of its output head: it does more to them "
+            "than `logit_scale`, `logits_scaling` and `final_logit_softcapping`, which is not covered"
+        )

@@ -1,0 +1,284 @@
+"""A model of one's own: what `wrap` makes of it, and what it refuses in a sentence."""
+
+import pytest
+import torch
+from conftest import COMMON, random_model, tiny_llama, word_tokenizer
+from peft import LoraConfig, get_peft_model, inject_adapter_in_model
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils import prune as torch_prune
+from transformers import (
+    AutoModelForCausalLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GptOssConfig,
+    GraniteConfig,
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PhiConfig,
+    SmolLM3Config,
+)
+
+from sinkprune import load, nelbo, nll, save
+from sinkprune.models.embedded import MASK_TOKEN_ID
+from sinkprune_core import Calibration, Sampler, generate, preset, trace, wrap
+from sinkprune_core import prune as prune_model
+from sinkprune_core.diffusion.sampling import decode
+from sinkprune_core.language_model import LanguageModel, set_direction
+
+SAMPLER = Sampler(length=8, steps=4, block=4)
+SIZES = {
+    **COMMON,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "pad_token_id": None,
+}
+
+
+def of_config(config, seed: int = 0, **more):
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config(**{**SIZES, **more})).eval()
+
+
+PLAIN = {
+    "mistral": (MistralConfig, {"sliding_window": None}),
+    "mistral, a window": (MistralConfig, {"sliding_window": 8}),
+    "gemma": (GemmaConfig, {}),
+    "olmo2": (Olmo2Config, {}),
+    "phi": (PhiConfig, {"num_key_value_heads": 4}),
+    "smollm3": (SmolLM3Config, {"no_rope_layers": [1, 0]}),
+    "cohere": (CohereConfig, {"logit_scale": 0.25}),
+    "granite": (GraniteConfig, {"logits_scaling": 4.0, "embedding_multiplier": 2.0}),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_model_of_one_s_own_goes_the_whole_way(name, make_ids):
+    config, more = PLAIN[name]
+    lm = wrap(of_config(config, **more), word_tokenizer(), name="my-model")
+    ids_NT = make_ids(4, 16)
+    steps = trace(lm, ids_NT[:2, :4], SAMPLER, progress=False)
+    assert bool(torch.isfinite(steps.layers_BSLK).all())
+    before = nll(lm, ids_NT).value.mean()
+    recipe = preset("wanda", exclude="all", noise_levels=3, sink_std=1.0)
+    report = prune_model(lm, recipe, Calibration(ids_NT, batch=2), progress=False)
+    assert report.sparsity == pytest.approx(0.5) and nll(lm, ids_NT).value.mean() != before
+    assert decode(lm, ids_NT[:1, :4], 4).shape == (1, 8)
+
+
+def test_a_diffusion_model_of_one_s_own_goes_the_whole_way_without_a_tokenizer(make_ids):
+    model = tiny_llama("gqa", 0).train()
+    lm = wrap(model, mask_token_id=MASK_TOKEN_ID, logits_shifted=False)
+    assert (lm.kind, lm.name, lm.model.training) == ("diffusion", "LlamaForCausalLM", False)
+    ids_NT = make_ids(4, 16)
+    prune_model(lm, preset("unstable", noise_levels=3), Calibration(ids_NT), progress=False)
+    assert nelbo(lm, ids_NT, draws=1).value.notna().all()
+    assert generate(lm, ids_NT[:1, :4], SAMPLER).shape == (1, 12)
+    with pytest.raises(ValueError, match="has no tokenizer, which turns text into ids: give"):
+        lm.encode("the list")
+    with pytest.raises(ValueError, match="need a tokenizer, which says what ends a text"):
+        generate(lm, ids_NT[:1, :4], Sampler(8, 4, 4, logits_eos_inf=True))
+
+
+@pytest.mark.parametrize("name", ["cohere", "granite", "gemma"])
+def test_logits_are_the_model_s_own(name, make_ids):
+    config, more = PLAIN[name]
+    if name == "gemma":  # Gemma 2 caps its logits
+        config = Gemma2Config
+        more = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": None} | {
+            "layer_types": ["full_attention"] * 2,
+            "attn_implementation": "eager",
+        }
+    lm = wrap(of_config(config, **more))
+    ids_BT = make_ids(2, 9)
+    where_BT = torch.arange(9).expand(2, -1) > 0
+    native_BTV = lm.model(ids_BT, use_cache=False).logits
+    torch.testing.assert_close(lm.logits_at(ids_BT, where_BT), native_BTV[:, :-1].flatten(0, 1))
+
+
+@pytest.mark.parametrize("name", [*PLAIN, "phi3"])
+def test_a_model_that_transformers_saved_is_read(name, make_ids, tmp_path):
+    """Whatever its type: Phi-3 joins queries, keys and values in one linear, which stays one."""
+    config, more = PLAIN.get(name, (Phi3Config, {"sliding_window": None}))
+    model = of_config(config, **more)
+    model.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    lm = load(tmp_path / "model")
+    ids_BT = make_ids(2, 9)
+    assert torch.equal(lm.model(ids_BT, use_cache=False).logits, model(ids_BT, use_cache=False).logits)
+    again = load(save(lm, tmp_path / "again"))
+    assert again.fingerprint() == lm.fingerprint()
+
+
+# direction
+
+
+def test_a_causal_model_is_no_diffusion_model(tiny_dlm):
+    model = set_direction(tiny_llama("gqa", 0), causal=True)
+    with pytest.raises(ValueError, match="is a diffusion model, and its outputs do not depend on"):
+        LanguageModel(model, None, "x", "diffusion", MASK_TOKEN_ID, True)
+    with pytest.raises(ValueError, match="is autoregressive, and its outputs depend on"):
+        LanguageModel(tiny_dlm.model, None, "x", "autoregressive", None, True)
+
+
+def test_wrap_sets_the_direction_both_ways(make_ids):
+    model = tiny_llama("gqa", 0)
+    ids_BT = make_ids(1, 9)
+    causal_BTD = wrap(model).hidden(ids_BT)
+    both_BTD = wrap(model, mask_token_id=MASK_TOKEN_ID, logits_shifted=True).hidden(ids_BT)
+    assert not torch.allclose(causal_BTD[:, 0], both_BTD[:, 0], atol=1e-3)
+    assert torch.equal(wrap(model).hidden(ids_BT), causal_BTD)
+
+
+def test_what_must_be_said_is_asked_for():
+    with pytest.raises(ValueError, match="logits_shifted must be said of a diffusion model"):
+        wrap(tiny_llama("gqa", 0), mask_token_id=MASK_TOKEN_ID)
+    with pytest.raises(ValueError, match="logits_shifted=False does not fit an autoregressive model"):
+        wrap(tiny_llama("gqa", 0), logits_shifted=False)
+    with pytest.raises(ValueError, match="mask_token_id=900 is outside the vocabulary of 72"):
+        wrap(tiny_llama("gqa", 0), mask_token_id=900, logits_shifted=True)
+
+
+# what is refused
+
+
+def linear_of(model) -> nn.Linear:
+    return model.model.layers[1].mlp.up_proj
+
+
+def parametrised(model):
+    parametrize.register_parametrization(linear_of(model), "weight", nn.Identity())
+    return model
+
+
+def weight_normed(model):
+    parametrised_by_norm = torch.nn.utils.parametrizations.weight_norm
+    parametrised_by_norm(linear_of(model))
+    return model
+
+
+def masked(model):
+    torch_prune.random_unstructured(linear_of(model), "weight", 0.5)
+    return model
+
+
+def injected(model):
+    return inject_adapter_in_model(LoraConfig(target_modules=["q_proj"], r=2), model)
+
+
+def mixed(model):
+    linear_of(model).to(torch.bfloat16)
+    return model
+
+
+def whole_numbers(model):
+    linear = linear_of(model)
+    linear.weight = nn.Parameter(torch.zeros(linear.weight.shape, dtype=torch.int8), requires_grad=False)
+    return model
+
+
+def without_blocks(model):
+    model.model.layers = nn.ModuleList()
+    return model
+
+
+def identity(model):
+    model.model.layers[0] = nn.Identity()
+    return model
+
+
+def other_output(model):
+    model.config.return_dict = False
+    return model
+
+
+CHANGED = {
+    parametrised: "the weight of mlp.up_proj of block 1 is computed from other parameters",
+    weight_normed: "the weight of mlp.up_proj of block 1 is computed from other parameters",
+    masked: "the weight of mlp.up_proj of block 1 is computed from other parameters",
+    injected: "q_proj of block 0 is a peft.tuners.lora.layer.Linear, an adapter beside",
+    mixed: r"mixes dtypes: model.embed_tokens.weight is torch.float32 and .*up_proj.weight is torch.bfloat16",
+    whole_numbers: "is a Tensor of torch.int8: only dense weights of floating-point numbers",
+    without_blocks: "has no block: there is nothing to prune",
+    identity: "block 0 of LlamaForCausalLM, a Identity, has no linear to prune",
+    other_output: "config.return_dict of LlamaForCausalLM must be True",
+}
+
+
+@pytest.mark.parametrize("change", CHANGED, ids=lambda change: change.__name__)
+def test_a_model_that_pruning_would_not_reach_is_refused(change):
+    with pytest.raises(ValueError, match=CHANGED[change]) as caught:
+        wrap(change(tiny_llama("gqa", 0)))
+    assert "\n" not in str(caught.value)
+
+
+OTHERS = {
+    "experts": (MixtralConfig, {"num_local_experts": 2}, "is a mixture of experts"),
+    "learned sinks": (
+        GptOssConfig,
+        {"num_local_experts": 2, "attn_implementation": "eager"},
+        "is a mixture of experts",
+    ),
+    "two kinds of layers": (
+        Gemma3TextConfig,
+        {"layer_types": ["sliding_attention", "full_attention"]},
+        "mixes full_attention and sliding_attention",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_architecture_that_is_not_covered_is_refused_by_name(name):
+    config, more, said = OTHERS[name]
+    with pytest.raises(ValueError, match=said):
+        wrap(of_config(config, **more))
+
+
+def test_what_is_no_decoder_of_transformers_is_refused():
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "vocab_size": 30}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    with pytest.raises(ValueError, match="BartForConditionalGeneration is an encoder with a decoder"):
+        wrap(BartForConditionalGeneration(BartConfig(**sizes, **heads)))
+    with pytest.raises(ValueError, match="LlamaModel has no output head"):
+        wrap(random_model(LlamaModel, LlamaConfig(**SIZES), 0))
+    with pytest.raises(TypeError, match=r"model=Linear\(.*\) must be a model of transformers"):
+        wrap(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="model='smol-dlm' must be a model of transformers"):
+        wrap("smol-dlm")
+    with pytest.raises(TypeError, match="model is a PeftModel, a base with an adapter: merge it first"):
+        wrap(get_peft_model(tiny_llama("gqa", 0), LoraConfig(target_modules=["q_proj"])))
+    with (
+        torch.device("meta"),
+        pytest.raises(ValueError, match="has no weights, only a shape: load them first"),
+    ):
+        wrap(of_config(MistralConfig))
+
+
+def test_of_a_compiled_model_the_original_is_taken():
+    model = tiny_llama("gqa", 0)
+    assert wrap(torch.compile(model)).model is model
+    with pytest.raises(TypeError, match=r"a compiled model: give what was compiled, model\._orig_mod"):
+        LanguageModel(torch.compile(model), None, "x", "autoregressive", None, True)
+
+
+def test_a_model_whose_dropout_is_on_scores_nothing(make_family, make_ids):
+    lm = make_family("gpt2", "autoregressive")
+    lm.model.train()
+    with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
+        nll(lm, make_ids(1, 8))
+    with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
+        LanguageModel(lm.model, None, "x", "autoregressive", None, True)

@@ -1,0 +1,79 @@
+"""The seams of the loop: blocks may live elsewhere, and statistics come from there."""
+
+from contextlib import contextmanager
+
+import pytest
+from naive import same, weights_of
+
+from sinkprune_core import Recipe, prune, weights_kept
+from sinkprune_core.blocks import InMemory
+from sinkprune_core.pruning.engine import prune_blocks
+from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.seams import Blocks, Text
+
+NOISED = {"inputs": "noised", "noise_levels": 2, "exclude": "all"}
+RECIPES = [
+    Recipe("magnitude"),
+    Recipe(**NOISED),
+    Recipe(**NOISED, propagation="dense"),
+    Recipe("sparsegpt", **NOISED, pattern="layer"),
+]
+
+
+class Elsewhere(Blocks):
+    """Blocks whose pruned weights go elsewhere: the model has its own back."""
+
+    def __init__(self, lm):
+        super().__init__(lm)
+        self.pruned = {}
+
+    @contextmanager
+    def taken(self, layer):
+        block = self.lm.blocks[layer]
+        dense = {name: value.clone() for name, value in block.named_parameters()}
+        with super().taken(layer):
+            yield block
+
+        for name, value in block.named_parameters():
+            self.pruned[f"{self.lm.blocks_name}.{layer}.{name}"] = value.clone()
+            value.copy_(dense[name])
+
+
+class Counting(InMemory):
+    """A store that counts what it is asked to keep."""
+
+    def __init__(self):
+        self.kept = 0
+
+    def hidden(self, lm, rows):
+        def keep(layer):
+            self.kept += 1
+
+        return keep
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_blocks_that_live_elsewhere_are_pruned_as_those_in_memory(tiny_dlm, calibration, recipe):
+    before = weights_of(tiny_dlm)
+    with weights_kept(tiny_dlm):
+        report = prune(tiny_dlm, recipe, calibration, progress=False)
+        expected = weights_of(tiny_dlm)
+
+    store, blocks = Counting(), Elsewhere(tiny_dlm)
+    plan = make_plan(tiny_dlm, recipe, calibration, store)
+    text = Text(tiny_dlm, recipe, calibration, plan, shows_progress=False, store=store)
+    found = prune_blocks(text, blocks)
+    assert same(weights_of(tiny_dlm), before)
+    assert same(blocks.pruned, {name: expected[name] for name in blocks.pruned})
+    assert len(blocks.pruned) == sum(name.startswith("model.layers.") for name in expected)
+    assert found.linears.equals(report.linears)
+    assert (store.kept > 0) == (plan.source == "block by block")
+
+
+def test_a_block_counts_only_where_nothing_went_wrong(tiny_dlm):
+    blocks = Blocks(tiny_dlm)
+    with blocks.taken(0):
+        pass
+    with pytest.raises(KeyboardInterrupt), blocks.taken(1):
+        raise KeyboardInterrupt
+    assert blocks.progress.done == 1
