@@ -280,6 +280,7 @@ protocol = above_dense(
     )
 )
 found = paper_protocol.protocol_findings(protocol)
+run.find(found)
 for share in draws_at:
     rows = {
         comparison.label: found[name]

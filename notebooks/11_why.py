@@ -38,6 +38,7 @@ layers: list[int] = [11, 20]  # whose input channels are drawn
 planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
 planted_draws: int = 1  # calibration draws of the planted effect
 doses: list[float] = [1.0, 30.0]  # how many times as large inputs at the sinks are made
+planted_official: bool = True  # whether the official token weights are tried on it, too
 sequences: int = 12  # scored sequences of the planted effect
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -227,7 +228,15 @@ from sinkprune_companion.figures.forests import listed
 losses = pd.concat(
     [
         planted.planted_losses(
-            run, dlm, fingerprint, planted_sparsities, sequences, calibration, seed, doses
+            run,
+            dlm,
+            fingerprint,
+            planted_sparsities,
+            sequences,
+            calibration,
+            seed,
+            doses,
+            planted_official,
         )
         for seed in range(planted_draws)
     ],
@@ -246,6 +255,7 @@ for sparsity in planted_sparsities:
     lines = {
         name: {dose: gains[f"{finding}_x{dose:g}{ending}"] for dose in doses}
         for finding, name in NAMED.items()
+        if planted_official or finding != "planted_official_gain"
     }
     says = title(
         run, f"doses{ending}", f"What leaving planted tokens out changes at {sparsity:.0%}"

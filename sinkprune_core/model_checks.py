@@ -34,6 +34,8 @@ FIELDS = {"return_dict": True, "output_attentions": False, "output_hidden_states
 SAMPLE = (2, 5)  # rows and tokens of the texts that `check_computation` runs
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}  # of the largest number; in fewer bits 0.05
 
+PACKING = ("torch", "torchao", "bitsandbytes", "optimum")  # packages whose tensors are no plain weights
+
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     """Return the blocks of a native model; GPT-2 calls them h. Raises ValueError where there are none."""
@@ -142,9 +144,13 @@ def _check_linear(where: str, linear: nn.Linear | Conv1D) -> None:
             f"{where} is a {kind}: only torch's own linears are covered; merge adapters, and take weights "
             "that are not quantised"
         )
-    if type(linear.weight.data) is not torch.Tensor or not linear.weight.is_floating_point():
+
+    kind = type(linear.weight.data)
+    # torch's own subclasses are shared out over processes, those of the others are quantised
+    is_packed = kind is not torch.Tensor and kind.__module__.partition(".")[0] in PACKING
+    if is_packed or not linear.weight.is_floating_point():
         raise ValueError(
-            f"the weight of {where} is a {type(linear.weight.data).__name__} of {linear.weight.dtype}: only "
+            f"the weight of {where} is a {kind.__name__} of {linear.weight.dtype}: only "
             "dense weights of floating-point numbers are covered"
         )
 

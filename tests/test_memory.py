@@ -26,7 +26,11 @@ class Watched(LanguageModel):
 
 
 def watched(lm) -> Watched:
-    return Watched(**{part.name: getattr(lm, part.name) for part in fields(LanguageModel)})
+    """Return the model as one that counts, from now on: a new one is looked at, which makes logits, too."""
+    made = Watched(**{part.name: getattr(lm, part.name) for part in fields(LanguageModel)})
+    made.made.clear()
+    made.alive.clear()
+    return made
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,8 @@ class PlantedVariant(NamedTuple):
 KEPT, LEFT_OUT, OFFICIAL = "kept", "left out", "official weights"
 
 
-def planted_variants(doses: Sequence[float] = DOSES) -> list[PlantedVariant]:
-    """Return all models of the experiment.
+def planted_variants(doses: Sequence[float] = DOSES, with_official: bool = True) -> list[PlantedVariant]:
+    """Return all models of the experiment, those by official token weights only where they are asked for.
 
     Where tokens are left out it does not matter how large they were, so that model stands for every dose.
     """
@@ -82,6 +82,9 @@ def planted_variants(doses: Sequence[float] = DOSES) -> list[PlantedVariant]:
             choice = "none" if dose == 1 else Planted(dose, place)
             name = f"{place}, {KEPT}, {dose:g}"
             variants.append(PlantedVariant(name, place, dose, choice))
+
+    if not with_official:
+        return variants
 
     for dose in doses:
         choice = "official" if dose == 1 else Planted(dose, "all", official=True)
@@ -110,6 +113,7 @@ def planted_losses(
     calibration_sequences: int,
     seed: int,
     doses: Sequence[float] = DOSES,
+    with_official: bool = True,
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of all `planted_variants` on one calibration draw.
 
@@ -118,7 +122,7 @@ def planted_losses(
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
-    models = planted_variants(doses)
+    models = planted_variants(doses, with_official)
     recipes = {
         (model.variant, sparsity): planted_recipe(model.choice, sparsity)
         for sparsity in sparsities

@@ -49,8 +49,8 @@ def test_every_title_is_asked_for_by_its_notebook():
 
 def test_a_title_stops_where_its_verdict_has_changed():
     results = sources.Results([], {})
-    results.__dict__["verdict"] = {"paper-beats-wanda": "reproduced"}
-    place = r"titles.yml, 03_pruning_results/differences_50: 'paper-beats-wanda' is presumed"
+    results.__dict__["verdict"] = {"paper-beats-wanda-former": "reproduced"}
+    place = r"titles.yml, 03_pruning_results/differences_50: 'paper-beats-wanda-former' is presumed"
     with pytest.raises(sources.PresumedVerdictError, match=place):
         render.rendered_title("03_pruning_results", "differences_50", results)
     with pytest.raises(UndefinedError):

@@ -78,10 +78,10 @@ def test_a_sentence_stops_where_its_verdict_has_changed_and_says_where_it_stands
     with pytest.raises(sources.PresumedVerdictError) as stopped:
         pages.pages(tmp_path)
     lines = (render.FOLDER / "readings" / "03_pruning_results.md.j2").read_text(encoding="utf-8").splitlines()
-    (line,) = [number for number, text in enumerate(lines, 1) if 'holds("paper-beats-wanda",' in text]
+    (line,) = [number for number, text in enumerate(lines, 1) if 'holds("paper-beats-wanda-former",' in text]
     assert str(stopped.value) == (
-        f"pages/readings/03_pruning_results.md.j2:{line}: 'paper-beats-wanda' is presumed to be contradicted "
-        "and is now reproduced: write the sentence anew"
+        f"pages/readings/03_pruning_results.md.j2:{line}: 'paper-beats-wanda-former' is presumed to be "
+        "contradicted and is now reproduced: write the sentence anew"
     )
 
 

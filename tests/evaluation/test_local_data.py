@@ -20,6 +20,7 @@ from sinkprune.evaluation.conditional_likelihood import log_likelihood, perplexi
 from sinkprune.evaluation.harness.benchmarks import evaluate_named, local_tasks
 from sinkprune.evaluation.local_data import blimp_files, pairs, read_parquet, running_text, wikitext
 from sinkprune.evaluation.protocols import PROTOCOLS, Protocol
+from sinkprune.models.saving import save
 
 # files
 
@@ -195,11 +196,11 @@ def folder(tmp_path) -> Path:
 def model(tiny_ar, tiny_dlm, tmp_path):
     """A function that saves a tiny model of a kind and returns its folder."""
 
-    def save(kind: str) -> str:
+    def saved(kind: str) -> str:
         lm = tiny_ar if kind == "autoregressive" else tiny_dlm
         return str(save(lm, tmp_path / kind))
 
-    return save
+    return saved
 
 
 def shell(out: Path, *arguments: object) -> list[dict]:

@@ -21,6 +21,7 @@ from sinkprune.models.loading import load
 from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
 from sinkprune.models.weight_files import INDEX
+from sinkprune_core.language_model import LanguageModel
 
 TEXT = "the cat 12 is of"
 IDS = torch.arange(22, 33)[None]  # ordinary tokens of every tiny vocabulary
@@ -32,7 +33,15 @@ def answer(folder: Path | str) -> tuple:
     lm = load(folder)
     with torch.no_grad():
         logits = lm.head(lm.hidden(IDS)[0])
-    return lm.kind, lm.mask_token_id, lm.logits_shifted, lm.encode(TEXT).tolist(), logits.sum(-1).tolist()
+    return lm.kind, lm.mask_token_id, lm.logits_shifted, reading(lm), logits.sum(-1).tolist()
+
+
+def reading(lm: LanguageModel) -> list[int] | str:
+    """Return how a model reads a text, or what it says where a word of it is its mask."""
+    try:
+        return lm.encode(TEXT).tolist()
+    except ValueError as error:
+        return str(error)
 
 
 def native_model(folder: Path, kind: str = "diffusion") -> Path:

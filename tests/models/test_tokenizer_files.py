@@ -14,7 +14,7 @@ from sinkprune.models.weight_files import FormatError
 def test_dream_s_tokenizer_needs_no_remote_code(written, tmp_path):
     """Byte-level pairs, its merges, its added tokens; what is saved asks for no code either."""
     lm = load(written("dream")[0])
-    ids = lm.encode("the cat<|mask|>").tolist()
+    ids = lm.tokenizer("the cat<|mask|>", add_special_tokens=False).input_ids
     assert lm.tokenizer.convert_ids_to_tokens(ids) == ["the", "Ġ", "c", "a", "t", "<|mask|>"]
     assert ids[-1] == 266
     assert lm.encode(" the").tolist() == [lm.tokenizer.convert_tokens_to_ids("Ġthe")]

@@ -211,7 +211,7 @@ CHANGED = {
     weight_normed: "the weight of mlp.up_proj of block 1 is computed from other parameters",
     masked: "the weight of mlp.up_proj of block 1 is computed from other parameters",
     injected: "q_proj of block 0 is a peft.tuners.lora.layer.Linear, an adapter beside",
-    mixed: r"mixes dtypes: model.embed_tokens.weight is torch.float32 and .*up_proj.weight is torch.bfloat16",
+    mixed: r"mixes dtypes: .*weight is torch.float32 and .*up_proj.weight is torch.bfloat16",
     whole_numbers: "is a Tensor of torch.int8: only dense weights of floating-point numbers",
     without_blocks: "has no block: there is nothing to prune",
     identity: "block 0 of LlamaForCausalLM, a Identity, has no linear to prune",
