@@ -144,8 +144,11 @@ def switch(help: str, **more: Any) -> Parameter:
 
 
 def names(help: str, **more: Any) -> Parameter:
-    """Return the declaration of some names with commas between them."""
-    convert = _converter(lambda text: tuple(text.split(",")), "names with commas between them")
+    """Return the declaration of some names with commas between them, given once or several times."""
+
+    def convert(_: type, tokens: Sequence[Token]) -> tuple[str, ...]:
+        return tuple(name for token in tokens for name in token.value.split(","))
+
     return Parameter(help=help, metavar="NAME,NAME", converter=convert, n_tokens=1, **more)
 
 

@@ -19,7 +19,7 @@ HUES = {"q_proj": BLUE, "o_proj": GREEN, "gate_proj": GREY, "down_proj": RED}
 
 def plot_channels(channels: pd.DataFrame, places: Sequence[tuple[int, str]], title: str) -> Figure:
     """Draw every input channel of some linears: its norm across, up the share of energy that sinks hold."""
-    figure, axes = canvas(1, len(places), (WIDTH, 2.6), sharey=True)
+    figure, axes = canvas(1, len(places), (WIDTH, 2.6), sharex=True, sharey=True)
     for axis, (layer, linear) in zip(axes[0], places, strict=True):
         part = channels[(channels.layer == layer) & (channels.linear == linear)]
         kind = linear.rpartition(".")[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sinkprune.cli import main
 from sinkprune.cli.checks import new_files
 from sinkprune.cli.main import parse
 
@@ -213,3 +214,9 @@ try:
 except RuntimeError as error:
     print(error)
 """
+
+
+def test_names_may_be_given_with_commas_or_one_by_one():
+    together = main.parse(["publish", "--notebooks", "a,b,c"]).notebooks
+    apart = main.parse(["publish", "--notebooks", "a,b", "--notebooks", "c"]).notebooks
+    assert together == apart == ("a", "b", "c")
