@@ -43,7 +43,7 @@ from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.detection import sink_sets
 
 PLANTED_REVISION = 1  # of `planted_model_losses`
-DOSES = (0.0, 1.0, 3.0, 10.0, 30.0)  # length of the planted vector, in lengths of a usual input
+DOSES = (0.0, 3.0, 10.0, 30.0)  # length of the planted vector, in lengths of a usual input
 CHANNELS = 4  # whose projection on the null space is planted
 PLACE = "mlp.down_proj"  # the linear whose input is changed
 KEPT, LEFT_OUT, DENSE = "kept", "left out", "dense"
