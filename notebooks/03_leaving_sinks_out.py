@@ -17,29 +17,27 @@
 # %% [markdown]
 # # 03 · Does leaving sinks out give better pruned models?
 #
-# **Question.** Pruning scores weights on calibration text. Does it help to leave attention sinks
-# out of the statistics: all of them, as the official code does, or only the unstable ones, as the
-# abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 zeros, for whole units?
-# Are sinks the reason, or the recipe's other changes?
-#
-# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
-#
-# Every variant is scored on the same held-out text, over several calibration draws. Variants of one
-# draw see the same noise, and each draw has noise of its own, which a mean over draws averages out.
-# Calibration text is crops that begin anywhere, so no token is special. The scored text is
-# natural English, samples of the AR model and documentation. Half of it is crops, and half begins a
-# document, behind the separator `<|endoftext|>`.
+# **Question.** Pruning scores weights on calibration text. Does it help to leave the attention sinks
+# out of that text: all of them, as the official code does, or only the unstable ones, as the abstract
+# says? It is asked as the paper asks it first, on WikiText-2, and then on other text, with Wanda and
+# with SparseGPT, for single weights, for 2:4 zeros and for whole units.
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
-# a larger [profile](../docs/glossary.md): the set-up says which values it had. A list that is null
-# (None) means all that the tables below name.
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. Time and memory stand
+# in [docs/performance.md](../docs/performance.md).
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-twin: str = "smol-ar-adapted"  # its autoregressive twin, trained on a part of its text
-sparsities: list[float] = [0.5]  # shares of zeros; verdicts are read at 0.5
+# the paper's protocol: calibrated on WikiText-2, scored on other articles
+protocol_tokens: int = 1024  # calibration tokens of every recipe in the paper's protocol
+protocol_draws: int = 1  # its calibration draws at 50 %
+protocol_sequences: int = 12  # its scored sequences
+protocol_sparsities: list[float] = []  # other shares of zeros in the paper's protocol
+protocol_other_draws: int = 1  # its calibration draws there, and of whole units
+protocol_ratios: list[float] = []  # shares of the weights that whole units have there
+# other text, as a control: what is measured
 recipes: list[str] | None = [
     "wanda",
     "noised-dense",
@@ -51,11 +49,14 @@ recipes: list[str] | None = [
     "structured",
     "structured-sink",
 ]  # presets to measure, of those below; null: all
+sparsities: list[float] = [0.5]  # shares of zeros; verdicts are read at 0.5
 sparsegpt_sparsities: list[float] = []  # where SparseGPT has `sparsegpt_draws`, if need be alone
 patterns: list[str] = []  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
 ratios: list[float] = [0.5]  # shares of the weights that structured pruning removes
-twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
 answer_sparsities: list[float] = [0.5]  # at which pruned models answer two-choice items
+twin: str = "smol-ar-adapted"  # its autoregressive twin, trained on a part of its text
+twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
+# other text: how much of it, and in how many calibration draws
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
 own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
@@ -72,14 +73,10 @@ sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
 pattern_draws: int = 1  # the same for Wanda and the official recipe with N:M zeros
 unit_draws: int = 1  # the same for other recipes with N:M zeros, and for structured pruning
 answer_draws: int = 1  # the same for two-choice items, and sparsities where only they are asked
-protocol_tokens: int = 1024  # calibration tokens of every recipe in the paper's protocol
-protocol_draws: int = 1  # its calibration draws at 50 %
-protocol_sparsities: list[float] = []  # other shares of zeros in the paper's protocol
-protocol_other_draws: int = 1  # its calibration draws there, and of whole units
-protocol_ratios: list[float] = []  # shares of the weights that whole units have there
-protocol_sequences: int = 12  # its scored sequences
+# which tokens are sinks
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
+# the machine
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
@@ -101,25 +98,147 @@ run = start("03_leaving_sinks_out", globals())
 # > quality-efficiency trade-off and outperforms strong prior pruning baselines under matched
 # > compute. (abstract)
 #
-# **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern,
-# whose whole 95 % interval lies above zero, with p below 0.05 after correction for related rows
-# (Holm). And for the word *sink-aware*: the same when only the sink weights are switched on. An
-# interval that lies within the margin below, on either side of zero, is *no difference that
-# matters*, and supports the claim no more. Fewer than five calibration draws are *too few*.
+# For LLaDA-8B with half of its weights zero the paper reports averages over eight tasks: dense 57.93,
+# Wanda 52.70, the method 53.18, SparseGPT 52.34, SparseGPT with sink weights 52.36. So the method gives
+# back 9.18 % of what Wanda cost. Half of that share of a recipe's cost is the *margin* here: a smaller
+# difference does not matter.
 #
-# Published for LLaDA-8B at 50 %, average of eight tasks: dense 57.93, Wanda 52.70, the method 53.18,
-# SparseGPT 52.34, with sink weights 52.36. So the method gives 9.18 % of Wanda's damage back. A
-# difference's *margin*, the smallest that matters, is half of that share of what its second recipe
-# costs here, if that is told from zero.
+# **What would falsify it.** A difference in NELBO, method − baseline, whose whole 95 % interval lies
+# above zero, with p below 0.05 after correction for related rows (Holm). For the word *sink-aware*: the
+# same where nothing but the sink weights differs. An interval that lies within the margin, on either
+# side of zero, is *no difference that matters*, and supports the claim no more. Fewer than five
+# calibration draws give no verdict.
+
+# %% [markdown]
+# ## The paper's protocol
 #
-# ## The experiment
+# The paper calibrates on WikiText-2 and scores on text that calibration has not seen. So do these
+# models: calibrated on crops of its validation split, as its training split is not shipped, and scored
+# on articles of its test split. Every recipe sees as many tokens: a noised one sees its sequences at
+# several noise levels, so it gets fewer of them. The claims on pruning are judged here.
 #
-# The official comparison with Wanda changes six things at once: calibration text is noised instead
-# of clean, at levels of its own, and seen at ten of them where Wanda sees it once; later blocks are
-# calibrated on dense instead of pruned outputs; norms are summed over forwards; sinks are left out.
-# Here the number of tokens is equal, and sinks, noised text and dense propagation are switches;
-# notebooks 06 and 07 switch the other two as well. The comparison with SparseGPT changes the sink
-# weights only.
+# * **Wanda** scores a weight by its size times the norm of its input, on clean text.
+# * The **official recipe** is the method of the paper's code. It changes six things at once: text is
+#   noised, at levels of its own, and seen at ten of them; later blocks are calibrated on what the dense
+#   model gives them (*dense propagation*); norms are summed over levels; sinks count less.
+# * Where **all**, the **unstable** or as many **random** tokens are left out, nothing else changes.
+# * **SparseGPT** also adjusts the weights that stay. With *sink weights* its sinks count less.
+#
+# In each row the first recipe is better below zero. The band is what does not matter.
+
+# %%
+import pandas as pd
+from IPython.display import display
+from sinkprune.models.loading import load
+from sinkprune_companion.experiments import paper_protocol
+from sinkprune_companion.experiments.paired_differences import above_dense
+from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures.forests import forest_table
+from sinkprune_companion.pages.render import title
+from sinkprune_companion.run.texts import held_out_stream
+
+dlm = load(model, dtype, run.device)
+fingerprint = dlm.fingerprint()
+draws_at = {0.5: protocol_draws} | dict.fromkeys(protocol_sparsities, protocol_other_draws)
+draws_of_units = dict.fromkeys(protocol_ratios, protocol_other_draws)
+pool = len(held_out_stream(dlm.tokenizer, "natural"))
+crops = protocol_tokens // paper_protocol.LENGTH
+shared = paper_protocol.pool_overlap(pool, crops)
+print(f"the pool has {pool:,} tokens; two draws of Wanda's text share {shared:.1%} of theirs")
+protocol = above_dense(
+    paper_protocol.protocol_losses(
+        run,
+        dlm,
+        fingerprint,
+        draws_at,
+        draws_of_units,
+        protocol_tokens,
+        protocol_sequences,
+        first_seed,
+        recipes,
+    )
+)
+found = paper_protocol.protocol_findings(protocol)
+run.find(found)
+for share in draws_at:
+    rows = {
+        comparison.label: found[name]
+        for finding, comparison in paper_protocol.COMPARISONS.items()
+        if (name := paper_protocol.finding_name(finding, "unstructured", share)) in found
+    }
+    name = f"protocol_{100 * share:.0f}"
+    says = title(run, name, f"Paired differences under the paper's protocol, {share:.0%}")
+    drawn = {label: row for label, row in rows.items() if label in paper_protocol.DRAWN}
+    picture = forests.plot_forest(drawn, "difference in NELBO (nats per token)", title=says)
+    caption = f"paired differences under the paper's protocol, with 95 % intervals. {says}"
+    display(figures.save_figure(run, picture, name, forest_table(rows), caption))
+
+# %% [markdown]
+# All differences, and below them what each recipe costs: NELBO of the pruned model less that of the
+# dense one, on the same sequences under the same noise. Lower is better.
+
+# %%
+protocol_rows = {name: estimate for name, estimate in found.items() if estimate is not None}
+display(forests.listed(protocol_rows, margin=[row.margin for row in protocol_rows.values()]))
+costs = paper_protocol.costs(protocol)
+forests.listed({f"{variant}, {share:.0%}": cost for (variant, share), cost in costs.items()})
+
+# %% [markdown]
+# ## The method in code
+#
+# The official weight of a calibration token is one minus a sigmoid of how
+# far its attention mass lies above the sink threshold. It multiplies the token's input. The library
+# must give the same.
+
+# %%
+import torch
+from sinkprune_companion.run.texts import calibration_draw, held_out_texts
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
+from sinkprune_core.pruning.recipe import compared_preset, preset
+
+sample = calibration_draw(dlm, 2, length, 0)
+official = preset("paper", noise_levels=2)
+profiles = sink_profiles(dlm, sample, official.noise_levels, official.noise, progress=False)
+mass_NST = profiles[0]  # in even shares, a mean over layers and heads
+threshold_NS1 = mass_NST.mean(-1, keepdim=True) + 2 * mass_NST.std(-1, correction=0, keepdim=True)
+alpha = OFFICIAL_ALPHA * heads_of(dlm)  # mass here is a mean over heads, there a sum
+weight_NST = 1 - torch.sigmoid(alpha * (mass_NST - threshold_NS1))
+of_library_RT = rows_for(dlm, sample, official.statistics_key, False, profiles).weight_RT
+assert torch.allclose(weight_NST.flatten(0, 1), of_library_RT, atol=1e-2)
+print(f"official token weights: {float(weight_NST.min()):.2f} to {float(weight_NST.max()):.2f}")
+
+# %% [markdown]
+# Wanda's score is a weight's size times the norm of its input ([notebook 00](00_start_here.ipynb)).
+# SparseGPT's divides the weight by its entry in the Cholesky factor of the inverse Gram matrix. The
+# library must leave out the same weights, but for rounding.
+
+# %%
+from sinkprune_core.pruning.patterns import lowest, select
+from sinkprune_core.pruning.sparsegpt import sparsegpt
+
+weight_OI = next(iter(dlm.linears(dlm.blocks[0]).values())).weight.detach().float().cpu()
+input_NI = dlm.model.get_input_embeddings()(sample.ids_NT.to(dlm.device)).flatten(0, 1)
+input_NI = input_NI.detach().double().cpu()  # of any input: here of embeddings
+gram_II = input_NI.T @ input_NI
+damped_II = gram_II + 0.01 * gram_II.diagonal().mean() * torch.eye(len(gram_II))
+factor_II = torch.linalg.cholesky(torch.linalg.inv(damped_II), upper=True)
+score_OI = (weight_OI / factor_II.diagonal()).square()
+columns = min(128, len(gram_II))  # the first ones are scored before any weight is updated
+mask_OP = lowest(score_OI[:, :columns].contiguous(), columns // 2)
+_, (of_library_OI,) = sparsegpt(
+    [weight_OI], gram_II.float(), select("row", 0.5), None, 0.01, columns
+)
+assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
+
+# %% [markdown]
+# ## Other text, as a control
+#
+# The same on a pool of samples of the AR model and documentation. Scored are three kinds of text:
+# natural English, samples and documentation. Half of the scored sequences are crops, and half begin a
+# document, behind the separator `<|endoftext|>`; calibration text is crops that begin anywhere, so no
+# token is special. Noised text, dense propagation and sinks are switches here; notebooks 06 and 07
+# switch the official levels and the sum of norms as well.
 #
 # | recipe | calibration text and propagation | left out of the statistics |
 # |---|---|---|
@@ -156,7 +275,6 @@ run = start("03_leaving_sinks_out", globals())
 # most. Some of these models answer two-choice items, and so does the dense one.
 
 # %%
-import pandas as pd
 from sinkprune_companion.experiments import pruning_grid
 from sinkprune_core.pruning.patterns import n_and_m
 
@@ -194,121 +312,12 @@ by_place = table.pivot(index="variant", columns=["pattern", "sparsity"], values=
 by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–")
 
 # %% [markdown]
-# **The method in code.** The official weight of a calibration token is one minus a sigmoid of how
-# far its attention mass lies above the sink threshold. It multiplies the token's input. The library
-# must give the same.
-
-# %%
-import torch
-from sinkprune.models.loading import load
-from sinkprune_companion.run.texts import calibration_draw, held_out_texts
-from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
-from sinkprune_core.pruning.recipe import compared_preset, preset
-
-dlm = load(model, dtype, run.device)
-fingerprint = dlm.fingerprint()
-sample = calibration_draw(dlm, 2, length, 0)
-official = preset("paper", noise_levels=2)
-profiles = sink_profiles(dlm, sample, official.noise_levels, official.noise, progress=False)
-mass_NST = profiles[0]  # in even shares, a mean over layers and heads
-threshold_NS1 = mass_NST.mean(-1, keepdim=True) + 2 * mass_NST.std(-1, correction=0, keepdim=True)
-alpha = OFFICIAL_ALPHA * heads_of(dlm)  # mass here is a mean over heads, there a sum
-weight_NST = 1 - torch.sigmoid(alpha * (mass_NST - threshold_NS1))
-of_library_RT = rows_for(dlm, sample, official.statistics_key, False, profiles).weight_RT
-assert torch.allclose(weight_NST.flatten(0, 1), of_library_RT, atol=1e-2)
-print(f"official token weights: {float(weight_NST.min()):.2f} to {float(weight_NST.max()):.2f}")
-
-# %% [markdown]
-# Wanda's score is a weight's size times the norm of its input ([notebook 00](00_start_here.ipynb)).
-# SparseGPT's divides the weight by its entry in the Cholesky factor of the inverse Gram matrix. The
-# library must leave out the same weights, but for rounding.
-
-# %%
-from sinkprune_core.pruning.patterns import lowest, select
-from sinkprune_core.pruning.sparsegpt import sparsegpt
-
-weight_OI = next(iter(dlm.linears(dlm.blocks[0]).values())).weight.detach().float().cpu()
-input_NI = dlm.model.get_input_embeddings()(sample.ids_NT.to(dlm.device)).flatten(0, 1)
-input_NI = input_NI.detach().double().cpu()  # of any input: here of embeddings
-gram_II = input_NI.T @ input_NI
-damped_II = gram_II + 0.01 * gram_II.diagonal().mean() * torch.eye(len(gram_II))
-factor_II = torch.linalg.cholesky(torch.linalg.inv(damped_II), upper=True)
-score_OI = (weight_OI / factor_II.diagonal()).square()
-columns = min(128, len(gram_II))  # the first ones are scored before any weight is updated
-mask_OP = lowest(score_OI[:, :columns].contiguous(), columns // 2)
-_, (of_library_OI,) = sparsegpt(
-    [weight_OI], gram_II.float(), select("row", 0.5), None, 0.01, columns
-)
-assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
-
-# %% [markdown]
-# ## The paper's protocol
-#
-# The paper calibrates on WikiText-2 and scores on text that calibration has not seen. So do these
-# models: calibrated on crops of its validation split, as its training split is not shipped, and scored
-# on articles of its test split. Every recipe sees as many tokens: a noised one sees its sequences at
-# several noise levels, so it gets fewer of them. The claims on pruning are judged here. In each row
-# the first recipe is better below zero; the band is what does not matter.
-
-# %%
-from IPython.display import display
-from sinkprune_companion.experiments import paper_protocol
-from sinkprune_companion.experiments.paired_differences import above_dense
-from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.render import title
-from sinkprune_companion.run.texts import held_out_stream
-
-draws_at = {0.5: protocol_draws} | dict.fromkeys(protocol_sparsities, protocol_other_draws)
-draws_of_units = dict.fromkeys(protocol_ratios, protocol_other_draws)
-pool = len(held_out_stream(dlm.tokenizer, "natural"))
-crops = protocol_tokens // paper_protocol.LENGTH
-shared = paper_protocol.pool_overlap(pool, crops)
-print(f"the pool has {pool:,} tokens; two draws of Wanda's text share {shared:.1%} of theirs")
-protocol = above_dense(
-    paper_protocol.protocol_losses(
-        run,
-        dlm,
-        fingerprint,
-        draws_at,
-        draws_of_units,
-        protocol_tokens,
-        protocol_sequences,
-        first_seed,
-        recipes,
-    )
-)
-found = paper_protocol.protocol_findings(protocol)
-run.find(found)
-for share in draws_at:
-    rows = {
-        comparison.label: found[name]
-        for finding, comparison in paper_protocol.COMPARISONS.items()
-        if (name := paper_protocol.finding_name(finding, "unstructured", share)) in found
-    }
-    name = f"protocol_{100 * share:.0f}"
-    says = title(run, name, f"Paired differences under the paper's protocol, {share:.0%}")
-    picture = forests.plot_forest(rows, "difference in NELBO (nats per token)", title=says)
-    caption = f"paired differences under the paper's protocol, with 95 % intervals. {says}"
-    display(figures.save_figure(run, picture, name, forest_table(rows), caption))
-    costs = {
-        variant: cost
-        for (variant, at), cost in paper_protocol.costs(protocol).items()
-        if at == share
-    }
-    display(forests.listed(costs))
-
-# %% [markdown]
-# ## Other text, as a control: the loop
-#
-# The same on a pool of samples of the AR model and documentation, which the scored text is partly
-# drawn from as well. What looks at no calibration text is measured first: the dense model, under the noise of every
-# draw, and `magnitude`. A variant is pruned inside its `with` block, when it is first asked for
-# something that is not on record, and its weights come back at the end. Every draw has its own
-# calibration text, and clean baselines get more of it. Recipes with dense propagation share their
-# passes over the text, because the dense model computes the same for all of them. Every result is a
-# record, so a run that was stopped goes on where it was.
+# **The loop.** What looks at no calibration text is measured first: the dense model, under the noise of
+# every draw, and `magnitude`. A variant is pruned inside its `with` block, when it is first asked for
+# something that is not on record, and its weights come back at the end. Variants of one draw see the
+# same noise, and each draw has noise of its own. Recipes with dense propagation share their passes
+# over the text, because the dense model computes the same for all of them. Every result is a record,
+# so a run that was stopped goes on where it was.
 
 # %%
 from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
@@ -376,12 +385,12 @@ run.find(found | by_kind)
 # lie within the margin (the band), and p below 0.05 after correction for all rows drawn (Holm); a
 # row that hurts may still be small. The data has more rows: what fewer tokens are worth to Wanda,
 # and extreme controls.
+# Where a run has five draws, rows with fewer, which give no verdict, are in the data as well.
 
 # %%
+from sinkprune.evaluation.verdict_rule import LEAST_DRAWS
 from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.pruning_findings import differences, heading
-from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.render import title
 
 ASIDE = ["paper_minus_wanda_unmatched", "wanda_minus_wanda_unmatched", "unstable_minus_sparsegpt"]
 ASIDE += ["only_sinks_minus_none", "all_sinks_minus_random", "stable_minus_none"]
@@ -395,7 +404,8 @@ def forest(name: str, chosen: list) -> None:
         for finding, estimate in differences(scores, place).items():
             label = prefix + COMPARISONS[finding].label
             estimates[label], groups[label] = estimate, COMPARISONS[finding].group
-            if finding not in ASIDE:
+            decides = seeds < LEAST_DRAWS or (estimate.draws or seeds) >= LEAST_DRAWS
+            if finding not in ASIDE and decides:
                 drawn[label] = estimate
     if drawn:
         says = title(run, name, f"Paired differences, {', '.join(map(heading, chosen))}")
@@ -442,13 +452,13 @@ excess[excess.recipe.isin(FAR_ABOVE)].set_index(["panel", "recipe"])[["shown"]]
 # %% [markdown]
 # ## Other patterns, and whole units
 #
-# N zeros in every M consecutive inputs (2:4), which hardware supports; and whole key-value groups
-# and MLP channels, the same number in every block, so that a smaller dense model remains.
+# The figure is of N zeros in every M consecutive inputs (2:4), which hardware supports. The table has
+# what every recipe costs, at all places: also where whole key-value groups and MLP channels go, the same
+# number in every block, so that a smaller dense model remains.
 
 # %%
 measured = pruning_findings.places(scores)
 forest("differences_patterns", [place for place in measured if n_and_m(place[0])])
-forest("differences_structured", [place for place in measured if place[0] == "structured"])
 rows = excess.pivot(index="recipe", columns="panel", values="shown")
 rows.loc[excess.recipe.unique(), excess.panel.unique()].fillna("–")
 
@@ -552,11 +562,7 @@ twins = {}
 for place in pruning_findings.places(of_ar):
     for finding, estimate in differences(of_ar, place, TWIN_COMPARISONS).items():
         twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].label}"] = estimate
-says = title(run, "differences_ar", "The pruned AR model with and without its sinks")
-axis = "difference in negative log-likelihood (nats per token)"
-drawn = forests.plot_forest(twins, axis, title=says)
-caption = f"paired differences of the pruned AR model, with 95 % intervals. {says}"
-figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
+listed(twins)
 
 # %% [markdown]
 # ## The reading

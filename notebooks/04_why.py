@@ -30,16 +30,20 @@
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model that is explained
 other_models: list[str] = ["smol-ar-adapted"]  # models that are diagnosed beside it
+other_lengths: list[int] = []  # other lengths of calibration sequences, on as many tokens
 seeds: int = 1  # calibration draws of the diagnosis
-calibration: int = (
-    2  # calibration sequences of a draw; as many more are the text it is compared with
-)
+calibration: int = 2  # sequences of a calibration draw; as many more are what it is compared with
 layers: list[int] = [11, 20]  # whose input channels are drawn
+# the planted effect, in the statistics and in the model
 planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
-planted_draws: int = 1  # calibration draws of the planted effect
+planted_draws: int = 1  # calibration draws
 doses: list[float] = [1.0, 30.0]  # how many times as large inputs at the sinks are made
 planted_official: bool = True  # whether the official token weights are tried on it, too
-sequences: int = 12  # scored sequences of the planted effect
+sequences: int = 12  # scored sequences
+model_doses: list[float] = []  # lengths of the vector in the model, e.g. 0 and 10; none: skip it
+model_draws: int = 1  # calibration draws there
+model_sequences: int = 4  # scored sequences there
+# the machine
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
@@ -150,6 +154,7 @@ figures.save_figure(run, figure, "channels", channels, caption)
 
 # %%
 import pandas as pd
+from sinkprune_core.pruning.diagnosis import Diagnosis
 
 draws = [
     why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed) for seed in range(seeds)
@@ -161,6 +166,32 @@ shares = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_t
 (100 * by_kind[shares].mean()).round(2).add_suffix(" (%)")
 
 # %% [markdown]
+# The layers where sinks come nearest to what other text changes. Around layers 10 and 11 the attention
+# to the strongest key collapses ([notebook 01](01_do_sinks_move.ipynb), by layer), and the massive
+# activations that the sinks carried leave the residual stream there.
+
+# %%
+at_half = draws[0][draws[0].sparsity == 0.5]
+by_layer = 100 * at_half.groupby("layer")[["energy", "exact", "other_text"]].mean()
+by_layer.nlargest(5, "exact").round(2).add_suffix(" (%)")
+
+# %% [markdown]
+# ## Other lengths
+#
+# The same diagnosis on longer calibration sequences, of as many tokens in all.
+
+# %%
+by_length = {128: draws[0]}
+for tokens in other_lengths:
+    count = max(2, 2 * calibration * 128 // tokens)
+    by_length[tokens] = why.diagnosis_table(run, dlm, fingerprint, count, tokens, seed=0)
+rows = {
+    tokens: Diagnosis(dlm.name, of_length, float(of_length.left_out.iloc[0])).overall().loc[0.5]
+    for tokens, of_length in by_length.items()
+}
+(100 * pd.DataFrame(rows).T).round(3).add_suffix(" (%)").rename_axis("tokens of a sequence")
+
+# %% [markdown]
 # ## Other models
 #
 # The autoregressive twin, other trainings of the adapter, and the same architecture with random
@@ -170,9 +201,9 @@ shares = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_t
 # %%
 from sinkprune import load
 from sinkprune_companion.experiments.random_null import with_random_weights
-from sinkprune_core.pruning.diagnosis import Diagnosis
 
 rows = []
+foreseen = {}  # Diagnosis by model
 for name in [model, *other_models]:
     if name == model:
         lm = dlm
@@ -184,6 +215,7 @@ for name in [model, *other_models]:
         lm = diffusion_model(name, dtype, run.device)
     of_model = why.diagnosis_table(run, lm, lm.fingerprint(), 2 * calibration, 128, seed=0)
     diagnosis = Diagnosis(lm.name, of_model, float(of_model.left_out.iloc[0]))
+    foreseen[name] = diagnosis
     for sparsity, row in diagnosis.overall().iterrows():
         expects = diagnosis.expect_an_effect(sparsity)
         fit = why.correlation(of_model[of_model.sparsity == sparsity])
@@ -202,7 +234,7 @@ figures.save_table(run, "other_models", others, "what one pass foresees, by mode
 others.round(4)
 
 # %% [markdown]
-# ## A planted effect
+# ## An effect planted in the statistics
 #
 # Would the pipeline see an effect if there were one? Wanda's mask does not change when all inputs are
 # multiplied by one number, so inputs at the sinks that are 30 times as large are the same as all other
@@ -266,6 +298,112 @@ for sparsity in planted_sparsities:
     display(figures.save_figure(run, figure, f"doses{ending}", data.reset_index(), caption))
 
 # %% [markdown]
+# What one pass foresees of every dose: the share of the kept weights that leaving the planted sinks
+# out exchanges, beside what another draw of text does.
+
+# %%
+passes = [
+    planted.foreseen_by_dose(run, dlm, fingerprint, calibration, seed, planted_sparsities, doses)
+    for seed in range(planted_draws)
+]
+found |= planted.foreseen_findings(passes)
+run.find(found)
+by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact", "other_text"]]
+(100 * by_dose.mean()).round(2).add_suffix(" (%)")
+
+# %% [markdown]
+# ## An effect planted in the model
+#
+# So far the statistics alone were changed. A model can have such sinks itself. `down_proj` maps 1,536
+# channels to 576, so there are vectors $v$ that it maps to zero. Added to its input at the sinks, $v$
+# changes nothing that the dense model computes, and yet its norms are now those of a model with massive
+# activations at places that move:
+
+# %%
+from sinkprune_companion.experiments import planted_model
+
+print(inspect.getsource(planted_model.null_vector))
+
+# %% [markdown]
+# Pruned, `down_proj` no longer maps $v$ to zero. So two things happen when the sinks are left out of the
+# statistics: no weights are wasted on channels that carry nothing, and what the sinks carry leaks out.
+# Which wins is measured on the model that carries the vector, while it is scored, too. In float32, so
+# that what cancels does so to rounding.
+
+# %%
+dlm.model.to("meta")  # the weights of these have served
+lm.model.to("meta")
+losses_in_model = []
+if model_doses:
+    single = load(model, "float32", run.device)
+    dense = load(model, "float32", run.device)  # shows where the sinks are
+    for seed in range(model_draws):
+        of_draw = planted_model.planted_model_losses(
+            run, single, dense, 0.5, model_sequences, calibration, seed, model_doses
+        )
+        losses_in_model.append(of_draw)
+else:
+    print("no vector was planted in this run: set model_doses, for instance to [0.0, 10.0]")
+
+# %% [markdown]
+# What the vector does to the dense model, which must be nothing but rounding; how much of the energy at
+# `down_proj` the sinks hold with it, and how many of its kept weights leaving them out exchanges:
+
+# %%
+if model_doses:
+    in_model = pd.concat(losses_in_model, ignore_index=True)
+    change = planted_model.largest_change_of_dense(in_model)
+    print(f"the dense model's NELBO of a sequence changes by {change:.1e} at most")
+    assert change < 0.01
+    in_the_model = planted_model.planted_model_findings(in_model, model_doses)
+    found |= in_the_model
+    run.find(found)
+    by_dose = in_model[in_model.variant == "kept"].groupby("dose")[["energy", "changed"]].mean()
+    display((100 * by_dose).round(1).add_suffix(" (% of down_proj)"))
+
+    gain_of = {d: in_the_model[f"planted_model_gain_x{d:g}"] for d in model_doses if d > 0}
+    says = title(run, "in_model", "What leaving sinks out changes where they carry a vector")
+    lines = {"all sinks left out": gain_of}
+    figure = pictures.plot_doses(lines, says, "length of the vector, in usual inputs")
+    caption = f"loss of the planted model, sinks left out less kept, by dose. {says}"
+    data = listed(in_the_model).reset_index()
+    display(figures.save_figure(run, figure, "in_model", data, caption))
+
+# %% [markdown]
+# ## Does the diagnosis foresee the gain?
+#
+# Every case in which both are known: the planted doses, the model as it is, and other models whose sinks
+# [notebook 08](08_stable_sinks.ipynb) left out. *Right*: an effect was expected and is there, or none
+# was expected and the difference is negligible.
+
+# %%
+from sinkprune_companion.pages.sources import results_for
+
+cases = []
+for sparsity in planted_sparsities:
+    at = passes[0][passes[0].sparsity == sparsity]
+    for row in at.itertuples():
+        gain = gains[f"planted_gain_x{row.dose:g}_{100 * sparsity:.0f}"]
+        name, kind = (f"× {row.dose:g}", "planted") if row.dose > 1 else (model, "as it is")
+        cases.append(why.Case(name, kind, row.exact, row.other_text, row.expects, gain))
+measured = results_for(run).f
+for name, finding in why.MEASURED.items():
+    if name in foreseen and finding in measured:
+        overall = foreseen[name].overall().loc[0.5]
+        expects = foreseen[name].expect_an_effect(0.5)
+        gain = measured[finding]
+        about = (name, "as it is", overall.exact, overall.other_text, expects, gain)
+        cases.append(why.Case(*about))
+hits = why.foresight(cases)
+says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")
+figure = pictures.plot_when(hits, says)
+caption = (
+    f"loss with sinks left out less with sinks kept, by the share of weights exchanged. {says}"
+)
+display(figures.save_figure(run, figure, "when", hits, caption))
+hits[["case", "exchanged", "other_text", "expects", "value", "measured", "foreseen"]].round(4)
+
+# %% [markdown]
 # ## The reading
 
 # %%
@@ -282,5 +420,5 @@ Folded(listed(found))
 #    leaving out the first token of every sequence change?
 #
 # **What this does not show.** The formula is of Wanda's score, row by row. SparseGPT reads products of
-# channels as well. The planted effect is in the statistics alone: the model itself does not have such
-# activations. And every model here comes from one base of 135 million weights.
+# channels as well. The vector that is planted in the model lies in `down_proj` alone, and is the same at
+# every sink. And every model here comes from one base of 135 million weights.

@@ -69,6 +69,14 @@ COMPARISONS = {
         "structured-sink", "structured-no-sinks", "whole units: official sink weights − none"
     ),
 }
+DRAWN = (  # labels of what the first figure shows; the others stand in its data
+    "official recipe − Wanda",
+    "official recipe: its sink weights − none",
+    "all sinks left out − none",
+    "unstable sinks left out − none",
+    "random tokens left out − none",
+    "SparseGPT: official sink weights − none",
+)
 ENDING = "wikitext"  # of findings of this protocol
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
@@ -24,7 +24,9 @@ from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, Recipe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
+from sinkprune_core.pruning.diagnosis import ALL_TOKENS, WITHOUT_SINKS, Norms, diagnosis_from, norms_of
 
+FORESEEN_REVISION = 1  # of `foreseen_by_dose`
 DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)  # how many times as large inputs at the sinks are
 PLACES = ("all", "random")  # where: at all sinks, or at as many random tokens
 
@@ -139,6 +141,71 @@ def planted_losses(
         with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
             parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
     return pd.concat(parts, ignore_index=True)
+
+
+# what one pass over the model foresees
+
+
+def planted_norms(norms: Norms, dose: float) -> Norms:
+    """Return the norms that a diagnosis reads, with the inputs at the sinks `dose` times as large.
+
+    The squares of a channel are those without sinks, and the sinks' own times the square of the dose.
+    """
+    planted = []
+    for with_sinks, without in zip(norms.by_part[ALL_TOKENS], norms.by_part[WITHOUT_SINKS], strict=True):
+        of_block = {}
+        for name, norm_I in with_sinks.items():
+            others_I = without[name].double().square()
+            sinks_I = (norm_I.double().square() - others_I).clamp_min(0)
+            of_block[name] = (others_I + dose**2 * sinks_I).sqrt().float()
+        planted.append(of_block)
+    return Norms({**norms.by_part, ALL_TOKENS: planted}, norms.left_out)
+
+
+def foreseen_by_dose(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    calibration_sequences: int,
+    seed: int,
+    sparsities: Sequence[float],
+    doses: Sequence[float] = DOSES,
+) -> pd.DataFrame:
+    """Return the record of what `diagnose` says of the model at every dose, from one pass on one draw.
+
+    A row per dose and sparsity: `predicted`, `exact` and `other_text` over all maps, and `expects`, whether
+    the diagnosis expects leaving sinks out to matter. As many sequences as a draw has are the other text.
+    """
+    calibration = protocol_draw(lm, 2 * calibration_sequences, LENGTH, seed)
+
+    def compute() -> pd.DataFrame:
+        norms = norms_of(lm, calibration, NOISE_LEVELS, progress=False)
+        rows = []
+        for dose in doses:
+            found = diagnosis_from(lm, planted_norms(norms, dose), sparsities)
+            for sparsity, row in found.overall().iterrows():
+                expects = found.expect_an_effect(sparsity)
+                rows.append({"dose": dose, "sparsity": sparsity, **row, "expects": expects})
+        return pd.DataFrame(rows)
+
+    key = {"model": lm.name, "fingerprint": fingerprint, "noise_levels": NOISE_LEVELS}
+    key |= {"calibration": calibration.fingerprint, "doses": list(doses), "sparsities": list(sparsities)}
+    return run.record("foreseen_by_dose", compute, FORESEEN_REVISION, {"seed": seed}, **key)
+
+
+def foreseen_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
+    """Return the shares of kept weights that leaving planted sinks out exchanges, over draws, by dose."""
+    if len(draws) < 2:
+        return {}
+
+    found = {}
+    table = pd.concat(draws)
+    for (dose, sparsity), part in table.groupby(["dose", "sparsity"]):
+        found[f"planted_exact_x{dose:g}_{100 * sparsity:.0f}"] = interval(part.exact)
+    return found
+
+
+# findings
 
 
 GAINS = {  # what is compared with the model that kept the tokens, by finding

@@ -1,12 +1,15 @@
 """Why leaving sinks out changes little: what one pass over the paper's calibration text says of a model."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from sinkprune.evaluation.intervals import Estimate, interval
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, verdicts_on_losses
 from sinkprune_companion.experiments.paper_protocol import NOISE_LEVELS
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw
@@ -105,3 +108,68 @@ def diagnosis_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
 def _mean(table: pd.DataFrame, column: str) -> float:
     """Return the mean over maps, each counted by its weights."""
     return float(np.average(table[column], weights=table.weights))
+
+
+# what is foreseen beside what was measured
+
+
+class Case(NamedTuple):
+    """One model, as it is or with a planted effect: what one pass foresees, and what pruning measured."""
+
+    name: str
+    kind: str  # `planted` or `as it is`
+    exchanged: float  # share of the kept weights that leaving all sinks out exchanges
+    other_text: float  # the same of another draw of calibration text
+    expects: bool  # whether the diagnosis expects leaving sinks out to matter
+    gain: Estimate  # loss with sinks left out less with them kept, with what would matter as its margin
+
+
+MEASURED = {  # findings of what leaving all sinks out changed in a model, by what notebooks call it
+    "smol-ar-adapted": "08/ar_all_minus_none",
+    "figures/trainings/smol-dlm-8M": "08/all_minus_none_model_2",
+    "figures/trainings/seed-1-diffusion": "08/all_minus_none_model_3",
+    "figures/trainings/seed-2-diffusion": "08/all_minus_none_model_4",
+}
+RIGHT, WRONG, OPEN = "right", "wrong", "not decided"
+
+
+def foresight(cases: Sequence[Case]) -> pd.DataFrame:
+    """Return a row per case: what was foreseen, what was measured, and whether the one fits the other.
+
+    It fits where an effect was expected and is told from zero, or where none was expected and the measured
+    difference is negligible. Where the measurement does not decide it is open.
+    """
+    gains = [case.gain for case in cases]
+    rows = []
+    for case, outcome in zip(cases, verdicts_on_losses(gains), strict=True):
+        matters = {HELPS: True, HURTS: True, NO_DIFFERENCE: False}.get(outcome)
+        foreseen = OPEN
+        if matters is not None:
+            foreseen = RIGHT if matters == case.expects else WRONG
+        rows.append(
+            {
+                "case": case.name,
+                "kind": case.kind,
+                "exchanged": case.exchanged,
+                "other_text": case.other_text,
+                "expects": case.expects,
+                **{end: getattr(case.gain, end) for end in ("value", "low", "high", "margin")},
+                "measured": outcome,
+                "foreseen": foreseen,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def threshold(doses: Mapping[float, Estimate]) -> float | None:
+    """Return the dose from which on the gain is certain to exceed what does not matter; None without one.
+
+    Between two doses it is read off a line on the logarithm of the dose, at the intervals' upper ends.
+    """
+    ordered = sorted(doses.items())
+    for (low_dose, before), (high_dose, after) in pairwise(ordered):
+        limit = -(after.margin or 0.0)
+        if before.high > limit >= after.high:
+            share = (before.high - limit) / (before.high - after.high)
+            return float(np.exp(np.log(low_dose) + share * (np.log(high_dose) - np.log(low_dose))))
+    return None

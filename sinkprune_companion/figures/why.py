@@ -85,3 +85,39 @@ def plot_doses(
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats)")
     return titled(figure, title, axis.get_legend_handles_labels()[0])
+
+
+def plot_when(table: pd.DataFrame, title: str) -> Figure:
+    """Draw what leaving sinks out changes in the loss against how much of the masks it exchanges.
+
+    `table` is that of `why.foresight`. The band is what does not matter, the dotted line what another draw
+    of calibration text exchanges.
+    """
+    looks = {"planted": {"color": RED, "marker": "o"}, "as it is": {"color": BLUE, "marker": "D"}}
+    figure, [[axis]] = canvas(size=(WIDTH, 3.4))
+
+    for kind, part in table.groupby("kind", sort=False):
+        bars = [part.value - part.low, part.high - part.value]
+        shares = 100 * part.exchanged
+        axis.errorbar(shares, part.value, bars, ls="", ms=5, lw=1.2, capsize=2, label=kind, **looks[kind])
+
+    for row in table[table.kind == "planted"].itertuples():
+        place = (100 * row.exchanged, row.value)
+        axis.annotate(row.case, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
+
+    other_text = 100 * table.other_text.mean()
+    axis.axvline(other_text, color=GREY, ls=":")
+    axis.annotate(
+        "other text", (other_text, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=8
+    )
+
+    ordered = table.sort_values("exchanged")
+    axis.fill_between(100 * ordered.exchanged, -ordered.margin, ordered.margin, color=GREY, alpha=0.2, lw=0)
+    axis.axhline(0, color=BLACK, lw=0.8)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set(
+        xlabel="kept weights that leaving sinks out exchanges (%)",
+        ylabel="loss, left out − kept (nats per token)\n← better",
+    )
+    return titled(figure, title, axis.get_legend_handles_labels()[0])

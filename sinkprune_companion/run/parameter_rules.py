@@ -51,6 +51,8 @@ RANGES = {
     "other_stability_thresholds": Share,
     "doses": _AT_LEAST_ONE,
     "layers": Number,
+    "model_sequences": _at_least(4),  # two of each start
+    "other_lengths": _at_least(8),
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
     "protocol_sequences": _at_least(4),  # two of each start
@@ -82,6 +84,7 @@ MAY_BE_EMPTY = (
     "answering",
     "at_75",
     "large",
+    "model_doses",
     "on_twin",
     "other",
     "pairs",

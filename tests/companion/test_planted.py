@@ -3,10 +3,17 @@
 import pytest
 import torch
 
-from sinkprune_companion.experiments.planted import Planted, planted_recipe, planted_variants
+from sinkprune_companion.experiments.planted import (
+    Planted,
+    planted_norms,
+    planted_recipe,
+    planted_variants,
+)
 from sinkprune_core import Calibration, prune, weights_kept
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of
+from sinkprune_core.pruning.diagnosis import ALL_TOKENS, norms_of
+from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS = 8  # of the experiment's recipes
 
@@ -97,3 +104,17 @@ def test_every_dose_is_compared_with_a_model_without_the_tokens():
         "all, official weights, 1",
         "all, official weights, 3",
     ]
+
+
+def test_norms_that_are_foreseen_are_those_that_the_planted_choice_gives(lm, text):
+    """Up to one factor, by which all other inputs were divided instead."""
+    dose = 10.0
+    norms = norms_of(lm, text, LEVELS, progress=False)
+    planted = planted_norms(norms, dose)
+
+    half = Calibration(text.ids_NT[:2], text.seed, batch=2)  # the draw; the rest is other text
+    recipe = planted_recipe(Planted(dose), 0.5)
+    taken = dense_statistics(lm, [recipe], half, progress=False)[recipe.statistics_key]
+    for layer, of_layer in enumerate(planted.by_part[ALL_TOKENS]):
+        for name, norm_I in of_layer.items():
+            assert torch.allclose(norm_I, dose * taken.layers[layer][name].norm_I, rtol=1e-3)
