@@ -377,6 +377,8 @@ if model_doses:
 # was expected and the difference is negligible.
 
 # %%
+from pathlib import Path
+
 from sinkprune_companion.pages.sources import results_for
 
 cases = []
@@ -392,7 +394,7 @@ for name, finding in why.MEASURED.items():
         overall = foreseen[name].overall().loc[0.5]
         expects = foreseen[name].expect_an_effect(0.5)
         gain = measured[finding]
-        about = (name, "as it is", overall.exact, overall.other_text, expects, gain)
+        about = (Path(name).name, "as it is", overall.exact, overall.other_text, expects, gain)
         cases.append(why.Case(*about))
 hits = why.foresight(cases)
 says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")

@@ -99,7 +99,8 @@ def plot_when(table: pd.DataFrame, title: str) -> Figure:
     for kind, part in table.groupby("kind", sort=False):
         bars = [part.value - part.low, part.high - part.value]
         shares = 100 * part.exchanged
-        axis.errorbar(shares, part.value, bars, ls="", ms=5, lw=1.2, capsize=2, label=kind, **looks[kind])
+        label = {"planted": "inputs at the sinks made so many times as large"}.get(kind, "models as they are")
+        axis.errorbar(shares, part.value, bars, ls="", ms=5, lw=1.2, capsize=2, label=label, **looks[kind])
 
     for row in table[table.kind == "planted"].itertuples():
         place = (100 * row.exchanged, row.value)
