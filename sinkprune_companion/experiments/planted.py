@@ -9,7 +9,7 @@ Dimensions: N sequences, S steps, T position.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -22,9 +22,19 @@ from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
-from sinkprune_core import LanguageModel, Recipe
+from sinkprune_core import Calibration, LanguageModel, Recipe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
-from sinkprune_core.pruning.diagnosis import ALL_TOKENS, WITHOUT_SINKS, Norms, diagnosis_from, norms_of
+from sinkprune_core.pruning.diagnosis import (
+    ALL_TOKENS,
+    DRAWS_IN_A_PASS,
+    OTHER_TEXT,
+    WITHOUT_SINKS,
+    Norms,
+    Part,
+    diagnosis_from,
+    diagnosis_recipes,
+)
+from sinkprune_core.pruning.engine import dense_statistics
 
 FORESEEN_REVISION = 1  # of `foreseen_by_dose`
 DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)  # how many times as large inputs at the sinks are
@@ -145,21 +155,48 @@ def planted_losses(
 
 # what one pass over the model foresees
 
+OTHER_WITHOUT = "other text without sinks"
 
-def planted_norms(norms: Norms, dose: float) -> Norms:
-    """Return the norms that a diagnosis reads, with the inputs at the sinks `dose` times as large.
+
+def planted_norms(lm: LanguageModel, calibration: Calibration, dose: float) -> Norms:
+    """Return the norms that a diagnosis reads, with the inputs at the sinks `dose` times as large."""
+    return _with_dose(_taken_norms(lm, calibration), dose)
+
+
+def _taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
+    """Return the norms of a diagnosis, and those of the other text without its sinks, from one pass."""
+    sequences = len(calibration.ids_NT)
+    recipes = diagnosis_recipes(lm, sequences, NOISE_LEVELS)
+    without = Part(sequences // 2, 2 * (sequences // 2), "all")
+    recipes[OTHER_WITHOUT] = replace(recipes[OTHER_TEXT], exclude=without)
+
+    taken = dense_statistics(lm, list(recipes.values()), calibration, progress=False)
+    by_part = {}
+    for part, recipe in recipes.items():
+        layers = taken[recipe.statistics_key].layers
+        by_part[part] = [{name: inputs.norm_I for name, inputs in block.items()} for block in layers]
+
+    shares = {part: taken[recipe.statistics_key].left_out_share for part, recipe in recipes.items()}
+    return Norms(by_part, DRAWS_IN_A_PASS * (shares[WITHOUT_SINKS] - shares[ALL_TOKENS]))
+
+
+def _with_dose(norms: Norms, dose: float) -> Norms:
+    """Return norms with the inputs at the sinks `dose` times as large, in the draw and in the other text.
 
     The squares of a channel are those without sinks, and the sinks' own times the square of the dose.
     """
-    planted = []
-    for with_sinks, without in zip(norms.by_part[ALL_TOKENS], norms.by_part[WITHOUT_SINKS], strict=True):
-        of_block = {}
-        for name, norm_I in with_sinks.items():
-            others_I = without[name].double().square()
-            sinks_I = (norm_I.double().square() - others_I).clamp_min(0)
-            of_block[name] = (others_I + dose**2 * sinks_I).sqrt().float()
-        planted.append(of_block)
-    return Norms({**norms.by_part, ALL_TOKENS: planted}, norms.left_out)
+    planted = dict(norms.by_part)
+    for part, without in ((ALL_TOKENS, WITHOUT_SINKS), (OTHER_TEXT, OTHER_WITHOUT)):
+        layers = []
+        for with_sinks, of_others in zip(norms.by_part[part], norms.by_part[without], strict=True):
+            of_block = {}
+            for name, norm_I in with_sinks.items():
+                others_I = of_others[name].double().square()
+                sinks_I = (norm_I.double().square() - others_I).clamp_min(0)
+                of_block[name] = (others_I + dose**2 * sinks_I).sqrt().float()
+            layers.append(of_block)
+        planted[part] = layers
+    return Norms(planted, norms.left_out)
 
 
 def foreseen_by_dose(
@@ -179,10 +216,10 @@ def foreseen_by_dose(
     calibration = protocol_draw(lm, 2 * calibration_sequences, LENGTH, seed)
 
     def compute() -> pd.DataFrame:
-        norms = norms_of(lm, calibration, NOISE_LEVELS, progress=False)
+        norms = _taken_norms(lm, calibration)
         rows = []
         for dose in doses:
-            found = diagnosis_from(lm, planted_norms(norms, dose), sparsities)
+            found = diagnosis_from(lm, _with_dose(norms, dose), sparsities)
             for sparsity, row in found.overall().iterrows():
                 expects = found.expect_an_effect(sparsity)
                 rows.append({"dose": dose, "sparsity": sparsity, **row, "expects": expects})

@@ -1,5 +1,7 @@
 """A planted effect: dividing all other inputs is the same as multiplying those at the sinks."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from sinkprune_companion.experiments.planted import (
 from sinkprune_core import Calibration, prune, weights_kept
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of
-from sinkprune_core.pruning.diagnosis import ALL_TOKENS, norms_of
+from sinkprune_core.pruning.diagnosis import ALL_TOKENS, OTHER_TEXT
 from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS = 8  # of the experiment's recipes
@@ -109,12 +111,28 @@ def test_every_dose_is_compared_with_a_model_without_the_tokens():
 def test_norms_that_are_foreseen_are_those_that_the_planted_choice_gives(lm, text):
     """Up to one factor, by which all other inputs were divided instead."""
     dose = 10.0
-    norms = norms_of(lm, text, LEVELS, progress=False)
-    planted = planted_norms(norms, dose)
+    planted = planted_norms(lm, text, dose)
 
-    half = Calibration(text.ids_NT[:2], text.seed, batch=2)  # the draw; the rest is other text
-    recipe = planted_recipe(Planted(dose), 0.5)
-    taken = dense_statistics(lm, [recipe], half, progress=False)[recipe.statistics_key]
-    for layer, of_layer in enumerate(planted.by_part[ALL_TOKENS]):
-        for name, norm_I in of_layer.items():
-            assert torch.allclose(norm_I, dose * taken.layers[layer][name].norm_I, rtol=1e-3)
+    halves = {ALL_TOKENS: (0, 1), OTHER_TEXT: (2, 3)}
+    for part, half in halves.items():
+        recipe = planted_recipe(Planted(dose), 0.5)
+        only = replace(recipe, exclude=Half(half, Planted(dose)))
+        taken = dense_statistics(lm, [only], text, progress=False)[only.statistics_key]
+        for layer, of_layer in enumerate(planted.by_part[part]):
+            for name, norm_I in of_layer.items():
+                assert torch.allclose(norm_I, dose * taken.layers[layer][name].norm_I, rtol=1e-3)
+
+
+@dataclass(frozen=True)
+class Half:
+    """A choice of tokens on some sequences; the others are left out."""
+
+    sequences: tuple[int, ...]
+    choice: Planted
+
+    def __call__(self, context: SinkContext) -> torch.Tensor:
+        out_NST = self.choice(context)
+        for number in range(len(out_NST)):
+            if context.first_sequence + number not in self.sequences:
+                out_NST[number] = 1.0
+        return out_NST
