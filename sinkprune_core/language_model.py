@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol, cast, get_args
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.encoding import without_mask
 from sinkprune_core.forwards import check_ids, check_mode, check_output, is_finite
@@ -159,11 +158,9 @@ class LanguageModel:
         """Return the numbers of a parameter, which a streamed model may have to read first."""
         return parameter.detach()
 
-    def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    def linears(self, block: nn.Module) -> dict[str, nn.Linear]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""
-        return {
-            name: module for name, module in block.named_modules() if isinstance(module, (nn.Linear, Conv1D))
-        }
+        return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head.
@@ -337,14 +334,6 @@ def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
 def part_name(model: PreTrainedModel, part: nn.Module) -> str:
     """Return what a part is called in its model, e.g. `model.layers.3`."""
     return next(name for name, module in model.named_modules() if module is part)
-
-
-def weight_OI(linear: nn.Linear | Conv1D) -> torch.Tensor:
-    """Return the weight as (output, input) features, a view that writes through.
-
-    GPT-2's Conv1D stores the transpose.
-    """
-    return linear.weight.T if isinstance(linear, Conv1D) else linear.weight
 
 
 def zero_out(weight: torch.Tensor, pruned: torch.Tensor) -> None:

@@ -1,14 +1,15 @@
 """A model without weights: its shapes are enough to say what a run would take, before a byte is fetched."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-import transformers
 from accelerate import init_empty_weights
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
 from sinkprune.models.devices import choose_dtype
+from sinkprune.models.reader import native_class
 from sinkprune_core.language_model import LanguageModel, set_direction
 
 CONTEXT = 2048  # tokens, where a row of the table does not say
@@ -23,9 +24,10 @@ class MetaModel(LanguageModel):
 
 def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: bool = False) -> MetaModel:
     """Return a model of the published shape of a row of the table; nothing is downloaded."""
-    native_class = getattr(transformers, row.native)
+    config = of_shape(row.native, row.shape, row.context or CONTEXT)
     with init_empty_weights(include_buffers=True):
-        model = native_class(of_shape(row.native, row.shape, row.context or CONTEXT)).to(choose_dtype(dtype))
+        model = native_class(config)(config)
+        cast(Any, model).to(choose_dtype(dtype))
     set_direction(model.eval(), causal=row.kind == "autoregressive")
     model.tie_weights()
     mask_token_id = None

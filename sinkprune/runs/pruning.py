@@ -131,7 +131,7 @@ class KeptBlocks(Blocks):
 
     def finish(self, layer: int, block: nn.Module) -> None:
         """Write a pruned block: from now on it counts."""
-        self.checkpoint.finish(self.lm, layer, block)
+        self.checkpoint.finish(self.lm, layer)
 
     def close(self) -> None:
         """Remove the hidden states."""

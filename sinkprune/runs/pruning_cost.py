@@ -23,7 +23,7 @@ from sinkprune_core.blocks import IN_MEMORY
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
-from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 
@@ -238,7 +238,7 @@ def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> f
 
 def _shapes(lm: LanguageModel) -> list[tuple[int, int]]:
     """Return the shapes (O, I) of the linears of a block."""
-    return [tuple(weight_OI(linear).shape) for linear in lm.linears(lm.blocks[0]).values()]
+    return [tuple(linear.weight.shape) for linear in lm.linears(lm.blocks[0]).values()]
 
 
 def _parameters(module: nn.Module) -> int:

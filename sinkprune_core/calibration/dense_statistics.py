@@ -36,7 +36,7 @@ from sinkprune_core.calibration.token_weights import (
     token_weights,
 )
 from sinkprune_core.forwards import check_output
-from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
@@ -337,7 +337,7 @@ def input_widths(lm: LanguageModel) -> list[int]:
     widths: dict[str, list[int]] = {}
     for name, linear in lm.linears(lm.blocks[0]).items():
         module = name.rpartition(".")[0]
-        widths.setdefault(module, []).append(weight_OI(linear).shape[1])
+        widths.setdefault(module, []).append(linear.weight.shape[1])
     return [width for inputs in widths.values() for width in (inputs[0], inputs[-1])]
 
 
