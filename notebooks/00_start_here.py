@@ -399,16 +399,16 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 #
 # ## Where to go on
 #
-# * [01 · Do sinks move more in DLMs?](01_sink_variance.ipynb)
-# * [02 · Does a model need its sinks?](02_hiding_sinks.ipynb)
-# * [03 · Does leaving them out give better pruned models?](03_pruning_results.ipynb)
-# * [04 · And at matched compute?](04_matched_compute.ipynb)
-# * [05 · What does the work?](05_what_does_the_work.ipynb)
-# * [06 · Prune LLaDA-8B](06_real_models.ipynb)
-# * [07 · What do the results depend on?](07_robustness.ipynb)
+# * [01 · Do sinks move more in DLMs?](01_do_sinks_move.ipynb)
+# * [02 · Does a model need its sinks?](02_are_sinks_needed.ipynb)
+# * [03 · Does leaving them out give better pruned models?](03_leaving_sinks_out.ipynb)
+# * [04 · And at matched compute?](05_matched_compute.ipynb)
+# * [05 · What does the work?](06_what_does_the_work.ipynb)
+# * [06 · Prune LLaDA-8B](10_prune_llada.ipynb)
+# * [07 · What do the results depend on?](11_robustness.ipynb)
 # * [08 · Do stable sinks matter?](08_stable_sinks.ipynb)
-# * [09 · What makes the gain at 75 %?](09_best_recipe.ipynb)
-# * [10 · A pair trained from scratch](10_native_pair.ipynb)
+# * [09 · What makes the gain at 75 %?](07_best_recipe.ipynb)
+# * [10 · A pair trained from scratch](09_from_scratch.ipynb)
 #
 # How good the pair of models is: the card of [the
 # DLM](../sinkprune/data/adapters/smol-dlm/README.md) and of [its

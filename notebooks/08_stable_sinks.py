@@ -20,7 +20,7 @@
 # **Question.** Wanda scores a weight by its size times the norm of its input over calibration
 # tokens. On seed-1, one of two other trainings, leaving all sinks out of these norms cost more than
 # matters, in two calibration draws, and leaving out the unstable ones did not
-# ([notebook 07](07_robustness.ipynb)). So the cost should sit in the stable sinks, a few tokens in a
+# ([notebook 11](11_robustness.ipynb)). So the cost should sit in the stable sinks, a few tokens in a
 # thousand. Does it? And through which weights? Asked of `smol-dlm`, the adapter that this project
 # publishes; of `smol-dlm-8M`, the adapter after 8 million training tokens that all trainings went
 # on from; and of both other trainings, whose weights had been lost, made again by their commands and
@@ -189,7 +189,7 @@ for number, name in enumerate(models, 1):
 # By the abstract, which says that it leaves out unstable ones, it would be 0; up to 5 % is taken for
 # 0. A mean over calibration draws, on the first model. A sink counts as stable here if it is one at
 # 80 % of the noise levels of calibration text; while a text is written, far more of them are
-# ([notebook 01](01_sink_variance.ipynb)).
+# ([notebook 01](01_do_sinks_move.ipynb)).
 
 # %%
 from dataclasses import replace

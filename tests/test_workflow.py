@@ -290,9 +290,9 @@ def test_what_titles_and_readings_take_is_declared(profile, takes_published):
     assert drawn.returncode == 0, drawn.stderr[-2000:]
 
     rules = drawn.stdout.split("label=<")
-    (of_03,) = [rule for rule in rules if ">notebook_03_pruning_results<" in rule]
-    for taken in ("figures/findings/09_best_recipe.json", "sinkprune_companion/pages/titles.yml"):
+    (of_03,) = [rule for rule in rules if ">notebook_03_leaving_sinks_out<" in rule]
+    for taken in ("figures/findings/07_best_recipe.json", "sinkprune_companion/pages/titles.yml"):
         assert (taken in of_03) is takes_published
-    assert ">figures/findings/03_pruning_results.json<" not in of_03, "its own published ones are no input"
+    assert ">figures/findings/03_leaving_sinks_out.json<" not in of_03, "its own published ones are no input"
     assert "sinkprune_companion/pages/readme.md.j2" not in of_03
     assert "sinkprune_core/seeds.py" in of_03

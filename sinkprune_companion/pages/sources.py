@@ -133,7 +133,7 @@ def results_for(run: Run) -> Results:
 
 def prompt_counts(reading: str) -> dict[str, int]:
     """Return in how many prompts of the main condition whose sinks move more: `dlm`, `ar`, `all`."""
-    frame = pd.read_csv(project_root() / "figures" / "01_sink_variance" / "readings.csv")
+    frame = pd.read_csv(project_root() / "figures" / "01_do_sinks_move" / "readings.csv")
     by_kind = frame[frame.reading == reading].pivot(
         index="prompt", columns="kind", values="temporal_variance"
     )

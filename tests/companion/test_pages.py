@@ -70,24 +70,26 @@ def test_the_pages_are_in_step_with_what_they_are_written_from(written):
 def test_a_sentence_stops_where_its_verdict_has_changed_and_says_where_it_stands(tmp_path):
     """The whole way: published findings of which one has moved to the other side of zero."""
     shutil.copytree(project_root() / "figures" / "findings", tmp_path / "findings")
-    file = tmp_path / "findings" / "03_pruning_results.json"
+    file = tmp_path / "findings" / "03_leaving_sinks_out.json"
     kept = json.loads(file.read_text(encoding="utf-8"))
     estimate = kept["findings"]["paper_minus_wanda"]
     estimate |= {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
     file.write_text(json.dumps(kept))
     with pytest.raises(sources.PresumedVerdictError) as stopped:
         pages.pages(tmp_path)
-    lines = (render.FOLDER / "readings" / "03_pruning_results.md.j2").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (render.FOLDER / "readings" / "03_leaving_sinks_out.md.j2").read_text(encoding="utf-8").splitlines()
+    )
     (line,) = [number for number, text in enumerate(lines, 1) if 'holds("paper-beats-wanda-former",' in text]
     assert str(stopped.value) == (
-        f"pages/readings/03_pruning_results.md.j2:{line}: 'paper-beats-wanda-former' is presumed to be "
+        f"pages/readings/03_leaving_sinks_out.md.j2:{line}: 'paper-beats-wanda-former' is presumed to be "
         "contradicted and is now reproduced: write the sentence anew"
     )
 
 
 def results(**verdicts: str) -> sources.Results:
     """Results of no run, with these verdicts."""
-    made = sources.Results([], {"03_pruning_results/x": Estimate(0.0197, 0.0102, 0.0310, 9, "")})
+    made = sources.Results([], {"03_leaving_sinks_out/x": Estimate(0.0197, 0.0102, 0.0310, 9, "")})
     made.__dict__["verdict"] = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
     return made
 
@@ -117,14 +119,14 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
     """Whatever else the run has: what a notebook says must not depend on which notebook ran first."""
     own = Estimate(0.5, 0.4, 0.6, 9, "")
     for profile, has_others in ((PUBLISHED[0], True), ("quick", False)):
-        Run("03_pruning_results", profile, {}).find({"paper_minus_wanda": own, "only_here": own})
+        Run("03_leaving_sinks_out", profile, {}).find({"paper_minus_wanda": own, "only_here": own})
         run = Run("08_stable_sinks", profile, {})
         assert not [name for name in sources.results_for(run).f if name.startswith("08/")]
         run.find({"stable_minus_none": own})
 
         known = sources.results_for(run).f
         assert known["08/stable_minus_none"] == own
-        assert ("07/paper_minus_wanda_published_16x128_one_noise" in known) is has_others
+        assert ("11/paper_minus_wanda_published_16x128_one_noise" in known) is has_others
         assert ("03/paper_minus_wanda" in known) is has_others
         assert "03/only_here" not in known
         assert known.get("03/paper_minus_wanda") != own
@@ -133,7 +135,7 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
 @pytest.mark.usefixtures("run")  # its results go to a folder of their own
 def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
     for profile in ("quick", PUBLISHED[0]):  # the second has not what its written reading speaks of
-        run = Run("07_robustness", profile, {})
+        run = Run("11_robustness", profile, {})
         run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
         assert "| `a_number` | 0.50 [0.40," in render.reading(run).data
 
@@ -141,11 +143,11 @@ def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
 @pytest.mark.usefixtures("run")
 def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     published_estimates = claims.findings(project_root() / "figures")
-    prefix = "04_matched_compute/"
+    prefix = "05_matched_compute/"
     own = {name.removeprefix(prefix): one for name, one in published_estimates.items() if prefix in name}
     shown_by = {}
     for profile in ("quick", PUBLISHED[0]):
-        run = Run("04_matched_compute", profile, {})
+        run = Run("05_matched_compute", profile, {})
         run.find(own)
         shown_by[profile] = render.reading(run).data
     table = shown_by["quick"]
@@ -153,8 +155,8 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     rows, _, words = table.rpartition("\n\n")
     assert rows in shown_by[PUBLISHED[0]] and len(shown_by[PUBLISHED[0]]) > len(table) + 200
     assert "count as not run" in words and "count as not run" not in shown_by[PUBLISHED[0]]
-    run = Run("09_best_recipe", "evidence", {})  # a family with rows of another notebook
-    run.find({name.removeprefix("09_best_recipe/"): one for name, one in published_estimates.items()})
+    run = Run("07_best_recipe", "evidence", {})  # a family with rows of another notebook
+    run.find({name.removeprefix("07_best_recipe/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
     assert f"at ratio 0.5 | {verdict} |" in render.reading(run).data
 
@@ -223,18 +225,18 @@ def test_readme_and_its_picture_tell_the_paper_s_protocol_once_it_is_published(t
             known[new.difference] = old.difference
     known["03/unstable_minus_none_wikitext"] = "03/unstable_minus_none"
     known["03/paper_sparsegpt_minus_sparsegpt_wikitext"] = "03/paper_sparsegpt_minus_sparsegpt"
-    known["11/planted_gain_x30_50"] = "03/unstable_minus_none"
+    known["04/planted_gain_x30_50"] = "03/unstable_minus_none"
 
     shutil.copytree(project_root() / "figures" / "findings", tmp_path / "findings")
-    for notebook in ("03_pruning_results", "11_why"):
+    for notebook in ("03_leaving_sinks_out", "04_why"):
         file = tmp_path / "findings" / f"{notebook}.json"
-        whole = json.loads((tmp_path / "findings" / "03_pruning_results.json").read_text(encoding="utf-8"))
+        whole = json.loads((tmp_path / "findings" / "03_leaving_sinks_out.json").read_text(encoding="utf-8"))
         added = {
             new.partition("/")[2]: dataclasses.asdict(before.f[old])
             for new, old in known.items()
             if new.startswith(notebook[:2])
         }
-        whole["findings"] = added if notebook == "11_why" else whole["findings"] | added
+        whole["findings"] = added if notebook == "04_why" else whole["findings"] | added
         file.write_text(json.dumps(whole), encoding="utf-8")
 
     after = sources.results_of(tmp_path)

@@ -101,19 +101,19 @@ def refusal_of(notebook: str, **changed: object) -> str:
 @pytest.mark.parametrize(
     ("notebook", "changed", "message"),
     [
-        ("04_matched_compute", {}, ""),
-        ("04_matched_compute", {"steps": [16, 64, 16]}, "steps has 16 twice: give every value once"),
-        ("03_pruning_results", {"noise_levels": 64, "other_noise": ["official"]}, ""),
-        ("03_pruning_results", {"noise_levels": 500}, "noise_levels=500 exceed the 64 tokens of a calibr"),
-        ("01_sink_variance", {"noise_levels": 129}, "noise_levels=129 exceed the 128 tokens of a calibr"),
-        ("05_what_does_the_work", {"noise_levels": 48}, ""),
+        ("05_matched_compute", {}, ""),
+        ("05_matched_compute", {"steps": [16, 64, 16]}, "steps has 16 twice: give every value once"),
+        ("03_leaving_sinks_out", {"noise_levels": 64, "other_noise": ["official"]}, ""),
+        ("03_leaving_sinks_out", {"noise_levels": 500}, "noise_levels=500 exceed the 64 tokens of a calibr"),
+        ("01_do_sinks_move", {"noise_levels": 129}, "noise_levels=129 exceed the 128 tokens of a calibr"),
+        ("06_what_does_the_work", {"noise_levels": 48}, ""),
         (
-            "05_what_does_the_work",
+            "06_what_does_the_work",
             {"noise_levels": 49},
             "noise_levels=49 exceed the 48 tokens that a rollout",
         ),
         (
-            "03_pruning_results",
+            "03_leaving_sinks_out",
             {"ratios": [0.5, 0.999]},
             "ratios: ratio=0.999 cannot be reached: at most 0.9",
         ),
