@@ -132,11 +132,14 @@ class LanguageModel:
         """What the list of blocks is called in the model, e.g. `model.layers`."""
         return part_name(self.model, self.blocks)
 
-    is_streamed = False  # whether blocks come from disk one at a time (see streaming.py)
+    @property
+    def has_blocks_in_memory(self) -> bool:
+        """Whether the weights of all blocks are in memory."""
+        return not any(parameter.is_meta for parameter in self.blocks.parameters())
 
     @contextmanager
     def resident(self, layer: int) -> Iterator[nn.Module]:
-        """Yield a block with its weights in memory: here they always are, but not in a streamed model."""
+        """Yield a block with its weights in memory, where they are; another kind of model may read them."""
         yield self.blocks[layer]
 
     @contextmanager
@@ -155,7 +158,7 @@ class LanguageModel:
                     _put_back(block, values)
 
     def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
-        """Return the numbers of a parameter, which a streamed model may have to read first."""
+        """Return the numbers of a parameter, which another kind of model may have to read first."""
         return parameter.detach()
 
     def linears(self, block: nn.Module) -> dict[str, nn.Linear]:
@@ -241,8 +244,6 @@ class LanguageModel:
         They are float32 (B, V). Padded rows come with `attention_mask` of all tokens so far and
         `position_ids` of the new ones.
         """
-        if self.is_streamed:
-            raise ValueError(f"{self.name} is streamed from disk and cannot write token by token: use `load`")
         tokens = cache.get_seq_length() + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())

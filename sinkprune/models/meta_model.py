@@ -10,6 +10,7 @@ from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.reader import native_class
+from sinkprune.models.streaming import StreamedModel
 from sinkprune_core.language_model import LanguageModel, set_direction
 
 CONTEXT = 2048  # tokens, where a row of the table does not say
@@ -20,6 +21,13 @@ class MetaModel(LanguageModel):
     """A language model with shapes and dtypes but without weights and tokenizer (torch's meta device)."""
 
     is_streamed: bool = False  # whether the run that is planned reads its blocks from disk one by one
+
+
+def is_streamed(lm: LanguageModel) -> bool:
+    """Return whether blocks come from disk one at a time, or would in the run that is planned."""
+    if isinstance(lm, MetaModel):
+        return lm.is_streamed
+    return isinstance(lm, StreamedModel)
 
 
 def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: bool = False) -> MetaModel:

@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import Cache
 
 from sinkprune.files import file_digest, known_digest, write_json
 from sinkprune.models.gpt2 import all_turned
@@ -70,8 +71,6 @@ class StreamedModel(LanguageModel):
 
     checkpoint: Checkpoint = field(kw_only=True)  # where the blocks lie
     finished: dict[int, FinishedBlock] = field(default_factory=dict)  # blocks that are pruned, by layer
-
-    is_streamed = True
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -148,6 +147,10 @@ class StreamedModel(LanguageModel):
         """The norm after the last block, as its model calls it."""
         base = dict(self.model.base_model.named_children())
         return next(base[name] for name in LAST_NORMS if name in base)
+
+    def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
+        """Raise ValueError: every token would read the whole model."""
+        raise ValueError(f"{self.name} is streamed from disk and cannot write token by token: use `load`")
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""

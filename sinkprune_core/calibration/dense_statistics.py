@@ -286,8 +286,8 @@ def waiting(
     """Return where the inputs for `keys` can wait.
 
     In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
-    a streamed model would be read once for each. Else in `store`, if it has room for all, which changes no
-    result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
+    a model whose blocks are read would be read once for each. Else in `store`, if it has room for all, which
+    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
     """
     is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
     if not is_shown or all(key.exclude == "none" for key in keys):
@@ -299,7 +299,7 @@ def waiting(
     device = torch.device(device or lm.device)
     budget = input_budget(device) if memory_budget is None else memory_budget
 
-    if rows_together * size <= budget and not lm.is_streamed:
+    if rows_together * size <= budget and not store.reads_blocks:
         in_batch = max(1, calibration.batch // rows_together)
         in_enough_bytes = max(1, ENOUGH_BYTES // (rows_together * size))
         return Waiting(rows_in_memory=rows_together * min(in_batch, in_enough_bytes))

@@ -78,7 +78,7 @@ def make_plan(
     _check_linears(lm, recipe)
     _check_groups(lm, recipe)
     _check_layers(lm, recipe)
-    _check_streamed(lm, recipe)
+    _check_store(lm, recipe, store)
     units = _units(lm, recipe)
 
     needs = recipe.rule.needs
@@ -220,8 +220,8 @@ def _units(lm: LanguageModel, recipe: Recipe) -> structured.Plan | None:
     return units
 
 
-def _check_streamed(lm: LanguageModel, recipe: Recipe) -> None:
-    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
+def _check_store(lm: LanguageModel, recipe: Recipe, store: Store) -> None:
+    if store.reads_blocks and (recipe.pattern == "structured" or recipe.noise == "rollout"):
         raise ValueError(
             f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
             "in memory"
