@@ -580,44 +580,42 @@ listed(twins)
 # of notebook 06. Intervals are over calibration draws and sequences together.
 
 # %% [markdown] tags=["reading"]
-# * **Under the paper's protocol leaving sinks out makes no difference that matters.** Calibrated on
-#   WikiText-2 and scored on other articles, at 50 % and in 5 calibration draws, unstable sinks left
-#   out change the loss by 0.0017 nats per token [−0.0032, 0.0067], all sinks by 0.0028
-#   [−0.0011, 0.0067] and as many random tokens by 0.00052 [−0.0023, 0.0033]; less than 0.014 would
-#   not matter. The official sink weights alone change it by 0.0032 [−0.0013, 0.0077].
-# * The official recipe − Wanda is −0.0012 [−0.015, 0.012] there: undecided. Noised text with dense
-#   propagation, with no sink left out, is −0.016 [−0.028, −0.0046] (undecided). SparseGPT with the
-#   official sink weights − without is −0.0041 [−0.020, 0.011]: undecided. **SparseGPT − Wanda is
-#   −0.16 [−0.18, −0.14]**, and the preset recommended − SparseGPT −0.016 [−0.031, −0.0021]
-#   (undecided). Other sparsities under this protocol are not run yet.
-# * On the other text, the former pool, **the official recipe − Wanda at 50 % is 0.012 nats per
-#   token [0.0058, 0.018], so it does worse there**, but on natural English alone it is −0.012
-#   [−0.023, −0.00083]: the sign depends on the kind of text. Its sink weights are not the reason:
-#   with no sink left out it is 0.015 [0.0092, 0.021] worse. Its noise levels cost 0.025
-#   [0.019, 0.031] in [notebook 06](06_what_does_the_work.ipynb), on as much text in five draws; on
-#   an eighth of it [notebook 07](07_best_recipe.ipynb) could not decide.
-# * Leaving sinks out, with nothing else changed, makes no difference that matters at 50 %: all
-#   sinks 0.0015 [−0.00019, 0.0032], unstable ones 0.0019 [0.00060, 0.0032], beside 0.31 that Wanda
-#   costs. All sinks change 0.14 % of the kept weights, other calibration text 0.77 %.
-# * At 75 % Wanda costs 2.8 nats. Noised text at even levels with dense propagation and without
-#   unstable sinks changes that by −0.52 [−0.84, −0.21]; leaving those sinks out, alone, by 0.032
-#   [0.012, 0.051]. The official recipe − Wanda is −0.33 [−0.56, −0.093]. These rest on 3
-#   calibration draws, too few for a verdict; [notebook 07](07_best_recipe.ipynb) has five.
-# * **SparseGPT beats Wanda on as much text**: −0.056 [−0.066, −0.047] at 50 % and −1.1 [−1.2, −1.0]
-#   at 75 %. The official sink weights do nothing that matters to it at 50 % (0.0036
-#   [−0.00035, 0.0075]). At 25 % (0.00046 [−0.0025, 0.0034]) and 75 % (−0.059 [−0.18, 0.059]) five
-#   draws do not decide. At 50 %, and in three draws at 75 %, SparseGPT with and without these
-#   weights was pruned on different kinds of processor, whose rounding adds to the scatter of this
-#   difference.
-# * **With 2:4 zeros, which the official code does not have, its recipe does worse, too**: 0.063
-#   [0.040, 0.085], of 0.81 that Wanda costs there, in 5 calibration draws.
-# * **Answers do not decide about the official recipe.** At 50 % Wanda loses 5.9 points of the
+# **Under the paper's protocol**
+#
+# * **Leaving sinks out makes no difference that matters at 50 %.** With the unstable sinks left out
+#   the loss changes by 0.0017 nats per token [−0.0032, 0.0067], with all sinks left out by 0.0028
+#   [−0.0011, 0.0067], and with as many random tokens by 0.00052 [−0.0023, 0.0033]. A change below
+#   0.014 would not matter. The official sink weights alone change it by 0.0032 [−0.0013, 0.0077].
+# * **Whether the official recipe beats Wanda at 50 % is undecided.** The difference is −0.0012
+#   [−0.015, 0.012]. Noised text with dense propagation, with no sink left out, differs from Wanda
+#   by −0.016 [−0.028, −0.0046] (undecided).
+# * **SparseGPT costs less than Wanda**: the difference is −0.16 [−0.18, −0.14]. Its own official
+#   sink weights change it by −0.0041 [−0.020, 0.011], which is undecided. The preset `recommended`
+#   differs from it by −0.016 [−0.031, −0.0021] (undecided).
+#
+# **On other text, as a control**
+#
+# * **The sign of official recipe − Wanda depends on the kind of text.** Over the three kinds it is
+#   0.012 nats per token [0.0058, 0.018] at 50 %, so the official recipe does worse on that mixture;
+#   on natural English alone it is −0.012 [−0.023, −0.00083]. The sinks are not the reason: with
+#   none left out it is 0.015 [0.0092, 0.021]. Its noise levels are, at least on this much text:
+#   [notebook 06](06_what_does_the_work.ipynb) takes the recipe apart.
+# * **Leaving sinks out makes no difference that matters here, either**: all sinks 0.0015
+#   [−0.00019, 0.0032], unstable ones 0.0019 [0.00060, 0.0032], where Wanda costs 0.31. Leaving all
+#   sinks out exchanges 0.14 % of the kept weights, and other calibration text exchanges 0.77 %;
+#   [notebook 04](04_why.ipynb) says why.
+# * **SparseGPT costs less than Wanda on as much text**: −0.056 [−0.066, −0.047] at 50 % and −1.1
+#   [−1.2, −1.0] at 75 %. Its official sink weights make no difference that matters at 50 % (0.0036
+#   [−0.00035, 0.0075]). At 25 % (0.00046 [−0.0025, 0.0034]) and at 75 % (−0.059 [−0.18, 0.059])
+#   five draws do not decide. At 50 %, and in three draws at 75 %, the two were pruned on different
+#   kinds of processor, whose rounding adds to the scatter of their difference.
+# * **With 2:4 zeros the official recipe does worse than Wanda**: 0.063 [0.040, 0.085], where Wanda
+#   costs 0.81. The official code has no such pattern.
+# * **Right answers do not decide about the official recipe.** At 50 % Wanda loses 5.9 points on the
 #   offline suite; the official recipe − Wanda is −0.28 points [−1.6, 1.0] there and −0.18
-#   [−2.9, 2.5] on BLiMP, over 5 calibration draws. By log-likelihood, in nats, above zero the first
-#   is better: official − Wanda 0.011 [−0.061, 0.082] on the suite and −0.13 [−0.35, 0.087] on
-#   BLiMP; SparseGPT with sink weights − without 0.0053 [−0.025, 0.035] and −0.084 [−0.16, −0.0055],
-#   the latter undecided after correction. **Unstable sinks left out − none is 0.0073
-#   [−0.0029, 0.017] on the suite, no difference that matters**, and undecided on BLiMP.
+#   [−2.9, 2.5] on BLiMP. By log-likelihood, in nats and better above zero, it is 0.011
+#   [−0.061, 0.082] and −0.13 [−0.35, 0.087]. With unstable sinks left out nothing that matters
+#   changes on the suite (0.0073 [−0.0029, 0.017]); on BLiMP it is undecided.
 
 # %%
 estimates = {name: estimate for name, estimate in found.items() if estimate is not None}
