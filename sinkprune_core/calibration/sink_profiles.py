@@ -81,9 +81,10 @@ def sink_profiles(
     """Return the attention mass of every calibration token at every step, and which keys are visible.
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
-    Padding gives and receives nothing. Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
-    What the next block receives takes the place of what this one received in `store`. `states` are the
-    trajectories of this text, where some are made already. Raises ValueError where the mass is not finite.
+    Padding gives and receives nothing. Blocks are visited one by one with all rows, so that a model whose
+    blocks come from disk is read once. What the next block receives takes the place of what this one received
+    in `store`. `states` are the trajectories of this text, where some are made already. Raises ValueError
+    where the mass is not finite.
     """
     length = calibration.ids_NT.shape[1]
     windows = windows_of(lm, length, noise_levels)

@@ -163,8 +163,15 @@ def choice_name(exclude: str | TokenChoice) -> str:
     return f"{exclude.__module__}.{name}"
 
 
-LATER = {"targets": (), "ignore": (), "sparsities": (), "keep_zeros": False}
-"""Fields that recipes have got since records of them are kept: with these values they stand in no key."""
+LATER: dict[str, tuple] = {
+    "targets": ((),),
+    "ignore": ((),),
+    "sparsities": ((),),
+    "keep_zeros": (False,),
+    "round_to": (None, 1),
+}
+"""Fields that recipes have got since records of them are kept, and the values, those of all recipes before,
+with which they stand in no key."""
 
 
 def as_settings(settings: Any) -> dict:
@@ -173,7 +180,7 @@ def as_settings(settings: Any) -> dict:
 
 
 def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
-    return {name: value for name, value in pairs if name not in LATER or value != LATER[name]}
+    return {name: value for name, value in pairs if value not in LATER.get(name, ())}
 
 
 class HasChoice(Protocol):

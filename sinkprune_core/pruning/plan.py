@@ -228,7 +228,8 @@ def _units(lm: LanguageModel, recipe: Recipe) -> structured.Plan | None:
     if recipe.pattern != "structured":
         return None
 
-    units = structured.plan(lm, recipe.sparsity)
+    assert recipe.round_to is not None
+    units = structured.plan(lm, recipe.sparsity, recipe.round_to)
     if recipe.compensate:
         structured.check_compensation(lm)
     return units
