@@ -27,7 +27,7 @@ from sinkprune_companion.pages import sources
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build"
-EXPLORER = "figures/01_sink_variance/explorer_steps.json"
+EXPLORER = "figures/01_do_sinks_move/explorer_steps.json"
 PERCENT = re.compile(r"(?<=\d) %")  # does not break over lines
 READ = "Read"  # captions of the navigation
 LOOK = "Look closer"

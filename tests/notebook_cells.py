@@ -26,8 +26,8 @@ SMALL = {
 }  # for every notebook that has such a parameter
 OWN = {  # what is not named here stays as the notebook has it
     "00_start_here": {},
-    "01_sink_variance": {"first_tokens": [False], "trajectories": 2, "calibration": 2, "lengths": [48]},
-    "02_hiding_sinks": {
+    "01_do_sinks_move": {"first_tokens": [False], "trajectories": 2, "calibration": 2, "lengths": [48]},
+    "02_are_sinks_needed": {
         "counts": [1, 5],
         "thirds": ["early"],
         "samplers": ["llada", "dream"],
@@ -36,15 +36,15 @@ OWN = {  # what is not named here stays as the notebook has it
         "long_sequences": 2,
         "same_share": True,
     },
-    "03_pruning_results": {
+    "03_leaving_sinks_out": {
         "sparsities": [0.5],
         "patterns": ["2:4"],
         "recipes": ["wanda", "noised-dense", "paper", "all-sinks", "unstable", "structured"],
     },
-    "04_matched_compute": {"steps": [4], "batch": 1},
-    "05_what_does_the_work": {"reach_sequences": 1, "reach_layers": [0]},
-    "06_real_models": {"draws": 1, "sequences": 2, "limit": 1},
-    "07_robustness": {
+    "05_matched_compute": {"steps": [4], "batch": 1},
+    "06_what_does_the_work": {"reach_sequences": 1, "reach_layers": [0]},
+    "10_prune_llada": {"draws": 1, "sequences": 2, "limit": 1},
+    "11_robustness": {
         "calibration": [1, 2],
         "own_noise": [False, False],
         "seeds": [1, 1],
@@ -53,7 +53,7 @@ OWN = {  # what is not named here stays as the notebook has it
         "lengths": [48, 32],
     },
     "08_stable_sinks": {"restored_counts": [1, 10], "largest_from": 1, "stability_threshold": 0.5},
-    "09_best_recipe": {
+    "07_best_recipe": {
         "calibration": 5,
         "sinks_sparsities": [0.75],
         "weight_sparsities": [0.75],
@@ -63,7 +63,7 @@ OWN = {  # what is not named here stays as the notebook has it
         "other": ["sparsegpt, noised, owl"],
         "places": ["75", "2:4"],
     },
-    "10_native_pair": {
+    "09_from_scratch": {
         "tokens": 2048,
         "crop_lengths": [64],
         "batch_tokens": 1024,
@@ -73,16 +73,16 @@ OWN = {  # what is not named here stays as the notebook has it
 }
 MODELS = {
     "00_start_here": ("model", "twin"),
-    "01_sink_variance": ("model", "twin", "base"),
-    "02_hiding_sinks": ("model", "twin", "base"),
-    "03_pruning_results": ("model", "twin"),
-    "04_matched_compute": ("model",),
-    "05_what_does_the_work": ("model",),
+    "01_do_sinks_move": ("model", "twin", "base"),
+    "02_are_sinks_needed": ("model", "twin", "base"),
+    "03_leaving_sinks_out": ("model", "twin"),
+    "05_matched_compute": ("model",),
+    "06_what_does_the_work": ("model",),
     "08_stable_sinks": ("models", "twin"),
-    "09_best_recipe": ("model", "twin", "other_models"),
-    "06_real_models": (),  # random weights in the format of a published model
-    "07_robustness": ("model",),
-    "10_native_pair": (),  # trains its models
+    "07_best_recipe": ("model", "twin", "other_models"),
+    "10_prune_llada": (),  # random weights in the format of a published model
+    "11_robustness": ("model",),
+    "09_from_scratch": (),  # trains its models
 }  # parameters that name models
 
 

@@ -1,4 +1,4 @@
-"""Recipes that notebooks 05 and 09 compare, and what each switch of a recipe does to the loss.
+"""Recipes that notebooks 06 and 07 compare, and what each switch of a recipe does to the loss.
 
 Effects are on losses in nats per token, gains below 0. Dimensions: R calibration draws, N sequences.
 """

@@ -1,4 +1,4 @@
-"""Settings in which notebook 07 repeats the headline rows of notebook 03, and models on record alone."""
+"""Settings in which notebook 11 repeats the headline rows of notebook 03, and models on record alone."""
 
 import json
 import tarfile

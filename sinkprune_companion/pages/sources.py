@@ -116,7 +116,7 @@ def results_of(folder: Path) -> Results:
 
 
 def results_for(run: Run) -> Results:
-    """Return what titles and reading of one notebook take: its own findings, as far as its run has them.
+    """Return what titles and tables of one notebook take: its own findings, as far as its run has them.
 
     In a published profile the published findings of all other notebooks stand beside them, which are declared
     inputs of its job. What this run has of other notebooks stays out: it would depend on which ran first.
@@ -133,7 +133,7 @@ def results_for(run: Run) -> Results:
 
 def prompt_counts(reading: str) -> dict[str, int]:
     """Return in how many prompts of the main condition whose sinks move more: `dlm`, `ar`, `all`."""
-    frame = pd.read_csv(project_root() / "figures" / "01_sink_variance" / "readings.csv")
+    frame = pd.read_csv(project_root() / "figures" / "01_do_sinks_move" / "readings.csv")
     by_kind = frame[frame.reading == reading].pivot(
         index="prompt", columns="kind", values="temporal_variance"
     )

@@ -65,16 +65,16 @@ RANGES = {
 # what a notebook needs more than others: every kind of text has two sequences, and keys are left to hide
 LEAST_IN = {
     "00_start_here": {"sequences": 12},
-    "01_sink_variance": {"steps": 4},
-    "02_hiding_sinks": {"prompt_length": 20, "written": 16, "lengths": 24, "steps": 4},
-    "03_pruning_results": {"sequences": 6},
-    "04_matched_compute": {"sequences": 6},
-    "05_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
-    "07_robustness": {"sequences": 12},
-    "11_why": {"sequences": 4},
+    "01_do_sinks_move": {"steps": 4},
+    "02_are_sinks_needed": {"prompt_length": 20, "written": 16, "lengths": 24, "steps": 4},
+    "03_leaving_sinks_out": {"sequences": 6},
+    "05_matched_compute": {"sequences": 6},
+    "06_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
+    "11_robustness": {"sequences": 12},
+    "04_why": {"sequences": 4},
     "08_stable_sinks": {"sequences": 12, "sparsities": 0.1},
-    "09_best_recipe": {"sequences": 12},
-    "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
+    "07_best_recipe": {"sequences": 12},
+    "09_from_scratch": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }
 
 # how names of lists begin that may be empty
@@ -95,7 +95,7 @@ MAY_BE_EMPTY = (
     "weight_",
 )
 
-# lists of notebook 07 that have a value per setting, of which two settings may share one
+# lists of notebook 11 that have a value per setting, of which two settings may share one
 BY_SETTING = ("archives", "calibration", "other_draws", "own_noise", "seeds")
 
 
@@ -301,10 +301,10 @@ def check_noise_levels(notebook: str, values: Mapping[str, object]) -> None:
     Of a causal model every level is a window of at least one query; a rollout writes a token a step.
     """
     levels = values.get("noise_levels")
-    length = 128 if notebook == "01_sink_variance" else values.get("length")
+    length = 128 if notebook == "01_do_sinks_move" else values.get("length")
     if levels is None or length is None:
         return
-    is_causal = notebook in ("01_sink_variance", "03_pruning_results", "08_stable_sinks")  # their twin is
+    is_causal = notebook in ("01_do_sinks_move", "03_leaving_sinks_out", "08_stable_sinks")  # their twin is
     if is_causal and levels > length:
         raise ValueError(
             f"noise_levels={levels} exceed the {length} tokens of a calibration sequence: use fewer levels"

@@ -173,7 +173,7 @@ def test_a_broken_finding_is_a_sentence(tmp_path, content):
 
 def test_claims_of_two_runs_are_printed_one_beneath_the_other():
     estimate = Estimate(41.0, 15.0, 67.0, 60, "", margin=1.0)
-    found = claims.verdicts(LEDGER, {"01_sink_variance/temporal_variance_difference": estimate})
+    found = claims.verdicts(LEDGER, {"01_do_sinks_move/temporal_variance_difference": estimate})
     lines = tables.as_text({"profile quick": claims.verdicts(LEDGER, {}), "published": found}).splitlines()
     assert lines[0].strip() == LEDGER[0].says and len(lines) == 3 * len(LEDGER)
     assert lines[1].split() == ["profile", "quick", "not", "run", "–"]

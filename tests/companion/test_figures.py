@@ -52,13 +52,13 @@ def test_every_title_is_asked_for_by_its_notebook():
 def test_a_title_stops_where_its_verdict_has_changed():
     results = sources.Results([], {})
     results.__dict__["verdict"] = {"paper-beats-wanda-former": "reproduced"}
-    place = r"titles.yml, 03_pruning_results/differences_50: 'paper-beats-wanda-former' is presumed"
+    place = r"titles.yml, 03_leaving_sinks_out/differences_50: 'paper-beats-wanda-former' is presumed"
     with pytest.raises(sources.PresumedVerdictError, match=place):
-        render.rendered_title("03_pruning_results", "differences_50", results)
+        render.rendered_title("03_leaving_sinks_out", "differences_50", results)
     with pytest.raises(UndefinedError):
-        render.rendered_title("03_pruning_results", "quality", results)
+        render.rendered_title("03_leaving_sinks_out", "quality", results)
 
 
 def test_a_smaller_run_has_titles_that_presume_nothing():
-    run = Run("03_pruning_results", "quick", {})
+    run = Run("03_leaving_sinks_out", "quick", {})
     assert render.title(run, "differences_50", "Paired differences") == "Paired differences"

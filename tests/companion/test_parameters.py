@@ -8,7 +8,7 @@ from lm_eval.tasks import TaskManager
 
 from sinkprune.evaluation.harness import benchmarks
 from sinkprune_companion.run import parameter_rules, parameters, records
-from sinkprune_companion.run.parameters import OTHERS, ParameterError, check, start
+from sinkprune_companion.run.parameters import OTHERS, OWN, ParameterError, check, start
 
 NAN = float("nan")
 WRITE = "with papermill write"
@@ -101,19 +101,19 @@ def refusal_of(notebook: str, **changed: object) -> str:
 @pytest.mark.parametrize(
     ("notebook", "changed", "message"),
     [
-        ("04_matched_compute", {}, ""),
-        ("04_matched_compute", {"steps": [16, 64, 16]}, "steps has 16 twice: give every value once"),
-        ("03_pruning_results", {"noise_levels": 64, "other_noise": ["official"]}, ""),
-        ("03_pruning_results", {"noise_levels": 500}, "noise_levels=500 exceed the 64 tokens of a calibr"),
-        ("01_sink_variance", {"noise_levels": 129}, "noise_levels=129 exceed the 128 tokens of a calibr"),
-        ("05_what_does_the_work", {"noise_levels": 48}, ""),
+        ("05_matched_compute", {}, ""),
+        ("05_matched_compute", {"steps": [16, 64, 16]}, "steps has 16 twice: give every value once"),
+        ("03_leaving_sinks_out", {"noise_levels": 64, "other_noise": ["official"]}, ""),
+        ("03_leaving_sinks_out", {"noise_levels": 500}, "noise_levels=500 exceed the 64 tokens of a calibr"),
+        ("01_do_sinks_move", {"noise_levels": 129}, "noise_levels=129 exceed the 128 tokens of a calibr"),
+        ("06_what_does_the_work", {"noise_levels": 48}, ""),
         (
-            "05_what_does_the_work",
+            "06_what_does_the_work",
             {"noise_levels": 49},
             "noise_levels=49 exceed the 48 tokens that a rollout",
         ),
         (
-            "03_pruning_results",
+            "03_leaving_sinks_out",
             {"ratios": [0.5, 0.999]},
             "ratios: ratio=0.999 cannot be reached: at most 0.9",
         ),
@@ -153,8 +153,9 @@ def test_a_notebook_starts_with_what_papermill_put_in(tmp_path, monkeypatch, cap
     run = start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
     assert (run.notebook, run.profile) == ("00_test", "quick")
     assert repr(run.parameters) == "{'profile': 'quick', 'sparsity': 0}", "as given: no number is turned"
-    place, device, *values = capsys.readouterr().out.splitlines()
+    place, device, own, *values = capsys.readouterr().out.splitlines()
     assert place == "results go to runs/quick" and device.startswith("computed on ")
+    assert own == OWN and "the answer above is of the published one" in own
     assert values == [OTHERS, "sparsity = 0"], "the profile is in the place"
     for module in (parameters, records):  # as outside a clone
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)

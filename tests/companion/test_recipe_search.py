@@ -1,4 +1,4 @@
-"""Recipes of notebook 09: every combination once, on as many tokens; and main effects."""
+"""Recipes of notebook 07: every combination once, on as many tokens; and main effects."""
 
 import numpy as np
 import pytest

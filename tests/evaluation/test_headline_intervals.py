@@ -83,7 +83,7 @@ def by_draw_and_sequence(scores: list, wanted: tuple, kinds_of_text: int) -> np.
         if len({row["text"] for row in rows}) != kinds_of_text:
             continue
         losses = {int(row["sequence"]): float(row["value"]) for row in rows}
-        is_grid = about["notebook"].startswith("03")  # notebook 04 scores other draws under the first noise
+        is_grid = about["notebook"].startswith("03")  # notebook 05 scores other draws under the first noise
         if is_grid or key["evaluation_seed"] not in draws:
             draws[key["evaluation_seed"]] = [losses[sequence] for sequence in sorted(losses)]
     return np.array([draws[number] for number in sorted(draws)])
@@ -99,7 +99,7 @@ def test_a_headline_difference_of_pruning(name, scores):
     one_RN, other_RN = (by_draw_and_sequence(scores, RECIPES[recipe], 3) for recipe in DIFFERENCES[name])
     assert one_RN.shape == other_RN.shape == (10, 264)
     by_hand = two_way_t_interval(one_RN - other_RN)
-    assert published("03_pruning_results", name) == pytest.approx(by_hand, rel=1e-9)
+    assert published("03_leaving_sinks_out", name) == pytest.approx(by_hand, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", PROTOCOL_DIFFERENCES)
@@ -108,7 +108,7 @@ def test_a_difference_under_the_paper_s_protocol(name, scores):
     one_RN, other_RN = (by_draw_and_sequence(scores, recipe, 1) for recipe in recipes)
     assert one_RN.shape == other_RN.shape == (5, 264)
     by_hand = two_way_t_interval(one_RN - other_RN)
-    assert published("03_pruning_results", name) == pytest.approx(by_hand, rel=1e-9)
+    assert published("03_leaving_sinks_out", name) == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_the_headline_difference_of_hiding_in_the_middle_layers():
@@ -126,6 +126,6 @@ def test_the_headline_difference_of_hiding_in_the_middle_layers():
         cost[model] = np.array([hidden[unit] - whole[unit] for unit in sorted(hidden)])
     difference_N = cost["smol-dlm"] - cost["smol-ar-adapted"]
     by_hand = stats.ttest_1samp(difference_N, 0).confidence_interval(0.95)
-    found = published("02_hiding_sinks", "excess_difference_middle_layers")
+    found = published("02_are_sinks_needed", "excess_difference_middle_layers")
     assert found == pytest.approx((difference_N.mean(), by_hand.low, by_hand.high), rel=1e-9)
     assert found[2] < 0, "the AR model loses more"

@@ -10,7 +10,7 @@ from sinkprune_companion.run import parameters
 
 MOST = 200  # no parameter needs more
 TOGETHER = {
-    "07_robustness": {"own_noise": [False], "other_draws": [1], "archives": [""], "sparsities": [0.5]}
+    "11_robustness": {"own_noise": [False], "other_draws": [1], "archives": [""], "sparsities": [0.5]}
 }  # what depends on other parameters; a notebook's first cell compares them
 NAMED = ("profile", "device", "dtype")  # they stay as they are
 

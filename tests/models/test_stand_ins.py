@@ -78,7 +78,7 @@ def test_every_row_of_the_table_has_a_stand_in_that_spells_any_text(name, tmp_pa
     assert load(stand_in(name, tmp_path, seed=1)).fingerprint() != lm.fingerprint()
 
 
-def test_the_stand_ins_of_notebook_06_keep_their_weights(tmp_path):
+def test_the_stand_ins_of_notebook_10_keep_their_weights(tmp_path):
     """Its figures and records show them."""
     for name, fingerprint in (
         ("GSAI-ML/LLaDA-8B-Base", "9dca0c9f4236fc7c"),

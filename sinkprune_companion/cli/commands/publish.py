@@ -15,7 +15,7 @@ class Publish(Options):
     profile: Annotated[str, word("name of a run in runs/", metavar="NAME")] = "full"
     notebooks: Annotated[
         tuple[str, ...],
-        names("publish these notebooks alone, e.g. 03_pruning_results (default: all of the run)"),
+        names("publish these notebooks alone, e.g. 03_leaving_sinks_out (default: all of the run)"),
     ] = ()
 
     def run(self) -> None:

@@ -1,0 +1,495 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Do attention sinks move more in diffusion language models?
+#
+# **Question.** A few tokens, the attention sinks, receive far more attention than the rest. While a
+# text is generated, do they stay where they are?
+# [The paper](https://arxiv.org/abs/2602.17664) says: they stay in autoregressive (AR) models and
+# move in diffusion language models (DLMs).
+
+# %% [markdown] tags=["answer"]
+# **Answer.** By the measure that the paper's words suggest, attention summed over all queries, they
+# do: the sinks of the DLM move more than those of its AR twin. But so they do with random weights,
+# since old queries stay in a causal model's sum, which can therefore only settle; so the difference
+# says nothing about what was learned. While the DLM writes 128 tokens, 79 % of its sinks are at
+# places that are a sink in nearly every step; on the noised calibration text that pruning reads it
+# is 24 %.
+#
+# The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
+
+# %% [markdown]
+# Time and memory: [docs/performance.md](../docs/performance.md).
+#
+# Attention is recorded while two models write text. Both come from the same base weights and
+# tokenizer; one attends to both sides, one only backwards. The published run has 60 prompts, two
+# trajectories each, of 128 tokens in 32 steps.
+
+# %% [markdown]
+# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. papermill replaces
+# them (`papermill --help-notebook notebooks/01_do_sinks_move.ipynb`). The first value of each list
+# gives the main condition, which alone decides the claims. Every other value gives a condition that
+# differs in this one parameter.
+
+# %% tags=["parameters"]
+profile: str = "manual"  # results go to runs/<profile>
+model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on a part of its text
+base: str = "smol-ar"  # what both were trained from, in the explorer of the site
+texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, nothing
+first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
+lengths: list[int] = [64]  # tokens of the finished text
+samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
+prompts: int = 3  # held-out prompts of the main condition, and of the same with a first token
+trajectories: int = 1  # of each of them
+other_prompts: int = 2  # prompts of every other condition and of untrained pairs
+null_seeds: int = 1  # untrained pairs, for comparison
+calibration: int = 2  # calibration sequences, for the share of stable sinks where pruning looks
+noise_levels: int = 8  # noise levels at which each of them is seen
+prompt_length: int = 32  # tokens of each prompt
+steps: int = 8  # denoising steps; the AR model's text is cut into this many windows
+temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
+sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
+stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
+seed: int = 0  # of the choice of prompts and of the samplers
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
+
+# %% [markdown]
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
+
+# %% tags=["setup"]
+# On another machine: clone the repository, and open this notebook in the clone with `make lab`.
+from sinkprune_companion.run.parameters import start
+
+run = start("01_do_sinks_move", globals())
+
+# %% [markdown]
+# ## The claim
+#
+# > the attention-sink position exhibits substantially higher variance over the full generation
+# > trajectory (measured by how the dominant sink locations shift across timesteps), indicating that
+# > sinks are often transient and less structurally essential than in AR models. (abstract)
+#
+# The official README adds "spatial concentration: AR high, DLM low (distributed)" and calls AR sinks
+# stable global anchors. So there are four rows:
+#
+# | the claim | what would contradict it |
+# |---|---|
+# | sinks move more in the DLM | the temporal variance is higher in the AR model |
+# | most sinks of the DLM are transient | most sink occurrences are at stable positions |
+# | AR sinks are stable anchors | fewer than 80 % of their occurrences are at stable positions |
+# | attention is spread more evenly in the DLM | its spatial variance is higher |
+#
+# Each row is judged in the main condition, by its whole 95 % interval and by p below 0.05 after
+# correction for related rows (Holm). A difference that untrained models show as well says nothing of
+# what was learned: a section below measures it with random weights.
+#
+# ## What is measured
+#
+# The *mass* of a key at a step is the attention it receives, $m_t(i) = \sum_j A_{j,i}$: the sum
+# over all queries that exist at that step, undivided. Here it is a mean over layers and heads. The
+# official code sums over layers and heads instead, which changes no sink and no position. A *sink*
+# is a key whose mass exceeds the mean over all existing keys by 2 standard deviations, as in the
+# official code. The paper has two measures:
+#
+# * the **spatial variance** of mean mass, $\mathrm{Var}_i(\overline{m}_i)$, where a key's mean runs
+#   over the steps in which it exists;
+# * the **temporal variance** of the sink centroid, $\mathrm{Var}_t(c_t)$, in squared positions.
+#   $c_t$ is the mass-weighted mean position of the sinks of step $t$. It misses two sinks that move
+#   in opposite directions.
+#
+# Beside them: a position is *stable* if it is a sink in at least 80 % of the steps in which it
+# exists. Of all occurrences of a sink, one for every step and position, the share at stable
+# positions is the *share of stable sinks*. The *overlap* of two consecutive steps is the number of
+# sinks that they share over that of all sinks of either.
+#
+# A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes each
+# query once. So its text is cut into as many windows of queries as the DLM has steps, and a step
+# sums over the prompt and all windows so far.
+#
+# > **This reading favours the claim.** Old queries stay in the AR model's sum, so it changes less and
+# > less, even if new queries looked at random keys. And keys that came early are seen by more
+# > queries, which raises its spatial variance. The DLM's sum starts anew at every step. So both
+# > differences are in part arithmetic. How the paper divides a causal text into steps is not known
+# > here.
+#
+# Verdicts rest on this literal reading. The others are controls.
+#
+# **The conditions.** Prompts are crops of held-out text that begin in the middle of a paragraph, so
+# that no special token always comes first. *From nothing* both models get `<|endoftext|>` alone. All
+# conditions have the same number of steps, so longer texts write more tokens in a step: length does
+# not change alone. The models were trained on up to 512 tokens.
+
+# %%
+from sinkprune_companion.experiments import sink_conditions
+
+conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
+main = conditions[0]
+how = {"prompt_length": prompt_length, "steps": steps, "temperature": temperature}
+for condition in conditions:
+    sink_conditions.sampler_of(condition, **how)  # all are checked before the first is measured
+    print(f"{condition.name(main) or 'main':<16}{condition.label}")
+
+# %% [markdown]
+# ## The loop
+#
+# Each model continues every prompt of every condition. Attention is stored per step, so that it can
+# be summed in several ways, the *readings*, later. Last, sinks are looked for as pruning does: on
+# calibration text, masked at several levels for the DLM, cut into windows for the AR model. The model
+# that both were trained from is traced, too, for the explorer of the project's site.
+
+# %%
+import pandas as pd
+from sinkprune.models.loading import load
+from sinkprune_companion.experiments import random_null, sink_measures, sink_records
+from sinkprune_companion.run.texts import calibration_draw
+
+rule = (sink_std, stability_threshold)
+by_prompt, by_layer, by_token, at_noise, models, traces = [], [], [], [], {}, {}
+for kind, chosen in {"diffusion": model, "autoregressive": twin, "base": base}.items():
+    lm = models[kind] = load(chosen, dtype, run.device)
+    fingerprint = lm.fingerprint()
+    of_main = sink_records.Continued(run, lm, fingerprint, main, prompts, how, seed)
+    traces[kind] = of_main.trace(first=4)  # of four prompts, for pictures
+    if kind != "base":
+        for condition in conditions:
+            full = condition.body == main.body  # the main one, with or without the first token
+            about = {"condition": condition.name(main) or "main", "what": condition.label}
+            about |= {"tokens": condition.tokens, "kind": kind}
+            for trajectory in range(trajectories if full else 1):
+                given = (condition, prompts if full else other_prompts, how, seed, trajectory)
+                one = sink_records.Continued(run, lm, fingerprint, *given)
+                by_prompt.append(one.readings(*rule).assign(**about))
+        by_layer.append(of_main.layers(*rule).assign(kind=kind))
+        by_token.append(of_main.tokens(sink_std).assign(kind=kind))
+        text = calibration_draw(lm, max(2, calibration), 128, seed)
+        states = random_null.stability_at_noise(run, lm, fingerprint, text, noise_levels, *rule)
+        at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
+    lm.model.to("meta")  # its room is for the next one: its weights are not needed any more
+
+# %% [markdown]
+# **The method in ten lines**, on one prompt of the DLM: sinks, their centroid, and the two variances.
+# The library must give the same.
+
+# %%
+import torch
+
+mass_SK = traces["diffusion"].mass_BSK[0]  # step by key; its mean over keys is 1
+threshold_S = mass_SK.mean(1) + sink_std * mass_SK.std(1, correction=0)
+sinks_SK = mass_SK > threshold_S[:, None]
+received_SK = mass_SK * sinks_SK
+received_S = received_SK.sum(1)
+position_K = torch.arange(mass_SK.shape[1]).float()
+centroid_S = ((received_SK @ position_K) / received_S)[received_S > 0]  # of steps with a sink
+variances = {
+    "temporal_variance": centroid_S.var(correction=0),
+    "spatial_variance": mass_SK.mean(0).var(correction=0),
+}
+of_library = sink_measures.by_reading(traces["diffusion"], *rule).iloc[0]  # literal, prompt 0
+for name, value in variances.items():
+    same = torch.tensor(of_library[name]).float()
+    assert torch.isclose(value, same, rtol=1e-3, atol=1e-3, equal_nan=True)
+    print(f"{name}: {float(value):.2f}, the library has {float(same):.2f}")
+
+# %% [markdown]
+# **What is compared**: DLM − AR, paired by prompt; a prompt counts with its mean over trajectories.
+# Intervals are t intervals over prompts. By hand, for the temporal variance in the main condition:
+
+# %%
+from sinkprune.evaluation.intervals import interval
+from sinkprune_core.sinks.readings import LITERAL, READINGS
+
+ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]
+measured = pd.concat(by_prompt).groupby(ONE_ROW, sort=False, as_index=False).mean()
+in_main = measured[measured.condition == "main"]
+literal = measured[measured.reading == LITERAL]
+
+
+def gap(part: pd.DataFrame, metric: str = "temporal_variance") -> pd.Series:
+    """DLM − AR, one number per prompt."""
+    by_kind = part.pivot(index="prompt", columns="kind", values=metric)
+    return (by_kind.diffusion - by_kind.autoregressive).dropna()
+
+
+gap_N = gap(literal[literal.condition == "main"])
+print(f"{interval(gap_N)}; larger in {(gap_N > 0).sum()} of {len(gap_N)} prompts")
+
+# %% [markdown]
+# The same for all measures, by reading or by condition, by the library:
+
+# %%
+PAIRED = ("temporal_variance", "spatial_variance", "overlap", "stable_share")
+compared = {"": literal[literal.condition == "main"]}  # by the ending of the finding's name
+compared |= {f"_{name}": part for name, part in in_main.groupby("reading") if name != LITERAL}
+compared |= {f"_{name}": part for name, part in literal.groupby("condition") if name != "main"}
+found = {}
+for ending, part in compared.items():
+    for metric in PAIRED:
+        found[f"{metric}_difference{ending}"] = sink_measures.difference(part, metric)
+    for kind, short in sink_measures.SHORT.items():
+        found[f"stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
+for kind, short in sink_measures.SHORT.items():
+    found[f"stable_share_{short}_calibration"] = sink_measures.stable_share(
+        pd.concat(at_noise), kind
+    )
+del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
+run.find(found)
+
+# %% [markdown]
+# ## The figure: where attention goes, step by step
+#
+# One prompt, both models, the literal reading. Each column is a token, each row a step. Bright cells
+# receive many times the mean, and rings mark sinks. A stable sink is a column with rings in
+# four rows of five. Tokens that receive much attention are named.
+#
+# Beneath it the same one step at a time, in reading order, with a slider. In the picture empty cells
+# are masks, grey cells do not exist yet, and frames mark sinks. The slider needs no kernel.
+# Where scripts do not run (GitHub, a notebook that Jupyter does not trust yet) there is the picture
+# of the last step, and the animation below shows all in turn. A step shows what the model reads, so
+# the last still has masks.
+#
+# ![Steps: masks are filled, tokens appended](../figures/01_do_sinks_move/sink_positions.gif)
+
+# %%
+from IPython.display import display
+from sinkprune.figures import trajectories as pictures
+from sinkprune_companion.figures import figures, forests, step_views, writing
+from sinkprune_companion.pages.render import title
+
+pair = []
+for kind in sink_measures.SHORT:
+    head = f"{kind} ({models[kind].name}), {READINGS[LITERAL].label}"
+    given = (models[kind], traces[kind], 0, head, READINGS[LITERAL], sink_std)
+    pair.append(pictures.panel(*given))
+says = title(run, "sink_positions", "Attention received by each token, step by step")
+drawn = pictures.plot_sink_positions(pair, says)
+caption = f"one prompt, sum over all queries so far; rings mark sinks. {says}"
+positions = pictures.positions_table(pair)
+display(figures.save_figure(run, drawn, "sink_positions", positions, caption))
+
+last = positions[positions.step == steps - 1]
+drawn = writing.plot_writing(pair, steps - 1)
+says = "The text and its sinks, step by step"
+written = figures.save_figure(run, drawn, "writing", last, f"{says}: the last step, one prompt")
+traced = [(models[kind], one) for kind, one in traces.items()]
+views = step_views.views(traced[:2], prompts=1, sink_std=sink_std)
+display(written, step_views.save_slider(run, "writing", says, step_views.data(views, steps)))
+views = step_views.views(traced, prompts=4, sink_std=sink_std, layers=True)  # for the site
+caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
+step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
+shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 25 frames at most
+frames = (writing.plot_writing(pair, step) for step in shown)
+writing.save_animation(run, frames, "sink_positions")
+
+# %% [markdown]
+# ## Reading by reading, condition by condition
+#
+# There are other ways to define an AR step.
+#
+# * *Newest queries alone*: the step's own window, without older queries. Whatever is near receives
+#   attention for a moment and counts as a sink, which speaks against the claim.
+# * *In even shares*: mass divided by what the key would receive if attention were even. A key that
+#   few queries have seen weighs more.
+# * *All written so far, in even shares*: the same over all queries of written tokens, without those
+#   of the prompt.
+# * *Rulli et al.'s threshold* (arXiv 2510.15731): the attention of a sink exceeds the mean of the
+#   other keys by three times what it would be if attention were even.
+#
+# Only the threshold changes anything for the DLM. The last panel has the share of a step's queries
+# that are new. The second figure has the literal reading, with one thing changed at a time; its
+# first panel divides positions by the text's length.
+
+# %%
+METRICS = {
+    "temporal_variance": "temporal variance\n(positions²)",
+    "spatial_variance": "spatial variance\n(mass²)",
+    "overlap": "overlap of consecutive\nsink sets",
+    "stable_share": "share of stable sinks",
+}
+NEW = {"new_queries": "share of a step's\nqueries that are new"}
+says = title(run, "readings", "How much sinks move, by the reading of a step")
+drawn = forests.plot_by_row(in_main, "label", METRICS | NEW, says)
+display(figures.save_figure(run, drawn, "readings", in_main, f"means over prompts. {says}"))
+
+RELATIVE = {"temporal_variance_relative": "temporal variance\n(text lengths²)"}
+says = title(run, "conditions", "How much sinks move, by condition")
+drawn = forests.plot_by_row(literal, "what", RELATIVE | METRICS, says)
+caption = f"sum over all queries so far, means over prompts. {says}"
+figures.save_figure(run, drawn, "conditions", literal, caption)
+
+# %% [markdown]
+# ## Layer by layer, and which tokens they are
+#
+# The mass above is a mean over layers. Here every layer has sinks of its own, in the literal reading.
+# The table names the tokens that are sinks of this mean; persistence is the share of steps in which a
+# position is one. In the DLM a position may hold the mask token at one step and a word at the next;
+# these count apart. The table has the tokens that are sinks most often, and their share of all sinks.
+
+# %%
+from sinkprune_companion.pages.render import Folded, results_table
+
+layers = pd.concat(by_layer, ignore_index=True)
+found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
+run.find(found)
+LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
+LAYERS["top_share"] = "attention to the strongest key"
+means = [
+    figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
+    for column, words in LAYERS.items()
+]
+says = title(run, "layers", "Sinks layer by layer")
+axes = {"layer": "layer (0 is the first)", "value": ""}
+curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
+drawn = figures.plot_curves(*curves, title=says, panel="measure", sharey=False)
+display(figures.save_figure(run, drawn, "layers", layers, f"bars: 95 % intervals. {says}"))
+Folded(pd.concat(by_token).set_index(["kind", "token"]), "Which tokens are sinks")
+
+# %% [markdown]
+# ## Do random weights pass?
+#
+# The same two architectures with random weights, which both kinds share, in the main condition. If
+# they differ in the same direction, that measure cannot show what training did: the direction of
+# attention and the way to define a step are enough. Attention is almost even there, and the rule
+# still finds sinks, the largest fluctuations. A unit is a seed: its mean over prompts.
+
+# %%
+rows = []
+for number in range(null_seeds):
+    for kind in sink_measures.SHORT:
+        lm = random_null.with_random_weights(models[kind], number, dtype, run.device)
+        given = (run, lm, lm.fingerprint(), main, other_prompts, how, seed)
+        part = sink_records.Continued(*given).readings(*rule)
+        rows.append(part.assign(kind=kind, seed=number))
+untrained = pd.concat(rows) if rows else in_main[:0].assign(seed=0)
+of_seed = untrained.groupby(["reading", "label", "kind", "seed"], sort=False, as_index=False)
+of_seed = of_seed.mean(numeric_only=True).assign(prompt=lambda table: table.seed)
+for name, part in of_seed.groupby("reading", sort=False):
+    ending = "" if name == LITERAL else f"_{name}"
+    for metric in PAIRED:
+        found[f"null_{metric}_difference{ending}"] = sink_measures.difference(part, metric)
+    for kind, short in sink_measures.SHORT.items():
+        found[f"null_stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
+run.find(found)
+
+# %% [markdown]
+# Two measures of the trained pair beside those of random weights. Then every prompt, as a few can
+# carry a mean, on an axis that may be logarithmic away from zero; and a count of the
+# prompts in which the DLM's sinks move more, with a sign test (ties count for neither) and
+# Wilcoxon's test.
+
+# %%
+panels = []
+for metric in ("temporal_variance", "stable_share"):
+    for weights, part in {"trained": in_main, "random": of_seed}.items():
+        means = figures.intervals(part, ["label", "kind"], metric)
+        panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
+means = pd.concat(panels)
+says = title(run, "random_weights", "Measures of how sinks move, of trained and of random weights")
+drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex="row")
+caption = f"means over prompts, and over seeds of random weights. {says}"
+display(figures.save_figure(run, drawn, "random_weights", means, caption))
+
+parts = dict(list(in_main.groupby("label", sort=False)))
+del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone
+if "first_token" in set(literal.condition):
+    parts["sum, behind a special first token"] = literal[literal.condition == "first_token"]
+for number, part in untrained[untrained.reading == LITERAL].groupby("seed"):
+    parts[f"sum, random weights {number}"] = part
+gaps = pd.concat([gap(part).to_frame("value").assign(row=name) for name, part in parts.items()])
+says = title(run, "prompts", "How much more the DLM's sinks move, prompt by prompt")
+drawn = forests.plot_units(gaps, "row", "temporal variance, DLM − AR (positions²)", says)
+caption = f"a point per prompt. {says}"
+display(figures.save_figure(run, drawn, "prompts", gaps.reset_index(), caption))
+counts = {
+    name: random_null.paired_counts(part, "temporal_variance") for name, part in parts.items()
+}
+columns = {"median": "median (positions²)", "larger": "larger in the DLM", "smaller": "smaller"}
+columns |= {"sign test": "p, sign test", "Wilcoxon": "p, Wilcoxon"}
+pd.DataFrame(counts).T.map("{:,.3g}".format).rename(columns=columns)
+
+# %% [markdown]
+# ## How many sinks stay, by length and where pruning looks
+#
+# The share of stable sinks in the literal reading; intervals over prompts, calibration sequences or
+# seeds of random weights.
+
+# %%
+shares = []
+for name, part in literal.groupby("condition", sort=False):
+    if name == "main" or name.startswith("tokens_"):
+        shares.append(part.assign(where=f"writing {part.tokens.iloc[0]:,} tokens"))
+shares += [*at_noise, of_seed[of_seed.reading == LITERAL].assign(where="random weights")]
+table = pd.concat(shares).assign(panel="share of stable sinks")
+means = figures.intervals(table, ["panel", "where", "kind"], "stable_share")
+says = title(run, "stability", "How many sinks stay, by what is looked at")
+drawn = forests.plot_rows(means, "panel", "where", "", says, hue="kind")
+figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}")
+
+# %% [markdown]
+# ## The reading
+#
+# All numbers follow it: temporal variance in squared positions, spatial variance in squared mass
+# with a mean of 1, overlap and stable share as shares. A name without an ending means the literal
+# reading in the main condition. An ending names another reading or condition; *layers* has sinks
+# found per layer, then averaged; *null* has random weights.
+
+# %% [markdown] tags=["reading"]
+# * **By the paper's sum over all queries the DLM's sinks move more**: 41 squared positions
+#   [16, 66], DLM − AR, with sinks by Rulli et al.'s threshold 35 [9.3, 60]. Over 512 tokens that is
+#   undecided (28 [−100, 160]). **So do those of random weights**, and more: 850 [540, 1,200], over
+#   seeds. Old queries stay in a causal model's sum. So the sign of the difference says nothing
+#   about what was learned.
+# * By the newest queries alone the AR model's move more in most prompts (the table above); the mean
+#   is undecided: −25 [−52, 2.5]. With all written so far in even shares the AR model's move more:
+#   −250 [−290, −220].
+# * Do sinks come and go? Writing 128 tokens, 79 % of the DLM's sink occurrences, and 94 % of the AR
+#   model's, are at positions that are a sink in at least 80 % of the steps. Of random weights it is
+#   13 % and 67 %: both are far above what random weights do, the DLM most. That fewer of its sinks
+#   stay than of the AR model's holds at 128 and 1,024 tokens (−0.14 [−0.21, −0.071] and −0.29
+#   [−0.44, −0.14]), and is undecided at 512; it holds with random weights, too. Writing 512 tokens
+#   it is 68 % and 56 %, writing 1,024, longer than they were trained on, 28 % and 57 %. By Dream's
+#   sampler the DLM's share is 0.64 [0.46, 0.81], undecided.
+# * **Which model has the stabler sinks depends on the threshold.** By the threshold of Rulli et al.
+#   the shares over 128 tokens are 80 % in the DLM and 67 % in the AR model, whose architecture has
+#   65 % with random weights.
+# * **Where pruning looks, most of the DLM's sinks come and go**: on calibration text at its noise
+#   levels 24 % are at stable positions, of the AR model's in its windows 85 %.
+# * Attention is spread less evenly over positions in this DLM than in its twin: 3.8 squared mass
+#   [2.9, 4.6], though the sum alone favours the opposite, as random weights show (−0.71
+#   [−0.71, −0.71]). Behind a special first token before natural text the sign is the opposite,
+#   −0.93 [−1.5, −0.40], and so it is [on another pair](../docs/trainings.md).
+
+# %%
+from sinkprune_companion.figures.forests import listed
+
+display(results_table(run))
+known = {name: estimate for name, estimate in found.items() if estimate is not None}
+Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Set `temperature` to 0. Do the models repeat themselves, and do sinks move less?
+# 2. Set `sink_std` to 3. Expect fewer sinks. Do more of them stay?
+#
+# **What this does not show.** One pair of small models (135M parameters), which differ in direction
+# and objective, write different texts, and were not trained on equally many tokens. How the paper
+# divides a causal text into steps is not known. Whether a model *needs* a sink that moves
+# is another question: [notebook 02](02_are_sinks_needed.ipynb) hides it.

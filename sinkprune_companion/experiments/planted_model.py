@@ -1,0 +1,268 @@
+"""An effect that is planted in the model: its attention sinks carry massive activations that do nothing.
+
+A vector v of the null space of `down_proj` is added to its input at every sink. The dense model computes
+what it did, because `down_proj` maps v to zero. What pruning sees is another model: in a few channels the
+norms are now those of the sinks, as in models whose massive activations lie at places that move.
+
+Two things follow when such a model is pruned. Keeping the sinks in the statistics wastes weights on channels
+that carry nothing. But a mask also breaks the cancellation: a pruned `down_proj` no longer maps v to zero,
+and what the sinks carry leaks into the residual stream, the less so the more weights of these channels stay.
+Which of both wins is what the experiment asks.
+
+Every sum over calibration tokens of the planted model follows from sums of the dense one: a sink's input x
+becomes x + a v, so its square grows by 2 a v x + a^2 v^2. No second pass is needed.
+
+Dimensions: B batch, T position, I input features of a linear, O output features, L layers.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from torch import nn
+
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.text_scores import score_texts
+from sinkprune_companion.experiments.paired_differences import compare
+from sinkprune_companion.experiments.paper_protocol import LENGTH
+from sinkprune_companion.experiments.planted import planted_recipe
+from sinkprune_companion.experiments.variants import fingerprint_of
+from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import protocol_draw, protocol_texts
+from sinkprune_core import LanguageModel, prune, weights_kept
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
+from sinkprune_core.calibration.input_statistics import InputStatistics
+from sinkprune_core.pruning.diagnosis import energy_share, mask_change
+from sinkprune_core.pruning.engine import dense_statistics
+from sinkprune_core.seeds import generator
+from sinkprune_core.sinks import attention
+from sinkprune_core.sinks.detection import sink_sets
+
+PLANTED_REVISION = 1  # of `planted_model_losses`
+DOSES = (0.0, 1.0, 3.0, 10.0, 30.0)  # length of the planted vector, in lengths of a usual input
+CHANNELS = 4  # whose projection on the null space is planted
+PLACE = "mlp.down_proj"  # the linear whose input is changed
+KEPT, LEFT_OUT, DENSE = "kept", "left out", "dense"
+
+
+def null_vector(weight_OI: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
+    """Return a vector of length 1 that a linear maps to zero, float32 (I,), large in some channels.
+
+    It is what remains of these channels' unit vectors without the rows' span. Raises ValueError for a linear
+    that has no null space, as it has as many independent rows as columns.
+    """
+    rows, columns = weight_OI.shape
+    if rows >= columns:
+        raise ValueError(f"a linear from {columns} to {rows} features has no null space: take a wider input")
+
+    wanted_I = torch.zeros(columns, dtype=torch.float64)
+    wanted_I[list(channels)] = 1.0
+
+    span_IO, _ = torch.linalg.qr(weight_OI.detach().double().cpu().T)
+    rest_I = wanted_I - span_IO @ (span_IO.T @ wanted_I)
+    rest_I -= span_IO @ (span_IO.T @ rest_I)  # once more, for the rounding of the first time
+    return (rest_I / rest_I.norm()).float()
+
+
+def planted_vectors(lm: LanguageModel, statistics: DenseStatistics, seed: int = 0) -> list[torch.Tensor]:
+    """Return the planted vector of every layer, float32 (I,), as long as a usual input of its `down_proj`.
+
+    That length is the root mean square over calibration tokens; the channels are drawn by `seed` and layer.
+    """
+    vectors = []
+    for layer, block in enumerate(lm.blocks):
+        weight_OI = lm.linears(block)[PLACE].weight
+        rng = generator(seed, "planted channels", layer)
+        channels = torch.randperm(weight_OI.shape[1], generator=rng)[:CHANNELS].tolist()
+
+        norm_I = statistics.layers[layer][PLACE].norm_I.double()
+        usual = float(norm_I.square().sum().div(statistics.tokens).sqrt())
+        vectors.append(usual * null_vector(weight_OI, channels))
+    return vectors
+
+
+class SinksOf:
+    """Which tokens of a batch are sinks of a model: found once per batch, and remembered.
+
+    A planted model needs to know where its own sinks are, before it computes. Its dense twin shows them: both
+    have the same attention.
+    """
+
+    def __init__(self, lm: LanguageModel):
+        self.lm = lm
+        self._known: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Return which tokens are sinks by the paper's rule, bool (B, T)."""
+        key = hashlib.sha256(ids_BT.cpu().numpy().tobytes() + str(tuple(ids_BT.shape)).encode()).hexdigest()
+        if key not in self._known:
+            with attention.track(self.lm.model) as tracker:
+                self.lm.hidden(ids_BT)
+                mass_BT = tracker.take().mean((1, 2))[:, 0].float().cpu()
+            self._known[key] = sink_sets(mass_BT[:, None])[:, 0]
+        return self._known[key]
+
+
+@contextmanager
+def planted_in(
+    lm: LanguageModel, sinks_of: SinksOf, vectors: Sequence[torch.Tensor], dose: float
+) -> Iterator[None]:
+    """Add `dose` times each layer's vector to the input of `down_proj` at the sinks, inside the block."""
+    if dose == 0:
+        yield
+        return
+
+    is_sink_BT = torch.zeros(0)
+
+    def see(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        nonlocal is_sink_BT
+        ids_BT = args[0] if args else kwargs["input_ids"]
+        is_sink_BT = sinks_of(ids_BT)
+
+    def adds(vector_I: torch.Tensor):
+        def add(_module: nn.Module, args: tuple) -> tuple:
+            return (args[0] + is_sink_BT[..., None] * dose * vector_I, *args[1:])
+
+        return add
+
+    with ExitStack() as stack:
+        stack.callback(lm.model.base_model.register_forward_pre_hook(see, with_kwargs=True).remove)
+        for block, vector_I in zip(lm.blocks, vectors, strict=True):
+            stack.callback(lm.linears(block)[PLACE].register_forward_pre_hook(adds(vector_I)).remove)
+        yield
+
+
+def planted_statistics(
+    kept: DenseStatistics, left_out: DenseStatistics, vectors: Sequence[torch.Tensor], dose: float
+) -> DenseStatistics:
+    """Return the dense statistics of the planted model, all tokens kept, from two of the model as it is.
+
+    `kept` are those of all tokens, `left_out` those without the sinks.
+    """
+    layers = []
+    for of_kept, of_left_out, vector_I in zip(kept.layers, left_out.layers, vectors, strict=True):
+        norm_I = _planted_norm(kept, left_out, of_kept[PLACE], of_left_out[PLACE], dose * vector_I)
+        layers.append({**of_kept, PLACE: replace(of_kept[PLACE], norm_I=norm_I)})
+    return replace(kept, layers=layers)
+
+
+def _planted_norm(
+    kept: DenseStatistics,
+    left_out: DenseStatistics,
+    of_kept: InputStatistics,
+    of_left_out: InputStatistics,
+    added_I: torch.Tensor,
+) -> torch.Tensor:
+    """Return the norms of a linear's inputs, float32 (I,), if `added_I` is added to those of every sink."""
+    others = kept.tokens * (1 - left_out.left_out_share)
+    sinks = kept.tokens - others
+
+    sum_of_sinks_I = kept.tokens * of_kept.mean_I.double() - others * of_left_out.mean_I.double()
+    added_I = added_I.double()
+    squares_I = of_kept.norm_I.double().square() + 2 * added_I * sum_of_sinks_I + sinks * added_I.square()
+    return squares_I.clamp_min(0).sqrt().float()
+
+
+def change_of_masks(
+    lm: LanguageModel, planted: DenseStatistics, left_out: DenseStatistics, sparsity: float
+) -> tuple[float, float]:
+    """Return the shares of `down_proj`'s kept weights that leaving sinks out exchanges, and of its energy.
+
+    The second one is what the sinks hold of the inputs' energy. Both are means over layers.
+    """
+    changes = []
+    energies = []
+    for layer, block in enumerate(lm.blocks):
+        norm_I = planted.layers[layer][PLACE].norm_I
+        without_I = left_out.layers[layer][PLACE].norm_I
+        changes.append(mask_change(lm.linears(block)[PLACE].weight, norm_I, without_I, sparsity))
+
+        energy_I = norm_I.double().square()
+        held_I = energy_share(norm_I, without_I) * energy_I
+        energies.append(float(held_I.sum() / energy_I.sum()))
+    return sum(changes) / len(changes), sum(energies) / len(energies)
+
+
+def planted_model_losses(
+    run: Run,
+    lm: LanguageModel,
+    dense: LanguageModel,
+    sparsity: float,
+    sequences: int,
+    calibration_sequences: int,
+    seed: int,
+    doses: Sequence[float] = DOSES,
+) -> pd.DataFrame:
+    """Return the NELBO of planted models on one calibration draw: dense, and pruned with and without sinks.
+
+    Columns are those of `score_texts`, `variant`, `dose`, `sparsity`, `seed`, `calibration_tokens`, and of
+    pruned models `changed` and `energy` (see `change_of_masks`). `dense` is another object of the same model:
+    it shows the sinks while `lm` is pruned. Both are float32, so that what cancels does so to its rounding.
+    """
+    calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
+    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
+
+    def compute() -> pd.DataFrame:
+        recipes = {KEPT: planted_recipe("none", sparsity), LEFT_OUT: planted_recipe("all", sparsity)}
+        taken = dense_statistics(lm, list(recipes.values()), calibration)
+        kept, left_out = (taken[recipe.statistics_key] for recipe in recipes.values())
+        vectors = planted_vectors(lm, kept)
+        sinks_of = SinksOf(dense)
+
+        def scored(variant: str, dose: float, **columns: float) -> pd.DataFrame:
+            with planted_in(lm, sinks_of, vectors, dose):
+                scores = score_texts(lm, texts, 1, seed=seed)
+            return scores.assign(variant=variant, dose=dose, **columns)
+
+        parts = [scored(DENSE, dose) for dose in (0.0, max(doses))]
+        for dose in doses:
+            planted = planted_statistics(kept, left_out, vectors, dose)
+            changed, energy = change_of_masks(lm, planted, left_out, sparsity)
+            with weights_kept(lm):
+                prune(lm, recipes[KEPT], calibration, statistics=planted)
+                parts.append(scored(KEPT, dose, changed=changed, energy=energy))
+
+        with weights_kept(lm):
+            prune(lm, recipes[LEFT_OUT], calibration, statistics=left_out)
+            parts += [scored(LEFT_OUT, dose) for dose in doses]
+        return pd.concat(parts, ignore_index=True).assign(calibration_tokens=kept.tokens)
+
+    key = {"model": lm.name, "fingerprint": lm.fingerprint(), "calibration": calibration.fingerprint}
+    key |= {"data": fingerprint_of(texts), "place": PLACE, "channels": CHANNELS, "doses": list(doses)}
+    key |= {"sparsity": sparsity, "seed": seed}
+    return run.record("planted_model", compute, PLANTED_REVISION, **key)
+
+
+# findings
+
+
+def largest_change_of_dense(losses: pd.DataFrame) -> float:
+    """Return by how much the largest dose changes a dense sequence's NELBO at most, in nats per token."""
+    dense = losses[losses.variant == DENSE]
+    by_dose = dense.pivot(index=["seed", "sequence"], columns="dose", values="value")
+    return float((by_dose[by_dose.columns.max()] - by_dose[0.0]).abs().max())
+
+
+def planted_model_findings(losses: pd.DataFrame, doses: Iterable[float] = DOSES) -> dict[str, Estimate]:
+    """Return what leaving sinks out changes in the planted model, left out − kept: below zero it helps.
+
+    Also what pruning costs with sinks kept, by dose. The margin is a share of that cost.
+    """
+    at_zero = (losses.variant == DENSE) & (losses.dose > 0)
+    losses = losses[~at_zero]
+    dense = {"variant": DENSE}
+
+    found = {}
+    for dose in doses:
+        kept = {"variant": KEPT, "dose": dose}
+        cost = compare(losses, kept, dense)
+        gain = compare(losses, {"variant": LEFT_OUT, "dose": dose}, kept)
+        if cost is not None and gain is not None:
+            found[f"planted_model_gain_x{dose:g}"] = with_share_of_damage(gain, cost)
+            found[f"planted_model_cost_x{dose:g}"] = cost
+    return found

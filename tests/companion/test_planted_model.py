@@ -1,0 +1,97 @@
+"""An effect planted in a model: the dense model computes what it did, and its statistics are foreseen."""
+
+import pytest
+import torch
+
+from sinkprune_companion.experiments.planted import planted_recipe
+from sinkprune_companion.experiments.planted_model import (
+    PLACE,
+    SinksOf,
+    null_vector,
+    planted_in,
+    planted_statistics,
+    planted_vectors,
+)
+from sinkprune_core import Calibration
+from sinkprune_core.calibration.input_statistics import observe
+from sinkprune_core.calibration.text import Trajectories
+from sinkprune_core.pruning.engine import dense_statistics
+
+LEVELS = 8  # of the experiment's recipes
+DOSE = 10.0
+
+
+@pytest.fixture
+def lm(make_anchored_lm):
+    return make_anchored_lm("diffusion")
+
+
+@pytest.fixture
+def dense(make_anchored_lm):
+    return make_anchored_lm("diffusion")
+
+
+@pytest.fixture
+def text(make_ids) -> Calibration:
+    ids_NT = make_ids(4, 24)
+    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
+    return Calibration(ids_NT, seed=1, batch=2)
+
+
+@pytest.fixture
+def taken(lm, text):
+    recipes = [planted_recipe("none", 0.5), planted_recipe("all", 0.5)]
+    found = dense_statistics(lm, recipes, text, progress=False)
+    return [found[recipe.statistics_key] for recipe in recipes]
+
+
+def test_a_null_vector_is_mapped_to_zero_and_lies_in_few_channels():
+    weight_OI = torch.randn(20, 60, generator=torch.Generator().manual_seed(0))
+    vector_I = null_vector(weight_OI, [3, 40])
+    assert float(vector_I.norm()) == pytest.approx(1.0)
+    assert float((weight_OI @ vector_I).abs().max()) < 1e-5
+    assert set(vector_I.abs().topk(2).indices.tolist()) == {3, 40}
+
+
+def test_a_linear_without_a_null_space_is_refused():
+    with pytest.raises(ValueError, match="no null space"):
+        null_vector(torch.eye(4), [0])
+
+
+def test_the_dense_model_computes_what_it_did_and_a_pruned_one_does_not(lm, dense, text, taken):
+    vectors = planted_vectors(lm, taken[0])
+    plain_BTD = lm.hidden(text.ids_NT)
+    with planted_in(lm, SinksOf(dense), vectors, DOSE):
+        planted_BTD = lm.hidden(text.ids_NT)
+        lm.linears(lm.blocks[0])[PLACE].weight.data[:, ::2] = 0
+        broken_BTD = lm.hidden(text.ids_NT)
+    assert torch.allclose(plain_BTD, planted_BTD, atol=1e-4)
+    assert not torch.allclose(lm.hidden(text.ids_NT), broken_BTD, atol=1e-2)
+
+
+def test_hooks_leave_after_an_error(lm, dense, text, taken):
+    before = lm.hidden(text.ids_NT)
+    lm.linears(lm.blocks[0])[PLACE].weight.data[:, ::2] = 0
+    pruned = lm.hidden(text.ids_NT)
+    with (
+        pytest.raises(KeyError),
+        planted_in(lm, SinksOf(dense), planted_vectors(lm, taken[0]), DOSE),
+    ):
+        raise KeyError
+    assert torch.equal(lm.hidden(text.ids_NT), pruned)
+    assert not torch.equal(before, pruned)
+
+
+def test_statistics_are_those_of_a_pass_through_the_planted_model(lm, dense, text, taken):
+    vectors = planted_vectors(lm, taken[0])
+    foreseen = planted_statistics(*taken, vectors, DOSE)
+
+    rows_RT = Trajectories(lm, text).rows(LEVELS, "grid")
+    linears = {layer: lm.linears(block)[PLACE] for layer, block in enumerate(lm.blocks)}
+    with planted_in(lm, SinksOf(dense), vectors, DOSE), observe(linears) as observer, torch.no_grad():
+        lm.hidden(rows_RT)
+
+    for layer, seen in observer.statistics().items():
+        norm_I = foreseen.layers[layer][PLACE].norm_I
+        assert torch.allclose(norm_I, seen.norm_I, rtol=1e-4), layer
+        assert float(norm_I.norm()) > 1.1 * float(taken[0].layers[layer][PLACE].norm_I.norm())
