@@ -18,7 +18,7 @@ from sinkprune_companion.pages.render import FOLDER, TITLES, render_results, ren
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
 
-IN_DOCS = ("results", "claims_to_figures", "models", "performance", "trainings")
+IN_DOCS = ("results", "models", "performance", "trainings")
 READ_FROM = (catalog, compute, dense_statistics, hub, others, published, sources)  # by templates
 REF = "main"  # the branch that badges and links lead to; the tag of a release once it is pushed
 ADDRESS = re.compile(r"https://github\.com/([\w-]+/[\w.-]+)")

@@ -174,7 +174,7 @@ def test_a_published_notebook_shows_what_its_reading_says_of_the_findings_of_all
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
     results = sources.results_of(project_root() / "figures")
     named = sources.figures_by_finding()
-    page = written["docs/claims_to_figures.md"]
+    page = written["docs/results.md"]
     checked = 0
     for claim in results.ledger:
         file = named.get(claim.finding)
