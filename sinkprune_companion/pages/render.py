@@ -27,7 +27,7 @@ from sinkprune.evaluation.verdict_rule import (
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_for
+from sinkprune_companion.pages.sources import PresumedVerdictError, Results, by_prompt, results_for
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 
@@ -113,9 +113,9 @@ def render(template: str, **values: object) -> str:
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
-    """Return the text of a template with `values`, and what RESULT_NAMES names of the results."""
+    """Return the text of a template with `values`, and what RESULT_NAMES and `by_prompt` say of the results."""
     known = {name: getattr(results, name) for name in RESULT_NAMES}
-    return render(template, **known, **values)
+    return render(template, by_prompt=by_prompt, **known, **values)
 
 
 # what notebooks show
