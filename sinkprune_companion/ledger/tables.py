@@ -108,7 +108,7 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def _with_interval(row: object) -> str:
-    """Return a row's number with the interval that it has, which may break between the two only; else a dash."""
+    """Return a row's number with its interval, which may break between the two only; a dash for no number."""
     if not row.here:
         return "–"
     if not row.interval:
