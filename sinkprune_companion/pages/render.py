@@ -113,7 +113,7 @@ def render(template: str, **values: object) -> str:
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
-    """Return the text of a template with `values`, what RESULT_NAMES names of the results, and `by_prompt`."""
+    """Return the text of a template with `values`, what RESULT_NAMES names of results, and `by_prompt`."""
     known = {name: getattr(results, name) for name in RESULT_NAMES}
     return render(template, by_prompt=by_prompt, **known, **values)
 
