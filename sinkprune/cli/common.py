@@ -19,6 +19,7 @@ from sinkprune.documents import Document, documents_in, written
 from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
 from sinkprune.files import write_json
+from sinkprune.models.adapters import is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
 from sinkprune.models.hub import WORKING, available_memory
@@ -58,7 +59,7 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
     if options.device_map is not None:
         return load(name, options.dtype, device_map=options.device_map)
     dtype = choose_dtype(options.dtype, options.device)
-    if streamed is None and name not in EMBEDDED:
+    if streamed is None and name not in EMBEDDED and not is_adapter(name):
         size = open_checkpoint(name).parameters * dtype.itemsize
         streamed = size > STREAM_ABOVE * available_memory(options.device)
     if streamed:
