@@ -90,10 +90,14 @@ class Results:
         return {re.sub(r"^(\d\d)_\w+/", r"\1/", name): one for name, one in self.estimates.items()}
 
     @cached_property
-    def if_draws_counted(self) -> dict[str, str]:
+    def _with_draws_counted(self) -> dict[str, str]:
         """Verdicts by the claim's id where calibration draws that were seen to add nothing count in full."""
         widened = {name: draw_terms.counted(one) for name, one in self.estimates.items()}
         return claims.verdicts(self.ledger, widened).verdict.to_dict()
+
+    def if_draws_counted(self, claim: str) -> str:
+        """Return a claim's verdict if calibration draws that were seen to add nothing counted in full."""
+        return self._with_draws_counted[claim]
 
     @cached_property
     def unseen_draws(self) -> list[Claim]:
