@@ -71,16 +71,15 @@ def as_text(named: Mapping[str, pd.DataFrame], columns: int = 80) -> str:
 
 def _says(about: pd.Series, table: pd.DataFrame, columns: int) -> str:
     """Return what a claim says, in whole words; of a row beneath another one, what it does not repeat."""
+    whole = {"break_long_words": False, "break_on_hyphens": False}
     if not about.beneath:
-        return textwrap.fill(about.claim, columns, subsequent_indent="  ", break_long_words=False)
+        return textwrap.fill(about.claim, columns, subsequent_indent="  ", **whole)
 
     words = about.claim
     if about.beneath in table.index:
         words = words.replace(f"{table.loc[about.beneath].claim}: ", "the same, ")
     label = {"control": "control: ", "others": "by others: "}.get(about.kind, "")
-    return textwrap.fill(
-        label + words, columns, initial_indent=" " * 4, subsequent_indent=" " * 6, break_long_words=False
-    )
+    return textwrap.fill(label + words, columns, initial_indent=" " * 4, subsequent_indent=" " * 6, **whole)
 
 
 def without_verdicts(table: pd.DataFrame) -> pd.DataFrame:

@@ -190,11 +190,10 @@ def test_claims_of_two_runs_are_printed_one_beneath_the_other():
 def test_no_line_of_a_terminal_is_broken_in_a_word_or_too_long(columns):
     found = {row.finding: Estimate(-0.0042, -0.012345, 0.00521, 9, "") for row in LEDGER if row.finding}
     table = claims.verdicts(LEDGER, found)
-    for line in tables.as_text({"profile hour": table, "published": table}, columns).splitlines():
-        assert len(line) <= max(columns, 80)
-    for row in LEDGER:
-        if row.beneath is None:
-            assert row.says in " ".join(tables.as_text({"published": table}, columns).split())
+    text = tables.as_text({"profile hour": table, "published": table}, columns)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    words = " ".join(text.split())
+    assert all(row.says in words for row in LEDGER if row.beneath is None)
 
 
 def test_of_a_run_that_is_too_small_numbers_are_shown_and_no_verdict():
