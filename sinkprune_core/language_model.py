@@ -77,12 +77,14 @@ class LanguageModel:
         """Raise ValueError for a kind or a mask token that cannot be."""
         if self.kind not in KINDS:
             raise ValueError(f"kind={in_short(self.kind)} is not one of {KINDS}")
+
         has_mask = self.mask_token_id is not None
         if self.is_diffusion != has_mask:
             raise ValueError(
                 f"mask_token_id={self.mask_token_id} does not fit kind={self.kind!r}: "
                 "a diffusion model has one, an autoregressive model has none"
             )
+
         vocabulary = self.vocabulary
         if self.mask_token_id is not None and not 0 <= self.mask_token_id < vocabulary:
             raise ValueError(f"mask_token_id={self.mask_token_id} is outside the vocabulary of {vocabulary}")
@@ -179,10 +181,12 @@ class LanguageModel:
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
+
         with self.turn():
             output = self.model.base_model(
                 ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
             )
+
         return output.last_hidden_state.to(self.device)
 
     def logits_at(
@@ -205,10 +209,12 @@ class LanguageModel:
         where_BT = where_BT.to(self.device)
         if not self.is_diffusion and bool(where_BT[:, 0].any()):
             raise ValueError("an autoregressive model does not predict position 0: leave it out of `where`")
+
         hidden_BTD = self.hidden(ids_BT, attention_mask_BT)
         row_N, position_N = where_BT.nonzero(as_tuple=True)
         if self.logits_shifted:
             position_N = (position_N - 1).clamp_min(0)
+
         return hidden_BTD[row_N, position_N]  # (N, D)
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -236,6 +242,7 @@ class LanguageModel:
         cap = getattr(config, "final_logit_softcapping", None)
         if cap is not None:
             logits_NV = torch.tanh(logits_NV / cap) * cap
+
         return logits_NV
 
     def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
@@ -247,9 +254,11 @@ class LanguageModel:
         tokens = cache.get_seq_length() + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
+
         check_ids(self, fresh_BT, tokens)
         with self.turn():
             output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
+
         last_BD = output.last_hidden_state[:, -1].contiguous()
         return self.head(last_BD.to(self.device))
 
@@ -293,6 +302,7 @@ def wrap(
     """
     model = getattr(model, "_orig_mod", model)
     check_structure(model)
+
     empty = [part for part, parameter in model.named_parameters() if parameter.is_meta]
     if empty:
         raise ValueError(
@@ -305,6 +315,7 @@ def wrap(
             "logits_shifted must be said of a diffusion model: True where the output at position i-1 "
             "predicts the token at i (Dream, DiffuGPT), False where that at i does (LLaDA, A2D)"
         )
+
     if logits_shifted is False and not is_diffusion:
         raise ValueError(
             "logits_shifted=False does not fit an autoregressive model, which predicts the next token; give "

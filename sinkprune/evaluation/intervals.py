@@ -124,6 +124,7 @@ def _t_interval(values_RN: np.ndarray, method: str) -> Estimate:
     reach = errors.total * stats.t.ppf((1 + CONFIDENCE) / 2, _or_infinite(freedom))
     repetitions, sequences = values_RN.shape
     mean = float(values_RN.mean())
+
     return Estimate(
         mean,
         float(mean - reach),

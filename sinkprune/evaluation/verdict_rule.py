@@ -52,6 +52,7 @@ def verdict(
             return ABOVE
         if estimate.high < against:
             return BELOW
+
     return UNDECIDED
 
 
@@ -129,14 +130,17 @@ def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
         largest = max(errors, key=errors.get)
         reach = estimate.errors_at((1 + CONFIDENCE) / 2)
         limiting = {name: counts[name] for name in counts if name == largest or reach * errors[name] > margin}
+
     factor = deciding_factor(estimate, against, margin)
     if factor > MOST_FACTOR:
         return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting)}"
+
     sizes = []
     for name, count in limiting.items():
         step = 10 ** max(0, len(str(int(factor * count))) - 2)  # of numbers with two digits that are not 0
         enough = int(-(-factor * count // step) * step)
         sizes.append(f"{enough:,} {name} instead of {count:,}")
+
     return " and ".join(sizes)
 
 
@@ -148,8 +152,10 @@ def note(estimate: Estimate, outcome: str, against: float, margin: float | None)
         return ""
     if estimate.low > against or estimate.high < against:
         return f"the interval leaves {against:g} out, p after correction does not"
+
     effect = smallest_effect(estimate)
     seen = f"half-width {number(estimate.half_width)}; could have seen {number(effect)}"
     if margin is None:
         return f"{seen}; no margin was stored with the finding"
+
     return f"{seen}; would decide: {deciding_run(estimate, against, margin)}"

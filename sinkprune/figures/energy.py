@@ -43,4 +43,5 @@ def plot_energy(table: pd.DataFrame, title: str) -> Figure:
     )
     axis.set(xlabel="layer (0 is the first)", ylabel="")
     axis.grid(False)
+
     return titled(figure, title)

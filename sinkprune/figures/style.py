@@ -45,6 +45,7 @@ def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> Figure
     letters = int(TITLE_LETTERS_PER_INCH * figure.get_figwidth())
     broken = textwrap.fill(title, letters, break_on_hyphens=False)
     height = figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines())
+
     if handles:
         widest = HANDLE_INCHES + LETTER_INCHES * max(len(handle.get_label()) for handle in handles)
         fit = max(1, int(figure.get_figwidth() / widest))
@@ -55,6 +56,7 @@ def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> Figure
         figure.legend(handles=handles, fontsize=7.5, loc="outside upper left", ncols=columns, **head)
     elif title:
         figure.suptitle(broken, x=0.01, ha="left", fontsize=9.5)
+
     figure.set_figheight(height)
     return figure
 

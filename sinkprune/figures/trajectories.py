@@ -45,6 +45,7 @@ def panel(
     ids_SK = trace.ids_BSK[prompt]
     tokens = ids_SK.unique().tolist()
     names = dict(zip(tokens, token_labels(lm.tokenizer, tokens), strict=True)) | {lm.mask_token_id: ""}
+
     return {
         "title": title,
         "profile_SK": mass_BSK[prompt].numpy(),
@@ -78,6 +79,7 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
         axis.plot(position, step, "o", mfc="none", mec=RING, ms=6, mew=1.4)
         if panel["prompt_length"]:
             axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
+
         attention_K = np.nan_to_num(profile_SK).mean(0)
         strongest = np.lexsort((-attention_K, -panel["sinks_SK"].sum(0)))  # sinks come first
         named = sorted(spaced(strongest.tolist(), APART * len(strongest)))
@@ -87,12 +89,14 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
         axis.tick_params(axis="x", length=2, pad=1)
         axis.set(title=panel["title"], ylabel=panel.get("rows", "step of the trajectory"))
         axis.grid(False)
+
     figure.colorbar(image, ax=axes, pad=0.01, format="%g", label="attention received (1 = mean of all keys)")
     dashed = "dashed: end of the prompt; " if any(panel["prompt_length"] for panel in panels) else ""
     axes[-1, 0].set_xlabel(
         "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
         f"{dashed}red rings: sinks"
     )
+
     return titled(figure, title)
 
 
@@ -106,4 +110,5 @@ def positions_table(panels: list[dict]) -> pd.DataFrame:
         part["attention"] = panel["profile_SK"][step, position]
         part["sink"] = panel["sinks_SK"][step, position]
         parts.append(part)
+
     return pd.concat(parts, ignore_index=True)

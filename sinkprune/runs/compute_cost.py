@@ -32,6 +32,7 @@ def forward_cost(lm: LanguageModel, length: int, positions: int) -> ForwardCost:
     config = lm.model.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = config.num_attention_heads * head_width
+
     return ForwardCost(
         linears=2.0 * weights * length,
         attention=float(len(lm.blocks) * 2 * 2 * length**2 * width),

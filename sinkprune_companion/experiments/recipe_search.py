@@ -122,6 +122,7 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
             states = {"noise": "stratified", "noise_levels": 1}
         switches = {"inputs": inputs, "propagation": propagation, "exclude": exclude}
         recipes[", ".join(switches.values())] = Recipe(sparsity=sparsity, **switches, **states)
+
     return _on_as_many(recipes, tokens)
 
 
@@ -173,6 +174,7 @@ def weights(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
         "official weights elsewhere": replace(official, exclude=official_elsewhere),
         "less damping": replace(plain, damping=plain.damping / 10),
     }
+
     return _on_as_many(recipes, tokens)
 
 
@@ -181,6 +183,7 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
     ratio = n_and_m(place)
     sparsity = ratio[0] / ratio[1] if ratio else float(place) / 100
     allocations = ("uniform",) if ratio else ("uniform", "owl")  # N:M has one sparsity in all layers
+
     recipes = {}
     for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, ("none", "unstable"), allocations):
         name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
@@ -188,6 +191,7 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
         common = {"criterion": criterion, "sparsity": sparsity, "pattern": pattern, "exclude": exclude}
         seen = {"noise_levels": noise_levels, **TEXTS[text]}
         recipes[name] = Recipe(**common, **seen, allocation=allocation)
+
     return _on_as_many(recipes, tokens)
 
 

@@ -131,13 +131,14 @@ def trajectory(
     Noise depends on (seed, sequence) alone. A `rollout` continues the first quarter of every sequence in
     `noise_levels` denoising steps (low confidence, one block); its states are what the model sees then.
     """
-    if noise == "rollout":
+    rule = NOISE[noise]
+    if rule is None:
         return _rollout(lm, calibration, noise_levels)
 
     states = []
     for sequence, ids_T in enumerate(calibration.ids_NT):
-        masked_ST = NOISE[noise](ids_T, noise_levels, calibration.seed, sequence)
-        states.append(corrupt(ids_T.expand(noise_levels, -1), masked_ST, lm.mask_token_id))
+        masked_ST = rule(ids_T, noise_levels, calibration.seed, sequence)
+        states.append(corrupt(ids_T.expand(noise_levels, -1), masked_ST, lm.mask))
 
     return torch.stack(states)
 
