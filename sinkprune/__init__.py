@@ -14,12 +14,14 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.recovery.model_card import save_model
     from sinkprune.recovery.recover import recover
     from sinkprune.recovery.zeros import zeros_held
+    from sinkprune.runs.diagnosing import diagnose
     from sinkprune.runs.pruning import prune
     from sinkprune_core import (
         DREAM_SAMPLER,
         LLADA_SAMPLER,
         PRESETS,
         Calibration,
+        Diagnosis,
         LanguageModel,
         Recipe,
         Report,
@@ -29,18 +31,19 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         generate,
         hide,
         preset,
+        shrink,
         trace,
         track,
         weights_kept,
         wrap,
     )
-    from sinkprune_core.pruning.shrink import shrink
 
 __all__ = [
     "DREAM_SAMPLER",
     "LLADA_SAMPLER",
     "PRESETS",
     "Calibration",
+    "Diagnosis",
     "LanguageModel",
     "Recipe",
     "Report",
@@ -48,6 +51,7 @@ __all__ = [
     "Trace",
     "apply_masks",
     "attention_mass",
+    "diagnose",
     "generate",
     "hide",
     "load",
@@ -76,28 +80,9 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.recovery.model_card": ("save_model",),
     "sinkprune.recovery.recover": ("recover",),
     "sinkprune.recovery.zeros": ("zeros_held",),
+    "sinkprune.runs.diagnosing": ("diagnose",),
     "sinkprune.runs.pruning": ("prune",),
-    "sinkprune_core": (
-        "DREAM_SAMPLER",
-        "LLADA_SAMPLER",
-        "PRESETS",
-        "Calibration",
-        "LanguageModel",
-        "Recipe",
-        "Report",
-        "Sampler",
-        "Trace",
-        "attention_mass",
-        "generate",
-        "hide",
-        "preset",
-        "trace",
-        "track",
-        "weights_kept",
-        "wrap",
-    ),
-    "sinkprune_core.pruning.shrink": ("shrink",),
-}
+}  # all others are those of the core
 
 
 def __dir__() -> list[str]:
@@ -108,4 +93,6 @@ def __getattr__(name: str) -> object:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(module), name)
+    if name in __all__:
+        return getattr(import_module("sinkprune_core"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

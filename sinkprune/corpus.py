@@ -11,7 +11,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -123,7 +123,12 @@ def _docstrings(file: Path) -> Iterator[str]:
         for node in level:
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield ast.get_docstring(node) or ""
-        level = [child for node in level for name in _BODIES for child in getattr(node, name, ())]
+
+        inner: list[ast.AST] = []
+        for node in level:
+            for name in _BODIES:
+                inner += getattr(node, name, ())
+        level = inner
 
 
 def _is_english(paragraph: str) -> bool:
@@ -253,6 +258,22 @@ def draw_sequences(
         drawn[start] = stream_T[first_N1 + torch.arange(length)]
 
     return drawn
+
+
+def crop_batch(
+    streams: Sequence[torch.Tensor], rows: int, length: int, index: int, rng: torch.Generator
+) -> torch.Tensor:
+    """Return batch number `index` of crops that may begin anywhere, int64 (rows, `length`).
+
+    No model learns about first tokens from them. Rows take turns among the streams, int64 (T,).
+    """
+    crops = []
+    for row in range(rows):
+        stream_T = streams[(index + row) % len(streams)]
+        start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
+        crops.append(stream_T[start : start + length])
+
+    return torch.stack(crops)
 
 
 def apart(places: Iterable[int], count: int, length: int, is_taken: bytearray) -> list[int]:

@@ -147,10 +147,7 @@ class LanguageModel:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Copy the blocks and put them back at the end; see `weights_kept`."""
-        copies = [
-            {name: value.detach().clone() for name, value in block.named_parameters()}
-            for block in self.blocks
-        ]
+        copies = [_copied(block) for block in self.blocks]
 
         try:
             yield
@@ -331,6 +328,11 @@ def wrap(
         mask_token_id=mask_token_id,
         logits_shifted=True if logits_shifted is None else logits_shifted,
     )
+
+
+def _copied(block: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of every parameter of a block by name."""
+    return {name: value.detach().clone() for name, value in block.named_parameters()}
 
 
 def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:

@@ -97,16 +97,22 @@ def accuracy(
     by_length = groupby(_inputs(lm, questions), key=lambda one: len(one.input_T))  # so no padding
     parts = chain.from_iterable(batches(of_one_length, batch) for _, of_one_length in by_length)
 
-    values = [[torch.zeros(len(each.share_M), dtype=torch.float64) for each in q.maskings] for q in questions]
+    values = []  # of each item, its endings and their maskings
+    missing = []  # how many of an item's are to come
+    for question in questions:
+        of_item = [torch.zeros(len(each.share_M), dtype=torch.float64) for each in question.maskings]
+        values.append(of_item)
+        missing.append(sum(map(len, of_item)))
+
     with tqdm(
         total=len(items), desc=f"suite {lm.name}", unit="item", disable=not progress, leave=False
     ) as bar:
-        missing = [sum(len(value_M) for value_M in of_item) for of_item in values]
         for part in parts:
             for use, value in _mean_log_likelihoods(lm, questions, part):
                 values[use.item][use.choice][use.masking] = value
                 missing[use.item] -= 1
-                bar.update(missing[use.item] == 0)
+                if missing[use.item] == 0:
+                    bar.update()
 
     return _answers(items, questions, values)
 

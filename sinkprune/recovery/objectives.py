@@ -27,13 +27,15 @@ class Exercise(NamedTuple):
     weight_N: torch.Tensor  # float32: shares of the loss, which add up to 1
 
 
-def exercise(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> Exercise:
+def exercise(
+    lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
+) -> Exercise:
     """Return what a model has to predict of a batch, such that its loss estimates the evaluation's measure.
 
     An autoregressive model predicts every token but the first (`nll`). A diffusion model gets a random number
-    of masks in every row, stratified over the batch; each row counts the mean at its masks (`nelbo`). Its
-    position 0 is masked as often as any other, so that no model learns that a first token is always there,
-    and is never predicted.
+    of masks in every row, stratified over the batch, or as many as a noise `level` says; each row counts the
+    mean at its masks (`nelbo`). Its position 0 is masked as often as any other, so that no model learns that
+    a first token is always there, and is never predicted.
     """
     batch, length = ids_BT.shape
     predicted_T = torch.arange(length) > 0
@@ -42,7 +44,11 @@ def exercise(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> E
         count = batch * (length - 1)
         return Exercise(ids_BT, where_BT, ids_BT[where_BT], torch.full((count,), 1 / count))
 
-    counts_B = stratified_counts(batch, length - 1, rng)
+    if level is None:
+        counts_B = stratified_counts(batch, length - 1, rng)
+    else:
+        counts_B = torch.full((batch,), max(1, round(level * (length - 1))))
+
     where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
     masked_BT = where_BT.clone()
     masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)

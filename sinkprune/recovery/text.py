@@ -44,15 +44,10 @@ class TrainingText:
     def crops(self, batch: int, length: int, seed: int, index: int) -> torch.Tensor:
         """Return batch number `index`, int64 (B, T): a pure function of seed and index.
 
-        Crops may begin anywhere, so that no model learns about first tokens; rows take turns among streams.
+        Crops may begin anywhere, and rows take turns among streams.
         """
         rng = generator(seed, "recovery crops", index)
-        rows = []
-        for row in range(batch):
-            stream_T = self.streams[(index + row) % len(self.streams)]
-            start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
-            rows.append(stream_T[start : start + length])
-        return torch.stack(rows)
+        return corpus.crop_batch(self.streams, batch, length, index, rng)
 
 
 def training_text(

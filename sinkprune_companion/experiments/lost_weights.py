@@ -48,8 +48,8 @@ def critical(
     def compute() -> pd.DataFrame:
         few = replace(text, ids_NT=text.ids_NT[:sequences])
         rows = rows_for(lm, few, without.statistics_key, progress=False)
-        statistics = (shared.of(kept_by), shared.of(without))
-        return lost_weights(lm, without, *statistics, largest_inputs(lm, rows), count)
+        largest = largest_inputs(lm, rows)
+        return lost_weights(lm, without, shared.of(kept_by), shared.of(without), largest, count)
 
     key = {"model": lm.name, "fingerprint": fingerprint, "kept_by": kept_by, "without": without}
     key |= {"calibration": text.fingerprint, "sequences": sequences, "count": count}

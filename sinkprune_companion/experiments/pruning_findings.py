@@ -52,7 +52,8 @@ def excess(scores: pd.DataFrame) -> pd.DataFrame:
     for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
         cost = compare(scores, at(place, variant), at(place, "dense"))
         bounds = [cost.value, cost.low, cost.high]
-        rows.append([*place, heading(place), variant, *bounds, "{:.3g} [{:.3g}, {:.3g}]".format(*bounds)])
+        shown = f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]"
+        rows.append([*place, heading(place), variant, *bounds, shown])
 
     return pd.DataFrame(rows, columns=["pattern", "sparsity", "panel", "recipe", *BOUNDS, "shown"])
 

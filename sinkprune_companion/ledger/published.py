@@ -118,11 +118,21 @@ def results() -> list[Result]:
     rows = []
     for table in published_numbers()["tables"]:
         source = published_numbers()["sources"][table["source"]]
-        of_table = (table["id"], table["title"], table["unit"], source, table["note"])
         for row in table["rows"]:
-            what = (table["model"], row["preset"], table["sparsity"] if row["preset"] else 0.0)
-            values = dict(zip(table["tasks"], row["values"], strict=True))
-            rows.append(Result(*what, tuple(table["evaluate"]), row["method"], *of_table, values))
+            result = Result(
+                model=table["model"],
+                preset=row["preset"],
+                sparsity=table["sparsity"] if row["preset"] else 0.0,
+                tasks=tuple(table["evaluate"]),
+                method=row["method"],
+                table=table["id"],
+                title=table["title"],
+                unit=table["unit"],
+                source=source,
+                note=table["note"],
+                values=dict(zip(table["tasks"], row["values"], strict=True)),
+            )
+            rows.append(result)
 
     return rows
 

@@ -75,7 +75,12 @@ class Base:
         Logits are shifted, but for a diffusion model from scratch: no causal model stands behind it.
         """
         is_diffusion = kind == "diffusion"
-        ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"
+        ending = "ar-adapted"
+        if is_diffusion:
+            ending = "dlm"
+        elif self.vocabulary:
+            ending = "ar"
+
         return cls(
             set_direction(model, causal=not is_diffusion),
             self.tokenizer(),

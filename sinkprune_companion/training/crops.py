@@ -37,14 +37,7 @@ def crop_batch(
     """
     rng = generator(seed, "crops", index)
     length = lengths[int(torch.randint(len(lengths), (), generator=rng))]
-
-    rows = []
-    for row in range(batch_tokens // length):
-        stream_T = streams[(index + row) % len(streams)]
-        start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
-        rows.append(stream_T[start : start + length])
-
-    return torch.stack(rows)
+    return corpus.crop_batch(streams, batch_tokens // length, length, index, rng)
 
 
 def prepare_data(

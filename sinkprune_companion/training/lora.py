@@ -25,12 +25,12 @@ from sinkprune.evaluation.likelihood import score
 from sinkprune.files import held, make_folder
 from sinkprune.models.adapters import open_adapter
 from sinkprune.models.devices import choose_dtype
+from sinkprune.recovery.objectives import exercise
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import settings as kept
 from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, InTraining, open_base
 from sinkprune_companion.training.crops import crop_batch, make_vocabulary, prepare_data
 from sinkprune_companion.training.settings import Training
-from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
@@ -176,25 +176,15 @@ def masked_cross_entropy(
 ) -> torch.Tensor:
     """Return a one-batch estimate of the NELBO in nats per token, or of the part of it at one noise `level`.
 
-    Position 0 is masked as often as any other, so no model learns that a first token is always there, and
-    never predicted, as the twin's is not.
+    Position 0 is masked as often as any other, and never predicted, as the twin's is not.
     """
-    batch, length = ids_BT.shape
-    predicted_T = torch.arange(length) > 0
+    task = exercise(lm, ids_BT, rng, level)
+    logits_NV = lm.logits_at(task.input_BT, task.where_BT)
+    loss_N = cross_entropy(logits_NV, task.target_N.to(logits_NV.device), reduction="none")
 
-    if level is None:
-        counts_B = stratified_counts(batch, length - 1, rng)
-    else:
-        counts_B = torch.full((batch,), max(1, round(level * (length - 1))))
-
-    where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
-    masked_BT = where_BT.clone()
-    masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
-    logits_NV = lm.logits_at(corrupt(ids_BT, masked_BT, lm.mask_token_id), where_BT)
-    loss_N = cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device), reduction="none")
+    counts_B = task.where_BT.sum(1)
     masks_N = counts_B.repeat_interleave(counts_B).to(loss_N)  # masks in the sequence of each prediction
-
-    return (loss_N / masks_N).sum() / batch
+    return (loss_N / masks_N).sum() / len(ids_BT)
 
 
 def next_token_cross_entropy(

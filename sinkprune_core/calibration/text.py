@@ -155,7 +155,8 @@ class Trajectories:
         """Return every sequence in every state, int64 (N * S, T); see `trajectory`."""
         settings = (noise_levels, noise)
         if settings not in self._made:
-            self._made[settings] = trajectory(self.lm, self.calibration, *settings).flatten(0, 1)
+            ids_NST = trajectory(self.lm, self.calibration, noise_levels, noise)
+            self._made[settings] = ids_NST.flatten(0, 1)
         return self._made[settings]
 
 

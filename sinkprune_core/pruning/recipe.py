@@ -409,7 +409,9 @@ def compared_preset(name: str, **changes: object) -> Recipe:
     """Return a preset as `preset` does, with settings of a comparison that it need not read."""
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
-    if PRESETS[name].get("pattern") == "structured" != changes.get("pattern", "structured"):
+
+    removes_units = PRESETS[name].get("pattern") == "structured"
+    if removes_units and changes.get("pattern", "structured") != "structured":
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
 
     recipe = Recipe(**{**PRESETS[name], **changes})

@@ -150,8 +150,16 @@ def trace(
             part = trace_batch(lm, prompt_BT[start : start + batch], sampler, seed, start, bar)
             parts.append(part)
 
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in BY_PROMPT}
-    return replace(parts[0], **joined)
+    return _joined(parts)
+
+
+def _joined(parts: list[Trace]) -> Trace:
+    """Return the traces of several batches of prompts as one."""
+
+    def of_all(name: str) -> torch.Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    return replace(parts[0], **{name: of_all(name) for name in BY_PROMPT})
 
 
 def _trace_diffusion(

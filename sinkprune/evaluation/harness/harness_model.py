@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -228,8 +229,13 @@ class HarnessModel(TemplateLM):
                 disjoint = map(utils.make_disjoint_window, rolling)
                 windows.append([tuple(map(torch.tensor, window)) for window in disjoint])
 
-            scores = iter(self._score([pair for pairs in windows for pair in pairs], how))
-            return [sum((next(scores)[0] for _ in pairs), 0.0) for pairs in windows]
+            scores = iter(self._score(list(chain.from_iterable(windows)), how))
+            totals = []
+            for pairs in windows:
+                values = [value for value, _ in islice(scores, len(pairs))]
+                totals.append(sum(values, 0.0))
+
+            return totals
 
         in_order = Collator([(request.args,) for request in requests], sort_fn=lambda _: 0)
         return self._answers("loglikelihood_rolling", in_order, self.batch_size, answer, disable_tqdm)
