@@ -20,7 +20,16 @@
 # **Question.** The paper prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion
 # parameters. What does it take to do the same with one of them, which commands do it, and which
 # numbers do its authors report?
+
+# %% [markdown] tags=["answer"]
+# **Answer.** Two commands do it, `sinkprune prune` and `sinkprune evaluate`, and this notebook
+# prints them for every number that the authors report. How many hours and gigabytes they take is
+# worked out below from published shapes. Nobody has run them here on the published weights, so that
+# no claim about 8B models is decided by this project.
 #
+# The table to look at is the one below *What its authors report*.
+
+# %% [markdown]
 # **No real model is run here by default**, and nobody has run this notebook on published 8B weights
 # yet: how their formats are read was checked against formulas at toy size. The plan follows from
 # published shapes, and a tiny random checkpoint in the public format of the chosen model takes all

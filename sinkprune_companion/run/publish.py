@@ -20,6 +20,7 @@ from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages, sources
 from sinkprune_companion.run import profiles, run_files
+from sinkprune_companion.run.notebook_code import code_cells
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
 from sinkprune_companion.run.progress_bars import is_progress
 
@@ -33,15 +34,16 @@ SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
 def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
     """Return the notebook `source`, with its defaults as parameters, and the outputs of `executed`.
 
+    Words in other cells than code may have changed since it ran.
     The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out.
-    Raises ValueError when the cells differ, one was not run, or an output is an error or names the home or
+    Raises ValueError when the code differs, a cell was not run, or an output is an error or names the home or
     the project directory.
     """
     clean = nbformat.from_dict(source)
-    ran = _code_cells(executed)
-    mine = _code_cells(clean)
+    ran = code_cells(executed)
+    mine = code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
-        raise ValueError("the executed notebook has other cells than its source: run it before publishing")
+        raise ValueError("the executed notebook has other code than its source: run it before publishing")
 
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         if cell.source.strip() and done.execution_count is None:
@@ -64,12 +66,6 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
     return clean
 
 
-def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """Return the code cells but the one that papermill injects."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-
-
 def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
     """Return an output of code cell `count` as readers see it, None for none; ValueError for an error."""
     if output.output_type == "error":
@@ -80,7 +76,7 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
         return None
 
     if "metadata" in output:
-        output["metadata"] = _alternative_texts(output["metadata"])
+        output["metadata"] = _words_and_widths(output["metadata"])
     if "image/png" in data:
         data["image/png"] = _smaller_picture(data["image/png"], count)
     if output.output_type == "execute_result":
@@ -89,13 +85,15 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
     return output
 
 
-def _alternative_texts(metadata: Mapping[str, object]) -> dict[str, dict[str, str]]:
-    """Return the alternative texts of an output, by the kind of its data, and nothing else."""
-    texts = {}
+def _words_and_widths(metadata: Mapping[str, object]) -> dict[str, dict[str, str | int]]:
+    """Return the alternative texts of an output and its widths, by the kind of its data, and nothing else."""
+    kept = {}
     for kind, about in metadata.items():
         if isinstance(about, dict) and isinstance(about.get("alt"), str):
-            texts[kind] = {"alt": about["alt"]}
-    return texts
+            kept[kind] = {"alt": about["alt"]}
+            if isinstance(about.get("width"), int):
+                kept[kind]["width"] = about["width"]
+    return kept
 
 
 def _smaller_picture(encoded: str, count: int) -> str:

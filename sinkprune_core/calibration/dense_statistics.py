@@ -29,12 +29,10 @@ from sinkprune_core.calibration.sink_profiles import (
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
-    SinkContext,
     StatisticsKey,
     check_weights,
-    heads_of,
     input_rows,
-    token_weights,
+    weights_in_text,
 )
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
@@ -157,7 +155,7 @@ class _Pass:
         found = {}
         for choice, (key, weight_RT) in enumerate(zip(self.keys, seen.weight_WRT, strict=True)):
             check_weights(weight_RT, key)
-            rows = Rows(seen.ids_RT, weight_RT)
+            rows = self._rows(seen.ids_RT, weight_RT)
 
             layers: Layers = [{} for _ in self.lm.blocks]
             for (layer, name), inputs in seen.observer.statistics(choice).items():
@@ -185,7 +183,7 @@ class _Pass:
     def _by_blocks(self) -> _Seen:
         """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
         ids_RT, weight_WRT = self._weighted_rows()
-        rows = Rows(ids_RT, weight_WRT)
+        rows = self._rows(ids_RT, weight_WRT)
         hidden = self.store.hidden(self.lm, rows)
         inputs = block_inputs(self.lm, rows, self.calibration.batch, hidden(0))
         what = f"statistics of {self.lm.name}"
@@ -210,6 +208,9 @@ class _Pass:
             linears |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
         return observe(linears, len(self.keys), hold=hold)
 
+    def _rows(self, ids_RT: torch.Tensor, weight_RT: torch.Tensor) -> Rows:
+        return Rows(ids_RT, weight_RT, self.calibration.present_in(len(ids_RT)))
+
     def _weighted_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the calibration rows, (R, T), and the weights of their tokens for every key, (W, R, T)."""
         lm, key = self.lm, self.keys[0]
@@ -226,11 +227,13 @@ class _Pass:
             )
 
         ids_RT = input_rows(lm, self.calibration, key, self.states)
-        if profiles is None:
-            return ids_RT, torch.ones(len(self.keys), *ids_RT.shape)
+        if profiles is not None:
+            profile_NST, visible_ST = profiles
+            return ids_RT, self._weights(profile_NST, visible_ST, first_sequence=0)
 
-        profile_NST, visible_ST = profiles
-        return ids_RT, self._weights(profile_NST, visible_ST, first_sequence=0)
+        present_RT = self.calibration.present_in(len(ids_RT))
+        weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
+        return ids_RT, weight_RT.repeat(len(self.keys), 1, 1)
 
     def _with_sinks(self, rows_at_once: int) -> _Seen:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
@@ -269,12 +272,10 @@ class _Pass:
         self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first_sequence: int
     ) -> torch.Tensor:
         """Return the token weights of a batch for every key, (W, R, T)."""
-        seed = self.calibration.seed
-        weights = []
-        for key in self.keys:
-            context = SinkContext(profile_NST, visible_ST, key, heads_of(self.lm), seed, first_sequence)
-            weights.append(token_weights(context))
-
+        weights = [
+            weights_in_text(self.lm, self.calibration, key, profile_NST, visible_ST, first_sequence)
+            for key in self.keys
+        ]
         return torch.stack(weights)
 
 
@@ -306,10 +307,11 @@ def waiting(
 
     In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
     a model whose blocks are read would be read once for each. Else in `store`, if it has room for all, which
-    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
+    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these, or rows have
+    padding.
     """
     is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
-    if not is_shown or all(key.exclude == "none" for key in keys):
+    if not is_shown or all(key.exclude == "none" for key in keys) or calibration.present_NT is not None:
         return Waiting()
 
     sequences, length = calibration.ids_NT.shape
