@@ -103,6 +103,18 @@ class LanguageModel:
         return cast(nn.Embedding, self.model.get_input_embeddings())
 
     @property
+    def output_head(self) -> nn.Linear:
+        """What turns last hidden states into logits."""
+        return cast(nn.Linear, self.model.get_output_embeddings())
+
+    @property
+    def text_tokenizer(self) -> Tokenizer:
+        """The tokenizer; ValueError for a model without one, which takes token ids alone."""
+        if self.tokenizer is None:
+            raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
+        return self.tokenizer
+
+    @property
     def mask(self) -> int:
         """Id of the mask token; ValueError for an autoregressive model."""
         if self.mask_token_id is None:
@@ -225,8 +237,7 @@ class LanguageModel:
         a soft cap, `final_logit_softcapping` (Gemma), where the configuration has one of these.
         """
         config = self.model.config
-        head = cast(nn.Module, self.model.get_output_embeddings())
-        logits_NV = head(hidden_ND).to(hidden_ND.device)
+        logits_NV = self.output_head(hidden_ND).to(hidden_ND.device)
 
         scale = getattr(config, "logit_scale", None)
         if scale is not None:
@@ -264,10 +275,9 @@ class LanguageModel:
 
         Raises ValueError for a model without a tokenizer.
         """
-        if self.tokenizer is None:
-            raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return torch.tensor(without_mask(ids, self.tokenizer, self.mask_token_id), dtype=torch.long)
+        tokenizer = self.text_tokenizer
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        return torch.tensor(without_mask(ids, tokenizer, self.mask_token_id), dtype=torch.long)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes."""

@@ -69,7 +69,7 @@ def log_likelihood(
     how = protocol(how)
     pairs = _checked_pairs(lm, pairs, extra=int(how.visible_end))
 
-    if how.visible_end and lm.tokenizer.eos_token_id is None:
+    if how.visible_end and _end_of_text(lm) is None:
         raise ValueError(
             f"visible_end=True needs an end-of-text token, and the tokenizer of {lm.name} has none: "
             "set visible_end=False"
@@ -118,6 +118,11 @@ def _estimates(
     return rows
 
 
+def _end_of_text(lm: LanguageModel) -> int | None:
+    """Return the token that ends a text, None where the tokenizer has none."""
+    return getattr(lm.text_tokenizer, "eos_token_id", None)
+
+
 def _hidden_at_masks(
     lm: LanguageModel, pairs: Sequence[Pair], how: Protocol, part: list[MaskedTarget]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -125,7 +130,7 @@ def _hidden_at_masks(
 
     The second is None where the protocol has no guidance.
     """
-    end = torch.tensor([lm.tokenizer.eos_token_id] if how.visible_end else [], dtype=torch.long)
+    end = torch.tensor([_end_of_text(lm)] if how.visible_end else [], dtype=torch.long)
     ids_BT, visible_BT = padded([torch.cat([*pairs[each.sequences[0]], end]) for each in part])
     where_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
     is_prompt_BT = torch.zeros_like(where_BT)
@@ -135,12 +140,12 @@ def _hidden_at_masks(
         where_BT[row, len(prompt) : len(prompt) + len(target)] = each.where_L
         is_prompt_BT[row, : len(prompt)] = True
 
-    input_BT = corrupt(ids_BT, where_BT, lm.mask_token_id)
+    input_BT = corrupt(ids_BT, where_BT, lm.mask)
     hidden_ND = lm.hidden_at(input_BT, where_BT, visible_BT)
     if how.guidance == 0:
         return hidden_ND, None
 
-    without_prompt_BT = corrupt(input_BT, is_prompt_BT, lm.mask_token_id)
+    without_prompt_BT = corrupt(input_BT, is_prompt_BT, lm.mask)
     return hidden_ND, lm.hidden_at(without_prompt_BT, where_BT, visible_BT)
 
 

@@ -71,7 +71,7 @@ def nelbo(
         part = rows[start : start + batch]
         where_BT = torch.stack([row.where_T for row in part])
         ids_BT = ids_NT[[row.sequence for row in part]]
-        input_BT = corrupt(ids_BT, where_BT, lm.mask_token_id)
+        input_BT = corrupt(ids_BT, where_BT, lm.mask)
         values += _mean_cross_entropies(lm, input_BT, where_BT, ids_BT)
 
     frame = pd.DataFrame(

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import StringConstraints, TypeAdapter, ValidationError
@@ -29,7 +29,16 @@ WIKITEXT_EXPECTED = (
 )
 
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
-PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
+
+
+class Pair(TypedDict):
+    """A minimal pair of BLiMP."""
+
+    sentence_good: Text
+    sentence_bad: Text
+
+
+PAIR = TypeAdapter(Pair)
 
 _FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
@@ -120,7 +129,8 @@ def _set_of(file: Path) -> tuple[str, str] | None:
 
 def _check_shards(files: list[Path], name: str, stated: str, what: str) -> None:
     """Raise ValueError unless the shards of one set are as many as their names say, each there once."""
-    numbers = {int(_SHARD.fullmatch(file.stem)[2]) for file in files}
+    matches = [_SHARD.fullmatch(file.stem) for file in files]
+    numbers = {int(match[2]) for match in matches if match}
     total = int(stated)
     if numbers == set(range(len(files))) and len(files) == total:
         return
@@ -137,7 +147,7 @@ def _check_shards(files: list[Path], name: str, stated: str, what: str) -> None:
 # reading
 
 
-def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
+def pairs(files: Sequence[Path]) -> list[Pair]:
     """Return the minimal pairs of a BLiMP paradigm; raise ValueError, with file and row, for what is none."""
     sentences = []
     for file in files:
@@ -151,7 +161,7 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
     return sentences
 
 
-def _lines(file: Path) -> Iterator[object]:
+def _lines(file: Path) -> Iterator[Any]:
     """Yield the values in the lines of a file; raise ValueError, with file and row, for what is no JSON."""
     lines = [line for line in read_text(file).split("\n") if line.strip()]
     for number, line in enumerate(lines, 1):
@@ -161,7 +171,7 @@ def _lines(file: Path) -> Iterator[object]:
             raise ValueError(f"{file}, row {number}: no JSON: {error}") from None
 
 
-def _pair(row: object, where: str) -> dict[str, str]:
+def _pair(row: object, where: str) -> Pair:
     """Return a row as a minimal pair; raise ValueError, saying where it is, for what is none."""
     try:
         return PAIR.validate_python(row)
@@ -212,6 +222,7 @@ def articles(files: Sequence[Path]) -> list[str]:
 def _articles_of_parquet(files: Sequence[Path]) -> list[str]:
     """Return the articles of parquet files whose rows are articles (`page`) or lines (`text`)."""
     rows = []
+    column = "text"
     for file in files:
         frame = read_parquet(file)
         column = "page" if "page" in frame else "text"

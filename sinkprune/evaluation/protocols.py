@@ -110,9 +110,10 @@ class Protocol:
                 f"{2 * self.chunk}"
             )
 
+        context = self.context or 0
         pairs = []
         for start in starts:
-            context_T = ids_T[max(0, start - self.context) : start]
+            context_T = ids_T[max(0, start - context) : start]
             pairs.append((context_T, ids_T[start : start + self.chunk]))
 
         return pairs

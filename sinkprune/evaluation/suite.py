@@ -97,8 +97,9 @@ def by_template(answers: pd.DataFrame, column: str) -> pd.Series:
     The mean is that of all items: each value is that plus its own items' summed distances from it, times the
     number of templates by that of items.
     """
-    mean = answers[column].mean()
-    of_template = (answers[column] - mean).groupby([answers.group, answers.template], sort=False).sum()
+    mean = float(answers[column].mean())
+    distances = answers[column] - mean
+    of_template = pd.Series(distances.groupby([answers.group, answers.template], sort=False).sum())
     return mean + of_template * len(of_template) / len(answers)
 
 

@@ -147,7 +147,7 @@ def _inputs(lm: LanguageModel, questions: Sequence[Question]) -> list[Input]:
         for choice, (ids_T, ways) in enumerate(zip(question.ids, question.maskings, strict=True)):
             for masking, mask_L in enumerate(ways.mask_ML):
                 where_T = torch.cat([torch.zeros(question.start, dtype=torch.bool), mask_L])
-                input_T = corrupt(ids_T, where_T, lm.mask_token_id) if lm.is_diffusion else ids_T
+                input_T = corrupt(ids_T, where_T, lm.mask) if lm.is_diffusion else ids_T
                 key = (*input_T.tolist(), question.start)
                 each = found.setdefault(key, Input(input_T, where_T))
                 each.uses.append(Use(number, choice, masking))
@@ -223,7 +223,7 @@ def _error_over_draws(
     if not drawn:
         return 0.0
 
-    difference_S = sum(drawn)
+    difference_S = torch.stack(drawn).sum(0)
     if len(difference_S) < 2:
         return math.nan
 

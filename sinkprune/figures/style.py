@@ -3,13 +3,14 @@
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-STYLE = {  # matplotlib's settings
+STYLE: dict[Any, Any] = {  # matplotlib's settings
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.grid": True,
@@ -48,7 +49,7 @@ def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> Figure
     height = figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines())
 
     if handles:
-        widest = HANDLE_INCHES + LETTER_INCHES * max(len(handle.get_label()) for handle in handles)
+        widest = HANDLE_INCHES + LETTER_INCHES * max(len(str(handle.get_label())) for handle in handles)
         fit = max(1, int(figure.get_figwidth() / widest))
         rows = math.ceil(len(handles) / fit)
         columns = math.ceil(len(handles) / rows)

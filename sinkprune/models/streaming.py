@@ -154,7 +154,7 @@ class StreamedModel(LanguageModel):
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""
-        head = cast(nn.Linear, self.model.get_output_embeddings())
+        head = self.output_head
         if head.weight.is_meta:
             self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
         return super().raw_logits(hidden_ND)

@@ -52,7 +52,7 @@ def exercise(
     where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
     masked_BT = where_BT.clone()
     masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
-    input_BT = corrupt(ids_BT, masked_BT, lm.mask_token_id)
+    input_BT = corrupt(ids_BT, masked_BT, lm.mask)
     masks_N = counts_B.repeat_interleave(counts_B)
     return Exercise(input_BT, where_BT, ids_BT[where_BT], 1 / (batch * masks_N.float()))
 

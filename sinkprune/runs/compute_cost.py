@@ -42,4 +42,4 @@ def forward_cost(lm: LanguageModel, length: int, positions: int) -> ForwardCost:
 
 def head_flops(lm: LanguageModel, positions: int) -> float:
     """Return the FLOPs of the logits at some positions."""
-    return 2.0 * positions * lm.model.get_output_embeddings().weight.numel()
+    return 2.0 * positions * lm.output_head.weight.numel()

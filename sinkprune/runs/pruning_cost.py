@@ -155,7 +155,7 @@ class _Run:
             weights -= of_block * (len(lm.blocks) - 1)
             working = max(working, of_block * bytes_per_weight)  # or a block beside the file it is read from
             if not lm.model.config.tie_word_embeddings:
-                weights -= _parameters(lm.model.get_output_embeddings())  # pruning reads no logits
+                weights -= _parameters(lm.output_head)  # pruning reads no logits
 
         memory = PROCESS_BYTES + weights * bytes_per_weight + working
 
@@ -249,7 +249,8 @@ def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> f
 
 def _shapes(lm: LanguageModel) -> list[tuple[int, int]]:
     """Return the shapes (O, I) of the linears of a block."""
-    return [tuple(linear.weight.shape) for linear in lm.linears(lm.blocks[0]).values()]
+    weights = [linear.weight for linear in lm.linears(lm.blocks[0]).values()]
+    return [(weight_OI.shape[0], weight_OI.shape[1]) for weight_OI in weights]
 
 
 def _parameters(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -282,7 +282,7 @@ def _harness_tasks(folder: str) -> dict[str, Path]:
     return {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path is not None}
 
 
-def _write_task(include: Path, base: Path, name: str, rows: list[dict[str, str]]) -> None:
+def _write_task(include: Path, base: Path, name: str, rows: Sequence[Mapping[str, str]]) -> None:
     """Write a task that includes the harness's own file `base` and takes other data, and that data."""
     data = include / f"{name}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
