@@ -39,6 +39,7 @@ def exercise(
     """
     batch, length = ids_BT.shape
     predicted_T = torch.arange(length) > 0
+
     if not lm.is_diffusion:
         where_BT = predicted_T.expand(batch, length)
         count = batch * (length - 1)
@@ -54,6 +55,7 @@ def exercise(
     masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
     input_BT = corrupt(ids_BT, masked_BT, lm.mask)
     masks_N = counts_B.repeat_interleave(counts_B)
+
     return Exercise(input_BT, where_BT, ids_BT[where_BT], 1 / (batch * masks_N.float()))
 
 
@@ -86,6 +88,7 @@ def loss_of(
             total = total + checkpoint(_slice_loss, *arguments, use_reentrant=False)
         else:
             total = total + _slice_loss(*arguments)
+
     return total
 
 
@@ -109,6 +112,7 @@ def _slice_loss(
         found_NV = log_softmax(logits_NV, dim=-1)
         divergence_NV = kl_div(found_NV, expected_NV, log_target=True, reduction="none")
         loss_N = loss_N + distillation * divergence_NV.sum(-1)
+
     return (loss_N * weight_N).sum()
 
 

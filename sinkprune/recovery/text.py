@@ -71,8 +71,10 @@ def training_text(
         parts = {is_held_out: [] for is_held_out in (False, True)}
         for document in documents:
             parts[corpus.is_held_out(document)].append(document)
+
         streams = [corpus.stream(parts[False], tokenizer, mask_token_id)]
         held_out = [corpus.stream(parts[True], tokenizer, mask_token_id)]
+
         if not parts[False] or not parts[True]:
             whole_T = torch.cat([*streams, *held_out])
             cut = len(whole_T) - len(whole_T) // corpus.HELD_OUT_SHARE
@@ -80,12 +82,14 @@ def training_text(
 
     held_out_length = min(length, HELD_OUT_LENGTH)
     shortest = min(map(len, streams))
+
     shortest_held_out = min(map(len, held_out))
     if shortest < length or shortest_held_out < held_out_length:
         raise ValueError(
             f"the text has {shortest} tokens to learn from and {shortest_held_out} that are held out: too "
             f"short for sequences of length={length}; give more text, or a smaller length"
         )
+
     each = HELD_OUT_SEQUENCES // len(held_out)
     sequences = [_spread(stream_T, each, held_out_length) for stream_T in held_out]
     return TrainingText(tuple(streams), torch.cat(sequences))
