@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 PATTERNS = ("row", "layer", "global", "structured")  # and N:M, e.g. 2:4
-ALLOCATIONS = ("uniform", "owl", "linear", "linear-reverse")
+ALLOCATIONS = ("uniform", "owl", "linear")
 RANKED = 1 << 20  # scores that are ranked together: what a processor's cache holds
 
 Select = Callable[[torch.Tensor, int, int], torch.Tensor]
@@ -215,8 +215,7 @@ def allocate(
     `uniform`: the same for all. `owl`: as `outliers_L`, the outlier shares of the layers, say (Yin et al.
     2024; here with a smaller `owl_lambda` where a layer could leave [0, 1)). `linear`: from sparsity +
     owl_lambda in the first layer to sparsity - owl_lambda in the last (early layers of LLaDA are the most
-    redundant, Layer Collapse, arXiv 2605.06366); `linear-reverse`: the other way round. Raises ValueError
-    where a layer would leave [0, 1).
+    redundant, Layer Collapse, arXiv 2605.06366). Raises ValueError where a layer would leave [0, 1).
     """
     if allocation == "uniform":
         return [sparsity] * layers
@@ -226,9 +225,6 @@ def allocate(
         shift_L = torch.zeros(1, dtype=torch.float64)
     else:
         shift_L = owl_lambda * torch.linspace(1, -1, layers, dtype=torch.float64)
-
-    if allocation == "linear-reverse":
-        shift_L = -shift_L
 
     sparsity_L = (sparsity + shift_L).tolist()
     for layer, value in enumerate(sparsity_L):

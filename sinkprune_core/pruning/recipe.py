@@ -43,7 +43,7 @@ ROUNDING = 1e-6  # a sparsity this near to N / M is that of a pattern N:M
 
 Inputs = Literal["clean", "noised"]
 Propagation = Literal["sequential", "dense"]
-Allocation = Literal["uniform", "owl", "linear", "linear-reverse"]
+Allocation = Literal["uniform", "owl", "linear"]
 NormReduction = Literal["root", "sum"]
 NoiseName = Literal[
     "grid",
@@ -85,8 +85,7 @@ class Recipe:
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
     channels)."""
     allocation: Allocation = "uniform"
-    """One sparsity for all layers, or more for some: "owl", "linear", "linear-reverse"; see
-    `patterns.allocate`."""
+    """One sparsity for all layers, or more for some: "owl", "linear"; see `patterns.allocate`."""
     noise_levels: Count = 8
     """States per sequence, at least 1: noise levels, denoising steps, or query windows of a causal model."""
     noise: NoiseName = "grid"
