@@ -114,13 +114,13 @@ def _cost(lm: MetaModel, recipe: Recipe, options: Prune, sequences: int, gpu: Gp
     length = options.length or default_length(options, lm.model.config.max_position_embeddings)
     ids_NT = torch.zeros(sequences, length, dtype=torch.long)
     calibration = Calibration(ids_NT, batch=options.batch)
-    places = (options.target, options.work_folder)
+    out, work = options.target, options.work_folder
     if gpu is None:
-        return pruning_cost(lm, recipe, calibration, *places, device=options.device)
+        return pruning_cost(lm, recipe, calibration, out, work, device=options.device)
 
     budget = int(WAITING_SHARE * gpu.memory)
     speed = gpu.speed(lm.model.dtype.itemsize)
-    return pruning_cost(lm, recipe, calibration, *places, speed=speed, device="cpu", memory_budget=budget)
+    return pruning_cost(lm, recipe, calibration, out, work, speed=speed, device="cpu", memory_budget=budget)
 
 
 def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_streamed: bool) -> list[str]:

@@ -59,6 +59,10 @@ UNITS: dict[str, dict[str, Units]] = {  # config.model_type -> kind of unit
     "llama": _gated_family("attention_bias", "mlp_bias"),
     "qwen2": _gated_family(None, None),
     "qwen3": _gated_family("attention_bias", None),
+    "mistral": _gated_family(None, None),
+    "gemma": _gated_family("attention_bias", None),
+    "smollm3": _gated_family("attention_bias", "mlp_bias"),
+    "granite": _gated_family("attention_bias", "mlp_bias"),
     # The width of a GPT-2 head is n_embd / n_head, so its heads cannot leave.
     "gpt2": {"mlp": Units(("mlp.c_fc",), "mlp.c_proj", "n_inner")},
 }

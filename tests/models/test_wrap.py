@@ -11,11 +11,14 @@ from transformers import (
     AutoModelForCausalLM,
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
     CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
     GptOssConfig,
     GraniteConfig,
     LlamaConfig,
@@ -28,7 +31,7 @@ from transformers import (
     SmolLM3Config,
 )
 
-from sinkprune import load, nelbo, nll, save
+from sinkprune import load, nelbo, nll, save, shrink
 from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core import Calibration, Sampler, generate, preset, trace, wrap
 from sinkprune_core import prune as prune_model
@@ -111,10 +114,13 @@ def test_logits_are_the_model_s_own(name, make_ids):
     torch.testing.assert_close(lm.logits_at(ids_BT, where_BT), native_BTV[:, :-1].flatten(0, 1))
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "phi3"])
+@pytest.mark.parametrize("name", [*PLAIN, "phi3", "neox"])
 def test_a_model_that_transformers_saved_is_read(name, make_ids, tmp_path):
-    """Whatever its type: Phi-3 joins queries, keys and values in one linear, which stays one."""
-    config, more = PLAIN.get(name, (Phi3Config, {"sliding_window": None}))
+    """Whatever its type: Phi-3 joins queries, keys and values in one linear, which stays one, and GPT-NeoX
+    calls its head otherwise in files.
+    """
+    more_types = {"phi3": (Phi3Config, {"sliding_window": None}), "neox": (GPTNeoXConfig, {})}
+    config, more = {**PLAIN, **more_types}[name]
     model = of_config(config, **more)
     model.save_pretrained(tmp_path / "model")
     word_tokenizer().save_pretrained(tmp_path / "model")
@@ -123,6 +129,39 @@ def test_a_model_that_transformers_saved_is_read(name, make_ids, tmp_path):
     assert torch.equal(lm.model(ids_BT, use_cache=False).logits, model(ids_BT, use_cache=False).logits)
     again = load(save(lm, tmp_path / "again"))
     assert again.fingerprint() == lm.fingerprint()
+
+
+def test_weights_of_an_encoder_are_refused_as_such(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=72, **sizes)).save_pretrained(tmp_path / "bert")
+    word_tokenizer().save_pretrained(tmp_path / "bert")
+    with pytest.raises(
+        ValueError, match=r"have no blocks .* layers\.N or h\.N.*model_type='bert' is not covered"
+    ):
+        load(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma", "smollm3", "granite"])
+def test_whole_units_leave_as_in_a_stock_model(name, make_ids, tmp_path):
+    config, more = PLAIN[name]
+    lm = wrap(of_config(config, **more), word_tokenizer(), mask_token_id=MASK_TOKEN_ID, logits_shifted=True)
+    ids_NT = make_ids(4, 16)
+    report = prune_model(lm, preset("structured"), Calibration(ids_NT), progress=False)
+    masked_BTV = lm.model(ids_NT, use_cache=False).logits
+    smaller = shrink(lm, report.kept_units)
+    assert (smaller.model.config.num_key_value_heads, smaller.model.config.intermediate_size) == (1, 24)
+    torch.testing.assert_close(
+        smaller.model(ids_NT, use_cache=False).logits, masked_BTV, atol=1e-4, rtol=1e-4
+    )
+    stock = AutoModelForCausalLM.from_pretrained(save(smaller, tmp_path / "smaller"))
+    assert torch.equal(stock(ids_NT, use_cache=False).logits, smaller.model(ids_NT, use_cache=False).logits)
+
+
+def test_a_loaded_model_takes_gradients_where_that_is_asked(tiny_ar, tmp_path):
+    save(tiny_ar, tmp_path / "model")
+    for trainable in (False, True):
+        model = load(tmp_path / "model", trainable=trainable).model
+        assert {parameter.requires_grad for parameter in model.parameters()} == {trainable}
 
 
 # direction
