@@ -25,6 +25,7 @@ def run(options: Claims) -> None:
             f"run `sinkprune reproduce --profile {options.profile}` first, or do this in a clone of the "
             "repository"
         )
+
     print_verdicts({"published": published})
     print()
     say(
@@ -43,6 +44,7 @@ def print_claims(profile: str, kind: str | None = None) -> None:
         raise FileNotFoundError(
             f"no findings in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"
         )
+
     named = {f"profile {profile}": findings, "published": claims.findings(project_root() / "figures")}
     too_small = [f"profile {name}" for name in TOO_SMALL_FOR_VERDICTS]
     print_verdicts({name: found for name, found in named.items() if found}, kind, too_small)
