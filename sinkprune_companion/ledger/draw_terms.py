@@ -25,7 +25,7 @@ def counted(estimate: Estimate) -> Estimate:
 
     The mean square of the draws is then at most that of the rest, which takes its place.
     """
-    if not is_unseen(estimate):
+    if estimate.draws is None or estimate.error_sequences is None or not is_unseen(estimate):
         return estimate
 
     sequences = estimate.error_sequences**2

@@ -72,15 +72,26 @@ def as_text(named: Mapping[str, pd.DataFrame], columns: int = 80) -> str:
 
 def _says(about: pd.Series, table: pd.DataFrame, columns: int) -> str:
     """Return what a claim says, in whole words; of a row beneath another one, what it does not repeat."""
-    whole = {"break_long_words": False, "break_on_hyphens": False}
     if not about.beneath:
-        return textwrap.fill(about.claim, columns, subsequent_indent="  ", **whole)
+        return _filled(about.claim, columns, "", "  ")
 
     words = about.claim
     if about.beneath in table.index:
         words = words.replace(f"{table.loc[about.beneath].claim}: ", "the same, ")
     label = {"control": "control: ", "others": "by others: "}.get(about.kind, "")
-    return textwrap.fill(label + words, columns, initial_indent=" " * 4, subsequent_indent=" " * 6, **whole)
+    return _filled(label + words, columns, " " * 4, " " * 6)
+
+
+def _filled(text: str, columns: int, first: str, later: str) -> str:
+    """Return a text in lines of so many columns, which begin with `first` and `later`, no word broken."""
+    return textwrap.fill(
+        text,
+        columns,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def without_verdicts(table: pd.DataFrame) -> pd.DataFrame:
