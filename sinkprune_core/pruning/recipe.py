@@ -406,8 +406,7 @@ def preset(name: str, **changes: object) -> Recipe:
 
 def compared_preset(name: str, **changes: object) -> Recipe:
     """Return a preset as `preset` does, with settings of a comparison that it need not read."""
-    if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    check_choice("preset", name, PRESETS)
     if PRESETS[name].get("pattern") == "structured" != changes.get("pattern", "structured"):
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
 
