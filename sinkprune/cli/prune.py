@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -219,7 +219,8 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
         made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
 
     table = report.linears.to_csv(index=False)
-    save_model(lm, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    named = replace(lm, name=options.target.name)  # two models are told apart by their names
+    save_model(named, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
 
     weights = int(report.linears.weights.sum())

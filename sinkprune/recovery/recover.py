@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -128,7 +128,8 @@ def recover(
         card = {name: value for name, value in former.items() if name not in OWN_FIELDS}
         if "recovery" in card:
             card["recovery_before"] = card.pop("recovery")
-        save_model(lm, out, _tables(Path(pruned)), **card, recovery=done.card())
+        named = replace(lm, name=out.name)  # two models are told apart by their names
+        save_model(named, out, _tables(Path(pruned)), **card, recovery=done.card())
         shutil.rmtree(work, ignore_errors=True)
     return done
 
