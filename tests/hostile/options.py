@@ -103,7 +103,6 @@ OTHERS = {
         "--set inputs=noised",
         "--set propagation=dense",
         "--set propagation=sequential",
-        "--set exclude=all",
         "--set exclude=official",
         "--set exclude=random",
         "--set exclude=only",
