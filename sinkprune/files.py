@@ -19,7 +19,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sinkprune.scratch import OF_SCRATCH, give_ordinary_modes, scratch_file, scratch_folder
 
@@ -203,7 +203,7 @@ def read_text(path: Path | str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def json_in(path: Path | str) -> object:
+def json_in(path: Path | str) -> Any:
     """Return what a JSON file holds.
 
     Raises ValueError, naming the file, for other text and for an object that has a key twice, of which
@@ -216,7 +216,7 @@ def json_in(path: Path | str) -> object:
         raise ValueError(f"{path} is not JSON ({error}): fetch it again") from None
 
 
-def json_of(text: str) -> object:
+def json_of(text: str) -> Any:
     """Return what a text of JSON holds; raise ValueError for other text, and for a key that comes twice."""
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -353,7 +353,7 @@ def keep(path: Path, value: dict[str, object]) -> None:
         write_json(path, {**value, CHECK: _check_of(value)}, is_durable=False)
 
 
-def kept(path: Path) -> dict[str, object] | None:
+def kept(path: Path) -> dict[str, Any] | None:
     """Return what `keep` wrote; None where there is nothing, or not what was written."""
     try:
         value = json_in(path)

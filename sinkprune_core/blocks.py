@@ -182,6 +182,7 @@ def run_block(
 
         if keep:
             outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
+
         start += len(state.hidden_BTD)
 
     return outputs

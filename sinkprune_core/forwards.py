@@ -26,6 +26,7 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
         raise TypeError(f"token ids are {in_short(ids_BT)}: {lm.name} takes a tensor of int64")
     if ids_BT.dtype != torch.int64 or ids_BT.layout != torch.strided:
         raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
+
     check_mode(lm)
     check_direction(lm)
     if ids_BT.is_meta:
@@ -39,6 +40,7 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
                 f"token id {least if least < 0 else most} is outside the vocabulary of {lm.name}, "
                 f"0 … {vocabulary - 1}: take ids of its own tokenizer"
             )
+
     check_positions(lm, ids_BT.shape[-1] if tokens is None else tokens)
 
 
@@ -58,6 +60,7 @@ def check_mode(lm: LanguageModel) -> None:
     training = [module for module in lm.model.modules() if module.training]
     if not training:
         return
+
     fields = lm.model.config.to_dict().items()
     rates = [value for name, value in fields if name.endswith(("dropout", "pdrop"))]
     rates += [module.p for module in training if isinstance(module, nn.Dropout)]
@@ -99,4 +102,5 @@ def check_output(lm: LanguageModel, value: torch.Tensor) -> torch.Tensor:
             f"what {lm.name} computes in {lm.model.dtype} is not finite: "
             "its weights are damaged, or take a wider dtype"
         )
+
     return value

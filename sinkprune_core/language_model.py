@@ -86,12 +86,14 @@ class LanguageModel:
         checked("mask_token_id", self.mask_token_id, Number | None)
         checked("logits_shifted", self.logits_shifted, Flag)
         checked("name", self.name, Text)
+
         has_mask = self.mask_token_id is not None
         if self.is_diffusion != has_mask:
             raise ValueError(
                 f"mask_token_id={self.mask_token_id} does not fit kind={self.kind!r}: "
                 "a diffusion model has one, an autoregressive model has none"
             )
+
         vocabulary = self.vocabulary
         if self.mask_token_id is not None and not 0 <= self.mask_token_id < vocabulary:
             raise ValueError(f"mask_token_id={self.mask_token_id} is outside the vocabulary of {vocabulary}")
@@ -108,6 +110,18 @@ class LanguageModel:
     @property
     def _embedding(self) -> nn.Embedding:
         return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
+    def output_head(self) -> nn.Linear:
+        """What turns last hidden states into logits."""
+        return cast(nn.Linear, self.model.get_output_embeddings())
+
+    @property
+    def text_tokenizer(self) -> Tokenizer:
+        """The tokenizer; ValueError for a model without one, which takes token ids alone."""
+        if self.tokenizer is None:
+            raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
+        return self.tokenizer
 
     @property
     def mask(self) -> int:
@@ -157,10 +171,7 @@ class LanguageModel:
         check_structure(self.model)
         check_loaded(self)
         check_changeable(self)
-        copies = [
-            {name: value.detach().clone() for name, value in block.named_parameters()}
-            for block in self.blocks
-        ]
+        copies = [_copied(block) for block in self.blocks]
 
         try:
             yield
@@ -191,6 +202,7 @@ class LanguageModel:
         check_loaded(self)
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
+
         with self.turn(), explained(self):
             output = self.model.base_model(
                 ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
@@ -217,10 +229,12 @@ class LanguageModel:
         where_BT = where_BT.to(self.device)
         if not self.is_diffusion and bool(where_BT[:, 0].any()):
             raise ValueError("an autoregressive model does not predict position 0: leave it out of `where`")
+
         hidden_BTD = self.hidden(ids_BT, attention_mask_BT)
         row_N, position_N = where_BT.nonzero(as_tuple=True)
         if self.logits_shifted:
             position_N = (position_N - 1).clamp_min(0)
+
         return hidden_BTD[row_N, position_N]  # (N, D)
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -234,8 +248,7 @@ class LanguageModel:
         a soft cap, `final_logit_softcapping` (Gemma), where the configuration has one of these.
         """
         config = self.model.config
-        head = cast(nn.Module, self.model.get_output_embeddings())
-        logits_NV = head(hidden_ND).to(hidden_ND.device)
+        logits_NV = self.output_head(hidden_ND).to(hidden_ND.device)
 
         scale = getattr(config, "logit_scale", None)
         if scale is not None:
@@ -248,6 +261,7 @@ class LanguageModel:
         cap = getattr(config, "final_logit_softcapping", None)
         if cap is not None:
             logits_NV = torch.tanh(logits_NV / cap) * cap
+
         return logits_NV
 
     def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
@@ -262,10 +276,12 @@ class LanguageModel:
         tokens = former + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
+
         check_ids(self, fresh_BT, tokens)
         with self.turn(), explained(self):
             output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
             last_BD = output.last_hidden_state[:, -1].contiguous()
+
         return self.head(last_BD.to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:
@@ -273,11 +289,10 @@ class LanguageModel:
 
         Raises ValueError for a model without a tokenizer.
         """
-        if self.tokenizer is None:
-            raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
+        tokenizer = self.text_tokenizer
         checked("text", text, Text)
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return torch.tensor(without_mask(ids, self.tokenizer, self.mask_token_id), dtype=torch.long)
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        return torch.tensor(without_mask(ids, tokenizer, self.mask_token_id), dtype=torch.long)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes.
@@ -317,6 +332,7 @@ def wrap(
     checked("logits_shifted", logits_shifted, Flag | None)
     model = getattr(model, "_orig_mod", model)
     check_structure(model)
+
     empty = [part for part, parameter in model.named_parameters() if parameter.is_meta]
     if empty:
         raise ValueError(
@@ -329,6 +345,7 @@ def wrap(
             "logits_shifted must be said of a diffusion model: True where the output at position i-1 "
             "predicts the token at i (Dream, DiffuGPT), False where that at i does (LLaDA, A2D)"
         )
+
     if logits_shifted is False and not is_diffusion:
         raise ValueError(
             "logits_shifted=False does not fit an autoregressive model, which predicts the next token; give "
@@ -344,6 +361,11 @@ def wrap(
         mask_token_id=mask_token_id,
         logits_shifted=True if logits_shifted is None else logits_shifted,
     )
+
+
+def _copied(block: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of every parameter of a block by name."""
+    return {name: value.detach().clone() for name, value in block.named_parameters()}
 
 
 def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:

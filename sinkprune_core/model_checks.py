@@ -57,29 +57,35 @@ def check_structure(model: object) -> None:
     """Raise TypeError for what is no model of transformers, and ValueError, by name, for one not covered."""
     if not isinstance(model, PreTrainedModel):
         raise TypeError(_no_model(model))
+
     name = type(model).__name__
     config = model.config
     if config.is_encoder_decoder:
         raise ValueError(
             f"{name} is an encoder with a decoder: only models of one stack of blocks are covered"
         )
+
     _check_ends(name, model)
     if getattr(model, "is_quantized", False) or getattr(config, "quantization_config", None) is not None:
         raise ValueError(
             f"{name} is quantised, or its config says so: prune the model in {torch.bfloat16} or "
             f"{torch.float32} first, and quantise what comes out"
         )
+
     experts = [field for field in EXPERTS if (getattr(config, field, None) or 0) > 1]
     if experts:
         raise ValueError(
             f"{name} is a mixture of experts ({experts[0]}={getattr(config, experts[0])}): an expert sees "
             "only the tokens that are sent to it, which is not covered"
         )
+
     if getattr(config, "add_cross_attention", False):
         raise ValueError(f"{name} has cross-attention, which is not covered: give a model without")
+
     for field, needed in FIELDS.items():
         if getattr(config, field, needed) != needed:
             raise ValueError(f"config.{field} of {name} must be {needed}: set it so, nothing else changes")
+
     _check_layer_types(name, config)
     _check_blocks(name, model)
     _check_dtypes(name, model)
@@ -147,6 +153,7 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                     f"{where} has the weight of {other}: what is pruned for one would be pruned for "
                     "both; give each a weight of its own"
                 )
+
         if not known:
             raise ValueError(f"block {layer} of {name}, a {type(block).__name__}, has no linear to prune")
 
@@ -186,6 +193,7 @@ def _check_linear(where: str, linear: nn.Linear) -> None:
             "torch.nn.utils.prune), which would undo what is pruned: make it permanent first, by "
             "parametrize.remove_parametrizations, remove_weight_norm or prune.remove"
         )
+
     if type(linear) is not nn.Linear:
         kind = f"{type(linear).__module__}.{type(linear).__name__}"
         raise ValueError(
@@ -310,11 +318,13 @@ def _captured(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tu
         ),
         lm.blocks[-1].register_forward_hook(lambda module, args, output: given.append(_hidden_of(output))),
     ]
+
     try:
         hidden_BTD = lm._last_hidden(ids_BT, None)
     finally:
         for handle in handles:
             handle.remove()
+
     return hidden_BTD, received[0], given[0]
 
 
@@ -338,6 +348,7 @@ def _check_direction(lm: LanguageModel, hidden_BTD: torch.Tensor, changed_BTD: t
             f"{lm.name} is a diffusion model, and its outputs do not depend on later tokens: its attention "
             "is causal; `wrap` sets the direction where the model's class knows `is_causal`"
         )
+
     if not lm.is_diffusion and _difference(lm, before_BTD, after_BTD) > 1:
         raise ValueError(
             f"{lm.name} is autoregressive, and its outputs depend on later tokens: its attention is "
@@ -355,6 +366,7 @@ def _check_blocks_one_by_one(lm: LanguageModel, first: tuple, last_BTD: torch.Te
         differs = _difference(lm, last_BTD, hidden_BTD) > 1
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError):
         differs = True
+
     if differs:
         raise ValueError(
             f"the blocks of {type(lm.model).__name__} run one by one do not give what the whole model gives: "

@@ -151,6 +151,7 @@ def _kinds(owner: object) -> dict[str, object]:
     """Return the annotations of a dataclass or a function that are kinds, or kinds and None, by name."""
     hints = get_type_hints(owner, include_extras=True)
     parts = {name: (hint, *get_args(hint)) for name, hint in hints.items()}
+
     kinds = {}
     for name, (hint, *arguments) in parts.items():
         if any(get_origin(part) is Annotated for part in (hint, *arguments)):
@@ -158,13 +159,14 @@ def _kinds(owner: object) -> dict[str, object]:
     return kinds
 
 
-def checked(name: str, value: object, hint: object) -> object:
+def checked(name: str, value: object, hint: object) -> Any:
     """Return `value` as a kind has it.
 
     Raises, with its name, TypeError for an object of another class and ValueError for what does not fit.
     """
     if isinstance(value, np.generic):
         value = value.item()  # a number of NumPy's is one of Python's
+
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
@@ -195,6 +197,7 @@ def _words(hint: object) -> str:
             return described[0]
         name = get_args(hint)[0].__name__
         return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
+
     return " or ".join(_words(part) for part in get_args(hint))
 
 
@@ -205,6 +208,7 @@ def in_short(value: object) -> str:
             return f"a tensor of {value.dtype}"
         what = "nested" if value.is_nested else "without numbers" if value.is_meta else "sparse"
         return f"a tensor of {value.dtype}, {what},"
+
     text = repr(value)
     if len(text) > LONGEST or "\n" in text:
         return f"a {type(value).__name__}"

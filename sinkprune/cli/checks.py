@@ -12,6 +12,8 @@ from pathlib import Path
 from sinkprune.cli.options import Options, flag
 from sinkprune.files import cache_dir, check_decodable, check_replaceable, held
 
+PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
+
 # surroundings
 
 
@@ -58,6 +60,13 @@ def _check_progress_bars() -> None:
 
 
 # files and models
+
+
+def check_picture(figure: Path | None) -> None:
+    """Raise ValueError for a picture in a format that is none."""
+    if figure is not None and figure.suffix not in PICTURES:
+        endings = ", ".join(PICTURES)
+        raise ValueError(f"--figure {figure} must end in one of {endings}, which says the format")
 
 
 def check_models(options: Options) -> None:

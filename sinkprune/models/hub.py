@@ -193,7 +193,7 @@ def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str |
     return WeightFiles(fetch(row.id, revision, local=True))
 
 
-def available_memory(device: str = "cpu") -> int:
+def available_memory(device: str | torch.device = "cpu") -> int:
     """Return the bytes that can be allocated on a device now; a container's limit counts."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(torch.device(device))[0]

@@ -90,6 +90,7 @@ def make_plan(
     source: Source = "block by block"
     if recipe.propagation == "dense" and needs != "gram":  # Gram matrices are too large to keep
         source = "dense model"
+
     takes_dense = source == "dense model" or recipe.allocation == "owl"
 
     place = Waiting()
@@ -128,6 +129,7 @@ def _forwards(
         passes += of_sinks + of_statistics
     if recipe.propagation == "sequential":
         passes.append(Pass("outputs of pruned blocks", rows))
+
     return passes
 
 
@@ -140,12 +142,14 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
             f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
             "use inputs='clean'"
         )
+
     if not recipe.rule.calibrated:
         return
 
     if calibration is None:
         name = choice_name(recipe.criterion)
         raise ValueError(f"criterion={name!r} needs calibration text: pass a Calibration")
+
     check_ids(lm, calibration.ids_NT)
 
     length = calibration.ids_NT.shape[1]
@@ -161,6 +165,7 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
             f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
             "use fewer levels or longer sequences"
         )
+
     if calibration.present_NT is not None:
         _check_padded(lm, recipe)
     if recipe.exclude != "none":
@@ -186,6 +191,7 @@ def _check_linears(lm: LanguageModel, recipe: Recipe) -> None:
 
     places = [(layer, name) for layer, block in enumerate(lm.blocks) for name in lm.linears(block)]
     known = ", ".join(lm.linears(lm.blocks[0]))
+
     for field in ("targets", "ignore"):
         for pattern in getattr(recipe, field):
             alone = replace(recipe, targets=(pattern,), ignore=())
@@ -228,6 +234,7 @@ def _check_layers(lm: LanguageModel, recipe: Recipe) -> None:
             f"sparsities has {len(recipe.sparsities)} numbers for the {len(lm.blocks)} blocks of {lm.name}: "
             "give one per block"
         )
+
     if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
         allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
 
@@ -260,6 +267,7 @@ def check_dense(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calib
                 f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: "
                 "its statistics depend on what it pruned before"
             )
+
         if plan.source == "block by block":
             raise ValueError(
                 f"recipe {recipe.name!r} needs a Gram matrix per input: "
