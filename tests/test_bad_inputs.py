@@ -19,7 +19,8 @@ def test_no_bad_input_breaks_anything(group, tmp_path, monkeypatch):
 
 
 MEMORY = {  # by the name that the table has: the cases, and each so many-th of them that the short run takes
-    "models in odd states": (states.states, 397),
+    "odd states of a Llama": (states.GROUPS["odd states of a Llama"], 131),
+    "odd states of a GPT-2": (states.GROUPS["odd states of a GPT-2"], 41),
     "two threads on one model": (threads.threads, 37),
     "arguments of other types": (arguments.arguments, 131),
 }

@@ -177,7 +177,7 @@ OTHERS = {
         "--from-scratch",
     ),
 }  # what each of the lines is given besides, in the place of a value that it has
-GROUP = "options without effect"
+GROUP = "options of {}"  # a command
 TOLD = re.compile(r"\d+(\.\d+)? s\b")  # seconds
 
 
@@ -293,7 +293,7 @@ def run(tally: Tally, root: Path, command: str, every: int = 1) -> None:
             continue
         if line not in known:
             known[line] = commands.run(line)
-        tally.add(GROUP, f"{kind}: {other}", *judge(known[line], commands.run(other)))
+        tally.add(GROUP.format(command), f"{kind}: {other}", *judge(known[line], commands.run(other)))
 
 
 def judge(plain: Found, found: Found) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import copy
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import torch
@@ -46,7 +46,6 @@ from sinkprune_core.sinks.trace import trace
 IDS_NT = torch.randint(21, 66, (4, 12), generator=torch.Generator().manual_seed(0))
 SAMPLER = Sampler(length=6, steps=4, block=3)
 torch._logging.set_logs(dynamo=50, recompiles=False)  # of compiled states, of which nothing is to be said
-FAMILIES = ("llama-gqa", "qwen3", "gpt2")
 GOOD = ""  # what a check returns where nothing is wrong
 NAMED = ("Llama", "Qwen3", "GPT2", "block", "weight", "model", "token id", "attention")
 ROUGH = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -530,20 +529,22 @@ MADE = {
 }
 
 
-def states(root: Path) -> Iterator[Case]:
-    """Every state, before a model is wrapped and after, with everything that is done with models."""
+def states(root: Path, family: str, each: int) -> Iterator[Case]:
+    """Every state of a model of a family, before it is wrapped and after, each with some uses in turn."""
     every = uses(root)
-    for number, (family, (state, change)) in enumerate(
-        (family, item) for family in FAMILIES for item in STATES.items()
-    ):
+    turns = cycle(every)
+    for number, (state, change) in enumerate(STATES.items()):
         kind = list(MADE)[number % 2]
         for moment in ("before", "after") if state not in AT_ONCE else ("before",):
-            for use, check in every.items():
-                run = partial(_run, family, kind, change, moment, check)
+            for use in islice(turns, each):
+                run = partial(_run, family, kind, change, moment, every[use])
                 yield Case(f"{family}, {kind}: {state}, {moment}, {use}", run, GOOD, NAMED)
 
+
+def architectures(root: Path) -> Iterator[Case]:
+    """Every use of models of other architectures."""
     for name in ARCHITECTURES:
-        for use, check in every.items():
+        for use, check in uses(root).items():
             run = partial(_run_of_architecture, name, check)
             yield Case(f"{name}, {use}", run, GOOD, (*NAMED, "Mixtral", "GptOss", "Gemma3", "Jamba"))
 
@@ -563,5 +564,8 @@ def _run_of_architecture(name: str, check: Callable) -> str:
 
 
 GROUPS = {
-    "models in odd states": states,
+    "odd states of a Llama": partial(states, family="llama-gqa", each=10),
+    "odd states of a Qwen3": partial(states, family="qwen3", each=3),
+    "odd states of a GPT-2": partial(states, family="gpt2", each=3),
+    "models of other architectures": architectures,
 }  # by the name that the table has
