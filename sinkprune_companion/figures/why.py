@@ -93,7 +93,7 @@ def plot_when(table: pd.DataFrame, title: str) -> Figure:
     `table` is that of `why.foresight`. The band is what does not matter, the dotted line what another draw
     of calibration text exchanges.
     """
-    looks = {"planted": {"color": RED, "marker": "o"}, "as it is": {"color": BLUE, "marker": "D"}}
+    looks = {"planted": {"color": BROWN, "marker": "o"}, "as it is": {"color": SKY, "marker": "D"}}
     figure, [[axis]] = canvas(size=(WIDTH, 3.4))
 
     for kind, part in table.groupby("kind", sort=False):
