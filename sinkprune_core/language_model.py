@@ -18,10 +18,16 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 
 from sinkprune_core.encoding import without_mask
-from sinkprune_core.forwards import check_ids, check_mode, check_output, is_finite
-from sinkprune_core.model_checks import blocks_of, check_computation, check_structure
+from sinkprune_core.forwards import check_ids, check_loaded, check_mode, check_output, is_finite
+from sinkprune_core.model_checks import (
+    blocks_of,
+    check_changeable,
+    check_computation,
+    check_structure,
+    explained,
+)
 from sinkprune_core.turns import turn
-from sinkprune_core.values import in_short
+from sinkprune_core.values import Flag, Number, Plain, Text, checked, in_short
 
 Kind = Literal["autoregressive", "diffusion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -77,6 +83,9 @@ class LanguageModel:
         """Raise ValueError for a kind or a mask token that cannot be."""
         if self.kind not in KINDS:
             raise ValueError(f"kind={in_short(self.kind)} is not one of {KINDS}")
+        checked("mask_token_id", self.mask_token_id, Number | None)
+        checked("logits_shifted", self.logits_shifted, Flag)
+        checked("name", self.name, Text)
 
         has_mask = self.mask_token_id is not None
         if self.is_diffusion != has_mask:
@@ -159,6 +168,9 @@ class LanguageModel:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Copy the blocks and put them back at the end; see `weights_kept`."""
+        check_structure(self.model)
+        check_loaded(self)
+        check_changeable(self)
         copies = [_copied(block) for block in self.blocks]
 
         try:
@@ -182,21 +194,20 @@ class LanguageModel:
         Raises ValueError for ids that are no tokens of the model, for longer rows than it has positions, and
         where a number of the result is not finite, and for a model without weights.
         """
-        if self.device.type == "meta":
-            raise ValueError(f"{self.name} has no weights, only a shape: load it first")
+        checked("attention_mask_BT", attention_mask_BT, Plain | None)
         check_ids(self, ids_BT, None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max()))
         return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
+        check_loaded(self)
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
 
-        with self.turn():
+        with self.turn(), explained(self):
             output = self.model.base_model(
                 ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
             )
-
-        return output.last_hidden_state.to(self.device)
+            return output.last_hidden_state.to(self.device)
 
     def logits_at(
         self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None
@@ -259,15 +270,18 @@ class LanguageModel:
         They are float32 (B, V). Padded rows come with `attention_mask` of all tokens so far and
         `position_ids` of the new ones.
         """
-        tokens = cache.get_seq_length() + fresh_BT.shape[1]
+        former = cache.get_seq_length()
+        if not former:
+            check_loaded(self)
+        tokens = former + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
 
         check_ids(self, fresh_BT, tokens)
-        with self.turn():
+        with self.turn(), explained(self):
             output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
+            last_BD = output.last_hidden_state[:, -1].contiguous()
 
-        last_BD = output.last_hidden_state[:, -1].contiguous()
         return self.head(last_BD.to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:
@@ -276,11 +290,17 @@ class LanguageModel:
         Raises ValueError for a model without a tokenizer.
         """
         tokenizer = self.text_tokenizer
+        checked("text", text, Text)
         ids = tokenizer(text, add_special_tokens=False).input_ids
         return torch.tensor(without_mask(ids, tokenizer, self.mask_token_id), dtype=torch.long)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes."""
+        """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes.
+
+        Raises ValueError for a model that is not covered, or has no numbers.
+        """
+        check_structure(self.model)
+        check_loaded(self)
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -307,6 +327,9 @@ def wrap(
     Raises TypeError for what is no model of transformers, and ValueError, in one sentence, for a model that
     is not covered or whose attention does not look in the direction that its kind has.
     """
+    checked("name", name, Text | None)
+    checked("mask_token_id", mask_token_id, Number | None)
+    checked("logits_shifted", logits_shifted, Flag | None)
     model = getattr(model, "_orig_mod", model)
     check_structure(model)
 

@@ -2,14 +2,17 @@
 
 `check_structure` looks at what a model is made of and reads no weight. `check_computation` runs a few tokens
 through it and compares: does it look in the direction that its kind has, do its blocks one by one make what
-the whole model makes, and does its output head alone make its logits. What does not hold is refused by name,
-each in one sentence with the way out.
+the whole model makes, and does its output head alone make its logits. A model may be changed after that:
+what prunes it looks at its structure again (`check_changeable`), and a forward that fails is explained by it
+(`explained`). What does not hold is refused by name, each in one sentence with the way out.
 
 Dimensions: B row, T position, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -35,6 +38,7 @@ SAMPLE = (2, 5)  # rows and tokens of the texts that `check_computation` runs
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}  # of the largest number; in fewer bits 0.05
 
 PACKING = ("torch", "torchao", "bitsandbytes", "optimum")  # packages whose tensors are no plain weights
+LONGEST_REASON = 200  # characters of another's words
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
@@ -61,8 +65,7 @@ def check_structure(model: object) -> None:
             f"{name} is an encoder with a decoder: only models of one stack of blocks are covered"
         )
 
-    if model.get_output_embeddings() is None:
-        raise ValueError(f"{name} has no output head: give the class with one, as ...ForCausalLM")
+    _check_ends(name, model)
     if getattr(model, "is_quantized", False) or getattr(config, "quantization_config", None) is not None:
         raise ValueError(
             f"{name} is quantised, or its config says so: prune the model in {torch.bfloat16} or "
@@ -98,6 +101,21 @@ def _no_model(model: object) -> str:
     return f"model={in_short(model)} must be a model of transformers, a PreTrainedModel"
 
 
+def _check_ends(name: str, model: PreTrainedModel) -> None:
+    """Raise ValueError unless a model has an embedding and an output head with weights of plain numbers."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ValueError(f"{name} has no output head: give the class with one, as ...ForCausalLM")
+
+    for what, part in (("input embedding", model.get_input_embeddings()), ("output head", head)):
+        weight = getattr(part, "weight", None)
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+            raise ValueError(
+                f"the {what} of {name}, a {type(part).__name__}, has no weight of floating-point numbers: "
+                "take weights that are not quantised"
+            )
+
+
 def _check_layer_types(name: str, config) -> None:
     kinds = sorted(set(getattr(config, "layer_types", None) or ()))
     if len(kinds) > 1:
@@ -113,24 +131,28 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
     if not len(blocks):
         raise ValueError(f"{name} has no block: there is nothing to prune")
 
+    stated = getattr(model.config, "num_hidden_layers", len(blocks))
+    if stated != len(blocks):
+        raise ValueError(
+            f"{name} has {len(blocks)} blocks, and its config.num_hidden_layers is {stated}: let them agree"
+        )
+
+    home: dict[int, str] = {}  # by weight: the linear that it was found in
     for layer, block in enumerate(blocks):
         known: set[int] = set()  # weights of linears
         for part, module in block.named_modules():
-            if hasattr(module, "base_layer"):
-                kind = f"{type(module).__module__}.{type(module).__name__}"
-                raise ValueError(
-                    f"{part} of block {layer} is a {kind}, an adapter beside its linear: merge it first"
-                )
+            where = f"{part or 'the whole'} of block {layer}"
+            _check_part(where, module)
+            if not isinstance(module, nn.Linear):
+                continue
 
-            if isinstance(module, Conv1D):
+            known.add(id(module.weight))
+            other = home.setdefault(id(module.weight), where)
+            if other != where:
                 raise ValueError(
-                    f"{part} of block {layer} is a Conv1D, whose weight is stored transposed: save the model "
-                    "with its tokenizer, and `sinkprune.load(folder)` reads it with plain linears"
+                    f"{where} has the weight of {other}: what is pruned for one would be pruned for "
+                    "both; give each a weight of its own"
                 )
-
-            if isinstance(module, nn.Linear):
-                _check_linear(f"{part} of block {layer}", module)
-                known.add(id(module.weight))
 
         if not known:
             raise ValueError(f"block {layer} of {name}, a {type(block).__name__}, has no linear to prune")
@@ -141,6 +163,25 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                     f"{part} of block {layer} of {name} has shape {tuple(parameter.shape)} and is the weight "
                     "of no linear: experts, convolutions and adapters are not covered"
                 )
+
+
+def _check_part(where: str, module: nn.Module) -> None:
+    """Raise ValueError for a part of a block whose linears could not be seen, or are none of torch's."""
+    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            f"{where} is compiled, and what its linears receive cannot be seen: give the model as it was "
+            "before, and compile it once it is pruned"
+        )
+    if hasattr(module, "base_layer"):
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        raise ValueError(f"{where} is a {kind}, an adapter beside its linear: merge it first")
+    if isinstance(module, Conv1D):
+        raise ValueError(
+            f"{where} is a Conv1D, whose weight is stored transposed: save the model "
+            "with its tokenizer, and `sinkprune.load(folder)` reads it with plain linears"
+        )
+    if isinstance(module, nn.Linear):
+        _check_linear(where, module)
 
 
 def _check_linear(where: str, linear: nn.Linear) -> None:
@@ -160,12 +201,23 @@ def _check_linear(where: str, linear: nn.Linear) -> None:
             "that are not quantised"
         )
 
-    kind = type(linear.weight.data)
+    weight = linear.weight
+    size = (linear.out_features, linear.in_features)
+    if tuple(weight.shape) != size:
+        raise ValueError(
+            f"the weight of {where} has shape {tuple(weight.shape)}, and its linear is of {size}"
+        )
+    if weight.layout != torch.strided:
+        raise ValueError(
+            f"the weight of {where} is sparse ({weight.layout}): give a dense one, weight.to_dense()"
+        )
+
+    kind = type(weight.data)
     # torch's own subclasses are shared out over processes, those of the others are quantised
     is_packed = kind is not torch.Tensor and kind.__module__.partition(".")[0] in PACKING
-    if is_packed or not linear.weight.is_floating_point():
+    if is_packed or not weight.is_floating_point():
         raise ValueError(
-            f"the weight of {where} is a {kind.__name__} of {linear.weight.dtype}: only "
+            f"the weight of {where} is a {kind.__name__} of {weight.dtype}: only "
             "dense weights of floating-point numbers are covered"
         )
 
@@ -179,6 +231,53 @@ def _check_dtypes(name: str, model: PreTrainedModel) -> None:
                 f"{name} mixes dtypes: {first_name} is {first.dtype} and {other_name} is {other.dtype}; "
                 "load it in one, from_pretrained(..., dtype=...)"
             )
+
+
+# a model that was changed since it was wrapped
+
+
+def check_changeable(lm: LanguageModel) -> None:
+    """Raise ValueError unless what is done to the weights of a model's blocks is done to them alone.
+
+    A user may have changed the model since it was wrapped. Nothing is said of weights that are not in memory.
+    """
+    for name, parameter in lm.blocks.named_parameters():
+        if parameter.is_meta:
+            continue
+
+        part = f"{lm.blocks_name}.{name}"
+        if parameter.is_inference():
+            raise ValueError(
+                f"{part} of {lm.name} was made in torch.inference_mode() and cannot be changed: load the "
+                "model outside of it"
+            )
+        has_numbers_twice = any(
+            step == 0 and size > 1 for step, size in zip(parameter.stride(), parameter.shape, strict=True)
+        )
+        if has_numbers_twice:
+            raise ValueError(
+                f"{part} of {lm.name} was made by `expand`, one number stands for several weights: give "
+                "each its own, weight.contiguous()"
+            )
+
+
+@contextmanager
+def explained(lm: LanguageModel) -> Iterator[None]:
+    """Say in words why a forward inside the block fails, of a model that was changed since it was wrapped."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except ValueError:
+        check_structure(lm.model)
+        raise
+    except (RuntimeError, TypeError, AttributeError) as error:
+        check_structure(lm.model)
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise RuntimeError(
+            f"a forward of {lm.name} ended in {type(error).__name__} ({reason}): its parts do not fit "
+            "together; load the model anew"
+        ) from error
 
 
 # what it computes
@@ -277,7 +376,8 @@ def _check_blocks_one_by_one(lm: LanguageModel, first: tuple, last_BTD: torch.Te
 
 def _check_head(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.Tensor) -> None:
     """Compare logits from the last hidden states with the model's own."""
-    own_BTV = lm.model(ids_BT, use_cache=False).logits
+    with explained(lm):
+        own_BTV = lm.model(ids_BT, use_cache=False).logits
     logits_BTV = lm.raw_logits(hidden_BTD)
     if own_BTV.shape != logits_BTV.shape or _difference(lm, own_BTV, logits_BTV) > 1:
         raise ValueError(

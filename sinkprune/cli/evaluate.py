@@ -80,6 +80,8 @@ def task_table(options: Evaluate) -> pd.DataFrame:
 
     with data as (others, include):
         lm = common.open_model(options, options.model)
+        if not lm.is_diffusion and not others:
+            options.refuse(("seed",), f"{lm.name} is autoregressive, and its answers to the suite are exact")
         shared = {name: getattr(options, name) for name in ("limit", "family", "draws", "seed", "batch")}
         table = evaluate_named(lm, [*of_suite, *others], **shared, include=include, progress=True)
 

@@ -71,6 +71,13 @@ def run(options: Prune) -> None:
         else:
             lm = open_model(options, options.model, streamed)
 
+        stated = [assignment for assignment in options.set if assignment.startswith("noise=")]
+        if stated and not lm.is_diffusion:
+            raise ValueError(
+                f"--set {stated[0]} does nothing here: {lm.name} is autoregressive and sees its text clean; "
+                "leave it out"
+            )
+
         if made_from is not None:
             finish(made_from, options, lm, recipe, calibration)
             return

@@ -15,7 +15,7 @@ from sinkprune_core.diffusion.noise import corrupt, even_split, random_mask, str
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments
+from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
 
 
 class MaskedSequence(NamedTuple):
@@ -35,7 +35,7 @@ def nelbo(
     draws: Count = 8,
     seed: Whole = 0,
     batch: Count = 32,
-    progress: bool = False,
+    progress: Flag = False,
     steps: Count | None = None,
     first_scored: Count = 1,
 ) -> pd.DataFrame:
@@ -132,7 +132,7 @@ def nll(
     lm: InstanceOf[LanguageModel],
     ids_NT: TokenIds,
     batch: Count = 32,
-    progress: bool = False,
+    progress: Flag = False,
     first_scored: Count = 1,
 ) -> pd.DataFrame:
     """Return the exact negative log-likelihood of an autoregressive model, one row per sequence.
@@ -163,7 +163,7 @@ def score(
     draws: Count = 8,
     seed: Whole = 0,
     batch: Count = 32,
-    progress: bool = False,
+    progress: Flag = False,
 ) -> pd.DataFrame:
     """Return nats per token by the estimator that fits the model; columns `sequence`, `value`."""
     if not lm.is_diffusion:

@@ -4,6 +4,7 @@ Dimensions: B batch, T sequence position, L masked positions of one sequence, N 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from pydantic import InstanceOf
@@ -21,7 +22,16 @@ from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.forwards import check_ids, check_positions, is_finite
 from sinkprune_core.language_model import TEXTLESS, LanguageModel, Tokenizer
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, Temperature, Whole, checked_arguments, in_short
+from sinkprune_core.values import (
+    A_FUNCTION,
+    A_LIST,
+    Count,
+    Plain,
+    Temperature,
+    Whole,
+    checked_arguments,
+    in_short,
+)
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")  # of LLaDA; of Dream and SmolLM
 LAST = -1e30  # a confidence below every other, yet above that of a position that may not be revealed
@@ -224,14 +234,14 @@ def _draw_tokens(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator
 @torch.no_grad()  # an inference tensor could not be changed
 def generate(
     lm: InstanceOf[LanguageModel],
-    prompt_BT: InstanceOf[torch.Tensor],
+    prompt_BT: Plain,
     sampler: InstanceOf[Sampler] = LLADA_SAMPLER,
     seed: Whole = 0,
-    watch: Watcher | None = None,
+    watch: Annotated[Watcher, A_FUNCTION] | None = None,
     first: Whole = 0,
-    attention_mask_BT: torch.Tensor | None = None,
-    names: Sequence[object] | None = None,
-    until: Stop | None = None,
+    attention_mask_BT: Plain | None = None,
+    names: Annotated[Sequence[object], A_LIST] | None = None,
+    until: Annotated[Stop, A_FUNCTION] | None = None,
 ) -> torch.Tensor:
     """Denoise a continuation of every prompt; return prompt and continuation, int64 (B, T).
 
@@ -267,14 +277,14 @@ def generate(
 @torch.no_grad()  # an inference tensor could not be changed
 def decode(
     lm: InstanceOf[LanguageModel],
-    prompt_BT: InstanceOf[torch.Tensor],
+    prompt_BT: Plain,
     length: Count,
     temperature: Temperature = 0.0,
     seed: Whole = 0,
     first: Whole = 0,
-    attention_mask_BT: torch.Tensor | None = None,
-    names: Sequence[object] | None = None,
-    until: Stop | None = None,
+    attention_mask_BT: Plain | None = None,
+    names: Annotated[Sequence[object], A_LIST] | None = None,
+    until: Annotated[Stop, A_FUNCTION] | None = None,
 ) -> torch.Tensor:
     """Continue every prompt by `length` tokens, left to right with a KV cache; return int64 (B, T).
 

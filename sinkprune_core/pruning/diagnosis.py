@@ -23,9 +23,11 @@ Dimensions: O output features, I input features (channels), N sequences, S steps
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import pandas as pd
 import torch
+from pydantic import Field, InstanceOf
 
 from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import collect
@@ -35,6 +37,7 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
 
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
@@ -220,13 +223,14 @@ def diagnosis_recipes(
     return {name: Recipe(exclude=part, **how) for name, part in parts.items()}
 
 
+@checked_arguments
 def diagnose(
-    lm: LanguageModel,
-    calibration: Calibration,
-    sparsities: Sequence[float] = (0.5,),
-    noise_levels: int = 8,
+    lm: InstanceOf[LanguageModel],
+    calibration: InstanceOf[Calibration],
+    sparsities: Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")] = (0.5,),
+    noise_levels: Count = 8,
     sinks: str | TokenChoice = "all",
-    progress: bool = True,
+    progress: Flag = True,
 ) -> Diagnosis:
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
 

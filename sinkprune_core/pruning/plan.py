@@ -16,6 +16,7 @@ from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import check_structure
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.patterns import allocate, n_and_m
 from sinkprune_core.pruning.recipe import Recipe
@@ -71,9 +72,10 @@ def make_plan(
     """Return what pruning `lm` by `recipe` will do; nothing runs.
 
     `store` is where things wait. `device` is where a model without weights would be, and `memory_budget`
-    stands for another machine's (see `waiting`). Raises ValueError for a recipe that does not fit the model
-    or its calibration text.
+    stands for another machine's (see `waiting`). Raises ValueError for a model that is no longer covered, as
+    it was changed since it was wrapped, and for a recipe that does not fit it or its calibration text.
     """
+    check_structure(lm.model)
     _check_text(lm, recipe, calibration)
     _check_linears(lm, recipe)
     _check_groups(lm, recipe)
@@ -151,6 +153,12 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
     check_ids(lm, calibration.ids_NT)
 
     length = calibration.ids_NT.shape[1]
+    sees_states = recipe.inputs == "noised" or recipe.exclude != "none"
+    if sees_states and recipe.noise_levels > length:
+        raise ValueError(
+            f"noise_levels={recipe.noise_levels} exceed the {length} tokens of a sequence, and states would "
+            "repeat: use fewer levels or longer sequences"
+        )
     written = length - rollout_prompt(length)
     if recipe.noise == "rollout" and recipe.noise_levels > written:
         raise ValueError(

@@ -414,8 +414,7 @@ def preset(name: str, **changes: object) -> Recipe:
 
 def compared_preset(name: str, **changes: object) -> Recipe:
     """Return a preset as `preset` does, with settings of a comparison that it need not read."""
-    if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    check_choice("preset", name, PRESETS)
 
     removes_units = PRESETS[name].get("pattern") == "structured"
     if removes_units and changes.get("pattern", "structured") != "structured":

@@ -2,24 +2,27 @@
 
 import copy
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import cast
 
 import torch
+from pydantic import InstanceOf
 from torch import nn
 
 from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.pruning.structured import Kept, owned_by, removable, resized
+from sinkprune_core.values import checked_arguments, in_short
 
 
+@checked_arguments
 @torch.no_grad()
-def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
+def shrink(lm: InstanceOf[LanguageModel], kept: Sequence[Kept]) -> LanguageModel:
     """Return a smaller native model of the `kept` units, one entry per block.
 
     Its outputs equal those of the masked model. It shares no memory with `lm`, and `save` writes what stock
     transformers reads. A bias that `structured.mask` added switches the class's own biases on, with zeros
     wherever there were none. Raises ValueError unless every block keeps the same number of units, at least
-    one of each kind, in ascending order.
+    one of each kind, in ascending order; TypeError for what is no list of units.
     """
     _check_kept(lm, kept)
     counts = {kind: len(kept[0][kind]) for kind in removable(lm)}
@@ -85,6 +88,8 @@ def _cut_block(
 
 
 def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
+    if not isinstance(kept, Sequence) or not all(isinstance(entry, Mapping) for entry in kept):
+        raise TypeError(f"kept={in_short(kept)} must be a list with the units of every block, by kind")
     if len(kept) != len(lm.blocks):
         raise ValueError(
             f"kept has {len(kept)} entries for the {len(lm.blocks)} blocks of {lm.name}: give one per block"

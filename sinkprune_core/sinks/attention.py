@@ -15,12 +15,14 @@ Dimensions: B batch, L layers, H query heads, G key-value heads, R query heads p
 Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the steps of a causal model).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -29,10 +31,11 @@ from transformers.masking_utils import sdpa_mask
 
 from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.turns import turn
-from sinkprune_core.values import in_short
+from sinkprune_core.values import Number, Plain, TokenIds, checked, in_short, is_plain
 
 NAME = "sinkprune"
 Windows = Sequence[tuple[int, int]]  # half-open ranges of queries
+WINDOWS = Field(description="a list of (first, last) for half-open ranges of queries")
 Hidden = torch.Tensor | Callable[[int], torch.Tensor | None]  # bool (B, K), or what returns it for a layer
 
 # Attributes of an attention module, kept in its `__dict__`: torch registers nothing there.
@@ -308,11 +311,11 @@ def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> t
 
 def _check_hidden(hidden_BK: object) -> None:
     """Raise ValueError unless hidden keys are a bool tensor of two dimensions."""
-    is_tensor = isinstance(hidden_BK, torch.Tensor)
+    is_tensor = isinstance(hidden_BK, torch.Tensor) and is_plain(hidden_BK)
     if is_tensor and hidden_BK.dtype == torch.bool and hidden_BK.dim() == 2:
         return
 
-    given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}" if is_tensor else repr(hidden_BK)
+    given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}" if is_tensor else in_short(hidden_BK)
     raise ValueError(
         f"hidden keys are {given}; expected a bool tensor of (batch, keys), "
         "or a function of the layer's index that returns one or None"
@@ -440,6 +443,9 @@ def track(
     The former attention implementation comes back whatever happens inside. Raises ValueError for a `chunk` of
     no query, and, by name, for a model whose attention cannot be followed; TypeError for no model.
     """
+    checked("chunk", chunk, Number)
+    checked("windows", windows, Annotated[Sequence[tuple[int, int]], WINDOWS] | None)
+    checked("counted_BQ", counted_BQ, Plain | None)
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 query")
     if several and windows is not None:
@@ -522,8 +528,25 @@ def attention_mass(
     too; the last token has no query, so K is T + new_tokens - 1. Raises TypeError for what is no model of
     transformers, and ValueError, by name, for one whose attention cannot be followed.
     """
+    checked("new_tokens", new_tokens, Number)
     if isinstance(inputs, torch.Tensor):
         inputs = {"input_ids": inputs}
+    if not isinstance(inputs, Mapping) or "input_ids" not in inputs:
+        raise TypeError(
+            f"inputs={in_short(inputs)} must be token ids, int64 (B, T), or what a tokenizer returns"
+        )
+
+    ids_BT = cast(torch.Tensor, checked("inputs", inputs["input_ids"], TokenIds))
+    config = getattr(model, "config", None)
+    vocabulary = getattr(config, "vocab_size", None) or math.inf
+    if ids_BT.numel() and not 0 <= int(ids_BT.min()) <= int(ids_BT.max()) < vocabulary:
+        raise ValueError(f"inputs hold ids outside the vocabulary, 0 … {vocabulary - 1}")
+
+    most = getattr(config, "max_position_embeddings", None) or math.inf
+    if ids_BT.shape[1] + new_tokens > most:
+        raise ValueError(
+            f"{ids_BT.shape[1]} tokens and new_tokens={new_tokens} exceed the {most} positions of the model"
+        )
 
     counted_BQ = inputs.get("attention_mask")
 

@@ -23,7 +23,7 @@ from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments
+from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
 
 ABOUT = "trace"  # the entry of a file that holds what is no tensor
 BY_PROMPT = ("ids_BSK", "final_BK", "layers_BSLK", "prefix_BLK", "heads_BLHK")  # with a row per prompt
@@ -118,7 +118,7 @@ def trace(
     sampler: InstanceOf[Sampler] = LLADA_SAMPLER,
     seed: Whole = 0,
     batch: Count = 16,
-    progress: bool = True,
+    progress: Flag = True,
 ) -> Trace:
     """Generate from every prompt and record the attention of as many steps, whatever the kind of model.
 
