@@ -67,7 +67,7 @@ def step_costs(
     kinds = {
         "unstructured": preset("magnitude", sparsity=sparsity),
         "2:4": preset("magnitude", pattern="2:4"),
-        "structured": preset("structured-magnitude", sparsity=sparsity),
+        "structured": preset("structured-magnitude", sparsity=sparsity, round_to=1),
     }
     length = ids_1T.shape[1]
     ids_BT = ids_1T.repeat(batch, 1)
