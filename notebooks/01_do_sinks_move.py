@@ -163,10 +163,15 @@ display(*sink_records.step_pictures(run, measured, pair, steps, sink_std))
 import torch
 
 
+def sinks_of(mass_SK: torch.Tensor) -> torch.Tensor:
+    """Which keys are a sink at which step."""
+    threshold_S = mass_SK.mean(1) + sink_std * mass_SK.std(1, correction=0)
+    return mass_SK > threshold_S[:, None]
+
+
 def centroids(mass_SK: torch.Tensor) -> torch.Tensor:
     """The mean position of the sinks of every step that has one, weighted by their mass."""
-    threshold_S = mass_SK.mean(1) + sink_std * mass_SK.std(1, correction=0)
-    received_SK = mass_SK * (mass_SK > threshold_S[:, None])
+    received_SK = mass_SK * sinks_of(mass_SK)
     received_S = received_SK.sum(1)
     position_K = torch.arange(mass_SK.shape[1]).float()
     return ((received_SK @ position_K) / received_S)[received_S > 0]
@@ -189,8 +194,9 @@ for name, value in variances.items():
 # A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes
 # each query once, so its text is cut into as many windows of queries as the DLM has steps, and a
 # step sums over all windows so far. Old queries stay in that sum. Here both kinds of sum are taken
-# of queries that look at random keys, anew in every step, so nothing moves more in one than in the
-# other. Yet the sum over all queries so far comes to rest:
+# of the same queries, which look at random keys, anew in every step. So nothing moves more in one
+# than in the other. Yet the sinks of the sum over all queries so far come to rest, as every step
+# adds less to what is there:
 
 # %%
 import pandas as pd
@@ -202,14 +208,19 @@ sums = {
     "diffusion": new_SK,  # all queries run again
     "autoregressive": new_SK.cumsum(0),  # old queries stay in the sum
 }
-settling = pd.concat(
-    pd.DataFrame({"step": range(len(sum_SK)), "centroid": centroids(sum_SK), "kind": kind})
-    for kind, sum_SK in sums.items()
+parts = []
+for kind, sum_SK in sums.items():
+    sinks_SK = sinks_of(sum_SK)
+    shared_S = (sinks_SK[1:] & sinks_SK[:-1]).sum(1) / (sinks_SK[1:] | sinks_SK[:-1]).sum(1)
+    part = {"step": range(1, len(sum_SK)), "overlap": shared_S.tolist(), "kind": kind}
+    parts.append(pd.DataFrame(part))
+settling = pd.concat(parts)
+axes = {"step": "step", "overlap": "overlap with the sinks of the step before"}
+told = {"data": settling, "caption": "sinks of random queries, step by step"}
+plain = (
+    "Of the same random queries, sinks of the sum over all so far settle, those of new ones do not"
 )
-axes = {"step": "step", "centroid": "mean position of the sinks"}
-told = {"data": settling, "caption": "centroid of sinks of random queries, step by step"}
-plain = "Random queries: the sum over new queries jumps about, the sum over all so far settles"
-draw(run, "settles", plain, figures.plot_curves, settling, "step", "centroid", "kind", axes, **told)
+draw(run, "settles", plain, figures.plot_curves, settling, "step", "overlap", "kind", axes, **told)
 
 # %% [markdown]
 # So a higher temporal variance of the DLM is in part arithmetic, and so is a lower spatial
@@ -422,30 +433,33 @@ Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens 
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **By the paper's sum over all queries the DLM's sinks move more**: 41 squared positions
-#   [16, 66], DLM − AR, with sinks by Rulli et al.'s threshold 35 [9.3, 60]. Over 512 tokens that is
-#   undecided (28 [−100, 160]). **So do those of random weights**, and more: 850 [540, 1,200], over
-#   seeds. Old queries stay in a causal model's sum. So the sign of the difference says nothing
-#   about what was learned.
-# * By the newest queries alone the AR model's move more in most prompts (the table above); the mean
-#   is undecided: −25 [−52, 2.5]. With all written so far in even shares the AR model's move more:
-#   −250 [−290, −220].
-# * Do sinks come and go? Writing 128 tokens, 79 % of the DLM's sink occurrences, and 94 % of the AR
-#   model's, are at positions that are a sink in at least 80 % of the steps. Of random weights it is
-#   13 % and 67 %: both are far above what random weights do, the DLM most. That fewer of its sinks
-#   stay than of the AR model's holds at 128 and 1,024 tokens (−0.14 [−0.21, −0.071] and −0.29
-#   [−0.44, −0.14]), and is undecided at 512; it holds with random weights, too. Writing 512 tokens
-#   it is 68 % and 56 %, writing 1,024, longer than they were trained on, 28 % and 57 %. By Dream's
-#   sampler the DLM's share is 0.64 [0.46, 0.81], undecided.
-# * **Which model has the stabler sinks depends on the threshold.** By the threshold of Rulli et al.
-#   the shares over 128 tokens are 80 % in the DLM and 67 % in the AR model, whose architecture has
-#   65 % with random weights.
-# * **Where pruning looks, most of the DLM's sinks come and go**: on calibration text at its noise
-#   levels 24 % are at stable positions, of the AR model's in its windows 85 %.
-# * Attention is spread less evenly over positions in this DLM than in its twin: 3.8 squared mass
-#   [2.9, 4.6], though the sum alone favours the opposite, as random weights show (−0.71
-#   [−0.71, −0.71]). Behind a special first token before natural text the sign is the opposite,
-#   −0.93 [−1.5, −0.40], and so it is [on another pair](../docs/trainings.md).
+# * **By the paper's sum the DLM's sinks move more**, by 41 squared positions [16, 66] (DLM − AR),
+#   and by 35 [9.3, 60] with sinks by the threshold of Rulli et al. Over 512 tokens this is
+#   undecided (28 [−100, 160]).
+# * **Random weights show the same**, and more of it: 850 [540, 1,200], over seeds. Old queries stay
+#   in a causal model's sum. So the sign of the difference says nothing about what was learned.
+# * **Other ways to sum give other signs.** From the newest queries of a step alone, the AR model's
+#   sinks move more in most prompts (the table above), while the mean is undecided (−25 [−52, 2.5]).
+#   Over all that is written so far, in even shares, they move more than the DLM's (−250
+#   [−290, −220]).
+# * **While 128 tokens are written most sinks stay.** Of the DLM's sink occurrences 79 % are at
+#   positions that are a sink in at least 80 % of the steps, and of the AR model's 94 %. With random
+#   weights it is 13 % and 67 %, so both models are far above what their architecture gives. Fewer
+#   of the DLM's sinks stay than of the AR model's, at 128 tokens by −0.14 [−0.21, −0.071] and at
+#   1,024 by −0.29 [−0.44, −0.14]; at 512 that is undecided, and with random weights it holds, too.
+# * **Over longer texts fewer stay, in both.** While 512 tokens are written the shares are 68 % and
+#   56 %. At 1,024 tokens, more than the models were trained on, they are 28 % and 57 %. So that
+#   sinks of an AR model are stable anchors is seen at 128 tokens alone. By Dream's sampler the
+#   DLM's share is 0.64 [0.46, 0.81], which does not decide whether most stay.
+# * **Which model has the stabler sinks depends on the threshold, too.** By that of Rulli et al. the
+#   shares over 128 tokens are 80 % in the DLM and 67 % in the AR model, whose architecture has 65 %
+#   with random weights.
+# * **Where pruning looks, most of the DLM's sinks come and go.** On calibration text at its noise
+#   levels 24 % are at stable positions; of the AR model's, in its windows, it is 85 %.
+# * **Attention is spread less evenly over positions in this DLM than in its twin**, by 3.8 squared
+#   mass [2.9, 4.6], although the sum alone favours the opposite, as random weights show (−0.71
+#   [−0.71, −0.71]). Behind a special first token before natural text the sign is the opposite
+#   (−0.93 [−1.5, −0.40]), and so it is [on another pair](../docs/trainings.md).
 
 # %% [markdown]
 # Of the numbers below, temporal variance is in squared positions, spatial variance in squared mass

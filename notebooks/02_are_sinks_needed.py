@@ -29,7 +29,8 @@
 # away: another key takes over, so that this says how well a model does with other sinks, and not
 # whether it needs any.
 #
-# The picture to look at is [what hiding sinks costs, by
+# The pictures to look at are [how another key takes
+# over](../figures/02_are_sinks_needed/taken_over.png) and [what hiding sinks costs, by
 # layers](../figures/02_are_sinks_needed/layers.png).
 
 # %% [markdown]
@@ -310,21 +311,21 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 
 # %% [markdown] tags=["reading"]
 # * **Hidden in the middle third of the layers, the five strongest keys cost the AR model 0.72
-#   [0.68, 0.76] and the DLM 0.31 [0.27, 0.34] nats per token beyond random keys.** In the late
-#   third it is 0.55 and 0.23. In both no other key takes their place: the strongest that is left
-#   gets a few percent of the attention (the table below the first figure). That is the paper's
-#   direction: the DLM's sinks matter less, in nats of each model's own loss. It was measured only
-#   on short natural text without a special first token.
-# * In the early third it turns: AR 0.035, DLM 0.12 nats per token.
-# * Hidden in all layers, or in the early third, sinks do not go away: another key takes over, and
-#   alone receives much of what the five had together. What this costs, −0.021 [−0.043, 0.0018] in
-#   the AR model and 0.17 [0.12, 0.21] in the DLM, says how well a model does with other sinks and
-#   not whether it needs any.
-# * Over 512 and 1,024 tokens the five strongest keys, hidden in all layers, cost the DLM −0.016
-#   [−0.057, 0.026] and 0.013 [−0.0035, 0.030] (12 texts each). It is undecided where as large a
-#   share of the keys is hidden: 0.038 [−0.043, 0.12] and 0.062 [−0.057, 0.18].
-# * Hidden in all layers while the models write: 0.079 nats per token [−0.84, 1.0], DLM − AR, on 12
-#   prompts. That is too wide to say anything.
+#   [0.68, 0.76] and the DLM 0.31 [0.27, 0.34] nats per token beyond what random keys cost.** In the
+#   late third it is 0.55 and 0.23. In neither third does another key take their place: the
+#   strongest that is left gets a few percent of the attention (the table below the second figure).
+#   This is the paper's direction: sinks matter less to the DLM, in nats of each model's own loss.
+#   It was measured on short natural text without a special first token, and on nothing else.
+# * **In the early third it turns**: hiding costs the AR model 0.035 and the DLM 0.12 nats per
+#   token.
+# * **Hidden in all layers, or in the early third, sinks do not go away.** Another key takes over,
+#   and alone receives much of what the five had together. What this costs, −0.021 [−0.043, 0.0018]
+#   in the AR model and 0.17 [0.12, 0.21] in the DLM, says how well a model does with other sinks
+#   and not whether it needs any.
+# * **In longer texts no cost is seen.** Over 512 and 1,024 tokens the five strongest keys, hidden
+#   in all layers, cost the DLM −0.016 [−0.057, 0.026] and 0.013 [−0.0035, 0.030] (12 texts each).
+#   Where as large a share of the keys is hidden as in short texts, the cost is undecided: 0.038
+#   [−0.043, 0.12] and 0.062 [−0.057, 0.18].
 
 # %%
 from sinkprune_companion.figures.forests import listed

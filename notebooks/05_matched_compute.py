@@ -104,6 +104,8 @@ at_steps = {"dense": [None, *taken], "unstable": [None, *steps]}
 at_steps |= {name: [None] for name in baselines} | dict.fromkeys(structured_recipes, steps)
 asked = (grid, texts, draws, range(first_seed, first_seed + seeds), at_steps)
 scores = matched_steps.scores_in_steps(run, dlm, fingerprint, *asked)
+found = matched_steps.findings(scores, costs.matched, baselines, structured_recipes)
+run.find(found if sparsity == 0.5 else {})
 
 front = matched_steps.front(scores, costs, structured_recipes)
 labels = {"tflop": "effective TFLOP per generated sequence"}
@@ -161,26 +163,6 @@ for count in (min(steps), length - 1):
 # first is better. It matters from half of 9.18 % of the *cost* of the second on (on LLaDA-8B the
 # paper's method takes back 9.18 % of what Wanda costs).
 
-# %%
-from sinkprune_companion.experiments.matched_steps import at, minus_fewer_steps
-from sinkprune_companion.experiments.paired_differences import compare
-from sinkprune_companion.ledger.margins import with_share_of_damage
-
-UNSTRUCTURED = matched_steps.FLOPS_OF_UNSTRUCTURED
-FLOPS, TIME = matched_steps.FLOPS_OF_STRUCTURED, matched_steps.TIME_OF_STRUCTURED
-given = (scores, costs.matched)
-found = {"pruned_minus_dense_steps": minus_fewer_steps(*given, "unstable", UNSTRUCTURED)}
-for name in structured_recipes:
-    label = name.replace("-", "_")
-    found[f"{label}_minus_dense_steps"] = minus_fewer_steps(*given, name, FLOPS)
-    found[f"{label}_minus_dense_latency"] = minus_fewer_steps(*given, name, TIME)
-for other in baselines:
-    damage = compare(scores, at(other, 0), at("dense", 0))
-    difference = compare(scores, at("unstable", 0), at(other, 0))
-    finding = f"unstable_minus_{other.replace('-', '_')}"
-    found[finding] = with_share_of_damage(difference, damage)
-run.find(found if sparsity == 0.5 else {})
-
 # %% [markdown]
 # ## Paired differences
 #
@@ -192,8 +174,12 @@ run.find(found if sparsity == 0.5 else {})
 # %%
 import pandas as pd
 from IPython.display import display
+from sinkprune_companion.experiments.matched_steps import at
+from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.figures import forests
 
+UNSTRUCTURED = matched_steps.FLOPS_OF_UNSTRUCTURED
+FLOPS, TIME = matched_steps.FLOPS_OF_STRUCTURED, matched_steps.TIME_OF_STRUCTURED
 EQUAL_FLOPS, EQUAL_TIME = "equal effective FLOPs", "equal measured time"
 labels = {"pruned_minus_dense_steps": ("unstable − dense", EQUAL_FLOPS)}
 matches = [("unstable", UNSTRUCTURED)]
@@ -306,16 +292,18 @@ planned.round(2)
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **The recipe without unstable sinks is not seen to beat Wanda**: at equal sparsity and
-#   calibration tokens `unstable` (noised text, dense propagation) − Wanda is 0.0027 nats per token
-#   [−0.012, 0.017], where 0.014 would matter. [Notebook 03](03_leaving_sinks_out.ipynb) has the
-#   same comparison in ten calibration draws instead of 5.
-# * **`unstable` − dense in fewer steps, at the same effective FLOPs: 0.20 nats per token
-#   [0.16, 0.24].** The dense model in fewer denoising steps has the lower loss, and needs no
-#   calibration.
-# * Structured pruning costs more than a nat against fewer steps: 1.2 [1.1, 1.3] at the same FLOPs
-#   and 1.3 [1.1, 1.4] in the same measured time; FLAP 1.3 [1.2, 1.4] and 1.3 [1.3, 1.4].
-# * Unstructured zeros save no time on dense kernels.
+# * **Fewer denoising steps beat pruning.** At the same effective FLOPs, `unstable` has a loss that
+#   lies 0.20 nats per token [0.16, 0.24] above that of the dense model in fewer steps, which needs
+#   no calibration.
+# * **Taking out whole units costs more than a nat** against fewer steps: sink-aware structured
+#   pruning 1.2 [1.1, 1.3] at the same FLOPs and 1.3 [1.1, 1.4] in the same measured time, FLAP 1.3
+#   [1.2, 1.4] and 1.3 [1.3, 1.4].
+# * **The recipe without unstable sinks is not seen to beat Wanda.** At equal sparsity and
+#   calibration tokens `unstable` − Wanda is 0.0027 [−0.012, 0.017], where 0.014 would matter. That
+#   is in 5 calibration draws; [notebook 03](03_leaving_sinks_out.ipynb) has more of them, under the
+#   paper's protocol.
+# * **Zeros alone save no time** on dense kernels: the table of times above has the step of the
+#   unstructured model beside that of the dense one.
 
 # %%
 from sinkprune_companion.figures.forests import listed

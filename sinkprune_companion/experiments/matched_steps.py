@@ -174,6 +174,29 @@ def minus_fewer_steps(scores: pd.DataFrame, matched: pd.DataFrame, variant: str,
     return with_share_of_damage(difference, cost)
 
 
+def findings(
+    scores: pd.DataFrame, matched: pd.DataFrame, baselines: Collection[str], structured: Collection[str]
+) -> dict[str, Estimate]:
+    """Return `unstable` and structured recipes less the dense model in fewer steps, by name of the finding,
+    and `unstable` less each baseline; what matters of the latter is a share of what the baseline costs.
+    """
+    found = {
+        "pruned_minus_dense_steps": minus_fewer_steps(scores, matched, "unstable", FLOPS_OF_UNSTRUCTURED)
+    }
+    for name in structured:
+        label = name.replace("-", "_")
+        for ending, column in (("steps", FLOPS_OF_STRUCTURED), ("latency", TIME_OF_STRUCTURED)):
+            difference = minus_fewer_steps(scores, matched, name, column)
+            found[f"{label}_minus_dense_{ending}"] = difference
+
+    for other in baselines:
+        damage = compare(scores, at(other, 0), at("dense", 0))
+        difference = compare(scores, at("unstable", 0), at(other, 0))
+        name = f"unstable_minus_{other.replace('-', '_')}"
+        found[name] = with_share_of_damage(difference, damage)
+    return found
+
+
 def front(scores: pd.DataFrame, costs: StepCosts, structured: Collection[str]) -> pd.DataFrame:
     """Return what every model that was measured in fewer steps loses against the dense one that reveals one
     token per step, with what its generation costs, a row per model and number of steps.
