@@ -22,6 +22,7 @@ def run(options: Claims) -> None:
             f"run `sinkprune reproduce --profile {options.profile}` first, or do this in a clone of the "
             "repository"
         )
+
     print_verdicts({"published": published})
     print(
         f"\nNothing ran here yet, so these are the published findings (figures/); "
@@ -38,6 +39,7 @@ def print_claims(profile: str, kind: str | None = None) -> None:
         raise FileNotFoundError(
             f"no findings in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"
         )
+
     named = {f"profile {profile}": findings, "published": claims.findings(project_root() / "figures")}
     print_verdicts({name: found for name, found in named.items() if found}, kind)
     print(

@@ -29,12 +29,14 @@ def as_text(named: Mapping[str, pd.DataFrame]) -> str:
     """Return tables of the same claims for a terminal: of every claim a line of each, behind its name."""
     longest = max(map(len, VERDICTS))
     width = max(map(len, named))
+
     lines = []
     for claim, text in next(iter(named.values())).claim.items():
         lines.append(f"  {text}")
         for name, table in named.items():
             row = table.loc[claim]
             lines.append(f"      {name:<{width}}  {row.verdict:<{longest}}  {_with_interval(row)}")
+
     return "\n".join(lines)
 
 
@@ -42,6 +44,7 @@ def as_markdown(table: pd.DataFrame) -> str:
     """Return the table in Markdown, for a page in `figures`, behind how many rows have which verdict."""
     by_kind = pd.crosstab(table.kind, table.verdict).reindex(columns=list(VERDICTS), fill_value=0)
     counts = [[says, *by_kind.loc[kind]] for kind, says in KINDS.items() if kind in by_kind.index]
+
     rows = []  # claim, verdict and number come first: a narrow screen shows no more
     for row in table.itertuples():
         measured = row.metric
@@ -51,6 +54,7 @@ def as_markdown(table: pd.DataFrame) -> str:
         claim = HEADS.get(row.kind, "") + row.claim
         numbers = (_with_interval(row), margin, p_text(row.p_holm))
         rows.append([claim, row.verdict, *numbers, row.note or "–", measured])
+
     header = ["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"]
     parts = [markdown_table(["rows", *VERDICTS], counts), markdown_table(header, rows), EXPLAINED]
     return "\n\n".join(parts)
