@@ -32,6 +32,7 @@ def by_template(answers: pd.DataFrame, column: str) -> pd.DataFrame:
         for of, part in answers.groupby(names, sort=False)
     ]
     units = pd.concat(parts, ignore_index=True)
+
     return units.assign(sequence=units.groupby(names, sort=False).cumcount())
 
 
@@ -61,10 +62,12 @@ def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.
     parts = [_rows_where(scores, where) for where in sides]
     if any(part.empty for part in parts):
         return None
+
     draws = [set(part.seed) for part in parts if _is_calibrated(part)]
     common = set.intersection(*draws) if draws else set()
     if draws and not common:
         raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
+
     seeds = [common if _is_calibrated(part) else {part.seed.min()} for part in parts]
     return [pivot(part[part.seed.isin(some)]) for part, some in zip(parts, seeds, strict=True)]
 
@@ -88,6 +91,7 @@ def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, st
         if values_RN is None:
             raise ValueError(f"{label}: {variant!r} or {other!r} was not measured")
         found[label] = values_RN
+
     return found
 
 

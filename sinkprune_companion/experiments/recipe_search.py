@@ -5,7 +5,7 @@ Effects are on losses in nats per token, gains below 0. Dimensions: R calibratio
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, combinations, product
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -76,8 +76,14 @@ def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.nd
     width = len(next(iter(values)))
     if missing := set(product((False, True), repeat=width)) - set(values):
         raise ValueError(f"combinations of switches have no values, e.g. {min(missing)}: effects would mix")
-    signs = {cell: (-1) ** sum(not cell[switch] for switch in which) for cell in values}
-    return sum(signs[cell] * values[cell] for cell in values) / 2 ** (width - len(which))
+
+    total_RN = np.zeros_like(next(iter(values.values())))
+    for cell, values_RN in values.items():
+        switched_off = [switch for switch in which if not cell[switch]]
+        sign = 1 if len(switched_off) % 2 == 0 else -1
+        total_RN = total_RN + sign * values_RN
+
+    return total_RN / 2 ** (width - len(which))
 
 
 def effects(
@@ -86,8 +92,14 @@ def effects(
     """Return main effects, then interactions, as label -> (R, N); `factorial` names variants in `scores`."""
     values = {cell: pivot(scores[scores.variant == variant]) for cell, variant in factorial.items()}
     places = range(len(switches))
-    chosen = chain.from_iterable(combinations(places, size) for size in range(1, len(switches) + 1))
-    return {" × ".join(switches[each].label for each in which): contrast(values, which) for which in chosen}
+
+    found = {}
+    for size in range(1, len(switches) + 1):
+        for which in combinations(places, size):
+            label = " × ".join(switches[each].label for each in which)
+            found[label] = contrast(values, which)
+
+    return found
 
 
 def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[GridRow]:
@@ -122,6 +134,7 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
             states = {"noise": "stratified", "noise_levels": 1}
         switches = {"inputs": inputs, "propagation": propagation, "exclude": exclude}
         recipes[", ".join(switches.values())] = Recipe(sparsity=sparsity, **switches, **states)
+
     return _on_as_many(recipes, tokens)
 
 
@@ -133,11 +146,11 @@ def main_effects(values: Mapping[str, np.ndarray], recipes: Mapping[str, Recipe]
 
     `values` are losses by the name of a recipe. A switch that none of these recipes has on is left out.
     """
-    thrown = {
-        switch: (field, on)
-        for switch, (field, on) in SWITCHED_ON.items()
-        if any(getattr(recipes[name], field) == on for name in values)
-    }
+
+    def is_thrown(field: str, on: str) -> bool:
+        return any(getattr(recipes[name], field) == on for name in values)
+
+    thrown = {switch: (field, on) for switch, (field, on) in SWITCHED_ON.items() if is_thrown(field, on)}
 
     by_cell = {}
     for name, values_RN in values.items():
@@ -173,6 +186,7 @@ def weights(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
         "official weights elsewhere": replace(official, exclude=official_elsewhere),
         "less damping": replace(plain, damping=plain.damping / 10),
     }
+
     return _on_as_many(recipes, tokens)
 
 
@@ -181,6 +195,7 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
     ratio = n_and_m(place)
     sparsity = ratio[0] / ratio[1] if ratio else float(place) / 100
     allocations = ("uniform",) if ratio else ("uniform", "owl")  # N:M has one sparsity in all layers
+
     recipes = {}
     for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, ("none", "unstable"), allocations):
         name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
@@ -188,6 +203,7 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
         common = {"criterion": criterion, "sparsity": sparsity, "pattern": pattern, "exclude": exclude}
         seen = {"noise_levels": noise_levels, **TEXTS[text]}
         recipes[name] = Recipe(**common, **seen, allocation=allocation)
+
     return _on_as_many(recipes, tokens)
 
 

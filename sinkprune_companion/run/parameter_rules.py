@@ -247,6 +247,7 @@ def check_model(name: str, kind: str) -> None:
         from sinkprune.models.reader import Checkpoint  # seconds of imports
 
         row = Checkpoint(name)
+
     if row.kind != kind:
         raise ValueError(f"{name!r} is {row.kind}, and this must be of kind {kind}, e.g. {EXAMPLES[kind]}")
 
@@ -304,11 +305,13 @@ def check_noise_levels(notebook: str, values: Mapping[str, object]) -> None:
     length = 128 if notebook == "01_do_sinks_move" else values.get("length")
     if levels is None or length is None:
         return
+
     is_causal = notebook in ("01_do_sinks_move", "03_leaving_sinks_out", "08_stable_sinks")  # their twin is
     if is_causal and levels > length:
         raise ValueError(
             f"noise_levels={levels} exceed the {length} tokens of a calibration sequence: use fewer levels"
         )
+
     if "rollout" in (values.get("other_noise") or ()):
         from sinkprune_core.calibration.text import rollout_prompt
 
@@ -328,6 +331,7 @@ def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
     ratios = values.get("ratios")
     if not ratios or "model" not in values:
         return
+
     row, _ = parse(values["model"])
     if row is None:
         return

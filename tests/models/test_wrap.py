@@ -33,7 +33,7 @@ from transformers import (
 
 from sinkprune import load, nelbo, nll, save, shrink
 from sinkprune.models.embedded import MASK_TOKEN_ID
-from sinkprune_core import Calibration, Sampler, generate, preset, trace, wrap
+from sinkprune_core import Calibration, Sampler, generate, preset, trace, weights_kept, wrap
 from sinkprune_core import prune as prune_model
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.language_model import LanguageModel, set_direction
@@ -246,6 +246,38 @@ def other_output(model):
     return model
 
 
+def sparse(model):
+    linear = linear_of(model)
+    linear.weight = nn.Parameter(linear.weight.detach().to_sparse(), requires_grad=False)
+    return model
+
+
+def cut(model):
+    linear = linear_of(model)
+    linear.weight = nn.Parameter(linear.weight.detach()[:-1], requires_grad=False)
+    return model
+
+
+def tied(model):
+    linear_of(model).weight = model.model.layers[0].mlp.up_proj.weight
+    return model
+
+
+def compiled_inside(model):
+    model.model.layers[1] = torch.compile(model.model.layers[1])
+    return model
+
+
+def more_layers(model):
+    model.config.num_hidden_layers = 9
+    return model
+
+
+def quantised_head(model):
+    model.set_output_embeddings(torch.ao.nn.quantized.dynamic.Linear(32, 72))
+    return model
+
+
 CHANGED = {
     parametrised: "the weight of mlp.up_proj of block 1 is computed from other parameters",
     weight_normed: "the weight of mlp.up_proj of block 1 is computed from other parameters",
@@ -256,6 +288,12 @@ CHANGED = {
     without_blocks: "has no block: there is nothing to prune",
     identity: "block 0 of LlamaForCausalLM, a Identity, has no linear to prune",
     other_output: "config.return_dict of LlamaForCausalLM must be True",
+    sparse: r"the weight of mlp.up_proj of block 1 is sparse \(torch.sparse_coo\): give a dense one",
+    cut: r"the weight of mlp.up_proj of block 1 has shape \(44, 32\), and its linear is of \(45, 32\)",
+    tied: "mlp.up_proj of block 1 has the weight of mlp.up_proj of block 0: what is pruned for one would",
+    compiled_inside: "the whole of block 1 is compiled, and what its linears receive cannot be seen",
+    more_layers: "has 3 blocks, and its config.num_hidden_layers is 9: let them agree",
+    quantised_head: "the output head of LlamaForCausalLM, a Linear, has no weight of floating-point numbers",
 }
 
 
@@ -264,6 +302,65 @@ def test_a_model_that_pruning_would_not_reach_is_refused(change):
     with pytest.raises(ValueError, match=CHANGED[change]) as caught:
         wrap(change(tiny_llama("gqa", 0)))
     assert "\n" not in str(caught.value)
+
+
+SINCE = {
+    parametrised: "the weight of mlp.up_proj of block 1 is computed from other parameters",
+    masked: "the weight of mlp.up_proj of block 1 is computed from other parameters",
+    tied: "mlp.up_proj of block 1 has the weight of mlp.up_proj of block 0",
+    compiled_inside: "the whole of block 1 is compiled",
+}
+
+
+@pytest.mark.parametrize("change", SINCE, ids=lambda change: change.__name__)
+def test_a_model_that_was_changed_since_it_was_wrapped_is_looked_at_again(change, make_ids, tmp_path):
+    lm = wrap(tiny_llama("gqa", 0))
+    change(lm.model)
+    for use in (
+        lambda: prune_model(lm, preset("wanda"), Calibration(make_ids(2, 8)), progress=False),
+        lambda: weights_kept(lm).__enter__(),
+        lambda: save(lm, tmp_path / "saved"),
+    ):
+        with pytest.raises(ValueError, match=SINCE[change]):
+            use()
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_part_that_has_no_numbers_since_is_never_computed_with(make_ids):
+    """Such a part reads what happens to lie in memory: another text each time."""
+    lm = wrap(tiny_llama("gqa", 0))
+    linear_of(lm.model).to("meta")
+    said = r"layers.1.mlp.up_proj.weight of LlamaForCausalLM has no numbers, only a shape: load the model"
+    for use in (
+        lambda: nll(lm, make_ids(2, 8)),
+        lambda: decode(lm, make_ids(2, 8), 4),
+        lambda: weights_kept(lm).__enter__(),
+        lambda: lm.fingerprint(),
+    ):
+        with pytest.raises(ValueError, match=said):
+            use()
+
+
+def test_weights_that_cannot_be_changed_alone_are_not_pruned(make_ids):
+    lm = wrap(tiny_llama("gqa", 0))
+    linear = linear_of(lm.model)
+    sound = linear.weight.detach().clone()
+    linear.weight = nn.Parameter(sound[:1].expand_as(sound), requires_grad=False)
+    with pytest.raises(ValueError, match=r"up_proj.weight of .* was made by `expand`, one number stands for"):
+        prune_model(lm, preset("magnitude"), progress=False)
+
+    with torch.inference_mode():
+        linear.weight = nn.Parameter(sound.clone(), requires_grad=False)
+    assert nll(lm, make_ids(2, 8)).value.notna().all()
+    with pytest.raises(ValueError, match=r"up_proj.weight of .* was made in torch.inference_mode\(\)"):
+        prune_model(lm, preset("magnitude"), progress=False)
+
+
+def test_parts_that_do_not_fit_together_are_a_sentence():
+    model = tiny_llama("gqa", 0)
+    model.model.layers[1].mlp.up_proj = nn.Identity()
+    with pytest.raises(RuntimeError, match=r"ended in RuntimeError \(.*\): its parts do not fit together"):
+        wrap(model)
 
 
 OTHERS = {
@@ -340,3 +437,8 @@ def test_a_model_whose_dropout_is_on_scores_nothing(make_family, make_ids):
         nll(lm, make_ids(1, 8))
     with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
         LanguageModel(lm.model, None, "x", "autoregressive", None, True)
+
+    lm.model.eval()
+    lm.blocks[1].train()  # a part alone, as who freezes the others does
+    with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
+        nll(lm, make_ids(1, 8))
