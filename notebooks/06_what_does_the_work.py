@@ -450,7 +450,7 @@ display(Folded(listed(found, margin=margins_of)), Folded(effect, f"{len(table)} 
 #    the effect follow?
 # 2. Set `reach_layers` to `[0, 14, 29]`. Do early layers depend on few tokens more than late ones?
 #
-# **What this does not show.** One small model; two of its kin were asked in
+# **What this does not show.** This is one small model; two other trainings of it are measured in
 # [notebook 08](08_stable_sinks.ipynb); Wanda scores, zeros per row, likelihood only. States
 # of real denoising runs (`rollout`) differ from noised text in more than their sinks: the model
 # wrote three quarters of them itself. The official noise levels differ from the even grid in their

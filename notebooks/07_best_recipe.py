@@ -592,10 +592,11 @@ else:
 #
 # * **A gain is seen at 75 % alone.** The official recipe − Wanda is 0.017 [−0.0081, 0.043] at 50 %
 #   and −0.42 [−0.60, −0.24] at 75 %, where Wanda costs 2.8.
-# * **Sinks do not make it.** At 75 % none of these matters: the official sink weights (0.036
-#   [0.013, 0.058]), all sinks left out of Wanda on average (0.0071 [−0.039, 0.053]), unstable ones
-#   left out of SparseGPT (0.011 [−0.026, 0.048], on half-noised text 0.016 [−0.0022, 0.035]). Nor
-#   does it at 65 % that all are left out of Wanda (−0.00057 [−0.011, 0.010]).
+# * **Leaving sinks out does not make this gain.** At 75 % none of these matters: the official sink
+#   weights (0.036 [0.013, 0.058]), all sinks left out of Wanda on average (0.0071 [−0.039, 0.053]),
+#   unstable ones left out of SparseGPT (0.011 [−0.026, 0.048], on half-noised text 0.016
+#   [−0.0022, 0.035]). Nor does it at 65 % that all are left out of Wanda (−0.00057
+#   [−0.011, 0.010]).
 # * **On sinks, the official weights do to SparseGPT what they do on other tokens**, on 128
 #   sequences: the difference is 0.0066 [−0.046, 0.059] at 75 %. Beside no weights both are
 #   undecided, 0.019 [−0.051, 0.090] and 0.012 [−0.084, 0.11], and so is a tenth of the damping,

@@ -23,7 +23,7 @@
 # ([notebook 11](11_robustness.ipynb)). So the cost should sit in the stable sinks, a few tokens in a
 # thousand. Does it? And through which weights? Asked of `smol-dlm`, the adapter that this project
 # publishes; of `smol-dlm-8M`, the adapter after 8 million training tokens that all trainings went
-# on from; and of both other trainings, whose weights had been lost, made again by their commands and
+# on from; and of both other trainings, which were made again by their commands and are
 # kept in 8 bits. By the way: which of the sinks that the official code leaves out are stable, and
 # does the AR twin need its sinks in these norms?
 
@@ -31,7 +31,8 @@
 # **Answer.** No. Leaving the stable sinks out of Wanda's statistics makes no difference that
 # matters on any of four models; on the published one it changes the loss by 0.00084 nats per token
 # [−0.0023, 0.0040], where pruning costs 0.32. The cost of two early draws, which made us ask, was
-# not seen again. Of the sinks that the official code leaves out, 22 % are stable.
+# not seen again. Of the sinks that the official code leaves out, 22 % are stable over noise levels,
+# so most are not.
 #
 # The picture to look at is [what leaving sinks out costs on four
 # models](../figures/08_stable_sinks/left_out.png).
@@ -403,7 +404,7 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 #   0.00010 [−0.000045, 0.00025] on seed-1 and −0.000028 [−0.00022, 0.00017] on seed-2.
 # * **All sinks left out**: −0.0029 [−0.0098, 0.0040] on smol-dlm, 0.0026 [−0.0035, 0.0087] on
 #   seed-1 and −0.0012 [−0.0058, 0.0033] on seed-2, where 0.015 and 0.016 would matter, and 0.0078
-#   [−0.0036, 0.019] on smol-dlm-8M, undecided by a hair: 0.018 would matter.
+#   [−0.0036, 0.019] on smol-dlm-8M, which is undecided: 0.018 would matter.
 # * What the official code leaves out is not unstable alone: 22 % [12 %, 32 %] of the sinks are
 #   stable at the noise levels of calibration text. Leaving out the unstable ones instead of all
 #   makes no difference that matters.

@@ -113,7 +113,8 @@ def _load_adapted(name: str, folder: Path, dtype: torch.dtype, device: str) -> L
             stacklevel=3,
         )
 
-    model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned).to(device)
+    model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned)
+    cast(Any, model).to(device)
     model.requires_grad_(False)
     return replace(base, model=model, name=Path(name).name)
 

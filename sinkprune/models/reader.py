@@ -126,6 +126,9 @@ class Checkpoint:
             return self.row.logits_shifted
         if self.kind == "autoregressive":
             return True
+        stated = self.raw.get("logits_shifted")  # as a model of ours says that something else has saved since
+        if isinstance(stated, bool):
+            return stated
         if self._format.logits_shifted is None:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "

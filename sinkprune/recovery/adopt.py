@@ -106,6 +106,7 @@ def _stated(config: dict, card: dict) -> dict:
     stated = {**config, "is_causal": card["kind"] == "autoregressive"}
     if card["mask_token_id"] is not None:
         stated["mask_token_id"] = card["mask_token_id"]
+        stated["logits_shifted"] = card["logits_shifted"]
     return stated
 
 

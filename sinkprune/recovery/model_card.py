@@ -41,9 +41,10 @@ def save_model(
 ) -> Path:
     """Save a model as `save` does, ready to be published; return the folder.
 
-    Besides there is a model card (README.md) from what `card` says of recipe and recovery, the mask token in
-    config.json and among the tokenizer's special tokens, where it is one of its added tokens, and the recipe
-    in the metadata of the safetensors. Raises what `save` raises.
+    Besides there is a model card (README.md) from what `card` says of recipe and recovery, and the recipe in
+    the metadata of the safetensors. The mask token, and whether logits are shifted, stand in config.json,
+    where transformers keeps them when it saves the model again. The mask is a special token of the tokenizer
+    where it is one of its added tokens. Raises what `save` raises.
     """
     folder = Path(folder)
     if folder.exists():
@@ -54,7 +55,8 @@ def save_model(
         save(named, partial, texts, **card)
         if lm.is_diffusion:
             file = partial / "config.json"
-            write_json(file, read_json(file) | {"mask_token_id": lm.mask_token_id})
+            stated = {"mask_token_id": lm.mask_token_id, "logits_shifted": lm.logits_shifted}
+            write_json(file, read_json(file) | stated)
 
         more = {name: json.dumps(card[name]) for name in ("recipe", "recovery") if card.get(name)}
         if more:

@@ -33,7 +33,7 @@ GROUPS = {  # ids of the claims and their words in the picture
         "sinks-transient": "most sinks of a DLM are transient",
         "ar-anchors": "sinks of an AR model stay",
         "dlm-spread": "attention is spread more evenly in a DLM",
-        "code-leaves-out-unstable": "what the code leaves out are unstable sinks",
+        "code-leaves-out-unstable": "most of what the code leaves out is unstable",
     },
     "Are they needed?": {
         "sinks-less-essential": "without its sinks a DLM loses less",

@@ -18,6 +18,7 @@ from sinkprune.spelling import suggestion
 from sinkprune_companion import project_root
 
 PUBLISHED = ("full", "evidence")  # whose results the written sentences of notebooks speak of
+TOO_SMALL_FOR_VERDICTS = ("quick",)  # it shows in minutes that everything runs
 COSTS = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 MARK = "from-archive"  # in a folder of records of which some come from an archive: no job measured them
 
@@ -105,7 +106,7 @@ def progress(folder: Path, since: float, jobs: dict[str, int]) -> str:
             left -= minutes.get(file.stem, 1)
 
     parts = [f"{finished} of {sum(jobs.values())} jobs finished", *running]
-    if done:
+    if done and finished < sum(jobs.values()):
         parts.append(f"about {max(1, round((time.time() - since) / 60 * (left - done) / done))} min left")
 
     return "; ".join(parts)
