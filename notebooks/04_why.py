@@ -27,11 +27,14 @@
 # **Answer.** It changes so little because sinks hold little of what Wanda reads: they are 1.1 % of
 # the calibration tokens, and without them 0.17 % of the kept weights are others, where another draw
 # of calibration text exchanges 2.2 %. The pipeline would have seen an effect: with inputs at the
-# sinks 30 times as large, leaving them out lowers the loss by 0.13 nats per token. It would matter
-# in a model whose sinks hold far more of the energy, and `sinkprune diagnose` says from one pass,
-# before anything is pruned, whether a model is one of these.
+# sinks 30 times as large in the statistics, leaving them out lowers the loss by 0.13 nats per
+# token. In a model whose sinks really carry large activations it turns round: there leaving them
+# out raises the loss, by 0.66, since the pruned weights no longer keep these activations in check.
+# `sinkprune diagnose` says from one pass, before anything is pruned, whether sinks can matter to a
+# model.
 #
-# The picture to look at is [what leaving planted sinks out gains](../figures/04_why/doses_50.png).
+# The picture to look at is [what leaving sinks out changes, and how many weights it
+# exchanges](../figures/04_why/when.png).
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes.
@@ -422,18 +425,27 @@ hits[["case", "exchanged", "other_text", "expects", "value", "measured", "forese
 # * **Sinks hold little of what Wanda reads.** They are 1.1 % of the calibration tokens. Behind a
 #   normalisation layer, at q, k and v, they hold 0.56 % of the inputs' energy. At `down_proj` they
 #   hold 13 %, most of it in a few layers and, there, in a few of 1,536 channels.
-# * **So leaving them out changes few weights.** At 50 % it exchanges 0.17 % of the kept weights,
-#   and in the median map 0.063 %; another draw of calibration text exchanges 2.2 %. At 75 % these
+# * **So leaving them out exchanges few weights.** At 50 % it exchanges 0.17 % of the kept weights,
+#   and in the median map 0.063 %. Another draw of calibration text exchanges 2.2 %. At 75 % these
 #   are 0.36 % and 4.5 %. On average over the draws sinks change more than other text does in 2.6 of
-#   210 maps.
-# * **One pass foresees it.** Predicted and exact changes of the maps correlate at 0.99 (their
-#   logarithms, at 50 %) and 0.99 at 75 %. `sinkprune diagnose MODEL` prints both for any model.
+#   210 maps, all of them in layers 10 and 11.
+# * **One pass foresees it.** The logarithms of predicted and exact changes correlate over the maps
+#   at 0.99 for 50 %, and at 0.99 for 75 %. `sinkprune diagnose MODEL` prints both for any model.
 # * **The pipeline sees an effect that is there.** With inputs at the sinks 10 times as large in the
-#   statistics, leaving them out changes the loss by −0.044 [−0.062, −0.025] (reproduced), 30 times
-#   by −0.13 [−0.17, −0.079] (reproduced) and 100 times by −0.27 [−0.37, −0.18] (reproduced). As
-#   they are, it changes it by 0.0028 [−0.0010, 0.0066]: the model as it is stands at the left end
-#   of that curve. As many random tokens, 30 times as large, give −0.015 [−0.029, −0.0019]
-#   (undecided). The official token weights on planted sinks, and 75 %, are not run.
+#   statistics, leaving them out changes the loss by −0.044 nats per token [−0.062, −0.025]
+#   (reproduced), 30 times by −0.13 [−0.17, −0.079] (reproduced) and 100 times by −0.27
+#   [−0.37, −0.18] (reproduced). As they are, it changes the loss by 0.0028 [−0.0010, 0.0066]. With
+#   as many random tokens, 30 times as large, it is −0.015 [−0.029, −0.0019] (undecided), since
+#   these lie in all channels alike.
+# * **It begins to matter where sinks exchange more weights than other text does.** At 3 times as
+#   large they exchange 0.87 % of the kept weights and nothing is gained; at 10 times they exchange
+#   3.7 %, and something is. That is what `diagnose` compares, and in no case above was it wrong.
+# * **A model that carries such activations itself** is another matter, because pruning it breaks
+#   what made them harmless. With a vector 3, 10 and 30 times as long as a usual input at every
+#   sink, leaving the sinks out changes the loss by 0.098 [0.064, 0.13] (contradicted), 0.66
+#   [0.53, 0.79] (contradicted) and 0.62 [0.45, 0.80] (contradicted), where pruning with the sinks
+#   kept costs 0.36, 0.53 and 0.89.
+# * Not run: the official token weights on planted sinks, SparseGPT there, and 75 %.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table
