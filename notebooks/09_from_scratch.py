@@ -210,7 +210,7 @@ shown.rename(columns=COLUMNS).round(3)
 # ## Which sinks matter when weights are scored?
 #
 # The DLMs, pruned by Wanda to 50 % on noised text with dense propagation; what is left out of the
-# statistics is all that differs, as in [notebook 08](08_stable_sinks.ipynb). Each training has a
+# statistics is all that differs, as in [notebook 08](08_what_results_depend_on.ipynb). Each training has a
 # calibration draw and noise of its own.
 
 # %%
