@@ -21,7 +21,18 @@
 # text is generated, do they stay where they are?
 # [The paper](https://arxiv.org/abs/2602.17664) says: they stay in autoregressive (AR) models and
 # move in diffusion language models (DLMs).
+
+# %% [markdown] tags=["answer"]
+# **Answer.** By the measure that the paper's words suggest, attention summed over all queries, they
+# do: the sinks of the DLM move more than those of its AR twin. But so they do with random weights,
+# since old queries stay in a causal model's sum, which can therefore only settle; so the difference
+# says nothing about what was learned. While the DLM writes 128 tokens, 79 % of its sinks are at
+# places that are a sink in nearly every step; on the noised calibration text that pruning reads it
+# is 24 %.
 #
+# The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
+
+# %% [markdown]
 # Time and memory: [docs/performance.md](../docs/performance.md).
 #
 # Attention is recorded while two models write text. Both come from the same base weights and
@@ -332,7 +343,7 @@ figures.save_figure(run, drawn, "conditions", literal, caption)
 # these count apart. The table has the tokens that are sinks most often, and their share of all sinks.
 
 # %%
-from sinkprune_companion.pages.render import Folded, reading
+from sinkprune_companion.pages.render import Folded, results_table
 
 layers = pd.concat(by_layer, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
@@ -439,10 +450,36 @@ figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}
 # reading in the main condition. An ending names another reading or condition; *layers* has sinks
 # found per layer, then averaged; *null* has random weights.
 
+# %% [markdown] tags=["reading"]
+# * **By the paper's sum over all queries the DLM's sinks move more**: 41 squared positions
+#   [16, 66], DLM − AR, with sinks by Rulli et al.'s threshold 35 [9.3, 60]. Over 512 tokens that is
+#   undecided (28 [−100, 160]). **So do those of random weights**, and more: 850 [540, 1,200], over
+#   seeds. Old queries stay in a causal model's sum. So the sign of the difference says nothing
+#   about what was learned.
+# * By the newest queries alone the AR model's move more in most prompts (the table above); the mean
+#   is undecided: −25 [−52, 2.5]. With all written so far in even shares the AR model's move more:
+#   −250 [−290, −220].
+# * Do sinks come and go? Writing 128 tokens, 79 % of the DLM's sink occurrences, and 94 % of the AR
+#   model's, are at positions that are a sink in at least 80 % of the steps. Of random weights it is
+#   13 % and 67 %: both are far above what random weights do, the DLM most. That fewer of its sinks
+#   stay than of the AR model's holds at 128 and 1,024 tokens (−0.14 [−0.21, −0.071] and −0.29
+#   [−0.44, −0.14]), and is undecided at 512; it holds with random weights, too. Writing 512 tokens
+#   it is 68 % and 56 %, writing 1,024, longer than they were trained on, 28 % and 57 %. By Dream's
+#   sampler the DLM's share is 0.64 [0.46, 0.81], undecided.
+# * **Which model has the stabler sinks depends on the threshold.** By the threshold of Rulli et al.
+#   the shares over 128 tokens are 80 % in the DLM and 67 % in the AR model, whose architecture has
+#   65 % with random weights.
+# * **Where pruning looks, most of the DLM's sinks come and go**: on calibration text at its noise
+#   levels 24 % are at stable positions, of the AR model's in its windows 85 %.
+# * Attention is spread less evenly over positions in this DLM than in its twin: 3.8 squared mass
+#   [2.9, 4.6], though the sum alone favours the opposite, as random weights show (−0.71
+#   [−0.71, −0.71]). Behind a special first token before natural text the sign is the opposite,
+#   −0.93 [−1.5, −0.40], and so it is [on another pair](../docs/trainings.md).
+
 # %%
 from sinkprune_companion.figures.forests import listed
 
-display(reading(run))
+display(results_table(run))
 known = {name: estimate for name, estimate in found.items() if estimate is not None}
 Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 

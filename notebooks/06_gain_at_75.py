@@ -21,6 +21,9 @@
 # quarters of the weights become zero, and not when half of them do. It differs from Wanda in
 # several things at once. Which of them makes the gain, and is it the sinks?
 
+# %% [markdown] tags=["answer"]
+# **Answer.**
+
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). What a recipe *costs* is the loss of the
 # pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound. All
@@ -190,7 +193,7 @@ run.find(estimates(found))
 sections = {}
 for share in sorted(factorial_sparsities, reverse=True):
     rows_of = {label: found[f"main_{name}_{100 * share:g}"] for label, name in SWITCHES.items()}
-    sections[f"at {100 * share:g} % sparsity, mean over the other switches"] = rows_of
+    sections[f"at {100 * share:g} % sparsity"] = rows_of
 save_shares(run, "switches", "What each switch does, mean over the others", sections)
 
 # %% [markdown]
@@ -311,10 +314,13 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 # %% [markdown]
 # ## The reading
 
-# %%
-from sinkprune_companion.pages.render import Folded, reading
+# %% [markdown] tags=["reading"]
+# The reading.
 
-reading(run)
+# %%
+from sinkprune_companion.pages.render import Folded, results_table
+
+results_table(run)
 
 # %% [markdown]
 # All numbers:

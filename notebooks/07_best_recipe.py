@@ -22,6 +22,9 @@
 # with its sinks or without them? Is a model of use of which three quarters are zeros? And how much
 # comes back when it is trained on?
 
+# %% [markdown] tags=["answer"]
+# **Answer.**
+
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). What a recipe *costs* is the loss of the
 # pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound. But
@@ -391,10 +394,13 @@ else:
 # %% [markdown]
 # ## The reading
 
-# %%
-from sinkprune_companion.pages.render import Folded, reading
+# %% [markdown] tags=["reading"]
+# The reading.
 
-reading(run)
+# %%
+from sinkprune_companion.pages.render import Folded, results_table
+
+results_table(run)
 
 # %% [markdown]
 # All numbers:

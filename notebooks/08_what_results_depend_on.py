@@ -22,6 +22,9 @@
 # calibration text, under one noise for all draws, and where the adapter is trained with another
 # seed? And among the sinks, does it matter whether the stable ones are left out?
 
+# %% [markdown] tags=["answer"]
+# **Answer.**
+
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md), recipes those of
 # [docs/pruning.md](../docs/pruning.md).
@@ -395,10 +398,13 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 # %% [markdown]
 # ## The reading
 
-# %%
-from sinkprune_companion.pages.render import Folded, reading
+# %% [markdown] tags=["reading"]
+# The reading.
 
-reading(run)
+# %%
+from sinkprune_companion.pages.render import Folded, results_table
+
+results_table(run)
 
 # %% [markdown]
 # All numbers:

@@ -59,6 +59,11 @@ Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
 class Store(Protocol):
     """Where hidden states and inputs of linears wait while text goes through the blocks one by one."""
 
+    @property
+    def reads_blocks(self) -> bool:
+        """Whether blocks are read from disk one at a time, so that a forward reads the whole model."""
+        ...
+
     def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
         """Return where the hidden states of some rows lie before every block."""
         ...
@@ -74,6 +79,8 @@ class Store(Protocol):
 
 class InMemory:
     """The store that leaves everything where it was computed."""
+
+    reads_blocks = False
 
     def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
         """Return a function that keeps nothing elsewhere."""
@@ -187,8 +194,8 @@ def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
     """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo.
 
-    Of a streamed model only the list of its finished blocks changes, and comes back. Another thread waits for
-    the model until then.
+    A kind of model whose blocks lie elsewhere says itself what comes back (`LanguageModel.kept`). Another
+    thread waits for the model until then.
     """
     with lm.turn(), lm.kept():
         yield

@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol, cast, get_args
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.encoding import without_mask
 from sinkprune_core.forwards import check_ids, check_mode, check_output, is_finite
@@ -133,11 +132,14 @@ class LanguageModel:
         """What the list of blocks is called in the model, e.g. `model.layers`."""
         return part_name(self.model, self.blocks)
 
-    is_streamed = False  # whether blocks come from disk one at a time (see streaming.py)
+    @property
+    def has_blocks_in_memory(self) -> bool:
+        """Whether the weights of all blocks are in memory."""
+        return not any(parameter.is_meta for parameter in self.blocks.parameters())
 
     @contextmanager
     def resident(self, layer: int) -> Iterator[nn.Module]:
-        """Yield a block with its weights in memory: here they always are, but not in a streamed model."""
+        """Yield a block with its weights in memory, where they are; another kind of model may read them."""
         yield self.blocks[layer]
 
     @contextmanager
@@ -156,14 +158,12 @@ class LanguageModel:
                     _put_back(block, values)
 
     def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
-        """Return the numbers of a parameter, which a streamed model may have to read first."""
+        """Return the numbers of a parameter, which another kind of model may have to read first."""
         return parameter.detach()
 
-    def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    def linears(self, block: nn.Module) -> dict[str, nn.Linear]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""
-        return {
-            name: module for name, module in block.named_modules() if isinstance(module, (nn.Linear, Conv1D))
-        }
+        return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head.
@@ -244,8 +244,6 @@ class LanguageModel:
         They are float32 (B, V). Padded rows come with `attention_mask` of all tokens so far and
         `position_ids` of the new ones.
         """
-        if self.is_streamed:
-            raise ValueError(f"{self.name} is streamed from disk and cannot write token by token: use `load`")
         tokens = cache.get_seq_length() + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
@@ -337,14 +335,6 @@ def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
 def part_name(model: PreTrainedModel, part: nn.Module) -> str:
     """Return what a part is called in its model, e.g. `model.layers.3`."""
     return next(name for name, module in model.named_modules() if module is part)
-
-
-def weight_OI(linear: nn.Linear | Conv1D) -> torch.Tensor:
-    """Return the weight as (output, input) features, a view that writes through.
-
-    GPT-2's Conv1D stores the transpose.
-    """
-    return linear.weight.T if isinstance(linear, Conv1D) else linear.weight
 
 
 def zero_out(weight: torch.Tensor, pruned: torch.Tensor) -> None:

@@ -115,7 +115,12 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                 raise ValueError(
                     f"{part} of block {layer} is a {kind}, an adapter beside its linear: merge it first"
                 )
-            if isinstance(module, (nn.Linear, Conv1D)):
+            if isinstance(module, Conv1D):
+                raise ValueError(
+                    f"{part} of block {layer} is a Conv1D, whose weight is stored transposed: save the model "
+                    "with its tokenizer, and `sinkprune.load(folder)` reads it with plain linears"
+                )
+            if isinstance(module, nn.Linear):
                 _check_linear(f"{part} of block {layer}", module)
                 known.add(id(module.weight))
         if not known:
@@ -129,7 +134,7 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                 )
 
 
-def _check_linear(where: str, linear: nn.Linear | Conv1D) -> None:
+def _check_linear(where: str, linear: nn.Linear) -> None:
     """Raise ValueError unless a linear is one of torch's, with a weight that is its own parameter."""
     is_computed = parametrize.is_parametrized(linear) or "weight" not in linear._parameters
     if is_computed:
@@ -138,7 +143,7 @@ def _check_linear(where: str, linear: nn.Linear | Conv1D) -> None:
             "torch.nn.utils.prune), which would undo what is pruned: make it permanent first, by "
             "parametrize.remove_parametrizations, remove_weight_norm or prune.remove"
         )
-    if type(linear) not in (nn.Linear, Conv1D):
+    if type(linear) is not nn.Linear:
         kind = f"{type(linear).__module__}.{type(linear).__name__}"
         raise ValueError(
             f"{where} is a {kind}: only torch's own linears are covered; merge adapters, and take weights "

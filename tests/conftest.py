@@ -10,7 +10,6 @@ from random_models.writing import write
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PretrainedConfig,
@@ -23,6 +22,7 @@ from transformers import (
 )
 
 from sinkprune.models.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
+from sinkprune.models.gpt2 import GPT2LMHeadModel
 from sinkprune.runs.checkpoint import PruningCheckpoint
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel, set_direction

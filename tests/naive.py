@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from naive_attention import eager
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 Places = set[tuple[int, int]]  # pruned (row, column) of a linear
 
@@ -29,14 +28,13 @@ def linears_of(lm, *layers: int) -> dict[tuple[int, str], nn.Module]:
         (layer, name): module
         for layer, block in enumerate(blocks_of(lm))
         for name, module in block.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and (not layers or layer in layers)
+        if isinstance(module, nn.Linear) and (not layers or layer in layers)
     }
 
 
 def matrix(linear: nn.Module) -> np.ndarray:
     """Return the weight as float64 (O, I), copied."""
-    weight = linear.weight.detach().double().numpy().copy()
-    return weight.T.copy() if isinstance(linear, Conv1D) else weight
+    return linear.weight.detach().double().numpy().copy()
 
 
 def zeros_of(lm) -> dict[tuple[int, str], Places]:
@@ -314,8 +312,7 @@ def _double(lm):
 
 
 def put(linear: nn.Module, weight_OI: np.ndarray) -> None:
-    value = torch.from_numpy(weight_OI).to(linear.weight.dtype)
-    linear.weight.copy_(value.T if isinstance(linear, Conv1D) else value)
+    linear.weight.copy_(torch.from_numpy(weight_OI).to(linear.weight.dtype))
 
 
 def zero(linear: nn.Module, places: Places) -> None:

@@ -33,6 +33,16 @@ def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
     assert found == expected
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_has_a_question_and_directly_below_it_the_published_answer(name):
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells
+    assert "**Question.**" in cells[0].source
+    assert cells[1].metadata.tags == ["answer"] and cells[1].source.startswith("**Answer.**")
+    pictures = re.findall(r"\]\(\.\./(figures/[^)]*)\)", cells[1].source)
+    assert all((ROOT / picture).exists() for picture in pictures)
+    assert pictures or name == "10_prune_llada", "the answer names its key picture"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["06_gain_at_75", "07_best_recipe", "08_what_results_depend_on"])
 def test_a_notebook_that_profile_quick_leaves_out_runs_to_its_end(name, tmp_path, monkeypatch):
@@ -143,10 +153,19 @@ def test_publishing_keeps_results_and_nothing_else():
     assert set(clean.metadata) == {"kernelspec", "language_info"}
 
 
+def test_words_may_change_after_a_notebook_ran():
+    ran, source = executed()
+    source.cells.insert(1, nbformat.v4.new_markdown_cell("an answer", metadata={"tags": ["answer"]}))
+    source.cells[0].source = "# other words"
+    clean = clean_notebook(ran, source)
+    assert [cell.source for cell in clean.cells[:2]] == ["# other words", "an answer"]
+    assert clean.cells[3].outputs[0].data == {"text/plain": "2"}
+
+
 def test_publishing_refuses_stale_failed_and_leaking_runs():
     ran, source = executed()
     source.cells[2].source = "a + 1"
-    with pytest.raises(ValueError, match="other cells"):
+    with pytest.raises(ValueError, match="other code"):
         clean_notebook(ran, source)
     ran, source = executed()
     ran.cells[3].execution_count = None

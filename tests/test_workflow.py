@@ -157,6 +157,16 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     ]
     assert outputs and not [output for output in outputs if "draws:" in json.dumps(output)], "a progress bar"
 
+    source = project / "notebooks" / "01_two.py"
+    code = source.read_text()
+    source.write_text(f'# %% [markdown] tags=["answer"]\n# It is so.\n\n{code}')
+    worded = reproduce(project, "--dry-run")
+    assert "Nothing to be done" in worded.stdout + worded.stderr, "words of a notebook changed"
+    source.write_text(code.replace("2.0]", "2.5]"))
+    changed = reproduce(project, "--dry-run")
+    assert planned_jobs(changed.stdout + changed.stderr) == 5, "both cells, their notebook, claims, target"
+    source.write_text(code)
+
     sweep["01_two"]["first_seed"].append(2)
     configure(project, one, {"size": 3, "seeds": 3}, sweep=sweep, **share)
     planned = reproduce(project, "--dry-run")
@@ -168,6 +178,7 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
 WORDING = (
     "figures/findings/99_other.json",
     "sinkprune_companion/pages/figures.yml",
+    "sinkprune_companion/pages/answers/00_one.md.j2",
     "sinkprune_companion/pages/readings/00_one.md.j2",
     "sinkprune_companion/pages/readme.md.j2",
     "sinkprune_companion/pages/titles.yml",
@@ -281,7 +292,7 @@ def test_a_profile_can_be_planned(profile, place):
 
 
 @pytest.mark.parametrize(("profile", "takes_published"), [("full", True), ("quick", False)])
-def test_what_titles_and_readings_take_is_declared(profile, takes_published):
+def test_what_titles_take_is_declared(profile, takes_published):
     options = command(ROOT)
     config = f"workflow/config/{profile}.yml"
     flags = f"--workflow-profile workflow/profiles/local --filegraph --nolock --configfile {config}"
@@ -290,7 +301,7 @@ def test_what_titles_and_readings_take_is_declared(profile, takes_published):
     assert drawn.returncode == 0, drawn.stderr[-2000:]
 
     rules = drawn.stdout.split("label=<")
-    (of_03,) = [rule for rule in rules if ">notebook_03_pruning_results<" in rule]
+    (of_03,) = [rule for rule in rules if ">notebook_03_leaving_sinks_out<" in rule]
     for taken in ("figures/findings/07_best_recipe.json", "sinkprune_companion/pages/titles.yml"):
         assert (taken in of_03) is takes_published
     assert ">figures/findings/03_leaving_sinks_out.json<" not in of_03, "its own published ones are no input"

@@ -17,7 +17,7 @@ import nbformat
 
 from sinkprune.files import atomic
 from sinkprune_companion import project_root
-from sinkprune_companion.pages.pages import ADDRESS, COLAB, FIRST, REF, address, with_badges
+from sinkprune_companion.pages.links import ADDRESS, FIRST, REF, address, with_badges, with_links
 
 CLONE = "# On another machine: clone the repository, and open this notebook in the clone with `make lab`."
 INSTALL = '!test -z "$COLAB_RELEASE_TAG" || pip install --quiet "{}"'
@@ -77,23 +77,6 @@ def with_address(cell: nbformat.NotebookNode, notebook: str, url: str, before: s
         return with_links(with_badges(cell.source, notebook, url), url, before)
     line = INSTALL.format(f"git+{url}@{REF}") if url else CLONE
     return SETUP.sub(lambda _: line, cell.source)
-
-
-def with_links(text: str, url: str, before: str) -> str:
-    """Return a text of a notebook whose links work in a place that has only this notebook.
-
-    Links out of the folder become absolute, and beside a link to another notebook stands one into Colab.
-    `before` is the address that links had.
-    """
-    if before:
-        text = re.sub(rf"\]\({re.escape(before)}/(?:blob|raw)/[^/]+/", "](../", text)
-    text = re.sub(rf" \(\[Colab\]\({COLAB}[^)]*\)\)", "", text)
-    if not url:
-        return text
-    text = re.sub(r"(!\[[^\]]*\]\()\.\./", rf"\g<1>{url}/raw/{REF}/", text)
-    text = text.replace("](../", f"]({url}/blob/{REF}/")
-    place = f"{COLAB}/github/{ADDRESS.fullmatch(url)[1]}/blob/{REF}/notebooks"
-    return re.sub(r"\]\((\d\d_\w+\.ipynb)\)", rf"\g<0> ([Colab]({place}/\g<1>))", text)
 
 
 def main(arguments: list[str]) -> int:

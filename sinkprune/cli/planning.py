@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import STREAM_ABOVE, default_length, where
@@ -16,6 +15,7 @@ from sinkprune.models.devices import choose_dtype
 from sinkprune.models.formats import detect
 from sinkprune.models.hub import Requirements, available_memory, folder_of, parse, requirements
 from sinkprune.models.meta_model import MetaModel, meta_model
+from sinkprune.models.reader import native_class
 from sinkprune.models.weight_files import WeightFiles, read_json, refused
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
@@ -96,7 +96,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
         config = published.config(raw, shapes)
         with init_empty_weights(include_buffers=True):
-            model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).to(dtype)
+            model = native_class(config)(config).to(dtype)
 
     model.tie_weights()
     set_direction(model.eval(), causal=kind == "autoregressive")

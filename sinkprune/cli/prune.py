@@ -18,6 +18,7 @@ from sinkprune.cli.gpus import planned_gpu
 from sinkprune.cli.help_pages import say
 from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
+from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import save_model
@@ -68,7 +69,7 @@ def run(options: Prune) -> None:
             return
 
         cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
-        streamed = ", streamed from disk" if lm.is_streamed else ""
+        streamed = ", streamed from disk" if is_streamed(lm) else ""
         say(f"{described(lm)}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
         if cost.missing:
             raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")

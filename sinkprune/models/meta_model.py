@@ -1,14 +1,16 @@
 """A model without weights: its shapes are enough to say what a run would take, before a byte is fetched."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-import transformers
 from accelerate import init_empty_weights
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
 from sinkprune.models.devices import choose_dtype
+from sinkprune.models.reader import native_class
+from sinkprune.models.streaming import StreamedModel
 from sinkprune_core.language_model import LanguageModel, set_direction
 
 CONTEXT = 2048  # tokens, where a row of the table does not say
@@ -21,11 +23,19 @@ class MetaModel(LanguageModel):
     is_streamed: bool = False  # whether the run that is planned reads its blocks from disk one by one
 
 
+def is_streamed(lm: LanguageModel) -> bool:
+    """Return whether blocks come from disk one at a time, or would in the run that is planned."""
+    if isinstance(lm, MetaModel):
+        return lm.is_streamed
+    return isinstance(lm, StreamedModel)
+
+
 def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: bool = False) -> MetaModel:
     """Return a model of the published shape of a row of the table; nothing is downloaded."""
-    native_class = getattr(transformers, row.native)
+    config = of_shape(row.native, row.shape, row.context or CONTEXT)
     with init_empty_weights(include_buffers=True):
-        model = native_class(of_shape(row.native, row.shape, row.context or CONTEXT)).to(choose_dtype(dtype))
+        model = native_class(config)(config)
+        cast(Any, model).to(choose_dtype(dtype))
     set_direction(model.eval(), causal=row.kind == "autoregressive")
     model.tie_weights()
     mask_token_id = None

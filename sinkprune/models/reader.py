@@ -17,6 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    GPT2Config,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,6 +26,7 @@ from transformers import (
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
 from sinkprune.models.formats import detect, stored_names
+from sinkprune.models.gpt2 import GPT2LMHeadModel, is_transposed, turned
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
 from sinkprune.models.weight_files import (
     FormatError,
@@ -224,7 +226,8 @@ class Checkpoint:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the native shape of a parameter, from the headers alone."""
-        return self.files.shapes[self._stored_name(name)]
+        stored = self.files.shapes[self._stored_name(name)]
+        return stored[::-1] if is_transposed(self.config, name) else stored
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one parameter by its native name, in the dtype in which it is stored.
@@ -232,7 +235,7 @@ class Checkpoint:
         A tied head reads the embedding. The tensor may share memory with the mapped file: not to be written
         to (`fill` copies).
         """
-        return self.files.tensor(self._stored_name(name))
+        return turned(self.config, name, self.files.tensor(self._stored_name(name)))
 
     @property
     def bytes(self) -> int:
@@ -280,7 +283,9 @@ class Checkpoint:
         for name, parameter in tqdm(parameters, desc=label, unit="tensor", disable=not progress, leave=False):
             native = _join(prefix, name)
             place = device(native) if callable(device) else device
-            value = self.tensor(native).to(device=place, dtype=dtype, copy=True)  # never the file's own pages
+            value = self.tensor(native).to(
+                device=place, dtype=dtype, copy=True, memory_format=torch.contiguous_format
+            )  # never the file's own pages
             parent, _, leaf = name.rpartition(".")
             filled = nn.Parameter(value, requires_grad=parameter.requires_grad)
             setattr(module.get_submodule(parent), leaf, filled)
@@ -330,7 +335,9 @@ class Checkpoint:
 
 
 def native_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """Return the causal language model that transformers has for a configuration."""
+    """Return the causal language model that transformers has for a configuration; see `gpt2` for GPT-2's."""
+    if isinstance(config, GPT2Config):
+        return GPT2LMHeadModel
     return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
 
 

@@ -15,8 +15,10 @@ from typing import cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import Cache
 
 from sinkprune.files import file_digest, known_digest, write_json
+from sinkprune.models.gpt2 import all_turned
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.weight_files import INDEX
 from sinkprune_core.blocks import Rows, block_inputs, run_block
@@ -29,7 +31,7 @@ METADATA = {"format": "pt"}  # what transformers expects in a file of safetensor
 
 @dataclass(frozen=True)
 class FinishedBlock:
-    """A pruned block in a file of safetensors, under native names, with what the file must hold."""
+    """A pruned block in a file of safetensors, as a saved model has it, with what the file must hold."""
 
     file: Path
     sha256: str
@@ -69,8 +71,6 @@ class StreamedModel(LanguageModel):
 
     checkpoint: Checkpoint = field(kw_only=True)  # where the blocks lie
     finished: dict[int, FinishedBlock] = field(default_factory=dict)  # blocks that are pruned, by layer
-
-    is_streamed = True
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -120,15 +120,11 @@ class StreamedModel(LanguageModel):
 
     def _fill(self, layer: int, block: nn.Module) -> None:
         """Read the parameters of a block, pruned or as they were; ValueError for one that is not finite."""
-        prefix = self._prefix(layer)
-
         if layer in self.finished:
-            stored = self.finished[layer].tensors()
-            assign(
-                block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
-            )
+            assign_stored(self, layer, self.finished[layer].tensors(), self.device)
             return
 
+        prefix = self._prefix(layer)
         self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
         self.checkpoint.files.close()  # or every page ever read would count as this process's memory
         check_finite(self, ((prefix + name, value) for name, value in block.named_parameters()))
@@ -151,6 +147,10 @@ class StreamedModel(LanguageModel):
         """The norm after the last block, as its model calls it."""
         base = dict(self.model.base_model.named_children())
         return next(base[name] for name in LAST_NORMS if name in base)
+
+    def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
+        """Raise ValueError: every token would read the whole model."""
+        raise ValueError(f"{self.name} is streamed from disk and cannot write token by token: use `load`")
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""
@@ -190,14 +190,13 @@ class StreamedModel(LanguageModel):
         shard_of = {}
         for layer, block in enumerate(self.blocks):
             shard = f"model-block-{layer:05d}.safetensors"
-            prefix = self._prefix(layer)
-            shard_of |= {prefix + name: shard for name, _ in block.named_parameters()}
+            shard_of |= {self._prefix(layer) + name: shard for name, _ in block.named_parameters()}
             if layer in self.finished:
                 self.finished[layer].take_over(folder / shard)
                 continue
+
             with self.resident(layer):
-                stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
-                save_file(stored, folder / shard, metadata=METADATA)
+                save_file(stored_block(self, layer), folder / shard, metadata=METADATA)
 
         return shard_of
 
@@ -222,6 +221,23 @@ def assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     for name, value in values.items():
         parent, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))
+
+
+def stored_block(lm: LanguageModel, layer: int) -> dict[str, torch.Tensor]:
+    """Return the parameters of a block as files hold them, by their native names."""
+    prefix = f"{lm.blocks_name}.{layer}."
+    named = {prefix + name: value.detach() for name, value in lm.blocks[layer].named_parameters()}
+    return all_turned(lm.model.config, named)
+
+
+def assign_stored(
+    lm: LanguageModel, layer: int, stored: Mapping[str, torch.Tensor], device: torch.device
+) -> None:
+    """Give a block the parameters that `stored_block` returned; a compensating bias may be new."""
+    prefix = f"{lm.blocks_name}.{layer}."
+    named = all_turned(lm.model.config, stored)
+    values = {name.removeprefix(prefix): value.to(device) for name, value in named.items()}
+    assign(lm.blocks[layer], values)
 
 
 def stream(

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from tqdm.auto import trange
-from transformers.pytorch_utils import Conv1D
 
 from sinkprune.evaluation.likelihood import score
 from sinkprune.recovery.checkpoint import RecoveryCheckpoint
@@ -272,12 +271,10 @@ def _held_products(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, 
     from peft import LoraConfig, get_peft_model
 
     leaves = {name.rpartition(".")[2] for block in lm.blocks for name in lm.linears(block)}
-    has_transposed = any(isinstance(linear, Conv1D) for linear in lm.linears(lm.blocks[0]).values())
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,
         target_modules=sorted(leaves),
-        fan_in_fan_out=has_transposed,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):

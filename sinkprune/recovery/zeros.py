@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from transformers.pytorch_utils import Conv1D
 
+from sinkprune.models.streaming import StreamedModel
 from sinkprune_core.language_model import LanguageModel
 
 
@@ -32,7 +33,7 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
     model without weights, and for an adapter that is not plain LoRA.
     """
     if isinstance(model, LanguageModel):
-        if model.is_streamed:
+        if isinstance(model, StreamedModel):
             raise ValueError(f"{model.name} is streamed from disk and cannot be trained: use `load`")
         model = model.model
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from sinkprune.files import atomic, file_digest, make_folder
-from sinkprune.models.streaming import FinishedBlock, StreamedModel, assign
+from sinkprune.models.streaming import METADATA, FinishedBlock, StreamedModel, assign_stored, stored_block
 from sinkprune.runs.waiting import INPUTS, HiddenFiles, OnDisk
 from sinkprune.runs.work_folder import claim, identity, read_progress, write_progress, written_once
 from sinkprune.scratch import remove_leftovers
@@ -66,7 +65,7 @@ class PruningCheckpoint:
     def __init__(self, root: Path, lm: LanguageModel, job: str, calibration: Calibration | None):
         self.root = root
         self.folder = job_folder(root, job)
-        self.store = OnDisk(self.folder)
+        self.store = OnDisk(self.folder, isinstance(lm, StreamedModel))
         claim(root, identity(lm, calibration))
         make_folder(self.folder)
         remove_leftovers(self.folder / INPUTS)
@@ -163,13 +162,11 @@ class PruningCheckpoint:
         """Return the file of a finished block."""
         return self.folder / "blocks" / f"{layer:05d}.safetensors"
 
-    def finish(self, lm: LanguageModel, layer: int, block: nn.Module) -> None:
-        """Write a finished block under its native names, then the progress that makes it count."""
-        prefix = f"{lm.blocks_name}.{layer}."
-        tensors = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
+    def finish(self, lm: LanguageModel, layer: int) -> None:
+        """Write a finished block as a saved model has it, then the progress that makes it count."""
         file = self.block_file(layer)
         with atomic(file) as partial:
-            save_file(tensors, partial, metadata={"format": "pt"})
+            save_file(stored_block(lm, layer), partial, metadata=METADATA)
             digest = file_digest(partial)
 
         self.state.done = layer + 1
@@ -190,11 +187,9 @@ class PruningCheckpoint:
                 lm.finished[layer] = block
                 continue
 
-            prefix = f"{lm.blocks_name}.{layer}."
             device = next(lm.blocks[layer].parameters()).device
-            tensors = block.tensors().items()
-            values = {name.removeprefix(prefix): value.clone().to(device) for name, value in tensors}
-            assign(lm.blocks[layer], values)  # a compensating bias may be new
+            of_file = {name: value.clone() for name, value in block.tensors().items()}
+            assign_stored(lm, layer, of_file, device)
 
 
 def _save_rows(rows: Rows, file: Path) -> None:

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sinkprune.files import held, resolved
+from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.waiting import OnDisk
 from sinkprune.runs.work_folder import claim, identity, written_once
 from sinkprune_core.calibration.text import Calibration
@@ -35,7 +36,7 @@ def diagnose(
     is in use.
     """
     if work is None:
-        if lm.is_streamed:
+        if is_streamed(lm):
             raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its norms")
         return diagnosis.diagnose(lm, calibration, sparsities, noise_levels, sinks, progress)
 
@@ -45,8 +46,10 @@ def diagnose(
         name = choice_name(sinks).replace("/", "-")
         file = root / f"norms-{name}-{noise_levels}.safetensors"
 
+        store = OnDisk(root, is_streamed(lm))
+
         def write(target: Path) -> None:
-            found = diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, OnDisk(root))
+            found = diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, store)
             _save(found, target)
 
         norms = _load(written_once(file, write))

@@ -14,6 +14,7 @@ from pydantic import InstanceOf
 from torch import nn
 
 from sinkprune.files import held, resolved
+from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.waiting import OnDisk
@@ -49,13 +50,15 @@ def prune(
     one that is in use.
     """
     if work is None:
-        if lm.is_streamed:
-            make_plan(lm, recipe, calibration)  # a recipe that cannot be comes first
+        if is_streamed(lm):
+            make_plan(
+                lm, recipe, calibration, OnDisk(Path.cwd(), True)
+            )  # a recipe that cannot be comes first
             raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its finished blocks")
         return engine.prune(lm, recipe, calibration, progress, statistics)
 
     root = resolved(work)
-    plan = make_plan(lm, recipe, calibration, OnDisk(root))
+    plan = make_plan(lm, recipe, calibration, OnDisk(root, is_streamed(lm)))
     engine.check_before(lm, recipe, calibration, statistics)
 
     with held(root):
@@ -131,7 +134,7 @@ class KeptBlocks(Blocks):
 
     def finish(self, layer: int, block: nn.Module) -> None:
         """Write a pruned block: from now on it counts."""
-        self.checkpoint.finish(self.lm, layer, block)
+        self.checkpoint.finish(self.lm, layer)
 
     def close(self) -> None:
         """Remove the hidden states."""

@@ -16,14 +16,15 @@ from torch import nn
 
 from sinkprune.files import bytes_below, existing, free_disk_at
 from sinkprune.models.hub import available_memory
+from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
 from sinkprune.runs.waiting import OnDisk
-from sinkprune_core.blocks import IN_MEMORY
+from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
-from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 
@@ -75,7 +76,9 @@ def pruning_cost(
     it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
-    store = IN_MEMORY if work is None else OnDisk(Path(work))
+    store: Store = IN_MEMORY
+    if work is not None:
+        store = OnDisk(Path(work), is_streamed(lm))
     place = _device(lm, device)
     plan = make_plan(lm, recipe, calibration, store, place, memory_budget)
     run = _Run(lm, recipe, calibration, plan, work and Path(work))
@@ -145,7 +148,7 @@ class _Run:
         working = 3 * 4 * max(outputs * features for outputs, features in _shapes(lm))  # scores of one linear
         if self.recipe.allocation == "owl":
             working = max(working, 9 * of_block)  # scores of a block, twice, and what is an outlier
-        if lm.is_streamed:
+        if is_streamed(lm):
             weights -= of_block * (len(lm.blocks) - 1)
             working = max(working, of_block * bytes_per_weight)  # or a block beside the file it is read from
             if not lm.model.config.tie_word_embeddings:
@@ -178,7 +181,7 @@ class _Run:
         disk = 0
         if saves:
             disk += _parameters(self.lm.model) * bytes_per_weight
-        if self.work and not (self.lm.is_streamed and saves):
+        if self.work and not (is_streamed(self.lm) and saves):
             disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
 
         disk = max(disk, self.plan.waiting.bytes_on_disk)
@@ -202,7 +205,7 @@ def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) 
     What is there already counts as free: the model, where it is loaded, and the libraries.
     """
     there = 0
-    if not lm.is_streamed and lm.device.type != "meta":
+    if not is_streamed(lm) and lm.device.type != "meta":
         there += _parameters(lm.model) * lm.model.dtype.itemsize
     if torch.device(device).type == "cpu":
         there = min(there + PROCESS_BYTES, psutil.Process().memory_info().rss)
@@ -238,7 +241,7 @@ def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> f
 
 def _shapes(lm: LanguageModel) -> list[tuple[int, int]]:
     """Return the shapes (O, I) of the linears of a block."""
-    return [tuple(weight_OI(linear).shape) for linear in lm.linears(lm.blocks[0]).values()]
+    return [tuple(linear.weight.shape) for linear in lm.linears(lm.blocks[0]).values()]
 
 
 def _parameters(module: nn.Module) -> int:

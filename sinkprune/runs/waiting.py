@@ -75,6 +75,7 @@ class OnDisk:
     """The store of what waits in files of a folder (`sinkprune_core.blocks.Store`)."""
 
     folder: Path
+    reads_blocks: bool = False  # whether the model's blocks come from disk one at a time
 
     def hidden(self, lm: LanguageModel, rows: Rows) -> HiddenFiles:
         """Return the files of the hidden states of some rows."""

@@ -12,7 +12,6 @@ import torch
 
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core import Calibration, LanguageModel, Recipe
-from sinkprune_core.language_model import weight_OI
 
 Place = tuple[int, str]  # number of a layer, name of a linear
 
@@ -20,7 +19,7 @@ Place = tuple[int, str]  # number of a layer, name of a linear
 def weights_of(lm: LanguageModel) -> dict[Place, torch.Tensor]:
     """Return the weights of all linears of the blocks, views (O, I) that write through."""
     return {
-        (layer, name): weight_OI(linear).detach()
+        (layer, name): linear.weight.detach()
         for layer, block in enumerate(lm.blocks)
         for name, linear in lm.linears(block).items()
     }

@@ -3,7 +3,6 @@
 Dimensions: N sequences or templates of items, R repetitions (calibration draws).
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -75,20 +74,6 @@ def difference(
     """Return variant - other in `value`, (R, N), paired by draw and sequence; None if one is missing."""
     values = on_common_draws(scores, variant, other)
     return None if values is None else values[0] - values[1]
-
-
-def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
-    """Return variant - other of every comparison {label: (variant, other)}, (R, N).
-
-    Raises ValueError for a variant that was not measured.
-    """
-    found = {}
-    for label, (variant, other) in comparisons.items():
-        values_RN = difference(scores, {"variant": variant}, {"variant": other})
-        if values_RN is None:
-            raise ValueError(f"{label}: {variant!r} or {other!r} was not measured")
-        found[label] = values_RN
-    return found
 
 
 def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:

@@ -1,11 +1,11 @@
 """An effect that is planted in the model: its attention sinks carry massive activations that do nothing.
 
-A vector v of the null space of `down_proj` is added to its input at every sink. The dense model computes what
-it did, because `down_proj` maps v to zero. What pruning sees is another model: in a few channels the norms are
-now those of the sinks, as in models whose massive activations lie at places that move.
+A vector v of the null space of `down_proj` is added to its input at every sink. The dense model computes
+what it did, because `down_proj` maps v to zero. What pruning sees is another model: in a few channels the
+norms are now those of the sinks, as in models whose massive activations lie at places that move.
 
 Two things follow when such a model is pruned. Keeping the sinks in the statistics wastes weights on channels
-that carry nothing. But a mask also breaks the cancellation: after pruning `down_proj` no longer maps v to zero,
+that carry nothing. But a mask also breaks the cancellation: a pruned `down_proj` no longer maps v to zero,
 and what the sinks carry leaks into the residual stream, the less so the more weights of these channels stay.
 Which of both wins is what the experiment asks.
 
@@ -198,7 +198,7 @@ def planted_model_losses(
     seed: int,
     doses: Sequence[float] = DOSES,
 ) -> pd.DataFrame:
-    """Return the NELBO of planted models on one calibration draw, dense and pruned with sinks kept or left out.
+    """Return the NELBO of planted models on one calibration draw: dense, and pruned with and without sinks.
 
     Columns are those of `score_texts`, `variant`, `dose`, `sparsity`, `seed`, `calibration_tokens`, and of
     pruned models `changed` and `energy` (see `change_of_masks`). `dense` is another object of the same model:

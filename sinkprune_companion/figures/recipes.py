@@ -148,7 +148,7 @@ def _save_compared(
 def save_left_out(
     run: Run, effects: Mapping[str, tuple[Mapping[str, np.ndarray], float | None]], plain: str
 ) -> Figure:
-    """Save and return the picture of effects, (R, N), with a margin, by section; random tokens are not drawn."""
+    """Save and return the picture of effects, (R, N) and a margin by section, without random tokens."""
     parts = [judge(by_choice, margin, section) for section, (by_choice, margin) in effects.items()]
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, "left_out", plain)

@@ -1,4 +1,4 @@
-"""Render what somebody wrote, pages, readings and titles of figures: Jinja2 templates with numbers filled in.
+"""Render what somebody wrote, pages and titles of figures: Jinja2 templates with numbers filled in.
 
 A number has a filter: `{{ f["03/paper_minus_wanda"] | amount("nats") }}`. A sentence that presumes a
 verdict says so beside it: `{{ holds("paper-beats-wanda", "contradicted") }}` prints nothing, and rendering
@@ -9,7 +9,6 @@ import html
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -110,44 +109,23 @@ def title(run: Run, figure: str, plain: str) -> str:
     return plain
 
 
-def reading(run: Run) -> object:
-    """Return, for a notebook to show, what it found by the findings that its run has written.
+def results_table(run: Run) -> object:
+    """Return, for a notebook to show, what its run has found: numbers and verdicts, and no sentence.
 
-    Of a published profile these are the sentences of `pages/readings`, where they fit; the ledger's rows that
-    it decides, controls and questions without a number left out; and where there is neither, its numbers.
+    These are the rows of the ledger that it decides, but for controls and questions without a number; and
+    where it decides none, its findings.
     """
     from IPython.display import Markdown  # pages are written without it
 
     results = results_for(run)
-    sentences = _written_sentences(run, results)
     tables = _ledger_tables(run, results)
+    if not tables:
+        return Markdown(_table_of_numbers(run, results))
 
-    if tables:
-        words = "Beside the interval p decides, corrected for related rows (Holm)"
-        if run.profile not in PUBLISHED:
-            words += ", of which those of other notebooks count as not run"
-        tables.append(f"{words}: [how a verdict is made](../docs/results.md).")
-    elif not sentences.fit:
-        tables.append(_table_of_numbers(run, results))
-
-    return Markdown("\n\n".join([*sentences.text, *tables]))
-
-
-class _Sentences(NamedTuple):
-    """What somebody wrote about a notebook."""
-
-    text: list[str]  # paragraphs
-    fit: bool  # whether they are what was written, and not a word on why that does not fit
-
-
-def _written_sentences(run: Run, results: Results) -> _Sentences:
-    """Return the sentences of a notebook's reading; none in a profile that is not published."""
+    words = "Beside the interval p decides, corrected for related rows (Holm)"
     if run.profile not in PUBLISHED:
-        return _Sentences([], fit=False)
-    try:
-        return _Sentences([render_results(f"readings/{run.notebook}.md.j2", results)], fit=True)
-    except (PresumedVerdictError, UndefinedError) as error:
-        return _Sentences([f"The written reading does not fit this run. {error}."], fit=False)
+        words += ", of which those of other notebooks count as not run"
+    return Markdown("\n\n".join([*tables, f"{words}: [how a verdict is made](../docs/results.md)."]))
 
 
 def _ledger_tables(run: Run, results: Results) -> list[str]:

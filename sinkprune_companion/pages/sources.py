@@ -116,7 +116,7 @@ def results_of(folder: Path) -> Results:
 
 
 def results_for(run: Run) -> Results:
-    """Return what titles and reading of one notebook take: its own findings, as far as its run has them.
+    """Return what titles and tables of one notebook take: its own findings, as far as its run has them.
 
     In a published profile the published findings of all other notebooks stand beside them, which are declared
     inputs of its job. What this run has of other notebooks stays out: it would depend on which ran first.

@@ -14,6 +14,7 @@ from sinkprune.spelling import suggestion
 from sinkprune_companion import project_root
 from sinkprune_companion.run import parameter_rules as rules
 from sinkprune_companion.run.allocator import keep_freed_memory
+from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 from sinkprune_core.values import checked, in_short
 
@@ -25,6 +26,7 @@ class ParameterError(ValueError):
         return [f"ParameterError: {self}"]
 
 
+OWN = "the numbers below are those of this run; the answer above is of the published one"
 OTHERS = "with these values instead of the defaults above:"
 
 
@@ -116,8 +118,9 @@ def _check_meaning(name: str, item: object) -> None:
 def start(notebook: str, namespace: dict) -> Run:
     """Check the parameters in a notebook's namespace (`globals()`), and return its `Run`.
 
-    It prints where results go, what computes them, and values other than the defaults that the notebook
-    shows. Raises ParameterError as `check` does.
+    It prints where results go, what computes them, that a run of another profile than the published ones has
+    numbers of its own, and values other than the defaults that the notebook shows. Raises ParameterError as
+    `check` does.
     """
     cells = namespace.get("In", [])
     annotations = declared(cells)
@@ -135,6 +138,9 @@ def start(notebook: str, namespace: dict) -> Run:
         place = place.relative_to(project_root()).as_posix()
     print(f"results go to {place}")
     print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")
+
+    if run.profile not in PUBLISHED:
+        print(OWN)
 
     shown = defaults(cells)
     others = [name for name in shown if name != "profile" and given.get(name, shown[name]) != shown[name]]

@@ -20,6 +20,7 @@ from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages, sources
 from sinkprune_companion.run import profiles, run_files
+from sinkprune_companion.run.notebook_code import code_cells
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
 from sinkprune_companion.run.progress_bars import is_progress
 
@@ -33,15 +34,16 @@ SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
 def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
     """Return the notebook `source`, with its defaults as parameters, and the outputs of `executed`.
 
+    Words in other cells than code may have changed since it ran.
     The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out.
-    Raises ValueError when the cells differ, one was not run, or an output is an error or names the home or
+    Raises ValueError when the code differs, a cell was not run, or an output is an error or names the home or
     the project directory.
     """
     clean = nbformat.from_dict(source)
-    ran = _code_cells(executed)
-    mine = _code_cells(clean)
+    ran = code_cells(executed)
+    mine = code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
-        raise ValueError("the executed notebook has other cells than its source: run it before publishing")
+        raise ValueError("the executed notebook has other code than its source: run it before publishing")
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         if cell.source.strip() and done.execution_count is None:
             raise ValueError(f"code cell {count} of {len(mine)} was never run")
@@ -57,12 +59,6 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
         if json.dumps(place).strip('"') in text:
             raise ValueError(f"an output names {place!r}: print paths relative to the project")
     return clean
-
-
-def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """Return the code cells but the one that papermill injects."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
 def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:

@@ -36,7 +36,7 @@ from sinkprune_core.calibration.token_weights import (
     token_weights,
 )
 from sinkprune_core.forwards import check_output
-from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
@@ -286,8 +286,8 @@ def waiting(
     """Return where the inputs for `keys` can wait.
 
     In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
-    a streamed model would be read once for each. Else in `store`, if it has room for all, which changes no
-    result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
+    a model whose blocks are read would be read once for each. Else in `store`, if it has room for all, which
+    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
     """
     is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
     if not is_shown or all(key.exclude == "none" for key in keys):
@@ -299,7 +299,7 @@ def waiting(
     device = torch.device(device or lm.device)
     budget = input_budget(device) if memory_budget is None else memory_budget
 
-    if rows_together * size <= budget and not lm.is_streamed:
+    if rows_together * size <= budget and not store.reads_blocks:
         in_batch = max(1, calibration.batch // rows_together)
         in_enough_bytes = max(1, ENOUGH_BYTES // (rows_together * size))
         return Waiting(rows_in_memory=rows_together * min(in_batch, in_enough_bytes))
@@ -337,7 +337,7 @@ def input_widths(lm: LanguageModel) -> list[int]:
     widths: dict[str, list[int]] = {}
     for name, linear in lm.linears(lm.blocks[0]).items():
         module = name.rpartition(".")[0]
-        widths.setdefault(module, []).append(weight_OI(linear).shape[1])
+        widths.setdefault(module, []).append(linear.weight.shape[1])
     return [width for inputs in widths.values() for width in (inputs[0], inputs[-1])]
 
 

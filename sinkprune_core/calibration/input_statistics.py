@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.blocks import Hold
-from sinkprune_core.language_model import weight_OI
 from sinkprune_core.memory import rows_in_cache
 
 GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
@@ -140,7 +138,7 @@ class Observer:
                 return
 
             if name not in self.running:
-                self.running[name] = RunningStatistics(weight_OI(module).shape[1], self.choices, self.gram)
+                self.running[name] = RunningStatistics(module.weight.shape[1], self.choices, self.gram)
 
             self._last = (input_BTI, self.running[name])
 
@@ -178,7 +176,7 @@ class Observer:
 
 @contextmanager
 def observe(
-    linears: dict[object, nn.Linear | Conv1D], choices: int = 1, gram: bool = False, hold: Hold | None = None
+    linears: dict[object, nn.Linear], choices: int = 1, gram: bool = False, hold: Hold | None = None
 ) -> Iterator[Observer]:
     """Observe the inputs of `linears` inside the block; hooks are removed whatever happens.
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sinkprune_core.blocks import visit
 from sinkprune_core.forwards import is_finite
-from sinkprune_core.language_model import weight_OI, zero_out
+from sinkprune_core.language_model import zero_out
 from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion
@@ -63,7 +63,7 @@ def _outlier_shares(choice: "Choice") -> list[float]:
     shares = []
     for layer, block in enumerate(visit(text.lm, text.shows_progress, "outliers")):
         scores = [
-            choice.score(layer, name, weight_OI(linear), dense.layers[layer], CRITERIA["wanda"])
+            choice.score(layer, name, linear.weight, dense.layers[layer], CRITERIA["wanda"])
             for name, linear in text.linears(layer, block).items()
         ]
         shares.append(outlier_share(scores, text.recipe.owl_m))
@@ -92,7 +92,7 @@ def _all_scores(choice: "Choice", statistics: Statistics) -> Iterator[torch.Tens
     for layer, block in enumerate(visit(text.lm, text.shows_progress, "scores of all layers")):
         inputs = statistics.of(layer, block)
         for name, linear in text.linears(layer, block).items():
-            score_OI = choice.score(layer, name, weight_OI(linear), inputs, choice.criterion)
+            score_OI = choice.score(layer, name, linear.weight, inputs, choice.criterion)
             if bool((score_OI < 0).any()):  # of a user's function
                 raise ValueError(f"block {layer} {name}: pattern='global' orders scores of at least 0")
             yield score_OI
@@ -125,7 +125,7 @@ class Choice:
             zeros = self._zero_and_update(layer, linears, inputs)
 
         for name, linear in linears.items():
-            rows, columns = weight_OI(linear).shape
+            rows, columns = linear.weight.shape
             row = {"layer": layer, "name": name, "rows": rows, "columns": columns}
             self.progress.table.append(row | {"weights": rows * columns, "zeros": zeros[name]})
 
@@ -143,7 +143,7 @@ class Choice:
         """Zero the weights of the lowest scores."""
         zeros = {}
         for name, linear in linears.items():
-            weight = weight_OI(linear)
+            weight = linear.weight
             rows, columns = weight.shape
             is_of_user = not isinstance(self.recipe.criterion, str)  # it may compare rows
             if self.recipe.pattern != "layer" and not is_of_user:  # rows can be chosen from apart
@@ -182,7 +182,7 @@ class Choice:
 
         zeros = {}
         for names in sharing.values():
-            weights = [self._finite(weight_OI(linears[name]), layer, name) for name in names]
+            weights = [self._finite(linears[name].weight, layer, name) for name in names]
             gram_II = self._finite(inputs[names[0]].gram_II, layer, names[0])
             try:
                 updated, pruned = self.criterion.solve(
@@ -202,7 +202,7 @@ class Choice:
         """Zero the units of the lowest scores."""
         lm, recipe = self.text.lm, self.recipe
         for name, linear in lm.linears(block).items():
-            self._finite(weight_OI(linear), layer, name)
+            self._finite(linear.weight, layer, name)
 
         of_linears = None
         if self.criterion.calibrated:

@@ -15,7 +15,7 @@ from sinkprune_core.calibration.sink_profiles import windows_of
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.forwards import check_ids
-from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.patterns import allocate, n_and_m
 from sinkprune_core.pruning.recipe import Recipe
@@ -78,7 +78,7 @@ def make_plan(
     _check_linears(lm, recipe)
     _check_groups(lm, recipe)
     _check_layers(lm, recipe)
-    _check_streamed(lm, recipe)
+    _check_store(lm, recipe, store)
     units = _units(lm, recipe)
 
     needs = recipe.rule.needs
@@ -192,7 +192,7 @@ def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
         if not any(recipe.prunes(layer, name) for layer in range(len(lm.blocks))):
             continue
 
-        inputs = weight_OI(linear).shape[1]
+        inputs = linear.weight.shape[1]
         if inputs % ratio[1]:
             raise ValueError(
                 f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
@@ -220,8 +220,8 @@ def _units(lm: LanguageModel, recipe: Recipe) -> structured.Plan | None:
     return units
 
 
-def _check_streamed(lm: LanguageModel, recipe: Recipe) -> None:
-    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
+def _check_store(lm: LanguageModel, recipe: Recipe, store: Store) -> None:
+    if store.reads_blocks and (recipe.pattern == "structured" or recipe.noise == "rollout"):
         raise ValueError(
             f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
             "in memory"

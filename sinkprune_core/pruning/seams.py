@@ -47,7 +47,7 @@ class Blocks:
     """
 
     def __init__(self, lm: LanguageModel):
-        if any(parameter.is_meta for parameter in lm.blocks.parameters()):
+        if not lm.has_blocks_in_memory:
             raise ValueError(
                 f"the weights of {lm.name} are not in memory: prune it with `sinkprune.prune(…, work=folder)`"
             )

@@ -5,9 +5,8 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from transformers.pytorch_utils import Conv1D
 
-from sinkprune_core.language_model import LanguageModel, set_direction, weight_OI
+from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.pruning.structured import Kept, owned_by, removable, resized
 
 
@@ -60,12 +59,11 @@ def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) 
         for name in units.linears:
             linear = linears[name]
             reads = name == units.columns
-            outputs, inputs = weight_OI(linear).shape
+            outputs, inputs = linear.weight.shape
             stays = owned_by(kept[kind], count, inputs if reads else outputs)
             index = stays.nonzero().flatten().to(linear.weight.device)
             prefix = f"{lm.blocks_name}.{layer}.{name}"
-            axis = int(reads) ^ isinstance(linear, Conv1D)  # GPT-2 stores the transpose
-            cut[f"{prefix}.weight"] = linear.weight.index_select(axis, index)
+            cut[f"{prefix}.weight"] = linear.weight.index_select(1 if reads else 0, index)
             bias_O = linear.bias
             if bias_O is None and kind in new_biases:
                 bias_O = linear.weight.new_zeros(outputs)

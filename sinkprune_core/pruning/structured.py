@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
-from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 
 # where units lie
@@ -97,8 +97,8 @@ def scores(
     scores_of_kind = {}
     for kind, units in removable(lm).items():
         count = units.count(lm.model.config)
-        rows_UX = [weight_OI(linears[name]).detach().float().reshape(count, -1) for name in units.rows]
-        columns_OI = weight_OI(linears[units.columns]).detach().float()
+        rows_UX = [linears[name].weight.detach().float().reshape(count, -1) for name in units.rows]
+        columns_OI = linears[units.columns].weight.detach().float()
         columns_OUK = columns_OI.unflatten(1, (count, -1))
         inputs = None if statistics is None else statistics[units.columns]
         scores_of_kind[kind] = CRITERIA[criterion].unit_score(rows_UX, columns_OUK, inputs)
@@ -268,13 +268,13 @@ def mask(
     for kind, units in removable(lm).items():
         count = units.count(lm.model.config)
         reader = linears[units.columns]
-        stays_I = owned_by(kept[kind], count, weight_OI(reader).shape[1])
+        stays_I = owned_by(kept[kind], count, reader.weight.shape[1])
         gone_I = ~stays_I.to(reader.weight.device)
         if compensate is not None:
             _add_mean_of_removed(reader, gone_I, compensate[units.columns].mean_I)
-        weight_OI(reader)[:, gone_I] = 0
+        reader.weight[:, gone_I] = 0
         for name in units.rows:
-            weight = weight_OI(linears[name])
+            weight = linears[name].weight
             stays_O = owned_by(kept[kind], count, len(weight))
             weight[~stays_O.to(weight.device)] = 0
 
@@ -282,7 +282,7 @@ def mask(
 def _add_mean_of_removed(reader: nn.Module, gone_I: torch.Tensor, mean_I: torch.Tensor) -> None:
     """Add to a linear's bias what the inputs that leave contribute to its output on average."""
     mean_I = mean_I.to(reader.weight.device)
-    bias_O = weight_OI(reader)[:, gone_I].float() @ mean_I[gone_I]
+    bias_O = reader.weight[:, gone_I].float() @ mean_I[gone_I]
     if reader.bias is not None:
         bias_O = reader.bias + bias_O
     reader.bias = nn.Parameter(bias_O.to(reader.weight.dtype), requires_grad=False)

@@ -243,8 +243,8 @@ def hiding_model(
 
     Variants given one `masses` measure each state once. Raises ValueError where no layer could hide keys.
     """
-    if lm.is_streamed:
-        raise ValueError(f"{lm.name} is streamed from disk, where no keys can be hidden: use `load`")
+    if not lm.has_blocks_in_memory:
+        raise ValueError(f"the blocks of {lm.name} are not in memory, so no keys can be hidden: use `load`")
     if not any(hiding.hides_in(layer, len(lm.blocks)) for layer in range(len(lm.blocks))):
         raise ValueError(f"layers={hiding.layers!r} has none of the {len(lm.blocks)} layers of {lm.name}")
     parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}

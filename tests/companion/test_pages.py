@@ -22,7 +22,7 @@ from sinkprune_companion import project_root
 from sinkprune_companion.figures import headline
 from sinkprune_companion.ledger import claims, published
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.pages import pages, render, sources
+from sinkprune_companion.pages import notebook_cells, pages, render, sources
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
@@ -120,13 +120,13 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
     own = Estimate(0.5, 0.4, 0.6, 9, "")
     for profile, has_others in ((PUBLISHED[0], True), ("quick", False)):
         Run("03_leaving_sinks_out", profile, {}).find({"paper_minus_wanda": own, "only_here": own})
-        run = Run("08_stable_sinks", profile, {})
+        run = Run("08_what_results_depend_on", profile, {})
         assert not [name for name in sources.results_for(run).f if name.startswith("08/")]
         run.find({"stable_minus_none": own})
 
         known = sources.results_for(run).f
         assert known["08/stable_minus_none"] == own
-        assert ("11/paper_minus_wanda_published_16x128_one_noise" in known) is has_others
+        assert ("07/sink_weights_75" in known) is has_others
         assert ("03/paper_minus_wanda" in known) is has_others
         assert "03/only_here" not in known
         assert known.get("03/paper_minus_wanda") != own
@@ -135,13 +135,13 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
 @pytest.mark.usefixtures("run")  # its results go to a folder of their own
 def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
     for profile in ("quick", PUBLISHED[0]):  # the second has not what its written reading speaks of
-        run = Run("11_robustness", profile, {})
+        run = Run("10_prune_llada", profile, {})
         run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
-        assert "| `a_number` | 0.50 [0.40," in render.reading(run).data
+        assert "| `a_number` | 0.50 [0.40," in render.results_table(run).data
 
 
 @pytest.mark.usefixtures("run")
-def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
+def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
     published_estimates = claims.findings(project_root() / "figures")
     prefix = "05_matched_compute/"
     own = {name.removeprefix(prefix): one for name, one in published_estimates.items() if prefix in name}
@@ -149,26 +149,56 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     for profile in ("quick", PUBLISHED[0]):
         run = Run("05_matched_compute", profile, {})
         run.find(own)
-        shown_by[profile] = render.reading(run).data
+        shown_by[profile] = render.results_table(run).data
     table = shown_by["quick"]
     assert table.startswith("| ") and "0.20 [0.16," in table
-    rows, _, words = table.rpartition("\n\n")
-    assert rows in shown_by[PUBLISHED[0]] and len(shown_by[PUBLISHED[0]]) > len(table) + 200
+    words = table.rpartition("\n\n")[2]
+    assert shown_by[PUBLISHED[0]].startswith("| ") and "Holm" in words
     assert "count as not run" in words and "count as not run" not in shown_by[PUBLISHED[0]]
-    run = Run("07_best_recipe", "evidence", {})  # a family with rows of another notebook
-    run.find({name.removeprefix("07_best_recipe/"): one for name, one in published_estimates.items()})
+    run = Run("06_gain_at_75", "evidence", {})  # a family with rows of another notebook
+    run.find({name.removeprefix("06_gain_at_75/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
-    assert f"at ratio 0.5 | {verdict} |" in render.reading(run).data
+    assert f"at ratio 0.5 | {verdict} |" in render.results_table(run).data
 
 
-def test_a_published_notebook_shows_what_its_reading_says_of_the_findings_of_all_notebooks():
-    results = sources.results_of(project_root() / "figures")
-    for file in (render.FOLDER / "readings").glob("*.md.j2"):
-        says = render.render_results(f"readings/{file.name}", results)
-        name = file.name.replace(".md.j2", ".ipynb")
-        cells = nbformat.read(project_root() / "notebooks" / name, 4).cells
-        outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-        assert any(says in data.get("text/markdown", "") for data in outputs), name
+def notebook_with(*tags: str) -> nbformat.NotebookNode:
+    """A notebook of a code cell, and of a Markdown cell with each of these tags."""
+    texts = [nbformat.v4.new_markdown_cell("old", metadata={"tags": [tag]}) for tag in tags]
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1"), *texts])
+
+
+def test_sentences_stand_in_the_cell_of_their_tag_and_nowhere_else():
+    said = {"answer": "**Answer.** No.", "reading": "* It does not."}
+    shown = notebook_cells.with_sentences(notebook_with("answer", "setup", "reading"), said, "one.py")
+    assert [cell.source for cell in shown.cells] == ["1 + 1", "**Answer.** No.", "old", "* It does not."]
+
+    for tags, count in (((), 0), (("answer", "answer"), 2)):
+        with pytest.raises(ValueError, match=f"one.py has {count} cells tagged 'answer'"):
+            notebook_cells.with_sentences(notebook_with(*tags), {"answer": "No."}, "one.py")
+
+
+def test_lines_of_a_source_are_short_and_mean_what_the_template_means():
+    item = "* An item with [a link](../docs/glossary.md) " + "and words " * 30 + "0.10\N{NO-BREAK SPACE}%"
+    table = "| " + " | ".join(["cell"] * 40) + " |"
+    lines = notebook_cells.wrapped(f"{item}\n\n{table}").splitlines()
+    *of_item, empty, last = lines
+    assert last == table and not empty
+    assert len(of_item) > 2 and all(len(line) <= notebook_cells.WIDTH for line in of_item)
+    assert all(line.startswith("  ") for line in of_item[1:]), "they belong to the item"
+    assert "\n".join(of_item).replace("\n  ", " ") == item.strip()
+
+
+def test_a_link_of_a_sentence_leads_where_the_repository_is_published(templates):
+    templates["answers/00_start_here.md.j2"] = "See [03](03_leaving_sinks_out.ipynb), [a](../docs/a.md)."
+    templates["readings/00_start_here.md.j2"] = "Nothing."
+    here = notebook_cells.sentences("00_start_here", results(), "")
+    assert here == {
+        "answer": "See [03](03_leaving_sinks_out.ipynb), [a](../docs/a.md).",
+        "reading": "Nothing.",
+    }
+    there = notebook_cells.sentences("00_start_here", results(), "https://github.com/some/one")["answer"]
+    assert "[a](https://github.com/some/one/blob/main/docs/a.md)" in there
+    assert "github/some/one/blob/main/notebooks/03_leaving_sinks_out.ipynb))" in there
 
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):

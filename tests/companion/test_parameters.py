@@ -8,7 +8,7 @@ from lm_eval.tasks import TaskManager
 
 from sinkprune.evaluation.harness import benchmarks
 from sinkprune_companion.run import parameter_rules, parameters, records
-from sinkprune_companion.run.parameters import OTHERS, ParameterError, check, start
+from sinkprune_companion.run.parameters import OTHERS, OWN, ParameterError, check, start
 
 NAN = float("nan")
 WRITE = "with papermill write"
@@ -81,7 +81,6 @@ PARAMETERS = {  # of no notebook: those that combinations ask for
     "length": ("int", 64),
     "noise_levels": ("int", 4),
     "ratios": ("list[float]", [0.5]),
-    "calibration": ("list[int]", [2, 2]),
     "steps": ("list[int]", [16, 64]),
 }
 
@@ -146,8 +145,9 @@ def test_a_notebook_starts_with_what_papermill_put_in(tmp_path, monkeypatch, cap
     run = start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
     assert (run.notebook, run.profile) == ("00_test", "quick")
     assert repr(run.parameters) == "{'profile': 'quick', 'sparsity': 0}", "as given: no number is turned"
-    place, device, *values = capsys.readouterr().out.splitlines()
+    place, device, own, *values = capsys.readouterr().out.splitlines()
     assert place == "results go to runs/quick" and device.startswith("computed on ")
+    assert own == OWN and "the answer above is of the published one" in own
     assert values == [OTHERS, "sparsity = 0"], "the profile is in the place"
     for module in (parameters, records):  # as outside a clone
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)

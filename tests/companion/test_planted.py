@@ -7,7 +7,6 @@ from sinkprune_companion.experiments.planted import Planted, planted_recipe, pla
 from sinkprune_core import Calibration, prune, weights_kept
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of
-from sinkprune_core.language_model import weight_OI
 
 LEVELS = 8  # of the experiment's recipes
 
@@ -34,7 +33,7 @@ def masks(lm, recipe, text) -> dict[tuple[int, str], torch.Tensor]:
     with weights_kept(lm):
         prune(lm, recipe, text, progress=False)
         return {
-            (layer, name): weight_OI(linear) != 0
+            (layer, name): linear.weight != 0
             for layer, block in enumerate(lm.blocks)
             for name, linear in lm.linears(block).items()
         }

@@ -1,4 +1,4 @@
-"""An effect planted in a model: the dense model computes what it did, and its statistics are those foreseen."""
+"""An effect planted in a model: the dense model computes what it did, and its statistics are foreseen."""
 
 import pytest
 import torch

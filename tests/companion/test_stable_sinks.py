@@ -11,7 +11,6 @@ from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, rows_for, token_weights
-from sinkprune_core.language_model import weight_OI
 
 LEVELS = 4
 SPARSITY = 0.5
@@ -54,7 +53,7 @@ def first_lost(lm, by_name, shared, largest):
 
 def linears(lm):
     return {
-        (layer, name): weight_OI(linear)
+        (layer, name): linear.weight
         for layer, block in enumerate(lm.blocks)
         for name, linear in lm.linears(block).items()
     }

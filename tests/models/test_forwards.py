@@ -175,7 +175,7 @@ def test_a_streamed_model_refuses_the_same(make_family, make_ids, tmp_path):
         prune(lm, preset("unstable"), Calibration(make_ids(2, 8)), progress=False, work=tmp_path / "work")
     with pytest.raises(ValueError, match="a sequence of 66 tokens exceeds the 64 positions of streamed"):
         lm.hidden(make_ids(1, 66))
-    with pytest.raises(ValueError, match="streamed from disk, where no keys can be hidden: use `load`"):
+    with pytest.raises(ValueError, match="not in memory, so no keys can be hidden: use `load`"):
         hiding_model(lm, Hiding())
     with pytest.raises(ValueError, match="streamed from disk and cannot write token by token: use `load`"):
         lm.next_logits(make_ids(1, 2), None)

@@ -15,6 +15,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GPT2Config,
     GptOssConfig,
     GraniteConfig,
     LlamaConfig,
@@ -273,6 +274,24 @@ def test_of_a_compiled_model_the_original_is_taken():
     assert wrap(torch.compile(model)).model is model
     with pytest.raises(TypeError, match=r"a compiled model: give what was compiled, model\._orig_mod"):
         LanguageModel(torch.compile(model), None, "x", "autoregressive", None, True)
+
+
+def test_a_model_that_stores_weights_transposed_is_refused_with_the_way_in(make_ids, tmp_path):
+    """GPT-2's linears are plain ones once it is read from its files, and compute the same."""
+    model = of_config(GPT2Config, n_embd=32, n_layer=2, n_head=4, n_inner=48, n_positions=64)
+    with pytest.raises(ValueError, match=r"c_attn of block 0 is a Conv1D.*`sinkprune\.load\(folder\)` reads"):
+        wrap(model)
+
+    model.save_pretrained(tmp_path / "gpt2")
+    word_tokenizer().save_pretrained(tmp_path / "gpt2")
+    lm = load(tmp_path / "gpt2")
+    ids_BT = make_ids(2, 9)
+    torch.testing.assert_close(lm.model(ids_BT).logits, model(ids_BT).logits)
+    assert {type(linear) for linear in lm.linears(lm.blocks[0]).values()} == {nn.Linear}
+    assert tuple(lm.blocks[0].mlp.c_fc.weight.shape) == (48, 32)
+
+    again = AutoModelForCausalLM.from_pretrained(save(lm, tmp_path / "saved")).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
 
 
 def test_a_model_whose_dropout_is_on_scores_nothing(make_family, make_ids):

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from sinkprune_core import Calibration, Recipe, prune, weights_kept
-from sinkprune_core.language_model import weight_OI
 from sinkprune_core.pruning.diagnosis import (
     Part,
     diagnose,
@@ -111,7 +110,7 @@ def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
         with weights_kept(lm):
             prune(lm, recipe, half, progress=False)
             kept[exclude] = {
-                (layer, name): weight_OI(linear) != 0
+                (layer, name): linear.weight != 0
                 for layer, block in enumerate(lm.blocks)
                 for name, linear in lm.linears(block).items()
             }

@@ -13,7 +13,6 @@ from sinkprune.models.embedded import START_TOKEN_ID
 from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import text as text_module
 from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.language_model import weight_OI
 from sinkprune_core.pruning import seams, structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
 from sinkprune_core.pruning.recipe import PROPAGATION, compared_preset
@@ -163,7 +162,7 @@ def test_structured_presets_leave_what_a_smaller_model_computes(make_family, mak
     smaller = shrink(lm, report.kept_units)
     torch.testing.assert_close(smaller.hidden(ids_BT), lm.hidden(ids_BT), rtol=1e-4, atol=1e-4)
     assert report.sparsity == pytest.approx(planned.reached)
-    zeros = [int((weight_OI(linear) == 0).sum()) for linear in linears_of(lm).values()]
+    zeros = [int((linear.weight == 0).sum()) for linear in linears_of(lm).values()]
     assert report.linears.zeros.tolist() == zeros
     left = sum(linear.weight.numel() for linear in linears_of(smaller).values())
     assert left == report.linears.weights.sum() - sum(zeros)

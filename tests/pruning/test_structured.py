@@ -23,7 +23,7 @@ from tiny_units import (
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkprune_core.blocks import weights_kept
-from sinkprune_core.language_model import LanguageModel, weight_OI
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import choose, group_counts, mask, plan, removable, scores
@@ -41,7 +41,7 @@ def naive_scores(lm, layer: int, kind: str, criterion: str, inputs, weight_N) ->
     for unit in range(counts(lm)[kind]):
         total = 0.0
         for name, (rows, columns) in owned(lm, kind, unit).items():
-            weight = weight_OI(linears[name]).double()
+            weight = linears[name].weight.double()
             if criterion == "magnitude":
                 total += sum(value * value for row in rows for value in weight[row].tolist())
             for column in columns:
@@ -178,14 +178,14 @@ def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
         masked(lm, kept)
         for block, stays in zip(lm.blocks, kept, strict=True):
             linears = lm.linears(block)
-            expected = {name: torch.zeros(weight_OI(each).shape) > 0 for name, each in linears.items()}
+            expected = {name: torch.zeros(each.weight.shape) > 0 for name, each in linears.items()}
             for kind, count in counts(lm).items():
                 for unit in set(range(count)) - set(stays[kind].tolist()):
                     for name, (rows, columns) in owned(lm, kind, unit).items():
                         expected[name][list(rows)] = True
                         expected[name][:, list(columns)] = True
             for name, linear in linears.items():
-                assert torch.equal(weight_OI(linear) == 0, expected[name])
+                assert torch.equal(linear.weight == 0, expected[name])
     assert same(weights_of(lm), before)
 
 
@@ -197,7 +197,7 @@ def test_compensation_adds_the_mean_of_what_is_removed(make_family, make_ids, fa
     expected = {}
     for kind, count in counts(lm).items():
         reader = removable(lm)[kind].columns
-        weight = weight_OI(linears[reader]).double()
+        weight = linears[reader].weight.double()
         bias = [0.0] * len(weight)
         if linears[reader].bias is not None:
             bias = linears[reader].bias.tolist()

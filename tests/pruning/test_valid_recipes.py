@@ -19,7 +19,6 @@ from sinkprune_core import Calibration, Recipe, Report, weights_kept
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.text import INPUTS, NOISE
 from sinkprune_core.calibration.token_weights import EXCLUDE
-from sinkprune_core.language_model import weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION
@@ -135,7 +134,7 @@ def layer_sparsities(recipe: Recipe) -> list[float] | None:
 
 
 def assert_counts(lm, recipe: Recipe, report: Report) -> None:
-    zeros = {place: weight_OI(linear) == 0 for place, linear in linears_of(lm).items()}
+    zeros = {place: linear.weight == 0 for place, linear in linears_of(lm).items()}
     sizes = [zero_OI.numel() for zero_OI in zeros.values()]
     counts = [int(zero_OI.sum()) for zero_OI in zeros.values()]
     assert report.linears.zeros.tolist() == counts
