@@ -134,7 +134,7 @@ from sinkprune_companion.experiments.compute import cost_models
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
     "2:4": preset("magnitude", pattern="2:4"),
-    "structured": preset("structured-magnitude", sparsity=sparsity),
+    "structured": preset("structured-magnitude", sparsity=sparsity, round_to=1),
 }
 ids_BT = texts["samples/crop"][:1].repeat(batch, 1)
 where_BT = (torch.arange(length) >= length // 2).expand(batch, -1)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what `__getattr__` finds
+    from sinkprune.calibration import calibration_from
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
     from sinkprune.models.saving import save
@@ -48,6 +49,7 @@ __all__ = [
     "Trace",
     "apply_masks",
     "attention_mass",
+    "calibration_from",
     "generate",
     "hide",
     "load",
@@ -69,6 +71,7 @@ __all__ = [
 ]
 
 _HOMES = {  # where `__getattr__` finds them
+    "sinkprune.calibration": ("calibration_from",),
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
     "sinkprune.models.saving": ("save",),

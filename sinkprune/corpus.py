@@ -155,7 +155,15 @@ def pack(texts: Iterable[str], tokenizer, length: int, mask_token_id: int | None
 
     `mask_token_id` is what `stream` takes. Raises ValueError for too little text for one sequence.
     """
-    stream_T = stream(texts, tokenizer, mask_token_id).roll(-1)  # the first separator goes to the end
+    return cut(stream(texts, tokenizer, mask_token_id), tokenizer, length)
+
+
+def cut(stream_T: torch.Tensor, tokenizer, length: int) -> torch.Tensor:
+    """Cut what `stream` returns into whole sequences that start with the document separator, int64 (N, T).
+
+    Raises ValueError for too little text for one sequence.
+    """
+    stream_T = stream_T.roll(-1)  # the first separator goes to the end
     rows = len(stream_T) // (length - 1)
     if rows == 0:
         raise ValueError(

@@ -22,18 +22,22 @@ class Rows:
 
     ids_RT: torch.Tensor  # int64
     weight_RT: torch.Tensor | None  # float32; None: every token counts as 1
+    present_RT: torch.Tensor | None = (
+        None  # bool: which are text and not padding, whose weight is 0; None: all
+    )
 
     @property
     def tokens(self) -> int:
-        """How many tokens the text has."""
-        return self.ids_RT.numel()
+        """How many tokens the text has, without padding."""
+        return self.ids_RT.numel() if self.present_RT is None else int(self.present_RT.sum())
 
     @property
     def left_out_share(self) -> float:
         """The share of the calibration text that is left out: 1 minus the mean weight of a token."""
         if self.weight_RT is None:
             return 0.0
-        return float((1 - self.weight_RT.double()).mean())
+        left_out_RT = 1 - self.weight_RT.double()
+        return float((left_out_RT if self.present_RT is None else left_out_RT[self.present_RT]).mean())
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def block_inputs(
     model, and for longer rows than it has positions.
     """
     check_ids(lm, rows.ids_RT)
+    present_RT = rows.present_RT
     captured: list[BlockInput] = []
 
     def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -130,8 +135,11 @@ def block_inputs(
     try:
         for start in range(0, len(rows.ids_RT), batch):
             ids_BT = rows.ids_RT[start : start + batch].to(lm.device)
+            padding = {}
+            if present_RT is not None:
+                padding["attention_mask"] = present_RT[start : start + batch].long().to(lm.device)
             with suppress(_CapturedError):
-                lm.model.base_model(ids_BT, use_cache=False)
+                lm.model.base_model(ids_BT, use_cache=False, **padding)
             captured[-1] = _stored(captured[-1], store_RTD, start)
     finally:
         handle.remove()

@@ -6,7 +6,6 @@ below any address. A link that leads nowhere stops the build. No network is used
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build"
 EXPLORER = "figures/01_do_sinks_move/explorer_steps.json"
-PERCENT = re.compile(r"(?<=\d) %")  # does not break over lines
 READ = "Read"  # captions of the navigation
 LOOK = "Look closer"
 USE = "Use and extend"
@@ -89,7 +87,7 @@ def stage(target: Path, root: Path = ROOT) -> None:
     }
     texts["index.md"] = with_hero(texts["index.md"], links) + f"\n\n{navigation(sections)}\n"
     for name, text in texts.items():
-        write(target / "pages" / name, PERCENT.sub("\N{NO-BREAK SPACE}%", text))
+        write(target / "pages" / name, figure_pages.PERCENT.sub("\N{NO-BREAK SPACE}%", text))
     for file in notebooks:
         notebook = figure_pages.with_sources(nbformat.read(file, 4), file.stem, figures, links)
         write(target / "pages" / "notebooks" / file.name, nbformat.writes(notebook))

@@ -23,6 +23,8 @@ suppress_warnings = ["config.cache"]
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "gfm"  # outputs hold tables
+nb_code_prompt_show = "Show the code"  # of a cell that `figure_pages.py` folds
+nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
@@ -36,6 +38,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["static"]
 html_extra_path = [os.environ["SITE_FILES"]]
+html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_js_files = ["claims.js", "search_from_a_folder.js"]
 html_copy_source = False

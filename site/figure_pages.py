@@ -12,11 +12,22 @@ from pathlib import Path
 
 import nbformat
 from links import Links, relative
+from PIL import Image
 
 from sinkprune.models.weight_files import read_json
+from sinkprune_companion.figures.figures import DOTS_PER_INCH, NARROW, SHOWN_PER_INCH
 
 PICTURE = re.compile(r"^!\[[^\]]*\]\(([^()\s]+)\)$", re.MULTILINE)
-KINDS = {"csv": "data (CSV)", "json": "provenance (JSON)", "pdf": "PDF", "html": "interactive"}
+PERCENT = re.compile(r"(?<=\d) %")  # does not break over lines
+FOLDED = "hide-input"  # tag of a cell whose code stays behind a click
+LONG = 24  # lines of code that are shown
+KINDS = {
+    "png": "picture",
+    "csv": "data (CSV)",
+    "json": "provenance (JSON)",
+    "pdf": "PDF",
+    "html": "interactive",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class Figure:
     notebook: str  # without extension
     name: str  # of its files, without extension
     caption: str
-    cell: int  # its place among the notebook's cells, from 0
+    cell: int | None  # its place among the notebook's cells, from 0; None where no cell makes it
 
     @property
     def anchor(self) -> str:
@@ -50,7 +61,8 @@ class Figure:
             path = f"figures/{self.notebook}/{self.name}.{suffix}"
             if (links.root / path).exists():
                 found.append((relative(links.copied(path), page), says))
-        found.append((relative(self.place, page), "cell"))
+        if self.cell is not None:
+            found.append((relative(self.place, page), "cell"))
         parts = [f'<a href="{html.escape(target)}">{says}</a>' for target, says in found]
         return f'<p class="figure-sources">{self.name}: {" · ".join(parts)}</p>'
 
@@ -78,6 +90,20 @@ def _captions(cell: nbformat.NotebookNode) -> Iterator[str]:
             yield about["alt"]
 
 
+def _widths(cell: nbformat.NotebookNode) -> Iterator[int]:
+    """Yield how wide the pictures that a cell shows are meant to be, in pixels of a page."""
+    for output in cell.get("outputs", []):
+        about = output.get("metadata", {}).get("image/png", {})
+        if "width" in about:
+            yield about["width"]
+
+
+def is_machinery(cell: nbformat.NotebookNode, shows_figure: bool) -> bool:
+    """Return whether the code of a cell is folded: parameters, set-up, long code, and what draws a figure."""
+    tags = set(cell.metadata.get("tags", []))
+    return bool(tags & {"parameters", "setup"}) or shows_figure or len(cell.source.splitlines()) > LONG
+
+
 def all_figures(root: Path) -> dict[str, list[Figure]]:
     """Return the figures of every notebook by its name."""
     files = sorted((root / "notebooks").glob("*.ipynb"))
@@ -87,8 +113,9 @@ def all_figures(root: Path) -> dict[str, list[Figure]]:
 def with_sources(
     notebook: nbformat.NotebookNode, stem: str, figures: dict[str, list[Figure]], links: Links
 ) -> nbformat.NotebookNode:
-    """Return a notebook for the site: links as there, its file below the title, a name for every cell that
-    shows a figure, its words for those who do not see it, and below it a line that leads to its files.
+    """Return a notebook for the site: links as there, its file below the title, machinery folded, a name for
+    every cell that shows a figure, its words for those who do not see it, and below it a line that leads to
+    its files.
 
     `figures` are those of every notebook.
     """
@@ -99,13 +126,18 @@ def with_sources(
     cells = []
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            cell.source = below_pictures(links.rewritten(cell.source, page), page, figures, links)
+            words = PERCENT.sub("\N{NO-BREAK SPACE}%", links.rewritten(cell.source, page))
+            cell.source = below_pictures(words, page, figures, links)
         for output in cell.get("outputs", []):
             if "text/markdown" in output.get("data", {}):
                 output.data["text/markdown"] = links.in_output(output.data["text/markdown"], page)
+        if cell.cell_type == "code" and is_machinery(cell, shows_figure=place in shown):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), FOLDED]
         if place in shown:
             cells.append(_html_cell(f'<span id="{shown[place][0].anchor}"></span>', f"{cell.id}-name"))
-            cell.metadata["mystnb"] = {"image": {"alt": "; ".join(each.caption for each in shown[place])}}
+            image = {"alt": "; ".join(each.caption for each in shown[place])}
+            width = max(_widths(cell), default=None)
+            cell.metadata["mystnb"] = {"image": image | ({"width": f"{width}px"} if width else {})}
         cells.append(cell)
         if place in shown:
             lines = "\n".join(figure.sources(links, page) for figure in shown[place])
@@ -139,13 +171,37 @@ def gallery(root: Path, figures: dict[str, list[Figure]], links: Links) -> str:
         "Every figure with the data behind it, its provenance (parameters, seeds, versions, commit, records) "
         "and the notebook's cell that made it.",
     ]
+    parts += ["## Drawn from all findings", *_drawn_from_findings(root, links)]
     for stem, shown in figures.items():
         if not shown:
             continue
         title = nbformat.read(root / "notebooks" / f"{stem}.ipynb", 4).cells[0].source.splitlines()[0]
         parts.append(f"## [{title.removeprefix('# ')}](notebooks/{stem}.ipynb)")
         for figure in shown:
-            path = links.copied(figure.picture, picture=True)
-            alt = figure.caption.replace("[", "(").replace("]", ")")
-            parts += [f"![{alt}]({path})", figure.sources(links, "figures.md")]
+            parts += [_picture(figure.picture, figure.caption, links), figure.sources(links, "figures.md")]
     return "\n\n".join(parts) + "\n"
+
+
+def _drawn_from_findings(root: Path, links: Links) -> Iterator[str]:
+    """Yield the pictures that no cell makes, each with its files; a phone gets the narrow one."""
+    for folder in ("headline", "pictures"):
+        for file in sorted((root / "figures" / folder).glob("*.png")):
+            if not file.stem.endswith(NARROW):
+                about = read_json(file.with_suffix(".json"))
+                picture = Figure(folder, file.stem, about["caption"], cell=None)
+                yield _picture(picture.picture, picture.caption, links)
+                yield picture.sources(links, "figures.md")
+
+
+def _picture(path: str, caption: str, links: Links) -> str:
+    """Return the HTML of a picture, as wide as it was drawn; a phone gets the narrow one if there is one."""
+    file = Path(path)
+    narrow = file.with_stem(f"{file.stem}{NARROW}").as_posix()
+    source = ""
+    if (links.root / narrow).exists():
+        source = f'<source media="(max-width: 600px)" srcset="{links.copied(narrow)}">'
+    with Image.open(links.root / path) as picture:
+        width = round(picture.width * SHOWN_PER_INCH / DOTS_PER_INCH)
+    alt = html.escape(caption)
+    image = f'<img src="{links.copied(path)}" alt="{alt}" style="width: {width}px" loading="lazy">'
+    return f"<p><picture>{source}{image}</picture></p>"

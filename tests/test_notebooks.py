@@ -149,7 +149,7 @@ def test_publishing_keeps_results_and_nothing_else():
     assert [cell.source for cell in clean.cells] == ["# t", "profile: str = 'manual'\na: int = 1", "a"]
     assert [output.output_type for output in clean.cells[2].outputs] == ["execute_result"]
     assert clean.cells[2].outputs[0].execution_count == clean.cells[2].execution_count == 2
-    assert clean.cells[2].outputs[0].metadata == {"image/png": {"alt": "a line"}}
+    assert clean.cells[2].outputs[0].metadata == {"image/png": {"alt": "a line", "width": 9}}
     assert set(clean.metadata) == {"kernelspec", "language_info"}
 
 

@@ -12,11 +12,14 @@ import pandas as pd
 import torch
 
 from sinkprune import corpus
+from sinkprune.calibration import TEXT_LENGTH
 from sinkprune.cli.help_pages import two_columns
 from sinkprune.cli.options import HasDevice, ModelOptions, TextOptions
+from sinkprune.documents import Document, documents_in, written
 from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
-from sinkprune.files import read_text, write_json
+from sinkprune.files import write_json
+from sinkprune.models.adapters import is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
 from sinkprune.models.hub import WORKING, available_memory
@@ -27,7 +30,6 @@ from sinkprune_core.memory import free_memory
 from sinkprune_core.seeds import generator
 
 STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is streamed from disk
-TEXT_LENGTH = 512  # tokens per sequence of --text
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
 SHARED = ("measure", "method")  # columns of words
 NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
@@ -57,7 +59,7 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
     if options.device_map is not None:
         return load(name, options.dtype, device_map=options.device_map)
     dtype = choose_dtype(options.dtype, options.device)
-    if streamed is None and name not in EMBEDDED:
+    if streamed is None and name not in EMBEDDED and not is_adapter(name):
         size = open_checkpoint(name).parameters * dtype.itemsize
         streamed = size > STREAM_ABOVE * available_memory(options.device)
     if streamed:
@@ -85,8 +87,8 @@ def described(lm: LanguageModel) -> str:
 # text
 
 
-def documents_of(options: TextOptions, held_out: bool) -> list[str] | None:
-    """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None without it.
+def documents_of(options: TextOptions, held_out: bool) -> list[Document] | None:
+    """Return the documents of `--text`: those of a file, or articles of WikiText-2; None without it.
 
     Raises ValueError for text that cannot be read, and OSError for data that cannot be had.
     """
@@ -95,7 +97,7 @@ def documents_of(options: TextOptions, held_out: bool) -> list[str] | None:
     if options.asks_wikitext():
         articles = local_data.wikitext(options.data, options.split or ("test" if held_out else "train"))
         return [local_data.running_text([article]) for article in articles]
-    return corpus.paragraphs(read_text(options.text))
+    return documents_in(options.text)
 
 
 def default_length(options: TextOptions, positions: int) -> int:
@@ -125,7 +127,8 @@ def model_and_texts(
         )
     else:
         kind, name = "text", options.text.name  # a copy of a file has another name
-        ids_NT = corpus.pack(documents, lm.tokenizer, length, lm.mask_token_id)
+        texts = written(documents, lm.tokenizer)
+        ids_NT = corpus.pack(texts, lm.tokenizer, length, lm.mask_token_id)
     if len(ids_NT) < options.sequences:
         raise ValueError(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "

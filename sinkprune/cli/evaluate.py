@@ -7,6 +7,7 @@ import pandas as pd
 
 from sinkprune.cli import common
 from sinkprune.cli.commands.evaluate import MEANINGS, Evaluate
+from sinkprune.documents import written
 from sinkprune.evaluation.conditional_likelihood import perplexity
 from sinkprune.evaluation.harness.benchmarks import evaluate_named, local_tasks, named
 from sinkprune.evaluation.local_data import running_text
@@ -48,7 +49,7 @@ def protocol_table(options: Evaluate) -> pd.DataFrame:
     protocol = PROTOCOLS[options.protocol]
     documents = common.documents_of(options, held_out=True)
     lm = common.open_model(options, options.model)
-    ids_T = lm.encode(running_text(documents))
+    ids_T = lm.encode(running_text(written(documents, lm.tokenizer)))
     if options.limit is not None:
         ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
     batch = options.batch or PROTOCOL_BATCH

@@ -275,8 +275,9 @@ class TextOptions(ModelOptions):
     text: Annotated[
         Path | None,
         place(
-            "text file to take sequences from, or wikitext-2 (default, for trials: documentation of this "
-            "installation, and for smol-dlm and smol-ar samples of smol-ar)",
+            "text file, or JSON lines (.jsonl) of texts or chats, to take sequences from, or wikitext-2 "
+            "(default, for trials: documentation of this installation, and for smol-dlm and smol-ar samples "
+            "of smol-ar)",
             group=TEXT,
         ),
     ] = None

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 
+from sinkprune.calibration import SEQUENCES
 from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, check_writable
 from sinkprune.cli.commands.prune import Prune
-from sinkprune.cli.common import described, model_and_texts, settle_device
+from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
 from sinkprune.cli.gpus import planned_gpu
 from sinkprune.cli.help_pages import say
+from sinkprune.cli.own_criterion import criterion_named
 from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
 from sinkprune.models.meta_model import is_streamed
@@ -29,7 +31,7 @@ from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import settings_digest
+from sinkprune_core.calibration.token_weights import choice_name, settings_digest
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -37,7 +39,6 @@ from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import removable
 
-SEQUENCES = 128  # of calibration text that is seen clean, or at two noise levels
 NOISED_SEQUENCES = 32  # where it is seen at more levels: they choose nearly the zeros that 128 choose
 ROUNDED = 1e-3  # how far a sparsity that is given may lie from that of a pattern N:M: 0.333 is 1:3
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
@@ -49,7 +50,7 @@ def run(options: Prune) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
     recipe = recipe_of(options)
     if not recipe.rule.calibrated:
-        options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
+        options.refuse(CALIBRATION, f"criterion={choice_name(recipe.criterion)} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
     if options.sequences is None:
@@ -62,15 +63,20 @@ def run(options: Prune) -> None:
         if options.dry_run and plan_unfetched(options, recipe, options.sequences):
             return
 
-        lm, texts = model_and_texts(options, options.length, False, options.stream or None)
-        calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+        streamed = options.stream or None
+        calibration = None
+        if recipe.rule.calibrated:
+            lm, texts = model_and_texts(options, options.length, False, streamed)
+            calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+        else:
+            lm = open_model(options, options.model, streamed)
         if made_from is not None:
             finish(made_from, options, lm, recipe, calibration)
             return
 
         cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
-        streamed = ", streamed from disk" if is_streamed(lm) else ""
-        say(f"{described(lm)}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
+        how = ", streamed from disk" if is_streamed(lm) else ""
+        say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
         if cost.missing:
             raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
         if options.dry_run:
@@ -81,11 +87,17 @@ def run(options: Prune) -> None:
 
 
 def recipe_of(options: Prune) -> Recipe:
-    """Return the recipe of `--preset`, changed by `--sparsity`, `--pattern` and `--set` (to JSON, or a word).
+    """Return the recipe of `--preset`, changed by `--criterion`, `--sparsity`, `--pattern` and `--set`, whose
+    values are JSON or words.
 
-    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
+    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` and
+    `criterion_named` raise.
     """
     changes = {name: getattr(options, name) for name in ("sparsity", "pattern") if name in options.given}
+    chosen = options.preset
+    if options.criterion is not None:
+        changes["criterion"] = criterion_named(options.criterion)
+        chosen = options.preset if "preset" in options.given else "wanda"
     known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
         name, equals, text = assignment.partition("=")
@@ -102,7 +114,12 @@ def recipe_of(options: Prune) -> Recipe:
             changes[name] = json.loads(text)
         except ValueError:
             changes[name] = text  # a word needs no quotes
-    return preset(options.preset, **with_exact_share(changes))
+    return preset(chosen, **with_exact_share(changes))
+
+
+def own_criterion(recipe: Recipe) -> str | None:
+    """Return what tells a user's criterion from another one of its name; None for one of CRITERIA."""
+    return None if isinstance(recipe.criterion, str) else recipe.criterion_identity
 
 
 def with_exact_share(changes: dict[str, object]) -> dict[str, object]:
@@ -149,6 +166,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
 
         made_from = card.get(MADE_FROM) or {}
         is_ours = card.get("recipe") == json.loads(json.dumps(recipe.card()))
+        is_ours &= made_from.get("criterion") == own_criterion(recipe)
         is_whole = (options.target / TABLE).is_file() and made_from.get("masked") == options.masked
         if is_ours and is_whole:
             yield made_from
@@ -160,7 +178,11 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
 
 
 def finish(
-    made_from: dict, options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration
+    made_from: dict,
+    options: Prune,
+    lm: LanguageModel,
+    recipe: Recipe,
+    calibration: Calibration | None,
 ) -> None:
     """Say that the output is what this command would make, and remove what is left of the work.
 
@@ -182,6 +204,7 @@ def finish(
 def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
     is_smaller = bool(report.kept_units) and not options.masked
+    widths = widths_left(lm, report)
     if is_smaller:
         lm = shrink(lm, report.kept_units)
     elif report.recipe.compensate:  # its biases need a class of model that has some
@@ -190,6 +213,8 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
 
     made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, "given": options.model}
     made_from.pop("format", None)
+    if own_criterion(report.recipe) is not None:
+        made_from["criterion"] = own_criterion(report.recipe)
     with suppress(OSError, ValueError, KeyError):  # of a model that was pruned before
         made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
 
@@ -200,11 +225,28 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     weights = int(report.linears.weights.sum())
     done = "removed" if is_smaller else "zero"
     say(
-        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are {done}; "
-        f"{report.unpruned_parameters:,} other parameters are unpruned",
+        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are {done}"
+        f"{widths}; {report.unpruned_parameters:,} other parameters are unpruned",
         sys.stdout,
     )
     print(f"next: sinkprune compare {shlex.quote(options.model)} {shlex.quote(str(options.out))}")
+
+
+def widths_left(lm: LanguageModel, report: Report) -> str:
+    """Return, of a structured recipe, how many units every block of the dense model `lm` keeps, in words."""
+    if not report.kept_units:
+        return ""
+    kept = report.kept_units[0]  # of every block as many
+    names = {"attention": "attention groups", "mlp": "MLP channels"}
+    counts = [
+        f"{len(kept[kind]):,} of {units.count(lm.model.config):,} {names[kind]}"
+        for kind, units in removable(lm).items()
+    ]
+    asked = (
+        f"{report.recipe.sparsity:.4g} was asked for, and widths are multiples of {report.recipe.round_to}"
+    )
+    rounding = f" ({asked})" if abs(report.sparsity - report.recipe.sparsity) > ROUNDED else ""
+    return f"{rounding}, every block keeps {' and '.join(counts)}"
 
 
 def discard(options: Prune, recipe: Recipe) -> None:

@@ -6,9 +6,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
-from sinkprune.figures.style import canvas, titled
+from sinkprune.figures.style import WIDTH, canvas, titled
 
-WIDTH = 7.0  # inches, as wide as a page shows it
 LEAST = 0.1  # percent: the lower end of the colour scale
 READS = {
     "q_proj": "q, k, v (behind a norm)",

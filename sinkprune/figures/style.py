@@ -23,15 +23,16 @@ STYLE = {  # matplotlib's settings
     "svg.hashsalt": "sinkprune",
 }
 MONOSPACED = "DejaVu Sans Mono"
+WIDTH = 7.0  # inches, as wide as a page shows a picture
 HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
-LETTER_INCHES = 0.055  # a letter of it
+LETTER_INCHES = 0.06  # a letter of it
 LEGEND_ROW_INCHES = 0.17
 TITLE_LETTERS_PER_INCH = 12.5
 TITLE_LINE_INCHES = 0.18
 
 
 def canvas(
-    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.6), **kwargs
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (WIDTH, 3.6), **kwargs
 ) -> tuple[Figure, np.ndarray]:
     """Return an empty figure in the project's style, `size` in inches, and its axes (rows, columns)."""
     plt.rcParams.update(STYLE)  # for good: some is drawn later
@@ -52,7 +53,7 @@ def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> Figure
         columns = math.ceil(len(handles) / rows)
         height += LEGEND_ROW_INCHES * rows
         head = {"title": broken, "title_fontsize": 9.5, "alignment": "left"}
-        figure.legend(handles=handles, fontsize=7.5, loc="outside upper left", ncols=columns, **head)
+        figure.legend(handles=handles, fontsize=8, loc="outside upper left", ncols=columns, **head)
     elif title:
         figure.suptitle(broken, x=0.01, ha="left", fontsize=9.5)
     figure.set_figheight(height)

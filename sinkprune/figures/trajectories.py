@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from sinkprune.figures.style import MONOSPACED, canvas, spaced, titled
+from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, spaced, titled
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks.readings import LITERAL, READINGS, Reading
 from sinkprune_core.sinks.trace import Trace
 
 SIGNS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "$": r"\$"})
 LABEL_LETTERS = 13  # of a token's name
-APART = 1 / 45  # of the axis: the least from one token that is named to the next
+APART = 1 / 34  # of the axis: the least from one token that is named to the next
 RING = "#CC0022"  # shows on blue and on yellow
 UNSEEN = "#DDDDDD"  # where there is no attention to show
 LEAST = 0.3  # ends of the colour scale; 1 is the mean of all keys
@@ -69,7 +69,7 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
     A panel has `title`, `profile_SK` (mass; 1 is the mean of all keys), `visible_SK`, `sinks_SK`, `labels`
     (K), `prompt_length` (0: none), and `rows` where they are no steps. Keys that do not count are grey.
     """
-    figure, axes = canvas(len(panels), 1, (9.2, 3.3 * len(panels)))
+    figure, axes = canvas(len(panels), 1, (WIDTH, 2.9 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile_SK = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
         image = attention_image(axis, profile_SK, interpolation="nearest")

@@ -1,4 +1,4 @@
-"""LoRA adapters of this project's training: opened around their base, and merged into it.
+"""LoRA adapters, of this project's training and of PEFT: opened around their base, and merged into it.
 
 Only plain LoRA is covered, and an adapter has exactly the tensors that its configuration and its base ask
 for: PEFT itself takes what is missing for zero, with a warning.
@@ -6,6 +6,7 @@ for: PEFT itself takes what is missing for zero, with a warning.
 Dimensions: O output features, I input features, R rank of the adapter.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from sinkprune.models.weight_files import (
     WeightFiles,
     check_files,
     read_checked,
+    read_json,
     refused,
 )
 from sinkprune_core.values import in_short
@@ -67,7 +69,7 @@ def adapter_config(folder: Path):
     if folder.is_dir():
         check_files(folder)
     if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
+        raise FileNotFoundError(f"no {WEIGHTS} in {folder}: give the folder of an adapter in safetensors")
     plain = read_checked(PlainLora, folder / CONFIG)
     for name, value in (plain.model_extra or {}).items():
         is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
@@ -121,12 +123,38 @@ def _expected(model: PreTrainedModel, targets: Collection[str], rank: int) -> di
     return shapes
 
 
-def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def is_adapter(folder: Path | str) -> bool:
+    """Return whether a folder holds an adapter and no model of its own."""
+    folder = Path(folder)
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path) -> str:
+    """Return the name of the model that an adapter was trained on, as `load` takes it.
+
+    A relative path is looked for here and beside the adapter. Raises FormatError where none is named.
+    """
+    named = read_json(folder / CONFIG).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named.strip():
+        raise FormatError(
+            f"{folder / CONFIG} does not say which model the adapter belongs to: write its folder or hub id "
+            "into base_model_name_or_path"
+        )
+    for place in (Path(named), folder.parent / named, folder.parent / Path(named).name):
+        if place.is_dir() and place.resolve() != folder.resolve():
+            return os.fspath(place)
+    return named
+
+
+def merge_adapter(
+    model: PreTrainedModel, folder: Path, dtype: torch.dtype, holds_zeros: bool = False
+) -> PreTrainedModel:
     """Return `model` with a LoRA adapter folded into its weights, then its parameters in `dtype`.
 
     The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it
-    exactly. Only parameters are converted: rotary frequencies are buffers and stay float32. Raises what
-    `open_adapter` raises, and FormatError for weights that are not finite afterwards.
+    exactly. With `holds_zeros` weights that are zero stay zero. Only parameters are converted: rotary
+    frequencies are buffers and stay float32. Raises what `open_adapter` raises, and FormatError for weights
+    that are not finite afterwards.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -135,7 +163,10 @@ def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> P
     for name, layer in layers.items():
         weight = cast(nn.Linear, layer.get_base_layer()).weight
         weight.data = weight.data.float()
+        zeros = weight.data == 0
         cast(Any, layer).merge()
+        if holds_zeros:
+            weight.data.masked_fill_(zeros, 0)
         if not bool(torch.isfinite(weight.data).all()):
             raise FormatError(f"{name} is not finite with the adapter in {folder}: train it again")
         weight.data = weight.data.to(dtype)

@@ -45,7 +45,8 @@ def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
     if plain in REFUSED:
         raise ValueError(f"{plain} is not covered: {REFUSED[plain]}")
     folder = Path(text)
-    if (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
+    files = ("config.json", "adapter_config.json")
+    if any((folder / file).is_file() for file in files) or any(folder.glob("*.safetensors")):
         return None, None
     if HUB_ID.fullmatch(plain) and not folder.exists():
         return None, revision or None

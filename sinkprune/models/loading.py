@@ -1,22 +1,29 @@
 """From a name to a model: what `load` takes, and the same step by step for work that goes block by block."""
 
 import os
+import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
 
 from sinkprune.models import embedded
-from sinkprune.models.adapters import merge_adapter
+from sinkprune.models.adapters import adapter_config, base_of, is_adapter, merge_adapter
 from sinkprune.models.catalog import EMBEDDED, KnownModel
 from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import fetch, folder_of, parse, requirements
 from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
+from sinkprune.models.weight_files import FormatError
 from sinkprune_core.language_model import LanguageModel, check_finite, set_direction
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.model_checks import check_computation
+
+PRUNED_SHARE = 0.01  # zeros in the linears of the blocks from which a model counts as pruned
 
 
 def load(
@@ -38,6 +45,9 @@ def load(
     Raises ValueError for an unknown name, dtype or device, for weights that do not fit and for one that is
     not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
     `embedded.FetchError` when files cannot be fetched.
+
+    The folder of a PEFT adapter (plain LoRA) is loaded as its base with the adapter merged. Into a pruned
+    base it is merged where that is not zero, with a warning: so `zeros_held` trains it.
     """
     if device_map is not None and device not in ("cpu", "auto"):
         raise ValueError(f"device={device!r} does not go with device_map, which names devices: leave it out")
@@ -46,6 +56,10 @@ def load(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     row, _ = parse(name)
+    if row is None and is_adapter(folder := folder_of(name)):
+        if device_map is not None:
+            raise ValueError(f"device_map does not go with an adapter: {_save_whole(name)}")
+        return _load_adapted(os.fspath(name), folder, dtype, device)
     if row is None or row.id not in EMBEDDED:
         _require(name, dtype, device, spread=device_map is not None)
     release_freed_memory()  # what earlier work freed in parts too small for a model
@@ -61,12 +75,47 @@ def load(
     if checkpoint is not None:
         device_by_name = partial(device_of, devices=places)
         checkpoint.fill(lm.model, "", dtype, device_by_name, progress=checkpoint.bytes > LARGE)
+    cast(Any, lm.model).name_or_path = os.fspath(name)  # what PEFT calls the base of an adapter
     lm.model.requires_grad_(False)
     check_finite(lm, lm.model.named_parameters())  # attention may swallow what is not
     dispatch(lm.model, places)
     check_computation(lm)
     release_freed_memory()  # what conversion and merging needed
     return lm
+
+
+def _load_adapted(name: str, folder: Path, dtype: torch.dtype, device: str) -> LanguageModel:
+    """Return the base of an adapter with the adapter merged; the zeros of a pruned base stay."""
+    base_name = base_of(folder)
+    adapter_config(folder)  # raises for one that is not plain LoRA, before a base is loaded
+    try:
+        row, _ = parse(base_name)
+        if row is None and is_adapter(folder_of(base_name)):
+            raise FormatError(f"its base is an adapter, too: {_save_whole(base_name)}")
+        base = load(base_name)
+    except (ValueError, FetchError) as error:
+        raise FormatError(f"{name} is an adapter of {base_name!r}, which cannot be loaded: {error}") from None
+
+    linears = [linear.weight for block in base.blocks for linear in base.linears(block).values()]
+    zeros = sum(int((weight == 0).sum()) for weight in linears)
+    share = zeros / sum(weight.numel() for weight in linears)
+    is_pruned = share >= PRUNED_SHARE
+    if is_pruned:
+        warnings.warn(
+            f"{name} is merged where {base_name} is not zero, so that {share:.1%} zeros stay: that is the "
+            "model that was trained if `zeros_held` was around its training; otherwise merge it with PEFT, "
+            "which makes the model dense",
+            stacklevel=3,
+        )
+
+    model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned).to(device)
+    model.requires_grad_(False)
+    return replace(base, model=model, name=Path(name).name)
+
+
+def _save_whole(adapter: str | os.PathLike) -> str:
+    """Return how a model of its own is made of an adapter and its base."""
+    return f"make one model of it, `save_model(load({os.fspath(adapter)!r}), folder)`, and give that folder"
 
 
 def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: bool) -> None:
@@ -90,7 +139,10 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
     row, revision = parse(name)
     if row is None:
         is_here = Path(name).exists()
-        return Checkpoint(folder_of(name), name=None if is_here else os.fspath(name).partition("@")[0])
+        folder = folder_of(name)
+        if is_adapter(folder):
+            raise FormatError(f"{os.fspath(name)} is an adapter, not a whole model: {_save_whole(name)}")
+        return Checkpoint(folder, name=None if is_here else os.fspath(name).partition("@")[0])
     if row.id in embedded.ADAPTERS:
         raise ValueError(
             f"{row.id} is a base with an adapter, not a folder: "

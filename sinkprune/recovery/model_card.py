@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -230,7 +231,7 @@ def _recovery(card: Mapping) -> dict | None:
 
 def push_line(folder: Path | str, repository: str) -> str:
     """Return the exact line that uploads a folder, card included."""
-    return f"hf upload {repository} {os.fspath(folder)} ."
+    return f"hf upload {repository} {shlex.quote(os.fspath(folder))} ."
 
 
 def push(folder: Path | str, repository: str) -> str:
@@ -246,8 +247,8 @@ def push(folder: Path | str, repository: str) -> str:
 
     from huggingface_hub import HfApi
 
+    api = HfApi()
     try:
-        api = HfApi()
         api.create_repo(repository, exist_ok=True, private=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:
@@ -256,4 +257,4 @@ def push(folder: Path | str, repository: str) -> str:
             f"{folder} was not uploaded ({type(error).__name__}: {reason}): log in with `hf auth login`, "
             f"then type `{push_line(folder, repository)}`"
         ) from error
-    return f"https://huggingface.co/{repository}"
+    return f"{api.endpoint}/{repository}"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from sinkprune import corpus
-from sinkprune.files import held, make_folder, read_text
+from sinkprune.documents import Document, documents_in, written
+from sinkprune.files import held, make_folder
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.loading import language_model, load, open_checkpoint
@@ -33,7 +33,7 @@ def recover(
     out: str | os.PathLike | None = None,
     tokens: int | None = None,
     steps: int | None = None,
-    text: str | os.PathLike | Sequence[str] | None = None,
+    text: str | os.PathLike | Sequence[Document] | None = None,
     teacher: str | os.PathLike | None = AUTO,
     distillation: float | None = None,
     method: str = "full",
@@ -55,9 +55,10 @@ def recover(
 
     `pruned` is what `load` takes, unstructured, N:M or structured (a dense model is trained as the control).
     A diffusion model learns to fill masks, such that the loss estimates the bound that `nelbo` measures; an
-    autoregressive one learns next tokens. `text` is a file of paragraphs, which blank lines part, or a list
-    of documents (None: what comes with the package); one document in eight is held out, and the loss on it
-    stands in the progress bar. How long: `tokens`, or `steps` of `batch` sequences of `length` tokens.
+    autoregressive one learns next tokens. `text` is a file of paragraphs, which blank lines part, or of JSON
+    lines, or a list of documents, texts or chats (None: what comes with the package); one document in eight
+    is held out, and the loss on it stands in the progress bar. How long: `tokens`, or `steps` of `batch`
+    sequences of `length` tokens.
 
     With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
     predictions at the same positions (None: all of it). "auto" is the model that the card of `pruned` names
@@ -117,7 +118,8 @@ def recover(
         if teacher is not None:
             taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
             check_teacher(lm, taught_by, plan.settings.distillation)
-        words = training_text(lm.tokenizer, documents, length, lm.mask_token_id)
+        texts = None if documents is None else written(documents, lm.tokenizer)
+        words = training_text(lm.tokenizer, texts, length, lm.mask_token_id)
         make_folder(work)
         done = recover_model(
             lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress
@@ -126,8 +128,7 @@ def recover(
         card = {name: value for name, value in former.items() if name not in OWN_FIELDS}
         if "recovery" in card:
             card["recovery_before"] = card.pop("recovery")
-        texts = _tables(Path(pruned))
-        save_model(lm, out, texts, **card, recovery=done.card())
+        save_model(lm, out, _tables(Path(pruned)), **card, recovery=done.card())
         shutil.rmtree(work, ignore_errors=True)
     return done
 
@@ -190,7 +191,7 @@ def _share(teacher: str | os.PathLike | None, distillation: float | None) -> flo
     return distillation
 
 
-def _documents(text: str | os.PathLike | Sequence[str] | None) -> list[str] | None:
+def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Document] | None:
     """Return the documents of a file or a list; raise FileNotFoundError or ValueError for neither."""
     if text is None:
         return None
@@ -198,7 +199,7 @@ def _documents(text: str | os.PathLike | Sequence[str] | None) -> list[str] | No
         file = Path(text)
         if not file.is_file():
             raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
-        return corpus.paragraphs(read_text(file))
+        return documents_in(file)
     if not text:
         raise ValueError("text is an empty list: give documents, or leave it out")
     return list(text)

@@ -99,7 +99,7 @@ class PruningCheckpoint:
         """Return the calibration rows of this run, computed once."""
         file = written_once(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
         tensors = load_file(file)
-        return Rows(tensors["ids"], tensors.get("weight"))
+        return Rows(tensors["ids"], tensors.get("weight"), tensors.get("present"))
 
     def statistics(self, key: str, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
         """Return the dense model's statistics under a `settings_digest`, computed once for all recipes."""
@@ -196,6 +196,8 @@ def _save_rows(rows: Rows, file: Path) -> None:
     tensors = {"ids": rows.ids_RT.contiguous()}
     if rows.weight_RT is not None:
         tensors["weight"] = rows.weight_RT.contiguous()
+    if rows.present_RT is not None:
+        tensors["present"] = rows.present_RT.contiguous()
     save_file(tensors, file)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
-from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
+from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
 from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
@@ -79,7 +79,7 @@ def seen_levels(recipe: Recipe) -> int:
 
 def protocol_recipe(name: str, sparsity: float) -> Recipe:
     """Return a preset at a sparsity, with NOISE_LEVELS levels where the preset has an even grid of them."""
-    recipe = preset(name, sparsity=sparsity)
+    recipe = preset(name, sparsity=sparsity, **width_of(name))
     if recipe.noise == "grid":
         recipe = replace(recipe, noise_levels=NOISE_LEVELS)
     return recipe

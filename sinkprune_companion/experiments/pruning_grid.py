@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from sinkprune_core import Recipe, preset
+from sinkprune_core import PRESETS, Recipe, preset
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import compared_preset
 
@@ -101,6 +101,11 @@ def row_of(variant: str, recipe: Recipe, sequences: int) -> GridRow:
     return GridRow(variant, pattern, recipe.sparsity, recipe, sequences)
 
 
+def width_of(preset_name: str) -> dict[str, int]:
+    """Return the field by which a preset for whole units comes as near to its ratio as channels allow."""
+    return {"round_to": 1} if PRESETS[preset_name].get("pattern") == "structured" else {}
+
+
 def grid_rows(
     names: Iterable[str],
     pattern: str,
@@ -125,7 +130,7 @@ def grid_rows(
         preset_name = "wanda" if name == UNMATCHED else name
         if chosen is not None and preset_name not in chosen:
             continue
-        recipe = compared_preset(preset_name, sparsity=sparsity, **settings)
+        recipe = compared_preset(preset_name, sparsity=sparsity, **settings, **width_of(preset_name))
         levels = {"official": official_levels, "grid": noise_levels}.get(recipe.noise, recipe.noise_levels)
         sequences = calibration
         if recipe.inputs == "noised":

@@ -51,7 +51,7 @@ def official(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
 def structured(ratio: float, tokens: int) -> list[GridRow]:
     """Return plain and sink-aware structured pruning, and the latter with all tokens counted."""
     names = ("structured", "structured-sink", "structured-no-sinks")
-    return _on_as_many({name: preset(name, sparsity=ratio) for name in names}, tokens)
+    return _on_as_many({name: preset(name, sparsity=ratio, round_to=1) for name in names}, tokens)
 
 
 def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[GridRow]:

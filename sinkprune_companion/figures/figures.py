@@ -6,22 +6,29 @@ shows them, and the figure says so.
 
 import io
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from sinkprune.evaluation.intervals import interval
-from sinkprune.figures.style import canvas, titled
+from sinkprune.figures.style import WIDTH, canvas, titled
 from sinkprune.files import atomic, file_digest, write_json
 from sinkprune.models.weight_files import read_json
-from sinkprune_companion.figures.looks import BLUE, RED, series
+from sinkprune_companion.figures.looks import BLACK, BLUE, GREY, series
 from sinkprune_companion.run.records import Run
 
+DOTS_PER_INCH = 220  # twice what a screen shows of a picture as wide as a page
+SHOWN_PER_INCH = 96  # pixels of a page
+NARROW = "_narrow"  # at the end of the name of a picture for phones
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
 
 
@@ -46,20 +53,45 @@ def bars(value, low, high) -> list:
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
     """Write PNG, PDF, data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`.
 
-    The same data give the same bytes. Returns the figure, with the caption as its alternative text in a
-    notebook.
+    The same data give the same bytes. Returns the figure, which a notebook shows as wide as it was drawn,
+    with the caption as its alternative text.
     """
     png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
+    figure.set_dpi(DOTS_PER_INCH)
+    figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     figure.set_layout_engine(None)  # the layout is found once, for the first file
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
     with mock.patch.dict(os.environ, {"SOURCE_DATE_EPOCH": "0", **os.environ}):  # of fonts inside the file
         figure.savefig(pdf, format="pdf", metadata=undated)
     pictures = {".png": with_palette(png.getvalue()), ".pdf": pdf.getvalue()}
     save_files(run, name, {".csv": _csv(data), **pictures}, caption)
-    alternative = {"image/png": {"alt": caption}}
-    figure._repr_mimebundle_ = lambda **_: ({}, alternative)  # IPython adds the picture itself
+    about = {"alt": caption, "width": round(SHOWN_PER_INCH * figure.get_figwidth())}
+    figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": about})  # IPython adds the picture itself
     return figure
+
+
+def save_both_shapes(
+    root: Path,
+    folder: str,
+    name: str,
+    draw: Callable[[bool], Figure],
+    data: pd.DataFrame,
+    caption: str,
+    drawn_from: Sequence[str] = (),
+) -> list[Path]:
+    """Write a picture of published findings to `root/figures/<folder>`, wide, and for a phone as `_narrow`.
+
+    `draw` draws it, narrow where it is told so. Data name their findings in a column; `drawn_from` are other
+    files that it shows, as paths from `root`. Returns the files.
+    """
+    provenance: dict[str, object] = {"drawn_from": list(drawn_from)}
+    if "finding" in data:
+        provenance["findings"] = data.finding.dropna().drop_duplicates().tolist()
+    run = SimpleNamespace(folder=root, provenance=provenance, notebook=folder)  # what `save_figure` asks for
+
+    for is_narrow in (False, True):
+        save_figure(run, draw(is_narrow), f"{name}{NARROW if is_narrow else ''}", data, caption)
+    return sorted((root / "figures" / folder).glob(f"{name}*"))
 
 
 def save_table(run: Run, name: str, data: pd.DataFrame, caption: str, folder: Path | None = None) -> None:
@@ -124,7 +156,7 @@ def plot_curves(
     interval_columns: tuple[str, str] | None = None,
     logx: bool = False,
     logy: bool = False,
-    dodge: float = 0.0,
+    dodge: bool = False,
     title: str = "",
     panel: str | None = None,
     sharey: bool = True,
@@ -132,25 +164,22 @@ def plot_curves(
     """Draw y against x, one line per value of `hue`, below a `title`; bars are 95 % intervals.
 
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `panel` is a
-    column whose values have a panel each. `dodge` moves what stands at the same x apart, around it; the axis
-    then names these x alone, and a line has a gap where its method was not measured.
+    column whose values have a panel each. With `dodge` what was measured at one x stands side by side, in a
+    strip around it, without lines.
     """
     names = frame[hue].drop_duplicates().tolist()
     panels = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
-    size = (6.4, 3.8) if len(panels) == 1 else (0.9 + 2.9 * len(panels), 3.6)
-    figure, axes = canvas(1, len(panels), size, sharey=sharey)
+    figure, axes = canvas(1, len(panels), (WIDTH, 3.6 if len(panels) < 3 else 2.9), sharey=sharey)
     linear = linear_part(frame[y]) if sharey else None
     low, high = interval_columns or (y, y)
     for axis, (head, drawn) in zip(axes[0], panels.items(), strict=True):
         places = sorted(drawn[x].unique())
-        at_x = drawn.groupby(x)[hue]
-        moved = dodge * (at_x.cumcount() - (at_x.transform("size") - 1) / 2)
-        for name, line in drawn.assign(moved=drawn[x] + moved).groupby(hue, sort=False):
+        moved = _side_by_side(axis, drawn[x]) if dodge else drawn[x]
+        for name, line in drawn.assign(moved=moved).groupby(hue, sort=False):
             line = line.sort_values(x)
-            if dodge:
-                line = line.set_index(x).reindex(places)
             ends = bars(line[y], line[low], line[high])
             look = series(name, names.index(name)) | {"capsize": 2 if interval_columns else 0}
+            look |= {"linestyle": "none"} if dodge else {}
             axis.errorbar(line.moved, line[y], ends, label=name, ms=4.5, lw=1.3, **look)
         if logx:
             axis.set_xscale("log")
@@ -169,6 +198,17 @@ def plot_curves(
     return titled(figure, title, list({label: handle for handle, label in named}.values()))
 
 
+def _side_by_side(axis: Axes, places: pd.Series) -> pd.Series:
+    """Return where marks go that share a place, side by side around it, and shade a strip behind them."""
+    gaps = np.diff(sorted(places.unique()))
+    most = places.value_counts().max()
+    step = (gaps.min() if len(gaps) else 1.0) / (most + 1)
+    for place in places.unique():
+        half = step * most / 2
+        axis.axvspan(place - half, place + half, color=GREY, alpha=0.12, lw=0)
+    return places + step * (places.groupby(places).cumcount() - (places.map(places.value_counts()) - 1) / 2)
+
+
 def _number_logarithmic(axis: Axis, values: pd.Series) -> None:
     """Give a logarithmic axis plain numbers: at 1, 2 and 5, or at decades alone where it reaches far."""
     reaches_far = values.max() > 100 * values.min()
@@ -179,12 +219,12 @@ def _number_logarithmic(axis: Axis, values: pd.Series) -> None:
 
 def plot_nelbo(frame: pd.DataFrame, title: str) -> Figure:
     """Draw what `likelihood.nelbo` returns: losses at masked tokens against the share that is masked."""
-    figure, [[axis]] = canvas(size=(6.4, 3.0))
+    figure, [[axis]] = canvas(size=(WIDTH, 3.0))
     axis.plot(100 * frame.noise, frame.value, "o", color=BLUE, ms=3, alpha=0.35, mew=0, label="one mask")
     tenth = (10 * frame.noise).clip(upper=9.99).astype(int)
     tenths = frame.groupby(tenth)[["noise", "value"]].mean()
     axis.plot(100 * tenths.noise, tenths.value, color=BLUE, lw=1.6, label="mean over a tenth")
     mean = frame.value.mean()
-    axis.axhline(mean, color=RED, lw=1.4, ls="--", label=f"NELBO: {mean:.2f} nats per token")
+    axis.axhline(mean, color=BLACK, lw=1.4, ls="--", label=f"NELBO: {mean:.2f} nats per token")
     axis.set(xlabel="masked tokens (%)", ylabel="nats per masked token", xlim=(0, 100))
     return titled(figure, title, axis.get_legend_handles_labels()[0])

@@ -14,12 +14,14 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import signed_interval
 from sinkprune.evaluation.verdict_rule import fields_of, verdicts_on_losses
-from sinkprune.figures.style import MONOSPACED, canvas, titled
+from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, titled
 from sinkprune_companion.figures import figures
 from sinkprune_companion.figures.figures import bars, intervals
-from sinkprune_companion.figures.looks import BLACK, BLUE, GREEN, GREY, VERDICTS, series
+from sinkprune_companion.figures.looks import BLACK, GREY, INK, VERDICTS, series
 
-REACH = 3  # times the interval that reaches second furthest: what goes further is cut
+REACH = 2  # times the interval that reaches second furthest: an interval that goes further is cut
+FAR = 8  # times the same: a row whose number lies further is cut altogether
+LETTERS = 34  # of a row's name on one line
 
 
 def plot_forest(
@@ -35,7 +37,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
 
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
     filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest
-    ends in an arrow, but for the first row, the headline.
+    ends in an arrow, but for the first row, the headline; a number is on the axis unless it lies FAR away.
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
     if "verdict" in table:
@@ -47,15 +49,17 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
             words += f"; band: ± {' to '.join(sizes)}, too small to matter"
     else:
         marks = {}
-        inside = np.where((table.low > 0) | (table.high < 0), BLUE, "white")
-        looks = [{"color": BLUE, "marker": "o", "mfc": colour} for colour in inside]
+        inside = np.where((table.low > 0) | (table.high < 0), INK, "white")
+        looks = [{"color": INK, "marker": "o", "mfc": colour} for colour in inside]
         table = table.assign(mark=looks, margin=float("nan"))
         words += "; open: zero inside it"
     ends = table[["low", "high"]].abs().max(axis=1)
     reach = 1.0
     if ends.any():
         furthest, second = ends.nlargest(2).iloc[[0, -1]]
-        reach = 1.08 * np.nanmax([min(furthest, REACH * second), ends.iloc[0], table.margin.max()])
+        numbers = table.value.abs()
+        near = numbers[numbers <= FAR * second].max()
+        reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
         words += "; ◂ ▸: goes on" if furthest > reach else ""
     least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
     left = max(-reach, min(-least, 1.08 * table.low.min()))
@@ -66,8 +70,11 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
 
 
 def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
-    """Draw costs, each with the mark of its `kind`; rows that follow each other may share a `comparison`."""
-    named = table.comparison.where(table.comparison != table.comparison.shift(), "")
+    """Draw costs, each with the mark and the name of its `kind`; rows that follow each other may share a
+    `comparison`, which stands before the first of them.
+    """
+    is_first = table.comparison != table.comparison.shift()
+    named = table.kind.where(~is_first, table.comparison + ": " + table.kind)
     marks = {kind: _mark_of(kind, 0) for kind in table.kind.unique()}
     ends = min(0.0, 1.05 * table.low.min()), 1.05 * table.high.max()
     table = table.assign(section="", margin=float("nan"), comparison=named, mark=table.kind.map(marks))
@@ -93,16 +100,20 @@ def _plot_table(
     table: pd.DataFrame, ends: tuple[float, float], xlabel: str, title: str, marks: dict[str, dict[str, str]]
 ) -> Figure:
     """Draw rows with margin, interval, `mark` and numbers between `ends`, and a legend of `marks`."""
-    headings = sum(section != "" for section in table.section.unique())
-    figure, [[axis]] = canvas(size=(8.2, 1.3 + 0.27 * (len(table) + headings)))
+    table = table.assign(comparison=[textwrap.fill(str(name), LETTERS) for name in table.comparison])
+    lines = len(table) + sum(section != "" for section in table.section.unique())
+    lines += 0.5 * table.comparison.str.count("\n").sum()
+    figure, [[axis]] = canvas(size=(WIDTH, 1.2 + 0.27 * lines))
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_xlim(*ends)
     left, right = axis.get_xlim()
-    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8, "family": MONOSPACED}
-    for place, row in placed(axis, table, size=9):
+    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 7.5, "family": MONOSPACED}
+    for place, row in placed(axis, table, size=8.5):
         colour = row.mark["color"]
         if row.margin > 0:  # there may be none
-            axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=GREEN, alpha=0.1, lw=0)
+            axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=GREY, alpha=0.2, lw=0)
+            sides = [-row.margin, row.margin]
+            axis.vlines(sides, place - 0.5, place + 0.5, color=GREY, lw=0.5)  # of a thin band, too
         axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
         if row.low < left:
             axis.plot(left, place, marker=CARETLEFT, color=colour, ms=7, clip_on=False)
@@ -145,7 +156,7 @@ def plot_rows(
     marks = {name: _mark_of(name, place) for place, name in enumerate(frame[hue].drop_duplicates())}
     lines = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / lines)
-    size = (1.6 + 2.2 * columns, (1.2 + 0.4 * len(rows)) * lines)
+    size = (min(WIDTH, 2.2 + 2.2 * columns), (1.1 + 0.4 * len(rows)) * lines)
     figure, axes = canvas(lines, columns, size, sharex=sharex, sharey=True)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
@@ -165,7 +176,7 @@ def plot_rows(
             axis.locator_params(axis="x", nbins=4)
         axis.set(ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_title(head, fontsize=8.5)
-        axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 34) for name in rows], fontsize=8)
+        axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 28) for name in rows], fontsize=8)
     figure.supxlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8)
     return titled(figure, title, handles_of(marks))
 
@@ -182,7 +193,7 @@ def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: s
 def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure:
     """Draw `value` of every unit, a row per value of a column, and beneath its points their mean."""
     names = frame[row].drop_duplicates().tolist()
-    figure, [[axis]] = canvas(size=(7.6, 1.3 + 0.42 * len(names)))
+    figure, [[axis]] = canvas(size=(WIDTH, 1.3 + 0.42 * len(names)))
     axis.axvline(0, color=BLACK, lw=0.9)
     points = {"color": GREY, "ms": 3.2, "alpha": 0.6, "mew": 0}
     for place, name in enumerate(names):

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +19,7 @@ from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import number, percent
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, verdicts_on_losses
 from sinkprune.figures.style import canvas
-from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.figures.looks import GREY, METHODS, RED
+from sinkprune_companion.figures.looks import GREY, INK, METHODS
 from sinkprune_companion.ledger.margins import share_that_matters
 
 CAPTION = (
@@ -261,7 +259,7 @@ def _draw_thousand(axis: Axes, share: float, change: str) -> None:
     axis.grid(True, which="minor", color="white", lw=0.4, alpha=1)
 
     chosen = np.random.default_rng(0).choice(THOUSAND, count, replace=False)
-    axis.plot(chosen % columns, chosen // columns, "s", color=RED, ms=3.2, mew=0)
+    axis.plot(chosen % columns, chosen // columns, "s", color=INK, ms=3.2, mew=0)
 
     axis.set(xticks=[], yticks=[])
     axis.tick_params(which="both", length=0)
@@ -305,14 +303,3 @@ def _draw_costs(axis: Axes, frame: pd.DataFrame) -> None:
     axis.set_title("Loss that half of the weights\nset to zero adds", fontsize=TITLE_SIZE, loc="right")
     words = "nats per token; lines: 95 % of the difference\nthat is named; band: negligibly far from Wanda"
     axis.set_xlabel(words, fontsize=SMALL, x=1.0, ha="right")
-
-
-def save_headline(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
-    """Write both shapes to `root/figures/headline` with data and origin beside them; return the files."""
-    frame = headline_table(estimates)
-    map_QK = attention_map(root)
-    provenance = {"findings": frame.finding.dropna().tolist(), "drawn_from": [MAP]}
-    run = SimpleNamespace(folder=root, provenance=provenance, notebook="headline")  # what `save_figure` asks
-    for name, is_narrow in (("headline", False), ("headline_narrow", True)):
-        save_figure(run, plot_headline(frame, map_QK, is_narrow), name, frame, CAPTION)
-    return sorted((root / "figures" / "headline").iterdir())

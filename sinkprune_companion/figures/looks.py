@@ -2,16 +2,33 @@
 
 from typing import NamedTuple
 
-# Okabe and Ito's colours, safe for colour-blind readers, and grey
+from sinkprune.evaluation.verdict_rule import (
+    CONTRADICTED,
+    HELPS,
+    HURTS,
+    NO_DIFFERENCE,
+    REPRODUCED,
+    TOO_FEW_DRAWS,
+    UNDECIDED,
+)
+
+# Okabe and Ito's colours, safe for colour-blind readers, grey, and hues between them
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
 GREEN = "#009E73"
-YELLOW = "#F0E442"
 BLUE = "#0072B2"
 RED = "#D55E00"
 PINK = "#CC79A7"
 BLACK = "#000000"
 GREY = "#7F7F7F"
+PURPLE = "#6F4CA5"
+LILAC = "#A98FD0"
+FOREST = "#00543C"
+WINE = "#8C2D6A"
+BROWN = "#8C5A2B"
+OLIVE = "#8A8A2B"
+SLATE = "#5B6C8F"
+INK = "#333333"  # of verdicts, which have no hue
 
 
 class Look(NamedTuple):
@@ -22,59 +39,67 @@ class Look(NamedTuple):
     linestyle: str | tuple[int, tuple[int, ...]]  # or an offset and the lengths of dashes and gaps
 
 
+# two models; Wanda purple, the paper's method orange, tokens left out sky, SparseGPT green, whole units pink
 METHODS = {
     "diffusion": Look(BLUE, "o", "-"),
     "autoregressive": Look(RED, "s", "--"),
     "dense": Look(BLACK, "o", "-"),
     "magnitude": Look(GREY, "X", ":"),
-    "wanda": Look(BLUE, "s", "-"),
-    "wanda-unmatched": Look(BLUE, "v", ":"),
-    "dwanda": Look(SKY, "P", "--"),
-    "noised-dense": Look(SKY, "X", "-."),
-    "paper": Look(RED, "D", "-"),
-    "paper-no-sinks": Look(RED, "h", ":"),
-    "all-sinks": Look(ORANGE, "^", "--"),
-    "unstable": Look(ORANGE, "o", "-"),
-    "stable": Look(YELLOW, "^", "-."),
+    "wanda": Look(PURPLE, "s", "-"),
+    "wanda-unmatched": Look(PURPLE, "v", ":"),
+    "dwanda": Look(LILAC, "P", "--"),
+    "noised-dense": Look(LILAC, "X", "-."),
+    "paper": Look(ORANGE, "D", "-"),
+    "paper-no-sinks": Look(ORANGE, "h", ":"),
+    "all-sinks": Look(SKY, "^", "--"),
+    "unstable": Look(SKY, "o", "-"),
+    "stable": Look(SKY, "p", "-."),
     "random": Look(GREY, "*", "--"),
     "only-sinks": Look(GREY, "v", "-."),
     "sparsegpt": Look(GREEN, "s", "-"),
     "paper-sparsegpt": Look(GREEN, "D", "--"),
     "sparsegpt-unstable": Look(GREEN, "^", ":"),
     "sparsegpt-noised": Look(GREEN, "o", "-."),
-    "sparsegpt, half noised": Look(SKY, "D", "--"),
-    "recommended": Look(BLACK, "*", ":"),
+    "sparsegpt, half noised": Look(FOREST, "D", "--"),
+    "recommended": Look(FOREST, "*", ":"),
     "structured": Look(PINK, "s", "-"),
     "structured-sink": Look(PINK, "D", "--"),
     "structured-no-sinks": Look(PINK, "h", ":"),
     "structured-magnitude": Look(PINK, "X", (0, (5, 1))),
-    "flap": Look(SKY, "h", (0, (1, 1))),
-    "unstable sinks": Look(ORANGE, "o", "-"),
-    "all sinks": Look(ORANGE, "^", "--"),
+    "flap": Look(WINE, "h", (0, (1, 1))),
+    "unstable sinks": Look(SKY, "o", "-"),
+    "all sinks": Look(SKY, "^", "--"),
     "random tokens": Look(GREY, "*", "--"),
     "largest change": Look(BLACK, "D", "-."),
 }
 
-# any other series, by its place in the figure
+# any other series, by its place in the figure, in hues that no model and no method has
 OTHERS = (
     Look(BLACK, "o", "-"),
-    Look(BLUE, "s", "--"),
-    Look(ORANGE, "D", "-."),
-    Look(GREEN, "^", ":"),
-    Look(RED, "v", (0, (5, 1))),
-    Look(PINK, "P", (0, (3, 1, 1, 1))),
-    Look(SKY, "X", (0, (1, 1))),
-    Look(GREY, "*", (0, (8, 2))),
-    Look(YELLOW, "h", (0, (2, 3))),
+    Look(BROWN, "s", "--"),
+    Look(SLATE, "D", "-."),
+    Look(OLIVE, "^", ":"),
+    Look(GREY, "v", (0, (5, 1))),
+    Look(BLACK, "P", (0, (3, 1, 1, 1))),
+    Look(BROWN, "X", (0, (1, 1))),
+    Look(SLATE, "*", (0, (8, 2))),
+    Look(OLIVE, "h", (0, (2, 3))),
 )
 
-# the mark of a row, by its verdict
+# the mark of a difference of losses, by its verdict: a shape and a fill
 VERDICTS = {
-    "helps": {"color": BLUE, "marker": "<"},
-    "hurts": {"color": RED, "marker": ">"},
-    "no difference that matters": {"color": GREEN, "marker": "D"},
-    "undecided": {"color": ORANGE, "marker": "o", "mfc": "white"},
-    "too few draws": {"color": GREY, "marker": "v", "mfc": "white"},
+    HELPS: {"color": INK, "marker": "<"},
+    HURTS: {"color": INK, "marker": ">"},
+    NO_DIFFERENCE: {"color": INK, "marker": "D"},
+    UNDECIDED: {"color": INK, "marker": "o", "mfc": "white"},
+    TOO_FEW_DRAWS: {"color": GREY, "marker": "v", "mfc": "white"},
+}
+
+# the mark of a claim, by its verdict
+ON_CLAIMS = {
+    REPRODUCED: {"color": INK, "marker": "P"},
+    CONTRADICTED: {"color": INK, "marker": "X"},
+    **{verdict: VERDICTS[verdict] for verdict in (NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS)},
 }
 
 

@@ -13,13 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from sinkprune.evaluation.numbers import percent
-from sinkprune.figures.style import MONOSPACED, canvas, spaced, titled
-from sinkprune_companion.figures.looks import BLUE, RED
+from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, spaced, titled
+from sinkprune_companion.figures.looks import BLACK
 
 NAMED = 3  # keys that are named along the axis, at most
 APART = 4  # keys from one that is named to the next, at least
 LEAST = 0.01  # percent: the lower end of the colour scale of differences
 TILE = (32, 64)  # rows and columns of a linear map that are drawn
+KEPT = "#A9B8CC"
+PRUNED = "#EEF1F4"
 
 
 def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
@@ -28,7 +30,7 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     A panel has `title`, `map_QK` (rows add up to 1) and `labels` (K). Keys that get more than twice an even
     share are named.
     """
-    figure, axes = canvas(1, len(panels), (3.1 * len(panels) + 0.6, 3.8))
+    figure, axes = canvas(1, len(panels), (WIDTH, 3.0 if len(panels) > 2 else 3.8))
     for axis, panel in zip(axes[0], panels, strict=True):
         map_QK = panel["map_QK"]
         image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
@@ -57,7 +59,7 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     pairs = frame.groupby(["one", "other"], sort=False)
     columns = min(2, len(pairs))
     rows = math.ceil(len(pairs) / columns)
-    size = (3.6 * columns + 0.8, 1.9 * rows + 0.4)
+    size = (WIDTH, 1.8 * rows + 0.4)
     figure, axes = canvas(rows, columns, size, sharex=True, sharey=True)
     order = frame.linear.drop_duplicates().tolist()
     scale = LogNorm(LEAST, max(100 * frame.differ.max(), 10 * LEAST), clip=True)
@@ -86,9 +88,9 @@ def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> 
     top, left = np.unravel_index(tiles.argmax(), tiles.shape) * np.array([height, width])
     kept, other = (mask[top : top + height, left : left + width] for mask in (kept_OI, other_OI))
     state = np.where(kept == other, ~kept, 2)  # the place among the colours
-    figure, [[axis]] = canvas(size=(6.8, 3.6))
+    figure, [[axis]] = canvas(size=(WIDTH, 3.6))
     place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
-    named = {BLUE: "kept by both", "#E8EEF3": "pruned by both", RED: "kept by one alone"}
+    named = {KEPT: "kept by both", PRUNED: "pruned by both", BLACK: "kept by one alone"}
     colours = ListedColormap(list(named))
     axis.imshow(state, cmap=colours, vmin=0, vmax=2, interpolation="nearest", extent=place)
     axis.set(xlabel="input feature", ylabel="output feature")

@@ -94,7 +94,7 @@ def views(
 
 def data(views: list[dict], steps: int, pick: bool = False) -> dict:
     """Return what `steps.js` draws: views of trajectories of `steps` steps, below each other or, with `pick`,
-    one at a time with menus for prompt, model and layer.
+    two models beside each other, with menus for prompt, models and layer.
     """
     numbers = [step + 1 for step in shown_steps(steps)]
     most = len(views[0]["first"])  # tokens of all views

@@ -9,12 +9,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune.figures.energy import READS, WIDTH
-from sinkprune.figures.style import canvas, titled
-from sinkprune_companion.figures.looks import BLACK, BLUE, GREEN, GREY, RED
+from sinkprune.figures.energy import READS
+from sinkprune.figures.style import WIDTH, canvas, titled
+from sinkprune_companion.figures.looks import BLACK, BROWN, GREY, OLIVE, SKY, SLATE
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
-HUES = {"q_proj": BLUE, "o_proj": GREEN, "gate_proj": GREY, "down_proj": RED}
+HUES = {"q_proj": SLATE, "o_proj": OLIVE, "gate_proj": GREY, "down_proj": BROWN}
 
 
 def plot_channels(channels: pd.DataFrame, places: Sequence[tuple[int, str]], title: str) -> Figure:
@@ -65,7 +65,7 @@ def plot_doses(
     `gains` has the estimates by dose, by the name of a line. The band is what does not matter: the margin at
     every dose.
     """
-    looks = {"color": [RED, BLUE, GREY, GREEN], "marker": ["o", "D", "X", "s"]}
+    looks = {"color": [SKY, BLACK, GREY, BROWN], "marker": ["o", "D", "X", "s"]}
     figure, [[axis]] = canvas(size=(WIDTH, 3.2))
     for place, (name, by_dose) in enumerate(gains.items()):
         doses = np.array(list(by_dose))

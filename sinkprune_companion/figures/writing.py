@@ -12,13 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sinkprune.figures.style import MONOSPACED, canvas
-from sinkprune.figures.trajectories import attention_image
+from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, titled
+from sinkprune.figures.trajectories import RING, attention_image
 from sinkprune_companion.figures.figures import save_files
-from sinkprune_companion.figures.looks import RED
 from sinkprune_companion.run.records import Run
 
-CELL_LETTERS = 8  # of a token in `plot_writing`
+CELL_LETTERS = 7  # of a token in `plot_writing`
 COLUMNS = 16  # of tokens in `plot_writing`
 COLOURS = 64  # of an animation
 MILLISECONDS = 400  # that a frame of it is shown
@@ -32,8 +31,8 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
     """
     longest = max(len(panel["labels"]) for panel in panels)
     rows = math.ceil(longest / COLUMNS)
-    centred = {"ha": "center", "va": "center", "fontsize": 6.3, "family": MONOSPACED}
-    figure, axes = canvas(len(panels), 1, (8.6, (0.3 + 0.24 * rows) * len(panels)))
+    centred = {"ha": "center", "va": "center", "fontsize": 6, "family": MONOSPACED}
+    figure, axes = canvas(len(panels), 1, (WIDTH, (0.3 + 0.22 * rows) * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile_K = np.where(panel["visible_SK"][step], panel["profile_SK"][step], np.nan)
         cells = np.pad(profile_K, (0, rows * COLUMNS - len(profile_K)), constant_values=np.nan)
@@ -47,14 +46,14 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
                 axis.text(column, row, label, color=colour, **centred)
             if panel["sinks_SK"][step][position]:
                 corner = (column - 0.46, row - 0.44)
-                axis.add_patch(plt.Rectangle(corner, 0.92, 0.88, fill=False, ec=RED, lw=1.8))
+                axis.add_patch(plt.Rectangle(corner, 0.92, 0.88, fill=False, ec=RING, lw=1.8))
         axis.set_xticks(np.arange(COLUMNS + 1) - 0.5, [])
         axis.set_yticks(np.arange(rows + 1) - 0.5, [])
         axis.tick_params(length=0)
         axis.grid(color="white", alpha=1, lw=0.6)
         axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=9)
-    figure.colorbar(image, ax=axes, pad=0.02, label="attention (1 = mean of all keys)")
-    return figure
+    figure.colorbar(image, ax=axes, pad=0.02, format="%g", label="attention (1 = mean of all keys)")
+    return titled(figure, "The brighter a token, the more attention it gets; those in a red frame are sinks")
 
 
 def save_animation(run: Run, frames: Iterable[Figure], name: str) -> None:

@@ -9,7 +9,7 @@ from sinkprune.files import atomic
 from sinkprune.models import catalog, hub
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
-from sinkprune_companion.figures.headline import save_headline
+from sinkprune_companion.figures.published import save_published
 from sinkprune_companion.ledger import others, published
 from sinkprune_companion.pages import sources
 from sinkprune_companion.pages.links import FIRST, address, with_badges
@@ -45,9 +45,9 @@ def pages(folder: Path) -> dict[str, str]:
 
 
 def write() -> list[Path]:
-    """Write all pages, and README's figure, from the published findings; return their files."""
+    """Write all pages, and the pictures on them, from the published findings; return their files."""
     root = project_root()
-    files = save_headline(sources.results_of(root / "figures").f, root)
+    files = save_published(sources.results_of(root / "figures"), root)
     for name, text in pages(root / "figures").items():
         with atomic(root / name) as partial:
             partial.write_text(text, encoding="utf-8")

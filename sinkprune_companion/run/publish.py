@@ -70,7 +70,7 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
         return None
 
     if "metadata" in output:
-        output["metadata"] = _alternative_texts(output["metadata"])
+        output["metadata"] = _words_and_widths(output["metadata"])
     if "image/png" in data:
         data["image/png"] = _smaller_picture(data["image/png"], count)
     if output.output_type == "execute_result":
@@ -78,13 +78,15 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
     return output
 
 
-def _alternative_texts(metadata: Mapping[str, object]) -> dict[str, dict[str, str]]:
-    """Return the alternative texts of an output, by the kind of its data, and nothing else."""
-    texts = {}
+def _words_and_widths(metadata: Mapping[str, object]) -> dict[str, dict[str, str | int]]:
+    """Return the alternative texts of an output and its widths, by the kind of its data, and nothing else."""
+    kept = {}
     for kind, about in metadata.items():
         if isinstance(about, dict) and isinstance(about.get("alt"), str):
-            texts[kind] = {"alt": about["alt"]}
-    return texts
+            kept[kind] = {"alt": about["alt"]}
+            if isinstance(about.get("width"), int):
+                kept[kind]["width"] = about["width"]
+    return kept
 
 
 def _smaller_picture(encoded: str, count: int) -> str:

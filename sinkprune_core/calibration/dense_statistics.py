@@ -28,12 +28,10 @@ from sinkprune_core.calibration.sink_profiles import (
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
-    SinkContext,
     StatisticsKey,
     check_weights,
-    heads_of,
     input_rows,
-    token_weights,
+    weights_in_text,
 )
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
@@ -145,7 +143,7 @@ class _Pass:
         found = {}
         for choice, (key, weight_RT) in enumerate(zip(self.keys, rows.weight_RT, strict=True)):
             check_weights(weight_RT, key)
-            left_out_share = Rows(rows.ids_RT, weight_RT).left_out_share
+            left_out_share = Rows(rows.ids_RT, weight_RT, rows.present_RT).left_out_share
 
             layers: Layers = [{} for _ in self.lm.blocks]
             for (layer, name), inputs in observer.statistics(choice).items():
@@ -211,10 +209,12 @@ class _Pass:
             )
 
         ids_RT = input_rows(lm, self.calibration, key, self.states)
-        if profiles is None:
-            return Rows(ids_RT, torch.ones(len(self.keys), *ids_RT.shape))
+        present_RT = self.calibration.present_in(len(ids_RT))
+        if profiles is not None:
+            return Rows(ids_RT, self._weights(*profiles, 0), present_RT)
 
-        return Rows(ids_RT, self._weights(*profiles, 0))
+        weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
+        return Rows(ids_RT, weight_RT.repeat(len(self.keys), 1, 1), present_RT)
 
     def _with_sinks(self, rows_at_once: int) -> tuple[Rows, Observer]:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
@@ -251,11 +251,10 @@ class _Pass:
 
     def _weights(self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first: int) -> torch.Tensor:
         """Return the token weights of a batch that begins with sequence `first`, for every key, (W, R, T)."""
-        seed = self.calibration.seed
-        weights = []
-        for key in self.keys:
-            context = SinkContext(profile_NST, visible_ST, key, heads_of(self.lm), seed, first)
-            weights.append(token_weights(context))
+        weights = [
+            weights_in_text(self.lm, self.calibration, key, profile_NST, visible_ST, first)
+            for key in self.keys
+        ]
         return torch.stack(weights)
 
 
@@ -287,10 +286,11 @@ def waiting(
 
     In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
     a model whose blocks are read would be read once for each. Else in `store`, if it has room for all, which
-    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these.
+    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these, or rows have
+    padding.
     """
     is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
-    if not is_shown or all(key.exclude == "none" for key in keys):
+    if not is_shown or all(key.exclude == "none" for key in keys) or calibration.present_NT is not None:
         return Waiting()
 
     sequences, length = calibration.ids_NT.shape

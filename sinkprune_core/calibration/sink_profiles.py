@@ -81,14 +81,15 @@ def sink_profiles(
     """Return the attention mass of every calibration token at every step, and which keys are visible.
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
-    Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
-    What the next block receives takes the place of what this one received in `store`. `states` are the
-    trajectories of this text, where some are made already. Raises ValueError where the mass is not finite.
+    Padding gives and receives nothing. Blocks are visited one by one with all rows, so that a model whose
+    blocks come from disk is read once. What the next block receives takes the place of what this one received
+    in `store`. `states` are the trajectories of this text, where some are made already. Raises ValueError
+    where the mass is not finite.
     """
     length = calibration.ids_NT.shape[1]
     windows = windows_of(lm, length, noise_levels)
     ids_RT = tracked_rows(lm, calibration, noise_levels, noise, states)
-    rows = Rows(ids_RT, None)
+    rows = Rows(ids_RT, None, calibration.present_in(len(ids_RT)))
     steps_of_row = 1 if windows is None else noise_levels
     total_RST = torch.zeros(len(ids_RT), steps_of_row, length)
 
@@ -100,6 +101,8 @@ def sink_profiles(
             start = 0
             for place, state in enumerate(inputs):
                 here_BTD = None if store_RTD is None else state.hidden_BTD
+                if rows.present_RT is not None:
+                    tracker.counted_BQ = rows.present_RT[start : start + len(state.hidden_BTD)]
                 (inputs[place],) = run_block(block, [state], store_RTD=here_BTD)
 
                 mass_BST = tracker.take().mean((1, 2)).cpu()

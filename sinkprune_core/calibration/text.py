@@ -29,6 +29,9 @@ class Calibration:
     ids_NT: TokenIds  # int64 (N, T), N >= 1 and T >= 2
     seed: Whole = 0  # of all that is random in its use: noise, and random choices of tokens
     batch: Count = 16  # sequences per forward; changes no result but for rounding in Gram matrices
+    present_NT: torch.Tensor | None = None
+    """Which ids are text and not padding, bool (N, T), as an `attention_mask` says; None: all. Text moves to
+    the beginning of its row, so that its positions are those that it has alone."""
 
     def __post_init__(self):
         check_fields(self)
@@ -37,12 +40,57 @@ class Calibration:
                 f"calibration ids have shape {tuple(self.ids_NT.shape)}: "
                 "give at least one sequence of at least 2 tokens"
             )
+        if self.present_NT is not None:
+            self._take_out_padding(self.present_NT)
+
+    def _take_out_padding(self, present_NT: torch.Tensor) -> None:
+        """Move text to the beginning of every row; rows without padding need not say what is present."""
+        if present_NT.shape != self.ids_NT.shape:
+            raise ValueError(
+                f"present_NT has shape {tuple(present_NT.shape)}, and the ids have "
+                f"{tuple(self.ids_NT.shape)}: give a bool for every id"
+            )
+
+        present_NT = present_NT.cpu().bool()
+        lengths_N = present_NT.sum(1)
+        shortest = int(lengths_N.min())
+        longest = int(lengths_N.max())
+        if shortest < 2:
+            row = int(lengths_N.argmin())
+            raise ValueError(
+                f"calibration sequence {row} has {shortest} tokens that are not padding: "
+                "give sequences of at least 2"
+            )
+
+        ids_NT = torch.zeros(len(lengths_N), longest, dtype=torch.long)
+        for row, (ids_T, present_T) in enumerate(zip(self.ids_NT, present_NT, strict=True)):
+            ids_NT[row, : lengths_N[row]] = ids_T[present_T]
+
+        moved_NT = torch.arange(longest) < lengths_N[:, None]
+        object.__setattr__(self, "ids_NT", ids_NT)
+        object.__setattr__(self, "present_NT", None if shortest == longest else moved_NT)
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens every sequence has, without padding."""
+        if self.present_NT is None:
+            return [self.ids_NT.shape[1]] * len(self.ids_NT)
+        return self.present_NT.sum(1).tolist()
+
+    def present_in(self, rows: int) -> torch.Tensor | None:
+        """Return which ids are text in the `rows` that all states of the sequences make, bool (R, T)."""
+        if self.present_NT is None:
+            return None
+        return self.present_NT.repeat_interleave(rows // len(self.ids_NT), dim=0)
 
     @property
     def fingerprint(self) -> str:
-        """A SHA-256 prefix over text and seed."""
-        ids = self.ids_NT.contiguous().numpy().tobytes()
-        return hashlib.sha256(ids + repr((self.ids_NT.shape, self.seed)).encode()).hexdigest()[:16]
+        """A SHA-256 prefix over text, padding and seed."""
+        digest = hashlib.sha256(self.ids_NT.contiguous().numpy().tobytes())
+        digest.update(repr((self.ids_NT.shape, self.seed)).encode())
+        if self.present_NT is not None:
+            digest.update(self.present_NT.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 # rules of noise: from a sequence to which of its tokens are masked in every state, bool (S, T)
@@ -134,12 +182,16 @@ def trajectory(
     if noise == "rollout":
         return _rollout(lm, calibration, noise_levels)
 
-    states = []
-    for sequence, ids_T in enumerate(calibration.ids_NT):
-        masked_ST = NOISE[noise](ids_T, noise_levels, calibration.seed, sequence)
-        states.append(corrupt(ids_T.expand(noise_levels, -1), masked_ST, lm.mask_token_id))
+    rule = NOISE[noise]
+    states_NST = calibration.ids_NT[:, None].repeat(1, noise_levels, 1)
+    for sequence, length in enumerate(calibration.lengths):
+        ids_T = calibration.ids_NT[sequence, :length]
+        masked_ST = rule(ids_T, noise_levels, calibration.seed, sequence)
+        states_NST[sequence, :, :length] = corrupt(
+            ids_T.expand(noise_levels, -1), masked_ST, lm.mask_token_id
+        )
 
-    return torch.stack(states)
+    return states_NST
 
 
 class Trajectories:

@@ -163,8 +163,15 @@ def choice_name(exclude: str | TokenChoice) -> str:
     return f"{exclude.__module__}.{name}"
 
 
-LATER = {"targets": (), "ignore": (), "sparsities": (), "keep_zeros": False}
-"""Fields that recipes have got since records of them are kept: with these values they stand in no key."""
+LATER: dict[str, tuple] = {
+    "targets": ((),),
+    "ignore": ((),),
+    "sparsities": ((),),
+    "keep_zeros": (False,),
+    "round_to": (None, 1),
+}
+"""Fields that recipes have got since records of them are kept, and the values, those of all recipes before,
+with which they stand in no key."""
 
 
 def as_settings(settings: Any) -> dict:
@@ -173,7 +180,7 @@ def as_settings(settings: Any) -> dict:
 
 
 def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
-    return {name: value for name, value in pairs if name not in LATER or value != LATER[name]}
+    return {name: value for name, value in pairs if value not in LATER.get(name, ())}
 
 
 class HasChoice(Protocol):
@@ -221,6 +228,34 @@ def token_weights(context: SinkContext) -> torch.Tensor:
     if context.key.inputs == "noised":
         return 1.0 - out_NST.flatten(0, 1)
     return 1.0 - out_NST.mean(1)
+
+
+def weights_in_text(
+    lm: LanguageModel,
+    calibration: Calibration,
+    key: StatisticsKey,
+    profile_NST: torch.Tensor,
+    visible_ST: torch.Tensor,
+    first: int = 0,
+) -> torch.Tensor:
+    """Return the token weights of sequences, of which the first has the number `first`, float32 (R, T).
+
+    Sequences with padding are looked at one by one, as if they were alone; the weight of padding is 0.
+    """
+    heads = heads_of(lm)
+    if calibration.present_NT is None:
+        return token_weights(SinkContext(profile_NST, visible_ST, key, heads, calibration.seed, first))
+
+    length = profile_NST.shape[-1]
+    weights = []
+    for row, profile_ST in enumerate(profile_NST):
+        number = first + row
+        tokens = calibration.lengths[number]
+        alone_1ST = profile_ST[None, :, :tokens]
+        context = SinkContext(alone_1ST, visible_ST[:, :tokens], key, heads, calibration.seed, number)
+        weight_RT = token_weights(context)
+        weights.append(torch.nn.functional.pad(weight_RT, (0, length - tokens)))
+    return torch.cat(weights)
 
 
 def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Tensor:
@@ -305,12 +340,13 @@ def rows_for(
     """
     states = states or Trajectories(lm, calibration)
     ids_RT = input_rows(lm, calibration, key, states)
+    present_RT = calibration.present_in(len(ids_RT))
     if key.exclude == "none":
-        return Rows(ids_RT, None)
+        return Rows(ids_RT, None if present_RT is None else present_RT.float(), present_RT)
 
     if profiles is None:
         profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress, store, states)
 
-    weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
+    weight_RT = weights_in_text(lm, calibration, key, *profiles)
     check_weights(weight_RT, key)
-    return Rows(ids_RT, weight_RT)
+    return Rows(ids_RT, weight_RT, present_RT)

@@ -153,8 +153,22 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
             f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
             "use fewer levels or longer sequences"
         )
+    if calibration.present_NT is not None:
+        _check_padded(lm, recipe)
     if recipe.exclude != "none":
         windows_of(lm, length, recipe.noise_levels)
+
+
+def _check_padded(lm: LanguageModel, recipe: Recipe) -> None:
+    """Raise ValueError where the states of a text need sequences of one length."""
+    fix = "cut or pack the text into sequences of one length"
+    if recipe.noise == "rollout" and _is_written(lm, recipe):
+        raise ValueError(f"noise='rollout' goes on from a quarter of each sequence, and these differ: {fix}")
+    if recipe.exclude != "none" and not lm.is_diffusion:
+        raise ValueError(
+            f"exclude={choice_name(recipe.exclude)!r} on an autoregressive model compares parts of the "
+            f"sequence as steps, and the sequences differ in length: {fix}"
+        )
 
 
 def _check_linears(lm: LanguageModel, recipe: Recipe) -> None:
@@ -214,7 +228,8 @@ def _units(lm: LanguageModel, recipe: Recipe) -> structured.Plan | None:
     if recipe.pattern != "structured":
         return None
 
-    units = structured.plan(lm, recipe.sparsity)
+    assert recipe.round_to is not None
+    units = structured.plan(lm, recipe.sparsity, recipe.round_to)
     if recipe.compensate:
         structured.check_compensation(lm)
     return units

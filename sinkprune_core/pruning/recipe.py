@@ -38,6 +38,7 @@ from sinkprune_core.values import (
     in_short,
 )
 
+ROUND_TO = 64  # channels of which a structured recipe keeps a multiple
 ROUNDING = 1e-6  # a sparsity this near to N / M is that of a pattern N:M
 
 Inputs = Literal["clean", "noised"]
@@ -110,6 +111,9 @@ class Recipe:
     """Columns that SparseGPT updates together, at least 1; 128 as in its code."""
     compensate: Flag = False
     """Give what removed units contributed on average back as a bias (FLAP), if the model's class has one."""
+    round_to: Count | None = None
+    """With pattern="structured" the MLP keeps a multiple of as many channels, at least 1, if it has eight
+    times as many; None: 64, on which kernels are fast."""
     targets: tuple[str, ...] = ()
     """The linears that are pruned, as patterns of their names: "mlp.*" in all blocks, "0.self_attn.q_proj" or
     "0.*" in the first. None given: all of them."""
@@ -127,6 +131,8 @@ class Recipe:
         self._take_sparsities()
         self._check_choices()
         self._check_pattern()
+        if self.round_to is None and self.pattern == "structured":
+            object.__setattr__(self, "round_to", ROUND_TO)
         self._check_contradictions()
         self._check_effects(OWN)
 
@@ -333,7 +339,8 @@ class Recipe:
     def card(self) -> dict:
         """Return the fields as plain JSON values; a function is named by its module and qualified name."""
         names = {"criterion": choice_name(self.criterion), "exclude": choice_name(self.exclude)}
-        return as_settings(self) | names
+        width = {"round_to": self.round_to} if self.pattern == "structured" else {}
+        return as_settings(self) | names | width
 
 
 def _fits(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
@@ -377,10 +384,11 @@ READERS: dict[str, Reader] = {
     "owl_m": Reader("allocation='owl'", lambda recipe: recipe.allocation == "owl"),
     "damping": _SOLVER,
     "block_size": _SOLVER,
+    "round_to": Reader("pattern='structured'", lambda recipe: recipe.pattern == "structured"),
 }
 """Who reads a field that not every recipe reads."""
 
-OWN = ("owl_lambda", "owl_m", "damping", "block_size")
+OWN = ("owl_lambda", "owl_m", "damping", "block_size", "round_to")
 """Fields that a recipe refuses where nothing reads them. The others of READERS are settings that comparisons
 give to all their recipes; `preset` refuses them where a user states one in vain."""
 

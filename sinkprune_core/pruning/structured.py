@@ -20,6 +20,8 @@ from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 
+ROUNDED_FROM = 8  # times `round_to`, the channels from which the MLP's width is rounded
+
 # where units lie
 
 
@@ -133,17 +135,18 @@ class Plan:
         return self.weights_removed / self.weights
 
 
-def plan(lm: LanguageModel, ratio: float) -> Plan:
+def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> Plan:
     """Return how many units every block loses so that `ratio` of the weights of its linears leave.
 
     Biases do not count. Attention loses the number of groups nearest to `ratio` of it (the smaller of two
     equally near) of those that `group_counts` allows and the MLP can make up for, the MLP as many channels as
-    bring the total nearest. One group and one channel stay. `ratio` lies in [0, 1). Raises ValueError for one
-    beyond what can leave, or above 0 but too small for any unit.
+    bring the total nearest; it keeps a multiple of `round_to` of them (see `rounded`). One group and one
+    channel stay. `ratio` lies in [0, 1). Raises ValueError for one beyond what can leave, or above 0 but too
+    small for any unit.
     """
     kinds = removable(lm)
     linears = lm.linears(lm.blocks[0])
-    removed, missing_channels = _nearest(lm, ratio)
+    removed, missing_channels = _nearest(lm, ratio, round_to)
     zeros = dict.fromkeys(linears, 0)
     for kind, units in kinds.items():
         for name in units.linears:
@@ -159,29 +162,42 @@ def plan(lm: LanguageModel, ratio: float) -> Plan:
 
     if ratio > 0 and planned.weights_removed == 0:
         channel_share = _unit_weights(lm, "mlp") / planned.weights
+        rounding = f", and round_to={round_to} keeps multiples of that" if round_to > 1 else ""
         raise ValueError(
             f"ratio={ratio} leaves nothing to remove: one MLP channel of {lm.name} is {channel_share:.4f} of "
-            "a block's weights; give 0 or at least that"
+            f"a block's weights{rounding}; give 0 or more"
         )
 
     return planned
 
 
-def _nearest(lm: LanguageModel, ratio: float) -> tuple[dict[str, int], int]:
+def rounded(channels: int, removed: int, round_to: int) -> int:
+    """Return how many of some MLP channels leave, so that a multiple of `round_to` stays.
+
+    Kernels are fast on such widths. A model with fewer than ROUNDED_FROM times as many channels is not
+    rounded: it would miss its ratio by far.
+    """
+    if removed == 0 or channels < ROUNDED_FROM * round_to:
+        return removed
+    kept = (channels - removed + round_to // 2) // round_to * round_to
+    return channels - min(max(kept, round_to), channels)
+
+
+def _nearest(lm: LanguageModel, ratio: float, round_to: int) -> tuple[dict[str, int], int]:
     """Return the units by kind whose weights come nearest to `ratio`, and how many channels it misses by."""
     config = lm.model.config
     weights = _block_weights(lm)
     group = _unit_weights(lm, "attention")
     attention = group * config.num_key_value_heads if group else 0
     channel = _unit_weights(lm, "mlp")
-    most_channels = UNITS[config.model_type]["mlp"].count(config) - 1
+    all_channels = UNITS[config.model_type]["mlp"].count(config)
     candidates = []
     for groups in group_counts(config):
         wanted_channels = round((ratio * weights - groups * group) / channel)
-        channels = min(max(wanted_channels, 0), most_channels)
+        channels = min(max(wanted_channels, 0), all_channels - 1)
         missing_channels = abs(wanted_channels - channels)
         distance = abs(groups * group - ratio * attention)
-        candidates.append((missing_channels, distance, groups, channels))
+        candidates.append((missing_channels, distance, groups, rounded(all_channels, channels, round_to)))
 
     missing_channels, _, groups, channels = min(candidates)
 

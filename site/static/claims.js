@@ -1,4 +1,5 @@
-// Makes long tables of claims sortable by every heading, and filterable by verdict and by words, and gives the
+// Makes long tables of claims sortable by every heading, and filterable by kind (the paper's claims are shown
+// first), by verdict and by words, and gives the
 // cells of all wide tables the name of their column, so that a phone shows a row as a card.
 // Without scripts they stay plain tables.
 
@@ -19,6 +20,14 @@ document.addEventListener("DOMContentLoaded", () => {
     return typeof left === "number" ? -1 : 1; // numbers first
   }
 
+  // What rows are, by how the first cell begins; a claim of the paper begins with itself.
+  const PAPER = "the paper's claims";
+  const KINDS = { "control:": "controls", "our question:": "our own questions", "by others:": "measured by others" };
+  function kindOf(row) {
+    const head = row.cells[0].querySelector("em");
+    return (head && KINDS[head.textContent.trim()]) || PAPER;
+  }
+
   function filterable(table, names) {
     const verdict = names.indexOf("verdict");
     const body = table.tBodies[0];
@@ -32,12 +41,17 @@ document.addEventListener("DOMContentLoaded", () => {
     choice.setAttribute("aria-label", "verdict");
     const verdicts = [...new Set(rows.map((row) => row.cells[verdict].textContent.trim()))];
     for (const name of ["every verdict", ...verdicts]) choice.add(new Option(name));
+    const kind = document.createElement("select");
+    kind.setAttribute("aria-label", "kind of row");
+    for (const name of ["every row", PAPER, ...Object.values(KINDS)]) kind.add(new Option(name));
+    kind.value = PAPER;
 
     function filter() {
       const words = word.value.toLowerCase();
       for (const row of rows) {
+        const isKind = kind.selectedIndex === 0 || kindOf(row) === kind.value;
         const wanted = choice.selectedIndex === 0 || row.cells[verdict].textContent.trim() === choice.value;
-        row.hidden = !(wanted && row.textContent.toLowerCase().includes(words));
+        row.hidden = !(isKind && wanted && row.textContent.toLowerCase().includes(words));
       }
       count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
     }
@@ -59,9 +73,10 @@ document.addEventListener("DOMContentLoaded", () => {
     [...table.tHead.rows[0].cells].forEach(sortable);
     word.addEventListener("input", filter);
     choice.addEventListener("change", filter);
+    kind.addEventListener("change", filter);
     const controls = document.createElement("div");
     controls.className = "claims-controls";
-    controls.append(choice, word, count);
+    controls.append(kind, choice, word, count);
     (table.closest(".table-wrapper") || table).before(controls);
     table.classList.add("claims");
     filter();

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
+from hostile.cases import TEXT
 from transformers import AutoModelForCausalLM
 
 from sinkprune import load
@@ -142,3 +143,21 @@ def test_a_mistake_is_one_line_and_status_1(model, command, tmp_path, flags, sai
     error = capsys.readouterr().err
     assert said in error and error.count("\n") <= 2
     assert not (tmp_path / "out").exists()
+
+
+def test_json_lines_are_text_as_paragraphs_are(model, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("".join(json.dumps({"text": part}) + "\n" for part in TEXT.split("\n\n")))
+    words = ["--preset", "wanda", "--sequences", 6, "--length", 12, "--dtype", "float32"]
+    for name, text in (("paragraphs", model.parent / "text.txt"), ("lines", lines)):
+        run = ["prune", model, "--text", text, *words, "--out", tmp_path / name]
+        assert main.main([str(word) for word in run]) == 0
+    weights = [load(tmp_path / name).model.state_dict() for name in ("paragraphs", "lines")]
+    assert all(torch.equal(weights[1][key], value) for key, value in weights[0].items())
+
+
+def test_a_line_that_is_no_text_is_named_before_a_model_is_loaded(model, tmp_path, refused, no_model):
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('"the list"\n{"prompt": "the"}\n')
+    said = refused("prune", model, "--text", lines, "--out", tmp_path / "out")
+    assert said.startswith(f"line 2 of {lines} is an object with prompt: each line must be a string")

@@ -39,7 +39,7 @@ def test_fields_that_are_not_set_stand_in_no_key():
     recipe = Recipe(noise_levels=4)
     assert "targets" not in recipe.card() and "keep_zeros" not in recipe.card()
     fields = dataclasses.asdict(recipe)
-    for name in ("targets", "ignore", "sparsities", "keep_zeros"):
+    for name in ("targets", "ignore", "sparsities", "keep_zeros", "round_to"):
         del fields[name]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     assert settings_digest(recipe) == digest

@@ -22,9 +22,12 @@ from tiny_units import (
 )
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sinkprune_core import Recipe
 from sinkprune_core.blocks import weights_kept
+from sinkprune_core.calibration.token_weights import as_settings
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import choose, group_counts, mask, plan, removable, scores
 
@@ -166,6 +169,54 @@ def test_llama_gives_up_only_numbers_of_heads_that_divide_its_width(make_lm):
         LlamaConfig(hidden_size=4096, num_attention_heads=22, num_key_value_heads=22, head_dim=128)
 
 
+def wide(make_lm, channels: int) -> LanguageModel:
+    sizes = {"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}
+    return on_meta(make_lm, LlamaConfig(**sizes, intermediate_size=channels, num_hidden_layers=1))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3, 0.5, 0.75])
+@pytest.mark.parametrize("channels", [511, 512, 1536, 1500])
+def test_the_mlp_keeps_a_multiple_of_64_channels_where_it_has_eight_times_as_many(make_lm, channels, ratio):
+    lm = wide(make_lm, channels)
+    exact, rounded = plan(lm, ratio), plan(lm, ratio, 64)
+    assert rounded.removed["attention"] == exact.removed["attention"]
+    kept = channels - rounded.removed["mlp"]
+    if channels < 512:
+        assert rounded == exact
+    else:
+        assert kept % 64 == 0 or kept == channels
+        assert abs(rounded.removed["mlp"] - exact.removed["mlp"]) <= 32
+        assert kept >= 64
+
+
+def test_a_structured_recipe_rounds_to_64_unless_told_otherwise(make_lm):
+    lm = wide(make_lm, 1536)
+    removed = {
+        round_to: make_plan(
+            lm, Recipe("magnitude", pattern="structured", round_to=round_to), None
+        ).units.removed
+        for round_to in (None, 1, 64, 128)
+    }
+    assert removed[None] == removed[64]
+    assert [1536 - removed[round_to]["mlp"] for round_to in (1, 64, 128)] == [683, 704, 640]
+    assert Recipe(pattern="structured").round_to == 64 and Recipe().round_to is None
+    with pytest.raises(
+        ValueError, match="round_to=64 has no effect on this recipe: only pattern='structured'"
+    ):
+        Recipe(round_to=64)
+    with pytest.raises(ValueError, match="round_to=0 must be a whole number of at least 1"):
+        Recipe(pattern="structured", round_to=0)
+
+
+def test_a_key_names_the_width_only_where_earlier_recipes_had_another():
+    """Records of structured recipes were taken of widths that are not rounded."""
+    exact = Recipe(pattern="structured", round_to=1)
+    assert "round_to" not in as_settings(exact) and "round_to" not in as_settings(Recipe())
+    assert as_settings(Recipe(pattern="structured"))["round_to"] == 64
+    for recipe in (exact, Recipe(pattern="structured"), Recipe()):
+        assert Recipe(**recipe.card()) == recipe
+
+
 # masks and compensation
 
 
@@ -216,7 +267,7 @@ def test_compensation_adds_the_mean_of_what_is_removed(make_family, make_ids, fa
 
 
 def test_a_ratio_that_removes_nothing_is_refused(tiny_dlm):
-    said = r"ratio=0\.001 leaves nothing to remove: one MLP channel of tiny-diffusion is 0\.0130"
+    said = r"ratio=0\.001 leaves nothing to remove: one MLP channel of tiny-diffusion is 0\.0130 of a block"
     with pytest.raises(ValueError, match=said):
         plan(tiny_dlm, 0.001)
     with pytest.raises(ValueError, match="whose blocks keep a unit of each kind"):

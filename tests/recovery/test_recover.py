@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import json
+import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -254,6 +256,55 @@ def test_a_full_disk_costs_nothing(folder, documents, tmp_path, monkeypatch):
     with monkeypatch.context() as patches:
         patches.setattr(training, "one_step", full)  # which is not needed any more
         recover(folder, out=tmp_path / "out", **arguments)
+    assert load(tmp_path / "out").fingerprint() == load(tmp_path / "whole").fingerprint()
+
+
+@contextmanager
+def no_file_beyond(size: int):
+    """Let the system refuse this process files larger than `size` bytes."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_no_room_for_a_checkpoint_is_one_sentence_and_costs_the_steps_since_the_last(
+    folder, documents, tmp_path, monkeypatch
+):
+    arguments = {"steps": 4, "text": documents, **_short(), "progress": False, "save_every": 1}
+    recover(folder, out=tmp_path / "whole", **arguments)
+    original = training.one_step
+
+    def die(*all):
+        if all[-1] == 2:
+            raise KeyboardInterrupt
+        return original(*all)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "one_step", die)
+        with pytest.raises(KeyboardInterrupt):
+            recover(folder, out=tmp_path / "out", **arguments)
+    work = tmp_path / "out.work"
+    before = {file.name: file.read_bytes() for file in work.iterdir()}
+    (checkpoint,) = work.glob("step-*.safetensors")
+    assert checkpoint.name == "step-00000002.safetensors"
+
+    with (
+        no_file_beyond(checkpoint.stat().st_size // 2),
+        pytest.raises(
+            OSError, match=r"step-00000003.safetensors cannot be written .*: make room there"
+        ) as full,
+    ):
+        recover(folder, out=tmp_path / "out", **arguments)
+    assert "\n" not in str(full.value) and not (tmp_path / "out").exists()
+    assert {file.name: file.read_bytes() for file in work.iterdir()} == before
+
+    steps = []
+    monkeypatch.setattr(training, "one_step", lambda *all: (steps.append(all[-1]), original(*all))[1])
+    recover(folder, out=tmp_path / "out", **arguments)
+    assert steps == [2, 3] and not work.exists()
     assert load(tmp_path / "out").fingerprint() == load(tmp_path / "whole").fingerprint()
 
 

@@ -45,6 +45,27 @@ def test_all_pages_are_gathered_and_in_the_navigation(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert front.splitlines()[0] == text.splitlines()[0], "the front page is README"
 
+    for file in sorted((tmp_path / "pages" / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(file, 4).cells
+        words = [cell.source for cell in cells if cell.cell_type == "markdown"]
+        assert not re.search(r"\d %", "".join(words)), "a number stays with its %"
+
+    gallery = (tmp_path / "pages" / "figures.md").read_text(encoding="utf-8")
+    for name in ("claims_strip", "bridge", "ladder", "others_at_8b"):
+        assert f'srcset="figures/pictures/{name}_narrow.png"' in gallery
+        assert (tmp_path / "files" / "figures" / "pictures" / f"{name}.png").exists()
+
+
+def test_machinery_is_folded_and_what_teaches_is_not():
+    def cell(source: str, *tags: str):
+        return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
+
+    short = "weight_OI @ input_I"
+    assert figure_pages.is_machinery(cell("a: int = 1", "parameters"), shows_figure=False)
+    assert figure_pages.is_machinery(cell(short), shows_figure=True)
+    assert figure_pages.is_machinery(cell("\n".join([short] * 40)), shows_figure=False)
+    assert not figure_pages.is_machinery(cell(short), shows_figure=False)
+
 
 @pytest.fixture
 def links(tmp_path):

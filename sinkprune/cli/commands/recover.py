@@ -44,8 +44,8 @@ class Recover(Options):
     text: Annotated[
         Path | None,
         place(
-            "text file to learn, paragraphs parted by blank lines, of which one in eight is held out "
-            "(default: what comes with the package)"
+            "text to learn, paragraphs parted by blank lines or JSON lines (.jsonl) of texts or chats, of "
+            "which one in eight is held out (default: what comes with the package)"
         ),
     ] = None
     teacher: Annotated[

@@ -1,11 +1,12 @@
 // Moves through the steps of generation: the text so far, and the attention that every token receives.
 // `sinkSteps(root, data)` fills the element `root`. `data` is what figures/step_views.py writes: several
-// views (one model, one prompt), shown together or, where `data.pick` is true, one at a time with menus.
+// views (one model, one prompt), shown together or, where `data.pick` is true, two models beside each other,
+// with menus.
 
 function sinkSteps(root, data) {
   "use strict";
   const LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-  const RED = "#d55e00";
+  const RED = "#d9002b";
   const BLUE = "#0072b2";
   const MILLISECONDS = 500; // that a step is shown while it plays
 
@@ -17,6 +18,9 @@ function sinkSteps(root, data) {
     .sink-steps .step { flex: 1 1 16em; }
     .sink-steps input { flex: 1; min-width: 6em; accent-color: ${BLUE}; }
     .sink-steps button { font: inherit; padding: 0 0.8em; cursor: pointer; }
+    .sink-steps .panels.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20em), 1fr)); }
+    .sink-steps .panels.pair { gap: 0 1.5em; }
+    .sink-steps .panels section { min-width: 0; }
     .sink-steps h4 { margin: 0.8em 0 0.2em; font-size: 1em; }
     .sink-steps .text { margin: 0.3em 0; overflow-wrap: anywhere; white-space: pre-wrap; }
     .sink-steps .text span { border-radius: 2px; box-shadow: inset 0 0 0 0.5px #8884; }
@@ -118,6 +122,7 @@ function sinkSteps(root, data) {
         const kind = [sinks[step].has(key) ? "sink" : "", key < view.prompt_length ? "prompt" : ""];
         const word = element("span", kind.join(" ").trim(), text, token < 0 ? "□" : shown(view.tokens[token]));
         word.style.backgroundColor = `rgba(230, 159, 0, ${share(value).toFixed(2)})`;
+        if (share(value) > 0.5) word.style.color = "#000"; // on orange, whatever the theme
         word.title = `position ${key}: ${value.toPrecision(2)} times the mean`;
         const bar = element("i", kind[0], bars);
         bar.style.height = `${100 * share(value)}%`;
@@ -167,10 +172,15 @@ function sinkSteps(root, data) {
   const controls = element("div", "controls", root);
   const prompts = unique(data.views.map((view) => view.prompt));
   const titles = unique(data.views.map((view) => view.title));
-  let prompt, title, layer;
+  const shownTitles = []; // a menu per panel
+  let prompt, layer;
   if (data.pick) {
     prompt = menu(controls, "prompt", prompts, draw);
-    title = menu(controls, "model", titles, draw);
+    titles.slice(0, 2).forEach((_, place) => {
+      const chosenTitle = menu(controls, place ? "beside" : "model", titles, draw);
+      chosenTitle.selectedIndex = place;
+      shownTitles.push(chosenTitle);
+    });
     layer = menu(controls, "attention of", data.views[0].layers.map((one) => one.name), draw);
   }
   const label = element("label", "step", controls, "step");
@@ -178,23 +188,25 @@ function sinkSteps(root, data) {
   slider.type = "range";
   slider.min = 1;
   slider.max = data.steps.length;
-  slider.value = data.steps.length;
+  slider.value = 1;
   const number = element("span", "", label);
   const play = element("button", "", controls, "play");
   play.type = "button";
   const panels = [];
-  const panelCount = data.pick ? 1 : data.views.length;
+  const panelCount = data.pick ? shownTitles.length : data.views.length;
+  const holder = element("div", data.pick ? "panels pair" : "panels", root);
   for (let place = 0; place < panelCount; place += 1) {
-    panels.push(panelIn(element("section", "", root), (step) => goTo(step)));
+    panels.push(panelIn(element("section", "", holder), (step) => goTo(step)));
   }
-  element("p", "note", root, "Text: the darker a token, the more attention it receives; red frames are attention " +
-    "sinks, underlined is the prompt, □ is a mask. Bars: attention by position, on a logarithmic scale; dashed is " +
+  element("p", "note", root, "Text: the stronger the orange behind a token, the more attention it receives; red " +
+    "frames are attention sinks, underlined is the prompt, □ is a mask. Bars: attention by position, on a " +
+    "logarithmic scale, red where it is a sink; dashed is " +
     "the mean of all positions. Below: all steps, position across and step down; click to go to a step.");
 
   function chosen() {
     if (!data.pick) return data.views;
-    return data.views.filter((view) =>
-      view.prompt === prompts[prompt.selectedIndex] && view.title === titles[title.selectedIndex]);
+    const ofPrompt = data.views.filter((view) => view.prompt === prompts[prompt.selectedIndex]);
+    return shownTitles.map((one) => ofPrompt.find((view) => view.title === titles[one.selectedIndex]));
   }
 
   function draw() {

@@ -1,0 +1,213 @@
+"""The picture of the paper's claims: how far each number lies from its bar, in units of what matters."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT
+
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.numbers import number
+from sinkprune.evaluation.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    TOO_FEW_DRAWS,
+    UNDECIDED,
+)
+from sinkprune.figures.style import canvas, titled
+from sinkprune_companion.figures.looks import GREY, INK, ON_CLAIMS
+from sinkprune_companion.ledger.claims import Claim
+
+CAPTION = (
+    "The paper's thirteen claims: the distance of each number from its bar, in units of the smallest "
+    "difference that matters, with its verdict; ticks are controls"
+)
+GROUPS = {  # ids of the claims and their words in the picture
+    "Do sinks move?": {
+        "sinks-move": "sinks move more in a DLM than in an AR model",
+        "sinks-transient": "most sinks of a DLM are transient",
+        "ar-anchors": "sinks of an AR model stay",
+        "dlm-spread": "attention is spread more evenly in a DLM",
+        "code-leaves-out-unstable": "what the code leaves out are unstable sinks",
+    },
+    "Are they needed?": {
+        "sinks-less-essential": "without its sinks a DLM loses less",
+        "ar-keeps-sinks": "pruning an AR model needs them",
+    },
+    "Does pruning improve?": {
+        "paper-beats-wanda": "the official recipe beats Wanda",
+        "control-weights-alone": "leaving unstable sinks out helps by itself",
+        "paper-beats-sparsegpt": "leaving sinks out helps SparseGPT",
+        "higher-sparsity": "the gain over Wanda grows with sparsity",
+        "structured-50": "leaving sinks out helps to prune whole units",
+        "llada-average": "it all holds on LLaDA-8B",
+    },
+}
+COUNTED = {  # how the title counts verdicts
+    REPRODUCED: "are reproduced",
+    CONTRADICTED: "contradicted",
+    NO_DIFFERENCE: "without a difference that matters",
+    UNDECIDED: "undecided",
+    TOO_FEW_DRAWS: "with too few draws",
+    NOT_RUN: "not run",
+}
+REACH = 5.0  # margins: what lies further is cut
+WIDE = 7.0  # inches
+NARROW = 3.6
+ROW = 0.27
+TWO_LINES = 0.42  # of a row whose words stand above it
+
+
+# the data
+
+
+def strip_table(
+    ledger: Sequence[Claim], estimates: Mapping[str, Estimate], verdicts: Mapping[str, str]
+) -> pd.DataFrame:
+    """Return a row per claim of the paper and per control, beneath its claim, in the order of GROUPS.
+
+    `estimates` are by finding, `verdicts` by the row's id. `value`, `low` and `high` count margins from the
+    bar, above zero on the side that the row claims; they are NaN for what was not run.
+    """
+    by_id = {claim.id: claim for claim in ledger}
+    claim_of = {claim.id: _claim_above(claim, by_id) for claim in ledger}
+    rows = []
+    for group, words in GROUPS.items():
+        for name, says in words.items():
+            rows.append({"group": group, "words": says, **_fields(by_id[name], estimates, verdicts)})
+            beneath = [row for row in ledger if row.kind == "control" and claim_of[row.id] == name]
+            rows += [
+                {"group": group, "words": says, **_fields(control, estimates, verdicts)}
+                for control in beneath
+            ]
+    return pd.DataFrame(rows)
+
+
+def _claim_above(row: Claim, by_id: Mapping[str, Claim]) -> str:
+    """Return the id of the paper's claim that a row of the ledger stands beneath, or its own."""
+    while row.kind != "claim" and row.beneath:
+        row = by_id[row.beneath]
+    return row.id
+
+
+def _fields(
+    claim: Claim, estimates: Mapping[str, Estimate], verdicts: Mapping[str, str]
+) -> dict[str, object]:
+    """Return what the table says of one row of the ledger."""
+    named = {"id": claim.id, "kind": claim.kind, "claim": claim.says, "verdict": verdicts[claim.id]}
+    estimate = estimates.get(claim.finding or "")
+    if estimate is None:
+        return named
+
+    margin = estimate.margin if isinstance(claim.margin, str) else claim.margin
+    if margin is None:
+        return named
+
+    ends = [(end - claim.against) / margin for end in (estimate.value, estimate.low, estimate.high)]
+    value, low, high = ends
+    if claim.side == "below":
+        value, low, high = -value, -high, -low
+    return {**named, "finding": claim.finding, "value": value, "low": low, "high": high}
+
+
+# the picture
+
+
+def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
+    """Draw `strip_table`: a row per claim, its controls as faint ticks; `is_narrow` is for a phone."""
+    claims = table[table.kind == "claim"]
+    places = _places(claims)
+    row_height = TWO_LINES if is_narrow else ROW
+    size = (NARROW if is_narrow else WIDE, 0.8 + row_height * (max(places.values()) + 1))
+    figure, [[axis]] = canvas(size=size)
+
+    axis.axvspan(-1, 1, color=GREY, alpha=0.18, lw=0)
+    axis.axvline(0, color=INK, lw=0.8)
+    shift = 0.22 if is_narrow else 0.0  # down, from the words above
+    for row in claims.itertuples(index=False):
+        place = places[row.id] + shift
+        controls = table[(table.kind == "control") & (table.words == row.words)].value.dropna()
+        axis.plot(controls.clip(-REACH, REACH), [place] * len(controls), "|", color=GREY, alpha=0.55, ms=9)
+        _draw_row(axis, row, place)
+
+    _name_rows(axis, claims, places, is_narrow)
+    axis.set(xlim=(-REACH - 0.4, REACH + 0.4), ylim=(max(places.values()) + 0.7, -0.7))
+    axis.set_xticks([-4, -2, 0, 2, 4])
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False)
+    axis.spines["left"].set_visible(False)
+    words = "← against the paper · in its favour →\nnumber − bar, in margins; band: too small to matter"
+    axis.set_xlabel(words if is_narrow else words.replace("\n", "\n(") + ")")
+    return titled(figure, _title(claims), _handles(claims))
+
+
+def _places(claims: pd.DataFrame) -> dict[str, int]:
+    """Return the row of every claim by its id, and that of every group's heading by its name."""
+    places: dict[str, int] = {}
+    for row in claims.itertuples(index=False):
+        if row.group not in places:
+            places[row.group] = len(places)
+        places[row.id] = len(places)
+    return places
+
+
+def _draw_row(axis: Axes, row: object, place: float) -> None:
+    """Draw the interval of a claim and its mark, with the number where it lies beyond the axis."""
+    if np.isnan(row.value):
+        axis.text(0, place, NOT_RUN, **_small("center"))
+        return
+
+    axis.plot(np.clip([row.low, row.high], -REACH, REACH), [place, place], color=INK, lw=1.5)
+    if row.low < -REACH:
+        axis.plot(-REACH - 0.1, place, marker=CARETLEFT, color=INK, ms=6, clip_on=False)
+    if row.high > REACH:
+        axis.plot(REACH + 0.1, place, marker=CARETRIGHT, color=INK, ms=6, clip_on=False)
+    if abs(row.value) <= REACH:
+        axis.plot(row.value, place, ls="none", ms=7, **ON_CLAIMS[row.verdict])
+        return
+
+    side = np.sign(row.value)
+    axis.plot(side * (REACH - 0.45), place, ls="none", ms=7, **ON_CLAIMS[row.verdict])
+    axis.text(side * (REACH - 0.95), place, number(abs(row.value)), **_small("right" if side > 0 else "left"))
+
+
+def _small(side: str) -> dict[str, object]:
+    """Return how words within the picture are set, in matplotlib's words."""
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    return {"ha": side, "va": "center", "fontsize": 8.5, "color": INK, "bbox": behind}
+
+
+def _name_rows(axis: Axes, claims: pd.DataFrame, places: Mapping[str, int], is_narrow: bool) -> None:
+    """Name the rows and their groups: left of the axis, or above every row where `is_narrow`."""
+    axis.set_yticks([])
+    for row in claims.drop_duplicates("group").itertuples(index=False):
+        _name(axis, row.group, places[row.group], is_narrow, weight="bold")
+    for row in claims.itertuples(index=False):
+        _name(axis, row.words, places[row.id] - (0.22 if is_narrow else 0), is_narrow)
+
+
+def _name(axis: Axes, words: str, place: float, is_narrow: bool, weight: str = "normal") -> None:
+    """Write the name of a row."""
+    x, side = (0.0, "left") if is_narrow else (-0.02, "right")
+    how = {"transform": axis.get_yaxis_transform(), "ha": side, "va": "center", "fontsize": 9}
+    axis.text(x, place, words, weight=weight, **how)
+
+
+def _title(claims: pd.DataFrame) -> str:
+    """Return the title: how many claims have which verdict."""
+    counts = claims.verdict.value_counts()
+    parts = [f"{counts[verdict]} {says}" for verdict, says in COUNTED.items() if verdict in counts]
+    return f"Of the paper's {len(claims)} claims {', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _handles(claims: pd.DataFrame) -> list[Line2D]:
+    """Return the entries of the legend: verdicts that occur, and controls."""
+    marks = {verdict: mark for verdict, mark in ON_CLAIMS.items() if verdict in set(claims.verdict)}
+    handles = [Line2D([], [], ls="none", ms=7, label=verdict, **mark) for verdict, mark in marks.items()]
+    control = Line2D([], [], ls="none", marker="|", ms=9, color=GREY, alpha=0.55, label="a control")
+    return [*handles, control]

@@ -1,0 +1,134 @@
+"""Pictures of published findings: what they show is what was found, and no claim or step is missing."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sinkprune.evaluation.verdict_rule import NO_DIFFERENCE, REPRODUCED
+from sinkprune_companion import project_root
+from sinkprune_companion.figures import bridge, claims_strip, ladder, looks, others_at_8b
+from sinkprune_companion.ledger import others
+from sinkprune_companion.pages.sources import Results, results_of
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return results_of(project_root() / "figures")
+
+
+@pytest.fixture(scope="module")
+def strip(results):
+    return claims_strip.strip_table(results.ledger, results.estimates, results.verdict)
+
+
+@pytest.fixture(scope="module")
+def rungs(results):
+    return ladder.ladder_table(results.f, ladder.written_texts(project_root()))
+
+
+# the claims
+
+
+def test_the_strip_has_every_claim_of_the_paper_once_and_all_controls(results, strip):
+    ledger = results.ledger
+    assert sorted(strip.id) == sorted(claim.id for claim in ledger if claim.kind in ("claim", "control"))
+    assert (strip.kind == "claim").sum() == 13
+
+
+def test_the_strip_groups_claims_as_readme_does(results):
+    readme = (project_root() / "README.md").read_text(encoding="utf-8")
+    quotes = {claim.id: claim.quote for claim in results.ledger}
+    for group, words in claims_strip.GROUPS.items():
+        _, _, below = readme.partition(f"### {group}\n")
+        part = re.split(r"(?m)^#", below)[0]
+        assert all(quotes[name] in part for name in words), group
+
+
+def test_what_is_too_small_to_matter_lies_in_the_band_and_what_is_reproduced_to_the_right(strip):
+    same = strip[strip.verdict == NO_DIFFERENCE]
+    assert len(same) > 3 and (same.low > -1).all() and (same.high < 1).all()
+    reproduced = strip[strip.verdict == REPRODUCED]
+    assert len(reproduced) > 3 and (reproduced.low > 0).all()
+
+
+def test_a_claim_s_distance_by_hand(results, strip):
+    row = strip.set_index("id").loc["sinks-transient"]
+    found = results.f["01/stable_share_dlm"]
+    assert row.value == pytest.approx((0.5 - found.value) / 0.05), "claimed to be below 0.5; 0.05 matters"
+    assert row.low == pytest.approx((0.5 - found.high) / 0.05)
+
+
+# the bridge
+
+
+def test_the_steps_of_the_bridge_lead_from_wanda_to_the_official_recipe(results):
+    table = bridge.bridge_table(results.f)
+    for _, part in table.groupby("sparsity"):
+        *steps, whole = part.itertuples()
+        assert steps[0].start == whole.start == 0
+        assert np.allclose([step.start + step.value for step in steps[:-1]], [s.start for s in steps[1:]])
+        assert steps[-1].start + steps[-1].value == pytest.approx(whole.value, abs=1e-4)
+
+
+def test_findings_that_the_bridge_lacks_are_named(results):
+    without = {
+        name: one for name, one in results.f.items() if not name.endswith("official_levels_minus_grid_75")
+    }
+    with pytest.raises(KeyError, match=rf"not published: {bridge.NOTEBOOK}/official_levels_minus_grid_75"):
+        bridge.bridge_table(without)
+
+
+# the ladder
+
+
+def test_every_pruned_model_of_the_ladder_has_its_cost_and_what_it_writes(results, rungs):
+    cost = rungs.set_index(["recipe", "words"]).cost
+    official = results.f[f"{bridge.NOTEBOOK}/paper_minus_wanda_75"]
+    difference = cost["paper", "official recipe, 75 %"] - cost["wanda", "Wanda, 75 %"]
+    assert difference == pytest.approx(official.value)
+    assert rungs.cost.is_monotonic_increasing and rungs.recipe[0] == ladder.DENSE
+    silent = set(rungs.recipe[rungs.text == ""])
+    assert silent == {ladder.BIGRAM}, "notebook 00 prints what these models write"
+
+
+# others at 8B
+
+
+def test_differences_of_others_stand_beside_the_paper_s_own():
+    table = others_at_8b.others_table(others.runs()).set_index(["method", "sparsity"])
+    row = table.loc["Wanda", 0.5]
+    assert row.value == pytest.approx(70.17 - 69.85)
+    assert row.paper == pytest.approx(65.27 - 64.56) and not row.is_second_hand
+    assert table.is_second_hand.sum() == 4
+
+
+# all of them
+
+
+@pytest.mark.parametrize("is_narrow", [False, True])
+def test_pictures_are_as_wide_as_they_are_shown_and_no_text_leaves_them(results, strip, rungs, is_narrow):
+    drawn = [
+        claims_strip.plot_strip(strip, is_narrow),
+        bridge.plot_bridge(bridge.bridge_table(results.f), is_narrow),
+        ladder.plot_ladder(rungs, is_narrow),
+        others_at_8b.plot_others(others_at_8b.others_table(others.runs()), is_narrow),
+    ]
+    for figure in drawn:
+        width = 3.6 if is_narrow else 7.0
+        assert figure.get_figwidth() == width
+        figure.draw_without_rendering()
+        edge = figure.bbox.width + 2  # pixels
+        texts = [*figure.texts, *(text for axis in figure.axes for text in axis.texts)]
+        reach = {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}
+        assert {words for words, box in reach.items() if box.x0 < -2 or box.x1 > edge} == set()
+
+
+def test_hues_of_models_are_no_method_s_and_verdicts_have_none():
+    models = {looks.METHODS[kind].color for kind in ("diffusion", "autoregressive")}
+    rest = {look.color for name, look in looks.METHODS.items() if name not in ("diffusion", "autoregressive")}
+    assert not models & (rest | {look.color for look in looks.OTHERS})
+    marks = [*looks.VERDICTS.values(), *looks.ON_CLAIMS.values()]
+    assert {mark["color"] for mark in marks} <= {looks.INK, looks.GREY}
+    for every in (looks.VERDICTS, looks.ON_CLAIMS):
+        assert len({(mark["marker"], mark.get("mfc")) for mark in every.values()}) == len(every)
