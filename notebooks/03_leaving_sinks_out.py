@@ -589,8 +589,8 @@ figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 #   token [0.0058, 0.018], so it does worse there**, but on natural English alone it is −0.012
 #   [−0.023, −0.00083]: the sign depends on the kind of text. Its sink weights are not the reason:
 #   with no sink left out it is 0.015 [0.0092, 0.021] worse. Its noise levels cost 0.025
-#   [0.019, 0.031] in [notebook 06](06_what_does_the_work.ipynb), on as much text in five draws; on
-#   an eighth of it [notebook 07](07_best_recipe.ipynb) could not decide.
+#   [0.019, 0.031] in [notebook 06](06_gain_at_75.ipynb), on as much text in five draws; on an
+#   eighth of it that notebook could not decide.
 # * Leaving sinks out, with nothing else changed, makes no difference that matters at 50 %: all
 #   sinks 0.0015 [−0.00019, 0.0032], unstable ones 0.0019 [0.00060, 0.0032], beside 0.31 that Wanda
 #   costs. All sinks change 0.14 % of the kept weights, other calibration text 0.77 %.

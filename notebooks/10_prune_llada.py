@@ -24,12 +24,12 @@
 # numbers do its authors report?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Two commands do it, `sinkprune prune` and `sinkprune evaluate`, and this notebook
-# prints them for every number that the authors report. How many hours and gigabytes they take is
-# worked out below from published shapes. Nobody has run them here on the published weights, so that
-# no claim about 8B models is decided by this project.
+# **Answer.** Two commands would do it, `sinkprune prune` and `sinkprune evaluate`. This notebook
+# prints them for every number that the authors report, and works out from published shapes how many
+# hours and gigabytes they take. Nobody has run them here on the published weights, so no claim
+# about a model of 8 billion weights is decided by this project.
 #
-# The table to look at is the one below *What its authors report*.
+# The table to look at first is the plan below.
 
 # %% [markdown]
 # What is run are all steps on a tiny random checkpoint in the public format of the chosen model. That
@@ -342,6 +342,11 @@ of_what = "published" if real else "random"
 Folded(of_tasks, f"Tasks, {limit or 'all'} items of each, {of_what} weights")
 
 # %% [markdown]
+# ## Exercises
+#
+# 1. Set `model` to `"Dream-org/Dream-v0-Base-7B"`. Which command and which number of the plan change?
+# 2. Set `preset` to `"wanda"`. How much less time does the plan give it than SparseGPT?
+#
 # **What this does not show.** With random weights, nothing about any model. With published weights
 # and a `limit`, a first look without the precision that a claim needs. The quoted claim is not
 # tested here.

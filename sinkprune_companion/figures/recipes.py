@@ -14,7 +14,7 @@ from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.recipe_differences import Difference
 from sinkprune_companion.experiments.robustness import HALF, Differences, apart_in, by_kind
-from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures import bridge, figures, forests
 from sinkprune_companion.pages import render
 from sinkprune_companion.run.records import Run
 
@@ -65,6 +65,13 @@ def save_shares(
     if aside:
         table = pd.concat([table, shares_table({"": aside})], ignore_index=True)
     return figures.save_figure(run, picture, name, table, f"{title}: differences in percent of {of}")
+
+
+def save_bridge(run: Run, estimates: Mapping[str, Estimate], sparsities: Sequence[float]) -> Figure:
+    """Save and return the picture of the way from Wanda to the official recipe, at sparsities in [0, 1)."""
+    named = {f"{bridge.NOTEBOOK}/{name}": estimate for name, estimate in estimates.items()}
+    table = bridge.bridge_table(named, [100 * share for share in sparsities])
+    return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
 
 
 def save_reach(run: Run, reached: pd.DataFrame) -> Figure:
