@@ -15,12 +15,14 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.recovery.model_card import save_model
     from sinkprune.recovery.recover import recover
     from sinkprune.recovery.zeros import zeros_held
+    from sinkprune.runs.diagnosing import diagnose
     from sinkprune.runs.pruning import prune
     from sinkprune_core import (
         DREAM_SAMPLER,
         LLADA_SAMPLER,
         PRESETS,
         Calibration,
+        Diagnosis,
         LanguageModel,
         Recipe,
         Report,
@@ -30,18 +32,19 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         generate,
         hide,
         preset,
+        shrink,
         trace,
         track,
         weights_kept,
         wrap,
     )
-    from sinkprune_core.pruning.shrink import shrink
 
 __all__ = [
     "DREAM_SAMPLER",
     "LLADA_SAMPLER",
     "PRESETS",
     "Calibration",
+    "Diagnosis",
     "LanguageModel",
     "Recipe",
     "Report",
@@ -50,6 +53,7 @@ __all__ = [
     "apply_masks",
     "attention_mass",
     "calibration_from",
+    "diagnose",
     "generate",
     "hide",
     "load",
@@ -79,28 +83,9 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.recovery.model_card": ("save_model",),
     "sinkprune.recovery.recover": ("recover",),
     "sinkprune.recovery.zeros": ("zeros_held",),
+    "sinkprune.runs.diagnosing": ("diagnose",),
     "sinkprune.runs.pruning": ("prune",),
-    "sinkprune_core": (
-        "DREAM_SAMPLER",
-        "LLADA_SAMPLER",
-        "PRESETS",
-        "Calibration",
-        "LanguageModel",
-        "Recipe",
-        "Report",
-        "Sampler",
-        "Trace",
-        "attention_mass",
-        "generate",
-        "hide",
-        "preset",
-        "trace",
-        "track",
-        "weights_kept",
-        "wrap",
-    ),
-    "sinkprune_core.pruning.shrink": ("shrink",),
-}
+}  # all others are those of the core
 
 
 def __dir__() -> list[str]:
@@ -111,4 +96,6 @@ def __getattr__(name: str) -> object:
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(module), name)
+    if name in __all__:
+        return getattr(import_module("sinkprune_core"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -81,6 +81,7 @@ def installed(*folders: str) -> tuple[str, ...]:
             paragraph = " ".join(part.split())
             if _is_english(paragraph):
                 by_words.setdefault(_words(paragraph), paragraph)
+
     prose = tuple(by_words.values())
     keep(cached, {"paragraphs": prose})
     return prose
@@ -97,6 +98,7 @@ def _sources(root: Path) -> list[Path]:
         left_out = ("tests", *NOT_READ) if folder == str(root) else ("tests",)
         inner[:] = [name for name in inner if name not in left_out]  # `os.walk` enters these only
         files += [Path(folder, name) for name in names if name.endswith(".py")]
+
     return sorted(files)
 
 
@@ -115,12 +117,18 @@ def _docstrings(file: Path) -> Iterator[str]:
             tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError, RecursionError):
         return
+
     level = [tree]
     while level:  # breadth first, through statements only: no definition stands inside an expression
         for node in level:
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield ast.get_docstring(node) or ""
-        level = [child for node in level for name in _BODIES for child in getattr(node, name, ())]
+
+        inner: list[ast.AST] = []
+        for node in level:
+            for name in _BODIES:
+                inner += getattr(node, name, ())
+        level = inner
 
 
 def _is_english(paragraph: str) -> bool:
@@ -130,6 +138,7 @@ def _is_english(paragraph: str) -> bool:
         return False
     if not paragraph[0].isupper() or paragraph[-1] not in ".!?":
         return False
+
     letters = sum(mark.isalpha() or mark.isspace() or mark in ".,;'" for mark in paragraph)
     plain = sum(word in ("a", "A", "I") or bool(_WORD.fullmatch(word.strip(".,;:()'\""))) for word in words)
     return letters >= 0.93 * len(paragraph) and plain >= 0.8 * len(words)
@@ -170,6 +179,7 @@ def cut(stream_T: torch.Tensor, tokenizer, length: int) -> torch.Tensor:
             f"the corpus has {len(stream_T)} tokens, too few for one sequence of {length}: "
             "give more text or shorter sequences"
         )
+
     return with_first_token(stream_T[: rows * (length - 1)].view(rows, length - 1), tokenizer)
 
 
@@ -194,6 +204,7 @@ def stream(texts: Iterable[str], tokenizer, mask_token_id: int | None = None) ->
     for ids in encoded:
         tokens.append(between)
         tokens += without_mask(ids, tokenizer, mask_token_id)
+
     return torch.tensor(tokens, dtype=torch.long)
 
 
@@ -203,6 +214,7 @@ def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:
     longest = ids_NT.shape[1]
     if length is not None and not 2 <= length <= longest:
         raise ValueError(f"length={length} must lie in 2 … {longest}, the length of the shipped samples")
+
     split_NT = ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:]
     return split_NT[:, :length]
 
@@ -218,6 +230,7 @@ def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
     """Return one split of one of SOURCES as `stream` does, int64 (T,): one tensor, not to be changed."""
     if source == "documentation":
         return stream(documentation_split(held_out), tokenizer)
+
     ids_NT = shipped_samples(None, held_out)
     if ids_NT.max() < len(tokenizer):
         return ids_NT.flatten()  # each begins with a separator
@@ -236,19 +249,39 @@ def draw_sequences(
     is_separator_T = stream_T[: max(0, len(stream_T) - length + 1)] == between
     allowed = {"crop": ~is_separator_T, "beginning": is_separator_T}
     is_taken = bytearray(len(stream_T))
+
     drawn = {}
     for start, count in counts.items():
         places = allowed[start].nonzero().squeeze(-1)
         order = places[torch.randperm(len(places), generator=rng)].tolist()
+
         chosen = apart(order, count, length, is_taken)
         if len(chosen) < count:
             raise ValueError(
                 f"{count} sequences of {length} tokens do not fit the {len(stream_T)} tokens of a text that "
                 f"holds {len(chosen)}: ask for fewer or shorter ones"
             )
+
         first_N1 = torch.tensor(chosen, dtype=torch.long)[:, None]
         drawn[start] = stream_T[first_N1 + torch.arange(length)]
+
     return drawn
+
+
+def crop_batch(
+    streams: Sequence[torch.Tensor], rows: int, length: int, index: int, rng: torch.Generator
+) -> torch.Tensor:
+    """Return batch number `index` of crops that may begin anywhere, int64 (rows, `length`).
+
+    No model learns about first tokens from them. Rows take turns among the streams, int64 (T,).
+    """
+    crops = []
+    for row in range(rows):
+        stream_T = streams[(index + row) % len(streams)]
+        start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
+        crops.append(stream_T[start : start + length])
+
+    return torch.stack(crops)
 
 
 def apart(places: Iterable[int], count: int, length: int, is_taken: bytearray) -> list[int]:
@@ -261,6 +294,7 @@ def apart(places: Iterable[int], count: int, length: int, is_taken: bytearray) -
         if not is_taken[place] and not is_taken[end - 1]:  # all that is taken is as long
             is_taken[place:end] = b"\1" * length
             chosen.append(place)
+
     return chosen
 
 
@@ -275,6 +309,7 @@ def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0)
         rng = generator(seed, "texts", source, held_out)
         stream_T = source_stream(source, tokenizer, held_out)
         chosen[source] = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)["crop"]
+
     return chosen
 
 

@@ -13,12 +13,13 @@ import re
 import shutil
 import socket
 import stat
+import sys
 import time
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sinkprune.scratch import OF_SCRATCH, give_ordinary_modes, scratch_file, scratch_folder
 
@@ -29,6 +30,8 @@ DIGESTS = "digests.json"  # beside the files of a folder: the digest of each
 PLANNED = Path("pruned")  # where a run that is only planned would write, if no place is named
 FRESH = 2.0  # seconds in which a file may change without another time of modification
 WIDE_MARKS = (BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_LE, BOM_UTF32_BE)  # what text of 2 or 4 bytes begins with
+GET_FLAGS = 0x80086601  # Linux's request FS_IOC_GETFLAGS, of a file or folder
+APPEND_ONLY = 0x20  # and the flag FS_APPEND_FL of its answer
 CHECK = "check"  # the field of a kept JSON file with the digest of its other fields
 
 HELPERS = re.compile(
@@ -49,11 +52,12 @@ def cache_dir() -> Path:
     """Return the cache directory.
 
     It is `$SINKPRUNE_CACHE`, else `$XDG_CACHE_HOME/sinkprune`, else `~/.cache/sinkprune`. Raises ValueError
-    where it would lie in the home of a user who has none.
+    where it would lie in the home of a user who has none, and for a name that is not UTF-8.
     """
     asked = os.environ.get("SINKPRUNE_CACHE")
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = Path(asked) if asked else Path(caches) / "sinkprune"
+    check_decodable(folder)
     try:
         return resolved(folder.expanduser())
     except RuntimeError:  # of a home that is not known
@@ -61,6 +65,49 @@ def cache_dir() -> Path:
             f"the cache {folder} lies in a home folder that does not exist: "
             "set SINKPRUNE_CACHE to the path of a folder that can be written"
         ) from None
+
+
+def check_decodable(path: Path | str) -> None:
+    """Raise ValueError for a path with bytes that are no UTF-8: no page, card or library could name it."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        words = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise ValueError(f"{words} holds bytes that are not UTF-8: write it in UTF-8") from None
+
+
+def check_replaceable(path: Path | str) -> None:
+    """Raise an error for a place where nothing can be written as it is written here: beside it, then renamed.
+
+    That is ValueError for a name that is not UTF-8, and PermissionError where files of the folder, the first
+    that is there, can be made and not renamed or removed, as it is append-only (`chattr +a`).
+    """
+    check_decodable(Path(path).absolute())
+    folder = existing(Path(path).parent)
+    if _is_append_only(folder):
+        raise PermissionError(
+            f"{path} cannot be written: {folder} is append-only, and what is written is renamed there at the "
+            "end; choose another place, or take the attribute away (chattr -a)"
+        )
+
+
+def _is_append_only(folder: Path) -> bool:
+    """Return whether the file system lets names be made in a folder, and none be changed."""
+    if not sys.platform.startswith("linux"):
+        return False
+    from fcntl import ioctl
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        flags = ioctl(descriptor, GET_FLAGS, bytes(8))
+    except OSError:  # of a file system without flags
+        return False
+    finally:
+        os.close(descriptor)
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & APPEND_ONLY)
 
 
 def free_disk_at(path: Path) -> int:
@@ -156,7 +203,7 @@ def read_text(path: Path | str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def json_in(path: Path | str) -> object:
+def json_in(path: Path | str) -> Any:
     """Return what a JSON file holds.
 
     Raises ValueError, naming the file, for other text and for an object that has a key twice, of which
@@ -169,7 +216,7 @@ def json_in(path: Path | str) -> object:
         raise ValueError(f"{path} is not JSON ({error}): fetch it again") from None
 
 
-def json_of(text: str) -> object:
+def json_of(text: str) -> Any:
     """Return what a text of JSON holds; raise ValueError for other text, and for a key that comes twice."""
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -199,9 +246,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on success and vanishes on any failure.
 
     Works for a file or for a directory that does not exist yet (the block decides which by what it creates).
-    What replaces `path` has been flushed to disk. Raises OSError with a sentence where the disk is full.
+    What replaces `path` has been flushed to disk. Raises OSError with a sentence where the disk is full, and
+    what `check_replaceable` raises.
     """
     path = Path(path)
+    check_replaceable(path)
     with room_needed(path):
         make_folder(path.parent)
         with scratch_folder(path) as scratch:
@@ -274,13 +323,16 @@ def flush_one(path: Path) -> None:
 
 
 def write_json(path: Path | str, value: object, is_durable: bool = True) -> None:
-    """Write `value` as readable JSON, atomically. Raises ValueError for NaN and infinity.
+    """Write `value` as readable JSON, atomically.
+
+    Raises ValueError for NaN and infinity, and what `check_replaceable` raises.
 
     What replaces `path` has been flushed to disk, and so has its name, unless `is_durable` is False: then a
     power failure may bring the former content back, never half of one. That is enough, and half the time, for
     what can be made again and for a file in a folder that is itself written by `atomic`.
     """
     path = Path(path)
+    check_replaceable(path)
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with room_needed(path):
         make_folder(path.parent)
@@ -301,7 +353,7 @@ def keep(path: Path, value: dict[str, object]) -> None:
         write_json(path, {**value, CHECK: _check_of(value)}, is_durable=False)
 
 
-def kept(path: Path) -> dict[str, object] | None:
+def kept(path: Path) -> dict[str, Any] | None:
     """Return what `keep` wrote; None where there is nothing, or not what was written."""
     try:
         value = json_in(path)
@@ -403,11 +455,12 @@ def held(path: Path | str) -> Iterator[None]:
 
     The lock is a file beside `path` that is gone afterwards; it frees itself when a process dies. A thread
     may hold a path several times. Raises RuntimeError at once, saying who holds it, where another process or
-    thread does, and ValueError for symbolic links that lead round in a circle.
+    thread does, ValueError for symbolic links that lead round in a circle, and what `check_replaceable` does.
     """
     from filelock import FileLock, Timeout
 
     path = resolved(path)
+    check_replaceable(path)
     if HELPERS.fullmatch(path.name):
         raise ValueError(
             f"{path} has a name that this program gives to files of its own, beside what it writes "

@@ -52,6 +52,7 @@ def _held(folder: Path) -> Iterator[bool]:
     except FileNotFoundError:
         yield False
         return
+
     with lock:
         yield (folder / HELD).exists()
 
@@ -66,6 +67,7 @@ def scratch_file(path: Path) -> Iterator[Path]:
     remove_leftovers(path)
     file = path.with_name(f".{path.name}.{os.getpid()}.new{secrets.token_hex(3)[:5]}")
     _ours.add(file)
+
     try:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield file
@@ -91,6 +93,7 @@ def remove_leftovers(path: Path) -> None:
         match = form.fullmatch(place.name)
         if match is None or place.is_symlink():
             continue
+
         process, letters = match.groups()
 
         if (place / HELD).is_file():
@@ -124,12 +127,14 @@ def remove_scratch(place: Path) -> None:
 def _is_alive(process: int) -> bool:
     if os.name == "nt":  # where asking is killing
         return True
+
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):  # it is somebody else's, or no number of a process
         return True
+
     return True
 
 
@@ -140,6 +145,7 @@ def _remove_if_abandoned(folder: Path) -> None:
             shutil.rmtree(folder)
     except (Timeout, OSError):  # a living process holds it, or another one was faster
         return
+
     warnings.warn(f"removed {folder} ({size:,} bytes), which a killed process left", stacklevel=2)
 
 
@@ -153,6 +159,7 @@ def give_ordinary_modes(path: Path) -> None:
     of_file = probe.stat().st_mode & 0o777
     probe.unlink()
     of_folder = of_file | (of_file & 0o444) >> 2  # who may read may enter
+
     below = path.rglob("*") if path.is_dir() else ()
     for place in (path, *below):
         place.chmod(of_folder if place.is_dir() else of_file)

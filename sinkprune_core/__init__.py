@@ -13,9 +13,11 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler
     from sinkprune_core.diffusion.sampling import generate
     from sinkprune_core.language_model import LanguageModel, wrap
+    from sinkprune_core.pruning.diagnosis import Diagnosis, diagnose
     from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
     from sinkprune_core.pruning.report import Report
+    from sinkprune_core.pruning.shrink import shrink
     from sinkprune_core.sinks.attention import attention_mass, hide, track
     from sinkprune_core.sinks.trace import Trace, trace
 
@@ -24,16 +26,19 @@ __all__ = [
     "LLADA_SAMPLER",
     "PRESETS",
     "Calibration",
+    "Diagnosis",
     "LanguageModel",
     "Recipe",
     "Report",
     "Sampler",
     "Trace",
     "attention_mass",
+    "diagnose",
     "generate",
     "hide",
     "preset",
     "prune",
+    "shrink",
     "trace",
     "track",
     "weights_kept",
@@ -46,9 +51,11 @@ _HOMES = {  # where `__getattr__` finds them
     "diffusion.samplers": ("DREAM_SAMPLER", "LLADA_SAMPLER", "Sampler"),
     "diffusion.sampling": ("generate",),
     "language_model": ("LanguageModel", "wrap"),
+    "pruning.diagnosis": ("Diagnosis", "diagnose"),
     "pruning.engine": ("prune",),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
     "pruning.report": ("Report",),
+    "pruning.shrink": ("shrink",),
     "sinks.attention": ("attention_mass", "hide", "track"),
     "sinks.trace": ("Trace", "trace"),
 }

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from pydantic import InstanceOf
 from torch import nn
 from tqdm.auto import tqdm
 
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.values import checked
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,12 @@ def run_block(
     """Send every batch through a block; return the next block's inputs, none where they are not to `keep`.
 
     The observer is told each batch's token weights before it. Outputs go into `store_RTD` where one is given.
-    Hidden states that wait in main memory or in a file come to the block's device batch by batch.
+    Hidden states that wait in main memory or in a file come to the block's device batch by batch. Raises
+    ValueError for a block of which a part has no numbers.
     """
+    if any(parameter.is_meta for parameter in block.parameters()):
+        raise ValueError(f"a {type(block).__name__} has a weight without numbers: load the model first")
+
     device = next(block.parameters()).device
     outputs = []
     start = 0
@@ -176,6 +182,7 @@ def run_block(
 
         if keep:
             outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
+
         start += len(state.hidden_BTD)
 
     return outputs
@@ -205,5 +212,6 @@ def weights_kept(lm: LanguageModel) -> Iterator[None]:
     A kind of model whose blocks lie elsewhere says itself what comes back (`LanguageModel.kept`). Another
     thread waits for the model until then.
     """
+    checked("lm", lm, InstanceOf[LanguageModel])
     with lm.turn(), lm.kept():
         yield

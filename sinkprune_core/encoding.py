@@ -25,4 +25,5 @@ def without_mask(ids: list[int], tokenizer, mask_token_id: int | None) -> list[i
             read += letters
         else:
             read.append(token)
+
     return read

@@ -26,7 +26,12 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
         raise TypeError(f"token ids are {in_short(ids_BT)}: {lm.name} takes a tensor of int64")
     if ids_BT.dtype != torch.int64 or ids_BT.layout != torch.strided:
         raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
+
     check_mode(lm)
+    check_direction(lm)
+    if ids_BT.is_meta:
+        check_loaded(lm)
+        raise ValueError(f"token ids have no numbers, only a shape: {lm.name} takes ids that are somewhere")
     if ids_BT.numel():
         vocabulary = lm.vocabulary
         least, most = (int(extreme) for extreme in ids_BT.aminmax())
@@ -35,18 +40,41 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
                 f"token id {least if least < 0 else most} is outside the vocabulary of {lm.name}, "
                 f"0 … {vocabulary - 1}: take ids of its own tokenizer"
             )
+
     check_positions(lm, ids_BT.shape[-1] if tokens is None else tokens)
 
 
+def check_direction(lm: LanguageModel) -> None:
+    """Raise ValueError for a model whose attention was turned in the other direction since it was wrapped."""
+    is_causal = getattr(lm.model.config, "is_causal", None)
+    if is_causal is lm.is_diffusion:  # never for None
+        other = "causal" if is_causal else "bidirectional"
+        raise ValueError(
+            f"{lm.name} is {lm.kind}, and its attention was made {other} since: wrap a copy of the model "
+            "for the other direction (copy.deepcopy)"
+        )
+
+
 def check_mode(lm: LanguageModel) -> None:
-    """Raise ValueError for a model whose dropout is on, where every forward gives other numbers."""
-    if not lm.model.training:
+    """Raise ValueError for a model whose dropout is on, if only in a part of it: forwards differ."""
+    training = [module for module in lm.model.modules() if module.training]
+    if not training:
         return
+
     fields = lm.model.config.to_dict().items()
     rates = [value for name, value in fields if name.endswith(("dropout", "pdrop"))]
-    rates += [module.p for module in lm.model.modules() if isinstance(module, nn.Dropout)]
+    rates += [module.p for module in training if isinstance(module, nn.Dropout)]
     if any(isinstance(rate, float) and rate > 0 for rate in rates):
         raise ValueError(f"{lm.name} is in training mode, where dropout is random: call model.eval()")
+
+
+def check_loaded(lm: LanguageModel) -> None:
+    """Raise ValueError for a model of which a part has a shape and no numbers: a forward would read what
+    happens to lie in memory.
+    """
+    for name, parameter in lm.model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name} of {lm.name} has no numbers, only a shape: load the model first")
 
 
 def check_positions(lm: LanguageModel, tokens: int) -> None:
@@ -74,4 +102,5 @@ def check_output(lm: LanguageModel, value: torch.Tensor) -> torch.Tensor:
             f"what {lm.name} computes in {lm.model.dtype} is not finite: "
             "its weights are damaged, or take a wider dtype"
         )
+
     return value

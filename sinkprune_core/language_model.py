@@ -18,10 +18,16 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 
 from sinkprune_core.encoding import without_mask
-from sinkprune_core.forwards import check_ids, check_mode, check_output, is_finite
-from sinkprune_core.model_checks import blocks_of, check_computation, check_structure
+from sinkprune_core.forwards import check_ids, check_loaded, check_mode, check_output, is_finite
+from sinkprune_core.model_checks import (
+    blocks_of,
+    check_changeable,
+    check_computation,
+    check_structure,
+    explained,
+)
 from sinkprune_core.turns import turn
-from sinkprune_core.values import in_short
+from sinkprune_core.values import Flag, Number, Plain, Text, checked, in_short
 
 Kind = Literal["autoregressive", "diffusion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -77,12 +83,17 @@ class LanguageModel:
         """Raise ValueError for a kind or a mask token that cannot be."""
         if self.kind not in KINDS:
             raise ValueError(f"kind={in_short(self.kind)} is not one of {KINDS}")
+        checked("mask_token_id", self.mask_token_id, Number | None)
+        checked("logits_shifted", self.logits_shifted, Flag)
+        checked("name", self.name, Text)
+
         has_mask = self.mask_token_id is not None
         if self.is_diffusion != has_mask:
             raise ValueError(
                 f"mask_token_id={self.mask_token_id} does not fit kind={self.kind!r}: "
                 "a diffusion model has one, an autoregressive model has none"
             )
+
         vocabulary = self.vocabulary
         if self.mask_token_id is not None and not 0 <= self.mask_token_id < vocabulary:
             raise ValueError(f"mask_token_id={self.mask_token_id} is outside the vocabulary of {vocabulary}")
@@ -99,6 +110,18 @@ class LanguageModel:
     @property
     def _embedding(self) -> nn.Embedding:
         return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    @property
+    def output_head(self) -> nn.Linear:
+        """What turns last hidden states into logits."""
+        return cast(nn.Linear, self.model.get_output_embeddings())
+
+    @property
+    def text_tokenizer(self) -> Tokenizer:
+        """The tokenizer; ValueError for a model without one, which takes token ids alone."""
+        if self.tokenizer is None:
+            raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
+        return self.tokenizer
 
     @property
     def mask(self) -> int:
@@ -145,10 +168,10 @@ class LanguageModel:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Copy the blocks and put them back at the end; see `weights_kept`."""
-        copies = [
-            {name: value.detach().clone() for name, value in block.named_parameters()}
-            for block in self.blocks
-        ]
+        check_structure(self.model)
+        check_loaded(self)
+        check_changeable(self)
+        copies = [_copied(block) for block in self.blocks]
 
         try:
             yield
@@ -171,19 +194,20 @@ class LanguageModel:
         Raises ValueError for ids that are no tokens of the model, for longer rows than it has positions, and
         where a number of the result is not finite, and for a model without weights.
         """
-        if self.device.type == "meta":
-            raise ValueError(f"{self.name} has no weights, only a shape: load it first")
+        checked("attention_mask_BT", attention_mask_BT, Plain | None)
         check_ids(self, ids_BT, None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max()))
         return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
+        check_loaded(self)
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
-        with self.turn():
+
+        with self.turn(), explained(self):
             output = self.model.base_model(
                 ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
             )
-        return output.last_hidden_state.to(self.device)
+            return output.last_hidden_state.to(self.device)
 
     def logits_at(
         self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None
@@ -205,10 +229,12 @@ class LanguageModel:
         where_BT = where_BT.to(self.device)
         if not self.is_diffusion and bool(where_BT[:, 0].any()):
             raise ValueError("an autoregressive model does not predict position 0: leave it out of `where`")
+
         hidden_BTD = self.hidden(ids_BT, attention_mask_BT)
         row_N, position_N = where_BT.nonzero(as_tuple=True)
         if self.logits_shifted:
             position_N = (position_N - 1).clamp_min(0)
+
         return hidden_BTD[row_N, position_N]  # (N, D)
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -222,8 +248,7 @@ class LanguageModel:
         a soft cap, `final_logit_softcapping` (Gemma), where the configuration has one of these.
         """
         config = self.model.config
-        head = cast(nn.Module, self.model.get_output_embeddings())
-        logits_NV = head(hidden_ND).to(hidden_ND.device)
+        logits_NV = self.output_head(hidden_ND).to(hidden_ND.device)
 
         scale = getattr(config, "logit_scale", None)
         if scale is not None:
@@ -236,6 +261,7 @@ class LanguageModel:
         cap = getattr(config, "final_logit_softcapping", None)
         if cap is not None:
             logits_NV = torch.tanh(logits_NV / cap) * cap
+
         return logits_NV
 
     def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
@@ -244,13 +270,18 @@ class LanguageModel:
         They are float32 (B, V). Padded rows come with `attention_mask` of all tokens so far and
         `position_ids` of the new ones.
         """
-        tokens = cache.get_seq_length() + fresh_BT.shape[1]
+        former = cache.get_seq_length()
+        if not former:
+            check_loaded(self)
+        tokens = former + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
+
         check_ids(self, fresh_BT, tokens)
-        with self.turn():
+        with self.turn(), explained(self):
             output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
-        last_BD = output.last_hidden_state[:, -1].contiguous()
+            last_BD = output.last_hidden_state[:, -1].contiguous()
+
         return self.head(last_BD.to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:
@@ -258,13 +289,18 @@ class LanguageModel:
 
         Raises ValueError for a model without a tokenizer.
         """
-        if self.tokenizer is None:
-            raise ValueError(f"{self.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return torch.tensor(without_mask(ids, self.tokenizer, self.mask_token_id), dtype=torch.long)
+        tokenizer = self.text_tokenizer
+        checked("text", text, Text)
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        return torch.tensor(without_mask(ids, tokenizer, self.mask_token_id), dtype=torch.long)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes."""
+        """Return a SHA-256 prefix over every parameter's name, dtype, shape and bytes.
+
+        Raises ValueError for a model that is not covered, or has no numbers.
+        """
+        check_structure(self.model)
+        check_loaded(self)
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -291,8 +327,12 @@ def wrap(
     Raises TypeError for what is no model of transformers, and ValueError, in one sentence, for a model that
     is not covered or whose attention does not look in the direction that its kind has.
     """
+    checked("name", name, Text | None)
+    checked("mask_token_id", mask_token_id, Number | None)
+    checked("logits_shifted", logits_shifted, Flag | None)
     model = getattr(model, "_orig_mod", model)
     check_structure(model)
+
     empty = [part for part, parameter in model.named_parameters() if parameter.is_meta]
     if empty:
         raise ValueError(
@@ -305,6 +345,7 @@ def wrap(
             "logits_shifted must be said of a diffusion model: True where the output at position i-1 "
             "predicts the token at i (Dream, DiffuGPT), False where that at i does (LLaDA, A2D)"
         )
+
     if logits_shifted is False and not is_diffusion:
         raise ValueError(
             "logits_shifted=False does not fit an autoregressive model, which predicts the next token; give "
@@ -320,6 +361,11 @@ def wrap(
         mask_token_id=mask_token_id,
         logits_shifted=True if logits_shifted is None else logits_shifted,
     )
+
+
+def _copied(block: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of every parameter of a block by name."""
+    return {name: value.detach().clone() for name, value in block.named_parameters()}
 
 
 def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:

@@ -76,6 +76,7 @@ def _free_in_group(folder: Path) -> int:
         files = sum(int(counts.get(name, 0)) for name in ("inactive_file", "active_file"))
     except (OSError, ValueError):  # no such group, or `max`
         return UNLIMITED
+
     return max(0, limit - max(0, used - files))
 
 
@@ -88,6 +89,7 @@ def _free_in_process() -> int:
 
     used = psutil.Process().memory_info()
     free = UNLIMITED
+
     for limit, used_bytes in (
         (resource.RLIMIT_AS, used.vms),
         (resource.RLIMIT_DATA, getattr(used, "data", 0)),

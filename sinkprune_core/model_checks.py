@@ -2,14 +2,17 @@
 
 `check_structure` looks at what a model is made of and reads no weight. `check_computation` runs a few tokens
 through it and compares: does it look in the direction that its kind has, do its blocks one by one make what
-the whole model makes, and does its output head alone make its logits. What does not hold is refused by name,
-each in one sentence with the way out.
+the whole model makes, and does its output head alone make its logits. A model may be changed after that:
+what prunes it looks at its structure again (`check_changeable`), and a forward that fails is explained by it
+(`explained`). What does not hold is refused by name, each in one sentence with the way out.
 
 Dimensions: B row, T position, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -35,6 +38,7 @@ SAMPLE = (2, 5)  # rows and tokens of the texts that `check_computation` runs
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}  # of the largest number; in fewer bits 0.05
 
 PACKING = ("torch", "torchao", "bitsandbytes", "optimum")  # packages whose tensors are no plain weights
+LONGEST_REASON = 200  # characters of another's words
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
@@ -53,30 +57,35 @@ def check_structure(model: object) -> None:
     """Raise TypeError for what is no model of transformers, and ValueError, by name, for one not covered."""
     if not isinstance(model, PreTrainedModel):
         raise TypeError(_no_model(model))
+
     name = type(model).__name__
     config = model.config
     if config.is_encoder_decoder:
         raise ValueError(
             f"{name} is an encoder with a decoder: only models of one stack of blocks are covered"
         )
-    if model.get_output_embeddings() is None:
-        raise ValueError(f"{name} has no output head: give the class with one, as ...ForCausalLM")
+
+    _check_ends(name, model)
     if getattr(model, "is_quantized", False) or getattr(config, "quantization_config", None) is not None:
         raise ValueError(
             f"{name} is quantised, or its config says so: prune the model in {torch.bfloat16} or "
             f"{torch.float32} first, and quantise what comes out"
         )
+
     experts = [field for field in EXPERTS if (getattr(config, field, None) or 0) > 1]
     if experts:
         raise ValueError(
             f"{name} is a mixture of experts ({experts[0]}={getattr(config, experts[0])}): an expert sees "
             "only the tokens that are sent to it, which is not covered"
         )
+
     if getattr(config, "add_cross_attention", False):
         raise ValueError(f"{name} has cross-attention, which is not covered: give a model without")
+
     for field, needed in FIELDS.items():
         if getattr(config, field, needed) != needed:
             raise ValueError(f"config.{field} of {name} must be {needed}: set it so, nothing else changes")
+
     _check_layer_types(name, config)
     _check_blocks(name, model)
     _check_dtypes(name, model)
@@ -90,6 +99,21 @@ def _no_model(model: object) -> str:
     if hasattr(model, "_orig_mod"):
         return f"model is a {name}, a compiled model: give what was compiled, model._orig_mod"
     return f"model={in_short(model)} must be a model of transformers, a PreTrainedModel"
+
+
+def _check_ends(name: str, model: PreTrainedModel) -> None:
+    """Raise ValueError unless a model has an embedding and an output head with weights of plain numbers."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ValueError(f"{name} has no output head: give the class with one, as ...ForCausalLM")
+
+    for what, part in (("input embedding", model.get_input_embeddings()), ("output head", head)):
+        weight = getattr(part, "weight", None)
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+            raise ValueError(
+                f"the {what} of {name}, a {type(part).__name__}, has no weight of floating-point numbers: "
+                "take weights that are not quantised"
+            )
 
 
 def _check_layer_types(name: str, config) -> None:
@@ -107,22 +131,29 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
     if not len(blocks):
         raise ValueError(f"{name} has no block: there is nothing to prune")
 
+    stated = getattr(model.config, "num_hidden_layers", len(blocks))
+    if stated != len(blocks):
+        raise ValueError(
+            f"{name} has {len(blocks)} blocks, and its config.num_hidden_layers is {stated}: let them agree"
+        )
+
+    home: dict[int, str] = {}  # by weight: the linear that it was found in
     for layer, block in enumerate(blocks):
         known: set[int] = set()  # weights of linears
         for part, module in block.named_modules():
-            if hasattr(module, "base_layer"):
-                kind = f"{type(module).__module__}.{type(module).__name__}"
+            where = f"{part or 'the whole'} of block {layer}"
+            _check_part(where, module)
+            if not isinstance(module, nn.Linear):
+                continue
+
+            known.add(id(module.weight))
+            other = home.setdefault(id(module.weight), where)
+            if other != where:
                 raise ValueError(
-                    f"{part} of block {layer} is a {kind}, an adapter beside its linear: merge it first"
+                    f"{where} has the weight of {other}: what is pruned for one would be pruned for "
+                    "both; give each a weight of its own"
                 )
-            if isinstance(module, Conv1D):
-                raise ValueError(
-                    f"{part} of block {layer} is a Conv1D, whose weight is stored transposed: save the model "
-                    "with its tokenizer, and `sinkprune.load(folder)` reads it with plain linears"
-                )
-            if isinstance(module, nn.Linear):
-                _check_linear(f"{part} of block {layer}", module)
-                known.add(id(module.weight))
+
         if not known:
             raise ValueError(f"block {layer} of {name}, a {type(block).__name__}, has no linear to prune")
 
@@ -134,6 +165,25 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                 )
 
 
+def _check_part(where: str, module: nn.Module) -> None:
+    """Raise ValueError for a part of a block whose linears could not be seen, or are none of torch's."""
+    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            f"{where} is compiled, and what its linears receive cannot be seen: give the model as it was "
+            "before, and compile it once it is pruned"
+        )
+    if hasattr(module, "base_layer"):
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        raise ValueError(f"{where} is a {kind}, an adapter beside its linear: merge it first")
+    if isinstance(module, Conv1D):
+        raise ValueError(
+            f"{where} is a Conv1D, whose weight is stored transposed: save the model "
+            "with its tokenizer, and `sinkprune.load(folder)` reads it with plain linears"
+        )
+    if isinstance(module, nn.Linear):
+        _check_linear(where, module)
+
+
 def _check_linear(where: str, linear: nn.Linear) -> None:
     """Raise ValueError unless a linear is one of torch's, with a weight that is its own parameter."""
     is_computed = parametrize.is_parametrized(linear) or "weight" not in linear._parameters
@@ -143,6 +193,7 @@ def _check_linear(where: str, linear: nn.Linear) -> None:
             "torch.nn.utils.prune), which would undo what is pruned: make it permanent first, by "
             "parametrize.remove_parametrizations, remove_weight_norm or prune.remove"
         )
+
     if type(linear) is not nn.Linear:
         kind = f"{type(linear).__module__}.{type(linear).__name__}"
         raise ValueError(
@@ -150,12 +201,23 @@ def _check_linear(where: str, linear: nn.Linear) -> None:
             "that are not quantised"
         )
 
-    kind = type(linear.weight.data)
+    weight = linear.weight
+    size = (linear.out_features, linear.in_features)
+    if tuple(weight.shape) != size:
+        raise ValueError(
+            f"the weight of {where} has shape {tuple(weight.shape)}, and its linear is of {size}"
+        )
+    if weight.layout != torch.strided:
+        raise ValueError(
+            f"the weight of {where} is sparse ({weight.layout}): give a dense one, weight.to_dense()"
+        )
+
+    kind = type(weight.data)
     # torch's own subclasses are shared out over processes, those of the others are quantised
     is_packed = kind is not torch.Tensor and kind.__module__.partition(".")[0] in PACKING
-    if is_packed or not linear.weight.is_floating_point():
+    if is_packed or not weight.is_floating_point():
         raise ValueError(
-            f"the weight of {where} is a {kind.__name__} of {linear.weight.dtype}: only "
+            f"the weight of {where} is a {kind.__name__} of {weight.dtype}: only "
             "dense weights of floating-point numbers are covered"
         )
 
@@ -169,6 +231,53 @@ def _check_dtypes(name: str, model: PreTrainedModel) -> None:
                 f"{name} mixes dtypes: {first_name} is {first.dtype} and {other_name} is {other.dtype}; "
                 "load it in one, from_pretrained(..., dtype=...)"
             )
+
+
+# a model that was changed since it was wrapped
+
+
+def check_changeable(lm: LanguageModel) -> None:
+    """Raise ValueError unless what is done to the weights of a model's blocks is done to them alone.
+
+    A user may have changed the model since it was wrapped. Nothing is said of weights that are not in memory.
+    """
+    for name, parameter in lm.blocks.named_parameters():
+        if parameter.is_meta:
+            continue
+
+        part = f"{lm.blocks_name}.{name}"
+        if parameter.is_inference():
+            raise ValueError(
+                f"{part} of {lm.name} was made in torch.inference_mode() and cannot be changed: load the "
+                "model outside of it"
+            )
+        has_numbers_twice = any(
+            step == 0 and size > 1 for step, size in zip(parameter.stride(), parameter.shape, strict=True)
+        )
+        if has_numbers_twice:
+            raise ValueError(
+                f"{part} of {lm.name} was made by `expand`, one number stands for several weights: give "
+                "each its own, weight.contiguous()"
+            )
+
+
+@contextmanager
+def explained(lm: LanguageModel) -> Iterator[None]:
+    """Say in words why a forward inside the block fails, of a model that was changed since it was wrapped."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except ValueError:
+        check_structure(lm.model)
+        raise
+    except (RuntimeError, TypeError, AttributeError) as error:
+        check_structure(lm.model)
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise RuntimeError(
+            f"a forward of {lm.name} ended in {type(error).__name__} ({reason}): its parts do not fit "
+            "together; load the model anew"
+        ) from error
 
 
 # what it computes
@@ -209,11 +318,13 @@ def _captured(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tu
         ),
         lm.blocks[-1].register_forward_hook(lambda module, args, output: given.append(_hidden_of(output))),
     ]
+
     try:
         hidden_BTD = lm._last_hidden(ids_BT, None)
     finally:
         for handle in handles:
             handle.remove()
+
     return hidden_BTD, received[0], given[0]
 
 
@@ -237,6 +348,7 @@ def _check_direction(lm: LanguageModel, hidden_BTD: torch.Tensor, changed_BTD: t
             f"{lm.name} is a diffusion model, and its outputs do not depend on later tokens: its attention "
             "is causal; `wrap` sets the direction where the model's class knows `is_causal`"
         )
+
     if not lm.is_diffusion and _difference(lm, before_BTD, after_BTD) > 1:
         raise ValueError(
             f"{lm.name} is autoregressive, and its outputs depend on later tokens: its attention is "
@@ -254,6 +366,7 @@ def _check_blocks_one_by_one(lm: LanguageModel, first: tuple, last_BTD: torch.Te
         differs = _difference(lm, last_BTD, hidden_BTD) > 1
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError):
         differs = True
+
     if differs:
         raise ValueError(
             f"the blocks of {type(lm.model).__name__} run one by one do not give what the whole model gives: "
@@ -263,7 +376,8 @@ def _check_blocks_one_by_one(lm: LanguageModel, first: tuple, last_BTD: torch.Te
 
 def _check_head(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.Tensor) -> None:
     """Compare logits from the last hidden states with the model's own."""
-    own_BTV = lm.model(ids_BT, use_cache=False).logits
+    with explained(lm):
+        own_BTV = lm.model(ids_BT, use_cache=False).logits
     logits_BTV = lm.raw_logits(hidden_BTD)
     if own_BTV.shape != logits_BTV.shape or _difference(lm, own_BTV, logits_BTV) > 1:
         raise ValueError(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import is_dataclass
 from functools import cache, wraps
+from pathlib import Path
 from types import NoneType
 from typing import (
     Annotated,
@@ -30,13 +31,15 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
+    InstanceOf,
     TypeAdapter,
     ValidationError,
 )
 
+LARGE = 2**31  # no count is as large
 Whole = Annotated[int, Field(description="a whole number")]
-Number = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
-Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
+Number = Annotated[int, Field(ge=0, lt=LARGE, description="a whole number of at least 0")]
+Count = Annotated[int, Field(ge=1, lt=LARGE, description="a whole number of at least 1")]
 Flag = Annotated[bool, Field(description="True or False")]
 AtLeastZero = Annotated[float, Field(ge=0, description="a finite number of at least 0")]
 AboveZero = Annotated[float, Field(gt=0, description="a finite number above 0")]
@@ -77,8 +80,21 @@ class HasTurns(Protocol):
         ...
 
 
+def is_plain(value: torch.Tensor) -> bool:
+    """Return whether a tensor is a dense one with numbers, neither sparse nor nested."""
+    return not value.is_nested and value.layout == torch.strided and not value.is_meta
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    if not is_plain(value):
+        raise ValueError(in_short(value))
+    return value
+
+
 def _of_int64(ids: torch.Tensor) -> torch.Tensor:
-    if ids.dtype != torch.int64 or ids.dim() != 2 or ids.is_meta:
+    if not is_plain(ids):
+        raise ValueError(in_short(ids))
+    if ids.dtype != torch.int64 or ids.dim() != 2:
         raise ValueError(f"{ids.dtype} of shape {tuple(ids.shape)}")
     return ids.cpu()
 
@@ -86,6 +102,14 @@ def _of_int64(ids: torch.Tensor) -> torch.Tensor:
 TokenIds = Annotated[
     torch.Tensor, AfterValidator(_of_int64), Field(description="token ids: int64 of (sequences, tokens)")
 ]
+
+Plain = Annotated[
+    InstanceOf[torch.Tensor], AfterValidator(_plain), Field(description="a dense tensor with numbers")
+]
+Text = Annotated[str, Field(description="a text")]
+Place = Annotated[Path | str, Field(description="a path")]
+A_FUNCTION = Field(description="a function")
+A_LIST = Field(description="a list or a tuple")
 
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -127,6 +151,7 @@ def _kinds(owner: object) -> dict[str, object]:
     """Return the annotations of a dataclass or a function that are kinds, or kinds and None, by name."""
     hints = get_type_hints(owner, include_extras=True)
     parts = {name: (hint, *get_args(hint)) for name, hint in hints.items()}
+
     kinds = {}
     for name, (hint, *arguments) in parts.items():
         if any(get_origin(part) is Annotated for part in (hint, *arguments)):
@@ -134,13 +159,14 @@ def _kinds(owner: object) -> dict[str, object]:
     return kinds
 
 
-def checked(name: str, value: object, hint: object) -> object:
+def checked(name: str, value: object, hint: object) -> Any:
     """Return `value` as a kind has it.
 
     Raises, with its name, TypeError for an object of another class and ValueError for what does not fit.
     """
     if isinstance(value, np.generic):
         value = value.item()  # a number of NumPy's is one of Python's
+
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
@@ -149,7 +175,8 @@ def checked(name: str, value: object, hint: object) -> object:
         if first["type"] == "value_error":
             given = str(first.get("ctx", {}).get("error"))
         kind = TypeError if first["type"] == "is_instance_of" else ValueError
-        raise kind(f"{name}={given} must be {_words(hint)}") from None
+        limit = " below 2^31" if first["type"] == "less_than" and first["ctx"]["lt"] == LARGE else ""
+        raise kind(f"{name}={given} must be {_words(hint)}{limit}") from None
 
 
 @cache
@@ -170,13 +197,18 @@ def _words(hint: object) -> str:
             return described[0]
         name = get_args(hint)[0].__name__
         return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
+
     return " or ".join(_words(part) for part in get_args(hint))
 
 
 def in_short(value: object) -> str:
     """Return a value for an error, or its type where it would not fit into a line."""
     if isinstance(value, torch.Tensor):
-        return f"a tensor of {value.dtype}"
+        if is_plain(value):
+            return f"a tensor of {value.dtype}"
+        what = "nested" if value.is_nested else "without numbers" if value.is_meta else "sparse"
+        return f"a tensor of {value.dtype}, {what},"
+
     text = repr(value)
     if len(text) > LONGEST or "\n" in text:
         return f"a {type(value).__name__}"

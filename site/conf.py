@@ -23,8 +23,8 @@ suppress_warnings = ["config.cache"]
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "gfm"  # outputs hold tables
-nb_code_prompt_show = "Show the code"  # of a cell that `figure_pages.py` folds
-nb_code_prompt_hide = "Hide the code"
+nb_code_prompt_show = "Show the cell's {type}"  # source, or source and output: `figure_pages.py` folds both
+nb_code_prompt_hide = "Hide the cell's {type}"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 

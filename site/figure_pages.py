@@ -18,8 +18,9 @@ from sinkprune.models.weight_files import read_json
 from sinkprune_companion.figures.figures import DOTS_PER_INCH, NARROW, SHOWN_PER_INCH
 
 PICTURE = re.compile(r"^!\[[^\]]*\]\(([^()\s]+)\)$", re.MULTILINE)
-PERCENT = re.compile(r"(?<=\d) %")  # does not break over lines
+PERCENT = re.compile(r"(?<=\d)\s%")  # does not break over lines, and a line that begins with % is a comment
 FOLDED = "hide-input"  # tag of a cell whose code stays behind a click
+ALL_FOLDED = "hide-cell"  # of one whose output does, too
 LONG = 24  # lines of code that are shown
 KINDS = {
     "png": "picture",
@@ -132,7 +133,8 @@ def with_sources(
             if "text/markdown" in output.get("data", {}):
                 output.data["text/markdown"] = links.in_output(output.data["text/markdown"], page)
         if cell.cell_type == "code" and is_machinery(cell, shows_figure=place in shown):
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), FOLDED]
+            tags = cell.metadata.get("tags", [])
+            cell.metadata["tags"] = [*tags, ALL_FOLDED if "setup" in tags else FOLDED]
         if place in shown:
             cells.append(_html_cell(f'<span id="{shown[place][0].anchor}"></span>', f"{cell.id}-name"))
             image = {"alt": "; ".join(each.caption for each in shown[place])}

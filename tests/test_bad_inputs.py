@@ -1,7 +1,7 @@
-"""A short run of every group of bad files of models."""
+"""A short run of every group of bad files of models, of models in odd states and of bad arguments."""
 
 import pytest
-from hostile import fuzz
+from hostile import arguments, fuzz, states, threads
 from hostile.fuzz_models import GROUPS
 from hostile.tally import HELD, REFUSED, Tally
 
@@ -13,6 +13,23 @@ def test_no_bad_input_breaks_anything(group, tmp_path, monkeypatch):
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
     tally = Tally()
     cases, every = GROUPS[group]
+    fuzz.run(tally, group, cases(tmp_path), every)
+    assert not tally.broken, tally.table()
+    assert tally.counts[group][REFUSED] + tally.counts[group][HELD] >= 3
+
+
+MEMORY = {  # by the name that the table has: the cases, and each so many-th of them that the short run takes
+    "odd states of a Llama": (states.GROUPS["odd states of a Llama"], 131),
+    "odd states of a GPT-2": (states.GROUPS["odd states of a GPT-2"], 41),
+    "two threads on one model": (threads.threads, 37),
+    "arguments of other types": (arguments.arguments, 131),
+}
+
+
+@pytest.mark.parametrize("group", MEMORY)
+def test_nothing_that_functions_are_given_breaks_anything(group, tmp_path):
+    tally = Tally()
+    cases, every = MEMORY[group]
     fuzz.run(tally, group, cases(tmp_path), every)
     assert not tally.broken, tally.table()
     assert tally.counts[group][REFUSED] + tally.counts[group][HELD] >= 3

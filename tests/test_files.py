@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from sinkprune import corpus, files
-from sinkprune.files import held, json_in, keep, kept, known_digest, read_text, write_json
+from sinkprune.cli.checks import check_writable
+from sinkprune.files import atomic, held, json_in, keep, kept, known_digest, read_text, write_json
 from sinkprune.models import devices
+from sinkprune.models.loading import load
 from sinkprune.scratch import remove_leftovers
 
 # what is read
@@ -193,6 +197,54 @@ def test_what_a_killed_process_left_of_a_lock_is_taken_over(tmp_path):
 
 
 # a small file
+
+
+# names and folders
+
+
+def write_one(place):
+    write_json(place, 1)
+
+
+def hold(place):
+    with held(place):
+        pass
+
+
+def make(place):
+    with atomic(place) as partial:
+        partial.mkdir()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
+@pytest.mark.parametrize("use", [write_one, hold, make, load], ids=lambda use: use.__name__)
+def test_a_name_that_is_not_utf8_is_refused_by_what_it_reads_as(use, tmp_path):
+    place = tmp_path / os.fsdecode(b"caf\xe9") / "out"
+    place.parent.mkdir()
+    with pytest.raises(ValueError, match=r"caf\\xe9.*holds bytes that are not UTF-8: write it in UTF-8"):
+        use(place)
+    assert list(place.parent.iterdir()) == []
+
+
+@pytest.fixture
+def append_only(tmp_path):
+    """A folder in which names can be made and none changed; whoever may not make one skips the test."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    change = shutil.which("chattr")
+    if change is None or subprocess.run([change, "+a", folder], capture_output=True).returncode != 0:
+        pytest.skip("no folder can be made append-only here")
+    yield folder
+    subprocess.run(["chattr", "-a", folder], check=True)
+
+
+@pytest.mark.parametrize("use", [write_one, hold, make], ids=lambda use: use.__name__)
+def test_a_folder_that_is_append_only_is_named_and_nothing_is_left_in_it(use, append_only):
+    with pytest.raises(PermissionError, match=r"/log is append-only, and what is written is renamed there"):
+        use(append_only / "out")
+    with pytest.raises(PermissionError, match=r"--out .*/log is append-only"):
+        check_writable("out", append_only / "out")
+    assert list(append_only.iterdir()) == []
 
 
 def test_a_small_file_costs_one_flush_of_itself_and_one_of_its_name(tmp_path, monkeypatch):

@@ -4,31 +4,40 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
 from pathlib import Path
 
 from sinkprune.cli.options import Options, flag
-from sinkprune.files import cache_dir, held
+from sinkprune.files import cache_dir, check_decodable, check_replaceable, held
+
+PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 
 # surroundings
 
 
+def check_words(arguments: Sequence[str]) -> None:
+    """Raise an error for a working directory or words of a command line that no command can work with."""
+    for word in arguments:
+        check_decodable(word)
+    try:
+        here = os.getcwd()
+    except OSError:
+        raise FileNotFoundError(
+            "the working directory has been removed: go to one that exists, and run the command again"
+        ) from None
+    check_decodable(here)
+
+
 def check_surroundings() -> None:
-    """Raise an error for a Python, a working directory or a variable that no command can work with."""
+    """Raise an error for a Python or a variable that no command can work with."""
     if sys.flags.optimize > 1:
         raise RuntimeError(
             "Python was started with -OO (or PYTHONOPTIMIZE=2), which removes texts that transformers reads: "
             "leave it out, or take -O"
         )
-    try:
-        os.getcwd()
-    except OSError:
-        raise FileNotFoundError(
-            "the working directory has been removed: go to one that exists, and run the command again"
-        ) from None
-    cache_dir()  # raises for one in a home that does not exist
+    cache_dir()  # raises for one that cannot be
     _check_progress_bars()
 
 
@@ -51,6 +60,13 @@ def _check_progress_bars() -> None:
 
 
 # files and models
+
+
+def check_picture(figure: Path | None) -> None:
+    """Raise ValueError for a picture in a format that is none."""
+    if figure is not None and figure.suffix not in PICTURES:
+        endings = ", ".join(PICTURES)
+        raise ValueError(f"--figure {figure} must end in one of {endings}, which says the format")
 
 
 def check_models(options: Options) -> None:
@@ -82,10 +98,15 @@ def check_new_path(name: str, path: Path) -> None:
 
 
 def check_writable(name: str, path: Path) -> None:
-    """Raise an OSError that names the option when nothing can be written where `path` is to be.
+    """Raise an error that names the option when nothing can be written where `path` is to be.
 
     A folder with a name as long as that of its scratch folder is made there, and removed at once.
     """
+    try:
+        check_replaceable(path)
+    except (OSError, ValueError) as error:
+        raise type(error)(f"{flag(name)} {error}") from None
+
     folder = path.absolute()
     while not folder.exists():
         folder = folder.parent

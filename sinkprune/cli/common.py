@@ -48,6 +48,7 @@ def settle_device(options: HasDevice) -> None:
             f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
             "programs, or raise the limit (of a container, or ulimit -v)"
         )
+
     options.device = choose_device(options.device, f"--device {options.device}")
 
 
@@ -58,12 +59,15 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
     """
     if options.device_map is not None:
         return load(name, options.dtype, device_map=options.device_map)
+
     dtype = choose_dtype(options.dtype, options.device)
     if streamed is None and name not in EMBEDDED and not is_adapter(name):
         size = open_checkpoint(name).parameters * dtype.itemsize
         streamed = size > STREAM_ABOVE * available_memory(options.device)
+
     if streamed:
         return stream(open_checkpoint(name), Path(name).name, dtype, options.device)
+
     return load(name, dtype, options.device)
 
 
@@ -117,6 +121,7 @@ def model_and_texts(
     documents = documents_of(options, held_out)
     lm = open_model(options, options.model, streamed)
     length = length or default_length(options, lm.model.config.max_position_embeddings)
+
     if documents is None:
         is_own = options.model in EMBEDDED or lm.tokenizer.get_vocab() == without_weights("smol-ar")[1]
         if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
@@ -129,11 +134,13 @@ def model_and_texts(
         kind, name = "text", options.text.name  # a copy of a file has another name
         texts = written(documents, lm.tokenizer)
         ids_NT = corpus.pack(texts, lm.tokenizer, length, lm.mask_token_id)
+
     if len(ids_NT) < options.sequences:
         raise ValueError(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
             "ask for fewer or shorter ones, or give more text"
         )
+
     order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
     return lm, {name: ids_NT[order[: options.sequences].sort().values]}
 
@@ -155,6 +162,7 @@ def estimate(values: pd.Series, is_share: bool = False) -> dict[str, object]:
     if is_share:
         found["low"] = max(found["low"], 0.0)
         found["high"] = min(found["high"], 1.0)
+
     return found
 
 
@@ -188,8 +196,10 @@ def print_table(
     """Print a title, `table` and what its columns or rows mean, and write its rows to a JSON file."""
     if title:
         print(title)
+
     print(as_text(table))
     if file is not None:
         write_json(file, json.loads(table.reset_index().to_json(orient="records")))
+
     if meanings:
         print(f"\n{two_columns(list(meanings.items()))}")

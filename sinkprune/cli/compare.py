@@ -63,8 +63,10 @@ def common_length(options: Compare) -> int:
             f"{options.model} and {options.other} have different tokenizers: nats per token of different "
             "tokens cannot be compared (bits per character would be needed); give two models of one tokenizer"
         )
+
     if kind_a == kind_b == "autoregressive":
         options.refuse(("draws",), "both models are autoregressive, and their likelihood is exact")
+
     positions = min(positions_a, positions_b)
     length = options.length or common.default_length(options, positions)
     if length > positions:
@@ -72,6 +74,7 @@ def common_length(options: Compare) -> int:
         raise ValueError(
             f"--length {length} exceeds the {positions} positions of {shorter}: ask for shorter sequences"
         )
+
     return length
 
 
@@ -79,10 +82,12 @@ def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Compare) 
     """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure."""
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     tables = {NATS: score_texts(lm, texts, draws, batch=batch, seed=options.seed)}
+
     if options.tasks:
         draws, batch = options.draws or two_choice.DRAWS, options.batch or two_choice.BATCH
         items = suite.items(limit=options.limit)
         tables[ACCURACY] = two_choice.accuracy(lm, items, draws, options.seed, batch, progress=True)
+
     return tables
 
 
@@ -102,19 +107,23 @@ def comparison(
         changes = rows.b - rows.a
         if measure == ACCURACY:
             changes = suite.by_template(changes.reset_index(name="change"), "change")
+
         change = interval(changes)
         row = {"measure": measure, "a": float(rows.a.mean()), "b": float(rows.b.mean())}
         low, high = change.low, change.high
         if measure == ACCURACY:  # a difference of two shares
             low, high = max(low, -1.0), min(high, 1.0)
+
         row |= {"b_minus_a": change.value, "low": low, "high": high}
         differences.append({**row, "number": change.units, "units": units})
+
         if measure == NATS:
             result["verdict"] = outcome(change, margin)
         else:
             counts = rows.value_counts()  # of right (1) and wrong (0) answers of A and B
             kinds = {"only_a": (1, 0), "only_b": (0, 1), "both": (1, 1), "neither": (0, 0)}
             result["flips"] = {name: int(counts.get(right, 0)) for name, right in kinds.items()}
+
     return {**result, "differences": differences}
 
 
@@ -129,6 +138,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) -
             f"the two tables have {len(a)} and {len(b)} rows and not the same {', '.join(keys)}: "
             "score both models on the same texts and items"
         )
+
     return pd.DataFrame({"a": rows[0][column], "b": rows[1][column]}, dtype=float)
 
 
@@ -147,14 +157,17 @@ def report(result: dict) -> str:
     """Return what is printed: the table, the items that flipped, and the verdict last."""
     table = pd.DataFrame(result["differences"]).set_index("measure")
     lines = [common.as_text(table), ""]
+
     if "flips" in result:
         only_a, only_b, both, neither = result["flips"].values()
         alike = f"{both + neither} alike ({both} right, {neither} wrong)"
         lines.append(f"items: {only_a} are right in A only, {only_b} in B only, {alike}")
+
     if result["kind_a"] != result["kind_b"]:
         lines.append(
             "a diffusion model's nats are an upper bound and an autoregressive model's are exact: "
             "part of the difference is the bound's"
         )
+
     lines.append(f"verdict (margin {result['margin']:g} nats per token): {result['verdict']}")
     return "\n".join(lines)

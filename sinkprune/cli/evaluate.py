@@ -28,6 +28,7 @@ def run(options: Evaluate) -> None:
         table = task_table(options)
     else:
         table = text_table(options) if options.protocol is None else protocol_table(options)
+
     is_of_suite = {"task", "error_draws"} <= set(table)
     title = table.attrs.get("title", "")
     common.print_table(table, options.json, MEANINGS if is_of_suite else None, title)
@@ -38,6 +39,7 @@ def text_table(options: Evaluate) -> pd.DataFrame:
     lm, texts = common.model_and_texts(options, options.length, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
+
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     by_source = score_texts(lm, texts, draws, batch=batch, seed=options.seed).groupby("text").value
     rows = {source: {"measure": measure_of(lm), **common.estimate(values)} for source, values in by_source}
@@ -52,6 +54,7 @@ def protocol_table(options: Evaluate) -> pd.DataFrame:
     ids_T = lm.encode(running_text(written(documents, lm.tokenizer)))
     if options.limit is not None:
         ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
+
     batch = options.batch or PROTOCOL_BATCH
     scored = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
     row = {"measure": f"{measure_of(lm)}, {options.protocol}", **asdict(scored)}
@@ -62,21 +65,29 @@ def task_table(options: Evaluate) -> pd.DataFrame:
     """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
     of_suite = [name for name in options.tasks if groups_of(name)]
     others = [name for name in options.tasks if not groups_of(name)]
+
     if options.family is not None:
         settled = named(options.family)
         if not settled.keys() & {*options.tasks} and options.tasks != ["paper"]:
             options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
+
     if not others:
         options.refuse(("data", "include_path"), "the suite comes with this package")
+
     data = nullcontext((others, options.include_path))
     if options.data is not None:
         data = local_tasks(options.data, others, options.split or "test")
+
     with data as (others, include):
         lm = common.open_model(options, options.model)
+        if not lm.is_diffusion and not others:
+            options.refuse(("seed",), f"{lm.name} is autoregressive, and its answers to the suite are exact")
         shared = {name: getattr(options, name) for name in ("limit", "family", "draws", "seed", "batch")}
         table = evaluate_named(lm, [*of_suite, *others], **shared, include=include, progress=True)
+
     if {"low", "high"} <= set(table):  # of the suite, whose values are shares
         table[["low", "high"]] = table[["low", "high"]].clip(0.0, 1.0)
+
     return _titled(table, lm)
 
 

@@ -37,6 +37,7 @@ def run(options: Generate) -> None:
             options.seed,
             until=lambda ids_BT: int(ids_BT[0, -1]) == lm.tokenizer.eos_token_id,
         )
+
     print(options.prompt + written(lm, ids_T[len(prompt_T) :]))
 
 
@@ -55,6 +56,7 @@ def sampler_of(lm: LanguageModel, tokens: int, steps: int, temperature: float) -
             f"--steps {steps} are more than --tokens {tokens}: every step reveals a token, so give at most "
             "as many steps as tokens"
         )
+
     return replace(published, length=tokens, steps=steps, block=block, temperature=temperature)
 
 

@@ -46,6 +46,7 @@ def planned_gpu(device: str) -> Gpu | None:
     kind, _, name = device.partition(":")
     if kind != "cuda" or not name or name.isdecimal():
         return None
+
     known = {gpu.lower(): gpu for gpu in GPUS}
     if name.lower() not in known:
         near = suggestion(name, GPUS)
@@ -53,4 +54,5 @@ def planned_gpu(device: str) -> Gpu | None:
             f"--device {device}: {name} is no GPU that a run can be planned for{near or ';'} "
             f"choose one of {', '.join(GPUS)}, or give cuda, or cuda:1"
         )
+
     return GPUS[known[name.lower()]]

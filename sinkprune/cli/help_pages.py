@@ -53,19 +53,23 @@ def two_columns(rows: Sequence[tuple[str, str]]) -> str:
     """Return names with their meanings beside them, wrapped to the terminal."""
     width = shutil.get_terminal_size().columns
     column = min(COLUMN, max(width // 3, 8))
+
     lines = []
     for name, meaning in rows:
         start = " " * INDENT + name
         lines_of_meaning = textwrap.wrap(
             meaning, max(width - column, 20), break_long_words=False, break_on_hyphens=False
         )
+
         if len(start) + 2 > column:
             lines.append(start)
         elif lines_of_meaning:
             lines.append(start.ljust(column) + lines_of_meaning.pop(0))
         else:
             lines.append(start)
+
         lines += [" " * column + line for line in lines_of_meaning]
+
     return "\n".join(lines)
 
 
@@ -73,6 +77,7 @@ def _label(entry: Any) -> str:
     """Return how an option is written."""
     if entry.positional_label:
         return entry.positional_label
+
     names = ", ".join((*entry.positive_shorts, *entry.positive_names))
     if entry.choices:
         return f"{names} {{{','.join(entry.choices)}}}"

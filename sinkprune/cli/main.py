@@ -73,8 +73,11 @@ def usage() -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Parse and run one command; see `main`."""
+    from sinkprune.cli import checks
+
     options = None
     try:
+        checks.check_words(arguments)
         options = parse(arguments)
         return _run(options) or 0
     except KeyboardInterrupt:

@@ -347,6 +347,7 @@ def parse(arguments: Sequence[str]) -> Options:
     command, *words = arguments
     kind = options_of(command)
     app = _app(kind)
+
     if any(word in HELP_FLAGS for word in words):
         app.help_print([])
         show_epilog(kind.epilog())
@@ -361,11 +362,13 @@ def parse(arguments: Sequence[str]) -> Options:
         make, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         raise ValueError(f"{_in_words(error)}; sinkprune {command} --help explains") from None
+
     options = make(*bound.args, **bound.kwargs)
     options.given = frozenset(
         word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")
     )
     options.settle()
+
     return options
 
 
@@ -395,6 +398,8 @@ def _in_words(error: CycloptsError) -> str:
         if error.argument.field_info.is_positional:
             return f"{error.argument.name.removeprefix('--').upper()} is missing"
         return f"{error.keyword or error.argument.name} needs a value"
+
     if isinstance(error, UnusedCliTokensError):
         return f"{' '.join(error.unused_tokens)} is more than the command takes"
+
     return str(error).strip().rstrip(".")

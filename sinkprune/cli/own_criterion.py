@@ -34,6 +34,7 @@ def criterion_named(text: str) -> str | Score:
     function = _imported(option, module_name, name)
     if not isinstance(function, FunctionType):
         raise ValueError(f"{option}: {name} is a {type(function).__name__}, not a function: {FORM}")
+
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:
@@ -48,6 +49,7 @@ def criterion_named(text: str) -> str | Score:
     except Exception as error:  # of the user's code
         reason = " ".join(str(error).split())
         raise ValueError(f"{option} fails on a small linear ({type(error).__name__}: {reason})") from error
+
     return function
 
 
@@ -75,4 +77,5 @@ def _imported(option: str, module_name: str, name: str) -> object:
         functions = [known for known, value in vars(module).items() if isinstance(value, FunctionType)]
         near = suggestion(name, functions)
         raise ValueError(f"{option}: {module_name} has no function {name}{near or ': check the name'}")
+
     return getattr(module, name)

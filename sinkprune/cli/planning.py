@@ -47,17 +47,21 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     cost = _cost(lm, recipe, options, sequences, gpu)
     words = str(cost)
     place = where(dtype, options.device)
+
     if gpu:
         place = where(dtype, f"{gpu.name}, which is not here")
         speed = gpu.speed(dtype.itemsize) / 1e12
         words = words.replace(HERE, f"at {speed:.0f} TFLOP/s, {REACHED:.0%} of the peak of {gpu.name}")
+
     streamed = ", streamed from disk" if lm.is_streamed else ""
     fetched = ""
     if download:
         fetched = f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
+
     say(f"{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {fetched}{words}")
     for lack in _lacks(cost, needed, gpu, lm.is_streamed):
         say(lack)
+
     return True
 
 
@@ -93,6 +97,7 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     shapes = WeightFiles(folder).shapes if any(folder.glob("*.safetensors")) else {}
     published = detect(raw, shapes)
     kind = published.kind or ("diffusion" if raw.get("is_causal") is False else "autoregressive")
+
     with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
         config = published.config(raw, shapes)
         with init_empty_weights(include_buffers=True):
@@ -109,12 +114,13 @@ def _cost(lm: MetaModel, recipe: Recipe, options: Prune, sequences: int, gpu: Gp
     length = options.length or default_length(options, lm.model.config.max_position_embeddings)
     ids_NT = torch.zeros(sequences, length, dtype=torch.long)
     calibration = Calibration(ids_NT, batch=options.batch)
-    places = (options.target, options.work_folder)
+    out, work = options.target, options.work_folder
     if gpu is None:
-        return pruning_cost(lm, recipe, calibration, *places, device=options.device)
+        return pruning_cost(lm, recipe, calibration, out, work, device=options.device)
+
     budget = int(WAITING_SHARE * gpu.memory)
     speed = gpu.speed(lm.model.dtype.itemsize)
-    return pruning_cost(lm, recipe, calibration, *places, speed=speed, device="cpu", memory_budget=budget)
+    return pruning_cost(lm, recipe, calibration, out, work, speed=speed, device="cpu", memory_budget=budget)
 
 
 def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_streamed: bool) -> list[str]:
@@ -122,6 +128,7 @@ def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_s
     of_weights = () if needed is None else needed.missing
     if is_streamed:
         of_weights = [lack for lack in of_weights if "of disk" in lack]
+
     lacks = [*of_weights, *cost.missing]
     if gpu is None:
         return [f"this machine lacks {lack}" for lack in lacks]
@@ -132,4 +139,5 @@ def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_s
             f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
             "use fewer or shorter sequences, a smaller batch, or --stream"
         )
+
     return sentences

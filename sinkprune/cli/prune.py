@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -70,6 +70,14 @@ def run(options: Prune) -> None:
             calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
         else:
             lm = open_model(options, options.model, streamed)
+
+        stated = [assignment for assignment in options.set if assignment.startswith("noise=")]
+        if stated and not lm.is_diffusion:
+            raise ValueError(
+                f"--set {stated[0]} does nothing here: {lm.name} is autoregressive and sees its text clean; "
+                "leave it out"
+            )
+
         if made_from is not None:
             finish(made_from, options, lm, recipe, calibration)
             return
@@ -98,6 +106,7 @@ def recipe_of(options: Prune) -> Recipe:
     if options.criterion is not None:
         changes["criterion"] = criterion_named(options.criterion)
         chosen = options.preset if "preset" in options.given else "wanda"
+
     known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
         name, equals, text = assignment.partition("=")
@@ -108,12 +117,15 @@ def recipe_of(options: Prune) -> Recipe:
             raise ValueError(
                 f"--set {assignment}: a recipe has no {name!r}{near or ';'} it has {', '.join(known)}"
             )
+
         if name in changes:
             raise ValueError(f"--set {assignment}: {name} is given twice; give it once")
+
         try:
             changes[name] = json.loads(text)
         except ValueError:
             changes[name] = text  # a word needs no quotes
+
     return preset(chosen, **with_exact_share(changes))
 
 
@@ -131,6 +143,7 @@ def with_exact_share(changes: dict[str, object]) -> dict[str, object]:
     ratio = n_and_m(pattern) if isinstance(pattern, str) else None
     if ratio is None:
         return changes
+
     share = ratio[0] / ratio[1]
     given = changes.get("sparsity", share)
     is_rounded = isinstance(given, float) and math.isclose(given, share, abs_tol=ROUNDED)
@@ -154,6 +167,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
     if options.out is not None and options.work is not None:
         check_apart("work", options.work, "out", options.out)
         check_writable("work", options.work)
+
     if options.dry_run:
         yield None
         return
@@ -190,14 +204,17 @@ def finish(
     """
     expected = identity(lm, calibration)
     parts = ("model", "settings", "calibration")
+
     differing = [name for name in parts if made_from.get(name) != expected[name]]
     if differing:
         raise FileExistsError(
             f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "
             "choose another name or remove it first"
         )
+
     if options.work_folder.is_dir():
         discard(options, recipe)
+
     print(f"{options.out}: finished already, from the same model, recipe and calibration text")
 
 
@@ -205,6 +222,7 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
     is_smaller = bool(report.kept_units) and not options.masked
     widths = widths_left(lm, report)
+
     if is_smaller:
         lm = shrink(lm, report.kept_units)
     elif report.recipe.compensate:  # its biases need a class of model that has some
@@ -215,11 +233,13 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
     made_from.pop("format", None)
     if own_criterion(report.recipe) is not None:
         made_from["criterion"] = own_criterion(report.recipe)
+
     with suppress(OSError, ValueError, KeyError):  # of a model that was pruned before
         made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
 
     table = report.linears.to_csv(index=False)
-    save_model(lm, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    named = replace(lm, name=options.target.name)  # two models are told apart by their names
+    save_model(named, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
 
     weights = int(report.linears.weights.sum())
@@ -236,6 +256,7 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
     """Return, of a structured recipe, how many units every block of the dense model `lm` keeps, in words."""
     if not report.kept_units:
         return ""
+
     kept = report.kept_units[0]  # of every block as many
     names = {"attention": "attention groups", "mlp": "MLP channels"}
     counts = [
@@ -246,6 +267,7 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
         f"{report.recipe.sparsity:.4g} was asked for, and widths are multiples of {report.recipe.round_to}"
     )
     rounding = f" ({asked})" if abs(report.sparsity - report.recipe.sparsity) > ROUNDED else ""
+
     return f"{rounding}, every block keeps {' and '.join(counts)}"
 
 
@@ -253,6 +275,7 @@ def discard(options: Prune, recipe: Recipe) -> None:
     """Remove a job that is saved, and the work folder where it was made for this job alone."""
     root = options.work_folder
     remove_job(job_folder(root, settings_digest(recipe)))
+
     if options.work is None and not remove_root(root):
         print(
             f"{root} stays: it holds other jobs (--work goes on with them), or files of others",

@@ -35,6 +35,7 @@ def run(options: Ship) -> None:
     if not (folder / README).is_file() and read_json(folder / CARD):
         write_readme(folder, folder.resolve().name)
         print(f"{folder / README}: the model card")
+
     if options.push is not None:
         print(push(folder, options.push))
     else:

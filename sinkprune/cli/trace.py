@@ -25,15 +25,18 @@ def run(options: commands.Trace) -> None:
         sampler = Sampler(options.tokens, options.steps, options.block, temperature=options.temperature)
     except ValueError as error:
         raise ValueError(f"--tokens, --steps and --block do not fit: {error}; take others") from None
+
     settle_device(options)
     lm, prompts_by_source = model_and_texts(options, options.prompt, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("block",), f"{lm.name} is autoregressive and writes token by token")
+
     prompts_NT = torch.cat(list(prompts_by_source.values()))
     traced = trace(lm, prompts_NT, sampler, options.seed, options.batch)
     if options.out is not None:
         with atomic(options.out) as partial:
             traced.save(partial)
+
     if options.figure is not None:
         draw(lm, traced, Path(options.model).name, options.figure)
 
@@ -43,6 +46,7 @@ def run(options: commands.Trace) -> None:
     print_table(table, options.json, MEANINGS, described(lm))
     if options.figure is not None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
+
     print()
     say(
         f"Read overlap first: of the sinks of two consecutive steps "

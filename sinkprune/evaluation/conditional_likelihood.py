@@ -65,16 +65,20 @@ def log_likelihood(
             f"{lm.name} is {lm.kind}: its likelihood is exact, use `exact_log_likelihood`, which knows no "
             "protocol and no guidance"
         )
+
     how = protocol(how)
     pairs = _checked_pairs(lm, pairs, extra=int(how.visible_end))
-    if how.visible_end and lm.tokenizer.eos_token_id is None:
+
+    if how.visible_end and _end_of_text(lm) is None:
         raise ValueError(
             f"visible_end=True needs an end-of-text token, and the tokenizer of {lm.name} has none: "
             "set visible_end=False"
         )
+
     rows = []
     for part in batches(_masked_targets(lm, pairs, how, seed, progress), batch):
         rows += _estimates(lm, pairs, how, part)
+
     frame = pd.DataFrame(rows, columns=["sequence", "draw", "grid", "masks", "tokens", "value"])
     return frame.sort_values(["sequence", "draw"], ignore_index=True)
 
@@ -110,7 +114,13 @@ def _estimates(
     for (each, sequence), count, loss_L in zip(served, masks, loss_N.split(masks), strict=True):
         value = -each.weight * float(loss_L.sum())
         rows.append((sequence, each.draw, each.draw // how.grid, count, len(each.where_L), value))
+
     return rows
+
+
+def _end_of_text(lm: LanguageModel) -> int | None:
+    """Return the token that ends a text, None where the tokenizer has none."""
+    return getattr(lm.text_tokenizer, "eos_token_id", None)
 
 
 def _hidden_at_masks(
@@ -120,19 +130,22 @@ def _hidden_at_masks(
 
     The second is None where the protocol has no guidance.
     """
-    end = torch.tensor([lm.tokenizer.eos_token_id] if how.visible_end else [], dtype=torch.long)
+    end = torch.tensor([_end_of_text(lm)] if how.visible_end else [], dtype=torch.long)
     ids_BT, visible_BT = padded([torch.cat([*pairs[each.sequences[0]], end]) for each in part])
     where_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
     is_prompt_BT = torch.zeros_like(where_BT)
+
     for row, each in enumerate(part):
         prompt, target = pairs[each.sequences[0]]
         where_BT[row, len(prompt) : len(prompt) + len(target)] = each.where_L
         is_prompt_BT[row, : len(prompt)] = True
-    input_BT = corrupt(ids_BT, where_BT, lm.mask_token_id)
+
+    input_BT = corrupt(ids_BT, where_BT, lm.mask)
     hidden_ND = lm.hidden_at(input_BT, where_BT, visible_BT)
     if how.guidance == 0:
         return hidden_ND, None
-    without_prompt_BT = corrupt(input_BT, is_prompt_BT, lm.mask_token_id)
+
+    without_prompt_BT = corrupt(input_BT, is_prompt_BT, lm.mask)
     return hidden_ND, lm.hidden_at(without_prompt_BT, where_BT, visible_BT)
 
 
@@ -152,6 +165,7 @@ def exact_log_likelihood(
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is bounded, use `log_likelihood`")
+
     pairs = _checked_pairs(lm, pairs, extra=-1)
     for sequence, (prompt, _) in enumerate(pairs):
         if len(prompt) == 0:
@@ -159,9 +173,11 @@ def exact_log_likelihood(
                 f"the prompt of pair {sequence} is empty: an autoregressive model does not predict "
                 "position 0, give it a first token"
             )
+
     rows = []
     for part in batches(_pairs_by_forward(lm, pairs, progress), batch):
         rows += _exact_values(lm, pairs, part)
+
     frame = pd.DataFrame(rows, columns=["sequence", "tokens", "value", "greedy"])
     return frame.sort_values("sequence", ignore_index=True)
 
@@ -189,6 +205,7 @@ def _exact_values(
     rows = []
     for sequence, loss_L, hit_L in zip(served, loss_N.split(counts), hit_N.split(counts), strict=True):
         rows.append((sequence, len(loss_L), -float(loss_L.sum()), bool(hit_L.all())))
+
     return rows
 
 
@@ -202,6 +219,7 @@ def _checked_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> list
         check_ids(lm, target, tokens=0)
         if len(target) == 0:
             raise ValueError(f"the target of pair {sequence} is empty: there is nothing to score")
+
     longest = max((len(prompt) + len(target) + extra for prompt, target in pairs), default=0)
     check_positions(lm, longest)
     return [(prompt.cpu(), target.cpu()) for prompt, target in pairs]
@@ -268,6 +286,7 @@ def estimate(frame: pd.DataFrame) -> LikelihoodEstimate:
     if count > 1:
         squares = ((cost - nats * length) ** 2).sum()
         error_sequences = math.sqrt(count / (count - 1) * squares) / length.sum()
+
     return LikelihoodEstimate(
         float(nats), float(error_draws), float(error_sequences), count, int(length.sum())
     )
@@ -307,4 +326,5 @@ def perplexity(
             f"guidance={how.guidance} cannot be used: {lm.name} is autoregressive and never sees masks "
             "for a prompt"
         )
+
     return estimate(exact_log_likelihood(lm, pairs, batch, progress))

@@ -6,10 +6,10 @@ ordinary ones; over calibration draws and sequences they come from the component
 Dimensions: R repetitions (calibration draws), N sequences.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from sinkprune.evaluation.variance_components import components
@@ -89,7 +89,7 @@ def _or_infinite(freedom: float | None) -> float:
     return np.inf if freedom is None else freedom
 
 
-def interval(values: Sequence[float]) -> Estimate:
+def interval(values: ArrayLike) -> Estimate:
     """Return the mean of independent units with its 95 % t interval; NaN units are left out.
 
     Raises ValueError with fewer than two units: one lucky run has no interval.
@@ -124,6 +124,7 @@ def _t_interval(values_RN: np.ndarray, method: str) -> Estimate:
     reach = errors.total * stats.t.ppf((1 + CONFIDENCE) / 2, _or_infinite(freedom))
     repetitions, sequences = values_RN.shape
     mean = float(values_RN.mean())
+
     return Estimate(
         mean,
         float(mean - reach),

@@ -15,7 +15,7 @@ from sinkprune_core.diffusion.noise import corrupt, even_split, random_mask, str
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments
+from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
 
 
 class MaskedSequence(NamedTuple):
@@ -35,7 +35,7 @@ def nelbo(
     draws: Count = 8,
     seed: Whole = 0,
     batch: Count = 32,
-    progress: bool = False,
+    progress: Flag = False,
     steps: Count | None = None,
     first_scored: Count = 1,
 ) -> pd.DataFrame:
@@ -56,20 +56,24 @@ def nelbo(
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is exact, use `nll`")
+
     _check_text(lm, ids_NT, first_scored)
     scored = ids_NT.shape[1] - first_scored
     if steps is not None and steps > scored:
         raise ValueError(f"steps={steps} must lie in 1 … {scored}, the number of tokens to reveal")
+
     rows = _masked_sequences(len(ids_NT), first_scored, scored, draws, seed, steps)
     rows.sort(key=lambda row: row.masks)  # a batch of similar noise levels has similar numbers of masks
     values = []
+
     starts = range(0, len(rows), batch)
     for start in tqdm(starts, desc=f"NELBO {lm.name}", unit="batch", disable=not progress, leave=False):
         part = rows[start : start + batch]
         where_BT = torch.stack([row.where_T for row in part])
         ids_BT = ids_NT[[row.sequence for row in part]]
-        input_BT = corrupt(ids_BT, where_BT, lm.mask_token_id)
+        input_BT = corrupt(ids_BT, where_BT, lm.mask)
         values += _mean_cross_entropies(lm, input_BT, where_BT, ids_BT)
+
     frame = pd.DataFrame(
         {
             "sequence": [row.sequence for row in rows],
@@ -78,6 +82,7 @@ def nelbo(
             "value": values,
         }
     )
+
     return frame.sort_values(["sequence", "draw"], ignore_index=True)
 
 
@@ -87,11 +92,13 @@ def _check_text(lm: LanguageModel, ids_NT: torch.Tensor, first_scored: int) -> N
             f"ids have shape {tuple(ids_NT.shape)}; expected at least one sequence of at least 2 tokens: "
             "the first one is never predicted"
         )
+
     if first_scored >= ids_NT.shape[1]:
         raise ValueError(
             f"first_scored={first_scored} must lie in 1 … {ids_NT.shape[1] - 1}: "
             "it is the first position whose token counts"
         )
+
     check_ids(lm, ids_NT)
 
 
@@ -107,6 +114,7 @@ def _masked_sequences(
     maskable_T = torch.arange(first_scored + scored) >= first_scored
     group_sizes = torch.tensor(even_split(scored, steps or scored))
     masks_before_steps = group_sizes.flip(0).cumsum(0)  # of the last step, the last but one, …
+
     rows = []
     for sequence in range(count):
         rng = generator(seed, "nelbo", sequence)
@@ -114,6 +122,7 @@ def _masked_sequences(
         masks_S = masks_before_steps[torch.searchsorted(masks_before_steps, rank_S)]
         for draw, masks in enumerate(masks_S.tolist()):
             rows.append(MaskedSequence(sequence, draw, masks, random_mask(maskable_T, masks, rng)))
+
     return rows
 
 
@@ -123,7 +132,7 @@ def nll(
     lm: InstanceOf[LanguageModel],
     ids_NT: TokenIds,
     batch: Count = 32,
-    progress: bool = False,
+    progress: Flag = False,
     first_scored: Count = 1,
 ) -> pd.DataFrame:
     """Return the exact negative log-likelihood of an autoregressive model, one row per sequence.
@@ -134,13 +143,16 @@ def nll(
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is bounded, use `nelbo`")
+
     _check_text(lm, ids_NT, first_scored)
     values = []
+
     starts = range(0, len(ids_NT), batch)
     for start in tqdm(starts, desc=f"NLL {lm.name}", unit="batch", disable=not progress, leave=False):
         ids_BT = ids_NT[start : start + batch]
         where_BT = (torch.arange(ids_BT.shape[1]) >= first_scored).expand_as(ids_BT)
         values += _mean_cross_entropies(lm, ids_BT, where_BT, ids_BT)
+
     return pd.DataFrame({"sequence": range(len(values)), "value": values})
 
 
@@ -151,7 +163,7 @@ def score(
     draws: Count = 8,
     seed: Whole = 0,
     batch: Count = 32,
-    progress: bool = False,
+    progress: Flag = False,
 ) -> pd.DataFrame:
     """Return nats per token by the estimator that fits the model; columns `sequence`, `value`."""
     if not lm.is_diffusion:

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import StringConstraints, TypeAdapter, ValidationError
@@ -29,7 +29,16 @@ WIKITEXT_EXPECTED = (
 )
 
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
-PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
+
+
+class Pair(TypedDict):
+    """A minimal pair of BLiMP."""
+
+    sentence_good: Text
+    sentence_bad: Text
+
+
+PAIR = TypeAdapter(Pair)
 
 _FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
@@ -46,6 +55,7 @@ def files_below(folder: Path) -> list[Path]:
         raise NotADirectoryError(
             f"the data folder {folder} {state}: give the folder that holds BLiMP or WikiText-2"
         )
+
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
@@ -60,6 +70,7 @@ def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
             names = {file.stem, file.parent.name}
         for name in names:
             by_name.setdefault(f"blimp_{name}", []).append(file)
+
     present = [task for task in tasks if task in by_name]
     return {task: _of_one_source(by_name[task], f"the BLiMP task {task}") for task in present}
 
@@ -79,12 +90,14 @@ def wikitext_files(folder: Path | str, split: str) -> list[Path]:
         # wiki.test.raw is never anything else, other names need the folder's
         if sizes[-1:] == ["2"] or (not sizes and prefix and suffix in ("raw", "tokens")):
             by_split.setdefault("validation" if name == "valid" else name, []).append(file)
+
     if split not in by_split:
         others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
         raise ValueError(
             f"the data folder {folder} holds no {split} split of WikiText-2, "
             f"looked for as {WIKITEXT_EXPECTED}{others}"
         )
+
     raw = [file for file in by_split[split] if "raw" in str(file.relative_to(folder))]
     return _of_one_source(raw or by_split[split], f"the {split} split of WikiText-2")
 
@@ -104,6 +117,7 @@ def _of_one_source(files: list[Path], what: str) -> list[Path]:
     set_of_shards = _set_of(files[0])
     if set_of_shards is not None:
         _check_shards(files, *set_of_shards, what)
+
     return files
 
 
@@ -115,7 +129,8 @@ def _set_of(file: Path) -> tuple[str, str] | None:
 
 def _check_shards(files: list[Path], name: str, stated: str, what: str) -> None:
     """Raise ValueError unless the shards of one set are as many as their names say, each there once."""
-    numbers = {int(_SHARD.fullmatch(file.stem)[2]) for file in files}
+    matches = [_SHARD.fullmatch(file.stem) for file in files]
+    numbers = {int(match[2]) for match in matches if match}
     total = int(stated)
     if numbers == set(range(len(files))) and len(files) == total:
         return
@@ -124,6 +139,7 @@ def _check_shards(files: list[Path], name: str, stated: str, what: str) -> None:
     where = files[0].parent
     if missing is None:
         raise ValueError(f"{what} has files in {where} beyond the {total} of its set: move them away")
+
     lost = f"{name}-{missing:0{len(stated)}d}-of-{stated}{files[0].suffix}"
     raise ValueError(f"{what} is not whole, {where} lacks {lost}: fetch all {total} files of the set")
 
@@ -131,7 +147,7 @@ def _check_shards(files: list[Path], name: str, stated: str, what: str) -> None:
 # reading
 
 
-def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
+def pairs(files: Sequence[Path]) -> list[Pair]:
     """Return the minimal pairs of a BLiMP paradigm; raise ValueError, with file and row, for what is none."""
     sentences = []
     for file in files:
@@ -141,10 +157,11 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
 
     if not sentences:
         raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
+
     return sentences
 
 
-def _lines(file: Path) -> Iterator[object]:
+def _lines(file: Path) -> Iterator[Any]:
     """Yield the values in the lines of a file; raise ValueError, with file and row, for what is no JSON."""
     lines = [line for line in read_text(file).split("\n") if line.strip()]
     for number, line in enumerate(lines, 1):
@@ -154,7 +171,7 @@ def _lines(file: Path) -> Iterator[object]:
             raise ValueError(f"{file}, row {number}: no JSON: {error}") from None
 
 
-def _pair(row: object, where: str) -> dict[str, str]:
+def _pair(row: object, where: str) -> Pair:
     """Return a row as a minimal pair; raise ValueError, saying where it is, for what is none."""
     try:
         return PAIR.validate_python(row)
@@ -182,12 +199,14 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
                 f"WikiText-2 cannot be had from the hub ({reason}): give a local folder of it (--data); "
                 "HF_HUB_OFFLINE=1 takes what is cached"
             ) from error
+
     pages = articles(wikitext_files(folder, split))
     if any(" <unk> " in page for page in pages):
         warnings.warn(
             f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of wiki.*.raw",
             stacklevel=2,
         )
+
     return pages
 
 
@@ -203,18 +222,23 @@ def articles(files: Sequence[Path]) -> list[str]:
 def _articles_of_parquet(files: Sequence[Path]) -> list[str]:
     """Return the articles of parquet files whose rows are articles (`page`) or lines (`text`)."""
     rows = []
+    column = "text"
     for file in files:
         frame = read_parquet(file)
         column = "page" if "page" in frame else "text"
         if column not in frame:
             raise ValueError(f"{file} has no column page or text; it has {', '.join(frame)}")
+
         texts = frame[column].fillna(" ").replace("", " ") if column == "text" else frame[column]
         for number, text in enumerate(texts, 1):
             if not isinstance(text, str) or (column == "page" and not text.strip()):
                 raise ValueError(f"{file}, row {number}: no text {column!r}: fetch the file anew")
+
         rows += texts.tolist()
+
     if column == "page":
         return rows
+
     return _split_into_articles("\n".join(row.removesuffix("\n") for row in rows) + "\n")
 
 
@@ -226,6 +250,7 @@ def _split_into_articles(text: str) -> list[str]:
         if heading.startswith("= ") and heading.endswith(" ="):
             pages.append([])
         pages[-1].append(line)
+
     return [page for page in map("\n".join, pages) if page.strip()]
 
 
@@ -237,6 +262,7 @@ def detokenised(text: str) -> str:
     text = re.sub(r'" ([^"]*?) "', r'"\1"', text)
     text = re.sub(r" '(s|t|re|ve|ll|d|m)\b", r"'\1", text)
     text = re.sub(r"s ' ", "s' ", text)
+
     return text.replace(" n't", "n't")
 
 
@@ -263,9 +289,11 @@ def read_parquet(file: Path) -> pd.DataFrame:
 
     if not frame.columns.is_unique:
         raise ValueError(f"{file} has a column twice, of {', '.join(map(str, frame))}: fetch it anew")
+
     for name, column in frame.items():
         if isinstance(column.dtype, pd.CategoricalDtype):
             frame[name] = column.astype(object)
+
     return frame
 
 

@@ -46,6 +46,7 @@ def maskings(endings: Sequence[torch.Tensor], draws: int, rng: torch.Generator) 
             continue
         mask_ML, masking_S, times_M = masks_SL.unique(dim=0, return_inverse=True, return_counts=True)
         found.append(Maskings(mask_ML, times_M.double() / draws, masking_S))
+
     return found
 
 
@@ -71,6 +72,7 @@ def drawn_masks(endings: Sequence[torch.Tensor], draws: int, rng: torch.Generato
     for ending in endings:
         rng.set_state(state)
         counts.append(stratified_counts(draws, len(ending), rng))
+
     place_L = torch.rand(max(map(len, endings)), generator=rng, dtype=torch.float64)
     masks = []
     for ending, counts_S in zip(endings, counts, strict=True):
@@ -78,4 +80,5 @@ def drawn_masks(endings: Sequence[torch.Tensor], draws: int, rng: torch.Generato
         order_L = place_L[:length].argsort().argsort()
         arc_start_S1 = (counts_S.cumsum(0) - counts_S)[:, None]
         masks.append((order_L - arc_start_S1) % length < counts_S[:, None])
+
     return masks

@@ -50,11 +50,13 @@ class Protocol:
     def __post_init__(self):
         check_choice("masking", self.masking, MASKINGS)
         check_fields(self)
+
         if self.draws % self.grid:
             raise ValueError(
                 f"draws={self.draws} is not a multiple of grid={self.grid}, the draws that share a grid of "
                 "noise levels: change one of them"
             )
+
         if (self.chunk is None) != (self.context is None):
             raise ValueError(
                 f"chunk={self.chunk} and context={self.context} must both be numbers, or both be None"
@@ -67,6 +69,7 @@ class Protocol:
         """
         if length == 1:
             return [(torch.ones(1, dtype=torch.bool), 1.0)]
+
         every_L = torch.ones(length, dtype=torch.bool)
         drawn = []
         for _ in range(self.draws // self.grid):
@@ -75,6 +78,7 @@ class Protocol:
                 drawn += [(random_mask(every_L, count, rng), length / count) for count in counts]
             else:
                 drawn += self._bernoulli_masks(length, rng)
+
         return drawn
 
     def _bernoulli_masks(self, length: int, rng: torch.Generator) -> list[Masking]:
@@ -98,16 +102,20 @@ class Protocol:
                 "this protocol scores a target given a prompt: take one with chunk and context for a running "
                 "text, such as 'ppl_llada'"
             )
+
         starts = range(self.chunk, len(ids_T) - self.chunk, self.chunk)
         if not starts:
             raise ValueError(
                 f"a text of {len(ids_T)} tokens is too short: scoring chunks of {self.chunk} takes more than "
                 f"{2 * self.chunk}"
             )
+
+        context = self.context or 0
         pairs = []
         for start in starts:
-            context_T = ids_T[max(0, start - self.context) : start]
+            context_T = ids_T[max(0, start - context) : start]
             pairs.append((context_T, ids_T[start : start + self.chunk]))
+
         return pairs
 
 

@@ -33,6 +33,7 @@ def items(groups: Sequence[str] = GROUPS, limit: int | None = None) -> list[dict
         check_choice("group", group, GROUPS)
         lines = read_text(TASKS / f"{group}.jsonl").splitlines()
         chosen += [{"group": group, **json_of(line)} for line in lines[:limit]]
+
     return chosen
 
 
@@ -44,12 +45,15 @@ def sample(count: int) -> list[dict]:
     least = 4 * len(GROUPS)
     if count < least:
         raise ValueError(f"items={count} must be at least {least}: two pairs of each group, for an interval")
+
     by_group = [items([group]) for group in GROUPS]
     total = sum(map(len, by_group))
+
     chosen = []
     for of_group in by_group:
         share = len(of_group) * min(count, total) / total
         chosen += of_group[: 2 * max(2, round(share / 2))]
+
     return chosen
 
 
@@ -64,6 +68,7 @@ def minimal_pairs(tokenizer, paradigms: Mapping[str, Sequence[Mapping[str, str]]
             choices = [pair["sentence_good"], pair["sentence_bad"]]
             item = {"group": group, "pair": number, "template": 0, "context": start}
             made.append({**item, "choices": choices, "answer": 0})
+
     return made
 
 
@@ -92,8 +97,9 @@ def by_template(answers: pd.DataFrame, column: str) -> pd.Series:
     The mean is that of all items: each value is that plus its own items' summed distances from it, times the
     number of templates by that of items.
     """
-    mean = answers[column].mean()
-    of_template = (answers[column] - mean).groupby([answers.group, answers.template], sort=False).sum()
+    mean = float(answers[column].mean())
+    distances = answers[column] - mean
+    of_template = pd.Series(distances.groupby([answers.group, answers.template], sort=False).sum())
     return mean + of_template * len(of_template) / len(answers)
 
 
@@ -109,6 +115,7 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     parts = {f"{NAME}_{name}": part for name, part in frame.groupby("group", sort=False)}
     if len(parts) > 1:
         parts[NAME] = frame
+
     rows = []
     for task, part in parts.items():
         for metric, ending in (("acc", ""), ("acc_norm", "_mean")):
@@ -122,4 +129,5 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
             row["error_draws"] = float(np.sqrt((right * (1 - right)).sum()) / len(part))
             row |= {"documents": len(part), "draws": math.nan if draws is None else draws}
             rows.append(row)
+
     return pd.DataFrame(rows)

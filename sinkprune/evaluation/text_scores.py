@@ -35,12 +35,15 @@ def score_texts(
     labels = {"text": [text for text, _, _ in sources]}
     if any(start for _, _, start in sources):
         labels["start"] = [start for _, _, start in sources]
+
     how = {"batch": batch, "progress": True, "first_scored": first_scored}
     if not lm.is_diffusion:
         return nll(lm, ids_NT, **how).assign(**labels, steps=0)
+
     parts = []
     for count in steps:
         by_draw = nelbo(lm, ids_NT, draws, seed, steps=count, **how)
         mean = by_draw.groupby("sequence", as_index=False).value.mean()
         parts.append(mean.assign(**labels, steps=count or 0))
+
     return pd.concat(parts, ignore_index=True)

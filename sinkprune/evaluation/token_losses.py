@@ -45,12 +45,14 @@ def head_losses(
     check_ids(lm, target_N, tokens=0)
     losses = [torch.zeros(0, dtype=torch.float64)]
     hits = [torch.zeros(0, dtype=torch.bool)]
+
     for start in range(0, len(hidden_ND), HEAD_SLICE):
         part = slice(start, start + HEAD_SLICE)
         unconditional = None if unconditional_ND is None else unconditional_ND[part]
         loss, hit = _slice_losses(lm, hidden_ND[part], target_N[part], unconditional, guidance)
         losses.append(loss)
         hits.append(hit)
+
     return check_output(lm, torch.cat(losses)), torch.cat(hits)
 
 
@@ -67,11 +69,13 @@ def _slice_losses(
     if unconditional_ND is not None:
         unconditional_NV = lm.raw_logits(unconditional_ND).float()
         logits_NV = unconditional_NV + (guidance + 1) * (logits_NV.float() - unconditional_NV)
+
     rows = rows_in_cache(logits_NV.shape[1] * torch.float32.itemsize, logits_NV.device)
     losses = [
         cross_entropy(part_NV.float(), part_N, reduction="none")
         for part_NV, part_N in zip(logits_NV.split(rows), target_N.split(rows), strict=True)
     ]
+
     return torch.cat(losses).cpu().double(), _hits(logits_NV, target_N).cpu()
 
 
@@ -102,5 +106,6 @@ def padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]
     length_B1 = torch.tensor([[len(row)] for row in rows])
     if bool((length_B1 == ids_BT.shape[1]).all()):
         return ids_BT, None
+
     visible_BT = torch.arange(ids_BT.shape[1]) < length_B1
     return ids_BT, visible_BT.long()

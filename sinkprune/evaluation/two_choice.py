@@ -91,20 +91,29 @@ def accuracy(
     """
     if not items:
         raise ValueError("there are no items: give at least one")
+
     questions = [_question(lm, item, draws, seed) for item in items]
     check_positions(lm, max(len(ids_T) for each in questions for ids_T in each.ids))
     by_length = groupby(_inputs(lm, questions), key=lambda one: len(one.input_T))  # so no padding
     parts = chain.from_iterable(batches(of_one_length, batch) for _, of_one_length in by_length)
-    values = [[torch.zeros(len(each.share_M), dtype=torch.float64) for each in q.maskings] for q in questions]
+
+    values = []  # of each item, its endings and their maskings
+    missing = []  # how many of an item's are to come
+    for question in questions:
+        of_item = [torch.zeros(len(each.share_M), dtype=torch.float64) for each in question.maskings]
+        values.append(of_item)
+        missing.append(sum(map(len, of_item)))
+
     with tqdm(
         total=len(items), desc=f"suite {lm.name}", unit="item", disable=not progress, leave=False
     ) as bar:
-        missing = [sum(len(value_M) for value_M in of_item) for of_item in values]
         for part in parts:
             for use, value in _mean_log_likelihoods(lm, questions, part):
                 values[use.item][use.choice][use.masking] = value
                 missing[use.item] -= 1
-                bar.update(missing[use.item] == 0)
+                if missing[use.item] == 0:
+                    bar.update()
+
     return _answers(items, questions, values)
 
 
@@ -115,6 +124,7 @@ def _question(lm: LanguageModel, item: dict, draws: int, seed: int) -> Question:
     """Return an item in tokens, with the ways in which its endings are masked."""
     start = len(lm.encode(item["context"]))
     ids = [lm.encode(f"{item['context']} {choice}") for choice in item["choices"]]
+
     endings = [ids_T[start:] for ids_T in ids]
     for choice, ending in zip(item["choices"], endings, strict=True):
         if len(ending) == 0:
@@ -125,6 +135,7 @@ def _question(lm: LanguageModel, item: dict, draws: int, seed: int) -> Question:
 
     if not lm.is_diffusion:
         return Question(start, ids, [whole(len(ending)) for ending in endings])
+
     rng = generator(seed, "suite", item["group"], item["pair"])
     return Question(start, ids, maskings(endings, draws, rng))
 
@@ -136,10 +147,11 @@ def _inputs(lm: LanguageModel, questions: Sequence[Question]) -> list[Input]:
         for choice, (ids_T, ways) in enumerate(zip(question.ids, question.maskings, strict=True)):
             for masking, mask_L in enumerate(ways.mask_ML):
                 where_T = torch.cat([torch.zeros(question.start, dtype=torch.bool), mask_L])
-                input_T = corrupt(ids_T, where_T, lm.mask_token_id) if lm.is_diffusion else ids_T
+                input_T = corrupt(ids_T, where_T, lm.mask) if lm.is_diffusion else ids_T
                 key = (*input_T.tolist(), question.start)
                 each = found.setdefault(key, Input(input_T, where_T))
                 each.uses.append(Use(number, choice, masking))
+
     return sorted(found.values(), key=lambda each: len(each.input_T))
 
 
@@ -154,11 +166,13 @@ def _mean_log_likelihoods(
     where_BT = torch.stack([each.where_T for each in part])
     hidden_ND = lm.hidden_at(input_BT, where_BT)
     uses, rows, targets = [], [], []
+
     for each, row_L in zip(part, torch.arange(len(hidden_ND)).split(where_BT.sum(1).tolist()), strict=True):
         for use in each.uses:
             uses.append(use)
             rows.append(row_L)
             targets.append(questions[use.item].ids[use.choice][each.where_T])
+
     row_N = torch.cat(rows).to(hidden_ND.device)
     loss_N, _ = head_losses(lm, hidden_ND[row_N], torch.cat(targets))
     for use, loss_L in zip(uses, loss_N.split([len(target) for target in targets]), strict=True):
@@ -173,9 +187,11 @@ def _answers(
     for item, question, of_item in zip(items, questions, values, strict=True):
         right = item["answer"]
         lengths = [len(ids_T) - question.start for ids_T in question.ids]
+
         scores = []
         for ways, value_M in zip(question.maskings, of_item, strict=True):
             scores.append(float((ways.share_M * value_M).sum()))
+
         totals = [score * length for score, length in zip(scores, lengths, strict=True)]
         row = {
             "group": item["group"],
@@ -187,6 +203,7 @@ def _answers(
             "error_mean": _error_over_draws(question.maskings, of_item, [1, 1]),
         }
         rows.append(row)
+
     frame = pd.DataFrame(rows)
     return frame.assign(correct=frame.margin > 0, correct_mean=frame.margin_mean > 0)
 
@@ -202,9 +219,12 @@ def _error_over_draws(
     for sign, each, value_M, weight in zip((1, -1), ways, values, weights, strict=True):
         if each.masking_S is not None:
             drawn.append(sign * weight * value_M[each.masking_S])
+
     if not drawn:
         return 0.0
-    difference_S = sum(drawn)
+
+    difference_S = torch.stack(drawn).sum(0)
     if len(difference_S) < 2:
         return math.nan
+
     return float(difference_S.std() / math.sqrt(len(difference_S)))

@@ -38,11 +38,13 @@ def components(values_RN: np.ndarray) -> Components:
             f"values have shape {values_RN.shape} and {np.isnan(values_RN).sum()} are missing; "
             "expected (repetitions, at least 2 sequences), complete"
         )
+
     repetitions, sequences = values_RN.shape
     square_of_sequences = repetitions * values_RN.mean(0).var(ddof=1)  # a mean square, as are the two below
     if repetitions == 1:
         error = float(np.sqrt(square_of_sequences / values_RN.size))
         return Components(error, np.nan, error, sequences - 1)
+
     square_of_draws = sequences * values_RN.mean(1).var(ddof=1)
     rest_RN = values_RN - values_RN.mean(0) - values_RN.mean(1, keepdims=True) + values_RN.mean()
     square_of_rest = np.square(rest_RN).sum() / ((repetitions - 1) * (sequences - 1))
@@ -58,6 +60,7 @@ def components(values_RN: np.ndarray) -> Components:
     )
     by_sequence, by_draw, _ = np.sqrt(variances / values_RN.size)
     total = np.sqrt(variances.sum() / values_RN.size)
+
     return Components(
         float(by_sequence), float(by_draw), float(total), _freedom(squares, variances, freedoms)
     )

@@ -52,6 +52,7 @@ def verdict(
             return ABOVE
         if estimate.high < against:
             return BELOW
+
     return UNDECIDED
 
 
@@ -64,9 +65,9 @@ def on_claim(outcome: str, side: str) -> str:
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Return the p-values of a family adjusted (Holm 1979): the chance of any false answer is bounded."""
-    p_values = np.asarray(p_values, dtype=float)
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     return np.minimum(adjusted, 1)[np.argsort(order, kind="stable")]
 
 
@@ -123,20 +124,23 @@ def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
     an interval that is wider than the margin; without errors by source, the estimate's units.
     """
     limiting = {"sequences" if estimate.draws else "units": estimate.units}
-    if estimate.error_draws is not None:
+    if estimate.error_draws is not None and estimate.error_sequences is not None:
         counts = {"draws": estimate.draws, "sequences": estimate.units}
         errors = {"draws": estimate.error_draws, "sequences": estimate.error_sequences}
-        largest = max(errors, key=errors.get)
+        largest = max(errors, key=lambda name: errors[name])
         reach = estimate.errors_at((1 + CONFIDENCE) / 2)
         limiting = {name: counts[name] for name in counts if name == largest or reach * errors[name] > margin}
+
     factor = deciding_factor(estimate, against, margin)
     if factor > MOST_FACTOR:
         return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting)}"
+
     sizes = []
     for name, count in limiting.items():
         step = 10 ** max(0, len(str(int(factor * count))) - 2)  # of numbers with two digits that are not 0
         enough = int(-(-factor * count // step) * step)
         sizes.append(f"{enough:,} {name} instead of {count:,}")
+
     return " and ".join(sizes)
 
 
@@ -148,8 +152,10 @@ def note(estimate: Estimate, outcome: str, against: float, margin: float | None)
         return ""
     if estimate.low > against or estimate.high < against:
         return f"the interval leaves {against:g} out, p after correction does not"
+
     effect = smallest_effect(estimate)
     seen = f"half-width {number(estimate.half_width)}; could have seen {number(effect)}"
     if margin is None:
         return f"{seen}; no margin was stored with the finding"
+
     return f"{seen}; would decide: {deciding_run(estimate, against, margin)}"

@@ -23,7 +23,7 @@ def plot_energy(table: pd.DataFrame, title: str) -> Figure:
 
     `table` is a `Diagnosis.table`. A model whose linears have other names has a row for each of them.
     """
-    table = table[table.sparsity == table.sparsity.iloc[0]]
+    table = table.loc[table.sparsity == table.sparsity.iloc[0]]
     named = {kind: says for kind, says in READS.items() if kind in set(table.kind)}
     if len(named) < len(READS):
         named = {kind: kind for kind in table.kind.unique()}
@@ -42,4 +42,5 @@ def plot_energy(table: pd.DataFrame, title: str) -> Figure:
     )
     axis.set(xlabel="layer (0 is the first)", ylabel="")
     axis.grid(False)
+
     return titled(figure, title)

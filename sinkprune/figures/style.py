@@ -3,13 +3,14 @@
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-STYLE = {  # matplotlib's settings
+STYLE: dict[Any, Any] = {  # matplotlib's settings
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.grid": True,
@@ -46,8 +47,9 @@ def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> Figure
     letters = int(TITLE_LETTERS_PER_INCH * figure.get_figwidth())
     broken = textwrap.fill(title, letters, break_on_hyphens=False)
     height = figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines())
+
     if handles:
-        widest = HANDLE_INCHES + LETTER_INCHES * max(len(handle.get_label()) for handle in handles)
+        widest = HANDLE_INCHES + LETTER_INCHES * max(len(str(handle.get_label())) for handle in handles)
         fit = max(1, int(figure.get_figwidth() / widest))
         rows = math.ceil(len(handles) / fit)
         columns = math.ceil(len(handles) / rows)
@@ -56,6 +58,7 @@ def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> Figure
         figure.legend(handles=handles, fontsize=8, loc="outside upper left", ncols=columns, **head)
     elif title:
         figure.suptitle(broken, x=0.01, ha="left", fontsize=9.5)
+
     figure.set_figheight(height)
     return figure
 

@@ -3,7 +3,8 @@
 Dimensions: S step, K key position.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, spaced, titled
 from sinkprune_core.language_model import LanguageModel
@@ -26,7 +28,7 @@ LEAST = 0.3  # ends of the colour scale; 1 is the mean of all keys
 MOST = 30.0
 
 
-def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
+def token_labels(tokenizer, ids: Iterable) -> list[str]:
     """Return short printable names of tokens: visible spaces, line ends and special tokens."""
     texts = [tokenizer.decode([int(token)]).translate(SIGNS) for token in ids]
     return [text[:LABEL_LETTERS] or "∅" for text in texts]
@@ -45,6 +47,7 @@ def panel(
     ids_SK = trace.ids_BSK[prompt]
     tokens = ids_SK.unique().tolist()
     names = dict(zip(tokens, token_labels(lm.tokenizer, tokens), strict=True)) | {lm.mask_token_id: ""}
+
     return {
         "title": title,
         "profile_SK": mass_BSK[prompt].numpy(),
@@ -56,7 +59,7 @@ def panel(
     }
 
 
-def attention_image(axis: Axes, attention: np.ndarray, **options: str):
+def attention_image(axis: Axes, attention: np.ndarray, **options: Any) -> AxesImage:
     """Draw attention on the colour scale of all trajectories, NaN in grey."""
     axis.set_facecolor(UNSEEN)
     colours = plt.get_cmap("cividis", 12)
@@ -70,14 +73,17 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
     (K), `prompt_length` (0: none), and `rows` where they are no steps. Keys that do not count are grey.
     """
     figure, axes = canvas(len(panels), 1, (WIDTH, 2.9 * len(panels)))
+
+    images = []
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile_SK = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
-        image = attention_image(axis, profile_SK, interpolation="nearest")
+        images.append(attention_image(axis, profile_SK, interpolation="nearest"))
         step, position = np.nonzero(panel["sinks_SK"])
         axis.plot(position, step, "o", mfc="none", mec="white", ms=6, mew=2.6)
         axis.plot(position, step, "o", mfc="none", mec=RING, ms=6, mew=1.4)
         if panel["prompt_length"]:
             axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
+
         attention_K = np.nan_to_num(profile_SK).mean(0)
         strongest = np.lexsort((-attention_K, -panel["sinks_SK"].sum(0)))  # sinks come first
         named = sorted(spaced(strongest.tolist(), APART * len(strongest)))
@@ -87,12 +93,16 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
         axis.tick_params(axis="x", length=2, pad=1)
         axis.set(title=panel["title"], ylabel=panel.get("rows", "step of the trajectory"))
         axis.grid(False)
-    figure.colorbar(image, ax=axes, pad=0.01, format="%g", label="attention received (1 = mean of all keys)")
+
+    figure.colorbar(
+        images[-1], ax=axes, pad=0.01, format="%g", label="attention received (1 = mean of all keys)"
+    )
     dashed = "dashed: end of the prompt; " if any(panel["prompt_length"] for panel in panels) else ""
     axes[-1, 0].set_xlabel(
         "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
         f"{dashed}red rings: sinks"
     )
+
     return titled(figure, title)
 
 
@@ -106,4 +116,5 @@ def positions_table(panels: list[dict]) -> pd.DataFrame:
         part["attention"] = panel["profile_SK"][step, position]
         part["sink"] = panel["sinks_SK"][step, position]
         parts.append(part)
+
     return pd.concat(parts, ignore_index=True)

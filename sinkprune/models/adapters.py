@@ -70,11 +70,13 @@ def adapter_config(folder: Path):
         check_files(folder)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}: give the folder of an adapter in safetensors")
+
     plain = read_checked(PlainLora, folder / CONFIG)
     for name, value in (plain.model_extra or {}).items():
         is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
         if name not in WITHOUT_EFFECT and not is_plain:
             raise FormatError(f"{folder / CONFIG} has {name}={in_short(value)}: only plain LoRA is covered")
+
     return LoraConfig(
         r=plain.r,
         lora_alpha=cast(int, plain.lora_alpha),  # PEFT takes any number
@@ -95,6 +97,7 @@ def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
     config = adapter_config(folder)
     stored = AdapterFile(folder, WEIGHTS).shapes
     expected = _expected(model, cast(list[str], config.target_modules), config.r)
+
     problems = [
         *(f"{name} is missing" for name in expected.keys() - stored.keys()),
         *(f"{name} belongs to nothing" for name in stored.keys() - expected.keys()),
@@ -109,6 +112,7 @@ def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
             f"{folder / WEIGHTS} does not fit {CONFIG} and the base: {', '.join(sorted(problems)[:3])}"
             f"{f' and {len(problems) - 3} more' if len(problems) > 3 else ''}"
         )
+
     with refused(f"the adapter in {folder} cannot be read", "train it again"):
         return PeftModel.from_pretrained(model, folder, config=config, is_trainable=trainable)
 
@@ -120,6 +124,7 @@ def _expected(model: PreTrainedModel, targets: Collection[str], rank: int) -> di
         if name.rpartition(".")[2] in targets and isinstance(module, nn.Linear):
             shapes[f"base_model.model.{name}.lora_A.weight"] = (rank, module.in_features)
             shapes[f"base_model.model.{name}.lora_B.weight"] = (module.out_features, rank)
+
     return shapes
 
 
@@ -140,9 +145,11 @@ def base_of(folder: Path) -> str:
             f"{folder / CONFIG} does not say which model the adapter belongs to: write its folder or hub id "
             "into base_model_name_or_path"
         )
+
     for place in (Path(named), folder.parent / named, folder.parent / Path(named).name):
         if place.is_dir() and place.resolve() != folder.resolve():
             return os.fspath(place)
+
     return named
 
 
@@ -169,9 +176,12 @@ def merge_adapter(
             weight.data.masked_fill_(zeros, 0)
         if not bool(torch.isfinite(weight.data).all()):
             raise FormatError(f"{name} is not finite with the adapter in {folder}: train it again")
+
         weight.data = weight.data.to(dtype)
+
     model = opened.unload()
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+
     model.config.dtype = dtype
     return model

@@ -100,6 +100,11 @@ def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
                 f"{file} has {name}={in_short(value)}: it must be a number from {low:g} to {high:g}"
             )
     blocks = {int(match[1]) for match in map(BLOCK_OF.search, shapes) if match}
+    if shapes and not blocks:
+        raise FormatError(
+            f"the weights beside {file} have no blocks called layers.N or h.N, as those of decoders are: "
+            f"model_type={raw.get('model_type')!r} is not covered, or they are not those of a whole model"
+        )
     for name in LAYERS:
         if isinstance(raw.get(name), int) and raw[name] > len(blocks):
             raise FormatError(

@@ -14,6 +14,7 @@ from torch.utils.benchmark import Timer
 
 from sinkprune.files import cache_dir, keep, kept
 from sinkprune.models.weight_files import DTYPES
+from sinkprune_core.values import in_short
 
 WITHOUT_FLOAT64 = ("mps", "xpu")  # types of GPUs that may lack it: the samplers need it
 PRODUCT = (128, 576, 1536)  # R, I, O of the product that is timed: the first MLP map of the embedded models
@@ -68,7 +69,7 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
         has_units = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_units else torch.float16
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
+        raise ValueError(f"dtype={in_short(dtype)} is unknown; choose one of {', '.join(DTYPES)}, auto")
     return DTYPES[dtype]
 
 

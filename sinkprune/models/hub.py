@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from sinkprune.files import cache_dir, free_disk_at
+from sinkprune.files import cache_dir, check_decodable, free_disk_at
 from sinkprune.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.embedded import BASE, FetchError
 from sinkprune.models.weight_files import FormatError, WeightFiles
 from sinkprune.spelling import suggestion
 from sinkprune_core.memory import free_memory
+from sinkprune_core.values import in_short
 
 # configuration and tokenizer, and the weights: never code, never pickles
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -36,8 +37,14 @@ def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
     """Return the row of a name and the revision after its `@`.
 
     There is no row for a folder, and none for a hub id that is not in the table of models. Raises ValueError
-    for a model that is known and not covered, saying why, and for what is no name at all.
+    for a model that is known and not covered, saying why, and for what is no name at all; TypeError for what
+    is neither a text nor a path.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(
+            f"{in_short(name)} is no model: give the name of one, such as 'smol-dlm', or a folder"
+        )
+    check_decodable(name)
     text = os.fspath(name)
     plain, _, revision = text.partition("@")
     if plain in MODELS and not (revision and plain in EMBEDDED):
@@ -186,7 +193,7 @@ def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str |
     return WeightFiles(fetch(row.id, revision, local=True))
 
 
-def available_memory(device: str = "cpu") -> int:
+def available_memory(device: str | torch.device = "cpu") -> int:
     """Return the bytes that can be allocated on a device now; a container's limit counts."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(torch.device(device))[0]

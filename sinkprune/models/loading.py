@@ -31,6 +31,7 @@ def load(
     dtype: str | torch.dtype = "float32",
     device: str = "cpu",
     device_map: DeviceMap | None = None,
+    trainable: bool = False,
 ) -> LanguageModel:
     """Load a model by its name or from a folder.
 
@@ -41,6 +42,7 @@ def load(
     `dtype`: float32, bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1,
     mps, or `auto`, a GPU where there is one. `device_map` spreads the model over several devices instead of
     one (`auto`, or part -> device, see `placement.place`); every weight is read straight to its place.
+    `trainable`: whether parameters take gradients; without, a loop that trains them moves nothing.
 
     Raises ValueError for an unknown name, dtype or device, for weights that do not fit and for one that is
     not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
@@ -59,7 +61,9 @@ def load(
     if row is None and is_adapter(folder := folder_of(name)):
         if device_map is not None:
             raise ValueError(f"device_map does not go with an adapter: {_save_whole(name)}")
-        return _load_adapted(os.fspath(name), folder, dtype, device)
+        lm = _load_adapted(os.fspath(name), folder, dtype, device)
+        lm.model.requires_grad_(trainable)
+        return lm
     if row is None or row.id not in EMBEDDED:
         _require(name, dtype, device, spread=device_map is not None)
     release_freed_memory()  # what earlier work freed in parts too small for a model
@@ -80,6 +84,7 @@ def load(
     check_finite(lm, lm.model.named_parameters())  # attention may swallow what is not
     dispatch(lm.model, places)
     check_computation(lm)
+    lm.model.requires_grad_(trainable)
     release_freed_memory()  # what conversion and merging needed
     return lm
 
@@ -108,7 +113,8 @@ def _load_adapted(name: str, folder: Path, dtype: torch.dtype, device: str) -> L
             stacklevel=3,
         )
 
-    model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned).to(device)
+    model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned)
+    cast(Any, model).to(device)
     model.requires_grad_(False)
     return replace(base, model=model, name=Path(name).name)
 

@@ -36,9 +36,11 @@ def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed:
     with init_empty_weights(include_buffers=True):
         model = native_class(config)(config)
         cast(Any, model).to(choose_dtype(dtype))
+
     set_direction(model.eval(), causal=row.kind == "autoregressive")
     model.tie_weights()
     mask_token_id = None
     if row.kind == "diffusion":
         mask_token_id = row.mask_token_id or 0  # any token will do for a plan
+
     return MetaModel(model, None, row.id, row.kind, mask_token_id, row.logits_shifted, streamed)

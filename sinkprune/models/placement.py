@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from sinkprune.models.devices import choose_device
 from sinkprune.models.hub import available_memory
 from sinkprune_core.language_model import part_name
+from sinkprune_core.values import in_short
 
 SHARE = 0.9  # of a device's free memory that weights may take: activations come on top
 DeviceMap = str | Mapping[str, str | int]
@@ -31,7 +32,7 @@ def place(
     where a part is a module outside the blocks or a whole block (`blocks` is what their list is called), and
     "" is everything. Raises ValueError for a map that is no such thing, RuntimeError for too little memory.
     """
-    if device_map == "auto":
+    if isinstance(device_map, str) and device_map == "auto":
         wanted = _spread(skeleton, dtype)
     elif isinstance(device_map, str):
         wanted = {"": device_map}
@@ -39,7 +40,7 @@ def place(
         wanted = dict(device_map)
     else:
         raise ValueError(
-            f"device_map={device_map!r} must be 'auto', a device such as 'cuda:1', "
+            f"device_map={in_short(device_map)} must be 'auto', a device such as 'cuda:1', "
             "or a mapping from parts of the model to devices"
         )
     inside_a_block = re.compile(rf"{re.escape(blocks)}\.\d+\.")

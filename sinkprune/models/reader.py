@@ -84,6 +84,7 @@ class Checkpoint:
         self.raw = read_json(self._config_file)
         self._causal = causal
         check_fields(self.raw, self._config_file, self.files.shapes)
+
         self._format = detect(self.raw, self.files.shapes)
         if family not in (None, self.family):
             raise FormatError(
@@ -107,6 +108,7 @@ class Checkpoint:
         """`diffusion` or `autoregressive`: what was asked for, else what card, format or config say."""
         if self._causal is not None:
             return "autoregressive" if self._causal else "diffusion"
+
         stated = self.card.kind or self._format.kind
         if stated:
             return stated
@@ -124,11 +126,15 @@ class Checkpoint:
             return self.row.logits_shifted
         if self.kind == "autoregressive":
             return True
+        stated = self.raw.get("logits_shifted")  # as a model of ours says that something else has saved since
+        if isinstance(stated, bool):
+            return stated
         if self._format.logits_shifted is None:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "
                 "which says whether its logits are shifted: write it with `save`"
             )
+
         return self._format.logits_shifted
 
     @cached_property
@@ -136,14 +142,17 @@ class Checkpoint:
         """The native configuration, with the direction and the tying of embeddings that the weights have."""
         with refused(f"{self._config_file} makes no configuration", "take the published file"):
             config = self._format.config(self.raw, self.files.shapes)
+
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise FormatError(f"transformers has no causal language model for {type(config).__name__}")
         if config.tie_word_embeddings and self._has_head_of_its_own(config):
             config.tie_word_embeddings = False  # A2D models say they are tied and are not
+
         config.is_causal = self.kind == "autoregressive"
         config.use_cache = config.is_causal
         config.architectures = [native_class(config).__name__]
         config._attn_implementation = "sdpa"
+
         return config
 
     def _has_head_of_its_own(self, config: PretrainedConfig) -> bool:
@@ -156,6 +165,7 @@ class Checkpoint:
                 continue
             if not torch.equal(self.files.tensor(head), self.files.tensor(embedding)):
                 return True
+
         return False
 
     # tokens
@@ -169,6 +179,7 @@ class Checkpoint:
         written = self.card.sha256.get(TOKENIZER)
         if written is not None:
             check_digest(self.folder / TOKENIZER, written)
+
         tokenizer = read_tokenizer(self.folder, self.family)
         check_size(tokenizer, self.config.vocab_size, self.folder)
         return tokenizer
@@ -182,6 +193,7 @@ class Checkpoint:
             return None
         if self.card.mask_token_id is not None:
             return self.card.mask_token_id
+
         vocabulary = tokenizer.get_vocab()
         spelling = self._mask_spelling(vocabulary)
         token_by_source = {
@@ -190,6 +202,7 @@ class Checkpoint:
             "the tokenizer": tokenizer.mask_token_id,
             f"the entry {spelling} of the vocabulary": vocabulary.get(spelling),
         }
+
         return agreed_mask_token(token_by_source, self.folder)
 
     def _mask_spelling(self, vocabulary: dict[str, int]) -> str | None:
@@ -209,6 +222,7 @@ class Checkpoint:
             head = known.pop(head_name, None)
             if head is not None and embedding_name not in known:
                 known[embedding_name] = head
+
         return known
 
     def _tied_heads(self) -> dict[str, str]:
@@ -260,6 +274,7 @@ class Checkpoint:
             with init_empty_weights():
                 model = native_class(config)(config)
             model.tie_weights()
+
         return set_direction(model.eval(), causal=self.kind == "autoregressive")
 
     def fill(
@@ -279,6 +294,7 @@ class Checkpoint:
         self.check_fits(module, prefix)
         label = f"load {prefix or self.folder.name}"
         parameters = list(module.named_parameters())
+
         unreleased = 0  # bytes whose pages of the file are still in memory
         for name, parameter in tqdm(parameters, desc=label, unit="tensor", disable=not progress, leave=False):
             native = _join(prefix, name)
@@ -293,10 +309,12 @@ class Checkpoint:
             if unreleased > MAPPED:
                 self.files.close()
                 unreleased = 0
+
         self.files.check_unchanged()
         if isinstance(module, PreTrainedModel):
             module.tie_weights()
             module.config.dtype = dtype
+
         return module
 
     def check_fits(self, module: nn.Module, prefix: str = "") -> None:
@@ -318,11 +336,13 @@ class Checkpoint:
                 if name in self and self.shape(name) != shape
             ],
         }
+
         listed = {}
         for problem, names in wrong.items():
             if names:
                 more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
                 listed[problem] = ", ".join(sorted(names)[:LISTED]) + more
+
         if listed:
             raise FormatError(f"the weights in {self.folder} do not fit {type(module).__name__}: {listed}")
 

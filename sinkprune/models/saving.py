@@ -8,7 +8,9 @@ import torch
 from sinkprune.files import atomic, digests, write_json
 from sinkprune.models.reader import CARD
 from sinkprune.models.streaming import StreamedModel
+from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import check_structure
 
 OWN = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # what a card says of the model itself
 
@@ -24,11 +26,14 @@ def save(
     Raises FileExistsError if `folder` exists, as nothing is ever overwritten. Raises ValueError, before
     anything is written, for an entry of the card that would change what the model is taken for, and for
     biases from `compensate` in a class without: `shrink` gives a class that has them. Raises ValueError for
-    a damaged finished block.
+    a damaged finished block, and for a model that is not covered, by name (see `model_checks`).
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+    check_structure(lm.model)
+    if not isinstance(lm, StreamedModel):
+        check_loaded(lm)
     taken = [name for name in OWN if name in card]
     if taken:
         raise ValueError(

@@ -140,6 +140,7 @@ class StreamedModel(LanguageModel):
         for layer in range(len(self.blocks)):
             with self.resident(layer) as block:
                 states = run_block(block, states)
+
         return self._last_norm(states[0].hidden_BTD)
 
     @property
@@ -154,7 +155,7 @@ class StreamedModel(LanguageModel):
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""
-        head = cast(nn.Linear, self.model.get_output_embeddings())
+        head = self.output_head
         if head.weight.is_meta:
             self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
         return super().raw_logits(hidden_ND)
@@ -167,6 +168,7 @@ class StreamedModel(LanguageModel):
         digest = hashlib.sha256(str(self.dtype).encode())
         for name in sorted(set(self.checkpoint.files.file_of.values())):
             digest.update(f"{name} {known_digest(self.checkpoint.files.folder / name)}".encode())
+
         for layer, block in sorted(self.finished.items()):
             digest.update(f"{layer} {block.sha256}".encode())
         return digest.hexdigest()[:16]
@@ -204,6 +206,7 @@ class StreamedModel(LanguageModel):
         """Write a shard for every parameter outside the blocks; return the shard of every one."""
         in_blocks = tuple(self._prefix(layer) for layer in range(len(self.blocks)))
         rest = [name for name in self.checkpoint.names() if not name.startswith(in_blocks)]
+
         shard_of = {}
         for number, name in enumerate(rest):
             shard = f"model-rest-{number:05d}.safetensors"
@@ -251,6 +254,7 @@ def stream(
     model = checkpoint.skeleton()
     checkpoint.check_fits(model)
     tokenizer = checkpoint.tokenizer()
+
     for child, module in model.base_model.named_children():
         has_parameters = any(True for _ in module.parameters())
         if has_parameters and module is not blocks_of(model):
@@ -272,6 +276,7 @@ def stream(
     )
     check_finite(lm, _small_parameters(checkpoint, dtype))
     checkpoint.files.close()
+
     return lm
 
 

@@ -27,6 +27,7 @@ def read_tokenizer(folder: Path, family: str) -> PreTrainedTokenizerBase:
     with refused(f"the tokenizer in {folder} cannot be read", "take the published files"):
         tokenizer = _read(folder, family)
         vocabulary = tokenizer.get_vocab()
+
     _check_special_tokens(vocabulary, folder)
     # or a saved folder would ask for the code that was not needed
     tokenizer.init_kwargs.pop("auto_map", None)
@@ -38,11 +39,13 @@ def _read(folder: Path, family: str) -> PreTrainedTokenizerBase:
     if (folder / TOKENIZER).is_file():
         # Read as it is: a class chosen by the model's type would build its own rules around the vocabulary.
         return PreTrainedTokenizerFast.from_pretrained(folder)
+
     if family == "native":
         return AutoTokenizer.from_pretrained(folder)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         cls = GPT2Tokenizer if family == "diffugpt" else Qwen2Tokenizer  # Dream's own class is Qwen2's
         return cls.from_pretrained(folder)
+
     raise FormatError(
         f"no tokenizer in {folder}: "
         "put the published tokenizer.json, or vocab.json and merges.txt, beside the weights"
@@ -78,6 +81,7 @@ def _check_special_tokens(vocabulary: dict[str, int], folder: Path) -> None:
             actual = vocabulary.get(token["content"])
             if actual != int(index):
                 moved.append(f"{token['content']} is {actual} instead of {index}")
+
     if moved:
         raise FormatError(
             f"the tokenizer in {folder} gives other ids than its files state: {', '.join(moved[:5])}"
@@ -95,11 +99,14 @@ def agreed_mask_token(token_by_source: Mapping[str, int | None], folder: Path) -
             raise FormatError(
                 f"the mask token of {folder} is {in_short(token)} in {source}: it must be a number"
             )
+
     if not named:
         raise FormatError(
             f"nothing in {folder} says which token is the mask: add mask_token_id to its config.json"
         )
+
     if len(set(named.values())) > 1:
         claims = ", ".join(f"{token} says {source}" for source, token in named.items())
         raise FormatError(f"the mask token of {folder} is not clear: {claims}")
+
     return next(iter(named.values()))

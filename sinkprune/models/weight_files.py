@@ -43,6 +43,7 @@ def read_json(file: Path) -> dict:
 
     if not isinstance(content, dict):
         raise FormatError(f"{file} holds a {type(content).__name__}: it must hold a JSON object")
+
     return content
 
 
@@ -56,6 +57,7 @@ def read_checked(cls: type[Checked], file: Path) -> Checked:
         return cls(**raw)
     except ValidationError as error:
         problem = error.errors()[0]
+
     name = problem["loc"][0]
     raise FormatError(f"{file} has {name}={in_short(raw.get(name))}: {problem['msg']}")
 
@@ -102,9 +104,11 @@ class WeightFiles:
         self.file_of: dict[str, str] = {}  # the file of every tensor
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
+
         index = None if only else _index(folder)
         for name in _file_names(folder, only, index):
             self._read_header(name)
+
         lost = sorted(set(index or {}) - set(self.file_of))
         if lost:
             raise FormatError(
@@ -124,11 +128,13 @@ class WeightFiles:
                     f"{key} in {self.folder / name} is stored as {stored}: "
                     f"quantised weights are not covered, take the {', '.join(DTYPES)} files"
                 )
+
             if key in self.file_of:
                 raise FormatError(
                     f"{key} is in two files of {self.folder}, {self.file_of[key]} and {name}: "
                     "keep one model per folder"
                 )
+
             self.file_of[key] = name
             self.shapes[key] = tuple(header.get_shape())
             self.dtypes[key] = self.covered[stored]
@@ -220,12 +226,15 @@ def check_digest(file: Path, expected: str) -> None:
         raise FormatError(
             f"{file} is missing, and was written with this model: fetch or save the model again"
         )
+
     digest = known_digest(file)
     if digest == expected:
         return
+
     fix = f"copy it again; where you saved it anew, `sinkprune adopt {file.parent}` takes it as it is"
     if file.is_symlink():  # into the hub's cache
         fix = f"remove {file.resolve()}, and it is fetched anew"
+
     raise FormatError(
         f"{file} is damaged, or was saved anew: its SHA-256 is {digest}, and {expected} was written; {fix}"
     )
@@ -249,9 +258,11 @@ def _index(folder: Path) -> dict[str, str] | None:
     file = folder / INDEX
     if not file.is_file():
         return None
+
     index = read_json(file).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise FormatError(f"{file} has weight_map={in_short(index)}: it must map tensors to names of files")
+
     for tensor, name in index.items():
         is_beside = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
         if not is_beside:
@@ -259,6 +270,7 @@ def _index(folder: Path) -> dict[str, str] | None:
                 f"{file} says that {tensor} is in {in_short(name)}: it must be the name of a safetensors "
                 "file in the same folder"
             )
+
     return index
 
 
@@ -268,6 +280,7 @@ def _file_names(folder: Path, only: str | None, index: dict[str, str] | None) ->
         return [only]
     if index:
         return sorted(set(index.values()))
+
     names = sorted(file.name for file in folder.glob("*.safetensors"))
     if not names:
         message = f"no safetensors in {folder}"
@@ -275,9 +288,11 @@ def _file_names(folder: Path, only: str | None, index: dict[str, str] | None) ->
         if pickled:
             message += f", only {pickled}: pickled weights are not loaded, convert them to safetensors"
         raise FormatError(message)
+
     if len(names) > 1:
         raise FormatError(
             f"{folder} holds {len(names)} safetensors files and no {INDEX}: "
             "which belong together? Keep one model per folder"
         )
+
     return names

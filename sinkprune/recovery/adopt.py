@@ -36,6 +36,7 @@ def adopt(folder: str | os.PathLike, family: str, mask_token: str | int | None =
     published = FORMATS[family]
     kind = published.kind or "autoregressive"
     config = read_json(folder / "config.json")
+
     card = {
         "name": folder.resolve().name,
         "kind": kind,
@@ -50,9 +51,11 @@ def adopt(folder: str | os.PathLike, family: str, mask_token: str | int | None =
     former = {}
     with suppress(ValueError):  # of what is no card
         former = read_json(folder / CARD)
+
     with held(folder):
         files = [folder / name for name in (CARD, "config.json") if (folder / name).is_file()]
         kept = {file: file.read_bytes() for file in files}
+
         try:
             write_json(folder / "config.json", _stated(config, card))
             card |= {"sha256": digests(folder, "*.safetensors", "tokenizer.json")}
@@ -64,8 +67,10 @@ def adopt(folder: str | os.PathLike, family: str, mask_token: str | int | None =
             for file, content in kept.items():
                 file.write_bytes(content)
             raise
+
         if not (folder / README).is_file():
             write_readme(folder, card["name"])
+
     return card
 
 
@@ -81,6 +86,7 @@ def _mask_token_id(folder: Path, config: dict, asked: str | int | None) -> int:
                 "(--mask-token), a token or its number"
             )
         return found
+
     vocabulary = tokenizer.get_vocab()
     chosen = vocabulary.get(asked, asked) if isinstance(asked, str) else asked
     size = config.get("vocab_size", len(vocabulary))
@@ -91,6 +97,7 @@ def _mask_token_id(folder: Path, config: dict, asked: str | int | None) -> int:
             f"mask_token={asked!r} is neither a token of the vocabulary nor a number below {size}: "
             "give the one that the model was trained with"
         )
+
     return chosen
 
 
@@ -99,6 +106,7 @@ def _stated(config: dict, card: dict) -> dict:
     stated = {**config, "is_causal": card["kind"] == "autoregressive"}
     if card["mask_token_id"] is not None:
         stated["mask_token_id"] = card["mask_token_id"]
+        stated["logits_shifted"] = card["logits_shifted"]
     return stated
 
 

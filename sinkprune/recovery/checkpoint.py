@@ -31,8 +31,10 @@ class RecoveryCheckpoint:
         known = read_json(folder / STATE)
         if not known:
             return
+
         former = known.get("identity", {})
         names = sorted(self.identity.keys() | former.keys())
+
         differing = [name for name in names if self.identity.get(name) != former.get(name)]
         if differing:
             raise ValueError(
@@ -57,6 +59,7 @@ class RecoveryCheckpoint:
         file = self.folder / f"step-{step:08d}.safetensors"
         with atomic(file) as partial:
             save_file(tensors, partial)
+
         state = {
             "identity": self.identity,
             "step": step,
@@ -81,6 +84,7 @@ class RecoveryCheckpoint:
         state = read_json(self.folder / STATE)
         if not state:
             return 0, []
+
         file = self.folder / state["file"]
         if not file.is_file() or file_digest(file) != state["sha256"]:
             raise ValueError(
@@ -99,4 +103,5 @@ class RecoveryCheckpoint:
                     value = handle.get_tensor(f"{moment}.{name}")
                     place = value.device if moment == "step" else parameter.device
                     optimizer.state[parameter][moment] = value.to(place)
+
         return state["step"], state["log"]

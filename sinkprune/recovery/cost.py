@@ -74,6 +74,7 @@ def recovery_cost(
             f"{memory / 1e9:.1f} GB of memory, and {device} has {free / 1e9:.1f} GB available: "
             "take a smaller batch or length, gradient checkpointing, or method lora"
         )
+
     for folder in dict.fromkeys((out, work)):
         free = free_disk_at(folder) + (bytes_below(work) if work.is_dir() else 0)
         if disk > free:
@@ -81,6 +82,7 @@ def recovery_cost(
                 f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
                 "make room or choose another place"
             )
+
     return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, tuple(missing))
 
 
@@ -94,6 +96,7 @@ class _Counts:
         linears = [linear for block in lm.blocks for linear in lm.linears(block).values()]
         self.parameters = sum(parameter.numel() for parameter in lm.model.parameters())
         self.linears = sum(linear.weight.numel() for linear in linears)
+
         if settings.method == "lora":
             self.trained = sum(settings.rank * sum(linear.weight.shape) for linear in linears)
         else:
@@ -112,6 +115,7 @@ class _Counts:
             memory += 2 * FLOAT * self.linears  # products of the adapters' matrices, and weights with them
         if self.has_teacher:
             memory += narrow * self.parameters
+
         return memory + self._activations() + self._logits()
 
     def _activations(self) -> int:
@@ -121,10 +125,12 @@ class _Counts:
         per_token = FLOAT * (widths + 6 * config.hidden_size)
         per_token += 2 * FLOAT * config.num_attention_heads * self.settings.length
         blocks = len(self.lm.blocks)
+
         if self.settings.gradient_checkpointing:
             kept = FLOAT * config.hidden_size * blocks + per_token
         else:
             kept = per_token * blocks
+
         return self.settings.batch_tokens * kept
 
     def _logits(self) -> int:
@@ -138,6 +144,7 @@ def _step_seconds(lm: LanguageModel, settings: Recovery, has_teacher: bool, devi
     """Return the seconds of a step, from steps of the same model with one block and with two."""
     ids = torch.arange(2 * settings.length) % lm.model.get_input_embeddings().num_embeddings
     text = TrainingText((ids,), ids.view(2, settings.length))
+
     seconds = []
     for blocks in (1, 2):
         small = _of_blocks(lm, blocks, device)
@@ -148,7 +155,9 @@ def _step_seconds(lm: LanguageModel, settings: Recovery, has_teacher: bool, devi
                 started = time.perf_counter()
                 one_step(small, settings, text, teacher, parameters, optimizer, min(step, settings.steps - 1))
                 spent = time.perf_counter() - started
+
         seconds.append(spent)
+
     per_block = max(0.0, seconds[1] - seconds[0])
     return seconds[0] + (len(lm.blocks) - 1) * per_block
 
@@ -159,8 +168,10 @@ def _of_blocks(lm: LanguageModel, blocks: int, device: str) -> LanguageModel:
     config.num_hidden_layers = min(blocks, len(blocks_of(lm.model)))
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[: config.num_hidden_layers]
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = type(lm.model)(config).float().eval().to(device)
+
     set_direction(model, causal=not lm.is_diffusion)
     return replace(lm, model=model.requires_grad_(False))

@@ -27,11 +27,13 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
         from torchao.quantization import Int8WeightOnlyConfig
     except ImportError as error:
         raise ModuleNotFoundError(f"int8 needs torchao: {INSTALL}", name="torchao") from error
+
     from transformers import AutoModelForCausalLM, TorchAoConfig
 
     out = Path(out)
     if out.exists():
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+
     lm = load(pruned, torch.bfloat16)
     config = TorchAoConfig(Int8WeightOnlyConfig())
 
@@ -46,6 +48,7 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
         card = read_json(Path(pruned) / CARD)
         card.pop("sha256", None)
         write_json(partial / CARD, {**card, "int8": "torchao, weights of the linears, a scale per row"})
+
     return share
 
 
@@ -70,4 +73,5 @@ def _check_zeros(lm, narrow) -> float:
                 raise ValueError(f"{name} of block {layer} would lose zeros in int8: nothing was written")
             zeros += int(is_zero.sum())
             weights += is_zero.numel()
+
     return zeros / weights

@@ -39,12 +39,14 @@ def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None 
                 f"{name} of {lm.name} is not that of {dense.name} with zeros: weights were updated after "
                 "pruning, or by it, so masks alone cannot bring it back; ship the whole folder"
             )
+
     if not zeros:
         raise ValueError(f"{lm.name} has no zeros in its linears: there is no mask to save")
 
     about = {"format": FORMAT, "model": lm.name, "fingerprint": _fingerprint(lm, packed), "zeros": zeros}
     with atomic(file) as partial:
         save_file(packed, partial, metadata={"sinkprune": json.dumps(about)})
+
     return Path(file)
 
 
@@ -58,6 +60,7 @@ def apply_masks(lm: LanguageModel, file: Path | str) -> int:
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such mask")
+
     with refused(f"{file} is no mask", "write one with save_masks"), safe_open(file, "pt") as handle:
         about = json.loads((handle.metadata() or {})["sinkprune"])
         packed = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - of a file
@@ -73,11 +76,13 @@ def apply_masks(lm: LanguageModel, file: Path | str) -> int:
             f"the mask in {file} belongs to {about['model']}, and the weights of {lm.name} are others: "
             "give the dense model that it was pruned from, in the same dtype"
         )
+
     zeros = 0
     for name, weight in weights.items():
         is_zero = _unpack(packed[name], weight)
         zero_out(weight, is_zero)
         zeros += int(is_zero.sum())
+
     return zeros
 
 
@@ -112,12 +117,14 @@ def _fingerprint(lm: LanguageModel, packed: dict[str, torch.Tensor]) -> str:
     """
     digest = hashlib.sha256()
     names = {linear: name for name, linear in _names_by_weight(lm).items()}
+
     for native, value in sorted(lm.model.named_parameters()):
         value = value.detach()
         if native in names:
             value = value.masked_fill(_unpack(packed[names[native]], value), 0)
         digest.update(f"{native} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
+
     return digest.hexdigest()
 
 

@@ -41,25 +41,31 @@ def save_model(
 ) -> Path:
     """Save a model as `save` does, ready to be published; return the folder.
 
-    Besides there is a model card (README.md) from what `card` says of recipe and recovery, the mask token in
-    config.json and among the tokenizer's special tokens, where it is one of its added tokens, and the recipe
-    in the metadata of the safetensors. Raises what `save` raises.
+    Besides there is a model card (README.md) from what `card` says of recipe and recovery, and the recipe in
+    the metadata of the safetensors. The mask token, and whether logits are shifted, stand in config.json,
+    where transformers keeps them when it saves the model again. The mask is a special token of the tokenizer
+    where it is one of its added tokens. Raises what `save` raises.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+
     with atomic(folder) as partial:
         named = dataclasses.replace(lm, tokenizer=tokenizer_with_mask(lm))
         save(named, partial, texts, **card)
         if lm.is_diffusion:
             file = partial / "config.json"
-            write_json(file, read_json(file) | {"mask_token_id": lm.mask_token_id})
+            stated = {"mask_token_id": lm.mask_token_id, "logits_shifted": lm.logits_shifted}
+            write_json(file, read_json(file) | stated)
+
         more = {name: json.dumps(card[name]) for name in ("recipe", "recovery") if card.get(name)}
         if more:
             for file in partial.glob("*.safetensors"):
                 add_metadata(file, more)
+
         write_readme(partial, folder.name)
         refresh_digests(partial)
+
     return folder
 
 
@@ -77,9 +83,11 @@ def tokenizer_with_mask(lm: LanguageModel) -> object:
     """
     if not lm.is_diffusion:
         return lm.tokenizer
+
     added = getattr(lm.tokenizer, "added_tokens_decoder", {})
     if lm.mask_token_id not in added:
         return lm.tokenizer
+
     tokenizer = copy.deepcopy(lm.tokenizer)
     tokenizer.mask_token = str(added[lm.mask_token_id])
     return tokenizer
@@ -92,6 +100,7 @@ def add_metadata(file: Path, more: Mapping[str, str]) -> None:
         header = json.loads(old.read(size))
         header["__metadata__"] = {**header.get("__metadata__", {}), **more}
         text = json.dumps(header, separators=(",", ":")).encode()
+
         text += b" " * (-len(text) % 8)
         with atomic(file) as partial, partial.open("wb") as new:
             new.write(len(text).to_bytes(8, "little"))
@@ -114,6 +123,7 @@ def card_text(folder: Path, place: str) -> str:
     config = read_json(folder / "config.json")
     origin = _origin(card)
     licence = _licence(origin)
+
     mask = None
     if card["kind"] == "diffusion":
         mask = f"number {card['mask_token_id']}"
@@ -151,6 +161,7 @@ def _hub_id(origin: str | None) -> str | None:
     """Return the repository on the hub behind the name of a model; None for one that is a folder."""
     if origin in EMBEDDED:
         return EMBEDDED_BASE
+
     plain = (origin or "").partition("@")[0]
     if plain in MODELS:
         return plain
@@ -180,13 +191,16 @@ def _pruning(card: Mapping, config: Mapping) -> dict | None:
     recipe = card.get("recipe")
     if not recipe:
         return None
+
     pattern = str(recipe.get("pattern", ""))
     is_smaller = pattern == "structured" and not (card.get("made_from") or {}).get("masked")
+
     ratio = n_and_m(pattern)
     if ratio is not None:
         kernels = KERNELS.format(n=ratio[0], m=ratio[1])
     else:
         kernels = "" if is_smaller else PLAIN_ZEROS
+
     return {
         "model": card.get("model", "a model"),
         "share": f"{100 * card.get('sparsity', recipe['sparsity']):.4g} %",
@@ -203,6 +217,7 @@ def _recovery(card: Mapping) -> dict | None:
     done = card.get("recovery")
     if not done:
         return None
+
     how = (
         "The weights themselves were trained."
         if done["method"] == "full"
@@ -211,9 +226,11 @@ def _recovery(card: Mapping) -> dict | None:
     if done.get("teacher"):
         share = f"{100 * done['distillation']:.0f} %"
         how += f" {share} of the loss was the divergence from `{done['teacher']}` at the same positions."
+
     fields = ["learning_rate", "batch", "length", "warmup", "method", "distillation", "seed", "dtype"]
     if done["method"] == "lora":
         fields.append("rank")
+
     return {
         "tokens": f"{done['tokens']:,}",
         "steps": f"{done['steps']:,}",
@@ -257,4 +274,5 @@ def push(folder: Path | str, repository: str) -> str:
             f"{folder} was not uploaded ({type(error).__name__}: {reason}): log in with `hf auth login`, "
             f"then type `{push_line(folder, repository)}`"
         ) from error
+
     return f"{api.endpoint}/{repository}"

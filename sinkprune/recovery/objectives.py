@@ -27,27 +27,35 @@ class Exercise(NamedTuple):
     weight_N: torch.Tensor  # float32: shares of the loss, which add up to 1
 
 
-def exercise(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> Exercise:
+def exercise(
+    lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
+) -> Exercise:
     """Return what a model has to predict of a batch, such that its loss estimates the evaluation's measure.
 
     An autoregressive model predicts every token but the first (`nll`). A diffusion model gets a random number
-    of masks in every row, stratified over the batch; each row counts the mean at its masks (`nelbo`). Its
-    position 0 is masked as often as any other, so that no model learns that a first token is always there,
-    and is never predicted.
+    of masks in every row, stratified over the batch, or as many as a noise `level` says; each row counts the
+    mean at its masks (`nelbo`). Its position 0 is masked as often as any other, so that no model learns that
+    a first token is always there, and is never predicted.
     """
     batch, length = ids_BT.shape
     predicted_T = torch.arange(length) > 0
+
     if not lm.is_diffusion:
         where_BT = predicted_T.expand(batch, length)
         count = batch * (length - 1)
         return Exercise(ids_BT, where_BT, ids_BT[where_BT], torch.full((count,), 1 / count))
 
-    counts_B = stratified_counts(batch, length - 1, rng)
+    if level is None:
+        counts_B = stratified_counts(batch, length - 1, rng)
+    else:
+        counts_B = torch.full((batch,), max(1, round(level * (length - 1))))
+
     where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
     masked_BT = where_BT.clone()
     masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
-    input_BT = corrupt(ids_BT, masked_BT, lm.mask_token_id)
+    input_BT = corrupt(ids_BT, masked_BT, lm.mask)
     masks_N = counts_B.repeat_interleave(counts_B)
+
     return Exercise(input_BT, where_BT, ids_BT[where_BT], 1 / (batch * masks_N.float()))
 
 
@@ -80,6 +88,7 @@ def loss_of(
             total = total + checkpoint(_slice_loss, *arguments, use_reentrant=False)
         else:
             total = total + _slice_loss(*arguments)
+
     return total
 
 
@@ -103,6 +112,7 @@ def _slice_loss(
         found_NV = log_softmax(logits_NV, dim=-1)
         divergence_NV = kl_div(found_NV, expected_NV, log_target=True, reduction="none")
         loss_N = loss_N + distillation * divergence_NV.sum(-1)
+
     return (loss_N * weight_N).sum()
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -77,6 +77,7 @@ def recover(
     """
     if teacher == AUTO:
         teacher = None if distillation == 0 else teacher_of(pruned)
+
     plan = _plan(
         pruned,
         device,
@@ -94,10 +95,12 @@ def recover(
     )
     if out is None and not dry_run:
         raise ValueError("out is missing: name the folder that the recovered model goes to")
+
     out = Path(out or PLANNED)
     work = Path(work) if work is not None else out.with_name(f"{out.name}.work")
     if out.exists():
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+
     documents = _documents(text)
 
     cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher is not None, plan.device)
@@ -105,6 +108,7 @@ def recover(
         learned = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
         how = f"{plan.settings.method}, {learned}, {plan.settings.dtype} on {plan.device}"
         tell(f"{plan.shapes.name}, {how}: {cost}")
+
     if dry_run:
         return cost
     if cost.missing:
@@ -118,6 +122,7 @@ def recover(
         if teacher is not None:
             taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
             check_teacher(lm, taught_by, plan.settings.distillation)
+
         texts = None if documents is None else written(documents, lm.tokenizer)
         words = training_text(lm.tokenizer, texts, length, lm.mask_token_id)
         make_folder(work)
@@ -128,8 +133,11 @@ def recover(
         card = {name: value for name, value in former.items() if name not in OWN_FIELDS}
         if "recovery" in card:
             card["recovery_before"] = card.pop("recovery")
-        save_model(lm, out, _tables(Path(pruned)), **card, recovery=done.card())
+
+        named = replace(lm, name=out.name)  # two models are told apart by their names
+        save_model(named, out, _tables(Path(pruned)), **card, recovery=done.card())
         shutil.rmtree(work, ignore_errors=True)
+
     return done
 
 
@@ -154,9 +162,11 @@ def _plan(
     """Return the settings of a run and the shapes of its model; raise ValueError for what cannot work."""
     if (tokens is None) == (steps is None):
         raise ValueError(f"tokens={tokens} and steps={steps}: give one of them, which says how long to train")
+
     device = choose_device(device)
     if dtype == "auto":
         dtype = "bfloat16" if choose_dtype(dtype, device) == torch.bfloat16 else "float32"
+
     made = Recovery(steps=1 if steps is None else steps, dtype=dtype, **settings)
     if tokens is not None:
         made = Recovery(steps=-(-tokens // made.batch_tokens), dtype=dtype, **settings)
@@ -165,11 +175,13 @@ def _plan(
     checkpoint = open_checkpoint("smol-ar" if is_embedded else pruned)  # all of them have its shape
     shapes = language_model(checkpoint, checkpoint.skeleton())
     stored = torch.float32
+
     if not is_embedded:
         sizes = {}
         for key, kind in checkpoint.files.dtypes.items():
             sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
         stored = max(sizes, key=sizes.get)
+
     return _Plan(made, shapes, stored, device)
 
 
@@ -200,8 +212,10 @@ def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Docu
         if not file.is_file():
             raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
         return documents_in(file)
+
     if not text:
         raise ValueError("text is an empty list: give documents, or leave it out")
+
     return list(text)
 
 

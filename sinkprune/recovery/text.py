@@ -44,15 +44,10 @@ class TrainingText:
     def crops(self, batch: int, length: int, seed: int, index: int) -> torch.Tensor:
         """Return batch number `index`, int64 (B, T): a pure function of seed and index.
 
-        Crops may begin anywhere, so that no model learns about first tokens; rows take turns among streams.
+        Crops may begin anywhere, and rows take turns among streams.
         """
         rng = generator(seed, "recovery crops", index)
-        rows = []
-        for row in range(batch):
-            stream_T = self.streams[(index + row) % len(self.streams)]
-            start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
-            rows.append(stream_T[start : start + length])
-        return torch.stack(rows)
+        return corpus.crop_batch(self.streams, batch, length, index, rng)
 
 
 def training_text(
@@ -76,8 +71,10 @@ def training_text(
         parts = {is_held_out: [] for is_held_out in (False, True)}
         for document in documents:
             parts[corpus.is_held_out(document)].append(document)
+
         streams = [corpus.stream(parts[False], tokenizer, mask_token_id)]
         held_out = [corpus.stream(parts[True], tokenizer, mask_token_id)]
+
         if not parts[False] or not parts[True]:
             whole_T = torch.cat([*streams, *held_out])
             cut = len(whole_T) - len(whole_T) // corpus.HELD_OUT_SHARE
@@ -85,12 +82,14 @@ def training_text(
 
     held_out_length = min(length, HELD_OUT_LENGTH)
     shortest = min(map(len, streams))
+
     shortest_held_out = min(map(len, held_out))
     if shortest < length or shortest_held_out < held_out_length:
         raise ValueError(
             f"the text has {shortest} tokens to learn from and {shortest_held_out} that are held out: too "
             f"short for sequences of length={length}; give more text, or a smaller length"
         )
+
     each = HELD_OUT_SEQUENCES // len(held_out)
     sequences = [_spread(stream_T, each, held_out_length) for stream_T in held_out]
     return TrainingText(tuple(streams), torch.cat(sequences))

@@ -91,6 +91,7 @@ def recover_model(
     checkpoint = None
     if work is not None:
         checkpoint = RecoveryCheckpoint(work, _identity(lm, settings, text, teacher))
+
     started = time.perf_counter()
 
     zeros_before = zeros_in(lm)
@@ -115,9 +116,12 @@ def recover_model(
                     "held_out": held_out_loss(lm, settings, text),
                 }
                 log.append(row)
+
             if checkpoint is not None and (done % save_every == 0 or done == settings.steps):
                 checkpoint.save(parameters, optimizer, done, log)
+
             bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{log[-1]['held_out']:.3f}")
+
         bar.close()
 
     return Recovered(
@@ -139,11 +143,13 @@ def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation
         if distillation > 0:
             raise ValueError(f"distillation={distillation} needs a teacher: name the dense model, or give 0")
         return
+
     if teacher.kind != lm.kind:
         raise ValueError(
             f"the teacher {teacher.name} is {teacher.kind} and {lm.name} is {lm.kind}: "
             "give the dense model that it was pruned from"
         )
+
     sizes = [each.model.get_output_embeddings().weight.shape[0] for each in (lm, teacher)]
     is_same = sizes[0] == sizes[1] and teacher.tokenizer.get_vocab() == lm.tokenizer.get_vocab()
     if not is_same or teacher.mask_token_id != lm.mask_token_id:
@@ -191,10 +197,12 @@ def one_step(
     """Take an optimizer step; return its loss in nats per token."""
     for group in optimizer.param_groups:
         group["lr"] = settings.rate(step)
+
     ids_BT = text.crops(settings.batch, settings.length, settings.seed, step)
     task = exercise(lm, ids_BT, generator(settings.seed, "recovery noise", step))
     with precision(lm, settings.dtype):
         loss = loss_of(lm, task, teacher, settings.distillation)
+
     loss.backward()
 
     norm = nn.utils.clip_grad_norm_(list(parameters.values()), CLIPPED)
@@ -203,6 +211,7 @@ def one_step(
             f"step {step + 1}: the gradient is not finite; take a smaller learning_rate than "
             f"{settings.learning_rate}"
         )
+
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
@@ -216,8 +225,10 @@ def _in_float32(lm: LanguageModel) -> Iterator[None]:
     """Hold all parameters in float32, and give each its own dtype back."""
     dtypes = {parameter: parameter.dtype for parameter in lm.model.parameters()}
     dtype_of_config = lm.model.config.dtype
+
     for parameter in dtypes:
         parameter.data = parameter.data.float()
+
     try:
         yield
     finally:
@@ -242,6 +253,7 @@ def trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Para
         lm.model.activation_checkpointing_enable({"use_reentrant": False})
         for block, _ in flags:
             block.training = True  # of the block alone: its dropout stays off
+
     try:
         if settings.method == "full":
             yield from _held_weights(lm)
@@ -259,9 +271,11 @@ def _held_weights(lm: LanguageModel) -> Iterator[dict[str, nn.Parameter]]:
     """Train the blocks and the last norm: embeddings and head, which no recipe prunes, stay."""
     kept = {lm.model.get_output_embeddings().weight}
     kept |= {module.weight for module in lm.model.modules() if isinstance(module, nn.Embedding)}
+
     parameters = {name: parameter for name, parameter in lm.model.named_parameters() if parameter not in kept}
     for parameter in parameters.values():
         parameter.requires_grad_(True)
+
     with zeros_held(lm):
         yield parameters
 

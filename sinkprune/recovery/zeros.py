@@ -52,11 +52,13 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
             if parameter.requires_grad:
                 handle = parameter.register_post_accumulate_grad_hook(_gradient_hook(zeros))
                 stack.callback(handle.remove)
+
         stack.callback(register_optimizer_step_post_hook(restore).remove)
         for layer in _adapted(model):
             base = layer.get_base_layer().weight
             if base in zeros_of:
                 stack.enter_context(_masked_adapter(layer, zeros_of[base]))
+
         try:
             yield held
         finally:
@@ -69,6 +71,7 @@ def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     head = None
     if hasattr(model, "get_output_embeddings"):
         head = model.get_output_embeddings()
+
     of_adapters = _parts_of_adapters(model)
 
     held = {}
@@ -80,6 +83,7 @@ def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
         zeros = module.weight.detach() == 0
         if bool(zeros.any()):
             held[f"{name}.weight"] = zeros
+
     return held
 
 
@@ -112,6 +116,7 @@ def _adapted(model: nn.Module) -> list[nn.Module]:
                 f"{name} carries a {type(module).__name__} adapter: zeros are held beside plain LoRA only"
             )
         layers.append(module)
+
     return layers
 
 
@@ -123,6 +128,7 @@ def _parts_of_adapters(model: nn.Module) -> set[nn.Module]:
             container = getattr(layer, name, None)
             if isinstance(container, nn.Module):
                 parts |= set(container.modules())
+
     return parts
 
 
@@ -138,16 +144,19 @@ def _masked_adapter(layer: nn.Module, zeros: torch.Tensor) -> Iterator[None]:
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
             return result
+
         for adapter in self.active_adapters:
             if adapter in self.lora_A:
                 weight = self.get_delta_weight(adapter)
                 weight_OI = weight.T if self.fan_in_fan_out else weight
                 product = nn.functional.linear(self.lora_dropout[adapter](x), weight_OI.to(x.dtype))
                 result = result + product.to(result.dtype)
+
         return result
 
     layer.get_delta_weight = MethodType(masked_delta, layer)
     layer.forward = MethodType(forward, layer)
+
     try:
         yield
     finally:

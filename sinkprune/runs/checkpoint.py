@@ -126,6 +126,7 @@ class PruningCheckpoint:
 
         if is_lost and from_dense:
             self._compute_hidden(lm, rows, batch, hidden)
+
         self.restore(lm)
         if is_lost and not from_dense:
             self._compute_hidden(lm, rows, batch, hidden)
@@ -177,6 +178,7 @@ class PruningCheckpoint:
         self.state.hidden = None
         if self._carried and layer + 1 < len(lm.blocks):
             self.state.hidden = self._carried.sealed(layer + 1)
+
         self.write()
 
     def restore(self, lm: LanguageModel) -> None:

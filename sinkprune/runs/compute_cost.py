@@ -32,6 +32,7 @@ def forward_cost(lm: LanguageModel, length: int, positions: int) -> ForwardCost:
     config = lm.model.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = config.num_attention_heads * head_width
+
     return ForwardCost(
         linears=2.0 * weights * length,
         attention=float(len(lm.blocks) * 2 * 2 * length**2 * width),
@@ -41,4 +42,4 @@ def forward_cost(lm: LanguageModel, length: int, positions: int) -> ForwardCost:
 
 def head_flops(lm: LanguageModel, positions: int) -> float:
     """Return the FLOPs of the logits at some positions."""
-    return 2.0 * positions * lm.model.get_output_embeddings().weight.numel()
+    return 2.0 * positions * lm.output_head.weight.numel()

@@ -57,12 +57,12 @@ def diagnose(
 
 
 def _save(norms: Norms, file: Path) -> None:
-    tensors = {
-        f"{part}|{layer}|{linear}": norm_I.clone()
-        for part, blocks in norms.by_part.items()
-        for layer, block in enumerate(blocks)
-        for linear, norm_I in block.items()
-    }
+    tensors = {}
+    for part, blocks in norms.by_part.items():
+        for layer, block in enumerate(blocks):
+            for linear, norm_I in block.items():
+                tensors[f"{part}|{layer}|{linear}"] = norm_I.clone()
+
     save_file(tensors, file, metadata={"left_out": repr(norms.left_out)})
 
 
@@ -75,5 +75,7 @@ def _load(file: Path) -> Norms:
             of_layer = by_part.setdefault(part, {}).setdefault(int(layer), {})
             of_layer[linear] = handle.get_tensor(key)
 
-    ordered = {part: [layers[layer] for layer in sorted(layers)] for part, layers in by_part.items()}
-    return Norms(ordered, left_out)
+    def in_order(layers: dict[int, dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+        return [layers[layer] for layer in sorted(layers)]
+
+    return Norms({part: in_order(layers) for part, layers in by_part.items()}, left_out)

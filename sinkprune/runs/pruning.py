@@ -28,7 +28,7 @@ from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.seams import Blocks, Text
-from sinkprune_core.values import checked_arguments
+from sinkprune_core.values import Flag, Place, checked_arguments
 
 
 @checked_arguments
@@ -37,9 +37,9 @@ def prune(
     lm: InstanceOf[LanguageModel],
     recipe: InstanceOf[Recipe],
     calibration: InstanceOf[Calibration] | None = None,
-    progress: bool = True,
+    progress: Flag = True,
     statistics: InstanceOf[DenseStatistics] | None = None,
-    work: Path | str | None = None,
+    work: Place | None = None,
 ) -> Report:
     """Prune the weights that `recipe` chooses, in place, as `sinkprune_core.prune` does.
 

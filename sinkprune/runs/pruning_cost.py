@@ -79,6 +79,7 @@ def pruning_cost(
     store: Store = IN_MEMORY
     if work is not None:
         store = OnDisk(Path(work), is_streamed(lm))
+
     place = _device(lm, device)
     plan = make_plan(lm, recipe, calibration, store, place, memory_budget)
     run = _Run(lm, recipe, calibration, plan, work and Path(work))
@@ -131,11 +132,13 @@ class _Run:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""
         lm = self.lm
         flops = forward_cost(lm, self.length, 0).total * self.plan.rows_run
+
         if self.uses_gram:
             tokens = self.plan.rows * self.length
             grams = sum(1.2 * tokens * width**2 + width**3 for width in input_widths(lm))
             solves = sum(2 * outputs * features**2 for outputs, features in _shapes(lm))
             flops += len(lm.blocks) * (grams + solves)
+
         return flops
 
     def memory(self) -> int:
@@ -152,7 +155,8 @@ class _Run:
             weights -= of_block * (len(lm.blocks) - 1)
             working = max(working, of_block * bytes_per_weight)  # or a block beside the file it is read from
             if not lm.model.config.tie_word_embeddings:
-                weights -= _parameters(lm.model.get_output_embeddings())  # pruning reads no logits
+                weights -= _parameters(lm.output_head)  # pruning reads no logits
+
         memory = PROCESS_BYTES + weights * bytes_per_weight + working
 
         widest = max(max(shape) for shape in _shapes(lm))
@@ -168,6 +172,7 @@ class _Run:
         memory += waiting_rows * row_bytes(lm, self.length)
         if self.work is None:
             memory += self.hidden_states()
+
         return memory
 
     def hidden_states(self) -> int:
@@ -187,6 +192,7 @@ class _Run:
         disk = max(disk, self.plan.waiting.bytes_on_disk)
         if self.work:
             disk += self.hidden_states()
+
         return disk
 
     def kept_beside(self, folder: Path | None) -> int:
@@ -213,6 +219,7 @@ def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) 
     free = available_memory(device) + there
     if memory <= free:
         return []
+
     return [
         f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: "
         "use fewer or shorter sequences, a smaller batch, or stream the model from disk"
@@ -230,6 +237,7 @@ def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> f
     weight_OI = torch.ones(outputs, features, **options)
     products = 0
     spent = 0.0
+
     started = time.perf_counter()
     while spent < PROBE_SECONDS:
         float(nn.functional.linear(input_PI, weight_OI)[0, 0])  # waits for a device
@@ -241,7 +249,8 @@ def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> f
 
 def _shapes(lm: LanguageModel) -> list[tuple[int, int]]:
     """Return the shapes (O, I) of the linears of a block."""
-    return [tuple(linear.weight.shape) for linear in lm.linears(lm.blocks[0]).values()]
+    weights = [linear.weight for linear in lm.linears(lm.blocks[0]).values()]
+    return [(weight_OI.shape[0], weight_OI.shape[1]) for weight_OI in weights]
 
 
 def _parameters(module: nn.Module) -> int:

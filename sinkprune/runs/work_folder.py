@@ -140,9 +140,11 @@ def read_progress(folder: Path) -> dict | None:
     file = folder / PROGRESS
     if not file.exists():
         return None
+
     state = _read(file)
     if state is not None and state.pop("sha256", None) == _state_digest(state):
         return state
+
     warnings.warn(f"{file} is damaged: the job begins anew", stacklevel=2)
     return None
 
@@ -170,6 +172,7 @@ def remove_job(job: Path) -> None:
     """Remove the files of a job, progress first; a file that is not one of them stays, with its folder."""
     if not job.is_dir():
         return
+
     (job / PROGRESS).unlink(missing_ok=True)
     if (job / "blocks").is_dir():
         _remove(job / "blocks", OF_BLOCKS)

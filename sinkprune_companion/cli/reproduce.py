@@ -32,33 +32,40 @@ def run(options: Reproduce) -> int:
     environment = {"PYTHONWARNINGS": "ignore", **os.environ, "PATH": path}
     if options.dry_run:
         return subprocess.run([*command, "--dry-run", "--nolock"], env=environment).returncode
+
     with lock_of_all_runs() as lock:
         if options.with_records:
             print(f"{unpack(options.profile)} files of records put into runs/{options.profile}")
         if any((root / ".snakemake" / "locks").glob("*")):  # a killed run leaves its locks behind
             subprocess.run([*command, "--unlock"], env=environment, capture_output=True)
+
         log = root / "runs" / "reproduce.log"
         began = time.time()
+
         with log.open("w", encoding="utf-8") as stream:
             process = subprocess.Popen(
                 command, env=environment, pass_fds=[lock], stdout=stream, stderr=subprocess.STDOUT
             )
+
         try:
             show_progress(process, options.profile, began)
         except BaseException:
             stop(process)
             raise
+
     if process.returncode == 0:
         from sinkprune_companion.cli.claims import print_claims  # pandas, which need not wait in memory
 
         print_claims(options.profile, "claim")
         return 0
+
     said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
     end = (
         "error: not everything ran; finished notebooks and records are kept, and the same command goes "
         f"on from here (its log: runs/{log.name})"
     )
     print(*(failures(run_folder(options.profile), began) or said[-TAIL:]), end, sep="\n", file=sys.stderr)
+
     return process.returncode
 
 
@@ -66,6 +73,7 @@ def show_progress(process: subprocess.Popen, profile: str, began: float) -> None
     """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
     jobs = jobs_by_notebook(profile)
     is_terminal = sys.stderr.isatty()
+
     before, after, pause = (ANEW, "", LOOK_EVERY) if is_terminal else ("", "\n", SAY_EVERY)
     while process.poll() is None:
         line = profiles.progress(run_folder(profile), began, jobs)
@@ -74,6 +82,7 @@ def show_progress(process: subprocess.Popen, profile: str, began: float) -> None
         print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
         with suppress(subprocess.TimeoutExpired):
             process.wait(pause)
+
     print(before, end="", file=sys.stderr, flush=True)
 
 
@@ -87,6 +96,7 @@ def stop(process: subprocess.Popen) -> None:
                 with suppress(psutil.NoSuchProcess):
                     end(member)
             _, tree = psutil.wait_procs(tree, STOP_WITHIN)
+
     process.wait()
 
 
@@ -98,18 +108,21 @@ def snakemake_command(root: Path, options: Reproduce) -> list[str]:
     workflow = root / "workflow"
     if not workflow.is_dir():
         raise ValueError(f"there is no workflow in {root}: run this in a clone of the repository")
+
     jobs_by_notebook(options.profile)  # it knows the profiles
     places = sorted(file.parent.name for file in (workflow / "profiles").glob("*/config.yaml"))
     if options.on not in places:
         raise ValueError(f"--on {options.on}: choose one of {', '.join(places)}")
     if options.on == "slurm" and find_spec("snakemake_executor_plugin_slurm") is None:
         raise ValueError("--on slurm needs snakemake-executor-plugin-slurm: pip install 'sinkprune[slurm]'")
+
     command = [sys.executable, "-m", "snakemake"]
     command += ["--snakefile", str(workflow / "Snakefile"), "--directory", str(root)]
     command += ["--workflow-profile", str(workflow / "profiles" / options.on)]
     command += ["--configfile", str(workflow / "config" / f"{options.profile}.yml")]
     if options.on == "local":  # jobs share a machine as far as its memory goes
         command += ["--resources", f"mem_mb={free_memory() >> 20}"]
+
     return command
 
 
@@ -121,10 +134,12 @@ def failures(folder: Path, began: float) -> list[str]:
     for file, label in profiles.notebook_files(folder).items():
         if file.stat().st_mtime < began:
             continue
+
         try:
             cells = nbformat.read(file, 4).cells
         except (ValueError, nbformat.reader.NotJSONError):  # the job failed before papermill wrote anything
             continue
+
         code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
         outputs = [output for cell in code for output in cell.outputs]
         said = [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"]
@@ -132,6 +147,8 @@ def failures(folder: Path, began: float) -> list[str]:
         if not said and answered < len(code):
             place = f"its kernel was killed in code cell {answered + 1} of {len(code)}"
             said = [f"{place}, as the system does where memory runs out"]
+
         where = f"{file.stem}, cell {label}" if label else file.stem
         lines += [f"error in {where}: {words}" for words in said]
+
     return lines

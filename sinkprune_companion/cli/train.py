@@ -24,6 +24,7 @@ def run(options: Train) -> None:
     )
     if options.export is None:
         return
+
     export(checkpoint, options.export)
     if options.base == EMBEDDED_BASE and not options.from_scratch:
         print(f"adapter written to {options.export}")

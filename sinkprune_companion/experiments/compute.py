@@ -32,11 +32,13 @@ def counted_flops(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tenso
     """Return what torch's FlopCounterMode counts in one real forward: the check of `forward_cost`."""
     former = lm.model.config._attn_implementation
     lm.model.set_attn_implementation("eager")  # as matrix products that the counter knows
+
     try:
         with FlopCounterMode(display=False) as counter:
             lm.logits_at(ids_BT, where_BT)
     finally:
         lm.model.set_attn_implementation(former)
+
     return counter.get_total_flops()
 
 
@@ -44,6 +46,7 @@ def generation_flops(lm: LanguageModel, length: int, prompt: int, steps: int, sp
     """Return the effective FLOPs of generating `length` tokens after `prompt` tokens in `steps` steps."""
     forward = forward_cost(lm, prompt + length, positions=1)
     masked = length
+
     total = 0.0
     for revealed in Sampler(length=length, steps=steps, block=None).reveals():
         total += replace(forward, head=masked * forward.head).effective(sparsity)
@@ -66,12 +69,15 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     linears = [named for block in lm.blocks for named in lm.linears(block).items()]
     kind_of = {linear.weight: f"{name.split('.')[0]} linears" for name, linear in linears}
     prunable = list(dict.fromkeys(kind_of.values()))
+
     for part in (lm.model.get_input_embeddings(), lm.model.get_output_embeddings()):
         kind_of[part.weight] = EMBEDDINGS
+
     counted = []
     for parameter in lm.model.parameters():
         kind, nonzero = kind_of.get(parameter, "rest"), int(parameter.count_nonzero())
         counted.append((kind, parameter.numel(), nonzero, parameter.nbytes))
+
     table = pd.DataFrame(counted, columns=["kind", "parameters", "nonzero", "bytes"])
     kinds = pd.Index([*prunable, PRODUCTS, EMBEDDINGS, "rest"], name="kind")
     table = table.groupby("kind").sum().reindex(kinds, fill_value=0)
@@ -83,6 +89,7 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     remaining = (table.nonzero / table.parameters).where(table.index.isin(prunable), 1.0)
     table["effective_flops"] = table.flops * remaining
     table.loc["total"] = table.sum()
+
     return table.assign(counted_flops=pd.Series({"total": float(counted_flops(lm, ids_BT, where_BT))}))
 
 
@@ -95,11 +102,13 @@ def cost_models(lm: LanguageModel, recipes: dict[str, Recipe]) -> Iterator[tuple
     for name, recipe in reversed(recipes.items()):
         copied = copy.deepcopy(lm.model, {id(embeddings.weight): embeddings.weight})
         pruned = replace(lm, model=copied)
+
         report = prune(pruned, recipe, progress=False)
         if report.kept_units:
             pruned = shrink(pruned, report.kept_units)
             pruned.model.set_input_embeddings(embeddings)
             pruned.model.tie_weights()
+
         del copied
         release_freed_memory()  # of the full copy that was shrunk, and of what the caller has let go of
         yield name, pruned
@@ -122,6 +131,7 @@ def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: to
             del logits_NV  # or they would be held beside those of the next model
             if number >= 0:
                 table.append({"variant": name, "round": number, "seconds": seconds})
+
     return pd.DataFrame(table)
 
 

@@ -32,6 +32,7 @@ def diffusion_model(name: str, dtype: str = "auto", device: str = "cpu") -> Lang
     lm = load(name, dtype, device)
     if not lm.is_diffusion:
         raise ValueError(f"{name!r} is {lm.kind}: stable and unstable sinks are those of a diffusion model")
+
     return lm
 
 

@@ -86,6 +86,7 @@ def hiding_texts(
         distinct = [len(set(pairwise(row))) / max(1, len(row) - 1) for row in rows]
         tokens = [" ".join(map(str, row)) for row in rows]
         frame = scored[["sequence"]].assign(value=-scored.value / scored.tokens)
+
         return frame.assign(distinct=distinct, tokens=tokens)
 
     key = {"fingerprint": fingerprints[lm.name], "judge": fingerprints[judge.name]}
@@ -94,6 +95,7 @@ def hiding_texts(
     tokens = frame.tokens.astype(str)  # a record of one token each is read back as numbers
     tokens_RNL = np.array(tokens.str.split().tolist()).reshape(1 + len(hidings), len(prompt_NT), -1)
     changed_RN = (tokens_RNL != tokens_RNL[0]).mean(axis=2)  # the first record is of all keys
+
     return frame.assign(changed=changed_RN.flatten())
 
 

@@ -62,4 +62,5 @@ def effects_by_kind(
             cost = crossed_interval(costs[finding][:, is_kind_N])
             effect = crossed_interval(effect_RN[:, is_kind_N])
             found[finding_on(finding, kind)] = with_share_of_damage(effect, cost)
+
     return found

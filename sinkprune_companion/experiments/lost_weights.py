@@ -49,8 +49,8 @@ def critical(
     def compute() -> pd.DataFrame:
         few = replace(text, ids_NT=text.ids_NT[:sequences])
         rows = rows_for(lm, few, without.statistics_key, progress=False)
-        statistics = (shared.of(kept_by), shared.of(without))
-        return lost_weights(lm, without, *statistics, largest_inputs(lm, rows), count)
+        largest = largest_inputs(lm, rows)
+        return lost_weights(lm, without, shared.of(kept_by), shared.of(without), largest, count)
 
     key = {"model": lm.name, "fingerprint": fingerprint, "kept_by": kept_by, "without": without}
     key |= {"calibration": text.fingerprint, "sequences": sequences, "count": count}
@@ -65,6 +65,7 @@ def largest_inputs(lm: LanguageModel, rows: Rows) -> dict[Place, torch.Tensor]:
         for name, input_NI in inputs.items():
             size_XI = input_NI[is_left_out_N].abs().float()
             largest[layer, name] = size_XI.amax(0) if len(size_XI) else torch.zeros(input_NI.shape[1])
+
     return largest
 
 
@@ -85,6 +86,7 @@ def lost_weights(
     """
     choose = select(recipe.pattern, recipe.sparsity)
     weights = weights_of(lm)
+
     gained = {}
     parts = []
     lost = 0
@@ -103,14 +105,17 @@ def lost_weights(
         columns |= {"weight": weight_X.double(), "importance": importance_X.double()}
         top = {column: values_X[top_X].cpu().numpy() for column, values_X in columns.items()}
         parts.append(pd.DataFrame({"layer": layer, "linear": name, **top}))
+
     ranked = pd.concat(parts).sort_values("importance", ascending=False, kind="stable", ignore_index=True)
     ranked = ranked.head(count)
+
     ranked = ranked.assign(rank=ranked.index + 1, lost=lost, replaced_by=-1)
     for (layer, name, output), of_output in ranked.groupby(["layer", "linear", "output"], sort=False):
         score_I = wanda(weights[layer, name][[output]], without.layers[layer][name])[0]
         score_I = score_I.masked_fill(~gained[layer, name][output], torch.inf)
         lowest_first = score_I.argsort(stable=True)
         ranked.loc[of_output.index, "replaced_by"] = lowest_first[: len(of_output)].tolist()
+
     return ranked
 
 
@@ -127,6 +132,7 @@ def restored(lm: LanguageModel, lost: pd.DataFrame) -> Iterator[None]:
             )
             weights_OI[outputs, inputs] = values.to(weights_OI.dtype)
             weights_OI[outputs, replaced] = 0
+
         yield
 
 
@@ -144,6 +150,7 @@ def restored_scores(
     places = lost[["rank", "layer", "linear", "output", "input", "replaced_by"]].to_csv(index=False)
     key = {**variant.key, "weights": hashlib.sha256(places.encode()).hexdigest()[:16]}
     key |= {"data": fingerprint_of(texts), "draws": draws, "evaluation_seed": noise}
+
     frames = []
     for count in counts:
 
@@ -153,6 +160,7 @@ def restored_scores(
                 return score_texts(variant.lm, texts, draws, seed=noise)
 
         frames.append(run.record("restored", compute, RESTORED_REVISION, labels, **key, restored=count))
+
     return pd.concat(frames, ignore_index=True)
 
 

@@ -47,10 +47,12 @@ def ngram_levels(tokenizer, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
     """
     streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in corpus.SOURCES]
     model = NgramModel(torch.cat(streams), len(tokenizer))
+
     rows = []
     for name, ids_NT in texts.items():
         for before_T, token_T in zip(ids_NT[:, :-1].numpy(), ids_NT[:, 1:].numpy(), strict=True):
             unigram = -np.log(model.unigram(token_T)).mean()
             bigram = -np.log(model.bigram(before_T, token_T)).mean()
             rows.append({"sequence": len(rows), "text": name, "unigram": unigram, "bigram": bigram})
+
     return pd.DataFrame(rows)

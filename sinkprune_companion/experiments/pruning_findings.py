@@ -52,7 +52,9 @@ def excess(scores: pd.DataFrame) -> pd.DataFrame:
     for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
         cost = compare(scores, at(place, variant), at(place, "dense"))
         bounds = [cost.value, cost.low, cost.high]
-        rows.append([*place, heading(place), variant, *bounds, "{:.3g} [{:.3g}, {:.3g}]".format(*bounds)])
+        shown = f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]"
+        rows.append([*place, heading(place), variant, *bounds, shown])
+
     return pd.DataFrame(rows, columns=["pattern", "sparsity", "panel", "recipe", *BOUNDS, "shown"])
 
 
@@ -72,6 +74,7 @@ def differences(
         estimate = compare(scores, variant, other)
         if estimate is not None:
             estimates[name] = with_share_of_damage(estimate, compare(scores, other, dense))
+
     return estimates
 
 
@@ -100,6 +103,7 @@ def answer_findings(
                 values = on_common_draws(part, *sides((UNSTRUCTURED, sparsity), compared))
                 if values is None:
                     continue
+
                 variant_RN, other_RN, dense_RN = values
                 estimate = crossed_interval(variant_RN - other_RN)
                 # right answers are counts: an interval that ends at -1e-16 ends at zero
@@ -107,6 +111,7 @@ def answer_findings(
                 cost = crossed_interval(dense_RN - other_RN)
                 finding = f"{what}_{name}_{100 * sparsity:.0f}_{benchmark}"
                 findings[finding] = with_share_of_damage(replace(estimate, **bounds), cost)
+
     return findings
 
 
@@ -118,6 +123,7 @@ def shares_right(by_template: pd.DataFrame) -> pd.DataFrame:
         share = crossed_interval(pivot(part))
         column = (benchmark, "dense" if variant == "dense" else f"{sparsity:.0%}")
         rows[variant][column] = f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
+
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 

@@ -125,18 +125,23 @@ def grid_rows(
     """
     if n_and_m(pattern):
         settings["pattern"] = pattern
+
     rows = []
     for name in names:
         preset_name = "wanda" if name == UNMATCHED else name
         if chosen is not None and preset_name not in chosen:
             continue
+
         recipe = compared_preset(preset_name, sparsity=sparsity, **settings, **width_of(preset_name))
         levels = {"official": official_levels, "grid": noise_levels}.get(recipe.noise, recipe.noise_levels)
         sequences = calibration
+
         if recipe.inputs == "noised":
             sequences = max(1, calibration * noise_levels // levels)
         elif recipe.criterion != "sparsegpt" and name != UNMATCHED:
             sequences = calibration * noise_levels
+
         recipe = replace(recipe, noise_levels=levels)
         rows.append(GridRow(name, pattern, sparsity, recipe, sequences, draws))
+
     return rows

@@ -26,6 +26,7 @@ def with_random_weights(
         torch.manual_seed(seed_of(seed, "random weights"))
         config = copy.deepcopy(lm.model.config)
         model = type(lm.model)._from_config(config, dtype=choose_dtype(dtype, device))
+
     set_direction(model.eval().requires_grad_(False), causal=not lm.is_diffusion)
     return replace(lm, model=model.to(device), name=f"random-{lm.kind}-{seed}")
 
@@ -55,6 +56,7 @@ def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:
     difference = (by_prompt["diffusion"] - by_prompt["autoregressive"]).dropna()
     larger, smaller = int((difference > 0).sum()), int((difference < 0).sum())
     untied = larger + smaller  # what the sign test counts
+
     return {
         "prompts": len(difference),
         "median": float(difference.median()),

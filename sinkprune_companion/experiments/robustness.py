@@ -123,10 +123,12 @@ def archived_run(run: Run, archive: str) -> Run:
     file = profiles.archive_file(archive)
     if not file.exists():
         raise FileNotFoundError(f"figures/{file.name} is missing: the project has no records of {archive!r}")
+
     apart = replace(run, profile=f"archive-{archive}", records_read={})
     with tarfile.open(file) as opened:
         scores = [member for member in opened if member.name.startswith("scores/")]
         opened.extractall(apart.records, scores, filter="data")
+
     return apart
 
 
@@ -134,11 +136,13 @@ def archived_fingerprint(run: Run, model: str) -> str:
     """Return the fingerprint of the one model called so in a run's scores; ValueError for none or several."""
     files = (run.records / "scores").glob("*.json")
     keys = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in files]
+
     fingerprints = {key["fingerprint"] for key in keys if key["model"] == model}
     if len(fingerprints) != 1:
         raise ValueError(
             f"runs/{run.profile} has scores of {len(fingerprints)} models called {model}, not of one"
         )
+
     return fingerprints.pop()
 
 

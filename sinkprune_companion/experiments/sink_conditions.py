@@ -63,6 +63,7 @@ class Condition:
         }
         if self.text == NOTHING:
             words |= {"text": "from_nothing", "first_token": ""}
+
         parts = [words[name] for name in words if getattr(self, name) != getattr(main, name)]
         return "_".join(filter(None, parts))
 
@@ -76,6 +77,7 @@ def conditions(
     others += [{"text": text, "first_token": main.first_token or text == NOTHING} for text in texts[1:]]
     others += [{"tokens": tokens} for tokens in lengths[1:]]
     others += [{"sampler": sampler} for sampler in samplers[1:]]
+
     return list(dict.fromkeys([main, *(replace(main, **fields) for fields in others)]))
 
 
@@ -86,6 +88,7 @@ def prompts(
     first_N1 = torch.full((count, 1), corpus.separator(tokenizer))
     if condition.text == NOTHING:
         return {NOTHING: first_N1}
+
     crops_NT = crops(tokenizer, condition.text, count, prompt_length, seed)
     if condition.first_token:
         crops_NT = torch.cat([first_N1, crops_NT], dim=1)
@@ -104,13 +107,16 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
         separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]  # in a crop and right before it
         starts = (separators_T == 0).nonzero().squeeze(-1) + 1
         order = starts[torch.randperm(len(starts), generator=generator(seed, purpose, text))].tolist()
+
         if purpose == "crops":
             around = (stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS] for start in order)
             decoded = zip(order, map(tokenizer.decode, around), strict=True)  # as far as crops are needed
             order = (start for start, text_around in decoded if RARE not in text_around)
+
         chosen = corpus.apart(order, count, length, bytearray(len(stream_T)))
         if len(chosen) == count:
             return torch.stack([stream_T[start : start + length] for start in sorted(chosen)])
+
     raise ValueError(
         f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(chosen)} "
         "were found: ask for fewer or shorter ones"
@@ -126,6 +132,7 @@ def _streams(tokenizer, text: str) -> Iterator[tuple[torch.Tensor, str]]:
         documents = [[part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]]
     else:
         return
+
     yield corpus.stream(["\n\n".join(paragraphs) for paragraphs in documents], tokenizer), "joined crops"
 
 
@@ -144,4 +151,5 @@ def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature
     common = {"length": written, "steps": steps, "temperature": temperature}
     if condition.sampler == "dream":
         return Sampler(block=None, order="entropy", schedule="time", **common)
+
     return Sampler(block=written // BLOCKS, order="low_confidence", schedule="even", **common)

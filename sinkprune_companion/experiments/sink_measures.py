@@ -39,6 +39,7 @@ def difference(frame: pd.DataFrame, metric: str) -> Estimate | None:
     by_prompt = by_prompt.reindex(columns=[*SHORT]).dropna()
     if len(by_prompt) < 2:
         return None
+
     tenth = abs(by_prompt.autoregressive.mean()) / 10  # the rule of the ledger
     return interval(by_prompt.diffusion - by_prompt.autoregressive).with_margin(tenth or None)
 
@@ -68,4 +69,5 @@ def token_table(
     by_token = by_token.sort_values("share", ascending=False)
     by_token["share"] /= len(persistence)
     by_token.insert(0, "token", [repr(tokenizer.decode([int(token)])) for token in by_token.index])
+
     return by_token.round(3).reset_index(drop=True)

@@ -31,8 +31,10 @@ class Continued:
     @property
     def prompts_BT(self) -> torch.Tensor:
         """The prompts, int64."""
-        given = (self.count, self.sampling["prompt_length"], self.seed)
-        return torch.cat(list(sink_conditions.prompts(self.lm.tokenizer, self.condition, *given).values()))
+        by_source = sink_conditions.prompts(
+            self.lm.tokenizer, self.condition, self.count, self.sampling["prompt_length"], self.seed
+        )
+        return torch.cat(list(by_source.values()))
 
     @property
     def sampler(self) -> Sampler:
@@ -45,8 +47,11 @@ class Continued:
         prompts_BT = self.prompts_BT[:first]
         batch = max(1, BATCH_TOKENS[self.lm.kind] // self.condition.tokens)
         key = self._key(prompts_BT)
-        given = (self.lm, prompts_BT, self.sampler, key["seed"], batch)
-        return self.run.artifact(f"trace-{self.lm.kind}", Trace, lambda: trace(*given), **key)
+
+        def compute() -> Trace:
+            return trace(self.lm, prompts_BT, self.sampler, key["seed"], batch)
+
+        return self.run.artifact(f"trace-{self.lm.kind}", Trace, compute, **key)
 
     def readings(self, sink_std: float, stability_threshold: float) -> pd.DataFrame:
         """Return the table of `sink_measures.by_reading`."""
@@ -60,8 +65,9 @@ class Continued:
         """Return the first 8 rows of `sink_measures.token_table`."""
 
         def measure(one: Trace, sink_std: float) -> pd.DataFrame:
-            given = (one.ids_BSK, one.sinks(sink_std), self.lm.tokenizer, one.visible_SK)
-            return sink_measures.token_table(*given).head(8)
+            sinks_BSK = one.sinks(sink_std)
+            table = sink_measures.token_table(one.ids_BSK, sinks_BSK, self.lm.tokenizer, one.visible_SK)
+            return table.head(8)
 
         return self._table("tokens", measure, sink_std)
 

@@ -72,18 +72,22 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
     row, _ = parse(name)
     if row is None or row.id in EMBEDDED:
         return name
+
     place = folder / f"tiny-random-{row.id.replace('/', '--')}{f'-{seed}' if seed else ''}"
     if place.exists():
         return place
+
     model = _random_model(row, seed)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
     names = tuple((new, old) for old, new in FORMATS[row.family].names if row.family != "native")
+
     stored = {renamed(name, names): tensor.contiguous() for name, tensor in tensors.items()}
     with atomic(place) as partial:
         partial.mkdir()
         save_file(stored, partial / "model.safetensors", metadata={"format": "pt"})
         (partial / "config.json").write_text(json.dumps(_stated(row, model.config)))
         _tokenizer(row).save_pretrained(partial)
+
     return place
 
 
@@ -97,6 +101,7 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     if not shape.learned_positions:
         rotary = {"rope_type": "default", "rope_theta": THETA}
         settings |= {"rope_parameters": rotary, "rms_norm_eps": 1e-5}
+
     config = of_shape(row.native, shape, POSITIONS, **settings)
     model = getattr(transformers, row.native)(config).to(DTYPES[row.stored]).requires_grad_(False)
     rng = torch.Generator().manual_seed(seed)
@@ -117,11 +122,14 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
 
     for block in blocks_of(model):
         draw(block)
+
     for part in model.base_model.children():
         if part is not blocks_of(model):
             draw(part, 0.02)  # embeddings small enough for the norms' epsilon to count
+
     if not shape.tied:
         draw(model.get_output_embeddings())
+
     return model
 
 
@@ -130,10 +138,12 @@ def _stated(row: KnownModel, config) -> dict:
     if row.family in PUBLIC:
         fields = PUBLIC[row.family]
         return {name: getattr(config, native) for name, native in fields.native.items()} | fields.stated
+
     public = config.to_dict() | {"dtype": row.stored}
     public["model_type"] = MODEL_TYPES.get(row.family, "{}").format(config.model_type)
     if row.kind == "diffusion":
         public["mask_token_id"] = MASK
+
     return public
 
 
@@ -141,10 +151,13 @@ def _tokenizer(row: KnownModel) -> PreTrainedTokenizerFast:
     """Return a tokenizer of one byte per token, the mask at its place where the vocabulary spells it."""
     special = {0: END} | ({MASK: row.mask_token} if row.mask_token else {})
     spellings = sorted(pre_tokenizers.ByteLevel.alphabet())
+
     for place, token in special.items():
         spellings.insert(place, token)
+
     inner = Tokenizer(models.BPE({token: place for place, token in enumerate(spellings)}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(list(special.values()))
+
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, pad_token=END)

@@ -44,14 +44,17 @@ def token_reach(
     """
     if unknown := [layer for layer in layers if not 0 <= layer < len(lm.blocks)]:
         raise ValueError(f"layers={unknown} must lie in 0 to {len(lm.blocks) - 1}, the numbers of the blocks")
+
     recipe = replace(recipe, exclude="none")
     ids_RT = tracked_rows(lm, calibration, recipe.noise_levels, recipe.noise)
     profiles = sink_profiles(lm, calibration, recipe.noise_levels, recipe.noise)
+
     sinks = {}  # numbers of the tokens, int64, by the name of the choice
     for exclude, label in SINKS.items():
         key = replace(recipe.statistics_key, exclude=exclude)
         weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
         sinks[label] = (weight_RT.flatten() == 0).nonzero().squeeze(-1)
+
     tokens = ids_RT.numel()
     found = {len(chosen) for chosen in sinks.values()}
     most = max(1, *found)
@@ -59,6 +62,7 @@ def token_reach(
     random_order = torch.randperm(tokens, generator=generator(calibration.seed, "token reach"))
     of_other = dense_statistics(lm, [recipe], other)[recipe.statistics_key].layers
     weights = weights_of(lm)
+
     rows = []
     for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress=True):
         for name, input_NI in inputs.items():
@@ -70,6 +74,7 @@ def token_reach(
                 rows.append((layer, name, choice, len(chosen), len(chosen) / tokens, changed))
             changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())
             rows.append((layer, name, OTHER_TEXT, tokens, 1.0, changed))
+
     return pd.DataFrame(rows, columns=["layer", "linear", "choice", "tokens", "share", "changed"])
 
 
@@ -106,13 +111,16 @@ def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:
     sinks = frame[frame.choice == SINKS["all"]]
     if len(sinks) < 2 or sinks.tokens.iloc[0] == 0:
         return {}
+
     same_count = frame[(frame.tokens == sinks.tokens.iloc[0]) | (frame.choice == OTHER_TEXT)]
     labels = {"sinks": SINKS["all"], "random": RANDOM, "largest": LARGEST, "other_text": OTHER_TEXT}
     by_choice = same_count.set_index(["layer", "linear"])
     changed = {name: by_choice.changed[by_choice.choice == label] for name, label in labels.items()}
     findings = {f"reach_{name}": interval(values) for name, values in changed.items()}
+
     for one, other in COMPARED:
         findings[f"reach_{one}_minus_{other}"] = interval(changed[one] - changed[other])
+
     return findings
 
 
@@ -152,6 +160,7 @@ class Search:
         shift_CI = shift_NI[candidates_C]
         total_I = torch.zeros_like(close_I)
         is_left_C = torch.ones(len(candidates_C), dtype=torch.bool)
+
         chosen = []
         for _ in range(min(count, len(candidates_C))):
             moved_C = (shift_CI + total_I).abs_().sum(1)
@@ -159,6 +168,7 @@ class Search:
             total_I += shift_CI[best]
             is_left_C[best] = False
             chosen.append(best)
+
         return candidates_C[chosen]
 
 

@@ -82,6 +82,7 @@ def draw_for(
     for count, recipes in recipes_by_count.items():
         text = draw(lm, count, length, seed)
         drawn[count] = (text, SharedStatistics(lm, recipes, text))
+
     return drawn
 
 
@@ -123,6 +124,7 @@ class Variant:
             release_freed_memory()  # or the copy would come on top of what taking them needed
             self._stack.enter_context(weights_kept(self.lm))
             self._report = prune(self.lm, self.recipe, self.calibration, statistics=statistics)
+
         return self._report
 
     def scores(
@@ -145,6 +147,7 @@ class Variant:
             reported = (0.0, 0, 0.0, 0.0)
             if report:
                 reported = (report.sparsity, report.calibration_tokens, report.left_out_share, report.seconds)
+
             scores = score_texts(self.lm, texts, draws, steps, seed=noise)
             return scores.assign(**dict(zip(REPORTED, reported, strict=True)))
 
@@ -160,12 +163,14 @@ def saved_variant(
     key = {"fingerprint": fingerprint, "recipe": recipe, "calibration": calibration.fingerprint}
     identity = run.identity("model", MODEL_REVISION, key)
     name = lm.name.replace("/", "--")
+
     folder = run.folder / "models" / f"{name}-{recipe.sparsity:g}-{identity['digest']}"
     if not folder.exists():
         with weights_kept(lm):
             report = prune(lm, recipe, calibration)
             smaller = shrink(lm, report.kept_units) if report.kept_units else lm
             save(smaller, folder, **report.card())
+
     return folder
 
 
@@ -194,4 +199,5 @@ def variant_answers(
 
         key = {"benchmark": benchmark, "items": items, "draws": draws, "evaluation_seed": EVALUATION_SEED}
         parts.append(run.record("answers", compute, ANSWERS_REVISION, labels, **variant.key, **key))
+
     return pd.concat(parts, ignore_index=True)

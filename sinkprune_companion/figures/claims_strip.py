@@ -33,7 +33,7 @@ GROUPS = {  # ids of the claims and their words in the picture
         "sinks-transient": "most sinks of a DLM are transient",
         "ar-anchors": "sinks of an AR model stay",
         "dlm-spread": "attention is spread more evenly in a DLM",
-        "code-leaves-out-unstable": "what the code leaves out are unstable sinks",
+        "code-leaves-out-unstable": "most of what the code leaves out is unstable",
     },
     "Are they needed?": {
         "sinks-less-essential": "without its sinks a DLM loses less",
@@ -67,12 +67,13 @@ TWO_LINES = 0.42  # of a row whose words stand above it
 
 
 def strip_table(
-    ledger: Sequence[Claim], estimates: Mapping[str, Estimate], verdicts: Mapping[str, str]
+    ledger: Sequence[Claim], estimates: Mapping[str, Estimate], verdicts: pd.DataFrame
 ) -> pd.DataFrame:
     """Return a row per claim of the paper and per control, beneath its claim, in the order of GROUPS.
 
-    `estimates` are by finding, `verdicts` by the row's id. `value`, `low` and `high` count margins from the
-    bar, above zero on the side that the row claims; they are NaN for what was not run.
+    `estimates` are by finding, `verdicts` is the claims table with `verdict` and `margin`. `value`, `low` and
+    `high` count margins from the bar, above zero on the side that the row claims; they are NaN for what was
+    not run.
     """
     by_id = {claim.id: claim for claim in ledger}
     claim_of = {claim.id: _claim_above(claim, by_id) for claim in ledger}
@@ -95,21 +96,16 @@ def _claim_above(row: Claim, by_id: Mapping[str, Claim]) -> str:
     return row.id
 
 
-def _fields(
-    claim: Claim, estimates: Mapping[str, Estimate], verdicts: Mapping[str, str]
-) -> dict[str, object]:
+def _fields(claim: Claim, estimates: Mapping[str, Estimate], verdicts: pd.DataFrame) -> dict[str, object]:
     """Return what the table says of one row of the ledger."""
-    named = {"id": claim.id, "kind": claim.kind, "claim": claim.says, "verdict": verdicts[claim.id]}
+    row = verdicts.loc[claim.id]
+    named = {"id": claim.id, "kind": claim.kind, "claim": claim.says, "verdict": row.verdict}
     estimate = estimates.get(claim.finding or "")
     if estimate is None:
         return named
 
-    margin = estimate.margin if isinstance(claim.margin, str) else claim.margin
-    if margin is None:
-        return named
-
-    ends = [(end - claim.against) / margin for end in (estimate.value, estimate.low, estimate.high)]
-    value, low, high = ends
+    ends = (estimate.value, estimate.low, estimate.high)
+    value, low, high = ((end - claim.against) / row.margin for end in ends)
     if claim.side == "below":
         value, low, high = -value, -high, -low
     return {**named, "finding": claim.finding, "value": value, "low": low, "high": high}
@@ -159,7 +155,7 @@ def _places(claims: pd.DataFrame) -> dict[str, int]:
 def _draw_row(axis: Axes, row: object, place: float) -> None:
     """Draw the interval of a claim and its mark, with the number where it lies beyond the axis."""
     if np.isnan(row.value):
-        axis.text(0, place, NOT_RUN, **_small("center"))
+        axis.text(0, place, row.verdict, **_small("center"))
         return
 
     axis.plot(np.clip([row.low, row.high], -REACH, REACH), [place, place], color=INK, lw=1.5)

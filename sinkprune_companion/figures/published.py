@@ -22,7 +22,7 @@ def save_published(results: Results, root: Path) -> list[Path]:
     draw = partial(headline.plot_headline, of_readme, map_QK)
     files = save_both_shapes(root, "headline", "headline", draw, of_readme, headline.CAPTION, [headline.MAP])
 
-    strip = claims_strip.strip_table(results.ledger, results.estimates, results.verdict)
+    strip = claims_strip.strip_table(results.ledger, results.estimates, results.table)
     steps = bridge.bridge_table(results.f)
     rungs = ladder.ladder_table(results.f, ladder.written_texts(root))
     at_8b = others_at_8b.others_table(others.runs())

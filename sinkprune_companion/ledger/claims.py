@@ -105,6 +105,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
     conditions = fields.pop("conditions", [])
     if fields.get("margin") in content.margins:
         fields["margin"] = content.margins[fields["margin"]]["value"]
+
     for name in conditions:
         yield {
             **fields,
@@ -112,6 +113,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
             "says": f"{fields['says']}: {content.conditions[name]}",
             "finding": f"{fields['finding']}_{name}",
         }
+
     passed_on = {name: value for name, value in fields.items() if "id" not in entry or name not in OWN}
     if "id" in entry or not beneath:
         if not conditions:
@@ -119,6 +121,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
             passed_on["beneath"] = fields["id"]
         if fields["kind"] == CLAIM:
             passed_on |= {"kind": CONTROL, "family": f"{fields['family']}, controls"}
+
     for row in beneath:
         yield from _rows(row, passed_on, content)
 
@@ -162,6 +165,7 @@ def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataF
     families = {claim.id: claim.family for claim in asked}
     corrected = pd.Series(p_values, dtype=float).groupby(families).transform(verdict_rule.holm)
     rows = [_row(claim, known.get(claim.finding), corrected.get(claim.id)) for claim in claims]
+
     return pd.DataFrame(rows).set_index("id")
 
 
@@ -170,12 +174,14 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
     margin = claim.margin
     if isinstance(margin, str):  # the rule that gave the finding its own
         margin = getattr(estimate, "margin", None)
+
     outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
     if estimate is None:
         notes = [claim.not_run or "not yet run"]
     else:
         seen_first = "asked, or read anew, when its number had been seen" if claim.seen_first else ""
         notes = [verdict_rule.note(estimate, outcome, claim.against, margin), seen_first]
+
     return {
         "id": claim.id,
         "claim": claim.says,

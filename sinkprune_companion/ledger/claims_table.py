@@ -31,6 +31,7 @@ def write_claims(profile: str, folder: Path | None = None, target: Path | None =
     for package in ("python", "torch", "transformers"):
         different = sorted({record["versions"][package] for record in run.records_read.values()})
         versions.append(f"{package} {' and '.join(different)}")
+
     changes = [f"* {change['date']}: {change['changed']}" for change in claims.read_ledger().history]
     parts = [
         tables.as_markdown(table),
@@ -41,4 +42,5 @@ def write_claims(profile: str, folder: Path | None = None, target: Path | None =
     markdown = target / "claims.md"
     with atomic(markdown) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
     return markdown

@@ -20,6 +20,7 @@ def runs() -> tuple[dict, ...]:
         rows = [{**row, "baseline": plain.get((row["sparsity"], row["method"]))} for row in run["rows"]]
         dense = {**run["dense"], "method": "dense", "sparsity": 0.0, "baseline": None}
         made.append({**run, "rows": rows, "dense": dense})
+
     return tuple(made)
 
 

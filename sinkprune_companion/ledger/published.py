@@ -66,6 +66,7 @@ class Result:
         asked = f"--tasks {' '.join(self.tasks)} --family {self.family} --json {self.folder}.json"
         if not self.preset:
             return [f"sinkprune evaluate {self.model} {asked}"]
+
         recipe = f"--preset {self.preset} --sparsity {self.sparsity:g}"
         text = f"--text wikitext-2 --sequences {SEQUENCES} --length {self.length} --batch 1"
         prune = f"sinkprune prune {self.model} {recipe} {text} --out {self.folder}"
@@ -98,13 +99,16 @@ def _benchmark_flops(model: str, family: str, task: str) -> float:
     """Return the FLOPs of all forwards of one benchmark."""
     settings = named(family)[task].settings
     requests = REQUESTS[task]
+
     written = settings.get("gen_length") or 0
     if written:
         forwards, logits = written, written // 2
     else:
         forwards, logits = requests.choices * settings.get("mc_num", LIKELIHOOD_DRAWS), requests.tokens // 4
+
     if settings.get("guidance"):  # with and without the prompt
         forwards *= 2
+
     one = forward_cost(meta_model(MODELS[model]), requests.tokens + written, logits)
     return requests.documents * forwards * one.total
 
@@ -114,11 +118,22 @@ def results() -> list[Result]:
     rows = []
     for table in published_numbers()["tables"]:
         source = published_numbers()["sources"][table["source"]]
-        of_table = (table["id"], table["title"], table["unit"], source, table["note"])
         for row in table["rows"]:
-            what = (table["model"], row["preset"], table["sparsity"] if row["preset"] else 0.0)
-            values = dict(zip(table["tasks"], row["values"], strict=True))
-            rows.append(Result(*what, tuple(table["evaluate"]), row["method"], *of_table, values))
+            result = Result(
+                model=table["model"],
+                preset=row["preset"],
+                sparsity=table["sparsity"] if row["preset"] else 0.0,
+                tasks=tuple(table["evaluate"]),
+                method=row["method"],
+                table=table["id"],
+                title=table["title"],
+                unit=table["unit"],
+                source=source,
+                note=table["note"],
+                values=dict(zip(table["tasks"], row["values"], strict=True)),
+            )
+            rows.append(result)
+
     return rows
 
 
@@ -139,6 +154,7 @@ def beside(
     for variant, tasks in (measured or {}).items():
         is_ours = tasks.metric.isin(["acc", "exact_match"]) & ~tasks["filter"].str.startswith("strict")
         ours |= {(*variant, row.task): row.value for row in tasks[is_ours].itertuples()}
+
     rows = []
     for result in (result for result in results() if result.model == model):
         scale = 100 if "percent" in result.unit else 1
@@ -146,4 +162,5 @@ def beside(
             place = (result.preset, result.sparsity, task)
             here = f"{scale * ours[place]:.4g}" if place in ours else "not run here"
             rows.append([result.method, result.sparsity, task, value, here, result.unit])
+
     return pd.DataFrame(rows, columns=["method", "sparsity", "task", "published", "here", "unit"])

@@ -18,7 +18,7 @@ from sinkprune_companion.pages.render import TITLES, render_results, rendered_ti
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
 
-IN_DOCS = ("results", "claims_to_figures", "models", "performance", "trainings")
+IN_DOCS = ("results", "models", "performance", "trainings")
 READ_FROM = (catalog, compute, dense_statistics, hub, others, published, sources)  # by templates
 
 

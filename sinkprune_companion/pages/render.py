@@ -15,24 +15,61 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune.evaluation.numbers import amount, count, markdown_table, number, percent, signed
+from sinkprune.evaluation.numbers import amount, count, markdown_table, number, p_text, percent, signed
+from sinkprune.evaluation.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    TOO_FEW_DRAWS,
+    UNDECIDED,
+)
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_for
+from sinkprune_companion.pages.sources import PresumedVerdictError, Results, by_prompt, results_for
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
 # what templates know of results
-RESULT_NAMES = ("f", "ledger", "verdict", "estimate", "by_kind", "controls_of", "holds")
+RESULT_NAMES = (
+    "f",
+    "ledger",
+    "verdict",
+    "estimate",
+    "by_kind",
+    "controls_of",
+    "holds",
+    "if_draws_counted",
+    "unseen_draws",
+)
+GLYPHS = {
+    REPRODUCED: "✔",
+    CONTRADICTED: "✘",
+    NO_DIFFERENCE: "≈",
+    UNDECIDED: "?",
+    TOO_FEW_DRAWS: "?",
+    NOT_RUN: "–",
+}
 SHOWN_QUESTIONS = 12  # of our own, at most: a longer table is folded
 
 
 def cell(text: object) -> str:
     """Return a text as a cell of a Markdown table: one line, vertical bars escaped."""
     return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def marked(verdict: str) -> str:
+    """Return a verdict on a claim behind its sign."""
+    return f"{GLYPHS[verdict]} {verdict}"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with the sign between the letter p and the number, as in `p = 0.02`."""
+    text = p_text(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def damage(estimate: Estimate) -> float | None:
@@ -55,7 +92,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    for helper in (amount, count, number, percent, signed, cell, damage, gigabytes):
+    for helper in (amount, count, number, percent, signed, cell, damage, gigabytes, marked, p_text, p_value):
         made.filters[helper.__name__] = helper
     return made
 
@@ -76,9 +113,9 @@ def render(template: str, **values: object) -> str:
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
-    """Return the text of a template with `values`, and what RESULT_NAMES names of the results."""
+    """Return the text of a template with `values`, what RESULT_NAMES names of results, and `by_prompt`."""
     known = {name: getattr(results, name) for name in RESULT_NAMES}
-    return render(template, **known, **values)
+    return render(template, by_prompt=by_prompt, **known, **values)
 
 
 # what notebooks show

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 import yaml
+from scipy.stats import binomtest
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import markdown_table
@@ -23,7 +24,7 @@ from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.kinds_of_text import finding_on
-from sinkprune_companion.ledger import claims, others, published
+from sinkprune_companion.ledger import claims, draw_terms, others, published
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.run.profiles import COSTS, PUBLISHED
 from sinkprune_companion.run.records import Run, environment
@@ -48,6 +49,16 @@ class RowByKind(NamedTuple):
     natural: Estimate
     samples: Estimate
     documentation: Estimate
+
+
+class ByPrompt(NamedTuple):
+    """How much more the sinks of a DLM move than those of its AR twin, over prompts."""
+
+    median: float  # of the difference
+    above: int  # prompts in which the DLM's move more
+    below: int  # prompts in which the AR model's do
+    all: int  # prompts
+    p: float  # of a two-sided sign test
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,21 @@ class Results:
     def f(self) -> dict[str, Estimate]:
         """Estimates by the notebook's number and their name, e.g. `03/paper_minus_wanda`."""
         return {re.sub(r"^(\d\d)_\w+/", r"\1/", name): one for name, one in self.estimates.items()}
+
+    @cached_property
+    def _with_draws_counted(self) -> dict[str, str]:
+        """Verdicts by the claim's id where calibration draws that were seen to add nothing count in full."""
+        widened = {name: draw_terms.counted(one) for name, one in self.estimates.items()}
+        return claims.verdicts(self.ledger, widened).verdict.to_dict()
+
+    def if_draws_counted(self, claim: str) -> str:
+        """Return a claim's verdict if calibration draws that were seen to add nothing counted in full."""
+        return self._with_draws_counted[claim]
+
+    @cached_property
+    def unseen_draws(self) -> list[Claim]:
+        """Rows of the ledger whose calibration draws were seen to add nothing to the error."""
+        return [claim for claim in self.ledger if draw_terms.is_unseen(self.estimate.get(claim.id))]
 
     @cached_property
     def by_kind(self) -> list["RowByKind"]:
@@ -131,14 +157,20 @@ def results_for(run: Run) -> Results:
     return Results(claims.ledger(), known)
 
 
-def prompt_counts(reading: str) -> dict[str, int]:
-    """Return in how many prompts of the main condition whose sinks move more: `dlm`, `ar`, `all`."""
-    frame = pd.read_csv(project_root() / "figures" / "01_do_sinks_move" / "readings.csv")
-    by_kind = frame[frame.reading == reading].pivot(
-        index="prompt", columns="kind", values="temporal_variance"
-    )
+def by_prompt(table: str, condition: str = "main", reading: str = "sum_so_far") -> ByPrompt:
+    """Return how the sinks of the two models move prompt by prompt: DLM − AR, in squared positions.
+
+    `table` is a CSV file in `figures`, with a row for each model, prompt, condition and reading.
+    """
+    frame = pd.read_csv(project_root() / "figures" / table)
+    chosen = frame[(frame.condition == condition) & (frame.reading == reading)]
+    by_kind = chosen.pivot(index="prompt", columns="kind", values="temporal_variance")
     difference = by_kind.diffusion - by_kind.autoregressive
-    return {"dlm": sum(difference > 0), "ar": sum(difference < 0), "all": len(difference)}
+
+    above = int((difference > 0).sum())
+    below = int((difference < 0).sum())
+    p = float(binomtest(above, above + below).pvalue)
+    return ByPrompt(float(difference.median()), above, below, len(difference), p)
 
 
 def calibration_tokens(figure: str) -> int:

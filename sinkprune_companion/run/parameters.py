@@ -49,6 +49,7 @@ def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
             continue
         if body and all(isinstance(line, ast.AnnAssign) for line in body):
             return body
+
     raise ParameterError("no parameters cell was run: run the notebook from its top")
 
 
@@ -65,6 +66,7 @@ def check(notebook: str, annotations: dict[str, str], values: dict[str, object])
                 f"parameter {name!r} does not exist in {notebook}; it has: {', '.join(annotations)}"
                 f"{suggestion(name, annotations)}"
             )
+
         try:
             _check_value(notebook, name, value, annotations[name])
         except ValueError as error:
@@ -136,6 +138,7 @@ def start(notebook: str, namespace: dict) -> Run:
     place = run.folder
     if project_root() == PACKAGE.parent:  # in a clone: no output names a home
         place = place.relative_to(project_root()).as_posix()
+
     print(f"results go to {place}")
     print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")
 

@@ -18,6 +18,7 @@ from sinkprune.spelling import suggestion
 from sinkprune_companion import project_root
 
 PUBLISHED = ("full", "evidence")  # whose results the written sentences of notebooks speak of
+TOO_SMALL_FOR_VERDICTS = ("quick",)  # it shows in minutes that everything runs
 COSTS = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 MARK = "from-archive"  # in a folder of records of which some come from an archive: no job measured them
 
@@ -38,11 +39,14 @@ def jobs_by_notebook(profile: str) -> dict[str, int]:
     if profile not in files:
         near = suggestion(profile, files)
         raise ValueError(f"profile {profile!r} is unknown{near or ';'} choose one of {', '.join(files)}")
+
     config = yaml.safe_load(files[profile].read_text(encoding="utf-8"))
     counts = dict.fromkeys(config["notebooks"], 1)
+
     for name, grid in (config.get("sweep") or {}).items():
         if name in counts:
             counts[name] += math.prod(len(values) for values in grid.values() if isinstance(values, list))
+
     return counts
 
 
@@ -57,6 +61,7 @@ def lock_of_all_runs() -> Iterator[int]:
 
     runs = project_root() / "runs"
     runs.mkdir(exist_ok=True)
+
     with (runs / ".lock").open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,24 +86,29 @@ def progress(folder: Path, since: float, jobs: dict[str, int]) -> str:
     minutes = {name: cost["core_minutes"] / cost["jobs"] for name, cost in costs.items()}  # of a job
     left = sum(minutes.get(name, 1) * count for name, count in jobs.items())
     finished, done, running = 0, 0.0, []
+
     for file, label in notebook_files(folder).items():  # which papermill saves at every cell
         try:
             notebook = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:  # it is being written
             continue
+
         states = [cell["metadata"].get("papermill", {}).get("status") for cell in notebook["cells"]]
         cell = min(states.count("completed") + 1, len(states))
         is_finished = bool(notebook["metadata"].get("papermill", {}).get("end_time"))
         finished += is_finished
+
         if file.stat().st_mtime >= since:  # others were killed, or finished in another run
             done += minutes.get(file.stem, 1) * cell / len(states)
             if not is_finished:
                 running.append(" ".join([file.stem, *label.split(), f"cell {cell} of {len(states)}"]))
         elif is_finished:
             left -= minutes.get(file.stem, 1)
+
     parts = [f"{finished} of {sum(jobs.values())} jobs finished", *running]
-    if done:
+    if done and finished < sum(jobs.values()):
         parts.append(f"about {max(1, round((time.time() - since) / 60 * (left - done) / done))} min left")
+
     return "; ".join(parts)
 
 
@@ -120,6 +130,7 @@ def pack(profile: str, files: Iterable[Path], target: Path) -> None:
     tables = sorted(file for file in files if file.suffix == ".csv")
     if not tables:
         raise FileNotFoundError(f"no records in runs/{profile}: run `sinkprune reproduce` first")
+
     with atomic(target) as partial, tarfile.open(partial, "w:xz", preset=9) as archive:
         for file in tables:
             for part in (file, file.with_suffix(".json")):
@@ -127,6 +138,7 @@ def pack(profile: str, files: Iterable[Path], target: Path) -> None:
                 entry.size = part.stat().st_size
                 with part.open("rb") as content:
                     archive.addfile(entry, content)
+
     with atomic(Path(f"{target}.sha256")) as partial:
         partial.write_text(f"{file_digest(target)}  {target.name}\n", encoding="utf-8")
 
@@ -144,16 +156,20 @@ def unpack(profile: str) -> int:
             raise FileNotFoundError(
                 f"figures/{file.name} is missing: the project keeps no records of profile {profile}"
             )
+
     if file_digest(source) != digest.read_text(encoding="utf-8").partition(" ")[0]:
         raise ValueError(
             f"figures/{source.name} is damaged (its SHA-256 is not that of {digest.name}): fetch both again"
         )
+
     folder = run_folder(profile) / "records"
     with tarfile.open(source) as archive:
         missing = [member for member in archive if not (folder / member.name).exists()]
         archive.extractall(folder, missing, filter="data")
+
     if missing:
         (folder / MARK).touch()
+
     return len(missing)
 
 

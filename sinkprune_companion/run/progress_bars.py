@@ -26,6 +26,7 @@ def remove_progress_bars(file: Path) -> None:
     """Rewrite an executed notebook without its progress bars and without the state of widgets."""
     notebook = json.loads(file.read_text(encoding="utf-8"))
     notebook["metadata"].pop("widgets", None)
+
     for cell in notebook["cells"]:
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if not is_progress(output)]

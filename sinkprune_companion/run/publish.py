@@ -44,20 +44,25 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
     mine = code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
         raise ValueError("the executed notebook has other code than its source: run it before publishing")
+
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         if cell.source.strip() and done.execution_count is None:
             raise ValueError(f"code cell {count} of {len(mine)} was never run")
         shown = [_clean_output(output, count) for output in done.outputs]
         cell.outputs = [output for output in shown if output is not None]
         cell.execution_count = count
+
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
+
     clean.metadata.get("jupytext", {}).pop("text_representation", None)
     clean.metadata.update(SAME_EVERYWHERE)
     text = nbformat.writes(clean)
+
     for place in {str(Path.home()), str(project_root())} - {os.sep}:
         if json.dumps(place).strip('"') in text:
             raise ValueError(f"an output names {place!r}: print paths relative to the project")
+
     return clean
 
 
@@ -65,6 +70,7 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
     """Return an output of code cell `count` as readers see it, None for none; ValueError for an error."""
     if output.output_type == "error":
         raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
+
     data = output.get("data", {})
     if output.get("name") == "stderr" or is_progress(output):
         return None
@@ -75,6 +81,7 @@ def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
         data["image/png"] = _smaller_picture(data["image/png"], count)
     if output.output_type == "execute_result":
         output["execution_count"] = count
+
     return output
 
 
@@ -130,7 +137,9 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         if not (folder / "records" / profiles.MARK).exists():
             costs = sources.with_costs(profile, sources.measured_costs(folder))
             write_json(new / profiles.COSTS, costs)
+
         written = _replace(root, new, scratch / "old")
+
     return [*written, *pages.write()]
 
 
@@ -168,6 +177,7 @@ def read_notebook(file: Path) -> NotebookNode:
         content = json.loads(file.read_bytes())
     except RecursionError as error:
         raise ValueError(str(error)) from None
+
     if not isinstance(content, dict) or content.get("nbformat") != 4:
         raise ValueError("it is no notebook of format 4")
 
@@ -177,6 +187,7 @@ def read_notebook(file: Path) -> NotebookNode:
         raise ValueError(error.message) from None
     except (AttributeError, KeyError, TypeError) as error:  # before it validates, nbformat looks for ids
         raise ValueError(f"its cells are not those of a notebook ({error})") from None
+
     return nbformat.reads(json.dumps(content), as_version=4)
 
 
@@ -185,10 +196,12 @@ def _gather_findings(root: Path, folder: Path, chosen: list[str], scratch: Path)
     make_folder(scratch / "findings")
     for name in chosen:
         shutil.copyfile(folder / "findings" / f"{name}.json", scratch / "findings" / f"{name}.json")
+
     for file in (root / "figures" / "findings").glob("*.json"):
         if file.stem not in chosen:
             run_files.read_findings(file)
             shutil.copyfile(file, scratch / "findings" / file.name)
+
     claims.findings(scratch)  # whose numbers must be estimates
 
 
@@ -207,6 +220,7 @@ def _write_new(new: Path, folder: Path, cleaned: dict[str, NotebookNode]) -> Non
     """Write notebooks, their figures and their findings below `new` as they are published."""
     make_folder(new / "notebooks")
     make_folder(new / "figures" / "findings")
+
     for name, notebook in cleaned.items():
         nbformat.write(notebook, new / "notebooks" / f"{name}.ipynb")
         if (folder / "figures" / name).is_dir():
@@ -222,6 +236,7 @@ def _replace(root: Path, new: Path, old: Path) -> list[Path]:
     make_folder(old)
     files = [file for file in sorted(new.rglob("*")) if file.is_file()]
     whole = [new / "figures" / file.stem for file in files if file.suffix == ".ipynb"]
+
     whole = [folder for folder in whole if folder.is_dir()]
     for part in [*whole, *(file for file in files if file.parent not in whole)]:
         place = root / part.relative_to(new)
@@ -229,4 +244,5 @@ def _replace(root: Path, new: Path, old: Path) -> list[Path]:
         if place.is_dir():
             os.replace(place, old / place.name)
         os.replace(part, place)
+
     return [root / file.relative_to(new) for file in files]

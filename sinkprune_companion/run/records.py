@@ -49,12 +49,14 @@ def _git_commit() -> str | None:
     root = PACKAGE.parent
     if not (root / ".git").exists():  # it may lie in another project's clone
         return None
+
     git = partial(subprocess.check_output, cwd=root, stderr=subprocess.DEVNULL, text=True, timeout=20)
     try:
         commit = git(["git", "rev-parse", "HEAD"]).strip()
         changes = git(["git", "status", "--porcelain", "--", *OURS])
     except (OSError, subprocess.SubprocessError):
         return None
+
     return f"{commit}-dirty" if changes else commit
 
 
@@ -73,8 +75,10 @@ def _as_json(value: object) -> object:
             f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "
             "is kept: add it to EXCLUDE in token_weights.py under a name of its own, or call `prune`"
         )
+
     if isinstance(value, np.generic):
         return value.item()
+
     raise TypeError(f"{value!r} cannot stand in the key of a record: it is a {type(value).__name__}")
 
 
@@ -165,6 +169,7 @@ class Run:
         if about is None:
             value = compute()
             release_freed_memory()  # or what records leave behind in pieces, too small for the next, adds up
+
             with atomic(file) as unfinished:
                 write(value, unfinished)
                 about = {
@@ -177,6 +182,7 @@ class Run:
                     "sha256": file_digest(unfinished),
                 }
                 write_json(file.with_suffix(".json"), about)
+
         self.records_read[f"{file.parent.name}/{file.stem}"] = {part: about[part] for part in ORIGIN}
         return file
 
@@ -191,14 +197,17 @@ def _about(file: Path) -> dict | None:
     """Return what is known of a record that is what was written, else None; warn of one that is not."""
     if not file.exists():
         return None
+
     known = file.with_suffix(".json")
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         about = json.loads(known.read_text(encoding="utf-8"))
         if about["sha256"] == file_digest(file) and about.keys() >= set(ORIGIN):
             return about
+
     warnings.warn(
         f"record {file.name} is not what was written: its SHA-256 is not the one in {known.name}; "
         "it is computed anew",
         stacklevel=4,
     )
+
     return None

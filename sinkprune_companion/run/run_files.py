@@ -61,6 +61,7 @@ def read_part(kind: type[Kind], file: Path) -> Kind:
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: {RUN_AGAIN}")
+
     try:
         return kind.model_validate_json(file.read_bytes())
     except ValidationError as error:
@@ -103,6 +104,7 @@ def _figures_of(folder: Path, notebook: str) -> list[FigureFile]:
     """Return what is known of every figure of a notebook, whose files are whole."""
     place = folder / "figures" / notebook
     strange = {file.name for file in place.glob("*")}
+
     known = []
     for file in sorted(place.glob("*.json")):
         if not _is_about_a_figure(file):  # data that a figure has, or a figure of an earlier version
@@ -119,6 +121,7 @@ def _figures_of(folder: Path, notebook: str) -> list[FigureFile]:
             f"{place} holds what belongs to none of its figures: {', '.join(sorted(strange))}; "
             f"{RUN_AGAIN}, and remove what it does not make any more"
         )
+
     return known
 
 

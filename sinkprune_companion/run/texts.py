@@ -41,6 +41,7 @@ def held_out_texts(tokenizer, sequences: int, length: int, seed: int = 0) -> dic
         wanted = {start: next(counts) for start in STARTS}
         drawn = corpus.draw_sequences(stream_T, wanted, length, corpus.separator(tokenizer), rng)
         found |= {f"{domain}/{start}": ids_NT for start, ids_NT in drawn.items()}
+
     return found
 
 
@@ -91,14 +92,17 @@ def any_text(
     texts = corpus.documentation_split(held_out)
     if source == "wikitext-2":
         texts = [running_text([page]) for page in wikitext(None, "test" if held_out else "train")]
+
     order = torch.randperm(len(texts), generator=generator(seed, "texts", source, held_out))
     letters = torch.tensor([len(texts[index]) for index in order]).cumsum(0)
     enough = int((letters <= LETTERS * sequences * length).sum()) + 1
     chosen = [texts[index] for index in order[:enough]]
+
     ids_NT = corpus.pack(chosen, lm.tokenizer, length, lm.mask_token_id)[:sequences]
     if len(ids_NT) < sequences:
         raise ValueError(
             f"sequences={sequences}: {source} has {len(ids_NT)} of {length} tokens in this split: "
             "ask for fewer or shorter ones"
         )
+
     return {source: ids_NT}

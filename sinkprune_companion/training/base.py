@@ -54,9 +54,11 @@ class Base:
         files = sorted(self.checkpoint.folder / name for name in names)
         settings = {name: value for name, value in self.checkpoint.raw.items() if name not in VOLATILE}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+
         for file in files:
             if file.is_file():
                 digest.update(f"{file.name} {known_digest(file)}".encode())
+
         return digest.hexdigest()[:16]
 
     def from_scratch(self, vocabulary: Path) -> "Base":
@@ -73,7 +75,12 @@ class Base:
         Logits are shifted, but for a diffusion model from scratch: no causal model stands behind it.
         """
         is_diffusion = kind == "diffusion"
-        ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"
+        ending = "ar-adapted"
+        if is_diffusion:
+            ending = "dlm"
+        elif self.vocabulary:
+            ending = "ar"
+
         return cls(
             set_direction(model, causal=not is_diffusion),
             self.tokenizer(),
@@ -102,6 +109,7 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
         checkpoint = Checkpoint(embedded.base_folder(), causal=True)
         origin = f"{embedded.BASE.package}=={embedded.BASE.version}"
         return Base(name, "smol", origin, checkpoint, embedded.MASK_TOKEN_ID)
+
     checkpoint = open_checkpoint(name)
     config = checkpoint.config
     if config.model_type not in FACTS["types"]:
@@ -109,21 +117,25 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
             f"base {name} is of type {config.model_type!r}: the adapter knows the linears of "
             f"{', '.join(FACTS['types'])}; give one of these"
         )
+
     if read_json(checkpoint.folder / CARD).get("recipe"):
         raise ValueError(
             f"base {name} is pruned, and training makes it dense: "
             "`sinkprune recover` trains it with its zeros held"
         )
+
     if checkpoint.kind != "autoregressive":
         raise ValueError(
             f"base {name} is a diffusion model already: training begins with a causal language model, "
             "give the one it came from"
         )
+
     if length > config.max_position_embeddings:
         raise ValueError(
             f"length={length} exceeds the {config.max_position_embeddings} positions of base {name}: "
             "use shorter crops"
         )
+
     mask_token_id = mask_token_of(checkpoint.tokenizer(), config.vocab_size, mask_token)
     return Base(name, Path(name).name, name, checkpoint, mask_token_id)
 
@@ -143,15 +155,19 @@ def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:
                 "name one that no text contains"
             )
         return chosen
+
     if tokenizer.mask_token_id is not None:
         return tokenizer.mask_token_id
+
     beyond = max(known.values()) + 1
     if beyond < vocabulary:
         return beyond
+
     reserved = [index for token, index in known.items() if RESERVED.search(token)]
     if not reserved:
         raise ValueError(
             f"no token of the {vocabulary} is a mask, reserved or unused: "
             "name one that no text contains with --mask-token"
         )
+
     return min(reserved)

@@ -37,12 +37,7 @@ def crop_batch(
     """
     rng = generator(seed, "crops", index)
     length = lengths[int(torch.randint(len(lengths), (), generator=rng))]
-    rows = []
-    for row in range(batch_tokens // length):
-        stream_T = streams[(index + row) % len(streams)]
-        start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
-        rows.append(stream_T[start : start + length])
-    return torch.stack(rows)
+    return corpus.crop_batch(streams, batch_tokens // length, length, index, rng)
 
 
 def prepare_data(
@@ -66,6 +61,7 @@ def prepare_data(
     if not file.exists():
         length = min(HELD_OUT_LENGTH, max(lengths))
         write_data(file, _make_data(tokenizer, is_embedded, text, length, mask_token_id), expected)
+
     data = _read_data(file, expected)
 
     in_order = sorted(data, key=lambda name: "_samples" not in name)
@@ -80,6 +76,7 @@ def prepare_data(
             f"lengths={lengths} need a source of at least {max(lengths)} tokens, and one has {shortest}: "
             "give more text or shorter crops"
         )
+
     return streams, held_out
 
 
@@ -93,6 +90,7 @@ def origin(tokenizer, text: str | None) -> dict[str, str]:
     }
     if text is not None:
         made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+
     return made_of
 
 
@@ -119,8 +117,10 @@ def _read_data(file: Path, made_of: dict[str, str]) -> dict[str, torch.Tensor]:
             f"{file} was made with another held-out split, text or vocabulary (it differs in "
             f"{', '.join(differing)}): {way_out}"
         )
+
     if digest != _digest_of(stored):
         raise ValueError(f"{file} is not what was written: {way_out}")
+
     return {name: ids.long() for name, ids in stored.items()}
 
 
@@ -138,12 +138,15 @@ def make_vocabulary(folder: Path, text: str | None = None) -> Path:
     place = folder / VOCABULARY
     if place.exists() and (folder / DATA).exists():
         return place
+
     rmtree(place, ignore_errors=True)  # of another text
     training = _paragraphs_of(text, held_out=False) + corpus.sample_texts(held_out=False)
     tokenizer = Checkpoint(embedded.base_folder(), causal=True).tokenizer()
+
     made = tokenizer.train_new_from_iterator(training, SHAPE["vocab_size"] - 1, show_progress=False)
     with atomic(place) as partial:
         made.save_pretrained(partial)
+
     return place
 
 
@@ -163,13 +166,16 @@ def _make_data(
     data = {f"train_{name}": corpus.stream(learned, tokenizer, mask_token_id)}
     kept_apart = _paragraphs_of(text, held_out=True)
     held_out = {name: corpus.stream(kept_apart, tokenizer, mask_token_id)}
+
     if is_embedded:
         data["train_samples"] = corpus.source_stream("samples", tokenizer, held_out=False)
         held_out["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)
         held_out["natural"] = held_out_stream(tokenizer, "natural")
+
     for source, stream_T in held_out.items():
         by_kind = held_out_sequences(stream_T, corpus.separator(tokenizer), length)
         data |= {f"held_out_{source}_{kind}": ids_NT for kind, ids_NT in by_kind.items()}
+
     return data
 
 
@@ -184,12 +190,15 @@ def held_out_sequences(stream_T: torch.Tensor, separator: int, length: int) -> d
             f"the held-out text has {len(stream_T)} tokens, too few for one sequence of {length}: "
             "give more text"
         )
+
     windows_PT = stream_T.unfold(0, length, 1)
     begins_P = windows_PT[:, 0] == separator
+
     sequences = {}
     for kind, allowed_P in (("crops", ~begins_P), ("beginnings", begins_P)):
         places = allowed_P.nonzero().squeeze(-1)
         count = min(HELD_OUT_COUNT, len(places))
         if count:
             sequences[kind] = windows_PT[places[torch.arange(count) * len(places) // count]]
+
     return sequences

@@ -43,12 +43,14 @@ def export(checkpoint: Path, folder: Path) -> Path:
     rows = [row for row in by_step.values() if row["step"] <= step]
     if not rows:
         raise ValueError(f"{LOG} in {run} has no row up to step {step}, the checkpoint's")
+
     base = open_base(settings["base"], settings["mask_token"])
     is_adapter = base.name == EMBEDDED_BASE and not settings["from_scratch"]
     if not is_adapter and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
     if base.name != EMBEDDED_BASE and Path(base.name).is_dir():
         settings["base"] = base.stem  # where a folder lies is nobody's business
+
     with atomic(folder) as partial:
         if is_adapter:
             partial.mkdir()
@@ -66,10 +68,12 @@ def export(checkpoint: Path, folder: Path) -> Path:
             model = merge_adapter(base.checkpoint.load(torch.float32), checkpoint, torch.bfloat16)
             lm = base.member(model, settings["kind"])
             save(lm, partial, trained_tokens=rows[-1]["tokens"], base=settings["base"])
+
         write_json(partial / SETTINGS, settings)
         lines = [json.dumps(row) + "\n" for row in rows]
         (partial / EXPORTED_LOG).write_text("".join(lines), encoding="utf-8")
         write_card(partial)
+
     return folder
 
 
@@ -88,9 +92,11 @@ def write_card(folder: Path) -> Path:
             f"{file} was measured on another adapter than the one beside it: "
             f"run `python tools/model_card.py --folder {folder}`"
         )
+
     card = folder / "README.md"
     with atomic(card) as partial:
         partial.write_text(card_text(folder, measures), encoding="utf-8")
+
     return card
 
 
@@ -106,8 +112,10 @@ def card_text(folder: Path, measures: Mapping | None) -> str:
     last = log[-1]
     measure = MEASURES[settings["kind"]]
     titles = {f"train_{measure}": "training"}
+
     for source, title in FACTS["held_out"].items():
         titles |= {f"{measure}_{source}_{kind}": f"{title}, {kind}" for kind in ("crops", "beginnings")}
+
     columns = {column: title for column, title in titles.items() if column in last}
     return render(
         "card.md.j2",

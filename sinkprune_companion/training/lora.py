@@ -25,12 +25,12 @@ from sinkprune.evaluation.likelihood import score
 from sinkprune.files import held, make_folder
 from sinkprune.models.adapters import open_adapter
 from sinkprune.models.devices import choose_dtype
+from sinkprune.recovery.objectives import exercise
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import settings as kept
 from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, Base, InTraining, open_base
 from sinkprune_companion.training.crops import crop_batch, make_vocabulary, prepare_data
 from sinkprune_companion.training.settings import Training
-from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
@@ -62,16 +62,19 @@ def train(
     """
     measure = MEASURES[config.kind]
     make_folder(folder)
+
     with held(folder):
         checkpoint = kept.newest_checkpoint(folder)
         resumes = checkpoint.exists()
         base = open_base(config.base, config.mask_token, max(config.lengths))
         if begin_with is not None:
             config = kept.going_on(config, base, begin_with)
+
         kept.check_settings(config, folder)
         kept.check_base(base, folder)
         if config.from_scratch:
             base = base.from_scratch(make_vocabulary(folder, text))
+
         is_embedded = config.base == EMBEDDED_BASE
         by_source, held_out = prepare_data(
             base.tokenizer(), folder, is_embedded, config.lengths, text, base.mask_token_id
@@ -84,14 +87,17 @@ def train(
         first = kept.restore_optimizer(optimizer, checkpoint) if resumes else 0
         if first >= config.steps and Training(**kept.settings_of(folder / kept.SETTINGS)) != config:
             raise ValueError(f"{folder} holds a run that is done, with other settings: use another folder")
+
         kept.write_settings(config, base, folder)
         recent = []  # losses since the last row of the log
         since = time.perf_counter()
+
         steps = trange(first, config.steps, initial=first, total=config.steps, unit="step", desc="train")
         for number in steps:
             ids_BT = crop_batch(streams, config.lengths, config.batch_tokens, config.seed, number)
             recent.append(_step(config, lm, optimizer, ids_BT, number))
             done = number + 1
+
             is_logged = done % check_every == 0 or done == config.steps
             if is_logged:
                 row = {
@@ -106,8 +112,10 @@ def train(
                 steps.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
                 recent = []
                 since = time.perf_counter()
+
             if is_logged or done % save_every == 0:
                 kept.save_checkpoint(model, optimizer, checkpoint, done)
+
     return checkpoint
 
 
@@ -117,13 +125,16 @@ def _step(
     """Take optimizer step `number`; return its loss in nats per token."""
     (group,) = optimizer.param_groups
     group["lr"] = config.rate(number)
+
     rng = generator(config.seed, "train", number)
     with precision_of(lm, config.dtype):
         loss = LOSSES[config.kind](lm, ids_BT, rng, config.noise_level(number))
+
     loss.backward()
     torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
     return loss.item()
 
 
@@ -149,8 +160,10 @@ def trainable(
             model = get_peft_model(network, LoraConfig(**plain, task_type="CAUSAL_LM"))
         else:
             model = open_adapter(network, trained, trainable=True)
+
     if torch.device(device).type == "cpu":
         network.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
+
     model.to(device)
     return model, base.member(network, config.kind, InTraining)
 
@@ -163,22 +176,15 @@ def masked_cross_entropy(
 ) -> torch.Tensor:
     """Return a one-batch estimate of the NELBO in nats per token, or of the part of it at one noise `level`.
 
-    Position 0 is masked as often as any other, so no model learns that a first token is always there, and
-    never predicted, as the twin's is not.
+    Position 0 is masked as often as any other, and never predicted, as the twin's is not.
     """
-    batch, length = ids_BT.shape
-    predicted_T = torch.arange(length) > 0
-    if level is None:
-        counts_B = stratified_counts(batch, length - 1, rng)
-    else:
-        counts_B = torch.full((batch,), max(1, round(level * (length - 1))))
-    where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
-    masked_BT = where_BT.clone()
-    masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
-    logits_NV = lm.logits_at(corrupt(ids_BT, masked_BT, lm.mask_token_id), where_BT)
-    loss_N = cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device), reduction="none")
+    task = exercise(lm, ids_BT, rng, level)
+    logits_NV = lm.logits_at(task.input_BT, task.where_BT)
+    loss_N = cross_entropy(logits_NV, task.target_N.to(logits_NV.device), reduction="none")
+
+    counts_B = task.where_BT.sum(1)
     masks_N = counts_B.repeat_interleave(counts_B).to(loss_N)  # masks in the sequence of each prediction
-    return (loss_N / masks_N).sum() / batch
+    return (loss_N / masks_N).sum() / len(ids_BT)
 
 
 def next_token_cross_entropy(
@@ -210,4 +216,5 @@ def held_out_losses(lm: LanguageModel, held_out: dict[str, torch.Tensor], dtype:
         for name, ids_NT in held_out.items():
             scored = score(lm, ids_NT[:LOGGED_SEQUENCES], LOGGED_DRAWS, seed=0)
             found[f"{MEASURES[lm.kind]}_{name}"] = float(scored.value.mean())
+
     return found

@@ -131,8 +131,10 @@ def check_settings(config: Training, folder: Path) -> None:
     file = folder / SETTINGS
     if not file.exists():
         return
+
     former = settings_of(file) | dict.fromkeys(FREE)
     now = asdict(config) | dict.fromkeys(FREE)
+
     differing = sorted(name for name in now if json.dumps(former[name]) != json.dumps(now[name]))
     if differing:
         raise ValueError(
@@ -153,12 +155,14 @@ def going_on(config: Training, base: Base, adapter: Path) -> Training:
             f"{adapter} has no {' and no '.join(missing)}: "
             "start from a folder that `sinkprune train --export` wrote"
         )
+
     origin = read_json(adapter / CONFIG)["base_model_name_or_path"]
     if origin != base.origin:
         raise ValueError(
             f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
             "start from another, or from none"
         )
+
     seen = settings_of(adapter / SETTINGS)["earlier_tokens"] + rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
     return replace(config, earlier_tokens=seen)
 
@@ -202,6 +206,7 @@ def save_checkpoint(
         model.save_pretrained(partial)
         save_file(state, partial / OPTIMIZER, metadata={"step": str(step)})
         write_digests(partial)
+
     _put_in_place(checkpoint)
 
 
@@ -209,11 +214,13 @@ def _put_in_place(checkpoint: Path) -> None:
     """Let the new checkpoint, if there is one, take the place of the former, which goes."""
     new = checkpoint.with_name(NEW)
     former = checkpoint.with_name(FORMER)
+
     if new.exists():
         if checkpoint.exists():
             checkpoint.rename(former)
         new.rename(checkpoint)
         flush_one(checkpoint.parent)
+
     shutil.rmtree(former, ignore_errors=True)
 
 
@@ -224,11 +231,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int
     """
     step = step_of(checkpoint)
     file = checkpoint / OPTIMIZER
+
     state = optimizer.state_dict()
     with refused(f"{file} is not the state of this optimizer", START_ANEW), safe_open(file, "pt") as handle:
         for name in handle.keys():  # noqa: SIM118 - the handle of a file cannot be iterated over
             key, index = name.split(".")
             state["state"].setdefault(int(index), {})[key] = handle.get_tensor(name)
+
     optimizer.load_state_dict(state)
     return step
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from sinkprune_core.blocks import IN_MEMORY, Hold, Rows, Store, block_inputs, in_memory, run_block, visit
@@ -44,6 +45,7 @@ SAMPLED = 64  # numbers of every parameter that tell a model from another one
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full store ends with
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
+Place = tuple[int, str]  # of a linear: its layer and its name
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +122,17 @@ def collect(
         together = by_trajectory[trajectory]
         here = place or waiting(lm, together, calibration, store)
         found |= _Pass(lm, together, calibration, progress, store, states, here).collect()
+
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """The rows that have gone through the model, how much their tokens weigh, and what was observed."""
+
+    ids_RT: torch.Tensor
+    weight_WRT: torch.Tensor  # a choice per key
+    observer: Observer[Place]
 
 
 @dataclass(frozen=True)
@@ -137,23 +149,24 @@ class _Pass:
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
         started = time.perf_counter()
-        rows, observer = self._run()
+        seen = self._run()
         seconds = time.perf_counter() - started
 
         found = {}
-        for choice, (key, weight_RT) in enumerate(zip(self.keys, rows.weight_RT, strict=True)):
+        for choice, (key, weight_RT) in enumerate(zip(self.keys, seen.weight_WRT, strict=True)):
             check_weights(weight_RT, key)
-            left_out_share = Rows(rows.ids_RT, weight_RT, rows.present_RT).left_out_share
+            rows = self._rows(seen.ids_RT, weight_RT)
 
             layers: Layers = [{} for _ in self.lm.blocks]
-            for (layer, name), inputs in observer.statistics(choice).items():
+            for (layer, name), inputs in seen.observer.statistics(choice).items():
                 layers[layer][name] = inputs
 
             origin = Origin.of(self.lm, key, self.calibration)
-            found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds, origin)
+            found[key] = DenseStatistics(layers, rows.tokens, rows.left_out_share, seconds, origin)
+
         return found
 
-    def _run(self) -> tuple[Rows, Observer]:
+    def _run(self) -> _Seen:
         """Send the rows through the model in the way that there is room for."""
         if self.place.rows_in_memory:
             return self._with_sinks(self.place.rows_in_memory)
@@ -167,9 +180,10 @@ class _Pass:
 
         return self._by_blocks()
 
-    def _by_blocks(self) -> tuple[Rows, Observer]:
+    def _by_blocks(self) -> _Seen:
         """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
-        rows = self._weighted_rows()
+        ids_RT, weight_WRT = self._weighted_rows()
+        rows = self._rows(ids_RT, weight_WRT)
         hidden = self.store.hidden(self.lm, rows)
         inputs = block_inputs(self.lm, rows, self.calibration.batch, hidden(0))
         what = f"statistics of {self.lm.name}"
@@ -178,23 +192,27 @@ class _Pass:
             for layer, block in enumerate(visit(self.lm, self.progress, what)):
                 inputs = run_block(block, inputs, observer, hidden(layer + 1))
 
-        return rows, observer
+        return _Seen(ids_RT, weight_WRT, observer)
 
-    def _through_store(self) -> tuple[Rows, Observer]:
+    def _through_store(self) -> _Seen:
         """Send all rows through block after block once; inputs wait for what the last one shows."""
         with self.store.inputs() as hold, self._observed(hold) as observer:
-            rows = self._weighted_rows()
-            observer.flush(rows.weight_RT, self.progress)
-        return rows, observer
+            ids_RT, weight_WRT = self._weighted_rows()
+            observer.flush(weight_WRT, self.progress)
 
-    def _observed(self, hold: Hold | None = None) -> AbstractContextManager[Observer]:
-        linears = {}
+        return _Seen(ids_RT, weight_WRT, observer)
+
+    def _observed(self, hold: Hold | None = None) -> AbstractContextManager[Observer[Place]]:
+        linears: dict[Place, nn.Linear] = {}
         for layer, block in enumerate(self.lm.blocks):
             linears |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
         return observe(linears, len(self.keys), hold=hold)
 
-    def _weighted_rows(self) -> Rows:
-        """Return the calibration rows with the weights of their tokens for every key, (W, R, T)."""
+    def _rows(self, ids_RT: torch.Tensor, weight_RT: torch.Tensor) -> Rows:
+        return Rows(ids_RT, weight_RT, self.calibration.present_in(len(ids_RT)))
+
+    def _weighted_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the calibration rows, (R, T), and the weights of their tokens for every key, (W, R, T)."""
         lm, key = self.lm, self.keys[0]
         profiles = None
         if any(key.exclude != "none" for key in self.keys):
@@ -209,14 +227,15 @@ class _Pass:
             )
 
         ids_RT = input_rows(lm, self.calibration, key, self.states)
-        present_RT = self.calibration.present_in(len(ids_RT))
         if profiles is not None:
-            return Rows(ids_RT, self._weights(*profiles, 0), present_RT)
+            profile_NST, visible_ST = profiles
+            return ids_RT, self._weights(profile_NST, visible_ST, first_sequence=0)
 
+        present_RT = self.calibration.present_in(len(ids_RT))
         weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
-        return Rows(ids_RT, weight_RT.repeat(len(self.keys), 1, 1), present_RT)
+        return ids_RT, weight_RT.repeat(len(self.keys), 1, 1)
 
-    def _with_sinks(self, rows_at_once: int) -> tuple[Rows, Observer]:
+    def _with_sinks(self, rows_at_once: int) -> _Seen:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
         lm, first = self.lm, self.keys[0]
         length = self.calibration.ids_NT.shape[1]
@@ -247,12 +266,14 @@ class _Pass:
                 weights.append(self._weights(profile_NST, visible_ST, start // rows_together))
                 observer.flush(weights[-1])
 
-        return Rows(ids_RT, torch.cat(weights, dim=1)), observer
+        return _Seen(ids_RT, torch.cat(weights, dim=1), observer)
 
-    def _weights(self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first: int) -> torch.Tensor:
-        """Return the token weights of a batch that begins with sequence `first`, for every key, (W, R, T)."""
+    def _weights(
+        self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first_sequence: int
+    ) -> torch.Tensor:
+        """Return the token weights of a batch for every key, (W, R, T)."""
         weights = [
-            weights_in_text(self.lm, self.calibration, key, profile_NST, visible_ST, first)
+            weights_in_text(self.lm, self.calibration, key, profile_NST, visible_ST, first_sequence)
             for key in self.keys
         ]
         return torch.stack(weights)

@@ -5,9 +5,10 @@ Linears that receive the same tensor (queries, keys and values, for instance) sh
 Dimensions: B batch, T position, I input features, N tokens, W choices of token weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ from sinkprune_core.blocks import Hold
 from sinkprune_core.memory import rows_in_cache
 
 GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
+
+Name = TypeVar("Name")  # what a caller knows a linear by
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class RunningStatistics:
         squares_I = self.squares_WI[choice]
         mean_I = self.sums_WI[choice] / count
         variance_I = (squares_I / count - mean_I.square()).clamp_min(0)
+
         return InputStatistics(
             norm_I=squares_I.sqrt().float(),
             summed_I=self.summed_WI[choice].float(),
@@ -87,11 +91,13 @@ def _weighted_sums(input_BTI: torch.Tensor, counts_BWT: torch.Tensor) -> tuple[t
     """Return the sums of squares and of values over the tokens of every sequence, each float32 (B, W, I)."""
     squares, sums = [], []
     _, tokens, features = input_BTI.shape
+
     rows = rows_in_cache(tokens * features * torch.float32.itemsize, input_BTI.device)
     for part_BTI, part_BWT in zip(input_BTI.split(rows), counts_BWT.split(rows), strict=True):
         part_BTI = part_BTI.to(torch.float32, copy=True)
         sums.append(torch.bmm(part_BWT, part_BTI))
         squares.append(torch.bmm(part_BWT, part_BTI.square_()))
+
     return torch.cat(squares), torch.cat(sums)
 
 
@@ -100,6 +106,7 @@ def _add_gram(gram_II: torch.Tensor, input_NI: torch.Tensor) -> torch.Tensor:
     features = input_NI.shape[1]
     if not gram_II.numel():
         gram_II = torch.zeros(features, features, dtype=torch.float32, device=input_NI.device)
+
     for start in range(0, features, GRAM_STRIP):
         stop = min(start + GRAM_STRIP, features)
         gram_II[start:stop, start:].addmm_(input_NI[:, start:stop].T, input_NI[:, start:])
@@ -113,10 +120,11 @@ def _mirror(gram_II: torch.Tensor) -> torch.Tensor:
         corner_SS = gram_II[start:stop, start:stop]
         corner_SS.copy_(corner_SS.triu() + corner_SS.triu(1).T)
         gram_II[stop:, start:stop] = gram_II[start:stop, stop:].T
+
     return gram_II
 
 
-class Observer:
+class Observer(Generic[Name]):
     """Feeds the inputs of linears into running statistics, one per distinct input tensor."""
 
     def __init__(self, choices: int = 1, gram: bool = False, hold: Hold | None = None):
@@ -124,11 +132,11 @@ class Observer:
         self.gram = gram
         self.hold = hold
         self.weight_WBT: torch.Tensor | None = None  # token weights of the batch that runs now
-        self.running: dict[object, RunningStatistics] = {}
+        self.running: dict[Name, RunningStatistics] = {}
         self._last: tuple[torch.Tensor, RunningStatistics] | None = None
         self._waiting: dict[RunningStatistics, list[Callable[[], torch.Tensor]]] = {}
 
-    def hook(self, name: object) -> Callable[[nn.Module, tuple], None]:
+    def hook(self, name: Name, linear: nn.Linear) -> Callable[[nn.Module, tuple], None]:
         """Return the forward pre-hook of one linear."""
 
         def observe(module: nn.Module, args: tuple) -> None:
@@ -138,7 +146,7 @@ class Observer:
                 return
 
             if name not in self.running:
-                self.running[name] = RunningStatistics(module.weight.shape[1], self.choices, self.gram)
+                self.running[name] = RunningStatistics(linear.weight.shape[1], self.choices, self.gram)
 
             self._last = (input_BTI, self.running[name])
 
@@ -158,6 +166,7 @@ class Observer:
                 input_BTI = held()
                 running.add(input_BTI, weight_WRT[:, start : start + len(input_BTI)])
                 start += len(input_BTI)
+
         self.forget()
 
     def forget(self) -> None:
@@ -165,7 +174,7 @@ class Observer:
         self._waiting = {}
         self._last = None
 
-    def statistics(self, choice: int = 0) -> dict[object, InputStatistics]:
+    def statistics(self, choice: int = 0) -> dict[Name, InputStatistics]:
         """Return the statistics of one choice of weights by linear; one object for linears with one input."""
         finished: dict[RunningStatistics, InputStatistics] = {}
         for running in self.running.values():
@@ -176,14 +185,17 @@ class Observer:
 
 @contextmanager
 def observe(
-    linears: dict[object, nn.Linear], choices: int = 1, gram: bool = False, hold: Hold | None = None
-) -> Iterator[Observer]:
+    linears: Mapping[Name, nn.Linear], choices: int = 1, gram: bool = False, hold: Hold | None = None
+) -> Iterator[Observer[Name]]:
     """Observe the inputs of `linears` inside the block; hooks are removed whatever happens.
 
     With `hold` inputs wait there until `flush` says how much their tokens weigh.
     """
-    observer = Observer(choices, gram, hold)
-    handles = [module.register_forward_pre_hook(observer.hook(name)) for name, module in linears.items()]
+    observer: Observer[Name] = Observer(choices, gram, hold)
+    handles = [
+        linear.register_forward_pre_hook(observer.hook(name, linear)) for name, linear in linears.items()
+    ]
+
     try:
         yield observer
     finally:

@@ -28,6 +28,7 @@ def windows_of(lm: LanguageModel, length: int, noise_levels: int) -> attention.W
             f"noise_levels={noise_levels} exceed the {length} tokens of a calibration sequence: "
             "a causal step is at least one query; use fewer levels"
         )
+
     return query_windows(length // (noise_levels + 1), length, noise_levels)
 
 

@@ -179,17 +179,15 @@ def trajectory(
     Noise depends on (seed, sequence) alone. A `rollout` continues the first quarter of every sequence in
     `noise_levels` denoising steps (low confidence, one block); its states are what the model sees then.
     """
-    if noise == "rollout":
+    rule = NOISE[noise]
+    if rule is None:
         return _rollout(lm, calibration, noise_levels)
 
-    rule = NOISE[noise]
     states_NST = calibration.ids_NT[:, None].repeat(1, noise_levels, 1)
     for sequence, length in enumerate(calibration.lengths):
         ids_T = calibration.ids_NT[sequence, :length]
         masked_ST = rule(ids_T, noise_levels, calibration.seed, sequence)
-        states_NST[sequence, :, :length] = corrupt(
-            ids_T.expand(noise_levels, -1), masked_ST, lm.mask_token_id
-        )
+        states_NST[sequence, :, :length] = corrupt(ids_T.expand(noise_levels, -1), masked_ST, lm.mask)
 
     return states_NST
 
@@ -206,7 +204,8 @@ class Trajectories:
         """Return every sequence in every state, int64 (N * S, T); see `trajectory`."""
         settings = (noise_levels, noise)
         if settings not in self._made:
-            self._made[settings] = trajectory(self.lm, self.calibration, *settings).flatten(0, 1)
+            ids_NST = trajectory(self.lm, self.calibration, noise_levels, noise)
+            self._made[settings] = ids_NST.flatten(0, 1)
         return self._made[settings]
 
 

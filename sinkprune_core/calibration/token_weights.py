@@ -122,6 +122,7 @@ def as_many_at_random(context: SinkContext, chosen_NST: torch.Tensor, purpose: s
         for step, chosen_T in enumerate(chosen_ST):
             rng = generator(context.seed, purpose, sequence, step)
             drawn.append(random_mask(context.visible_ST[step], int(chosen_T.sum()), rng))
+
     return torch.stack(drawn).view_as(chosen_NST)
 
 
@@ -150,17 +151,17 @@ EXCLUDE: dict[str, NamedChoice] = {
 }
 
 
-def choice_name(exclude: str | TokenChoice) -> str:
-    """Return the name of a choice of tokens.
+def choice_name(choice: str | Callable) -> str:
+    """Return the name of a choice of tokens, or of a criterion.
 
     Of a user's function it is the module and the qualified name, of another object the module and how it
     prints itself.
     """
-    if isinstance(exclude, str):
-        return exclude
+    if isinstance(choice, str):
+        return choice
 
-    name = getattr(exclude, "__qualname__", None) or repr(exclude)
-    return f"{exclude.__module__}.{name}"
+    name = getattr(choice, "__qualname__", None) or repr(choice)
+    return f"{choice.__module__}.{name}"
 
 
 LATER: dict[str, tuple] = {
@@ -205,8 +206,10 @@ def settings_digest(settings: HasChoice, weight_RT: torch.Tensor | None = None) 
         exclude += hashlib.sha256(weight_RT.numpy().tobytes()).hexdigest()
 
     fields = as_settings(settings) | {"exclude": exclude}
-    if not isinstance(getattr(settings, "criterion", ""), str):
-        fields["criterion"] = settings.criterion_identity
+    criterion = getattr(settings, "criterion_identity", None)
+    if criterion is not None:
+        fields["criterion"] = criterion
+
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -227,6 +230,7 @@ def token_weights(context: SinkContext) -> torch.Tensor:
 
     if context.key.inputs == "noised":
         return 1.0 - out_NST.flatten(0, 1)
+
     return 1.0 - out_NST.mean(1)
 
 

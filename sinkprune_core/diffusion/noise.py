@@ -32,6 +32,7 @@ def random_mask(maskable_T: torch.Tensor, count: int, rng: torch.Generator) -> t
     candidates = maskable_T.nonzero().squeeze(-1)
     if not 0 <= count <= len(candidates):
         raise ValueError(f"count={count} masks do not fit {len(candidates)} maskable positions")
+
     drawn = candidates[torch.randperm(len(candidates), generator=rng)[:count]]
     where_T = torch.zeros_like(maskable_T)
     where_T[drawn] = True

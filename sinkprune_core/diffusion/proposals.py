@@ -33,9 +33,11 @@ def filtered_log_p(
         more_probable_LV[:, 0] = 0  # so that the most probable token stays
         removed_LV = (more_probable_LV > top_p).gather(-1, index_LV.argsort(-1))
         logits_LV = logits_LV.masked_fill(removed_LV, -torch.inf)
+
     if top_k is not None and top_k < logits_LV.shape[-1]:
         least_L1 = logits_LV.topk(top_k).values[:, -1:]
         logits_LV = logits_LV.masked_fill(logits_LV < least_L1, -torch.inf)
+
     return logits_LV.log_softmax(-1)
 
 

@@ -101,6 +101,7 @@ class Sampler:
     def _check_choices(self) -> None:
         for name, known in (("order", ORDERS), ("schedule", SCHEDULES), ("proposal", PROPOSALS)):
             check_choice(name, getattr(self, name), known)
+
         is_filtering = self.top_p is not None or self.top_k is not None
         if self.proposal == "gumbel" and is_filtering:
             raise ValueError(
@@ -116,12 +117,14 @@ class Sampler:
                 f"steps={self.steps} cannot be shared by {self.blocks} blocks: "
                 f"use a multiple of {self.blocks}"
             )
+
         if self.schedule == "even" and self.steps_per_block > self.block_length:
             raise ValueError(f"steps={self.steps} exceed the {self.length} tokens to reveal")
 
     def _check_order(self) -> None:
         if self.order == "origin" and self.schedule != "time":
             raise ValueError("order='origin' needs schedule='time': its chance of a reveal is 1 - s/t")
+
         needs_confidence = self.order_temperature > 0 or self.confidence_eos_eot_inf
         if self.order not in CONFIDENCE and needs_confidence:
             raise ValueError(
@@ -159,12 +162,15 @@ class Sampler:
             raise ValueError("order='origin' reveals a random number of tokens per step")
         if self.schedule == "even":
             return even_split(self.block_length, self.steps_per_block) * self.blocks
+
         counts = []
         left = self.block_length
+
         for share in self.shares():
             count = int(left * share + 1e-9)
             counts.append(count)
             left -= count
+
         return counts * self.blocks
 
     def amounts(self) -> list[int] | list[float]:

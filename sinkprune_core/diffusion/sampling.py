@@ -4,6 +4,7 @@ Dimensions: B batch, T sequence position, L masked positions of one sequence, N 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from pydantic import InstanceOf
@@ -21,7 +22,16 @@ from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.forwards import check_ids, check_positions, is_finite
 from sinkprune_core.language_model import TEXTLESS, LanguageModel, Tokenizer
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, Temperature, Whole, checked_arguments, in_short
+from sinkprune_core.values import (
+    A_FUNCTION,
+    A_LIST,
+    Count,
+    Plain,
+    Temperature,
+    Whole,
+    checked_arguments,
+    in_short,
+)
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")  # of LLaDA; of Dream and SmolLM
 LAST = -1e30  # a confidence below every other, yet above that of a position that may not be revealed
@@ -44,14 +54,17 @@ def _left_padding(
             f"prompts have shape {tuple(prompt_BT.shape)}; expected (prompts, tokens), at least one: "
             "shifted logits need a predecessor"
         )
+
     if attention_mask_BT is None:
         return torch.zeros(len(prompt_BT), dtype=torch.long)
+
     mask_BT = attention_mask_BT.cpu().bool()
     if mask_BT.shape != prompt_BT.shape or not _is_padded_on_the_left(mask_BT):
         raise ValueError(
             f"attention_mask of shape {tuple(mask_BT.shape)} does not fit prompts of shape "
             f"{tuple(prompt_BT.shape)}: zeros stand for padding on the left, and every row has a token"
         )
+
     return (~mask_BT).sum(1)
 
 
@@ -83,12 +96,14 @@ def _end_tokens(tokenizer: Tokenizer | None) -> tuple[int, list[int]]:
             "logits_eos_inf and confidence_eos_eot_inf need a tokenizer, which says what ends a text: "
             f"{TEXTLESS}"
         )
+
     end_of_text = getattr(tokenizer, "eos_token_id", None)
     if end_of_text is None:
         raise ValueError(
             "logits_eos_inf and confidence_eos_eot_inf need a tokenizer with an end-of-text token: "
             "set tokenizer.eos_token"
         )
+
     vocabulary = tokenizer.get_vocab()
     ends = {vocabulary[token] for token in END_OF_TURN if token in vocabulary}
     return end_of_text, sorted({end_of_text, *ends})
@@ -110,12 +125,14 @@ class _Denoising:
         self.rngs = rngs
         self.padding_B = padding_B
         self.start = prompt_BT.shape[1]  # the first position that is written
+
         self.end_of_text = None
         self.late_tokens: list[int] = []  # tokens to reveal last
         if sampler.logits_eos_inf or sampler.confidence_eos_eot_inf:
             self.end_of_text, ends = _end_tokens(lm.tokenizer)
             if sampler.confidence_eos_eot_inf:
                 self.late_tokens = ends
+
         masks_BT = torch.full((len(prompt_BT), sampler.length), lm.mask)
         self.ids_BT = torch.cat([prompt_BT.cpu(), masks_BT], dim=1)
 
@@ -126,8 +143,10 @@ class _Denoising:
         logits_NV = self._logits(where_BT)
         if watch is not None:
             watch(step, self.ids_BT.clone())
+
         block = step // self.sampler.steps_per_block
         end = self.start + (block + 1) * self.sampler.block_length
+
         for row, logits_LV in enumerate(logits_NV.split(where_BT.sum(1).tolist())):
             position_L = where_BT[row].nonzero().squeeze(-1)
             token_L, confidence_L = self._propose(logits_LV, self.rngs[row])
@@ -146,15 +165,18 @@ class _Denoising:
             prompt_BT = (position_T < self.start) & (position_T >= self.padding_B[:, None])
             without_prompt_BT = corrupt(self.ids_BT, prompt_BT, self.lm.mask)
             unconditional_NV = self._forward(without_prompt_BT, where_BT)
+
             logits_NV = unconditional_NV + (self.sampler.guidance + 1) * (logits_NV - unconditional_NV)
             if not is_finite(logits_NV):
                 raise ValueError(
                     f"guidance={self.sampler.guidance} takes the logits of {self.lm.name} beyond "
                     f"{logits_NV.dtype}: guide less"
                 )
+
         logits_NV[:, self.lm.mask_token_id] = -torch.inf  # the mask is never a prediction
         if self.sampler.logits_eos_inf:
             logits_NV[:, self.end_of_text] = -torch.inf
+
         return logits_NV
 
     def _forward(self, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> torch.Tensor:
@@ -164,10 +186,12 @@ class _Denoising:
         """
         if not bool(self.padding_B.any()):
             return self.lm.logits_at(ids_BT, where_BT)
+
         length = ids_BT.shape[1]
         position_T = torch.arange(length - int(self.padding_B.min()))  # what pads every row is left out
         index_BT = (position_T + self.padding_B[:, None]) % length
         attention_mask_BT = (position_T < length - self.padding_B[:, None]).long()
+
         return self.lm.logits_at(ids_BT.gather(1, index_BT), where_BT.gather(1, index_BT), attention_mask_BT)
 
     def _propose(self, logits_LV: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,6 +199,7 @@ class _Denoising:
         sampler = self.sampler
         if sampler.proposal == "filtered":
             logits_LV = filtered_log_p(logits_LV, sampler.temperature, sampler.top_p, sampler.top_k)
+
         token_L = _draw_tokens(logits_LV, sampler, rng)
         if sampler.order == "random":
             return token_L.cpu(), torch.rand(len(token_L), generator=rng, dtype=torch.float64)
@@ -183,10 +208,12 @@ class _Denoising:
         if self.late_tokens:
             logits_LV = logits_LV.clone()
             logits_LV[:, self.late_tokens] = -torch.inf
+
         confidence_L = CONFIDENCE[sampler.order](logits_LV.log_softmax(-1), token_L)
         if sampler.order_temperature > 0:
             noise_L = gumbel_noise(token_L, rng)
             confidence_L = confidence_L.double() / sampler.order_temperature + noise_L
+
         token_L = token_L.cpu()
         is_late_L = torch.isin(token_L, torch.tensor(self.late_tokens, dtype=torch.long))
         return token_L, confidence_L.cpu().masked_fill(is_late_L, LAST)
@@ -198,6 +225,7 @@ def _draw_tokens(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator
         return logits_LV.argmax(-1)
     if sampler.proposal == "filtered":
         return draw_by_inverse(logits_LV, rng)
+
     noisy_LV = gumbel_noise(logits_LV, rng).mul_(sampler.temperature).add_(logits_LV)
     return noisy_LV.argmax(-1)
 
@@ -206,14 +234,14 @@ def _draw_tokens(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator
 @torch.no_grad()  # an inference tensor could not be changed
 def generate(
     lm: InstanceOf[LanguageModel],
-    prompt_BT: InstanceOf[torch.Tensor],
+    prompt_BT: Plain,
     sampler: InstanceOf[Sampler] = LLADA_SAMPLER,
     seed: Whole = 0,
-    watch: Watcher | None = None,
+    watch: Annotated[Watcher, A_FUNCTION] | None = None,
     first: Whole = 0,
-    attention_mask_BT: torch.Tensor | None = None,
-    names: Sequence[object] | None = None,
-    until: Stop | None = None,
+    attention_mask_BT: Plain | None = None,
+    names: Annotated[Sequence[object], A_LIST] | None = None,
+    until: Annotated[Stop, A_FUNCTION] | None = None,
 ) -> torch.Tensor:
     """Denoise a continuation of every prompt; return prompt and continuation, int64 (B, T).
 
@@ -229,16 +257,19 @@ def generate(
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `decode`")
+
     padding_B = _left_padding(lm, prompt_BT, attention_mask_BT)
     longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
     check_positions(lm, longest_prompt + sampler.length)
     rngs = _row_generators(seed, "generate", len(prompt_BT), first, names)
     denoising = _Denoising(lm, prompt_BT, sampler, rngs, padding_B)
+
     for step, amount in enumerate(sampler.amounts()):
         denoising.step(step, amount, watch)
         is_end_of_block = (step + 1) % sampler.steps_per_block == 0
         if until is not None and is_end_of_block and until(denoising.ids_BT.clone()):
             break
+
     return denoising.ids_BT
 
 
@@ -246,14 +277,14 @@ def generate(
 @torch.no_grad()  # an inference tensor could not be changed
 def decode(
     lm: InstanceOf[LanguageModel],
-    prompt_BT: InstanceOf[torch.Tensor],
+    prompt_BT: Plain,
     length: Count,
     temperature: Temperature = 0.0,
     seed: Whole = 0,
     first: Whole = 0,
-    attention_mask_BT: torch.Tensor | None = None,
-    names: Sequence[object] | None = None,
-    until: Stop | None = None,
+    attention_mask_BT: Plain | None = None,
+    names: Annotated[Sequence[object], A_LIST] | None = None,
+    until: Annotated[Stop, A_FUNCTION] | None = None,
 ) -> torch.Tensor:
     """Continue every prompt by `length` tokens, left to right with a KV cache; return int64 (B, T).
 
@@ -261,6 +292,7 @@ def decode(
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `generate`")
+
     padding_B = _left_padding(lm, prompt_BT, attention_mask_BT)
     longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
     check_positions(lm, longest_prompt + length)
@@ -268,18 +300,22 @@ def decode(
     ids_BT = prompt_BT.to(lm.device)
     fresh_BT = ids_BT  # tokens that are not in the cache yet
     cache = DynamicCache(config=lm.model.config)
+
     for _ in range(length):
         padding = _padding_arguments(ids_BT.shape[1], fresh_BT.shape[1], padding_B, lm.device)
         logits_BV = lm.next_logits(fresh_BT, cache, **padding)
+
         if temperature > 0:
             width = logits_BV.shape[1]
             uniform_BV = torch.stack([torch.rand(width, generator=rng, dtype=torch.float64) for rng in rngs])
             noise_BV = gumbel_(uniform_BV).to(logits_BV.device)
             logits_BV = logits_BV.double() + temperature * noise_BV
+
         fresh_BT = logits_BV.argmax(-1, keepdim=True)
         ids_BT = torch.cat([ids_BT, fresh_BT], dim=1)
         if until is not None and until(ids_BT.clone()):
             break
+
     return ids_BT.cpu()
 
 
@@ -289,6 +325,7 @@ def _padding_arguments(
     """Return what a model must know of left-padded rows of `length` tokens, the last `fresh` of them new."""
     if not bool(padding_B.any()):
         return {}
+
     position_BT = torch.arange(length) - padding_B[:, None]
     return {
         "attention_mask": (position_BT >= 0).long().to(device),

@@ -20,7 +20,7 @@ from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n
 from sinkprune_core.pruning.seams import OfLinears, Progress, Statistics, Text
 from sinkprune_core.pruning.sparsegpt import SingularGram
 
-Linears = dict[str, nn.Module]  # of a block, by name
+Linears = dict[str, nn.Linear]  # of a block, by name
 Zeros = dict[str, int]  # how many weights of each linear became zero
 
 
@@ -41,7 +41,7 @@ def decide(text: Text, statistics: Statistics, progress: Progress) -> "Choice":
     if recipe.pattern == "global":
         threshold = _global_threshold(choice, statistics)
 
-    outliers = None
+    outliers: list[float] = []
     if recipe.allocation == "owl":
         outliers = _outlier_shares(choice)
 
@@ -49,6 +49,7 @@ def decide(text: Text, statistics: Statistics, progress: Progress) -> "Choice":
         recipe.allocation, recipe.sparsity, len(text.lm.blocks), recipe.owl_lambda, outliers
     )
     choice.selects = [select(recipe.pattern, sparsity, threshold) for sparsity in sparsities]
+
     return choice
 
 
@@ -60,6 +61,7 @@ def _outlier_shares(choice: "Choice") -> list[float]:
 
     text = choice.text
     dense = text.dense
+
     shares = []
     for layer, block in enumerate(visit(text.lm, text.shows_progress, "outliers")):
         scores = [
@@ -83,6 +85,7 @@ def _global_threshold(choice: "Choice", statistics: Statistics) -> GlobalThresho
     finished_linears = len(progress.table)
     for score_OI in islice(_all_scores(choice, statistics), finished_linears):
         threshold.take(score_OI)
+
     return threshold
 
 
@@ -153,11 +156,13 @@ class Choice:
             for part in weight.split(rows):
                 score = self.score(layer, name, part, inputs, self.criterion)
                 pruned_parts.append(self._select(layer, part, score))
+
             pruned_OI = torch.cat(pruned_parts)
 
             self.has_changed = True
             zero_out(weight, pruned_OI)
             zeros[name] = int(torch.count_nonzero(pruned_OI))  # many times as fast as a sum
+
         return zeros
 
     def _select(self, layer: int, weight: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
@@ -183,7 +188,10 @@ class Choice:
         zeros = {}
         for names in sharing.values():
             weights = [self._finite(linears[name].weight, layer, name) for name in names]
-            gram_II = self._finite(inputs[names[0]].gram_II, layer, names[0])
+            gram_II = inputs[names[0]].gram_II
+            assert gram_II is not None
+            self._finite(gram_II, layer, names[0])
+
             try:
                 updated, pruned = self.criterion.solve(
                     weights, gram_II, self.selects[layer], group, self.recipe.damping, self.recipe.block_size
@@ -196,6 +204,7 @@ class Choice:
                 self.has_changed = True
                 weight.copy_(new_OI)
                 zeros[name] = int(pruned_OI.sum())
+
         return zeros
 
     def _zero_units(self, layer: int, block: nn.Module, inputs: OfLinears, units: structured.Plan) -> Zeros:
@@ -204,12 +213,13 @@ class Choice:
         for name, linear in lm.linears(block).items():
             self._finite(linear.weight, layer, name)
 
+        assert self.criterion.unit_score is not None
         of_linears = None
         if self.criterion.calibrated:
             of_linears = {name: each.with_norm(recipe.norm_reduction) for name, each in inputs.items()}
 
         kept = {}
-        for kind, score_U in structured.scores(lm, block, recipe.criterion, of_linears).items():
+        for kind, score_U in structured.scores(lm, block, self.criterion.unit_score, of_linears).items():
             kept[kind] = structured.choose(self._finite(score_U, layer, kind), units.removed[kind])
 
         self.has_changed = True

@@ -10,15 +10,16 @@ unit owns, X weights in the rows that a unit owns.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.pruning.sparsegpt import sparsegpt
 
-Score = Callable[[torch.Tensor, InputStatistics | None], torch.Tensor]
-UnitScore = Callable[[Sequence[torch.Tensor], torch.Tensor, InputStatistics | None], torch.Tensor]
+# what they get last are the `InputStatistics` of an input, None where a criterion needs none
+Score = Callable[[torch.Tensor, Any], torch.Tensor]
+UnitScore = Callable[[Sequence[torch.Tensor], torch.Tensor, Any], torch.Tensor]
 Solve = Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]
 
 CriterionName = Literal["magnitude", "wanda", "sparsegpt", "flap"]
@@ -131,6 +132,7 @@ def _checked(function: Score) -> Score:
                 f"criterion={getattr(function, '__qualname__', function)!r} must return a score for every "
                 f"weight, floating-point numbers of shape {tuple(weight_OI.shape)}; got {got}"
             )
+
         return score_OI.detach().to(weight_OI.device, torch.float32)
 
     return score

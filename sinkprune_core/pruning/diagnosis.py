@@ -23,9 +23,11 @@ Dimensions: O output features, I input features (channels), N sequences, S steps
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import pandas as pd
 import torch
+from pydantic import Field, InstanceOf
 
 from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import collect
@@ -35,10 +37,13 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
 
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
-PARTS = ALL_TOKENS, WITHOUT_SINKS, OTHER_TEXT = "all tokens", "without sinks", "other text"
+ALL_TOKENS = "all tokens"
+WITHOUT_SINKS = "without sinks"
+OTHER_TEXT = "other text"
 SMALLEST = 0.01  # a share of kept weights below which a change is not called one, whatever other text does
 
 
@@ -95,6 +100,7 @@ def _row_threshold(norm_I: torch.Tensor, sparsity: float) -> float:
     """Return the score below which a share `sparsity` of a row's weights lies, for weights of variance 1."""
     normal = torch.distributions.Normal(0.0, 1.0)
     low, high = 0.0, 10.0 * float(norm_I.max())
+
     for _ in range(ITERATIONS):
         middle = (low + high) / 2
         below = float((2 * normal.cdf(middle / norm_I) - 1).mean())
@@ -102,6 +108,7 @@ def _row_threshold(norm_I: torch.Tensor, sparsity: float) -> float:
             low = middle
         else:
             high = middle
+
     return (low + high) / 2
 
 
@@ -137,18 +144,19 @@ class Diagnosis:
     def by_kind(self) -> pd.DataFrame:
         """Return the means over layers by kind of linear and sparsity, each linear counted by its weights."""
         columns = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_text"]
-        keys = ["kind", "sparsity"]
-        return self.table.groupby(keys, sort=False)[[*columns, "weights"]].apply(_weighted_mean)
+        grouped = self.table.groupby(["kind", "sparsity"], sort=False)
+        return pd.DataFrame(grouped[[*columns, "weights"]].apply(_weighted_mean))
 
     def overall(self) -> pd.DataFrame:
         """Return the means over all linears by sparsity, each linear counted by its weights."""
         columns = ["predicted", "exact", "other_text"]
-        return self.table.groupby("sparsity")[[*columns, "weights"]].apply(_weighted_mean)
+        grouped = self.table.groupby("sparsity")
+        return pd.DataFrame(grouped[[*columns, "weights"]].apply(_weighted_mean))
 
     def most_affected(self, count: int = 5) -> pd.DataFrame:
         """Return the linears whose kept weights change most, at the highest sparsity."""
-        highest = self.table[self.table.sparsity == self.table.sparsity.max()]
-        return highest.nlargest(count, "exact")
+        highest = self.table.sparsity == self.table.sparsity.max()
+        return self.table.loc[highest].sort_values("exact", ascending=False, kind="stable").head(count)
 
     def affected(self) -> pd.DataFrame:
         """Return the linears where leaving sinks out exchanges more weights than other text does.
@@ -156,7 +164,7 @@ class Diagnosis:
         Changes below SMALLEST of the kept weights do not count.
         """
         more = self.table.exact > self.table.other_text.clip(lower=SMALLEST)
-        return self.table[more]
+        return self.table.loc[more]
 
     def expect_an_effect(self, sparsity: float) -> bool:
         """Return whether leaving sinks out may matter: over all linears it changes more than other text."""
@@ -168,11 +176,13 @@ class Diagnosis:
         row = self.overall().loc[sparsity]
         says = f"At {sparsity:.0%} leaving sinks out changes {row.exact:.2%} of the kept weights"
         beside = f"another draw of calibration text {row.other_text:.2%}"
+
         if self.expect_an_effect(sparsity):
             where = self.affected()
             kinds = where[where.sparsity == sparsity].groupby("kind", sort=False).layer
             places = "; ".join(f"{kind} of layers {_ranges(layers)}" for kind, layers in kinds)
             return f"{says}, {beside}: it can matter, most in {places}."
+
         return f"{says}, {beside}: do not expect it to matter."
 
 
@@ -189,13 +199,14 @@ def _ranges(layers: Sequence[int]) -> str:
             runs[-1][1] = layer
         else:
             runs.append([layer, layer])
+
     return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
 
 
 def diagnosis_recipes(
     lm: LanguageModel, sequences: int, noise_levels: int, sinks: str | TokenChoice = "all"
 ) -> dict[str, Recipe]:
-    """Return the recipes whose statistics a diagnosis of so many sequences reads, by PARTS.
+    """Return the recipes whose statistics a diagnosis of so many sequences reads, by part.
 
     All come from one pass: `all tokens` and `without sinks` are of the first half of the text, `other text`
     is of the second half. A diffusion model sees noised text, an autoregressive one clean text.
@@ -208,16 +219,18 @@ def diagnosis_recipes(
     }
     inputs = "noised" if lm.is_diffusion else "clean"
     how = {"inputs": inputs, "propagation": "dense", "noise_levels": noise_levels}
+
     return {name: Recipe(exclude=part, **how) for name, part in parts.items()}
 
 
+@checked_arguments
 def diagnose(
-    lm: LanguageModel,
-    calibration: Calibration,
-    sparsities: Sequence[float] = (0.5,),
-    noise_levels: int = 8,
+    lm: InstanceOf[LanguageModel],
+    calibration: InstanceOf[Calibration],
+    sparsities: Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")] = (0.5,),
+    noise_levels: Count = 8,
     sinks: str | TokenChoice = "all",
-    progress: bool = True,
+    progress: Flag = True,
 ) -> Diagnosis:
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
 
@@ -235,8 +248,8 @@ def diagnosis_from(lm: LanguageModel, norms: "Norms", sparsities: Sequence[float
     for layer in range(len(lm.blocks)):
         with lm.resident(layer) as block:
             for name, linear in lm.linears(block).items():
-                of_linear = [norms.by_part[part][layer][name] for part in PARTS]
-                rows += _rows_of(layer, name, linear.weight, *of_linear, sparsities)
+                rows += _rows_of(layer, name, linear.weight, norms, sparsities)
+
     return Diagnosis(lm.name, pd.DataFrame(rows), norms.left_out)
 
 
@@ -244,7 +257,7 @@ def diagnosis_from(lm: LanguageModel, norms: "Norms", sparsities: Sequence[float
 class Norms:
     """What a diagnosis reads of a pass: L2 norms of every input channel, float32 (I,)."""
 
-    by_part: dict[str, list[dict[str, torch.Tensor]]]  # by PARTS, block and linear
+    by_part: dict[str, list[dict[str, torch.Tensor]]]  # by part, block and linear
     left_out: float  # share of the tokens that are sinks
 
 
@@ -284,15 +297,13 @@ def _norms(layers: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:
 
 
 def _rows_of(
-    layer: int,
-    name: str,
-    weight_OI: torch.Tensor,
-    norm_I: torch.Tensor,
-    without_I: torch.Tensor,
-    other_I: torch.Tensor,
-    sparsities: Sequence[float],
+    layer: int, name: str, weight_OI: torch.Tensor, norms: Norms, sparsities: Sequence[float]
 ) -> list[dict[str, object]]:
     """Return the rows of one linear, one per sparsity."""
+    norm_I = norms.by_part[ALL_TOKENS][layer][name]
+    without_I = norms.by_part[WITHOUT_SINKS][layer][name]
+    other_I = norms.by_part[OTHER_TEXT][layer][name]
+
     share_I = energy_share(norm_I, without_I)
     energy_I = norm_I.double().square()
     of_linear = {
@@ -304,6 +315,7 @@ def _rows_of(
         "mean_share": float(share_I.mean()),
         "hot_channels": float((share_I > 0.5).double().mean()),
     }
+
     rows = []
     for sparsity in sparsities:
         changes = {
@@ -312,4 +324,5 @@ def _rows_of(
             "other_text": mask_change(weight_OI, norm_I, other_I, sparsity),
         }
         rows.append({**of_linear, "sparsity": sparsity, **changes})
+
     return rows

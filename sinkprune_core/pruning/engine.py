@@ -6,22 +6,26 @@ taken, its linears are pruned, and the next block receives what the dense block 
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import pandas as pd
 import torch
-from pydantic import InstanceOf
+from pydantic import Field, InstanceOf
 from tqdm.auto import tqdm
 
 from sinkprune_core.calibration.dense_statistics import DenseStatistics, Origin, collect
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.language_model import LanguageModel, check_finite
+from sinkprune_core.model_checks import check_changeable
 from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.plan import check_dense, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.seams import Blocks, Statistics, Text
-from sinkprune_core.values import checked_arguments
+from sinkprune_core.values import Flag, checked_arguments
+
+A_RECIPES = Field(description="a list of recipes")
 
 
 @checked_arguments
@@ -29,7 +33,7 @@ def prune(
     lm: InstanceOf[LanguageModel],
     recipe: InstanceOf[Recipe],
     calibration: InstanceOf[Calibration] | None = None,
-    progress: bool = True,
+    progress: Flag = True,
     statistics: InstanceOf[DenseStatistics] | None = None,
 ) -> Report:
     """Prune the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
@@ -101,9 +105,9 @@ def report(text: Text, blocks: Blocks, statistics: Statistics, seconds: float) -
 @checked_arguments
 def dense_statistics(
     lm: InstanceOf[LanguageModel],
-    recipes: Sequence[Recipe],
+    recipes: Annotated[Sequence[InstanceOf[Recipe]], A_RECIPES],
     calibration: InstanceOf[Calibration],
-    progress: bool = True,
+    progress: Flag = True,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics that recipes with dense propagation prune from, by `recipe.statistics_key`.
 
@@ -122,8 +126,9 @@ def check_before(
 ) -> None:
     """Raise ValueError for statistics of something else, and for weights outside the blocks that are damaged.
 
-    Those of a block are checked when pruning comes to it.
+    Those of a block are checked when pruning comes to it. Weights that cannot be changed are refused, too.
     """
+    check_changeable(lm)
     if statistics is not None:
         is_theirs = (
             calibration is not None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 PATTERNS = ("row", "layer", "global", "structured")  # and N:M, e.g. 2:4
-ALLOCATIONS = ("uniform", "owl", "linear", "linear-reverse")
+ALLOCATIONS = ("uniform", "owl", "linear")
 RANKED = 1 << 20  # scores that are ranked together: what a processor's cache holds
 
 Select = Callable[[torch.Tensor, int, int], torch.Tensor]
@@ -30,11 +30,13 @@ def n_and_m(pattern: str) -> tuple[int, int] | None:
     found = re.fullmatch(r"(\d+):(\d+)", pattern)
     if not found:
         return None
+
     zeros, group = int(found[1]), int(found[2])
     if not 1 <= zeros < group:
         raise ValueError(
             f"pattern={pattern!r} must have 1 <= N < M: N of every M consecutive inputs become zero"
         )
+
     return zeros, group
 
 
@@ -49,6 +51,7 @@ def select(pattern: str, sparsity: float, threshold: "GlobalThreshold | None" = 
     """
     if threshold is not None:
         return lambda score_OP, first, last: threshold.take(score_OP)
+
     ratio = n_and_m(pattern)
     if ratio is not None:
         return lambda score_OP, first, last: n_of_m(score_OP, *ratio)
@@ -77,16 +80,19 @@ def lowest(score_OP: torch.Tensor, count: int) -> torch.Tensor:
     """
     if count == 0:
         return torch.zeros_like(score_OP, dtype=torch.bool)
+
     largest_O1 = _kth_smallest(score_OP, count)
     within_OP = score_OP <= largest_O1
     if int(torch.count_nonzero(within_OP)) == count * len(score_OP):
         return within_OP
+
     rows_C = (within_OP.sum(1) > count).nonzero().flatten()  # with a choice between ties
     score_CP, largest_C1 = score_OP[rows_C], largest_O1[rows_C]
     below_CP = score_CP < largest_C1
     tied_CP = score_CP == largest_C1
     wanted_C1 = count - below_CP.sum(1, keepdim=True)
     within_OP[rows_C] = below_CP | (tied_CP & (tied_CP.cumsum(1, dtype=torch.int32) <= wanted_C1))
+
     return within_OP
 
 
@@ -104,11 +110,13 @@ def n_of_m(score_OP: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
     score_GM = score_OP.reshape(-1, group)
     pruned_GM = torch.empty_like(score_GM, dtype=torch.uint8)
     groups_together = max(1, RANKED // group)
+
     parts = zip(score_GM.split(groups_together), pruned_GM.split(groups_together), strict=True)
     for part_GM, mask_GM in parts:
         pruned_MG = _ranks(part_GM).lt_(zeros)  # in place and byte by byte: faster than a transposed copy
         for pruned_G, mask_G in zip(pruned_MG, mask_GM.unbind(1), strict=True):
             mask_G.copy_(pruned_G)
+
     return pruned_GM.view(torch.bool).view(score_OP.shape)
 
 
@@ -121,11 +129,13 @@ def _ranks(score_GM: torch.Tensor) -> torch.Tensor:
     dtype = torch.uint8 if group < 256 else torch.int32
     rank_MG = torch.arange(group, dtype=dtype, device=score_GM.device)[:, None].repeat(1, groups)
     columns = score_GM.unbind(1)
+
     for right in range(1, group):
         for left in range(right):
             right_is_lower_G = (columns[right] < columns[left]).view(torch.uint8)
             rank_MG[left] += right_is_lower_G
             rank_MG[right] -= right_is_lower_G
+
     return rank_MG
 
 
@@ -153,6 +163,7 @@ class GlobalThreshold:
         lower = _histogram(bits[bits >> 16 == high] & 0xFFFF for bits in _bits_of(scores()))
         low, below_low = _bin_of(lower, count - below_high)
         value = torch.tensor((high << 16) + low, dtype=torch.int32).view(torch.float32)
+
         return cls(float(value), count - below_high - below_low)
 
     def take(self, score_OI: torch.Tensor) -> torch.Tensor:
@@ -197,15 +208,14 @@ def allocate(
     sparsity: float,
     layers: int,
     owl_lambda: float,
-    outliers_L: Sequence[float] | None = None,
+    outliers_L: Sequence[float] = (),
 ) -> list[float]:
     """Return the sparsity of every layer; their mean is `sparsity`.
 
     `uniform`: the same for all. `owl`: as `outliers_L`, the outlier shares of the layers, say (Yin et al.
     2024; here with a smaller `owl_lambda` where a layer could leave [0, 1)). `linear`: from sparsity +
     owl_lambda in the first layer to sparsity - owl_lambda in the last (early layers of LLaDA are the most
-    redundant, Layer Collapse, arXiv 2605.06366); `linear-reverse`: the other way round. Raises ValueError
-    where a layer would leave [0, 1).
+    redundant, Layer Collapse, arXiv 2605.06366). Raises ValueError where a layer would leave [0, 1).
     """
     if allocation == "uniform":
         return [sparsity] * layers
@@ -215,8 +225,7 @@ def allocate(
         shift_L = torch.zeros(1, dtype=torch.float64)
     else:
         shift_L = owl_lambda * torch.linspace(1, -1, layers, dtype=torch.float64)
-    if allocation == "linear-reverse":
-        shift_L = -shift_L
+
     sparsity_L = (sparsity + shift_L).tolist()
     for layer, value in enumerate(sparsity_L):
         if not 0 <= value < 1:
@@ -224,6 +233,7 @@ def allocate(
                 f"allocation={allocation!r} with owl_lambda={owl_lambda} asks for sparsity {value:.3f} "
                 f"in layer {layer}, outside [0, 1): use a smaller owl_lambda"
             )
+
     return sparsity_L
 
 
@@ -236,6 +246,7 @@ def _owl_shifts(outliers_L: Sequence[float], owl_lambda: float) -> torch.Tensor:
     width = share_L.max() - share_L.min()
     if width == 0:
         return torch.zeros_like(share_L)
+
     kept_L = (share_L - share_L.min()) / width * 2 * owl_lambda
     return kept_L.mean() - kept_L
 

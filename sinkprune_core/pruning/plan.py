@@ -16,6 +16,7 @@ from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import check_structure
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.patterns import allocate, n_and_m
 from sinkprune_core.pruning.recipe import Recipe
@@ -71,9 +72,10 @@ def make_plan(
     """Return what pruning `lm` by `recipe` will do; nothing runs.
 
     `store` is where things wait. `device` is where a model without weights would be, and `memory_budget`
-    stands for another machine's (see `waiting`). Raises ValueError for a recipe that does not fit the model
-    or its calibration text.
+    stands for another machine's (see `waiting`). Raises ValueError for a model that is no longer covered, as
+    it was changed since it was wrapped, and for a recipe that does not fit it or its calibration text.
     """
+    check_structure(lm.model)
     _check_text(lm, recipe, calibration)
     _check_linears(lm, recipe)
     _check_groups(lm, recipe)
@@ -88,6 +90,7 @@ def make_plan(
     source: Source = "block by block"
     if recipe.propagation == "dense" and needs != "gram":  # Gram matrices are too large to keep
         source = "dense model"
+
     takes_dense = source == "dense model" or recipe.allocation == "owl"
 
     place = Waiting()
@@ -126,6 +129,7 @@ def _forwards(
         passes += of_sinks + of_statistics
     if recipe.propagation == "sequential":
         passes.append(Pass("outputs of pruned blocks", rows))
+
     return passes
 
 
@@ -138,21 +142,30 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
             f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
             "use inputs='clean'"
         )
+
     if not recipe.rule.calibrated:
         return
 
     if calibration is None:
         name = choice_name(recipe.criterion)
         raise ValueError(f"criterion={name!r} needs calibration text: pass a Calibration")
+
     check_ids(lm, calibration.ids_NT)
 
     length = calibration.ids_NT.shape[1]
+    sees_states = recipe.inputs == "noised" or recipe.exclude != "none"
+    if sees_states and recipe.noise_levels > length:
+        raise ValueError(
+            f"noise_levels={recipe.noise_levels} exceed the {length} tokens of a sequence, and states would "
+            "repeat: use fewer levels or longer sequences"
+        )
     written = length - rollout_prompt(length)
     if recipe.noise == "rollout" and recipe.noise_levels > written:
         raise ValueError(
             f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
             "use fewer levels or longer sequences"
         )
+
     if calibration.present_NT is not None:
         _check_padded(lm, recipe)
     if recipe.exclude != "none":
@@ -178,6 +191,7 @@ def _check_linears(lm: LanguageModel, recipe: Recipe) -> None:
 
     places = [(layer, name) for layer, block in enumerate(lm.blocks) for name in lm.linears(block)]
     known = ", ".join(lm.linears(lm.blocks[0]))
+
     for field in ("targets", "ignore"):
         for pattern in getattr(recipe, field):
             alone = replace(recipe, targets=(pattern,), ignore=())
@@ -220,6 +234,7 @@ def _check_layers(lm: LanguageModel, recipe: Recipe) -> None:
             f"sparsities has {len(recipe.sparsities)} numbers for the {len(lm.blocks)} blocks of {lm.name}: "
             "give one per block"
         )
+
     if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
         allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
 
@@ -252,6 +267,7 @@ def check_dense(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calib
                 f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: "
                 "its statistics depend on what it pruned before"
             )
+
         if plan.source == "block by block":
             raise ValueError(
                 f"recipe {recipe.name!r} needs a Gram matrix per input: "

@@ -43,7 +43,7 @@ ROUNDING = 1e-6  # a sparsity this near to N / M is that of a pattern N:M
 
 Inputs = Literal["clean", "noised"]
 Propagation = Literal["sequential", "dense"]
-Allocation = Literal["uniform", "owl", "linear", "linear-reverse"]
+Allocation = Literal["uniform", "owl", "linear"]
 NormReduction = Literal["root", "sum"]
 NoiseName = Literal[
     "grid",
@@ -85,8 +85,7 @@ class Recipe:
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
     channels)."""
     allocation: Allocation = "uniform"
-    """One sparsity for all layers, or more for some: "owl", "linear", "linear-reverse"; see
-    `patterns.allocate`."""
+    """One sparsity for all layers, or more for some: "owl", "linear"; see `patterns.allocate`."""
     noise_levels: Count = 8
     """States per sequence, at least 1: noise levels, denoising steps, or query windows of a causal model."""
     noise: NoiseName = "grid"
@@ -158,12 +157,11 @@ class Recipe:
         mean = sum(shares) / len(shares)
         if self.sparsity not in (Recipe.sparsity, mean):
             raise ValueError(f"sparsities={list(shares)} have a mean of {mean}, not sparsity={self.sparsity}")
+
         object.__setattr__(self, "sparsity", mean)
 
     def _check_choices(self) -> None:
-        if isinstance(self.criterion, FunctionType) or (
-            is_dataclass(self.criterion) and callable(self.criterion)
-        ):
+        if _is_function(self.criterion):
             needs_of(self.criterion)
         else:
             check_choice("criterion", self.criterion, CRITERIA)
@@ -177,11 +175,9 @@ class Recipe:
         }
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
-        known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
-        # a dataclass prints its fields, so its name tells it from others, as a function's does
-        is_function = isinstance(self.exclude, FunctionType)
-        is_named_object = is_dataclass(self.exclude) and callable(self.exclude)
-        if not (known or is_function or is_named_object):
+
+        is_known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
+        if not is_known and not _is_function(self.exclude):
             raise ValueError(
                 f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
                 "or give a function (def or lambda) or a dataclass that can be called"
@@ -225,6 +221,7 @@ class Recipe:
                 f"pattern={self.pattern!r} means sparsity={of_pattern}, "
                 f"not sparsity={self.sparsity}: give that sparsity or another pattern"
             )
+
         object.__setattr__(self, "sparsity", of_pattern)
 
     def _check_effects(self, names: Iterable[str]) -> None:
@@ -299,11 +296,13 @@ class Recipe:
         """A short label, e.g. `wanda noised dense unstable`: what is not the default is named."""
         parts = [choice_name(self.criterion).rpartition(".")[2]]
         optional = [(self.pattern, "row"), (self.allocation, "uniform")]
+
         if self.rule.calibrated:
             parts += [self.inputs, self.propagation]
             exclude = choice_name(self.exclude).rpartition(".")[2]
             calibration = [(exclude, "none"), (self.noise, "grid"), (self.norm_reduction, "root")]
             optional = calibration + optional
+
         return " ".join(parts + [value for value, default in optional if value != default])
 
     @property
@@ -313,8 +312,9 @@ class Recipe:
 
     @property
     def criterion_identity(self) -> str:
-        """What tells a user's criterion from others: its name, and the scores that it gives to a probe."""
-        return f"{choice_name(self.criterion)} {probe_digest(self.criterion)}"
+        """What tells a criterion from others: its name; of a user's also the scores that it gives a probe."""
+        name = choice_name(self.criterion)
+        return name if isinstance(self.criterion, str) else f"{name} {probe_digest(self.criterion)}"
 
     def prunes(self, layer: int, name: str) -> bool:
         """Return whether a linear is one that this recipe prunes."""
@@ -341,6 +341,14 @@ class Recipe:
         names = {"criterion": choice_name(self.criterion), "exclude": choice_name(self.exclude)}
         width = {"round_to": self.round_to} if self.pattern == "structured" else {}
         return as_settings(self) | names | width
+
+
+def _is_function(given: object) -> bool:
+    """Return whether something can be called and has a name that tells it from others.
+
+    A dataclass prints its fields, so that its name does, as a function's does.
+    """
+    return isinstance(given, FunctionType) or (is_dataclass(given) and callable(given))
 
 
 def _fits(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
@@ -406,13 +414,15 @@ def preset(name: str, **changes: object) -> Recipe:
 
 def compared_preset(name: str, **changes: object) -> Recipe:
     """Return a preset as `preset` does, with settings of a comparison that it need not read."""
-    if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
-    if PRESETS[name].get("pattern") == "structured" != changes.get("pattern", "structured"):
+    check_choice("preset", name, PRESETS)
+
+    removes_units = PRESETS[name].get("pattern") == "structured"
+    if removes_units and changes.get("pattern", "structured") != "structured":
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
 
     recipe = Recipe(**{**PRESETS[name], **changes})
     for sparsity, more in FROM.get(name, {}).items():
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
             recipe = Recipe(**{**PRESETS[name], **more, **changes})
+
     return recipe

@@ -51,6 +51,7 @@ class Blocks:
             raise ValueError(
                 f"the weights of {lm.name} are not in memory: prune it with `sinkprune.prune(…, work=folder)`"
             )
+
         self.lm = lm
         self.progress = Progress()
 
@@ -102,7 +103,7 @@ class Text:
         self.known = known  # statistics of the dense model, taken before
         self.store = store
 
-    def linears(self, layer: int, block: nn.Module) -> dict[str, nn.Module]:
+    def linears(self, layer: int, block: nn.Module) -> dict[str, nn.Linear]:
         """Return the linears of a block that are pruned, by name."""
         of_block = self.lm.linears(block)
         return {name: linear for name, linear in of_block.items() if self.recipe.prunes(layer, name)}
@@ -142,6 +143,7 @@ class Text:
         found = collect(
             self.lm, [key], self.calibration, self.shows_progress, self.store, self.states, self.plan.waiting
         )
+
         return found[key]
 
     def statistics(self) -> "Statistics":

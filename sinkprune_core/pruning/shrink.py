@@ -2,29 +2,35 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import cast
 
 import torch
+from pydantic import InstanceOf
+from torch import nn
 
 from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.pruning.structured import Kept, owned_by, removable, resized
+from sinkprune_core.values import checked_arguments, in_short
 
 
+@checked_arguments
 @torch.no_grad()
-def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
+def shrink(lm: InstanceOf[LanguageModel], kept: Sequence[Kept]) -> LanguageModel:
     """Return a smaller native model of the `kept` units, one entry per block.
 
     Its outputs equal those of the masked model. It shares no memory with `lm`, and `save` writes what stock
     transformers reads. A bias that `structured.mask` added switches the class's own biases on, with zeros
     wherever there were none. Raises ValueError unless every block keeps the same number of units, at least
-    one of each kind, in ascending order.
+    one of each kind, in ascending order; TypeError for what is no list of units.
     """
     _check_kept(lm, kept)
     counts = {kind: len(kept[0][kind]) for kind in removable(lm)}
     config = resized(lm.model.config, counts)
-    new_biases = _kinds_with_new_biases(lm)
-    for kind in new_biases:
-        config.update({removable(lm)[kind].bias: True})
+
+    new_biases = _new_biases(lm)
+    for field in new_biases.values():
+        config.update({field: True})
 
     cut: dict[str, torch.Tensor] = {}
     for layer, kept_of_block in enumerate(kept):
@@ -36,21 +42,28 @@ def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
     model.generation_config = copy.deepcopy(lm.model.generation_config)
     set_direction(model, causal=not lm.is_diffusion)
 
-    return dataclasses.replace(lm, model=model.requires_grad_(False).to(lm.device))
+    cast(nn.Module, model).requires_grad_(False).to(lm.device)
+    return dataclasses.replace(lm, model=model)
 
 
-def _kinds_with_new_biases(lm: LanguageModel) -> set[str]:
-    """Return the kinds of unit whose reading linear has a bias that the config does not know of."""
-    kinds = set()
+def _new_biases(lm: LanguageModel) -> dict[str, str]:
+    """Return the kinds of unit whose reading linear has a bias that the config does not know of.
+
+    Each stands with the config's field that gives it one.
+    """
+    field_of_kind = {}
     for kind, units in removable(lm).items():
         if units.bias is None or getattr(lm.model.config, units.bias):
             continue
         if any(lm.linears(block)[units.columns].bias is not None for block in lm.blocks):
-            kinds.add(kind)
-    return kinds
+            field_of_kind[kind] = units.bias
+
+    return field_of_kind
 
 
-def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) -> dict[str, torch.Tensor]:
+def _cut_block(
+    lm: LanguageModel, layer: int, kept: Kept, new_biases: Container[str]
+) -> dict[str, torch.Tensor]:
     """Return the parameters of one block's linears without the units that leave, by name."""
     linears = lm.linears(lm.blocks[layer])
     cut: dict[str, torch.Tensor] = {}
@@ -67,6 +80,7 @@ def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) 
             bias_O = linear.bias
             if bias_O is None and kind in new_biases:
                 bias_O = linear.weight.new_zeros(outputs)
+
             if bias_O is not None:
                 cut[f"{prefix}.bias"] = bias_O.clone() if reads else bias_O[index]
 
@@ -74,6 +88,8 @@ def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) 
 
 
 def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
+    if not isinstance(kept, Sequence) or not all(isinstance(entry, Mapping) for entry in kept):
+        raise TypeError(f"kept={in_short(kept)} must be a list with the units of every block, by kind")
     if len(kept) != len(lm.blocks):
         raise ValueError(
             f"kept has {len(kept)} entries for the {len(lm.blocks)} blocks of {lm.name}: give one per block"
@@ -83,12 +99,14 @@ def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
         for kind, units in removable(lm).items():
             places = torch.as_tensor(kept_of_block.get(kind, [])).tolist()
             count = units.count(lm.model.config)
+
             ascending = places == sorted(set(places))
             if not places or not ascending or not 0 <= places[0] <= places[-1] < count:
                 raise ValueError(
                     f"kept[{layer}][{kind!r}] must be at least one unit of 0 … {count - 1}, "
                     "each once, ascending"
                 )
+
             if len(places) != len(kept[0][kind]):
                 raise ValueError(
                     f"kept[{layer}][{kind!r}] holds {len(places)} units, block 0 keeps {len(kept[0][kind])}: "

@@ -44,10 +44,12 @@ def sparsegpt(
     else:
         block_size = -(-block_size // group) * group  # rounded up to whole groups
         scored_together, strip = group, group
+
     columns = len(solver.weight_IO)
     for first in range(0, columns, block_size):
         last = min(first + block_size, columns)
         solver.solve_block(first, last, scored_together, strip)
+
     return solver.results()
 
 
@@ -75,6 +77,7 @@ class _Solver:
             strip_error_PO = error_PO[start - first : stop - first]
             self._solve_strip(start, stop, strip_error_PO)
             self._push(strip_error_PO, start, stop, last)
+
         self._push(error_PO, first, last, len(self.weight_IO))
 
     def _choose(self, first: int, last: int) -> torch.Tensor:
@@ -117,11 +120,13 @@ def _inverse_factor(gram_II: torch.Tensor, damping: float) -> tuple[torch.Tensor
     diagonal_I += damping * diagonal_I.mean()
     lower_II, failed = torch.linalg.cholesky_ex(reversed_II)
     del reversed_II, diagonal_I  # the largest take gigabytes
+
     if int(failed) != 0:
         raise SingularGram(
             f"the Gram matrix of the inputs stays singular with damping={damping}: "
             "use more damping or more calibration text"
         )
+
     return _lower_inverse(lower_II).flip(0, 1), always_zero_I.flip(0)
 
 
@@ -134,6 +139,7 @@ def _lower_inverse(lower_II: torch.Tensor) -> torch.Tensor:
     if size <= DIRECT:
         identity_II = torch.eye(size, dtype=lower_II.dtype, device=lower_II.device)
         return torch.linalg.solve_triangular(lower_II, identity_II, upper=False)
+
     half = size // 2
     upper_left = _lower_inverse(lower_II[:half, :half])
     lower_right = _lower_inverse(lower_II[half:, half:])
@@ -141,4 +147,5 @@ def _lower_inverse(lower_II: torch.Tensor) -> torch.Tensor:
     inverse_II[:half, :half] = upper_left
     inverse_II[half:, half:] = lower_right
     inverse_II[half:, :half] = lower_right @ (lower_II[half:, :half] @ -upper_left)
+
     return inverse_II

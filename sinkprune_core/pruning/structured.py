@@ -9,7 +9,7 @@ Dimensions: O outputs, I inputs, U units of a kind, K columns and X weights in r
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.criteria import UnitScore
 
 ROUNDED_FROM = 8  # times `round_to`, the channels from which the MLP's width is rounded
 
@@ -59,6 +59,10 @@ UNITS: dict[str, dict[str, Units]] = {  # config.model_type -> kind of unit
     "llama": _gated_family("attention_bias", "mlp_bias"),
     "qwen2": _gated_family(None, None),
     "qwen3": _gated_family("attention_bias", None),
+    "mistral": _gated_family(None, None),
+    "gemma": _gated_family("attention_bias", None),
+    "smollm3": _gated_family("attention_bias", "mlp_bias"),
+    "granite": _gated_family("attention_bias", "mlp_bias"),
     # The width of a GPT-2 head is n_embd / n_head, so its heads cannot leave.
     "gpt2": {"mlp": Units(("mlp.c_fc",), "mlp.c_proj", "n_inner")},
 }
@@ -75,6 +79,7 @@ def removable(lm: LanguageModel) -> dict[str, Units]:
             f"{lm.name} is a {family!r} model, whose units are not known; "
             f"structured pruning knows {', '.join(UNITS)}"
         )
+
     return UNITS[family]
 
 
@@ -89,11 +94,15 @@ def owned_by(units: Sequence[int] | torch.Tensor, count: int, features: int) -> 
 
 
 def scores(
-    lm: LanguageModel, block: nn.Module, criterion: str, statistics: dict[str, InputStatistics] | None = None
+    lm: LanguageModel,
+    block: nn.Module,
+    unit_score: UnitScore,
+    statistics: dict[str, InputStatistics] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return the scores of a block's units by kind, float32 (U,) on the weights' device.
 
-    `statistics` holds the inputs of the block's linears by name, for a criterion that is calibrated.
+    `unit_score` is that of a criterion. `statistics` holds the inputs of the block's linears by name, for one
+    that is calibrated.
     """
     linears = lm.linears(block)
     scores_of_kind = {}
@@ -103,7 +112,7 @@ def scores(
         columns_OI = linears[units.columns].weight.detach().float()
         columns_OUK = columns_OI.unflatten(1, (count, -1))
         inputs = None if statistics is None else statistics[units.columns]
-        scores_of_kind[kind] = CRITERIA[criterion].unit_score(rows_UX, columns_OUK, inputs)
+        scores_of_kind[kind] = unit_score(rows_UX, columns_OUK, inputs)
 
     return scores_of_kind
 
@@ -148,6 +157,7 @@ def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> Plan:
     linears = lm.linears(lm.blocks[0])
     removed, missing_channels = _nearest(lm, ratio, round_to)
     zeros = dict.fromkeys(linears, 0)
+
     for kind, units in kinds.items():
         for name in units.linears:
             zeros[name] = linears[name].weight.numel() // units.count(lm.model.config) * removed[kind]
@@ -191,6 +201,7 @@ def _nearest(lm: LanguageModel, ratio: float, round_to: int) -> tuple[dict[str, 
     attention = group * config.num_key_value_heads if group else 0
     channel = _unit_weights(lm, "mlp")
     all_channels = UNITS[config.model_type]["mlp"].count(config)
+
     candidates = []
     for groups in group_counts(config):
         wanted_channels = round((ratio * weights - groups * group) / channel)
@@ -229,6 +240,7 @@ def group_counts(config: PreTrainedConfig) -> list[int]:
 
     groups = kinds["attention"].count(config)
     channels = kinds["mlp"].count(config)
+
     accepted = []
     for removed in range(groups):
         try:
@@ -264,7 +276,7 @@ def resized(config: PreTrainedConfig, kept: dict[str, int]) -> PreTrainedConfig:
 # zeroing them
 
 
-Kept = dict[str, Sequence[int] | torch.Tensor]  # by kind, the units of a block that stay, ascending
+Kept = Mapping[str, Sequence[int] | torch.Tensor]  # by kind, the units of a block that stay, ascending
 
 
 @torch.no_grad()
@@ -288,6 +300,7 @@ def mask(
         gone_I = ~stays_I.to(reader.weight.device)
         if compensate is not None:
             _add_mean_of_removed(reader, gone_I, compensate[units.columns].mean_I)
+
         reader.weight[:, gone_I] = 0
         for name in units.rows:
             weight = linears[name].weight
@@ -295,7 +308,7 @@ def mask(
             weight[~stays_O.to(weight.device)] = 0
 
 
-def _add_mean_of_removed(reader: nn.Module, gone_I: torch.Tensor, mean_I: torch.Tensor) -> None:
+def _add_mean_of_removed(reader: nn.Linear, gone_I: torch.Tensor, mean_I: torch.Tensor) -> None:
     """Add to a linear's bias what the inputs that leave contribute to its output on average."""
     mean_I = mean_I.to(reader.weight.device)
     bias_O = reader.weight[:, gone_I].float() @ mean_I[gone_I]

@@ -15,12 +15,14 @@ Dimensions: B batch, L layers, H query heads, G key-value heads, R query heads p
 Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the steps of a causal model).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -29,10 +31,11 @@ from transformers.masking_utils import sdpa_mask
 
 from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.turns import turn
-from sinkprune_core.values import in_short
+from sinkprune_core.values import Number, Plain, TokenIds, checked, in_short, is_plain
 
 NAME = "sinkprune"
 Windows = Sequence[tuple[int, int]]  # half-open ranges of queries
+WINDOWS = Field(description="a list of (first, last) for half-open ranges of queries")
 Hidden = torch.Tensor | Callable[[int], torch.Tensor | None]  # bool (B, K), or what returns it for a layer
 
 # Attributes of an attention module, kept in its `__dict__`: torch registers nothing there.
@@ -66,6 +69,7 @@ class _AttentionMap:
             left_out = self._left_out(start, stop, counted_BQ)
             sums_BGRK = _column_sums(self._scores(start, stop), left_out, self._sink())
             mass_BGRK[..., : sums_BGRK.shape[-1]] += sums_BGRK
+
         return mass_BGRK.view(batch, heads, keys)
 
     def output(self, value_BGKE: torch.Tensor) -> torch.Tensor:
@@ -92,22 +96,27 @@ class _AttentionMap:
         _, groups, keys, _ = self.key_BGKE.shape
         if self.causal:
             keys = min(stop, keys)
+
         # A group's query heads share its keys, so their queries are stacked: X = R * C.
         query_BGXE = self.query_BHQE[:, :, start:stop].reshape(batch, groups, -1, width)
         key_BGEK = self.key_BGKE[:, :, :keys].transpose(2, 3)
         score_BGXK = torch.matmul(query_BGXE * self.scaling, key_BGEK)
         if self.softcap is not None:
             score_BGXK = self.softcap * torch.tanh(score_BGXK / self.softcap)
+
         score_BGRCK = score_BGXK.view(batch, groups, heads // groups, stop - start, keys)
         if self.causal:
             ones_CC = torch.ones(stop - start, stop - start, dtype=torch.bool, device=score_BGRCK.device)
             score_BGRCK[..., start:stop].masked_fill_(ones_CC.triu(1), -torch.inf)
             return score_BGRCK
+
         if self.mask_B1QK is None:
             return score_BGRCK
+
         mask_B11CK = self.mask_B1QK[:, :, None, start:stop]
         if mask_B11CK.dtype == torch.bool:
             return score_BGRCK.masked_fill_(~mask_B11CK, -torch.inf)
+
         return score_BGRCK.float() + mask_B11CK
 
     def _left_out(self, start: int, stop: int, counted_BQ: torch.Tensor | None) -> torch.Tensor | None:
@@ -125,6 +134,7 @@ class _AttentionMap:
 
         if left_out_B1C is None:
             return None
+
         return left_out_B1C[:, :, None, :, None].expand(len(self.query_BHQE), -1, -1, -1, -1)
 
 
@@ -147,6 +157,7 @@ def _column_sums(
         if left_out_B11C1 is not None:
             weight_BGRCK = weight_BGRCK.masked_fill_(left_out_B11C1.split(rows)[row], 0)
         sums.append(weight_BGRCK.sum(3))
+
     return torch.cat(sums)
 
 
@@ -204,24 +215,28 @@ class Tracker:
         """Return the windows of a forward; ValueError for one that is outside its queries."""
         if self.windows is None:
             return [(0, queries)]
+
         for first, last in self.windows:
             if not 0 <= first <= last <= queries:
                 raise ValueError(
                     f"windows={in_short(self.windows)} do not fit a forward of {queries} queries: each is "
                     f"(first, last) with 0 <= first <= last <= {queries}"
                 )
+
         return self.windows
 
     def _counted(self, attention_map: _AttentionMap) -> torch.Tensor | None:
         """Return which queries count, on the device of a layer; ValueError where they are others."""
         if self.counted_BQ is None:
             return None
+
         batch, _, queries, _ = attention_map.query_BHQE.shape
         if self.counted_BQ.shape != (batch, queries):
             raise ValueError(
                 f"counted has shape {tuple(self.counted_BQ.shape)}, and the forward has {batch} rows of "
                 f"{queries} queries: give one bool for each"
             )
+
         return self.counted_BQ.to(attention_map.query_BHQE.device)
 
     def take(self) -> torch.Tensor:
@@ -231,6 +246,7 @@ class Tracker:
         """
         if not self.layers:
             raise RuntimeError("no forward ran since the last `take()`")
+
         in_order = [self.layers[layer] for layer in sorted(self.layers)]
         self.layers = {}
         self.seen = {}
@@ -253,11 +269,13 @@ def even_share(queries: int, windows: Windows | None = None, causal: bool = Fals
     harmonic = torch.zeros(queries + 1, dtype=torch.float64)
     harmonic[1:] = (1 / torch.arange(1, queries + 1, dtype=torch.float64)).cumsum(0)
     position_K = torch.arange(queries)
+
     shares = []
     for first, last in windows:
         begin_K = position_K.clamp_min(first)  # the first query of the window that sees a key
         share_K = harmonic[last] - harmonic[begin_K]
         shares.append(share_K.masked_fill(position_K >= last, 0))
+
     return torch.stack(shares).float()
 
 
@@ -265,16 +283,19 @@ def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> t
     """Return the attention mask (B, 1, Q, K) that hides keys from every query but their own."""
     _check_hidden(hidden_BK)
     batch, _, queries, _ = query_BHQE.shape
+
     keys = key_BGKE.shape[2]
     if queries != keys:
         raise ValueError(
             f"{queries} queries and {keys} keys: keys can be hidden in full forwards only, without a cache"
         )
+
     if hidden_BK.shape not in ((batch, keys), (1, keys)):
         raise ValueError(
             f"hidden keys have shape {tuple(hidden_BK.shape)}; expected ({batch}, {keys}), "
             f"or (1, {keys}) for all rows alike"
         )
+
     own_QK = torch.eye(keys, dtype=torch.bool, device=key_BGKE.device)
     visible_B11K = ~hidden_BK.to(key_BGKE.device)[:, None, None, :]
     allowed_B1QK = (visible_B11K | own_QK).expand(batch, -1, -1, -1)
@@ -284,15 +305,17 @@ def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> t
         return allowed_B1QK
     if mask_B1QK.dtype == torch.bool:
         return mask_B1QK & allowed_B1QK
+
     return mask_B1QK.masked_fill(~allowed_B1QK, -torch.inf)
 
 
 def _check_hidden(hidden_BK: object) -> None:
     """Raise ValueError unless hidden keys are a bool tensor of two dimensions."""
-    is_tensor = isinstance(hidden_BK, torch.Tensor)
+    is_tensor = isinstance(hidden_BK, torch.Tensor) and is_plain(hidden_BK)
     if is_tensor and hidden_BK.dtype == torch.bool and hidden_BK.dim() == 2:
         return
-    given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}" if is_tensor else repr(hidden_BK)
+
+    given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}" if is_tensor else in_short(hidden_BK)
     raise ValueError(
         f"hidden keys are {given}; expected a bool tensor of (batch, keys), "
         "or a function of the layer's index that returns one or None"
@@ -322,11 +345,13 @@ def attention(module: nn.Module, query, key, value, attention_mask, scaling=None
         softcap=kwargs.get("softcap"),
         sink_H=kwargs.get("s_aux"),
     )
+
     for tracker in module.__dict__.get(_TRACKERS, ()):
         tracker.add(module.layer_idx, attention_map)
 
     if attention_map.softcap is not None or attention_map.sink_H is not None:
         return attention_map.output(value), None
+
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs
     )
@@ -347,12 +372,14 @@ def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
             f"model={in_short(model)} must be a model of transformers (PreTrainedModel): its attention is "
             "reached through transformers' interface"
         )
+
     name = type(model).__name__
     if model.config.is_encoder_decoder:
         raise ValueError(
             f"{name} is an encoder with a decoder, whose three kinds of attention would be mixed up: give "
             "its encoder, or a model that has a decoder alone"
         )
+
     modules = [
         module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")
     ]
@@ -361,12 +388,14 @@ def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
             f"{name} has no attention layers with a `layer_idx`, as transformers' decoders have: its "
             "attention cannot be followed"
         )
+
     numbers = [module.layer_idx for module in modules]
     if len(set(numbers)) < len(numbers):
         raise ValueError(
             f"{name} has several attention modules in a layer, which would be mixed up: only models with one "
             "in each layer can be followed"
         )
+
     return modules
 
 
@@ -414,6 +443,9 @@ def track(
     The former attention implementation comes back whatever happens inside. Raises ValueError for a `chunk` of
     no query, and, by name, for a model whose attention cannot be followed; TypeError for no model.
     """
+    checked("chunk", chunk, Number)
+    checked("windows", windows, Annotated[Sequence[tuple[int, int]], WINDOWS] | None)
+    checked("counted_BQ", counted_BQ, Plain | None)
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 query")
     if several and windows is not None:
@@ -442,6 +474,7 @@ def untracked(model: PreTrainedModel) -> Iterator[None]:
             tracker for module in _attention_modules(model) for tracker in module.__dict__.get(_TRACKERS, ())
         }
         paused = [tracker for tracker in trackers if not tracker.is_paused]
+
         try:
             for tracker in paused:
                 tracker.is_paused = True
@@ -467,9 +500,11 @@ def hide(model: PreTrainedModel, keys: Hidden) -> Iterator[None]:
     """
     if not callable(keys):
         _check_hidden(keys)
+
     with _switched(model) as modules:
         if any(_HIDDEN in module.__dict__ for module in modules):
             raise RuntimeError("keys are hidden already: a block of `hide` cannot stand in another")
+
         try:
             for module in modules:
                 module.__dict__[_HIDDEN] = keys
@@ -493,8 +528,26 @@ def attention_mass(
     too; the last token has no query, so K is T + new_tokens - 1. Raises TypeError for what is no model of
     transformers, and ValueError, by name, for one whose attention cannot be followed.
     """
+    checked("new_tokens", new_tokens, Number)
     if isinstance(inputs, torch.Tensor):
         inputs = {"input_ids": inputs}
+    if not isinstance(inputs, Mapping) or "input_ids" not in inputs:
+        raise TypeError(
+            f"inputs={in_short(inputs)} must be token ids, int64 (B, T), or what a tokenizer returns"
+        )
+
+    ids_BT = cast(torch.Tensor, checked("inputs", inputs["input_ids"], TokenIds))
+    config = getattr(model, "config", None)
+    vocabulary = getattr(config, "vocab_size", None) or math.inf
+    if ids_BT.numel() and not 0 <= int(ids_BT.min()) <= int(ids_BT.max()) < vocabulary:
+        raise ValueError(f"inputs hold ids outside the vocabulary, 0 … {vocabulary - 1}")
+
+    most = getattr(config, "max_position_embeddings", None) or math.inf
+    if ids_BT.shape[1] + new_tokens > most:
+        raise ValueError(
+            f"{ids_BT.shape[1]} tokens and new_tokens={new_tokens} exceed the {most} positions of the model"
+        )
+
     counted_BQ = inputs.get("attention_mask")
 
     with track(model, counted_BQ=counted_BQ, several=new_tokens > 0) as tracker:

@@ -44,6 +44,7 @@ def mean_and_std(
     mean_S1 = mass_SK.masked_fill(~visible_SK, 0).sum(-1, keepdim=True) / count_S1
     squared_SK = (mass_SK - mean_S1).square().masked_fill(~visible_SK, 0)
     std_S1 = (squared_SK.sum(-1, keepdim=True) / count_S1).sqrt()
+
     return mean_S1, std_S1
 
 
@@ -101,6 +102,7 @@ def top_keys(mass_K: torch.Tensor, count: int, visible_K: torch.Tensor | None = 
     fewest = int(visible_K.sum(-1).min())
     if not 0 <= count <= fewest:
         raise ValueError(f"count={count} must lie in 0 … {fewest}, the visible keys of the shortest row")
+
     mass_K = mass_K.masked_fill(~visible_K, -torch.inf)
     order_K = mass_K.sort(dim=-1, descending=True, stable=True).indices
     return torch.zeros_like(visible_K).scatter(-1, order_K[..., :count], True)
@@ -139,6 +141,7 @@ def split_by_persistence(
         raise ValueError(
             f"stability_threshold={stability_threshold} must lie in [0, 1]: it is a share of steps"
         )
+
     stable_1K = (persistence(sinks_SK, visible_SK) >= stability_threshold).unsqueeze(-2)
     return sinks_SK & stable_1K, sinks_SK & ~stable_1K
 
@@ -209,10 +212,12 @@ def _trajectory_statistics(
     center_S = center_S[~center_S.isnan()]
     if len(center_S) == 0:  # no step has a sink: its statistics are NaN, without a warning of torch
         center_S = torch.full((1,), torch.nan)
+
     mass_SK = mass_SK.masked_fill(~visible_SK, 0)
     is_ever_visible_K = visible_SK.any(0)
     mean_K = mass_SK.sum(0)[is_ever_visible_K] / visible_SK.sum(0)[is_ever_visible_K]
     top_share_S = mass_SK.amax(-1) / mass_SK.sum(-1)
+
     return {
         "spatial_variance": float(mean_K.var(correction=0)),
         "temporal_variance": float(center_S.var(correction=0)),

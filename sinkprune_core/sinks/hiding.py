@@ -44,6 +44,7 @@ class Hiding:
         check_fields(self)
         check_choice("keys", self.keys, LABELS)
         check_choice("layers", self.layers, (ALL, *THIRDS))
+
         if self.keys == "first" and (self.count > 1 or not self.first):
             raise ValueError(
                 f"keys='first' hides position 0 alone: count={self.count} must be 1 (or 0) "
@@ -74,9 +75,11 @@ class Hiding:
             return (position_K < self.count).expand_as(visible_BK)
         if not self.first:
             visible_BK = visible_BK & (position_K > 0)
+
         top_BK = detection.top_keys(mass_BK, self.count, visible_BK)
         if self.keys == "top":
             return top_BK
+
         free_BK = visible_BK & ~top_BK & ~detection.sink_sets(mass_BK, visible_BK)
         fewest = int(free_BK.sum(1).min())
         if fewest < self.count:
@@ -84,6 +87,7 @@ class Hiding:
                 f"count={self.count} random keys beside as many sinks do not fit a row where {fewest} keys "
                 "are left: hide fewer or give longer sequences"
             )
+
         wanted_masks_B = (top_BK & masked_BK).sum(1).tolist()
         rows = zip(free_BK, masked_BK, wanted_masks_B, rngs, strict=True)
         return torch.stack([self._draw(*row) for row in rows])
@@ -98,6 +102,7 @@ class Hiding:
         masks = min(masks, free_masks)
         chosen_masks_K = detection.random_keys(~free_K, masks, rng, masked_K)
         chosen_tokens_K = detection.random_keys(~free_K, self.count - masks, rng, ~masked_K)
+
         return chosen_masks_K | chosen_tokens_K
 
 
@@ -146,18 +151,21 @@ class HidingModel(LanguageModel):
                 "attention_mask is given: keys are hidden in rows without padding only, "
                 "so give rows of equal length"
             )
+
         with self.turn():
             if self.hiding.count == 0:
                 return self._hidden_dense(ids_BT)
 
             hidden_BK = self.keys_to_hide(ids_BT)
             layers = len(self.blocks)
+
             in_layer = {True: hidden_BK, False: None}
             with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
                 hidden_BTD, left_BLK = self._measured(ids_BT)
 
             for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
                 self._note(row_K, keys_K, left_LK)
+
             return hidden_BTD
 
     def _hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
@@ -175,10 +183,12 @@ class HidingModel(LanguageModel):
         if any(_bytes(row_K) not in self.masses for row_K in ids_BT):
             with attention.untracked(self.model):  # who tracks this model means the forward without the keys
                 self._hidden_dense(ids_BT)
+
         mass_BK = torch.stack([self.masses[_bytes(row_K)].mean(0) for row_K in ids_BT])
         visible_BK = torch.ones_like(ids_BT, dtype=torch.bool)
         if not self.is_diffusion:
             visible_BK[:, self._first_query(ids_BT.shape[1]) + 1 :] = False
+
         rngs = [generator(self.seed, "hidden keys", row_K.tolist()) for row_K in ids_BT]
         return self.hiding.choose(mass_BK, visible_BK, self._masked(ids_BT), rngs)
 
@@ -189,10 +199,12 @@ class HidingModel(LanguageModel):
         """
         if self.hiding.count == 0:
             return super().next_logits(fresh_BT, cache, **padding)
+
         earlier_BT = getattr(cache, "fed_BT", fresh_BT[:, :0])
         fed_BT = torch.cat([earlier_BT, fresh_BT], dim=1)
         cast(Any, cache).fed_BT = fed_BT
         hidden_BTD = self.hidden(fed_BT, padding.get("attention_mask"))
+
         return self.head(hidden_BTD[:, -1].contiguous())
 
     def _measured(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -247,6 +259,7 @@ def hiding_model(
         raise ValueError(f"the blocks of {lm.name} are not in memory, so no keys can be hidden: use `load`")
     if not any(hiding.hides_in(layer, len(lm.blocks)) for layer in range(len(lm.blocks))):
         raise ValueError(f"layers={hiding.layers!r} has none of the {len(lm.blocks)} layers of {lm.name}")
+
     parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}
     return HidingModel(**parts, hiding=hiding, seed=seed, masses={} if masses is None else masses)
 

@@ -23,7 +23,7 @@ from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments
+from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
 
 ABOUT = "trace"  # the entry of a file that holds what is no tensor
 BY_PROMPT = ("ids_BSK", "final_BK", "layers_BSLK", "prefix_BLK", "heads_BLHK")  # with a row per prompt
@@ -118,7 +118,7 @@ def trace(
     sampler: InstanceOf[Sampler] = LLADA_SAMPLER,
     seed: Whole = 0,
     batch: Count = 16,
-    progress: bool = True,
+    progress: Flag = True,
 ) -> Trace:
     """Generate from every prompt and record the attention of as many steps, whatever the kind of model.
 
@@ -133,21 +133,33 @@ def trace(
         raise ValueError(
             f"steps={sampler.steps} exceed length={sampler.length}: a causal step is at least one query"
         )
+
     if sampler.guidance:
         raise ValueError(
             f"guidance={sampler.guidance} runs two forwards per step, whose attention would be mixed up: "
             "trace with guidance=0"
         )
+
     trace_batch = _trace_diffusion if lm.is_diffusion else _trace_causal
     starts = range(0, len(prompt_BT), batch)
     steps = len(starts) * sampler.steps
+
     parts = []
     with tqdm(total=steps, desc=f"trace {lm.name}", unit="step", disable=not progress, leave=False) as bar:
         for start in starts:
             part = trace_batch(lm, prompt_BT[start : start + batch], sampler, seed, start, bar)
             parts.append(part)
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in BY_PROMPT}
-    return replace(parts[0], **joined)
+
+    return _joined(parts)
+
+
+def _joined(parts: list[Trace]) -> Trace:
+    """Return the traces of several batches of prompts as one."""
+
+    def of_all(name: str) -> torch.Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    return replace(parts[0], **{name: of_all(name) for name in BY_PROMPT})
 
 
 def _trace_diffusion(
@@ -156,6 +168,7 @@ def _trace_diffusion(
     """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     states = []
     layers = []
+
     heads_BLHK = torch.zeros(1)
     with attention.track(lm.model) as tracker:
 
@@ -168,6 +181,7 @@ def _trace_diffusion(
             bar.update()
 
         final_BK = generate(lm, prompt_BT, sampler, seed, watch, first)
+
     layers_BSLK = torch.stack(layers, 1)
     return Trace(
         ids_BSK=torch.stack(states, 1),
@@ -188,10 +202,12 @@ def _trace_causal(
     """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     prompt_length = prompt_BT.shape[1]
     ids_BK = decode(lm, prompt_BT, sampler.length, sampler.temperature, seed, first)
+
     windows = query_windows(prompt_length, ids_BK.shape[1], sampler.steps)
     with attention.track(lm.model, [(0, prompt_length), *windows]) as tracker:
         lm.hidden(ids_BK)
         mass_BLHSK = check_output(lm, tracker.take()).cpu()  # the prompt's queries, then those of every step
+
     bar.update(sampler.steps)
     layers_BSLK = mass_BLHSK.mean(2).transpose(1, 2)
     return Trace(
@@ -217,6 +233,7 @@ def _mean_so_far(mass_BLHSK: torch.Tensor, windows: attention.Windows) -> torch.
     total_BLHK = torch.einsum("blhsk,s->blhk", mass_BLHSK, counted_S)
     last_S1 = torch.tensor(windows)[:, 1:]
     exists_SK = torch.arange(mass_BLHSK.shape[-1]) < last_S1
+
     return total_BLHK / exists_SK.sum(0)
 
 

@@ -10,6 +10,7 @@ import torch
 from benchmarks.timing import in_turns
 
 from sinkprune.models.loading import load
+from sinkprune_core.pruning.criteria import unit_magnitude
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import choose, plan, scores
 from sinkprune_core.sinks import attention
@@ -94,7 +95,7 @@ def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name, record
     planned = plan(lm, RATIO)
     kept = []
     for block in lm.blocks:
-        unit_scores = scores(lm, block, "magnitude")
+        unit_scores = scores(lm, block, unit_magnitude)
         kept.append({kind: choose(score_U, planned.removed[kind]) for kind, score_U in unit_scores.items()})
     smaller = shrink(lm, kept)
     ids_BT = torch.arange(BATCH * SHORT).view(BATCH, SHORT) % 40000 + 20

@@ -161,6 +161,17 @@ def test_the_claims_page_begins_with_the_paper_s_claims_and_shows_the_rest_when_
 
 
 @in_a_browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_headings_of_the_claims_are_as_bright_as_their_cells(driver, site, theme):
+    scheme = [{"name": "prefers-color-scheme", "value": theme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    driver.get((site / "claims.html").as_uri())
+    colour = "return getComputedStyle(document.querySelector(arguments[0])).color"
+    heading = driver.execute_script(colour, "table.claims th button")
+    assert heading == driver.execute_script(colour, "article")
+
+
+@in_a_browser
 @pytest.mark.parametrize("page", ["index", "claims", "figures", "explorer", "notebooks/03_leaving_sinks_out"])
 def test_no_page_is_wider_than_a_phone(driver, site, page):
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}

@@ -40,6 +40,7 @@ def test_the_shell_prunes_as_python_does(model, command, drawn, tmp_path, name, 
     assert all(torch.equal(state[key], value) for key, value in lm.model.state_dict().items())
     card = json.loads((out / "sinkprune.json").read_text())
     assert Recipe(**card["recipe"]) == recipe
+    assert (card["name"], card["model"]) == ("out", lm.name)
     assert card["sparsity"] == pytest.approx(0.4, abs=0.03)
     assert set(pd.read_csv(out / "sinkprune-linears.csv").layer) == {0, 1, 2}
     assert not (tmp_path / "out.work").exists()

@@ -55,18 +55,47 @@ def test_a_closed_pipe_is_silent(line):
     assert process.wait() == main.PIPE_CLOSED
 
 
-def test_a_working_directory_that_is_gone_is_named(tmp_path):
+RELATIVE = ["prune", "smol-dlm", "--out", "x", "--work", "y"]  # options that are resolved while they are read
+
+
+@pytest.mark.parametrize("line", [ABSENT, RELATIVE], ids=lambda line: line[0])
+def test_a_working_directory_that_is_gone_is_named(line, tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
     remove = "import os, sys; os.rmdir(os.getcwd()); from sinkprune.cli.main import main; sys.exit(main())"
     found = subprocess.run(
-        [sys.executable, "-c", remove, *ABSENT],
+        [sys.executable, "-c", remove, *line],
         cwd=gone,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert "the working directory has been removed" in said(found)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["prune", "m", "--out", "caf{}"],
+        ["evaluate", "caf{}"],
+        ["evaluate", "m", "--text=caf{}"],
+        ["generate", "m", "--prompt", "caf{}"],
+        ["claims", "--profile", "caf{}"],
+        ["caf{}"],
+    ],
+    ids=" ".join,
+)
+def test_a_word_that_is_not_utf8_is_one_sentence(line, refused):
+    words = [word.format(os.fsdecode(b"\xe9")) for word in line]
+    assert "caf\\xe9 holds bytes that are not UTF-8: write it in UTF-8" in refused(*words)
+
+
+def test_a_working_directory_that_is_not_utf8_is_one_sentence(tmp_path, refused, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert "caf\\xe9 holds bytes that are not UTF-8" in refused(*RELATIVE)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path
         "--draws 2 does nothing here: tiny-autoregressive is autoregressive, and its likelihood is exact"
         in said
     )
+    own = ("--preset", "wanda", "--set", "exclude=all", "--set", "noise=official")
+    said = refused("prune", folder, *text, "--length", 8, "--sequences", 2, *own, "--out", tmp_path / "out")
+    assert "--set noise=official does nothing here: tiny-autoregressive is autoregressive" in said
+    said = refused("evaluate", folder, "--tasks", "suite", "--limit", 2, "--seed", 7)
+    assert "--seed 7 does nothing here: tiny-autoregressive is autoregressive, and its answers" in said
 
 
 def test_evaluate_prints_the_likelihood_with_its_interval(model, command, drawn, tmp_path, capsys):

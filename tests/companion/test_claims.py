@@ -173,17 +173,42 @@ def test_a_broken_finding_is_a_sentence(tmp_path, content):
 
 def test_claims_of_two_runs_are_printed_one_beneath_the_other():
     estimate = Estimate(41.0, 15.0, 67.0, 60, "", margin=1.0)
-    found = claims.verdicts(LEDGER, {"01_do_sinks_move/temporal_variance_difference": estimate})
-    lines = tables.as_text({"profile quick": claims.verdicts(LEDGER, {}), "published": found}).splitlines()
-    assert lines[0].strip() == LEDGER[0].says and len(lines) == 3 * len(LEDGER)
-    assert lines[1].split() == ["profile", "quick", "not", "run", "–"]
-    assert lines[2].split()[:4] == ["published", "reproduced", "41.0", "[15.0,"]
+    first = LEDGER[0]
+    found = claims.verdicts(LEDGER, {first.finding: estimate})
+    lines = tables.as_text({"profile hour": claims.verdicts(LEDGER, {}), "published": found}).splitlines()
+    assert lines[0] == tables.SECTIONS["claim"]
+    assert lines[2] == first.says
+    assert lines[3].split() == ["profile", "hour", "not", "run", "–"]
+    assert lines[4].split()[:4] == ["published", "reproduced", "41.0", "[15.0,"]
+    waiting = [
+        row for row in LEDGER if row.kind not in ("others", "claim")
+    ]  # measured by others: always there
+    assert lines[-1] == f"{len(waiting)} rows of the ledger are not run."
 
 
-def test_the_paper_has_thirteen_claims_and_no_finding_decides_two_rows():
-    for field in ("id", "finding"):
-        values = [getattr(row, field) for row in LEDGER if getattr(row, field)]
-        assert len(set(values)) == len(values), f"two rows of one {field}"
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_line_of_a_terminal_is_broken_in_a_word_or_too_long(columns):
+    found = {row.finding: Estimate(-0.0042, -0.012345, 0.00521, 9, "") for row in LEDGER if row.finding}
+    table = claims.verdicts(LEDGER, found)
+    text = tables.as_text({"profile hour": table, "published": table}, columns)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    words = " ".join(text.split())
+    assert all(row.says in words for row in LEDGER if row.beneath is None)
+
+
+def test_of_a_run_that_is_too_small_numbers_are_shown_and_no_verdict():
+    found = {LEDGER[0].finding: Estimate(1.0, 0.697, 1.12, 2, "")}
+    table = tables.without_verdicts(claims.verdicts(LEDGER, found))
+    assert set(table.verdict) == {tables.TOO_SMALL, "not run"}
+    text = tables.as_text({"profile quick": table})
+    assert f"{tables.TOO_SMALL}     1.00\n" in text and "[" not in text
+
+
+def test_the_paper_has_thirteen_claims_and_no_two_rows_ask_the_same_of_a_finding():
+    ids = [row.id for row in LEDGER]
+    asked = [(row.finding, row.against) for row in LEDGER if row.finding]
+    assert len(set(ids)) == len(ids)
+    assert len(set(asked)) == len(asked)
     counts = Counter(row.kind for row in LEDGER)
     assert counts["claim"] == 13
     own = {row.id for row in LEDGER if row.kind == "claim"}

@@ -1,8 +1,11 @@
 """Figures: what a forest cuts and says of its rows, and titles that outlive no verdict."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from jinja2 import UndefinedError
+from PIL import Image
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
@@ -35,6 +38,37 @@ def test_a_series_of_one_panel_alone_is_in_the_legend():
     frame = pd.DataFrame({"x": [0, 1, 0, 1], "y": [1.0, 2, 3, 4], "of": list("aabb"), "panel": list("aabb")})
     drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, panel="panel")
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_a_figure_is_kept_sharp_and_shown_as_wide_as_it_was_drawn(tmp_path):
+    run = SimpleNamespace(folder=tmp_path, provenance={}, notebook="n")
+    drawn = forests.plot_forest({"row": estimate(0.1, 0.05)}, "nats")
+    _, about = figures.save_figure(run, drawn, "forest", pd.DataFrame(), "words")._repr_mimebundle_()
+    assert about == {"image/png": {"alt": "words", "width": 7 * 96}}
+    with Image.open(tmp_path / "figures" / "n" / "forest.png") as picture:
+        assert picture.width == 7 * 220
+
+
+def test_a_number_is_on_the_axis_though_its_interval_is_cut():
+    rows = {"first": estimate(0.02, 0.01), "wide": estimate(0.05, 0.6), "near": estimate(0.03, 0.02)}
+    _, right = forests.plot_forest(rows, "nats").axes[0].get_xlim()
+    assert 0.05 < right < 0.3
+
+
+def test_every_cost_names_its_model():
+    table = pd.DataFrame({"comparison": ["early", "early"], "kind": ["diffusion", "autoregressive"]})
+    table = table.assign(value=[0.1, 0.2], low=[0.0, 0.1], high=[0.2, 0.3])
+    names = [label.get_text() for label in forests.plot_costs(table, "nats").axes[0].get_yticklabels()]
+    assert names == ["early: diffusion", "autoregressive"]
+
+
+def test_what_is_measured_at_one_place_stands_side_by_side_and_nearer_than_the_next_place():
+    frame = pd.DataFrame({"x": [25, 25, 50, 50, 70, 75], "y": [1.0] * 6, "of": list("ababab")})
+    drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, dodge=True)
+    marks = sorted(x for line in drawn.axes[0].lines for x in line.get_xdata())
+    assert len(set(marks)) == len(marks) == 6
+    places = [25, 50, 70, 75]
+    assert all(min(abs(mark - place) for place in places) < 2.5 for mark in marks)
 
 
 # titles

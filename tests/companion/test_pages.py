@@ -1,6 +1,5 @@
 """Pages are in step with what they are written from, and no sentence outlives the verdict it presumes."""
 
-import dataclasses
 import json
 import shlex
 import shutil
@@ -204,7 +203,7 @@ def test_a_link_of_a_sentence_leads_where_the_repository_is_published(templates)
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
     results = sources.results_of(project_root() / "figures")
     named = sources.figures_by_finding()
-    page = written["docs/claims_to_figures.md"]
+    page = written["docs/results.md"]
     checked = 0
     for claim in results.ledger:
         file = named.get(claim.finding)
@@ -240,40 +239,6 @@ def test_the_headline_shows_published_findings_and_costs_in_one_scale(written):
     assert np.isclose(costs.cost["paper"], costs.cost["wanda"] + costs.value["paper"])
     assert np.isclose(costs.margin["paper"], share_that_matters() * costs.cost["wanda"])
     assert "figures/headline/headline.png" in written["README.md"]
-
-
-def test_readme_and_its_picture_tell_the_paper_s_protocol_once_it_is_published(tmp_path):
-    """Stand-ins for these findings: those of the former protocol, under the names of the new one."""
-    before = sources.results_of(project_root() / "figures")
-    former, paper = headline.PROTOCOLS[1], headline.PROTOCOLS[0]
-    if headline.chosen_protocol(before.f) == paper:
-        pytest.skip("it is published")
-    known = dict(zip(paper.masks.values(), former.masks.values(), strict=True))
-    for new, old in zip(paper.costs, former.costs, strict=True):
-        known[new.cost] = old.cost
-        if new.difference:
-            known[new.difference] = old.difference
-    known["03/unstable_minus_none_wikitext"] = "03/unstable_minus_none"
-    known["03/paper_sparsegpt_minus_sparsegpt_wikitext"] = "03/paper_sparsegpt_minus_sparsegpt"
-    known["04/planted_gain_x30_50"] = "03/unstable_minus_none"
-
-    shutil.copytree(project_root() / "figures" / "findings", tmp_path / "findings")
-    for notebook in ("03_leaving_sinks_out", "04_why"):
-        file = tmp_path / "findings" / f"{notebook}.json"
-        whole = json.loads((tmp_path / "findings" / "03_leaving_sinks_out.json").read_text(encoding="utf-8"))
-        added = {
-            new.partition("/")[2]: dataclasses.asdict(before.f[old])
-            for new, old in known.items()
-            if new.startswith(notebook[:2])
-        }
-        whole["findings"] = added if notebook == "04_why" else whole["findings"] | added
-        file.write_text(json.dumps(whole), encoding="utf-8")
-
-    after = sources.results_of(tmp_path)
-    assert headline.chosen_protocol(after.f) == paper
-    readme = pages.pages(tmp_path)["README.md"]
-    assert readme.count("Calibrated on WikiText-2") == 6
-    assert "A planted effect" in readme
 
 
 # the paper's numbers, and the commands that measure them

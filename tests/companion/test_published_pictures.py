@@ -19,7 +19,7 @@ def results() -> Results:
 
 @pytest.fixture(scope="module")
 def strip(results):
-    return claims_strip.strip_table(results.ledger, results.estimates, results.verdict)
+    return claims_strip.strip_table(results.ledger, results.estimates, results.table)
 
 
 @pytest.fixture(scope="module")

@@ -176,5 +176,5 @@ def test_what_is_no_language_model_is_a_type_error(tiny_dlm, make_ids, write):
     more = Sampler(8, 4, 4) if write is generate else 8
     with pytest.raises(TypeError, match="lm=a LlamaForCausalLM must be a LanguageModel"):
         write(tiny_dlm.model, make_ids(1, 4), more)
-    with pytest.raises(TypeError, match=r"prompt_BT=\[\[17, 18\]\] must be a Tensor"):
+    with pytest.raises(TypeError, match=r"prompt_BT=\[\[17, 18\]\] must be a dense tensor with numbers"):
         write(tiny_dlm, [[17, 18]], more)

@@ -7,9 +7,11 @@ another kind, a hang, or an answer that is silently another.
 
 import copy
 import json
+import linecache
 import random
 import shutil
 import signal
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from hostile.tally import BROKE, HELD, REFUSED, Tally
 
-from sinkprune.cli.main import was_raised_here
+from sinkprune.cli.main import OURS
 
 SECONDS = 20  # no input takes longer; one that does hangs
 LENGTH = 1500  # characters of a clear sentence, at most: some list what is known
@@ -64,7 +66,7 @@ def judge(case: Case) -> tuple[str, str]:
             found = case.run()
     except Hang:
         return BROKE, f"hangs for more than {SECONDS} s"
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         why = unclear(error, case.named)
         return (BROKE, why) if why else (REFUSED, "")
     except Exception as error:
@@ -80,11 +82,18 @@ def unclear(error: Exception, named: Iterable[str]) -> str:
         return f"not one line: {what}"
     if len(said) > LENGTH:
         return f"too long ({len(said)} characters): {what}"
-    if not isinstance(error, OSError) and not was_raised_here(error):
+    if not isinstance(error, OSError) and not has_words_of_ours(error):
         return f"not raised in words of ours: {what}"
     if not any(word in said for word in named):
         return f"names neither file nor field: {what}"
     return ""
+
+
+def has_words_of_ours(error: Exception) -> bool:
+    """Return whether a line of this project raised an error, and not Python itself at such a line."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    is_here = frame.f_globals.get("__name__", "").partition(".")[0] in OURS
+    return is_here and linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise")
 
 
 def run(tally: Tally, group: str, cases: Iterable[Case], every: int = 1) -> None:

@@ -1,7 +1,19 @@
 """Commands that are killed, lose power, find the disk full, or share their places; bad files of models."""
 
 import pytest
-from hostile import conditions, full_disk, fuzz, growth, kills, pairs, smallest
+from hostile import (
+    arguments,
+    conditions,
+    full_disk,
+    fuzz,
+    growth,
+    kills,
+    options,
+    pairs,
+    smallest,
+    states,
+    threads,
+)
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
 from hostile.fuzz_models import GROUPS
 from hostile.places import GROUPS as PLACES
@@ -12,6 +24,7 @@ PRUNING = list(ALL_WAYS)
 EVERY = [*PRUNING, *OTHERS, *NOTEBOOKS]
 SIZES = (*range(0, 80, 8), 160, 280, 400)  # kB
 LIMITS = [0, 4, 16, 64, 80, 140, 400]  # MB
+MEMORY = states.GROUPS | threads.GROUPS | arguments.GROUPS  # what is given to functions, and not in files
 mounts = pytest.mark.skipif(not full_disk.can_mount(), reason="this user may not mount a disk in memory")
 
 
@@ -106,3 +119,17 @@ def test_files_in_strange_places(group, tally, tmp_path, monkeypatch):
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
     fuzz.run(tally, group, PLACES[group](tmp_path))
     assert not tally.broken.get(group)
+
+
+@pytest.mark.parametrize("group", MEMORY)
+def test_what_functions_are_given(group, tally, tmp_path, monkeypatch):
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
+    fuzz.run(tally, group, MEMORY[group](tmp_path))
+    assert not tally.broken.get(group)
+
+
+@pytest.mark.parametrize("command", options.LINES)
+def test_options_have_an_effect_or_are_refused(command, tally, tmp_path, monkeypatch):
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
+    options.run(tally, tmp_path, command)
+    assert not tally.broken

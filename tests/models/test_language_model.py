@@ -14,7 +14,7 @@ from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
 from sinkprune_core import preset, prune, weights_kept
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, zero_out
+from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, wrap, zero_out
 from sinkprune_core.pruning.engine import dense_statistics
 
 
@@ -72,13 +72,20 @@ def test_a_direction_set_on_the_config_alone_leaves_single_blocks_causal(tiny_dl
 
 
 @pytest.mark.parametrize("forward", [full, blockwise])
-def test_a_direction_set_on_the_modules_alone_leaves_full_forwards_causal(tiny_dlm, make_ids, forward):
-    """The second control: with a wrong config the blocks' own flags do not count."""
-    tiny_dlm.model.config.is_causal = True
+def test_a_model_that_was_turned_round_since_is_refused(tiny_dlm, make_ids, forward):
+    """Another model of the same weights was made of it, say: this one would score in the wrong direction."""
     ids_BT = make_ids(2, 9)
-    assert not first_sees_last(tiny_dlm, forward, ids_BT)
+    other = wrap(tiny_dlm.model)
+    assert not first_sees_last(other, forward, ids_BT)
+    with pytest.raises(
+        ValueError, match="is diffusion, and its attention was made causal since: wrap a copy"
+    ):
+        forward(tiny_dlm, ids_BT)
+
     set_direction(tiny_dlm.model, causal=False)
     assert first_sees_last(tiny_dlm, forward, ids_BT)
+    with pytest.raises(ValueError, match="autoregressive, and its attention was made bidirectional since"):
+        forward(other, ids_BT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,11 +11,14 @@ from transformers import (
     AutoModelForCausalLM,
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
     CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
     GptOssConfig,
     GraniteConfig,
     LlamaConfig,
@@ -28,9 +31,9 @@ from transformers import (
     SmolLM3Config,
 )
 
-from sinkprune import load, nelbo, nll, save
+from sinkprune import load, nelbo, nll, save, shrink
 from sinkprune.models.embedded import MASK_TOKEN_ID
-from sinkprune_core import Calibration, Sampler, generate, preset, trace, wrap
+from sinkprune_core import Calibration, Sampler, generate, preset, trace, weights_kept, wrap
 from sinkprune_core import prune as prune_model
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.language_model import LanguageModel, set_direction
@@ -111,10 +114,13 @@ def test_logits_are_the_model_s_own(name, make_ids):
     torch.testing.assert_close(lm.logits_at(ids_BT, where_BT), native_BTV[:, :-1].flatten(0, 1))
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "phi3"])
+@pytest.mark.parametrize("name", [*PLAIN, "phi3", "neox"])
 def test_a_model_that_transformers_saved_is_read(name, make_ids, tmp_path):
-    """Whatever its type: Phi-3 joins queries, keys and values in one linear, which stays one."""
-    config, more = PLAIN.get(name, (Phi3Config, {"sliding_window": None}))
+    """Whatever its type: Phi-3 joins queries, keys and values in one linear, which stays one, and GPT-NeoX
+    calls its head otherwise in files.
+    """
+    more_types = {"phi3": (Phi3Config, {"sliding_window": None}), "neox": (GPTNeoXConfig, {})}
+    config, more = {**PLAIN, **more_types}[name]
     model = of_config(config, **more)
     model.save_pretrained(tmp_path / "model")
     word_tokenizer().save_pretrained(tmp_path / "model")
@@ -123,6 +129,39 @@ def test_a_model_that_transformers_saved_is_read(name, make_ids, tmp_path):
     assert torch.equal(lm.model(ids_BT, use_cache=False).logits, model(ids_BT, use_cache=False).logits)
     again = load(save(lm, tmp_path / "again"))
     assert again.fingerprint() == lm.fingerprint()
+
+
+def test_weights_of_an_encoder_are_refused_as_such(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=72, **sizes)).save_pretrained(tmp_path / "bert")
+    word_tokenizer().save_pretrained(tmp_path / "bert")
+    with pytest.raises(
+        ValueError, match=r"have no blocks .* layers\.N or h\.N.*model_type='bert' is not covered"
+    ):
+        load(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma", "smollm3", "granite"])
+def test_whole_units_leave_as_in_a_stock_model(name, make_ids, tmp_path):
+    config, more = PLAIN[name]
+    lm = wrap(of_config(config, **more), word_tokenizer(), mask_token_id=MASK_TOKEN_ID, logits_shifted=True)
+    ids_NT = make_ids(4, 16)
+    report = prune_model(lm, preset("structured"), Calibration(ids_NT), progress=False)
+    masked_BTV = lm.model(ids_NT, use_cache=False).logits
+    smaller = shrink(lm, report.kept_units)
+    assert (smaller.model.config.num_key_value_heads, smaller.model.config.intermediate_size) == (1, 24)
+    torch.testing.assert_close(
+        smaller.model(ids_NT, use_cache=False).logits, masked_BTV, atol=1e-4, rtol=1e-4
+    )
+    stock = AutoModelForCausalLM.from_pretrained(save(smaller, tmp_path / "smaller"))
+    assert torch.equal(stock(ids_NT, use_cache=False).logits, smaller.model(ids_NT, use_cache=False).logits)
+
+
+def test_a_loaded_model_takes_gradients_where_that_is_asked(tiny_ar, tmp_path):
+    save(tiny_ar, tmp_path / "model")
+    for trainable in (False, True):
+        model = load(tmp_path / "model", trainable=trainable).model
+        assert {parameter.requires_grad for parameter in model.parameters()} == {trainable}
 
 
 # direction
@@ -207,6 +246,38 @@ def other_output(model):
     return model
 
 
+def sparse(model):
+    linear = linear_of(model)
+    linear.weight = nn.Parameter(linear.weight.detach().to_sparse(), requires_grad=False)
+    return model
+
+
+def cut(model):
+    linear = linear_of(model)
+    linear.weight = nn.Parameter(linear.weight.detach()[:-1], requires_grad=False)
+    return model
+
+
+def tied(model):
+    linear_of(model).weight = model.model.layers[0].mlp.up_proj.weight
+    return model
+
+
+def compiled_inside(model):
+    model.model.layers[1] = torch.compile(model.model.layers[1])
+    return model
+
+
+def more_layers(model):
+    model.config.num_hidden_layers = 9
+    return model
+
+
+def quantised_head(model):
+    model.set_output_embeddings(torch.ao.nn.quantized.dynamic.Linear(32, 72))
+    return model
+
+
 CHANGED = {
     parametrised: "the weight of mlp.up_proj of block 1 is computed from other parameters",
     weight_normed: "the weight of mlp.up_proj of block 1 is computed from other parameters",
@@ -217,6 +288,12 @@ CHANGED = {
     without_blocks: "has no block: there is nothing to prune",
     identity: "block 0 of LlamaForCausalLM, a Identity, has no linear to prune",
     other_output: "config.return_dict of LlamaForCausalLM must be True",
+    sparse: r"the weight of mlp.up_proj of block 1 is sparse \(torch.sparse_coo\): give a dense one",
+    cut: r"the weight of mlp.up_proj of block 1 has shape \(44, 32\), and its linear is of \(45, 32\)",
+    tied: "mlp.up_proj of block 1 has the weight of mlp.up_proj of block 0: what is pruned for one would",
+    compiled_inside: "the whole of block 1 is compiled, and what its linears receive cannot be seen",
+    more_layers: "has 3 blocks, and its config.num_hidden_layers is 9: let them agree",
+    quantised_head: "the output head of LlamaForCausalLM, a Linear, has no weight of floating-point numbers",
 }
 
 
@@ -225,6 +302,65 @@ def test_a_model_that_pruning_would_not_reach_is_refused(change):
     with pytest.raises(ValueError, match=CHANGED[change]) as caught:
         wrap(change(tiny_llama("gqa", 0)))
     assert "\n" not in str(caught.value)
+
+
+SINCE = {
+    parametrised: "the weight of mlp.up_proj of block 1 is computed from other parameters",
+    masked: "the weight of mlp.up_proj of block 1 is computed from other parameters",
+    tied: "mlp.up_proj of block 1 has the weight of mlp.up_proj of block 0",
+    compiled_inside: "the whole of block 1 is compiled",
+}
+
+
+@pytest.mark.parametrize("change", SINCE, ids=lambda change: change.__name__)
+def test_a_model_that_was_changed_since_it_was_wrapped_is_looked_at_again(change, make_ids, tmp_path):
+    lm = wrap(tiny_llama("gqa", 0))
+    change(lm.model)
+    for use in (
+        lambda: prune_model(lm, preset("wanda"), Calibration(make_ids(2, 8)), progress=False),
+        lambda: weights_kept(lm).__enter__(),
+        lambda: save(lm, tmp_path / "saved"),
+    ):
+        with pytest.raises(ValueError, match=SINCE[change]):
+            use()
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_part_that_has_no_numbers_since_is_never_computed_with(make_ids):
+    """Such a part reads what happens to lie in memory: another text each time."""
+    lm = wrap(tiny_llama("gqa", 0))
+    linear_of(lm.model).to("meta")
+    said = r"layers.1.mlp.up_proj.weight of LlamaForCausalLM has no numbers, only a shape: load the model"
+    for use in (
+        lambda: nll(lm, make_ids(2, 8)),
+        lambda: decode(lm, make_ids(2, 8), 4),
+        lambda: weights_kept(lm).__enter__(),
+        lambda: lm.fingerprint(),
+    ):
+        with pytest.raises(ValueError, match=said):
+            use()
+
+
+def test_weights_that_cannot_be_changed_alone_are_not_pruned(make_ids):
+    lm = wrap(tiny_llama("gqa", 0))
+    linear = linear_of(lm.model)
+    sound = linear.weight.detach().clone()
+    linear.weight = nn.Parameter(sound[:1].expand_as(sound), requires_grad=False)
+    with pytest.raises(ValueError, match=r"up_proj.weight of .* was made by `expand`, one number stands for"):
+        prune_model(lm, preset("magnitude"), progress=False)
+
+    with torch.inference_mode():
+        linear.weight = nn.Parameter(sound.clone(), requires_grad=False)
+    assert nll(lm, make_ids(2, 8)).value.notna().all()
+    with pytest.raises(ValueError, match=r"up_proj.weight of .* was made in torch.inference_mode\(\)"):
+        prune_model(lm, preset("magnitude"), progress=False)
+
+
+def test_parts_that_do_not_fit_together_are_a_sentence():
+    model = tiny_llama("gqa", 0)
+    model.model.layers[1].mlp.up_proj = nn.Identity()
+    with pytest.raises(RuntimeError, match=r"ended in RuntimeError \(.*\): its parts do not fit together"):
+        wrap(model)
 
 
 OTHERS = {
@@ -301,3 +437,8 @@ def test_a_model_whose_dropout_is_on_scores_nothing(make_family, make_ids):
         nll(lm, make_ids(1, 8))
     with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
         LanguageModel(lm.model, None, "x", "autoregressive", None, True)
+
+    lm.model.eval()
+    lm.blocks[1].train()  # a part alone, as who freezes the others does
+    with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
+        nll(lm, make_ids(1, 8))

@@ -43,6 +43,7 @@ READ_BY_NOBODY = {
     "owl_m": (Recipe, {"allocation": "linear", "owl_m": 2.0}, "only allocation='owl' reads it"),
     "damping": (Recipe, {"damping": 0.1}, "only a criterion that updates weights"),
     "block_size": (Recipe, {"criterion": "magnitude", "block_size": 64}, "only a criterion that updates"),
+    "round_to": (Recipe, {"round_to": 64}, "only pattern='structured' reads it"),
     "noise_levels": (preset, {"name": "sparsegpt", "noise_levels": 4}, "only inputs='noised', or a choice"),
     "noise": (preset, {"name": "sparsegpt", "noise": "half-clean"}, "only inputs='noised', or a choice"),
     "propagation": (preset, {"name": "magnitude", "propagation": "dense"}, "only a criterion that reads"),

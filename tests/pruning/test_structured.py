@@ -73,7 +73,7 @@ def naive_column_score(criterion: str, values: list, tokens: list, token_weights
 def test_scores_equal_loops_over_what_a_unit_owns(make_family, make_ids, family, criterion):
     lm, ids_BT = make_family(family), make_ids(3, 11)
     statistics = statistics_of(lm, 1, ids_BT, WEIGHT_N) if CRITERIA[criterion].calibrated else None
-    found = scores(lm, lm.blocks[1], criterion, statistics)
+    found = scores(lm, lm.blocks[1], CRITERIA[criterion].unit_score, statistics)
     assert set(found) == set(counts(lm))
     for kind, score_U in found.items():
         expected = torch.tensor(naive_scores(lm, 1, kind, criterion, inputs_of(lm, 1, ids_BT), WEIGHT_N))

@@ -127,7 +127,7 @@ def pruned(lm, recipe: Recipe, calibration: Calibration, **options) -> tuple[dic
 
 def layer_sparsities(recipe: Recipe) -> list[float] | None:
     """Return the sparsity of every layer, None where it depends on outliers."""
-    slopes = {"uniform": [0, 0, 0], "linear": [1, 0, -1], "linear-reverse": [-1, 0, 1]}
+    slopes = {"uniform": [0, 0, 0], "linear": [1, 0, -1]}
     if recipe.allocation == "owl":
         return None
     return [recipe.sparsity + recipe.owl_lambda * slope for slope in slopes[recipe.allocation]]

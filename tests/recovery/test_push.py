@@ -1,10 +1,12 @@
 """`sinkprune ship --push` uploads a folder with its card to a hub of this machine, and its id then loads."""
 
+import json
 import shlex
 
 import pytest
 from fake_hub import TOKEN, running_hub
 from huggingface_hub import constants
+from peft import LoraConfig, get_peft_model
 
 from sinkprune import load, save_model
 from sinkprune.cli import main
@@ -55,3 +57,17 @@ def test_without_push_the_line_to_type_is_printed(folder, capsys):
     assert main.main(["ship", str(folder)]) == 0
     line = f"to publish it: hf upload OWNER/NAME {shlex.quote(str(folder))} ."
     assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+@pytest.mark.filterwarnings("ignore:.*is merged where me/pruned is not zero")
+def test_an_adapter_on_the_hub_loads_with_its_base_from_there(hub, folder, tmp_path):
+    lm = load(folder)
+    weights = lm.fingerprint()
+    model = get_peft_model(lm.model, LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False))
+    model.save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "me/pruned"}))
+    for name, place in (("me/pruned", folder), ("me/adapter", tmp_path / "adapter")):
+        hub.repositories[name] = {file.name: file.read_bytes() for file in place.iterdir()}
+    adapted = load("me/adapter")
+    assert adapted.name == "adapter" and adapted.fingerprint() != weights

@@ -62,6 +62,18 @@ def test_a_saved_folder_says_what_it_is(make_reported, tmp_path, kind):
     assert ("generate()" in readme) == (kind == "diffusion")
 
 
+def test_what_transformers_loads_and_saves_again_needs_no_card(make_reported, tmp_path):
+    """As a Trainer and `push_to_hub` do."""
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again" / "sinkprune.json").exists()
+    again = load(tmp_path / "again")
+    assert again.fingerprint() == lm.fingerprint()
+    assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
+
+
 def test_stock_transformers_computes_the_same(make_reported, make_ids, tmp_path):
     lm, report = make_reported()
     folder = save_model(lm, tmp_path / "pruned", **report.card())

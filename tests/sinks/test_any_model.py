@@ -8,9 +8,19 @@ from transformers import (
     AutoModelForCausalLM,
     BartConfig,
     BartModel,
+    CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
     GptOssConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PhiConfig,
+    Qwen3Config,
+    SmolLM3Config,
     ViTConfig,
     ViTModel,
 )
@@ -39,6 +49,19 @@ MORE = {
     ),
     "learned sinks": (GptOssConfig, {"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 4}),
 }
+
+OTHERS = {
+    "llama": (LlamaConfig, {}),
+    "qwen3": (Qwen3Config, {}),
+    "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    "mistral": (MistralConfig, {"sliding_window": 4}),
+    "gemma": (GemmaConfig, {}),
+    "olmo2": (Olmo2Config, {}),
+    "phi": (PhiConfig, {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
+    "phi3": (Phi3Config, {}),
+    "smollm3": (SmolLM3Config, {"bos_token_id": 1, "eos_token_id": 2}),
+    "cohere": (CohereConfig, {}),
+}  # that need nothing more
 
 
 def eager_mass(model, ids_BT, **padding) -> torch.Tensor:
@@ -69,6 +92,29 @@ def test_mass_is_that_of_eager_attention_and_the_output_stays(name, make_ids):
     assert model.config._attn_implementation == "eager"
 
 
+@pytest.mark.parametrize("name", [*MORE, *OTHERS])
+@torch.no_grad()
+def test_mass_of_padded_rows_is_that_of_eager_attention(name, make_ids):
+    """On either side; queries of padding do not count."""
+    config, more = {**MORE, **OTHERS}[name]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(**{**SIZES, **more})).eval()
+    ids_BT = make_ids(3, 9)
+    attention_mask = torch.ones_like(ids_BT)
+    attention_mask[0, 6:] = 0
+    attention_mask[1, :2] = 0
+    maps = model(ids_BT, attention_mask=attention_mask, output_attentions=True, use_cache=False).attentions
+    counted_B1Q1 = attention_mask[:, None, :, None]
+    expected = [(map_BHQK[..., :9] * counted_B1Q1).sum(2).mean(1) for map_BHQK in maps]
+    inputs = {"input_ids": ids_BT, "attention_mask": attention_mask}
+    mass_BLK = attention_mass(model, inputs)
+    torch.testing.assert_close(mass_BLK, torch.stack(expected, 1), atol=1e-4, rtol=1e-4)
+    assert not mass_BLK[attention_mask[:, None].expand_as(mass_BLK) == 0].any()
+    with track(model, counted_BQ=attention_mask) as tracker:
+        model(**inputs, use_cache=False)
+        torch.testing.assert_close(tracker.take().mean(2)[:, :, 0], mass_BLK)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_padding_gives_and_receives_nothing(make_lm, make_ids, side, causal):
@@ -94,6 +140,17 @@ def test_mass_through_generation_with_a_cache_is_that_of_one_forward(tiny_ar, ma
     whole_BLK = attention_mass(tiny_ar.model, written_BT[:, :-1])  # the last token has had no query
     assert mass_BLK.shape == (2, 3, 10)
     torch.testing.assert_close(mass_BLK, whole_BLK, atol=1e-4, rtol=1e-4)
+
+
+def test_a_padded_prompt_goes_on_as_if_it_were_alone(tiny_ar, make_ids):
+    ids_BT = make_ids(2, 6)
+    attention_mask = torch.ones_like(ids_BT)
+    attention_mask[0, :2] = 0
+    mass_BLK = attention_mass(tiny_ar.model, {"input_ids": ids_BT, "attention_mask": attention_mask}, 4)
+    for row, first in enumerate((2, 0)):
+        alone_BLK = attention_mass(tiny_ar.model, ids_BT[row : row + 1, first:], 4)
+        torch.testing.assert_close(mass_BLK[row : row + 1, :, first:], alone_BLK, atol=1e-5, rtol=1e-4)
+        assert not mass_BLK[row, :, :first].any()
 
 
 def test_blocks_may_stand_in_one_another(tiny_dlm, make_ids):

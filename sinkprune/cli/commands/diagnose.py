@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from sinkprune.cli.commands.trace import PICTURES
+from sinkprune.cli.checks import check_picture
 from sinkprune.cli.options import WHERE, TextOptions, place, real, whole, word
 
 MEANINGS = {
@@ -54,9 +54,7 @@ class Diagnose(TextOptions):
     def settle(self) -> None:
         """Refuse a picture in a format that is none."""
         super().settle()
-        if self.figure is not None and self.figure.suffix not in PICTURES:
-            endings = ", ".join(PICTURES)
-            raise ValueError(f"--figure {self.figure} must end in one of {endings}, which says the format")
+        check_picture(self.figure)
 
     def run(self) -> None:
         """Diagnose, and print the table."""

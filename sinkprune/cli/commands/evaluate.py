@@ -96,6 +96,7 @@ class Evaluate(TextOptions):
 
         self.refuse(("family",), "it chooses settings of --tasks")
         self.refuse(("include_path",), "it holds further --tasks")
+
         if self.protocol is None:
             self.refuse(("limit",), "it counts items of --tasks or windows of --protocol")
         else:
@@ -111,6 +112,7 @@ class Evaluate(TextOptions):
 
         unused = ("text", "sequences", "length")
         self.refuse(unused, "it is for held-out text, and tasks have texts of their own")
+
         if self.data is None:
             self.refuse(
                 ("split",),
@@ -118,6 +120,7 @@ class Evaluate(TextOptions):
             )
         else:
             self.refuse(("include_path",), "--data FOLDER brings the tasks blimp and wikitext")
+
         if "wikitext" not in self.tasks:
             self.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
 

@@ -33,6 +33,7 @@ class Generate(ModelOptions):
             raise ValueError(
                 'the model needs something to go on from: give --prompt "…", e.g. --prompt "Once upon a time"'
             )
+
         if self.temperature == 0:
             self.refuse(("seed",), "at --temperature 0 nothing is drawn")
 

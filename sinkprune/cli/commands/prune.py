@@ -114,12 +114,14 @@ class Prune(TextOptions):
             raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
         if self.device_map is not None:
             self.refuse(("stream",), f"--device-map {self.device_map} lays the whole model on its devices")
+
         gpu = planned_gpu(self.device)
         if gpu is not None and not self.dry_run:
             raise ValueError(
                 f"--device {self.device} names a GPU that a run can be planned for: add --dry-run, or give "
                 "cuda, a GPU of this machine"
             )
+
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
 

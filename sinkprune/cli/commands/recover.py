@@ -122,6 +122,7 @@ class Recover(Options):
             raise ValueError(
                 "--out is missing: name the folder the recovered model goes to (or use --dry-run)"
             )
+
         if (self.tokens is None) == (self.steps is None):
             raise ValueError("give --tokens or --steps, one of them: it says how long to train")
         if self.method == "full":
@@ -129,6 +130,7 @@ class Recover(Options):
         if self.teacher == "none":
             self.teacher = None
             self.refuse(("distillation",), "it is a share of the loss that a --teacher gives")
+
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
 
@@ -142,6 +144,7 @@ class Recover(Options):
             check_text(self.text)
         if self.out is not None:
             checks.check_new_path("out", self.out)
+
         if self.work is not None:
             checks.check_apart("work", self.work, "out", self.out or Path("recovered"))
 

@@ -42,6 +42,7 @@ class Ship(Options):
             raise ValueError("--masks are for one dense model: name it with --dense, so that it is compared")
         if self.masks is None:
             self.refuse(("dense",), "it is for --masks")
+
         if (self.apply_masks is None) != (self.out is None):
             raise ValueError("--apply-masks and --out go together: the masks, and where the model goes")
 

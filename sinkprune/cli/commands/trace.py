@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from sinkprune.cli.checks import check_picture
 from sinkprune.cli.options import WHERE, TextOptions, place, real, whole
 
-PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 MEANINGS = {
     "spatial_variance": "how unevenly attention falls on positions: variance of mass, whose mean is 1",
     "temporal_variance": "how far the centre of the sinks moves: variance over steps, in squared positions",
@@ -61,9 +61,7 @@ class Trace(TextOptions):
     def settle(self) -> None:
         """Refuse a picture in a format that is none."""
         super().settle()
-        if self.figure is not None and self.figure.suffix not in PICTURES:
-            endings = ", ".join(PICTURES)
-            raise ValueError(f"--figure {self.figure} must end in one of {endings}, which says the format")
+        check_picture(self.figure)
 
     def run(self) -> None:
         """Trace, and print the table."""

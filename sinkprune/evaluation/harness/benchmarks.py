@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -62,6 +62,7 @@ def choose(lm: LanguageModel, tasks: Sequence[str], family: str | None = None) -
     """
     known = named(family) if family else {}
     paper = PAPER[family or ("llada" if lm.is_diffusion else "autoregressive")]
+
     chosen: list[Benchmark] = []
     for task in tasks:
         chosen += paper if task == "paper" else [known.get(task, Benchmark(task))]
@@ -94,17 +95,21 @@ def evaluate_named(
     """
     if draws is not None and not lm.is_diffusion:
         raise ValueError(f"draws={draws} cannot be used: {lm.name} is autoregressive, its value is exact")
+
     groups = dict.fromkeys(group for task in tasks for group in suite.groups_of(task))
     chosen = choose(lm, [task for task in tasks if not suite.groups_of(task)], family)
+
     tables = []
     if chosen:
         settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
         given = {name: value for name, value in settings.items() if value is not None}
         tables.append(_evaluate(lm, chosen, limit, include, given))
+
     if groups:
         items = suite.items(list(groups), limit)
         answers = accuracy(lm, items, draws or DRAWS, seed, batch or BATCH, progress)
         tables.append(suite.shares(answers, (draws or DRAWS) if lm.is_diffusion else None))
+
     return pd.concat(tables, ignore_index=True)
 
 
@@ -118,6 +123,7 @@ def _evaluate(
 
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be at least 1: a number of documents per task")
+
     models = [HarnessModel(lm, **(benchmark.settings | given)) for benchmark in chosen]
     rows = []
     with _quiet_harness():
@@ -128,6 +134,7 @@ def _evaluate(
             results = simple_evaluate(model, tasks=tasks, log_samples=False, bootstrap_iters=1000, **settings)
             how = {name: getattr(model.how, name, math.nan) for name in ("draws", "guidance")}
             rows += [row | how for row in _rows(results)]
+
     return pd.DataFrame(rows)
 
 
@@ -137,6 +144,7 @@ def _quiet_harness() -> Iterator[None]:
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
+
     try:
         with mock.patch("lm_eval.evaluator.get_git_commit_hash", return_value=None):
             yield
@@ -159,6 +167,7 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None):
     manager = TaskManager(include_path=include, include_defaults=False)
     if set(tasks) - set(manager.all_tasks):
         manager = installed() if include is None else TaskManager(include_path=include)
+
     for name in tasks:
         if name not in manager.all_tasks:
             raise ValueError(
@@ -166,6 +175,7 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None):
                 "lm-evaluation-harness (`python -m sinkprune.evaluation.harness.main ls tasks`), or lie in "
                 "the folder `include`, or are 'suite' or 'paper'"
             )
+
     return manager
 
 
@@ -179,6 +189,7 @@ def _load(manager, task: str) -> list:
             "Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached; of BLiMP "
             "and WikiText-2 a local folder will do: --data FOLDER"
         ) from error
+
     return [loaded["groups"][task]] if task in loaded["groups"] else [*loaded["tasks"].values()]
 
 
@@ -214,15 +225,18 @@ def local_tasks(
     files_below(folder)  # a folder that is none is told before everything else
     known = _harness_tasks("blimp")  # and so is a harness that is not installed
     paradigms = _asked_paradigms(folder, asked, known)
+
     names = {name: name for name in asked}
     with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
         for task, files in paradigms.items():
             _write_task(include, known[task], task, pairs(files))
+
         if "wikitext" in names:
             names["wikitext"] = name = "wikitext" if split == "test" else f"wikitext_{split}"
             [base] = _harness_tasks("wikitext").values()
             _write_task(include, base, name, [{"page": page} for page in wikitext(folder, split)])
+
         if "blimp" in names:
             every = len(known) - 1  # the group itself is among them
             if len(paradigms) < every:
@@ -232,8 +246,10 @@ def local_tasks(
                     f"mean, under the name {names['blimp']}",
                     stacklevel=3,
                 )
+
             group = {"include": str(known["blimp"]), "group": names["blimp"], "task": list(paradigms)}
             (include / f"{names['blimp']}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+
         yield list(names.values()), include
 
 
@@ -245,12 +261,14 @@ def _asked_paradigms(folder: Path, asked: Sequence[str], known: dict[str, Path])
                 f"task {name!r} cannot take local data, only blimp, blimp_<paradigm> and wikitext can: "
                 "run it without --data"
             )
+
     wanted = {*asked} - {"wikitext"}
     present = blimp_files(folder, known) if wanted else {}
     missing = wanted - present.keys() - ({"blimp"} if present else set())
     if missing:
         lacks = " and no ".join(sorted(missing))
         raise ValueError(f"the data folder {folder} holds no {lacks}, looked for as {BLIMP_EXPECTED}")
+
     return {task: files for task, files in present.items() if "blimp" in wanted or task in wanted}
 
 
@@ -264,7 +282,7 @@ def _harness_tasks(folder: str) -> dict[str, Path]:
     return {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path is not None}
 
 
-def _write_task(include: Path, base: Path, name: str, rows: list[dict[str, str]]) -> None:
+def _write_task(include: Path, base: Path, name: str, rows: Sequence[Mapping[str, str]]) -> None:
     """Write a task that includes the harness's own file `base` and takes other data, and that data."""
     data = include / f"{name}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

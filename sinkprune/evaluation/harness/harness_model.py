@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -82,6 +83,7 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
             f"unknown model argument {unknown[0]!r}; there are {', '.join(HarnessOptions.model_fields)}, and "
             f"the sampler's: {', '.join(SAMPLER_OPTIONS)}"
         )
+
     try:
         return HarnessOptions(**given)
     except ValidationError as error:
@@ -113,13 +115,16 @@ class HarnessModel(TemplateLM):
         draws = how.draws if asked.mc_num is None else asked.mc_num
         guidance = how.guidance if asked.guidance is None else asked.guidance
         how = replace(how, draws=draws, grid=math.gcd(draws, how.grid), guidance=guidance)
+
         if not isinstance(pretrained, LanguageModel):
             device = asked.device or "auto"
             if device.startswith("cuda") and not torch.cuda.is_available():
                 device = "auto"  # the harness's command asks for cuda:0 even where there is none
             pretrained = load(pretrained, asked.dtype, choose_device(device))
+
         self.lm = lm = pretrained
         asks = {*DIFFUSION_OPTIONS, *asked.model_extra}
+
         given = asked.model_dump(include=asks, exclude_defaults=True, exclude_none=True)
         if given and not lm.is_diffusion:
             named = ", ".join(f"{name}={value}" for name, value in given.items())
@@ -127,14 +132,17 @@ class HarnessModel(TemplateLM):
                 f"{named} cannot be used: {lm.name} is autoregressive, its likelihood is exact "
                 "and it writes from left to right"
             )
+
         self.tokenizer = lm.tokenizer
         self.batch_size = asked.batch_size
         positions = resolve_max_length(lm.model.config, lm.tokenizer)
+
         self.max_length = asked.max_length or positions
         if not 1 < self.max_length <= positions:
             raise ValueError(
                 f"max_length={self.max_length} must lie in 2 … {positions}, the positions of {lm.name}"
             )
+
         self.how = how if lm.is_diffusion else None
         self.sampler = SAMPLERS[asked.sampler or "llada"]
         if asked.gen_length is not None:
@@ -176,6 +184,7 @@ class HarnessModel(TemplateLM):
         ids = self.tokenizer.encode(string, add_special_tokens=special and not has_first_token)
         ids = without_mask(ids, self.tokenizer, self.lm.mask_token_id)
         first = [self.tokenizer.bos_token_id]
+
         return first + ids if self.options.add_bos_token and special and ids[:1] != first else ids
 
     def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
@@ -219,8 +228,14 @@ class HarnessModel(TemplateLM):
                 rolling = utils.get_rolling_token_windows(ids, self.prefix_token_id, length, 1)
                 disjoint = map(utils.make_disjoint_window, rolling)
                 windows.append([tuple(map(torch.tensor, window)) for window in disjoint])
-            scores = iter(self._score([pair for pairs in windows for pair in pairs], how))
-            return [sum((next(scores)[0] for _ in pairs), 0.0) for pairs in windows]
+
+            scores = iter(self._score(list(chain.from_iterable(windows)), how))
+            totals = []
+            for pairs in windows:
+                values = [value for value, _ in islice(scores, len(pairs))]
+                totals.append(sum(values, 0.0))
+
+            return totals
 
         in_order = Collator([(request.args,) for request in requests], sort_fn=lambda _: 0)
         return self._answers("loglikelihood_rolling", in_order, self.batch_size, answer, disable_tqdm)
@@ -230,6 +245,7 @@ class HarnessModel(TemplateLM):
         if how is None:
             frame = exact_log_likelihood(self.lm, pairs, self.batch_size)
             return list(zip(frame.value.tolist(), frame.greedy.tolist(), strict=True))
+
         frame = log_likelihood(self.lm, pairs, how, self.options.seed, self.batch_size)
         values = frame.groupby("sequence").value.mean().tolist()
         greedy = [self.options.is_check_greedy and self._would_write(*pair) for pair in pairs]
@@ -258,6 +274,7 @@ class HarnessModel(TemplateLM):
             name = (prompt, repetitions[prompt])
             wanted.append(GenerationRequest(request.args, settings, prompt_P, name))
             repetitions[prompt] += 1
+
         by_length = attrgetter("length")
         alike = Collator(wanted, by_length, attrgetter("settings"), group_by="gen_kwargs")
         return self._answers("generate_until", alike, self.batch_size, self._write, disable_tqdm)
@@ -269,15 +286,18 @@ class HarnessModel(TemplateLM):
             raise ValueError(
                 f"generation argument {unknown[0]!r} is not known; there are {', '.join(TASK_OPTIONS)}"
             )
+
         shaping = {}
         if kwargs.get("do_sample"):
             shaping = {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
         if shaping and not self.lm.is_diffusion:
             raise ValueError(f"{shaping} cannot be used: {self.lm.name} samples by temperature alone")
+
         own = self.options.temperature
         temperature = float(kwargs.get("temperature", 0.0)) if own is None else own
         changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
         changes |= shaping | self.options.model_extra | {"guidance": self.options.guidance or 0.0}
+
         return replace(self.sampler, **changes)
 
     def _write(self, requests: list[GenerationRequest]) -> list[str]:
@@ -305,10 +325,12 @@ class HarnessModel(TemplateLM):
             "names": [request.name for request in requests],
             "until": all_ended,
         }
+
         if self.lm.is_diffusion:
             ids_BT = generate(self.lm, prompt_BP, sampler, **options)
         else:
             ids_BT = decode(self.lm, prompt_BP, sampler.length, sampler.temperature, **options)
+
         return [self._cut(ids_T[width:], stops, ends)[0] for ids_T in ids_BT]
 
     def _cut(self, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
@@ -321,6 +343,7 @@ class HarnessModel(TemplateLM):
         whole = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
         stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
         is_over = bool(stopped) or (end < len(ids) and ids[end] in ends)
+
         return whole[: min(stopped, default=len(whole))], is_over
 
     # lengths and parts
@@ -336,6 +359,7 @@ class HarnessModel(TemplateLM):
                 f"max_length={self.max_length} of {self.lm.name}: use fewer shots, a larger max_length or "
                 "truncation=True, which cuts contexts from the left"
             )
+
         prompt_P = torch.tensor(context[-available:], dtype=torch.long)
         return prompt_P, torch.tensor(target, dtype=torch.long)
 
@@ -350,6 +374,7 @@ class HarnessModel(TemplateLM):
             for (args, *_), one in zip(part, found, strict=True):
                 self.cache_hook.add_partial(name, args, one)
             answers += found
+
         return asked.get_original(answers)
 
 

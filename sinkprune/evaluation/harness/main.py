@@ -30,12 +30,14 @@ def main() -> int:
                     f"evaluate them in a run of their own, or give {INCLUDE} {TASKS} alone"
                 )
             sys.argv += [INCLUDE, str(TASKS)]
+
         cli_evaluate()
     except Exception as error:
         if os.environ.get("LMEVAL_LOG_LEVEL", "").upper() == "DEBUG":
             traceback.print_exc()
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 1
+
     return 0
 
 

@@ -123,12 +123,15 @@ class Train(Options):
         if is_embedded:
             words = f"it is for other bases, and {EMBEDDED_BASE} has its own mask token"
             self.refuse(("mask_token",), words)
+
         if self.from_scratch:
             self.refuse(("rank", "begin_with"), "--from-scratch trains no adapter")
+
         checks.check_named("folder", self.folder)
         name = self.kind if is_embedded else f"{Path(self.base).name}-{self.kind}"
         if self.from_scratch:
             name = f"scratch-{name}-seed{self.seed}"
+
         self.work_folder = resolved(self.folder or cache_dir() / "training" / name)
         self._check_apart()
 
