@@ -24,7 +24,7 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
     """
     if not isinstance(ids_BT, torch.Tensor):
         raise TypeError(f"token ids are {in_short(ids_BT)}: {lm.name} takes a tensor of int64")
-    if ids_BT.dtype != torch.int64 or ids_BT.layout != torch.strided:
+    if ids_BT.dtype != torch.int64 or ids_BT.is_nested or ids_BT.layout != torch.strided:
         raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
 
     check_mode(lm)
@@ -42,6 +42,20 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
             )
 
     check_positions(lm, ids_BT.shape[-1] if tokens is None else tokens)
+
+
+def check_rows(lm: LanguageModel, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> None:
+    """Raise ValueError for ids that are no rows of at least a token, and for a mask of another shape."""
+    if not isinstance(ids_BT, torch.Tensor) or ids_BT.is_nested:
+        return  # which `check_ids` refuses
+    shape = tuple(ids_BT.shape)
+    if len(shape) != 2:
+        raise ValueError(f"ids_BT has shape {shape}: {lm.name} takes (sequences, tokens)")
+    if attention_mask_BT is not None and (tuple(attention_mask_BT.shape) != shape or not ids_BT.numel()):
+        raise ValueError(
+            f"attention_mask_BT has shape {tuple(attention_mask_BT.shape)}, and ids_BT has {shape}: "
+            "give one number for every token"
+        )
 
 
 def check_direction(lm: LanguageModel) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 
 from sinkprune_core.encoding import without_mask
-from sinkprune_core.forwards import check_ids, check_loaded, check_mode, check_output, is_finite
+from sinkprune_core.forwards import check_ids, check_loaded, check_mode, check_output, check_rows, is_finite
 from sinkprune_core.model_checks import (
     blocks_of,
     check_changeable,
@@ -195,6 +195,7 @@ class LanguageModel:
         where a number of the result is not finite, and for a model without weights.
         """
         checked("attention_mask_BT", attention_mask_BT, Plain | None)
+        check_rows(self, ids_BT, attention_mask_BT)
         check_ids(self, ids_BT, None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max()))
         return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
 
@@ -302,9 +303,10 @@ class LanguageModel:
         check_structure(self.model)
         check_loaded(self)
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        with self.turn():  # another thread may prune it for a while
+            for name, tensor in sorted(self.model.state_dict().items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
 

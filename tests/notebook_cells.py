@@ -30,7 +30,6 @@ OWN = {  # what is not named here stays as the notebook has it
     "02_are_sinks_needed": {
         "counts": [1, 5],
         "thirds": ["early"],
-        "samplers": ["llada", "dream"],
         "sequences": 2,
         "lengths": [48, 64],
         "long_sequences": 2,
@@ -72,7 +71,7 @@ OWN = {  # what is not named here stays as the notebook has it
 MODELS = {
     "00_start_here": ("model", "twin"),
     "01_do_sinks_move": ("model", "twin", "base"),
-    "02_are_sinks_needed": ("model", "twin", "base"),
+    "02_are_sinks_needed": ("model", "twin"),
     "03_leaving_sinks_out": ("model", "twin"),
     "05_matched_compute": ("model",),
     "06_gain_at_75": ("model",),

@@ -41,7 +41,7 @@ def save(
             "the model is: choose another name"
         )
 
-    with atomic(folder) as partial:
+    with lm.turn(), atomic(folder) as partial:  # another thread may prune it for a while
         if isinstance(lm, StreamedModel):
             lm.write_weights(partial)
         else:

@@ -1,28 +1,28 @@
-"""What a model scores and writes when keys are hidden from its attention.
+"""What a model scores when keys are hidden from its attention, and where its attention goes then.
 
-Dimensions: N sequences, T tokens per sequence, L tokens written, R records.
+Dimensions: L layer, K key, T tokens of a text.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import pairwise
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood
+from sinkprune.evaluation.intervals import interval
 from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
+from sinkprune.figures.trajectories import token_labels
+from sinkprune_companion.experiments import sink_conditions
+from sinkprune_companion.experiments.sink_conditions import Condition
 from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.run.records import Run
-from sinkprune_core import LanguageModel, Sampler, generate
-from sinkprune_core.diffusion.sampling import decode
-from sinkprune_core.sinks.hiding import ALL, Hiding, HidingModel, hiding_model
+from sinkprune_core import LanguageModel
+from sinkprune_core.sinks import attention, detection
+from sinkprune_core.sinks.hiding import ALL, Hiding, Third, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
-TEXTS_REVISION = 1  # of `hiding_texts`
-BATCH = 16  # prompts that are continued together
+COUNT = 5  # keys that are hidden where verdicts are read
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
 
@@ -48,85 +48,125 @@ def hiding_scores(
     if first_scored > 1:  # other records lack it
         key["first_scored"] = first_scored
 
-    def measure(without_keys: HidingModel) -> pd.DataFrame:
-        return score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
-
-    return _records(run, lm, "hiding", hidings, measure, key)
-
-
-def hiding_texts(
-    run: Run,
-    lm: LanguageModel,
-    judge: LanguageModel,
-    fingerprints: dict[str, str],
-    hidings: Sequence[Hiding],
-    prompt_NT: torch.Tensor,
-    sampler: Sampler,
-    seed: int,
-) -> pd.DataFrame:
-    """Return the records of a model that continues prompts with all keys and without those of `hidings`.
-
-    Columns: `sequence`; `value`, nats per token of the continuation under `judge`, a dense autoregressive
-    model; `excess`, the same less that of what the model wrote with all keys and the same random numbers, and
-    `changed`, the share of tokens that differ from it; `distinct`, the share of distinct pairs of neighbours,
-    low where text repeats itself; `tokens`, the ids; and what `hiding_scores` says of a hiding.
-    """
-    write = partial(decode, length=sampler.length, temperature=sampler.temperature)
-    if lm.is_diffusion:
-        write = partial(generate, sampler=sampler)
-
-    def measure(without_keys: HidingModel) -> pd.DataFrame:
-        starts = range(0, len(prompt_NT), BATCH)
-        parts = [
-            write(without_keys, prompt_NT[start : start + BATCH], seed=seed, first=start) for start in starts
-        ]
-        written_NL = torch.cat(parts)[:, prompt_NT.shape[1] :]
-        scored = exact_log_likelihood(judge, list(zip(prompt_NT, written_NL, strict=True)), BATCH)
-        rows = written_NL.tolist()
-        distinct = [len(set(pairwise(row))) / max(1, len(row) - 1) for row in rows]
-        tokens = [" ".join(map(str, row)) for row in rows]
-        frame = scored[["sequence"]].assign(value=-scored.value / scored.tokens)
-
-        return frame.assign(distinct=distinct, tokens=tokens)
-
-    key = {"fingerprint": fingerprints[lm.name], "judge": fingerprints[judge.name]}
-    key |= {"prompts": prompt_NT.tolist(), "sampler": sampler, "seed": seed}
-    frame = _records(run, lm, "written", hidings, measure, key)
-    tokens = frame.tokens.astype(str)  # a record of one token each is read back as numbers
-    tokens_RNL = np.array(tokens.str.split().tolist()).reshape(1 + len(hidings), len(prompt_NT), -1)
-    changed_RN = (tokens_RNL != tokens_RNL[0]).mean(axis=2)  # the first record is of all keys
-
-    return frame.assign(changed=changed_RN.flatten())
-
-
-def _records(
-    run: Run, lm: LanguageModel, name: str, hidings: Sequence[Hiding], measure: Callable, key: dict
-) -> pd.DataFrame:
-    """Return what `measure` gives of a model with all keys, then without those of each of `hidings`."""
-    masses = None
-    if name == "hiding":  # the same text is scored again and again: what attention it gets is kept
-        masses = {}
-
+    masses = {}  # the same text is scored again and again: what attention it gets is kept
     parts = []
-    for hiding in tqdm([Hiding(count=0), *hidings], desc=f"{name}, {lm.name}"):
+    for hiding in tqdm([Hiding(count=0), *hidings], desc=f"hiding, {lm.name}"):
 
         def compute(hiding: Hiding = hiding) -> pd.DataFrame:
             without_keys = hiding_model(lm, hiding, masses=masses)
-            frame = measure(without_keys)
+            frame = score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
             hidden = pd.DataFrame(without_keys.log, columns=MEASURED).mean().fillna(0.0)
             choice = {name: getattr(hiding, name) for name in ("label", "keys", "count", "layers")}
             return frame.assign(**choice, **hidden)
 
         of_hiding = {"model": lm.name, "kind": lm.kind, "hiding": hiding}
-        parts.append(run.record(name, compute, _revision(name, hiding), **of_hiding, **key))
+        revision = SCORES_REVISION + (hiding.layers != ALL)  # the log of a third once was that of all layers
+        parts.append(run.record("hiding", compute, revision, **of_hiding, **key))
 
     frame = pd.concat(parts, ignore_index=True)
     return frame.assign(excess=frame.value - frame.groupby("sequence").value.transform("first"))
 
 
-def _revision(name: str, hiding: Hiding) -> int:
-    """Return the revision of a record: one more in a third of the layers, where the log once was of all."""
-    revision = SCORES_REVISION if name == "hiding" else TEXTS_REVISION
-    if hiding.layers != ALL:
-        revision += 1
-    return revision
+def condition_scores(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    condition: Condition,
+    main: Condition,
+    hidings: Sequence[Hiding],
+    sequences: int,
+    draws: int,
+) -> pd.DataFrame:
+    """Return `hiding_scores` of text of a condition, with its name in `condition` and in words in `what`.
+
+    A special first token is context: the same tokens are scored with it as without. More keys than COUNT are
+    named in `what`.
+    """
+    texts = sink_conditions.prompts(lm.tokenizer, condition, sequences, condition.tokens)
+    first_scored = 2 if condition.first_token else 1
+    frame = hiding_scores(run, lm, fingerprint, hidings, texts, draws, first_scored)
+
+    what = condition.begins
+    if condition.tokens != main.tokens:
+        what += f", {condition.tokens:,} tokens"
+    frame = frame.assign(condition=condition.name(main) or "main", what=what)
+    more = {hiding.count for hiding in hidings if hiding.count > COUNT and condition != main}
+    for keys in more:
+        frame.loc[frame["count"] == keys, "what"] += f", {keys} keys"
+    return frame
+
+
+def hidings_of_main(counts: Sequence[int], thirds: Sequence[Third]) -> list[Hiding]:
+    """Return what is hidden from text of the main condition: so many keys, and COUNT in thirds of layers."""
+    chosen = few_hidings()
+    for count in sorted({*counts} - {1, COUNT}):
+        chosen += _beside_random(count)
+    for third in dict.fromkeys(thirds):
+        chosen += [Hiding("top", COUNT, layers=third), Hiding("random", COUNT, layers=third)]
+    return chosen
+
+
+def few_hidings() -> list[Hiding]:
+    """Return what is hidden under every condition: one key or COUNT of them, strongest or random."""
+    one_key = [Hiding("first", 1), Hiding("random", 1, first=False)]
+    return one_key + _beside_random(1) + _beside_random(COUNT)
+
+
+def _beside_random(count: int) -> list[Hiding]:
+    return [Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False)]
+
+
+def excess_of(frame: pd.DataFrame, lm: LanguageModel, label: str, count: int) -> np.ndarray:
+    """Return what hiding costs one model, by sequence."""
+    part = frame[(frame.model == lm.name) & (frame.label == label) & (frame["count"] == count)]
+    return part.sort_values("sequence").excess.to_numpy()
+
+
+def costs_beyond_random(
+    frame: pd.DataFrame, models: Sequence[LanguageModel], comparison: str, count: int = COUNT
+) -> list[dict]:
+    """Return a row per model: what the strongest keys cost beyond as many random ones."""
+    rows = []
+    for lm in models:
+        of_random = excess_of(frame, lm, "random", count)
+        cost = interval(excess_of(frame, lm, "strongest", count) - of_random)
+        row = {"comparison": comparison, "kind": lm.kind, "keys": count, "value": cost.value}
+        row |= {"low": cost.low, "high": cost.high, "sequences": cost.units}
+        rows.append(row | {"random": of_random.mean()})
+    return rows
+
+
+def layer_panels(lm: LanguageModel, ids_1T: torch.Tensor, count: int = COUNT) -> list[dict]:
+    """Return the attention of every layer to every key, as panels of `plot_sink_positions`.
+
+    The first panel has all keys; then the `count` strongest are hidden in all layers, or in the middle third
+    alone. What counts are queries of the later half of the text and keys of the first half, which all of
+    these queries see, also in a causal model.
+    """
+    tokens = ids_1T.shape[1]
+    hidden_1K = torch.zeros(1, tokens, dtype=torch.bool, device=lm.device)
+    panels = []
+    for words, hiding in (
+        ("all keys", None),
+        (f"{count} keys hidden in all layers", Hiding()),
+        (f"{count} keys hidden in the middle third", Hiding(layers="middle")),
+    ):
+
+        def keys(layer: int, hiding: Hiding | None = hiding) -> torch.Tensor | None:
+            return hidden_1K if hiding and hiding.hides_in(layer, len(lm.blocks)) else None
+
+        tracked = attention.track(lm.model, [(tokens // 2, tokens)])
+        with torch.inference_mode(), attention.hide(lm.model, keys), tracked as tracker:
+            lm.hidden(ids_1T)
+            mass_LK = tracker.take()[0, :, :, 0].mean(1).cpu()[:, : tokens // 2]
+        if hiding is None:
+            hidden_1K[0, mass_LK.mean(0).topk(count).indices] = True
+
+        profile_LK = mass_LK * tokens / (tokens - tokens // 2)  # 1 is the mean of all keys
+        visible_LK = torch.ones_like(profile_LK, dtype=torch.bool)
+        panel = {"title": f"{lm.name}, {words}", "rows": "layer", "profile_SK": profile_LK.numpy()}
+        panel |= {"visible_SK": visible_LK.numpy(), "prompt_length": 0}
+        panel["sinks_SK"] = detection.sink_sets(profile_LK, visible_LK).numpy()
+        panel["labels"] = token_labels(lm.tokenizer, ids_1T[0, : tokens // 2])
+        panels.append(panel)
+    return panels

@@ -7,12 +7,14 @@ stops where the verdict is another one. Then a person writes a new sentence.
 
 import html
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from matplotlib.figure import Figure
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import amount, count, markdown_table, number, p_text, percent, signed
@@ -24,6 +26,7 @@ from sinkprune.evaluation.verdict_rule import (
     TOO_FEW_DRAWS,
     UNDECIDED,
 )
+from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.tables import HEADS
@@ -144,6 +147,24 @@ def title(run: Run, figure: str, plain: str) -> str:
         return rendered_title(run.notebook, figure, results_for(run))
 
     return plain
+
+
+def draw(
+    run: Run,
+    figure: str,
+    plain: str,
+    plot: Callable[..., Figure],
+    *given: object,
+    data: pd.DataFrame,
+    caption: str,
+    **options: object,
+) -> Figure:
+    """Draw a figure, `plot(*given, title=..., **options)`, keep it with its data, and return it to be shown.
+
+    Its title is the written one, or `plain`, as `title` says; the title ends the caption, too.
+    """
+    says = title(run, figure, plain)
+    return save_figure(run, plot(*given, title=says, **options), figure, data, f"{caption}. {says}")
 
 
 def results_table(run: Run) -> object:

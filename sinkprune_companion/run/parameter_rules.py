@@ -63,7 +63,7 @@ RANGES = {
 LEAST_IN = {
     "00_start_here": {"sequences": 12},
     "01_do_sinks_move": {"steps": 4},
-    "02_are_sinks_needed": {"prompt_length": 20, "written": 16, "lengths": 24, "steps": 4},
+    "02_are_sinks_needed": {"lengths": 24},
     "03_leaving_sinks_out": {"sequences": 6},
     "05_matched_compute": {"sequences": 6},
     "06_gain_at_75": {  # what costs nothing is no measure of anything

@@ -539,7 +539,9 @@ def attention_mass(
     ids_BT = cast(torch.Tensor, checked("inputs", inputs["input_ids"], TokenIds))
     config = getattr(model, "config", None)
     vocabulary = getattr(config, "vocab_size", None) or math.inf
-    if ids_BT.numel() and not 0 <= int(ids_BT.min()) <= int(ids_BT.max()) < vocabulary:
+    if not ids_BT.numel():
+        raise ValueError(f"inputs have shape {tuple(ids_BT.shape)}: give at least one row of one token")
+    if not 0 <= int(ids_BT.min()) <= int(ids_BT.max()) < vocabulary:
         raise ValueError(f"inputs hold ids outside the vocabulary, 0 … {vocabulary - 1}")
 
     most = getattr(config, "max_position_embeddings", None) or math.inf

@@ -5,10 +5,8 @@ numbers move here, records on disk are no longer what the function gives: raise 
 numbers anew with `SINKPRUNE_GOLDEN=1 python -m pytest tests/companion/test_golden_numbers.py`.
 """
 
-import copy
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +26,6 @@ from sinkprune_companion.experiments import (
 )
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core import Calibration, Sampler, preset, trace
-from sinkprune_core.language_model import set_direction
 from sinkprune_core.pruning.recipe import compared_preset
 from sinkprune_core.sinks.hiding import Hiding
 
@@ -65,16 +62,6 @@ def hiding(run, lm, make_ids) -> dict[str, list[float]]:
     hidings = [Hiding("top", 2), Hiding("random", 2), Hiding("first", 1)]
     frame = hiding_scores.hiding_scores(run, lm, "golden", hidings, {"natural": make_ids(3, 16)}, draws=2)
     return {label: numbers(part, ["value", "attention"]) for label, part in frame.groupby("label")}
-
-
-def written(run, lm, make_ids) -> dict[str, list[float]]:
-    causal = set_direction(copy.deepcopy(lm.model), causal=True)
-    judge = replace(lm, model=causal, name="judge", kind="autoregressive", mask_token_id=None)
-    fingerprints = {lm.name: "golden", judge.name: "judge"}
-    frame = hiding_scores.hiding_texts(
-        run, lm, judge, fingerprints, [Hiding("top", 2)], make_ids(2, 8), SAMPLER, seed=0
-    )
-    return {label: numbers(part, ["changed", "distinct"]) for label, part in frame.groupby("label")}
 
 
 def differing(run, lm, make_ids) -> dict[str, list[float]]:
@@ -138,7 +125,6 @@ MEASURING = {  # name of a record -> its revision, and what gives its numbers he
     "scores": (variants.SCORES_REVISION, variant_scores),
     "answers": (variants.ANSWERS_REVISION, answers),
     "hiding": (hiding_scores.SCORES_REVISION, hiding),
-    "written": (hiding_scores.TEXTS_REVISION, written),
     "masks": (1, differing),
     "reach": (1, reach),
     "trace": (1, trajectory),

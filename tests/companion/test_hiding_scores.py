@@ -1,12 +1,13 @@
 """Records of a model without its sinks: scores paired with the dense model's."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from sinkprune.evaluation.likelihood import nelbo
 from sinkprune_companion.experiments import hiding_scores
-from sinkprune_core import Sampler
+from sinkprune_companion.experiments.sink_conditions import Condition
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 
@@ -33,15 +34,42 @@ def test_records_of_scores_are_paired_with_the_dense_model(run, make_lm, make_id
     pd.testing.assert_frame_equal(hiding_scores.hiding_scores(run, lm, "f", hidings, texts, draws=2), frame)
 
 
-@pytest.mark.parametrize("length", [1, 2])
-def test_records_of_texts_are_read_back_however_short_they_are(run, make_lm, make_ids, length, monkeypatch):
-    lm, judge = make_lm("diffusion"), make_lm("autoregressive", seed=1)
-    sampler = Sampler(length, length, None)
-    given = (run, lm, judge, {lm.name: "f", judge.name: "g"}, [Hiding("top", 2)], make_ids(3, 8))
-    frame = hiding_scores.hiding_texts(*given, sampler, seed=0)
-    written = frame.tokens.astype(str).str.split().tolist()
-    assert [len(tokens) for tokens in written] == [length] * 6
-    differing = [one != other for one, other in zip(written[3:], written[:3], strict=True)]
-    assert [share > 0 for share in frame.changed] == [False] * 3 + differing
-    monkeypatch.setattr(hiding_scores, "exact_log_likelihood", None)  # a second call reads
-    pd.testing.assert_frame_equal(hiding_scores.hiding_texts(*given, sampler, seed=0), frame)
+def test_panels_show_what_is_left_of_attention_in_every_layer(make_lm, make_ids):
+    lm = make_lm("autoregressive")
+    ids_1T = make_ids(1, 16)
+    dense, everywhere, middle = hiding_scores.layer_panels(lm, ids_1T, count=2)
+    assert dense["profile_SK"].shape == (len(lm.blocks), 8), "keys of the first half"
+
+    hidden = dense["profile_SK"].mean(0).argsort()[-2:]
+    assert (dense["profile_SK"][:, hidden] > 0.1).all()
+    assert np.allclose(everywhere["profile_SK"][:, hidden], 0), "later queries do not see them"
+    untouched = [
+        layer
+        for layer in range(len(lm.blocks))
+        if not Hiding(layers="middle").hides_in(layer, len(lm.blocks))
+    ]
+    inside = sorted(set(range(len(lm.blocks))) - set(untouched))
+    assert np.allclose(middle["profile_SK"][inside][:, hidden], 0)
+    assert (middle["profile_SK"][untouched][:, hidden] > 0.1).all()
+
+
+def test_conditions_are_named_and_a_special_first_token_is_context(run, make_lm, monkeypatch):
+    texts = {}
+
+    def crops(tokenizer, condition, count, length, seed=0):
+        tokens = length + condition.first_token
+        texts[condition] = torch.arange(count * tokens).view(count, tokens) % 40
+        return {"natural": texts[condition]}
+
+    monkeypatch.setattr(hiding_scores.sink_conditions, "prompts", crops)
+    main, first, longer = Condition(tokens=16), Condition(first_token=True, tokens=16), Condition(tokens=32)
+    hidings = [Hiding("top", 2), Hiding("top", 6)]
+    for condition, names in (
+        (main, {"natural English"}),
+        (first, {"<|endoftext|> + natural English", "<|endoftext|> + natural English, 6 keys"}),
+        (longer, {"natural English, 32 tokens", "natural English, 32 tokens, 6 keys"}),
+    ):
+        given = (run, make_lm("autoregressive"), "f", condition, main, hidings)
+        frame = hiding_scores.condition_scores(*given, sequences=2, draws=1)
+        assert set(frame.what) == names
+        assert set(frame.condition) == {condition.name(main) or "main"}

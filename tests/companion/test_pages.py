@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from jinja2 import DictLoader, UndefinedError
+from matplotlib.figure import Figure
 
 from sinkprune.cli import main
 from sinkprune.evaluation.harness import benchmarks
@@ -158,6 +159,23 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
     run.find({name.removeprefix("06_gain_at_75/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
     assert f"at ratio 0.5 | {verdict} |" in render.results_table(run).data
+
+
+def test_a_figure_is_drawn_below_its_title_and_kept_with_its_data(run):
+    """`run` is of no published profile, so the title is the plain one, whatever is written."""
+    data = pd.DataFrame({"x": [1.0, 2.0]})
+    titles = []
+
+    def plot(frame, scale, title, grid):
+        assert frame is data and (scale, grid) == (3, False)
+        titles.append(title)
+        return Figure()
+
+    shown = render.draw(run, "one", "plain", plot, data, 3, data=data, caption="about it", grid=False)
+    assert titles == ["plain"] and isinstance(shown, Figure)
+    folder = run.folder / "figures" / run.notebook
+    assert json.loads((folder / "one.json").read_text())["caption"] == "about it. plain"
+    assert pd.read_csv(folder / "one.csv").x.tolist() == [1.0, 2.0]
 
 
 def notebook_with(*tags: str) -> nbformat.NotebookNode:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -214,3 +214,17 @@ def test_two_threads_on_one_model_take_turns(tiny_dlm, calibration, make_ids):
             assert all(torch.equal(one[name].norm_I, other[name].norm_I) for name in one)
         else:
             assert one.equals(other)
+
+
+def test_what_another_thread_prunes_for_a_while_is_neither_saved_nor_taken_for_the_model(
+    tiny_dlm, calibration, tmp_path
+):
+    dense = tiny_dlm.fingerprint()
+    with ThreadPoolExecutor(2) as pool:
+        with weights_kept(tiny_dlm):
+            prune(tiny_dlm, preset("wanda"), calibration, progress=False)
+            known = pool.submit(tiny_dlm.fingerprint)
+            saved = pool.submit(save, tiny_dlm, tmp_path / "model")
+            wait([known, saved], timeout=0.5)  # time enough for who does not wait
+        assert known.result(timeout=20) == dense
+        assert load(saved.result(timeout=20)).fingerprint() == dense
