@@ -97,6 +97,8 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
 def _draw_panel(axis: Axes, part: pd.DataFrame, is_narrow: bool) -> None:
     """Draw the steps of one sparsity as floating bars, each from where the one above it ends."""
     margin = part.margin.iloc[-1]
+    if pd.isna(margin):  # what Wanda costs is not told from nothing
+        margin = 0.0
     axis.axvspan(-margin, margin, color=GREY, alpha=0.18, lw=0)
     axis.axvline(0, color=INK, lw=0.8)
     axis.plot(0, 0, ls="none", marker=METHODS["wanda"].marker, color=METHODS["wanda"].color, ms=7)
