@@ -18,8 +18,9 @@ import time
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sinkprune.scratch import OF_SCRATCH, give_ordinary_modes, scratch_file, scratch_folder
 
@@ -167,7 +168,7 @@ def check_folder(folder: Path | str) -> None:
 
 
 @contextmanager
-def opened(path: Path | str) -> Iterator[BinaryIO]:
+def opened(path: Path | str) -> Iterator[BufferedReader]:
     """Yield an ordinary file for reading bytes; raise what `check_ordinary` raises for anything else."""
     check_ordinary(path)
     without_waiting = getattr(os, "O_NONBLOCK", 0)  # should it have become a pipe since

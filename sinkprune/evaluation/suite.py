@@ -5,6 +5,7 @@ endings alone is right in exactly half of all items.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ def by_template(answers: pd.DataFrame, column: str) -> pd.Series:
     The mean is that of all items: each value is that plus its own items' summed distances from it, times the
     number of templates by that of items.
     """
-    mean = float(answers[column].mean())
+    mean = cast(float, answers[column].mean())
     distances = answers[column] - mean
     of_template = pd.Series(distances.groupby([answers.group, answers.template], sort=False).sum())
     return mean + of_template * len(of_template) / len(answers)

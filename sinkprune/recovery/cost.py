@@ -134,7 +134,7 @@ class _Counts:
         return self.settings.batch_tokens * kept
 
     def _logits(self) -> int:
-        vocabulary = self.lm.model.get_input_embeddings().num_embeddings
+        vocabulary = self.lm.vocabulary
         predicted = self.settings.batch_tokens // (2 if self.lm.is_diffusion else 1)
         slice_bytes = min(LOGITS_BYTES, predicted * vocabulary * FLOAT)
         return (7 if self.has_teacher else 4) * slice_bytes
@@ -142,11 +142,12 @@ class _Counts:
 
 def _step_seconds(lm: LanguageModel, settings: Recovery, has_teacher: bool, device: str) -> float:
     """Return the seconds of a step, from steps of the same model with one block and with two."""
-    ids = torch.arange(2 * settings.length) % lm.model.get_input_embeddings().num_embeddings
+    ids = torch.arange(2 * settings.length) % lm.vocabulary
     text = TrainingText((ids,), ids.view(2, settings.length))
 
     seconds = []
     for blocks in (1, 2):
+        spent = 0.0
         small = _of_blocks(lm, blocks, device)
         teacher = _of_blocks(lm, blocks, device) if has_teacher else None
         with trained(small, settings) as parameters:

@@ -75,7 +75,7 @@ def loss_of(
 
     target_N = task.target_N.to(hidden_ND.device)
     weight_N = task.weight_N.to(hidden_ND.device)
-    vocabulary = lm.model.get_input_embeddings().num_embeddings
+    vocabulary = lm.vocabulary
     rows = max(1, LOGITS_BYTES // (vocabulary * torch.float32.itemsize))
     is_sliced = len(hidden_ND) > rows
 
@@ -106,7 +106,7 @@ def _slice_loss(
     loss_N = torch.zeros_like(weight_N)
     if distillation < 1:
         loss_N = loss_N + (1 - distillation) * cross_entropy(logits_NV, target_N, reduction="none")
-    if teacher_ND is not None:
+    if teacher is not None and teacher_ND is not None:
         with torch.no_grad():
             expected_NV = log_softmax(teacher.head(teacher_ND), dim=-1).to(logits_NV.device)
         found_NV = log_softmax(logits_NV, dim=-1)

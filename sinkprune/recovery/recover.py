@@ -1,11 +1,13 @@
 """From a pruned folder to a recovered one: `recover`, which no kill, full disk or bad input breaks."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -157,7 +159,7 @@ def _plan(
     dtype: str,
     tokens: int | None,
     steps: int | None,
-    **settings: object,
+    **settings: Any,
 ) -> _Plan:
     """Return the settings of a run and the shapes of its model; raise ValueError for what cannot work."""
     if (tokens is None) == (steps is None):
@@ -167,9 +169,10 @@ def _plan(
     if dtype == "auto":
         dtype = "bfloat16" if choose_dtype(dtype, device) == torch.bfloat16 else "float32"
 
-    made = Recovery(steps=1 if steps is None else steps, dtype=dtype, **settings)
+    settings["dtype"] = dtype
+    made = Recovery(steps=1 if steps is None else steps, **settings)
     if tokens is not None:
-        made = Recovery(steps=-(-tokens // made.batch_tokens), dtype=dtype, **settings)
+        made = Recovery(steps=math.ceil(tokens / made.batch_tokens), **settings)
 
     is_embedded = os.fspath(pruned) in EMBEDDED
     checkpoint = open_checkpoint("smol-ar" if is_embedded else pruned)  # all of them have its shape
@@ -180,7 +183,7 @@ def _plan(
         sizes = {}
         for key, kind in checkpoint.files.dtypes.items():
             sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
-        stored = max(sizes, key=sizes.get)
+        stored = max(sizes, key=lambda dtype: sizes[dtype])
 
     return _Plan(made, shapes, stored, device)
 

@@ -51,4 +51,5 @@ class Recovery:
         """Return the learning rate at `step`, counted from 0."""
         rising = max(1.0, self.warmup * self.steps)
         falling = max(1.0, self.steps - rising)
-        return self.learning_rate * min((step + 1) / rising, (self.steps - step) / falling, 1.0)
+        highest = self.learning_rate or RATES[self.method]
+        return highest * min((step + 1) / rising, (self.steps - step) / falling, 1.0)

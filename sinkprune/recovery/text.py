@@ -38,7 +38,7 @@ class TrainingText:
         digest = hashlib.sha256()
         for ids in (*self.streams, self.held_out_NT):
             digest.update(f"{tuple(ids.shape)}".encode())
-            digest.update(ids.contiguous().numpy())
+            digest.update(ids.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def crops(self, batch: int, length: int, seed: int, index: int) -> torch.Tensor:

@@ -150,8 +150,8 @@ def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation
             "give the dense model that it was pruned from"
         )
 
-    sizes = [each.model.get_output_embeddings().weight.shape[0] for each in (lm, teacher)]
-    is_same = sizes[0] == sizes[1] and teacher.tokenizer.get_vocab() == lm.tokenizer.get_vocab()
+    sizes = [each.output_head.weight.shape[0] for each in (lm, teacher)]
+    is_same = sizes[0] == sizes[1] and teacher.text_tokenizer.get_vocab() == lm.text_tokenizer.get_vocab()
     if not is_same or teacher.mask_token_id != lm.mask_token_id:
         raise ValueError(
             f"the teacher {teacher.name} has another vocabulary or mask token than {lm.name}: "
@@ -269,7 +269,7 @@ def trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Para
 
 def _held_weights(lm: LanguageModel) -> Iterator[dict[str, nn.Parameter]]:
     """Train the blocks and the last norm: embeddings and head, which no recipe prunes, stay."""
-    kept = {lm.model.get_output_embeddings().weight}
+    kept = {lm.output_head.weight}
     kept |= {module.weight for module in lm.model.modules() if isinstance(module, nn.Embedding)}
 
     parameters = {name: parameter for name, parameter in lm.model.named_parameters() if parameter not in kept}
