@@ -325,7 +325,7 @@ draw(run, "first_look", plain, forests.plot_forest, forest, axis, **told)
 #   more.
 # * **How the text is read**, noised instead of clean and each block fed by the dense model, changes
 #   the loss by 0.0012 [−0.017, 0.020] here, at 50 %. At 75 % this is what makes the gain of such
-#   recipes, and sinks do not ([notebook 07](07_best_recipe.ipynb)).
+#   recipes, and sinks do not ([notebook 06](06_gain_at_75.ipynb)).
 # * **What pruned models write.** At 75 % the models of Wanda, `paper` and SparseGPT write no
 #   English any more, and that of `recommended` still writes phrases. These are single samples of
 #   models that were calibrated on little text.
@@ -357,10 +357,10 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 # * [03 · Does leaving them out give better pruned models?](03_leaving_sinks_out.ipynb)
 # * [04 · Why does it change so little, and when would it matter?](04_why.ipynb)
 # * [05 · Or rather fewer denoising steps?](05_matched_compute.ipynb)
-# * [06 · Which part of the official recipe does the work?](06_what_does_the_work.ipynb)
-# * [07 · What makes the gain at 75 %, and the best recipe](07_best_recipe.ipynb)
-# * [08 · Do stable sinks matter?](08_stable_sinks.ipynb)
-# * [09 · A pair trained from scratch](09_from_scratch.ipynb)
+# * [06 · What makes the gain at 75 %?](06_gain_at_75.ipynb)
+# * [07 · The best recipe, and recovery](07_best_recipe.ipynb)
+# * [08 · What do results depend on?](08_what_results_depend_on.ipynb)
+# * [09 · From scratch](09_from_scratch.ipynb)
 # * [10 · Prune LLaDA-8B: a plan](10_prune_llada.ipynb)
 #
 # How good the pair of models is: the card of [the

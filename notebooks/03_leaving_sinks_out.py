@@ -605,7 +605,7 @@ listed(twins)
 #   0.012 nats per token [0.0058, 0.018] at 50 %, so the official recipe does worse on that mixture;
 #   on natural English alone it is −0.012 [−0.023, −0.00083]. The sinks are not the reason: with
 #   none left out it is 0.015 [0.0092, 0.021]. Its noise levels are, at least on this much text:
-#   [notebook 06](06_what_does_the_work.ipynb) takes the recipe apart.
+#   [notebook 06](06_gain_at_75.ipynb) takes the recipe apart.
 # * **Leaving sinks out makes no difference that matters here, either**: all sinks 0.0015
 #   [−0.00019, 0.0032], unstable ones 0.0019 [0.00060, 0.0032], where Wanda costs 0.31. Leaving all
 #   sinks out exchanges 0.14 % of the kept weights, and other calibration text exchanges 0.77 %;

@@ -15,12 +15,12 @@
 # ---
 
 # %% [markdown]
-# # 09 · A pair trained from scratch
+# # 09 · From scratch
 #
 # **Question.** The pair of the other notebooks was adapted from an AR model, and may have kept its
-# sinks. Do the claims hold for two small models that saw nothing before: one trained to denoise,
-# one to predict the next token, from the same weights, on the same text in the same order? Both are
-# weak, which limits every answer: how weak stands first.
+# sinks. Do the claims hold for two small models that saw nothing before? One was trained to denoise,
+# one to predict the next token, from the same weights, on the same text in the same order. Both are
+# weak, which limits every answer, so how weak they are is measured first.
 
 # %% [markdown] tags=["answer"]
 # **Answer.** As far as two weak models can tell, they fare as the adapted pair does. By the paper's
@@ -32,17 +32,16 @@
 # scratch](../figures/09_from_scratch/sinks.png).
 
 # %% [markdown]
+# Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
+# and prompts or sequences.
+#
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 2 core-minutes, estimated | 2 GB |
 # | evidence | about 110 core-minutes with AMX | 2 GB a job |
 #
-# Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
-# and prompts or sequences.
-
-# %% [markdown]
-# **Parameters**, with the values that *Run all* takes: they train for a minute, which shows the
-# machinery and says nothing about the claims.
+# **Parameters**, with the values that *Run all* takes: the models train for a minute, which shows the
+# machinery and says nothing about the claims. The last eight are seldom changed.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -220,7 +219,7 @@ shown.rename(columns=COLUMNS).round(3)
 # ## Which sinks matter when weights are scored?
 #
 # The DLMs, pruned by Wanda to 50 % on noised text with dense propagation; what is left out of the
-# statistics is all that differs, as in [notebook 08](08_stable_sinks.ipynb). Each training has a
+# statistics is all that differs, as in [notebook 08](08_what_results_depend_on.ipynb). Each training has a
 # calibration draw and noise of its own.
 
 # %%
@@ -320,7 +319,7 @@ for left_out, short in COMPARED.items():
 run.find(found)
 
 # %% [markdown]
-# ## The figure: where the sinks are
+# ## How much the sinks move, training by training
 #
 # Each training has its row, and each untrained pair. Left, how far the centroid of the sinks moves
 # while a text is written. Right, the share of their occurrences at positions that are a sink in at
@@ -343,7 +342,7 @@ display(
 )
 
 # %% [markdown]
-# ## The figure: which sinks matter when weights are scored
+# ## What leaving sinks out costs
 
 # %%
 from sinkprune_companion.figures.forests import forest_table
@@ -399,6 +398,12 @@ known = {name: estimate for name, estimate in found.items() if estimate}
 Folded(listed(known, margin=[estimate.margin for estimate in known.values()]))
 
 # %% [markdown]
+# ## Exercises
+#
+# 1. Set `tokens` to 200,000. Is the DLM's loss below that of a unigram model, and do its sinks move
+#    less than those of untrained models?
+# 2. Set `hidden` to 20. Does another key still take over?
+#
 # **What this does not show.** Five million weights and one and a half million tokens: a model that
 # hardly uses its context can hardly be damaged, by hiding keys or by pruning. Both kinds saw equal
 # tokens, of which a DLM learns less, and the DLM had few masks first.

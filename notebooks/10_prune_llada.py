@@ -15,49 +15,49 @@
 # ---
 
 # %% [markdown]
-# # 10 · Prune LLaDA-8B
+# # 10 · Prune LLaDA-8B: a plan
 #
-# **Question.** The paper prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion
-# parameters. What does it take to do the same with one of them, which commands do it, and which
+# **This is a plan: no model of 8 billion weights is pruned here, and nobody has run it on published
+# weights.** The paper prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion weights.
+#
+# **Question.** What would it take to do the same with one of them, which commands do it, and which
 # numbers do its authors report?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Two commands do it, `sinkprune prune` and `sinkprune evaluate`, and this notebook
-# prints them for every number that the authors report. How many hours and gigabytes they take is
-# worked out below from published shapes. Nobody has run them here on the published weights, so that
-# no claim about 8B models is decided by this project.
+# **Answer.** Two commands would do it, `sinkprune prune` and `sinkprune evaluate`. This notebook
+# prints them for every number that the authors report, and works out from published shapes how many
+# hours and gigabytes they take. Nobody has run them here on the published weights, so no claim
+# about a model of 8 billion weights is decided by this project.
 #
-# The table to look at is the one below *What its authors report*.
+# The table to look at first is the plan below.
 
 # %% [markdown]
-# **No real model is run here by default**, and nobody has run this notebook on published 8B weights
-# yet: how their formats are read was checked against formulas at toy size. The plan follows from
-# published shapes, and a tiny random checkpoint in the public format of the chosen model takes all
-# the steps. That checks the code; its numbers say nothing about the model. `real=True` takes the
-# published weights; it needs a network, and for the 7B and 8B models a GPU is advised. Some, as the
-# Llama that LLaDA is traced beside, ask you to accept a licence first.
-# [docs/models.md](../docs/models.md) lists all models,
-# [docs/performance.md](../docs/performance.md) time and memory of profiles quick and hour.
-
-# %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
-# a larger [profile](../docs/glossary.md): the set-up says which values it had.
+# What is run are all steps on a tiny random checkpoint in the public format of the chosen model. That
+# checks the code, and its numbers say nothing about the model. How the formats are read was checked
+# against formulas at toy size, and the plan follows from published shapes.
+#
+# To prune the published weights, set `real` to true. That needs a network, and for the 7B and 8B
+# models a GPU is advised. Some, as the Llama that LLaDA is traced beside, ask you to accept a licence
+# first. [docs/models.md](../docs/models.md) lists all models.
+#
+# **Parameters**, with the values that *Run all* takes.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "GSAI-ML/LLaDA-8B-Base"  # of docs/models.md, or a folder
-twin: str | None = None  # an AR model to trace beside it; null: the one in the table of models
 real: bool = False  # true: the published weights, downloaded; false: tiny random ones
 preset: str = "sparsegpt"  # a recipe of docs/pruning.md
 sparsities: list[float] = [0.5]  # shares of zeros in the blocks' linear maps
 tasks: list[str] = ["suite"]  # suite (offline), paper (its benchmarks), or the harness's tasks
 limit: int | None = 2  # items per task; null: all
+source: str = "documentation"  # text to calibrate and score on, or wikitext-2 from the hub
+calibration: int = 8  # calibration sequences
+sequences: int = 8  # held-out sequences to score
+# Seldom changed:
+twin: str | None = None  # an AR model to trace beside it; null: the one in the table of models
 prompts: int = 4  # prompts to trace attention on
 steps: int = 16  # denoising steps of a trace; twice as many tokens are written
-sequences: int = 8  # held-out sequences to score
 draws: int = 2  # noise draws per sequence
-calibration: int = 8  # calibration sequences
-source: str = "documentation"  # of both: this one, or wikitext-2 from the hub
 length: int = 128  # tokens per sequence
 seed: int = 0  # of prompts, calibration text and random weights
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -279,7 +279,7 @@ for sparsity, recipe in recipes.items():
     print(f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives the same logits")
 
 # %% [markdown]
-# All continue one prompt; random weights write random bytes.
+# All continue one prompt. Random weights write random bytes, which nobody can read.
 
 # %%
 from sinkprune_core.diffusion.sampling import generate
@@ -287,8 +287,9 @@ from sinkprune_core.diffusion.sampling import generate
 variants = {0.0: dlm, **pruned}
 prompt_BT = traced[model].final_BK[:1, :32]
 for sparsity, lm in variants.items():
-    text = lm.tokenizer.decode(generate(lm, prompt_BT, sampler, seed)[0, 32:])
-    print(f"{sparsity:.0%}: {text!r}")
+    written_T = generate(lm, prompt_BT, sampler, seed)[0, 32:]
+    shown = repr(lm.tokenizer.decode(written_T)) if real else f"{len(written_T)} random tokens"
+    print(f"{sparsity:.0%}: {shown}")
 
 # %% [markdown]
 # **Evaluation.** Likelihood on held-out text, in nats per token and paired with the dense
@@ -341,6 +342,11 @@ of_what = "published" if real else "random"
 Folded(of_tasks, f"Tasks, {limit or 'all'} items of each, {of_what} weights")
 
 # %% [markdown]
+# ## Exercises
+#
+# 1. Set `model` to `"Dream-org/Dream-v0-Base-7B"`. Which command and which number of the plan change?
+# 2. Set `preset` to `"wanda"`. How much less time does the plan give it than SparseGPT?
+#
 # **What this does not show.** With random weights, nothing about any model. With published weights
 # and a `limit`, a first look without the precision that a claim needs. The quoted claim is not
 # tested here.

@@ -41,25 +41,23 @@ OWN = {  # what is not named here stays as the notebook has it
         "recipes": ["wanda", "noised-dense", "paper", "all-sinks", "unstable", "structured"],
     },
     "05_matched_compute": {"steps": [4], "batch": 1},
-    "06_what_does_the_work": {"reach_sequences": 1, "reach_layers": [0]},
-    "10_prune_llada": {"draws": 1, "sequences": 2, "limit": 1},
-    "11_robustness": {
-        "calibration": [1, 2],
-        "own_noise": [False, False],
-        "seeds": [1, 1],
-        "other_draws": [1, 1],
-        "archives": ["", ""],
-        "lengths": [48, 32],
+    "06_gain_at_75": {
+        "calibration": 5,
+        "large_calibration": 5,
+        "other_sparsities": [0.25],
+        "reach_layers": [0],
     },
-    "08_stable_sinks": {"restored_counts": [1, 10], "largest_from": 1, "stability_threshold": 0.5},
+    "10_prune_llada": {"draws": 1, "sequences": 2, "limit": 1},
+    "08_what_results_depend_on": {
+        "restored_counts": [1, 10],
+        "largest_from": 1,
+        "stability_threshold": 0.5,
+    },
     "07_best_recipe": {
         "calibration": 5,
-        "sinks_sparsities": [0.75],
-        "weight_sparsities": [0.75],
+        "parts": ["weights", "other", "large", "twin"],
+        "at_75": ["sparsegpt, half, owl", "sparsegpt, noised, owl"],
         "weight_sequences": [2],
-        "large": ["sparsegpt, noised"],
-        "on_twin": ["sparsegpt, clean"],
-        "other": ["sparsegpt, noised, owl"],
         "places": ["75", "2:4"],
     },
     "09_from_scratch": {
@@ -76,11 +74,10 @@ MODELS = {
     "02_are_sinks_needed": ("model", "twin"),
     "03_leaving_sinks_out": ("model", "twin"),
     "05_matched_compute": ("model",),
-    "06_what_does_the_work": ("model",),
-    "08_stable_sinks": ("models", "twin"),
+    "06_gain_at_75": ("model",),
+    "08_what_results_depend_on": ("model", "models", "twin"),
     "07_best_recipe": ("model", "twin", "other_models"),
     "10_prune_llada": (),  # random weights in the format of a published model
-    "11_robustness": ("model",),
     "09_from_scratch": (),  # trains its models
 }  # parameters that name models
 

@@ -44,7 +44,7 @@ def test_a_notebook_has_a_question_and_directly_below_it_the_published_answer(na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["08_stable_sinks", "07_best_recipe"])
+@pytest.mark.parametrize("name", ["06_gain_at_75", "07_best_recipe", "08_what_results_depend_on"])
 def test_a_notebook_that_profile_quick_leaves_out_runs_to_its_end(name, tmp_path, monkeypatch):
     for module in ("records", "parameters"):  # results go here and not to the clone
         monkeypatch.setattr(f"sinkprune_companion.run.{module}.project_root", lambda: tmp_path)

@@ -1,4 +1,4 @@
-"""What notebooks 03 and 11 compare: a finding, its two variants, and what figures and tables call it.
+"""What notebooks 03 and 08 compare: a finding, its two variants, and what figures and tables call it.
 
 `wanda-unmatched` is Wanda on fewer tokens.
 """

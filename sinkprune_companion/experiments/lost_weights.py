@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -161,3 +162,15 @@ def restored_scores(
         frames.append(run.record("restored", compute, RESTORED_REVISION, labels, **key, restored=count))
 
     return pd.concat(frames, ignore_index=True)
+
+
+def count_of(lost: pd.DataFrame, lm: LanguageModel) -> pd.DataFrame:
+    """Return how many weights are lost, and their share of all that a mask keeps, by model, share and draw.
+
+    `lost` are records of `critical`, each with its `pair`, `share` and `seed`; all models have `lm`'s shape.
+    """
+    weights = sum(weight_OI.numel() for weight_OI in weights_of(lm).values())
+    named = lost.assign(model=lost.pair.map(lambda name: Path(name).name))
+    by_draw = named.groupby(["model", "share", "seed"]).lost.first().reset_index()
+    by_draw["of the kept (%)"] = 100 * by_draw.lost / (weights * (1 - by_draw.share))
+    return by_draw.set_index(["model", "share", "seed"]).unstack("seed").round(3)

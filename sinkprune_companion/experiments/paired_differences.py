@@ -3,7 +3,6 @@
 Dimensions: N sequences or templates of items, R repetitions (calibration draws).
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +31,6 @@ def by_template(answers: pd.DataFrame, column: str) -> pd.DataFrame:
         for of, part in answers.groupby(names, sort=False)
     ]
     units = pd.concat(parts, ignore_index=True)
-
     return units.assign(sequence=units.groupby(names, sort=False).cumcount())
 
 
@@ -62,12 +60,10 @@ def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.
     parts = [_rows_where(scores, where) for where in sides]
     if any(part.empty for part in parts):
         return None
-
     draws = [set(part.seed) for part in parts if _is_calibrated(part)]
     common = set.intersection(*draws) if draws else set()
     if draws and not common:
         raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
-
     seeds = [common if _is_calibrated(part) else {part.seed.min()} for part in parts]
     return [pivot(part[part.seed.isin(some)]) for part, some in zip(parts, seeds, strict=True)]
 
@@ -78,21 +74,6 @@ def difference(
     """Return variant - other in `value`, (R, N), paired by draw and sequence; None if one is missing."""
     values = on_common_draws(scores, variant, other)
     return None if values is None else values[0] - values[1]
-
-
-def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
-    """Return variant - other of every comparison {label: (variant, other)}, (R, N).
-
-    Raises ValueError for a variant that was not measured.
-    """
-    found = {}
-    for label, (variant, other) in comparisons.items():
-        values_RN = difference(scores, {"variant": variant}, {"variant": other})
-        if values_RN is None:
-            raise ValueError(f"{label}: {variant!r} or {other!r} was not measured")
-        found[label] = values_RN
-
-    return found
 
 
 def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:

@@ -1,4 +1,4 @@
-"""Which recipes notebooks 03 and 11 prune by, and on how much text and in how many draws each is measured."""
+"""Which recipes notebooks 03 and 08 prune by, and on how much text and in how many draws each is measured."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,28 +1,24 @@
-"""Recipes that notebooks 06 and 07 compare, and what each switch of a recipe does to the loss.
+"""Recipes that notebooks 06 and 07 compare, each on as many tokens, and the losses of their models.
 
-Effects are on losses in nats per token, gains below 0. Dimensions: R calibration draws, N sequences.
+Dimensions: N sequences, S steps, T tokens.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, product
-from typing import NamedTuple
+from itertools import product
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.pruning_grid import GridRow, row_of
 from sinkprune_companion.experiments.variants import Variant, draw_for
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, Recipe, preset
-from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, choice_name
+from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.seeds import generator
 
-Cell = tuple[bool, ...]  # which switches are on
 TEXTS = {  # how calibration text is seen: fields of a recipe
     "clean": {"inputs": "clean"},
     "noised": {"inputs": "noised"},
@@ -31,75 +27,9 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "half high": {"inputs": "noised", "noise": "half-clean-high", "noise_levels": 2},
     "noised twice": {"inputs": "noised", "noise": "stratified", "noise_levels": 2},  # on as many sequences
 }
-PARTS = ("official", "structured", "factorial", "search", "weights", "other", "large", "twin")
+PARTS = ("weights", "other", "large", "twin", "answers")  # of notebook 07, besides the search
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
-
-
-class Switch(NamedTuple):
-    """A field of a recipe with two values."""
-
-    field: str  # of a recipe
-    off: object  # its value when the switch is off
-    on: object
-    label: str  # what switching it on is called
-
-
-def name(recipe: Recipe, base: Recipe) -> str:
-    """Return what sets a recipe apart from `base`, e.g. `inputs=noised, exclude=all`; else `base`."""
-    words = {**vars(recipe), "exclude": choice_name(recipe.exclude)}  # which may be a user's function
-    parts = [f"{field}={words[field]}" for field, value in vars(base).items() if vars(recipe)[field] != value]
-    return ", ".join(parts) or "base"
-
-
-def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
-    """Return the recipe of every combination of switches, all else as in `base`; the last changes fastest."""
-    settings = product(*(((each.field, each.off), (each.field, each.on)) for each in switches))
-    recipes = [replace(base, **dict(values)) for values in settings]
-    return dict(zip(product((False, True), repeat=len(switches)), recipes, strict=True))
-
-
-def path(start: Recipe, end: Recipe, order: Sequence[tuple[str, ...]]) -> list[Recipe]:
-    """Return the recipes from `start` to `end`, each with the fields of one more step of `order` changed."""
-    recipes = [start]
-    for step in order:
-        recipes.append(replace(recipes[-1], **{field: getattr(end, field) for field in step}))
-    return recipes
-
-
-def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.ndarray:
-    """Return the effect of the switches numbered `which`, (R, N), averaged over all settings of the others.
-
-    One switch: on - off. Two: by how much the effect of one grows when the other is switched on, without the
-    factor 1/2 of textbooks, and so on. Raises ValueError unless `values` has every combination of switches.
-    """
-    width = len(next(iter(values)))
-    if missing := set(product((False, True), repeat=width)) - set(values):
-        raise ValueError(f"combinations of switches have no values, e.g. {min(missing)}: effects would mix")
-
-    total_RN = np.zeros_like(next(iter(values.values())))
-    for cell, values_RN in values.items():
-        switched_off = [switch for switch in which if not cell[switch]]
-        sign = 1 if len(switched_off) % 2 == 0 else -1
-        total_RN = total_RN + sign * values_RN
-
-    return total_RN / 2 ** (width - len(which))
-
-
-def effects(
-    scores: pd.DataFrame, factorial: Mapping[Cell, str], switches: Sequence[Switch]
-) -> dict[str, np.ndarray]:
-    """Return main effects, then interactions, as label -> (R, N); `factorial` names variants in `scores`."""
-    values = {cell: pivot(scores[scores.variant == variant]) for cell, variant in factorial.items()}
-    places = range(len(switches))
-
-    found = {}
-    for size in range(1, len(switches) + 1):
-        for which in combinations(places, size):
-            label = " × ".join(switches[each].label for each in which)
-            found[label] = contrast(values, which)
-
-    return found
 
 
 def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[GridRow]:
@@ -134,30 +64,7 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
             states = {"noise": "stratified", "noise_levels": 1}
         switches = {"inputs": inputs, "propagation": propagation, "exclude": exclude}
         recipes[", ".join(switches.values())] = Recipe(sparsity=sparsity, **switches, **states)
-
     return _on_as_many(recipes, tokens)
-
-
-SWITCHED_ON = {"noised": ("inputs", "noised"), "dense": ("propagation", "dense"), "sinks": ("exclude", "all")}
-
-
-def main_effects(values: Mapping[str, np.ndarray], recipes: Mapping[str, Recipe]) -> dict[str, np.ndarray]:
-    """Return what each switch of `factorial` does to losses, mean over the settings of the others, (R, N).
-
-    `values` are losses by the name of a recipe. A switch that none of these recipes has on is left out.
-    """
-
-    def is_thrown(field: str, on: str) -> bool:
-        return any(getattr(recipes[name], field) == on for name in values)
-
-    thrown = {switch: (field, on) for switch, (field, on) in SWITCHED_ON.items() if is_thrown(field, on)}
-
-    by_cell = {}
-    for name, values_RN in values.items():
-        cell = tuple(getattr(recipes[name], field) == on for field, on in thrown.values())
-        by_cell[cell] = values_RN
-
-    return {switch: contrast(by_cell, [place]) for place, switch in enumerate(thrown)}
 
 
 def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
@@ -186,7 +93,6 @@ def weights(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
         "official weights elsewhere": replace(official, exclude=official_elsewhere),
         "less damping": replace(plain, damping=plain.damping / 10),
     }
-
     return _on_as_many(recipes, tokens)
 
 
@@ -195,7 +101,6 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
     ratio = n_and_m(place)
     sparsity = ratio[0] / ratio[1] if ratio else float(place) / 100
     allocations = ("uniform",) if ratio else ("uniform", "owl")  # N:M has one sparsity in all layers
-
     recipes = {}
     for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, ("none", "unstable"), allocations):
         name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
@@ -203,7 +108,6 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
         common = {"criterion": criterion, "sparsity": sparsity, "pattern": pattern, "exclude": exclude}
         seen = {"noise_levels": noise_levels, **TEXTS[text]}
         recipes[name] = Recipe(**common, **seen, allocation=allocation)
-
     return _on_as_many(recipes, tokens)
 
 
@@ -219,3 +123,28 @@ def variants_on(
     for row in tqdm(rows, desc="prune and measure", unit="variant", leave=False):
         variant = Variant(lm, fingerprint, row.recipe, *drawn[row.sequences])
         yield variant, {"variant": row.variant, "place": row.place, "seed": seed}
+
+
+def losses(
+    run: Run,
+    lm: LanguageModel,
+    rows: Sequence[GridRow],
+    texts: dict[str, torch.Tensor],
+    length: int,
+    seeds: Iterable[int],
+    then: Callable[[Variant, dict[str, object]], None] | None = None,
+) -> pd.DataFrame:
+    """Return the losses of the dense model and of one pruned by every row, on every calibration draw.
+
+    All variants of a draw are scored under the same noise, and each draw has noise of its own. `then` is
+    called with every variant and its labels as long as the model is pruned.
+    """
+    fingerprint = lm.fingerprint()
+    frames = []
+    for seed in tqdm(seeds, desc="calibration draws", leave=False):
+        for variant, labels in variants_on(run, lm, fingerprint, rows, length, seed):
+            with variant:
+                frames.append(variant.scores(run, texts, 1, noise=seed, **labels))
+                if then:
+                    then(variant, labels)
+    return pd.concat(frames, ignore_index=True)

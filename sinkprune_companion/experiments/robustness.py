@@ -1,18 +1,33 @@
-"""Settings in which notebook 11 repeats the headline rows of notebook 03, and models on record alone."""
+"""Settings in which notebook 08 repeats the headline rows of notebook 03, and models on record alone."""
 
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from sinkprune_companion.experiments.variants import Variant
+import pandas as pd
+from tqdm.auto import tqdm
+
+from sinkprune.evaluation.intervals import Estimate
+from sinkprune.models.loading import load
+from sinkprune_companion import project_root
+from sinkprune_companion.experiments import pruning_findings
+from sinkprune_companion.experiments.comparisons import COMPARISONS
+from sinkprune_companion.experiments.diffusion_models import diffusion_model
+from sinkprune_companion.experiments.paired_differences import above_dense, pivot
+from sinkprune_companion.experiments.pruning_grid import CURVE, HEADLINE, SPARSITY, GridRow, grid_rows
+from sinkprune_companion.experiments.variants import Variant, draw_for
 from sinkprune_companion.run import profiles
 from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import held_out_texts
+from sinkprune_core import LanguageModel
 from sinkprune_core.pruning.report import Report
 
 PUBLISHED = "published"  # the pair that ships
+PAIR_DRAWS = 2  # calibration draws of other pairs
+HALF = ("unstructured", SPARSITY)  # the place of verdicts
 
 
 class Setting(NamedTuple):
@@ -43,6 +58,25 @@ class Setting(NamedTuple):
         return f"{pair}_{self.calibration}x{self.length}_{noise}"
 
 
+class Sizes(NamedTuple):
+    """What is measured in every setting."""
+
+    recipes: Sequence[str]
+    sparsities: Sequence[float]
+    sequences: int  # held-out ones
+    noise_levels: int  # per calibration sequence
+    dtype: str
+
+
+# what was measured once, whose records the project keeps
+ARCHIVED = (
+    Setting(PUBLISHED, 16, False, 128, 7, 1, "hour"),
+    Setting(PUBLISHED, 128, False, 128, 10, 2, "full-one-noise"),
+    Setting(PUBLISHED, 128, True, 128, 10, 3, "full-own-noise"),
+)
+ARCHIVED_RECIPES = ("wanda", "noised-dense", "paper", "paper-no-sinks", "all-sinks", "unstable")
+ARCHIVED_SIZES = Sizes((*ARCHIVED_RECIPES, "sparsegpt", "paper-sparsegpt"), (0.5, 0.75), 264, 8, "bfloat16")
+
 FACTORS = Setting._fields[:4]  # what a result may depend on
 
 
@@ -53,6 +87,24 @@ def apart_in(factor: str, settings: Iterable[Setting]) -> list[Setting]:
         others = tuple(getattr(setting, name) for name in FACTORS if name != factor)
         groups.setdefault(others, {}).setdefault(getattr(setting, factor), setting)
     return next((list(alike.values()) for alike in groups.values() if len(alike) > 1), [])
+
+
+def settings_of(
+    archived: bool, amounts: Sequence[int], length: int, seeds: int, pairs: Sequence[str]
+) -> list[Setting]:
+    """Return ARCHIVED, or settings that are measured, one for every amount of text and one with own noise.
+
+    Other pairs, folders or names of archives, are measured in the way of the first setting.
+    """
+    made = [Setting(PUBLISHED, amount, False, length, seeds) for amount in amounts]
+    made.append(Setting(PUBLISHED, amounts[-1], True, length, seeds))
+    if archived:
+        made = list(ARCHIVED)
+    first = made[0]._replace(seeds=PAIR_DRAWS, other_draws=0)
+    for pair in pairs:
+        archive = "" if (project_root() / pair).is_dir() else pair
+        made.append(first._replace(pair=pair, archive=archive))
+    return made
 
 
 class OnRecord(Variant):
@@ -92,3 +144,173 @@ def archived_fingerprint(run: Run, model: str) -> str:
         )
 
     return fingerprints.pop()
+
+
+# what every setting gives
+
+
+def scores_in(run: Run, settings: Iterable[Setting], sizes: Sizes, model: str) -> dict[Setting, pd.DataFrame]:
+    """Return the scores of all recipes in every setting, above the dense model's where draws have own noise.
+
+    A pair that is the name of an archive has no weights here: its scores are read.
+    """
+    runs = {"": run}
+    models = {}
+    found = {}
+    for setting in tqdm(settings, desc="settings"):
+        if setting.archive not in runs:
+            runs[setting.archive] = archived_run(run, setting.archive)
+        if setting.pair not in models:
+            models[setting.pair] = _model_of(setting, runs[setting.archive], sizes.dtype, model)
+
+        home = runs[setting.archive]
+        draws = [
+            _scores_of_draw(home, *models[setting.pair], setting, sizes, seed)
+            for seed in range(setting.seeds)
+        ]
+        frame = pd.concat(draws, ignore_index=True)
+        if setting.own_noise:
+            found[setting] = above_dense(frame)
+        else:
+            found[setting] = frame.drop_duplicates()  # the dense model's, the same in every draw
+    return found
+
+
+def _model_of(
+    setting: Setting, home: Run, dtype: str, model: str
+) -> tuple[type[Variant], LanguageModel, str]:
+    """Return how variants of a setting's model are made, the model, and the fingerprint of its weights."""
+    if setting.pair == PUBLISHED:
+        lm = load(model, dtype, home.device)
+    elif setting.archive:
+        lm = load(model, dtype, home.device)  # for its tokenizer and its name
+        return OnRecord, lm, archived_fingerprint(home, lm.name)
+    else:
+        lm = diffusion_model(setting.pair, dtype, home.device)
+    return Variant, lm, lm.fingerprint()
+
+
+def _scores_of_draw(
+    home: Run,
+    kind: type[Variant],
+    lm: LanguageModel,
+    fingerprint: str,
+    setting: Setting,
+    sizes: Sizes,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the scores of the dense model and of all recipes on one calibration draw."""
+    texts = held_out_texts(lm.tokenizer, sizes.sequences, setting.length)
+    rows = [row for row in rows_of(setting, sizes) if seed < row.draws]
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], setting.length, seed)
+    noise = seed if setting.own_noise else 0
+
+    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
+    scores = [kind(lm, fingerprint).scores(home, texts, 1, noise=noise, **labels)]
+    for row in rows:
+        with kind(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
+            scores.append(variant.scores(home, texts, 1, noise=noise, **row.labels, seed=seed))
+    return pd.concat(scores, ignore_index=True)
+
+
+def rows_of(setting: Setting, sizes: Sizes) -> list[GridRow]:
+    """Return the rows of notebook 03 that a setting repeats; `paper` has the noise levels of the others."""
+    rows = []
+    for share in sizes.sparsities:
+        is_half = share == SPARSITY
+        names, count = (HEADLINE, setting.seeds) if is_half else (CURVE, setting.other_draws)
+        place = ("unstructured", share, count, setting.calibration, sizes.noise_levels)
+        rows += grid_rows(names, *place, official_levels=sizes.noise_levels, chosen=list(sizes.recipes))
+    return [row for row in rows if row.is_calibrated]
+
+
+Differences = dict[tuple[Setting, pruning_findings.Place], dict[str, Estimate]]
+
+
+def differences_in(scores: Mapping[Setting, pd.DataFrame]) -> Differences:
+    """Return the differences of notebook 03 in every setting, at every place where it was measured."""
+    return {
+        (setting, place): pruning_findings.differences(of_setting, place)
+        for setting, of_setting in scores.items()
+        for place in pruning_findings.places(of_setting)
+    }
+
+
+def findings_of(differences: Differences) -> dict[str, Estimate]:
+    """Return differences as findings: their name, the place where it is another than 50 %, the setting."""
+    found = {}
+    for (setting, place), estimates in differences.items():
+        ending = f"{pruning_findings.suffix(place)}_{setting.name}"
+        found |= {name + ending: estimate for name, estimate in estimates.items()}
+    return found
+
+
+# tables
+
+
+def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence[str]) -> pd.DataFrame:
+    """Return differences at 50 % draw by draw, in the settings that differ in a factor alone."""
+    rows = []
+    for setting in apart_in(factor, scores):
+        at_half = scores[setting][scores[setting].sparsity == SPARSITY]
+        for comparison in shown:
+            compared = COMPARISONS[comparison]
+            one, other = (at_half[at_half.variant == side] for side in compared[:2])
+            if len(one) and len(other):
+                draws = (pivot(one) - pivot(other)).mean(1).round(4)
+                row = {"difference": compared.label, factor: setting.value_of(factor)}
+                rows.append(row | {f"draw {draw}": value for draw, value in enumerate(draws)})
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows, dtype=object).fillna("–").set_index(["difference", factor])
+
+
+def costs_by_amount(scores: Mapping[Setting, pd.DataFrame]) -> pd.DataFrame:
+    """Return what every recipe costs at 50 %, a column per amount of calibration text."""
+    costs = {}
+    for setting in apart_in("calibration", scores):
+        excess = pruning_findings.excess(scores[setting]).set_index("recipe")
+        column = f"{setting.value_of('calibration')}, {setting.seeds} draws"
+        costs[column] = excess[excess.sparsity == SPARSITY].shown
+    return pd.DataFrame(costs).fillna("–")
+
+
+def elsewhere_by_amount(differences: Differences) -> pd.DataFrame:
+    """Return differences at other places than 50 %, a column per amount of calibration text."""
+    rows = {}
+    settings = dict.fromkeys(setting for setting, _ in differences)
+    for setting in apart_in("calibration", settings):
+        column = f"{setting.value_of('calibration')}, {setting.other_draws} draws"
+        for (measured, place), estimates in differences.items():
+            if measured != setting or place == HALF:
+                continue
+            for comparison, estimate in estimates.items():
+                label = COMPARISONS[comparison].label
+                rows.setdefault((pruning_findings.heading(place), label), {})[column] = str(estimate)
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+
+def widths_by_noise(differences: Differences) -> pd.DataFrame:
+    """Return differences at 50 %, half-widths and margins by noise, in thousandths of a nat."""
+    rows = []
+    settings = dict.fromkeys(setting for setting, _ in differences)
+    for setting in apart_in("own_noise", settings):
+        for comparison, estimate in differences[setting, HALF].items():
+            row = {"comparison": COMPARISONS[comparison].label, "noise": setting.value_of("own_noise")}
+            row |= {"difference": estimate.value, "half-width": estimate.half_width}
+            rows.append(row | {"margin": estimate.margin})
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows).set_index(["comparison", "noise"])
+    return (1000 * table.astype(float)).round(1).unstack(sort=False)
+
+
+def by_kind(scores: pd.DataFrame, shown: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+    """Return differences at 50 % in one setting, by what is compared and the kind of text that is scored."""
+    found = {}
+    for kind, of_kind in scores.groupby("text", sort=False):
+        estimates = pruning_findings.differences(of_kind, HALF)
+        for comparison in shown:
+            if comparison in estimates:
+                found.setdefault(comparison, {})[kind] = estimates[comparison]
+    return found

@@ -10,9 +10,12 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
+from sinkprune import corpus
 from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune_companion.experiments.linear_inputs import linear_inputs
 from sinkprune_companion.experiments.masks import weights_of
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe
 from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, token_weights
@@ -23,6 +26,7 @@ from sinkprune_core.seeds import generator
 NEAR = 0.1  # how near the logarithm of a score must be to that of its row's threshold to count as close
 CANDIDATES = 1024  # at least so many tokens are searched, those that change most alone
 SINKS = {"all": "all sinks", "unstable": "unstable sinks"}
+PLAIN_START = "no special first token"
 LARGEST, RANDOM, OTHER_TEXT = "largest change", "random tokens", "other text"
 COMPARED = (("sinks", "random"), ("sinks", "largest"), ("largest", "other_text"))  # as findings
 
@@ -74,12 +78,36 @@ def token_reach(
     return pd.DataFrame(rows, columns=["layer", "linear", "choice", "tokens", "share", "changed"])
 
 
+def reach_on_both_starts(
+    run: Run, lm: LanguageModel, recipe: Recipe, sequences: int, length: int, layers: Sequence[int]
+) -> pd.DataFrame:
+    """Return the records of `token_reach` on texts that begin as they do and with a special first token."""
+    drawn = [calibration_draw(lm, sequences, length, seed) for seed in (0, 1)]
+    with_token = [
+        Calibration(corpus.with_first_token(text.ids_NT, lm.tokenizer), text.seed) for text in drawn
+    ]
+    fingerprint = lm.fingerprint()
+    parts = []
+    for start, (text, other) in {PLAIN_START: drawn, "<|endoftext|> first": with_token}.items():
+        frame = run.record(
+            "reach",
+            lambda text=text, other=other: token_reach(lm, recipe, text, other, layers),
+            recipe=recipe,
+            calibration=[text.fingerprint, other.fingerprint],
+            layers=list(layers),
+            fingerprint=fingerprint,
+        )
+        parts.append(frame.assign(text=start))
+    return pd.concat(parts, ignore_index=True)
+
+
 def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:
     """Return shares of kept weights that change, by the choice of as many tokens as there are sinks.
 
-    `frame` is what `token_reach` returns for one kind of calibration text; intervals are over linear maps.
-    Empty without sinks, or with fewer than two linear maps.
+    `frame` is what `reach_on_both_starts` returns, of which the texts without a special first token count;
+    intervals are over linear maps. Empty without sinks, or with fewer than two linear maps.
     """
+    frame = frame[frame.text == PLAIN_START]
     sinks = frame[frame.choice == SINKS["all"]]
     if len(sinks) < 2 or sinks.tokens.iloc[0] == 0:
         return {}

@@ -1,6 +1,6 @@
 """The picture of the way from Wanda to the official recipe: one part after the other, what each adds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ CAPTION = (
     "From Wanda to the official recipe at 50 and 75 %: what each part of the recipe changes in the loss, "
     "with 95 % intervals"
 )
-NOTEBOOK = "07"  # the number of the one whose findings these are
+NOTEBOOK = "06"  # the number of the one whose findings these are
 STEPS = {  # findings without their sparsity, and what they add to the recipe before them
     "noised_dense_minus_wanda": "+ noised text and dense propagation",
     "official_levels_minus_grid": "+ the official noise levels",
@@ -37,24 +37,24 @@ HEIGHT = 0.56  # of a bar, in rows
 # the data
 
 
-def bridge_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return a row per sparsity and step: where it begins (`start`), what it adds, and its verdict.
+def bridge_table(estimates: Mapping[str, Estimate], sparsities: Sequence[float] = SPARSITIES) -> pd.DataFrame:
+    """Return a row per sparsity, in percent, and step: where it begins (`start`), what it adds, its verdict.
 
     The last row of a sparsity is the whole difference, official recipe − Wanda, which the steps add up to.
     Verdicts are corrected over this table (Holm). Raises KeyError, which names them, where findings are
     missing.
     """
-    needed = {f"{NOTEBOOK}/{name}_{sparsity}" for name in (*STEPS, WHOLE) for sparsity in SPARSITIES}
+    needed = {f"{NOTEBOOK}/{name}_{sparsity:g}" for name in (*STEPS, WHOLE) for sparsity in sparsities}
     missing = sorted(needed - estimates.keys())
     if missing:
         raise KeyError(f"the bridge needs findings that are not published: {', '.join(missing)}")
 
     rows = []
     found = []
-    for sparsity in SPARSITIES:
+    for sparsity in sparsities:
         start = 0.0
         for name, words in {**STEPS, WHOLE: END}.items():
-            finding = f"{NOTEBOOK}/{name}_{sparsity}"
+            finding = f"{NOTEBOOK}/{name}_{sparsity:g}"
             estimate = estimates[finding]
             rows.append(
                 {
@@ -79,22 +79,26 @@ def bridge_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
 
 def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     """Draw `bridge_table`, a panel per sparsity; `is_narrow` is for a phone, one panel below the other."""
-    shape = (len(SPARSITIES), 1) if is_narrow else (1, len(SPARSITIES))
+    panels = table.sparsity.nunique()
+    shape = (panels, 1) if is_narrow else (1, panels)
     figure, axes = canvas(*shape, NARROW if is_narrow else WIDE)
     for axis, (sparsity, part) in zip(axes.flat, table.groupby("sparsity", sort=False), strict=True):
         _draw_panel(axis, part, is_narrow)
-        axis.set_title(f"{sparsity} % of the weights zero", fontsize=9)
+        axis.set_title(f"{sparsity:g} % of the weights zero", fontsize=9)
     words = ["loss above Wanda's (nats per token)", "lines: 95 %; band: too small to matter"]
     figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9)
     if not is_narrow:
         axes[0, 0].set_yticks(range(len(STEPS) + 2), [START, *STEPS.values(), END])
-        axes[0, 1].set_yticks([])
+        for axis in axes[0, 1:]:
+            axis.set_yticks([])
     return titled(figure, _title(table), _handles(table))
 
 
 def _draw_panel(axis: Axes, part: pd.DataFrame, is_narrow: bool) -> None:
     """Draw the steps of one sparsity as floating bars, each from where the one above it ends."""
     margin = part.margin.iloc[-1]
+    if pd.isna(margin):  # what Wanda costs is not told from nothing
+        margin = 0.0
     axis.axvspan(-margin, margin, color=GREY, alpha=0.18, lw=0)
     axis.axvline(0, color=INK, lw=0.8)
     axis.plot(0, 0, ls="none", marker=METHODS["wanda"].marker, color=METHODS["wanda"].color, ms=7)
@@ -133,7 +137,7 @@ def _title(table: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
     at_75 = table[table.sparsity == 75].set_index("step").verdict
     sinks = table[table.step == STEPS["paper_minus_paper_no_sinks"]].verdict
-    gains = at_75[STEPS["noised_dense_minus_wanda"]] == HELPS
+    gains = at_75.get(STEPS["noised_dense_minus_wanda"]) == HELPS
     if gains and (sinks == NO_DIFFERENCE).all():
         return (
             "At 75 % the gain is that of noised text and dense propagation; leaving sinks out changes "

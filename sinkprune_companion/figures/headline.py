@@ -86,8 +86,8 @@ PROTOCOLS = (
     Protocol(
         "three kinds of text",
         _cost_rows(
-            "07/paper_minus_wanda_50",
-            "07/paper_minus_paper_no_sinks_50",
+            "06/paper_minus_wanda_50",
+            "06/paper_minus_paper_no_sinks_50",
             "03/sparsegpt_minus_wanda",
             "07/sparsegpt_half_minus_sparsegpt_clean_50",
         ),

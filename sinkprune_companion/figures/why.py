@@ -82,6 +82,8 @@ def plot_doses(
         axis.fill_between(list(margins), -limit, limit, color=GREY, alpha=0.2, lw=0, label="does not matter")
     axis.axhline(0, color=BLACK, lw=0.8)
     axis.set_xscale("log")
+    axis.set_xticks(list(first), minor=False)
+    axis.set_xticks([], minor=True)
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats)")
     return titled(figure, title, axis.get_legend_handles_labels()[0])

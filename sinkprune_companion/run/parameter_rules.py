@@ -18,7 +18,7 @@ from sinkprune.models.hub import parse
 from sinkprune_companion import project_root
 from sinkprune_companion.run.profiles import archive_file
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.values import AboveZero, AtLeastZero, Count, Flag, Number, Share, Sparsity
+from sinkprune_core.values import AtLeastZero, Count, Flag, Number, Share, Sparsity
 
 # kinds of values
 
@@ -37,7 +37,6 @@ _AT_LEAST_ONE = Annotated[float, Field(ge=1, description="a number of at least 1
 BY_ANNOTATION = {"int": Count, "float": AtLeastZero, "bool": Flag, "str": TEXT}
 
 RANGES = {
-    "alpha": AboveZero,
     "batch_tokens": _at_least(2),  # as the first token is never predicted
     "crop_lengths": _at_least(2),
     "first_seed": Number,
@@ -47,8 +46,6 @@ RANGES = {
     "long_sequences": _at_least(2),  # as every interval rests on two or more
     "null_seeds": Number,
     "other_prompts": _at_least(2),
-    "other_sink_std": DEVIATIONS,
-    "other_stability_thresholds": Share,
     "doses": _AT_LEAST_ONE,
     "layers": Number,
     "model_sequences": _at_least(4),  # two of each start
@@ -71,35 +68,34 @@ LEAST_IN = {
     "02_are_sinks_needed": {"lengths": 24},
     "03_leaving_sinks_out": {"sequences": 6},
     "05_matched_compute": {"sequences": 6},
-    "06_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
-    "11_robustness": {"sequences": 12},
+    "06_gain_at_75": {  # what costs nothing is no measure of anything
+        "sequences": 12,
+        "large_sequences": 12,
+        "sparsities": 0.1,
+        "factorial_sparsities": 0.1,
+        "ratios": 0.1,
+    },
     "04_why": {"sequences": 4},
-    "08_stable_sinks": {"sequences": 12, "sparsities": 0.1},
+    "08_what_results_depend_on": {"sequences": 12, "sparsities": 0.1},
     "07_best_recipe": {"sequences": 12},
     "09_from_scratch": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }
 
 # how names of lists begin that may be empty
 MAY_BE_EMPTY = (
-    "answering",
     "at_75",
-    "large",
     "model_doses",
-    "on_twin",
     "other",
     "pairs",
+    "parts",
     "patterns",
     "protocol_",
     "recovery_",
     "searched",
-    "sinks_",
     "sparsegpt_",
     "thirds",
     "weight_",
 )
-
-# lists of notebook 11 that have a value per setting, of which two settings may share one
-BY_SETTING = ("archives", "calibration", "other_draws", "own_noise", "seeds")
 
 
 def kind_of(name: str, annotation: str) -> object:
@@ -116,24 +112,6 @@ def _presets() -> list[str]:
     from sinkprune_core.pruning.presets import PRESETS
 
     return list(PRESETS)
-
-
-def _token_choices() -> list[str]:
-    from sinkprune_core.calibration.token_weights import EXCLUDE
-
-    return ["soft", *(choice for choice in EXCLUDE if choice not in ("none", "only"))]
-
-
-def _noise_rules() -> list[str]:
-    from sinkprune_core.calibration.text import NOISE
-
-    return [rule for rule in NOISE if rule != "grid"]
-
-
-def _allocations() -> list[str]:
-    from sinkprune_core.pruning.patterns import ALLOCATIONS
-
-    return [allocation for allocation in ALLOCATIONS if allocation != "uniform"]
 
 
 def _thirds() -> list[str]:
@@ -175,13 +153,6 @@ def _training_dtypes() -> list[str]:
 NAMES: dict[str, Callable[[], list[str]]] = {
     "at_75": _searched_recipes,
     "baselines": _presets,
-    "large": _searched_recipes,
-    "left_out": _token_choices,
-    "on_twin": _searched_recipes,
-    "other": _searched_recipes,
-    "other_allocations": _allocations,
-    "other_first": _searched_recipes,
-    "other_noise": _noise_rules,
     "parts": _parts,
     "preset": _presets,
     "recipes": _presets,
@@ -212,10 +183,6 @@ class Form(NamedTuple):
 
 
 FORMS = {
-    "answering": Form(
-        r".+ at \d{1,2} %",
-        "must name a recipe of the search and a sparsity, e.g. sparsegpt, clean at 75 %",
-    ),
     "patterns": Form(r"\d+:\d+", "must read N:M, N zeros in every M consecutive inputs, e.g. 2:4"),
     "places": Form(
         r"\d+:\d+|\d{1,2}(\.\d+)?",
@@ -250,7 +217,6 @@ def check_model(name: str, kind: str) -> None:
         from sinkprune.models.reader import Checkpoint  # seconds of imports
 
         row = Checkpoint(name)
-
     if row.kind != kind:
         raise ValueError(f"{name!r} is {row.kind}, and this must be of kind {kind}, e.g. {EXAMPLES[kind]}")
 
@@ -292,8 +258,6 @@ def check_list(name: str, values: list) -> None:
     """Raise ValueError for an empty list, where it must not be, and for a value that stands in it twice."""
     if not values and not name.startswith(MAY_BE_EMPTY):
         raise ValueError(f"{name} is empty: give at least one value")
-    if name in BY_SETTING:
-        return
     for place, value in enumerate(values):
         if value in values[:place]:
             raise ValueError(f"{name} has {value!r} twice: give every value once")
@@ -302,28 +266,21 @@ def check_list(name: str, values: list) -> None:
 def check_noise_levels(notebook: str, values: Mapping[str, object]) -> None:
     """Raise ValueError for more noise levels than a calibration sequence can be seen at.
 
-    Of a causal model every level is a window of at least one query; a rollout writes a token a step.
+    Of a causal model every level is a window of at least one query.
     """
     levels = values.get("noise_levels")
     length = 128 if notebook == "01_do_sinks_move" else values.get("length")
     if levels is None or length is None:
         return
-
-    is_causal = notebook in ("01_do_sinks_move", "03_leaving_sinks_out", "08_stable_sinks")  # their twin is
+    is_causal = notebook in (
+        "01_do_sinks_move",
+        "03_leaving_sinks_out",
+        "08_what_results_depend_on",
+    )  # their twin is
     if is_causal and levels > length:
         raise ValueError(
             f"noise_levels={levels} exceed the {length} tokens of a calibration sequence: use fewer levels"
         )
-
-    if "rollout" in (values.get("other_noise") or ()):
-        from sinkprune_core.calibration.text import rollout_prompt
-
-        written = length - rollout_prompt(length)
-        if levels > written:
-            raise ValueError(
-                f"noise_levels={levels} exceed the {written} tokens that a rollout writes (length={length}): "
-                "use fewer levels, or leave rollout out of other_noise"
-            )
 
 
 def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
@@ -334,7 +291,6 @@ def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
     ratios = values.get("ratios")
     if not ratios or "model" not in values:
         return
-
     row, _ = parse(values["model"])
     if row is None:
         return

@@ -1,5 +1,6 @@
 """Figures: what a forest cuts and says of its rows, and titles that outlive no verdict."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -10,7 +11,7 @@ from PIL import Image
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune_companion import project_root
-from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures import figures, forests, recipes
 from sinkprune_companion.pages import render, sources
 from sinkprune_companion.run.records import Run
 
@@ -75,8 +76,10 @@ def test_what_is_measured_at_one_place_stands_side_by_side_and_nearer_than_the_n
 
 
 def test_every_title_is_asked_for_by_its_notebook():
+    drawn_for = Path(recipes.__file__).read_text(encoding="utf-8")  # pictures of notebooks 06 to 08
     for notebook, titled in render.TITLES.items():
         source = (project_root() / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8")
+        source += drawn_for
         for figure in titled:
             start = figure.partition("_")[0]  # of a name that ends with a number, which the notebook fills in
             asked = (f'"{figure}"', f'f"{start}_', f'f"{start}{{')

@@ -120,13 +120,13 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
     own = Estimate(0.5, 0.4, 0.6, 9, "")
     for profile, has_others in ((PUBLISHED[0], True), ("quick", False)):
         Run("03_leaving_sinks_out", profile, {}).find({"paper_minus_wanda": own, "only_here": own})
-        run = Run("08_stable_sinks", profile, {})
+        run = Run("08_what_results_depend_on", profile, {})
         assert not [name for name in sources.results_for(run).f if name.startswith("08/")]
         run.find({"stable_minus_none": own})
 
         known = sources.results_for(run).f
         assert known["08/stable_minus_none"] == own
-        assert ("11/paper_minus_wanda_published_16x128_one_noise" in known) is has_others
+        assert ("07/sink_weights_75" in known) is has_others
         assert ("03/paper_minus_wanda" in known) is has_others
         assert "03/only_here" not in known
         assert known.get("03/paper_minus_wanda") != own
@@ -135,7 +135,7 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
 @pytest.mark.usefixtures("run")  # its results go to a folder of their own
 def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
     for profile in ("quick", PUBLISHED[0]):  # the second has not what its written reading speaks of
-        run = Run("11_robustness", profile, {})
+        run = Run("10_prune_llada", profile, {})
         run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
         assert "| `a_number` | 0.50 [0.40," in render.results_table(run).data
 
@@ -155,8 +155,8 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
     words = table.rpartition("\n\n")[2]
     assert shown_by[PUBLISHED[0]].startswith("| ") and "Holm" in words
     assert "count as not run" in words and "count as not run" not in shown_by[PUBLISHED[0]]
-    run = Run("07_best_recipe", "evidence", {})  # a family with rows of another notebook
-    run.find({name.removeprefix("07_best_recipe/"): one for name, one in published_estimates.items()})
+    run = Run("06_gain_at_75", "evidence", {})  # a family with rows of another notebook
+    run.find({name.removeprefix("06_gain_at_75/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
     assert f"at ratio 0.5 | {verdict} |" in render.results_table(run).data
 

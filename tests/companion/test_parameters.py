@@ -46,7 +46,7 @@ def test_types_are_checked(value, annotation, message):
         ("patterns", "list[str]", ["row"], ["4:8"], "patterns: 'row' must read N:M, N zeros in every M"),
         ("recipes", "list[str]", ["wnda"], ["wanda"], "recipes: 'wnda' is unknown; choose one of"),
         ("sparsity", "float", -0.1, 0, "sparsity=-0.1 must be a number in [0, 1)"),
-        ("parts", "list[str]", ["best"], ["search"], "parts: 'best' is unknown; choose one of official"),
+        ("parts", "list[str]", ["best"], ["large"], "parts: 'best' is unknown; choose one of weights"),
         ("places", "list[str]", ["100"], ["87.5", "2:4"], "places: '100' must be a sparsity in percent"),
         ("places", "list[str]", ["4:2"], ["4:8"], "places: pattern='4:2' must have 1 <= N < M"),
         ("pattern_draws", "int", 0, 1, "pattern_draws=0 must be a whole number of at least 1"),
@@ -80,9 +80,7 @@ PARAMETERS = {  # of no notebook: those that combinations ask for
     "model": ("str", "smol-dlm"),
     "length": ("int", 64),
     "noise_levels": ("int", 4),
-    "other_noise": ("list[str]", ["rollout"]),
     "ratios": ("list[float]", [0.5]),
-    "calibration": ("list[int]", [2, 2]),
     "steps": ("list[int]", [16, 64]),
 }
 
@@ -103,15 +101,9 @@ def refusal_of(notebook: str, **changed: object) -> str:
     [
         ("05_matched_compute", {}, ""),
         ("05_matched_compute", {"steps": [16, 64, 16]}, "steps has 16 twice: give every value once"),
-        ("03_leaving_sinks_out", {"noise_levels": 64, "other_noise": ["official"]}, ""),
+        ("03_leaving_sinks_out", {"noise_levels": 64}, ""),
         ("03_leaving_sinks_out", {"noise_levels": 500}, "noise_levels=500 exceed the 64 tokens of a calibr"),
         ("01_do_sinks_move", {"noise_levels": 129}, "noise_levels=129 exceed the 128 tokens of a calibr"),
-        ("06_what_does_the_work", {"noise_levels": 48}, ""),
-        (
-            "06_what_does_the_work",
-            {"noise_levels": 49},
-            "noise_levels=49 exceed the 48 tokens that a rollout",
-        ),
         (
             "03_leaving_sinks_out",
             {"ratios": [0.5, 0.999]},

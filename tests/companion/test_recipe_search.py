@@ -1,6 +1,5 @@
-"""Recipes of notebook 07: every combination once, on as many tokens; and main effects."""
+"""Recipes of notebooks 06 and 07: every combination once, on as many tokens."""
 
-import numpy as np
 import pytest
 
 from sinkprune_companion.experiments import recipe_search
@@ -33,18 +32,3 @@ def test_a_row_says_where_it_prunes():
     patterns = {part: {row.pattern for row in rows} for part, rows in PARTS.items()}
     assert patterns["structured"] == {"structured"} and patterns["pattern"] == {"2:4"}
     assert patterns["official"] == patterns["factorial"] == {"unstructured"}
-
-
-@pytest.mark.parametrize("with_sinks", [False, True])
-def test_main_effects_are_those_of_a_sum_of_switches(with_sinks):
-    added = {"noised": -0.5, "dense": 0.2, "all": 0.03}
-    values = {}
-    rows = recipe_search.factorial(0.75, TOKENS, 8, with_sinks=with_sinks)
-    for row in rows:
-        cost = sum(added.get(setting, 0) for setting in row.variant.split(", "))
-        values[row.variant] = np.array([[1.0, 2.0]]) + cost
-    effects = recipe_search.main_effects(values, {row.variant: row.recipe for row in rows})
-    sizes = {"noised": -0.5, "dense": 0.2} | ({"sinks": 0.03} if with_sinks else {})
-    assert effects.keys() == sizes.keys()
-    for switch, size in sizes.items():
-        assert effects[switch].tolist() == [[pytest.approx(size)] * 2]

@@ -1,4 +1,4 @@
-"""Models that notebook 11 knows by their records alone."""
+"""Models that notebook 08 knows by their records alone."""
 
 import shutil
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ def run(tmp_path, monkeypatch) -> Run:
         shutil.copyfile(file, tmp_path / "figures" / file.name)
     for module in ("run.records", "run.profiles"):
         monkeypatch.setattr(f"sinkprune_companion.{module}.project_root", lambda: tmp_path)
-    return Run("11_robustness", "test", {"device": "cpu"})
+    return Run("08_what_results_depend_on", "test", {"device": "cpu"})
 
 
 def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):

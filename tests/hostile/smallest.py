@@ -9,9 +9,6 @@ from notebook_cells import MODELS, run_cells, tagged
 from sinkprune_companion.run import parameters
 
 MOST = 200  # no parameter needs more
-TOGETHER = {
-    "11_robustness": {"own_noise": [False], "other_draws": [1], "archives": [""], "sparsities": [0.5]}
-}  # what depends on other parameters; a notebook's first cell compares them
 NAMED = ("profile", "device", "dtype")  # they stay as they are
 
 
@@ -57,6 +54,6 @@ def smallest(notebook: str) -> dict[str, object]:
 def run(notebook: str, models: dict[str, str], here: Path) -> None:
     """Run a notebook on its smallest values."""
     named = {name: models[name] for name in MODELS[notebook]}
-    values = smallest(notebook) | TOGETHER.get(notebook, {}) | named
+    values = smallest(notebook) | named
     run_cells(notebook, **values, profile="smallest")
     assert list((here / "runs" / "smallest").rglob("*.json"))

@@ -1,0 +1,126 @@
+"""How recipes differ in loss: pairs of them, switches of a factorial design, shares of what pruning costs.
+
+Losses are in nats per token, so a gain is below 0. Dimensions: R calibration draws, N sequences.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune_companion.experiments.kinds_of_text import effects_by_kind
+from sinkprune_companion.experiments.paired_differences import pivot
+from sinkprune_companion.experiments.pruning_grid import GridRow
+from sinkprune_companion.ledger.margins import with_share_of_damage
+
+Cell = tuple[bool, ...]  # which switches are on
+SWITCHED_ON = {"noised": ("inputs", "noised"), "dense": ("propagation", "dense"), "sinks": ("exclude", "all")}
+
+
+class Difference(NamedTuple):
+    """One recipe's loss less another's, and what it is measured against, (R, N) each."""
+
+    values_RN: np.ndarray
+    cost_RN: (
+        np.ndarray
+    )  # of a recipe above the dense model: that of the second one, where nothing else is said
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean with its interval, in nats per token; the margin is a share of the cost."""
+        return with_share_of_damage(crossed_interval(self.values_RN), crossed_interval(self.cost_RN))
+
+    def in_percent(self, cost: float | None = None) -> Estimate:
+        """Return the estimate in percent of a cost in nats; None: that which it is measured against."""
+        percent = 100 / (self.cost_RN.mean() if cost is None else cost)
+        margin = self.estimate.margin
+        return crossed_interval(percent * self.values_RN).with_margin(margin and percent * margin)
+
+
+def differences(costs: pd.DataFrame, compared: Mapping[str, tuple[str, str]]) -> dict[str, Difference]:
+    """Return one - other of all that is compared, at every place where both were measured.
+
+    `costs` are losses above the dense model, with a `variant` and a `place`. A name ends in the place,
+    `_50` at 50 % or `_2_4`, and in `_growth` for the difference at 75 % less that at 50 %.
+    """
+    found = {}
+    for name, (one, other) in compared.items():
+        for place, at_place in costs.groupby("place", sort=False):
+            if {one, other} <= {*at_place.variant}:
+                one_RN, other_RN = (pivot(at_place[at_place.variant == each]) for each in (one, other))
+                found[f"{name}_{ending(place)}"] = Difference(one_RN - other_RN, other_RN)
+
+        if {f"{name}_50", f"{name}_75"} <= found.keys():
+            at_50, at_75 = found[f"{name}_50"], found[f"{name}_75"]
+            found[f"{name}_growth"] = at_75._replace(values_RN=at_75.values_RN - at_50.values_RN)
+    return found
+
+
+def ending(place: str) -> str:
+    """Return how a finding's name ends that was measured at a place: `50` at 50 %, `2_4` at 2:4."""
+    return place.removesuffix(" %").replace(":", "_")
+
+
+def estimates(found: Mapping[str, Difference]) -> dict[str, Estimate]:
+    """Return differences as findings, in nats per token."""
+    return {name: difference.estimate for name, difference in found.items()}
+
+
+def by_kind_of_text(found: Mapping[str, Difference], kind_N: np.ndarray) -> dict[str, Estimate]:
+    """Return every difference on each kind of text apart, as findings."""
+    values = {name: difference.values_RN for name, difference in found.items()}
+    costs = {name: difference.cost_RN for name, difference in found.items()}
+    return effects_by_kind(values, costs, kind_N)
+
+
+# a factorial design
+
+
+def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.ndarray:
+    """Return the effect of the switches numbered `which`, (R, N), averaged over all settings of the others.
+
+    One switch: on - off. Two: by how much the effect of one grows when the other is switched on, without the
+    factor 1/2 of textbooks, and so on. Raises ValueError unless `values` has every combination of switches.
+    """
+    width = len(next(iter(values)))
+    if missing := set(product((False, True), repeat=width)) - set(values):
+        raise ValueError(f"combinations of switches have no values, e.g. {min(missing)}: effects would mix")
+    signs = {cell: (-1) ** sum(not cell[switch] for switch in which) for cell in values}
+    return sum(signs[cell] * values[cell] for cell in values) / 2 ** (width - len(which))
+
+
+def main_effects(
+    costs: pd.DataFrame, rows: Sequence[GridRow], with_sinks: bool = False
+) -> dict[str, Difference]:
+    """Return what each switch of `recipe_search.factorial` does at every place: `main_noised_75` and so on.
+
+    It is a mean over the settings of the other switches; of text and propagation over those with no sink left
+    out, unless it is `with_sinks`. All are measured against what Wanda costs, where every switch is off.
+    """
+    recipes = {row.variant: row.recipe for row in rows}
+    found = {}
+    for place, at_place in costs.groupby("place", sort=False):
+        values = {}
+        for variant, of_variant in at_place.groupby("variant"):
+            recipe = recipes[variant]
+            cell = tuple(getattr(recipe, field) == on for field, on in SWITCHED_ON.values())
+            values[cell] = pivot(of_variant)
+
+        plain = {cell[:2]: values_RN for cell, values_RN in values.items() if not cell[2]}
+        wanda_RN = plain[False, False]
+        has_sinks = len(values) > len(plain)
+        for switch, name in enumerate(SWITCHED_ON):
+            if has_sinks and (with_sinks or name == "sinks"):
+                effect_RN = contrast(values, [switch])
+            elif name != "sinks":
+                effect_RN = contrast(plain, [switch])
+            else:
+                continue
+            found[f"main_{name}_{ending(place)}"] = Difference(effect_RN, wanda_RN)
+
+        both = contrast(plain, [0, 1])
+        found[f"interaction_{ending(place)}"] = Difference(both, wanda_RN)
+    return found

@@ -1,0 +1,165 @@
+"""Pictures of how recipes differ: in percent of what pruning costs, so that one holds several sparsities, by
+the tokens that they leave out, against sparsity, and in other settings.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune.evaluation.verdict_rule import judge
+from sinkprune_companion.experiments.comparisons import COMPARISONS
+from sinkprune_companion.experiments.paired_differences import pivot
+from sinkprune_companion.experiments.recipe_differences import Difference
+from sinkprune_companion.experiments.robustness import HALF, Differences, apart_in, by_kind
+from sinkprune_companion.figures import bridge, figures, forests
+from sinkprune_companion.pages import render
+from sinkprune_companion.run.records import Run
+
+Sections = Mapping[str, Mapping[str, Difference]]  # rows by their label, below a heading each
+
+
+def shares_table(sections: Sections, costs: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Return a row per difference: `value`, `low` and `high` in nats, and `percent…` of a cost in nats.
+
+    That is what `costs` has for the section; where it has none, what each difference is measured against.
+    Where every row has a margin there is a `verdict`, with p corrected for the rows of its section (Holm).
+    """
+    parts = []
+    for section, rows in sections.items():
+        if not rows:
+            continue
+        table = forests.forest_table({label: each.estimate for label, each in rows.items()})
+        shares = [each.in_percent((costs or {}).get(section)) for each in rows.values()]
+        table["percent"] = [share.value for share in shares]
+        table["percent_low"] = [share.low for share in shares]
+        table["percent_high"] = [share.high for share in shares]
+        table["percent_margin"] = [share.margin for share in shares]
+        parts.append(table.assign(section=section))
+
+    whole = pd.concat(parts, ignore_index=True)
+    return whole.dropna(axis=1) if whole.percent_margin.isna().any() else whole
+
+
+def save_shares(
+    run: Run,
+    name: str,
+    plain: str,
+    sections: Sections,
+    costs: Mapping[str, float] | None = None,
+    of: str = "what Wanda costs",
+    aside: Mapping[str, Difference] | None = None,
+) -> Figure:
+    """Save and return the picture of differences in percent `of` a cost, below its written title or `plain`.
+
+    What is `aside` is in the data alone.
+    """
+    table = shares_table(sections, costs)
+    drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
+    drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
+    drawn = drawn.rename(columns={"percent": "value"})
+    title = render.title(run, name, plain)
+    picture = forests.plot_effects(drawn, f"difference in NELBO (% of {of})", title)
+    if aside:
+        table = pd.concat([table, shares_table({"": aside})], ignore_index=True)
+    return figures.save_figure(run, picture, name, table, f"{title}: differences in percent of {of}")
+
+
+def save_bridge(run: Run, estimates: Mapping[str, Estimate], sparsities: Sequence[float]) -> Figure:
+    """Save and return the picture of the way from Wanda to the official recipe, at sparsities in [0, 1)."""
+    named = {f"{bridge.NOTEBOOK}/{name}": estimate for name, estimate in estimates.items()}
+    table = bridge.bridge_table(named, [100 * share for share in sparsities])
+    return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
+
+
+def save_reach(run: Run, reached: pd.DataFrame) -> Figure:
+    """Save and return the picture of `token_reach.reach_on_both_starts`: weights by tokens left out."""
+    by = ["text", "choice", "tokens", "share"]
+    means = reached.groupby(by, sort=False).changed.mean().reset_index()
+    percentages = means.assign(share=100 * means.share, changed=100 * means.changed)
+    axes = {"share": "tokens left out or replaced (%)", "changed": "kept weights that change (%)"}
+
+    title = render.title(run, "reach", "Kept weights that change when calibration tokens are left out")
+    how = {"logx": True, "logy": True, "title": title, "panel": "text"}
+    picture = figures.plot_curves(
+        percentages[percentages.changed > 0], "share", "changed", "choice", axes, **how
+    )
+    return figures.save_figure(run, picture, "reach", reached, title)
+
+
+def save_damage(run: Run, costs: pd.DataFrame, names: Mapping[str, str], bigram: float) -> Figure:
+    """Save and return the picture of what recipes cost against sparsity, and where a bigram model stands.
+
+    `costs` are losses above the dense model, by `variant` and `place`; `names` says which are drawn, and how
+    they are called there; `bigram` is that model's loss above the dense model's.
+    """
+    is_drawn = costs.variant.isin(names) & costs.place.str.endswith(" %")
+    lines = []
+    for (place, variant), cells in costs[is_drawn].groupby(["place", "variant"], sort=False):
+        cost = crossed_interval(pivot(cells))
+        line = {"recipe": names[variant], "sparsity": float(place.removesuffix(" %"))}
+        lines.append(line | {"value": cost.value, "low": cost.low, "high": cost.high, "draws": cost.draws})
+    table = pd.DataFrame(lines).sort_values("sparsity", kind="stable", ignore_index=True)
+
+    title = render.title(run, "damage", "What recipes cost, against sparsity")
+    labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
+    how = {"interval_columns": ("low", "high"), "logy": True, "dodge": 0.6, "title": title}
+    picture = figures.plot_curves(table, "sparsity", "value", "recipe", labels, **how)
+    picture.axes[0].axhline(bigram, color="0.4", ls=":")
+    picture.axes[0].annotate("a bigram model", (table.sparsity.min(), bigram), va="bottom")
+    caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals"
+    return figures.save_figure(run, picture, "damage", table, caption)
+
+
+def save_settings(
+    run: Run, factor: str, differences: Differences, shown: Sequence[str], plain: str
+) -> Figure:
+    """Save and return the picture of differences at 50 % in the settings that differ in one factor alone.
+
+    A section is a difference, a row one setting. Raises ValueError where no two settings differ so.
+    """
+    settings = apart_in(factor, dict.fromkeys(setting for setting, _ in differences))
+    by_comparison = {
+        comparison: {
+            setting.value_of(factor): differences[setting, HALF][comparison]
+            for setting in settings
+            if comparison in differences[setting, HALF]
+        }
+        for comparison in shown
+    }
+    return _save_compared(run, f"by_{factor}", by_comparison, plain)
+
+
+def save_by_kind(run: Run, scores: pd.DataFrame, shown: Sequence[str], plain: str) -> Figure:
+    """Save and return the picture of differences at 50 % on every kind of text that is scored."""
+    return _save_compared(run, "by_kind", by_kind(scores, shown), plain)
+
+
+def _save_compared(
+    run: Run, name: str, by_comparison: Mapping[str, Mapping[str, Estimate]], plain: str
+) -> Figure:
+    """Save and return a picture with a section for each comparison of COMPARISONS."""
+    parts = [
+        forests.forest_table(dict(estimates)).assign(section=COMPARISONS[comparison].label)
+        for comparison, estimates in by_comparison.items()
+        if estimates
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    title = render.title(run, name, plain)
+    picture = forests.plot_effects(table, "difference in NELBO (nats per token)", title)
+    return figures.save_figure(run, picture, name, table, title)
+
+
+def save_left_out(
+    run: Run, effects: Mapping[str, tuple[Mapping[str, np.ndarray], float | None]], plain: str
+) -> Figure:
+    """Save and return the picture of effects, (R, N) and a margin by section, without random tokens."""
+    parts = [judge(by_choice, margin, section) for section, (by_choice, margin) in effects.items()]
+    table = pd.concat(parts, ignore_index=True)
+    title = render.title(run, "left_out", plain)
+    shown = table[~table.comparison.str.startswith("random")]
+    picture = forests.plot_effects(shown, "difference in NELBO (nats per token)", title)
+    caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"
+    return figures.save_figure(run, picture, "left_out", table, caption)

@@ -1,0 +1,115 @@
+"""Differences of recipes are paired and named by place, and factorial effects agree with a regression."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sinkprune.evaluation.verdict_rule import HURTS, UNDECIDED, judge
+from sinkprune_companion.experiments import recipe_search
+from sinkprune_companion.experiments.recipe_differences import (
+    SWITCHED_ON,
+    Difference,
+    contrast,
+    differences,
+    main_effects,
+)
+from sinkprune_companion.figures.recipes import shares_table
+from sinkprune_companion.ledger.margins import share_that_matters
+
+
+def costs_of(values: dict[tuple[str, str], np.ndarray]) -> pd.DataFrame:
+    """Return costs of variants at places, from their values (R, N)."""
+    rows = [
+        {"variant": variant, "place": place, "seed": seed, "sequence": sequence, "value": value}
+        for (variant, place), value_RN in values.items()
+        for (seed, sequence), value in np.ndenumerate(value_RN)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_differences_are_paired_where_both_were_measured_and_grow_from_50_to_75():
+    rng = np.random.default_rng(0)
+    measured = [("a", "50 %"), ("b", "50 %"), ("a", "75 %"), ("b", "75 %"), ("a", "2:4"), ("c", "2:4")]
+    values = {each: rng.normal(size=(2, 5)) for each in measured}
+    found = differences(costs_of(values).sample(frac=1, random_state=0), {"x": ("a", "b"), "y": ("a", "c")})
+    assert set(found) == {"x_50", "x_75", "x_growth", "y_2_4"}
+    at_50, at_75 = (values["a", place] - values["b", place] for place in ("50 %", "75 %"))
+    assert np.array_equal(found["x_50"].values_RN, at_50)
+    assert np.array_equal(found["x_growth"].values_RN, at_75 - at_50)
+    assert np.array_equal(found["x_growth"].cost_RN, values["b", "75 %"])
+
+
+def test_percentages_have_the_margin_and_the_verdict_of_nats():
+    rng = np.random.default_rng(1)
+    difference = Difference(rng.normal(-0.1, 0.01, size=(5, 30)), rng.normal(2, 0.01, size=(5, 30)))
+    in_nats, share = difference.estimate, difference.in_percent()
+    assert share.margin == pytest.approx(100 * share_that_matters())
+    assert share.value == pytest.approx(100 * in_nats.value / difference.cost_RN.mean())
+    assert share.p_value() == pytest.approx(in_nats.p_value())
+    of_another = difference.in_percent(4.0)
+    assert of_another.margin == pytest.approx(25 * in_nats.margin)
+
+    table = shares_table({"one": {"a row": difference}, "two": {"a row": difference}}, {"two": 4.0})
+    assert table.value.tolist() == [in_nats.value] * 2
+    assert table.percent.tolist() == [share.value, of_another.value]
+    assert table.verdict.nunique() == 1
+
+
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_main_effects_are_the_coefficients_of_a_regression(with_sinks):
+    """Least squares on -1/2, +1/2 codes and their products, scaled to whole differences, for every draw."""
+    rows = recipe_search.factorial(0.75, 16, 8)
+    rng = np.random.default_rng(2)
+    values = {row.variant: rng.normal(3, 1, size=(2, 5)) for row in rows}
+    costs = costs_of({(variant, "75 %"): values_RN for variant, values_RN in values.items()})
+    found = main_effects(costs.sample(frac=1, random_state=0), rows, with_sinks)
+
+    def fitted(rows: list) -> dict[str, np.ndarray]:
+        """Return the coefficients of main effects, (R, N)."""
+        fields = SWITCHED_ON.items()
+        codes = [[(getattr(row.recipe, field) == on) - 0.5 for _, (field, on) in fields] for row in rows]
+        codes = np.array(codes)
+        subsets = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+        columns = [np.ones(len(rows)), *(codes[:, list(which)].prod(1) for which in subsets)]
+        observed = np.array([values[row.variant].ravel() for row in rows])
+        solved = np.linalg.lstsq(np.column_stack(columns), observed, rcond=None)[0][1:4]
+        return {name: each.reshape(2, 5) for name, each in zip(SWITCHED_ON, solved, strict=True)}
+
+    over_all = fitted(rows)
+    assert np.allclose(found["main_sinks_75"].values_RN, over_all["sinks"])
+    if with_sinks:
+        assert np.allclose(found["main_noised_75"].values_RN, over_all["noised"])
+    else:
+        none = {row.variant: values[row.variant] for row in rows if row.recipe.exclude == "none"}
+        noised = none["noised, sequential, none"] + none["noised, dense, none"]
+        clean = none["clean, sequential, none"] + none["clean, dense, none"]
+        assert np.allclose(found["main_noised_75"].values_RN, (noised - clean) / 2)
+    assert np.array_equal(found["main_dense_75"].cost_RN, values["clean, sequential, none"])
+
+
+def test_a_design_without_sinks_has_no_effect_of_them():
+    rows = recipe_search.factorial(0.75, 16, 8, with_sinks=False)
+    costs = costs_of({(row.variant, "75 %"): np.ones((1, 2)) for row in rows})
+    assert set(main_effects(costs, rows)) == {"main_noised_75", "main_dense_75", "interaction_75"}
+
+
+def test_a_combination_that_is_missing_is_refused():
+    values = {cell: np.zeros((1, 3)) for cell in product((False, True), repeat=2)}
+    assert contrast(values, [0]).tolist() == [[0, 0, 0]]
+    del values[True, False]
+    with pytest.raises(ValueError, match=r"combinations of switches have no values, e.g. \(True, False\)"):
+        contrast(values, [0])
+
+
+def test_looking_at_more_makes_a_weak_effect_undecided():
+    rng = np.random.default_rng(3)
+    weak = rng.normal(size=(5, 30))
+    weak = weak - weak.mean() + 0.5 * weak.mean(0).std()
+    alone = judge({"weak": weak}, 0.001)
+    among = judge({"weak": weak, **{f"n{k}": rng.normal(size=(5, 30)) for k in range(30)}}, 0.001)
+    assert alone.verdict[0] == HURTS and among.verdict[0] == UNDECIDED
+    columns = ["value", "low", "high", "p"]
+    assert alone.loc[0, columns].tolist() == among.loc[0, columns].tolist() and among.low[0] > 0
+    assert among.p_holm[0] == pytest.approx(min(1, 31 * alone.p[0]))
