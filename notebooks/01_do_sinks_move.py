@@ -33,46 +33,38 @@
 # The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
 
 # %% [markdown]
-# Time and memory: [docs/performance.md](../docs/performance.md).
-#
-# Attention is recorded while two models write text. Both come from the same base weights and
-# tokenizer; one attends to both sides, one only backwards. The published run has 60 prompts, two
-# trajectories each, of 128 tokens in 32 steps.
-
-# %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
-# a larger [profile](../docs/glossary.md): the set-up says which values it had. papermill replaces
-# them (`papermill --help-notebook notebooks/01_do_sinks_move.ipynb`). The first value of each list
-# gives the main condition, which alone decides the claims. Every other value gives a condition that
-# differs in this one parameter.
+# **Parameters**, as *Run all* takes them. The pictures stored here may be of a larger run, a
+# [profile](../docs/glossary.md): then the set-up below says which values it had. The first value of
+# each list gives the main condition, which alone decides the claims; every other value gives a
+# condition that differs in this one thing. Time and memory:
+# [docs/performance.md](../docs/performance.md).
 
 # %% tags=["parameters"]
-profile: str = "manual"  # results go to runs/<profile>
+# the models
 model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on a part of its text
 base: str = "smol-ar"  # what both were trained from, in the explorer of the site
+# what they write
 texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, nothing
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [64]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
+steps: int = 8  # denoising steps; the AR model's text is cut into this many windows
+temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
+# what a sink is
+sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
+stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
+# how much is measured
 prompts: int = 3  # held-out prompts of the main condition, and of the same with a first token
 trajectories: int = 1  # of each of them
 other_prompts: int = 2  # prompts of every other condition and of untrained pairs
 null_seeds: int = 1  # untrained pairs, for comparison
 calibration: int = 2  # calibration sequences, for the share of stable sinks where pruning looks
 noise_levels: int = 8  # noise levels at which each of them is seen
-prompt_length: int = 32  # tokens of each prompt
-steps: int = 8  # denoising steps; the AR model's text is cut into this many windows
-temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
-sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
-stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
-seed: int = 0  # of the choice of prompts and of the samplers
+# where it runs
+profile: str = "manual"  # results go to runs/<profile>
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
-
-# %% [markdown]
-# **Set-up.** It checks the parameters, before any work, and says where results go and which values
-# a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
@@ -81,14 +73,63 @@ from sinkprune_companion.run.parameters import start
 run = start("01_do_sinks_move", globals())
 
 # %% [markdown]
-# ## The claim
+# ## Where attention goes, step by step
+#
+# Two models write behind the same prompt. They come from the same base weights and tokenizer; the
+# DLM attends to both sides, the AR model only backwards. Each column is a token, each row a step.
+# Bright cells receive many times the mean attention, and rings mark sinks: a sink that stays is a
+# column of rings.
+
+# %%
+from sinkprune.figures import trajectories as pictures
+from sinkprune_companion.experiments import sink_conditions, sink_measures, sink_records
+from sinkprune_companion.pages.render import draw
+from sinkprune_core.sinks.readings import LITERAL, READINGS
+
+SEED = 0  # of the choice of prompts and of the samplers
+conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
+main = conditions[0]
+how = {"prompt_length": 32, "steps": steps, "temperature": temperature}
+for condition in conditions:
+    sink_conditions.sampler_of(condition, **how)  # all are checked before the first is measured
+
+names = {"diffusion": model, "autoregressive": twin, "base": base}
+rule = (sink_std, stability_threshold)
+counts = sink_records.Counts(prompts, trajectories, other_prompts, calibration, noise_levels)
+measured = sink_records.measure(run, names, conditions, how, counts, rule, SEED, dtype)
+
+pair = []
+for kind in sink_measures.SHORT:
+    one = (measured.models[kind], measured.traces[kind], 0)
+    title = f"{kind} ({one[0].name}), {READINGS[LITERAL].label}"
+    pair.append(pictures.panel(*one, title, READINGS[LITERAL], sink_std))
+told = {"data": pictures.positions_table(pair), "caption": "one prompt; rings mark sinks"}
+plain = "Attention received by each token, step by step"
+draw(run, "sink_positions", plain, pictures.plot_sink_positions, pair, **told)
+
+# %% [markdown]
+# The same one step at a time, in reading order, with a slider that needs no kernel. In the picture
+# empty cells are masks, grey cells do not exist yet, and frames mark sinks. A step shows what the
+# model reads, so the last still has masks. Where scripts do not run (GitHub, a notebook that
+# Jupyter does not trust yet) there is the picture of the last step, and this animation shows all in
+# turn:
+#
+# ![Steps: masks are filled, tokens appended](../figures/01_do_sinks_move/sink_positions.gif)
+
+# %%
+from IPython.display import display
+
+display(*sink_records.step_pictures(run, measured, pair, steps, sink_std))
+
+# %% [markdown]
+# ## The claim, and what is measured
 #
 # > the attention-sink position exhibits substantially higher variance over the full generation
 # > trajectory (measured by how the dominant sink locations shift across timesteps), indicating that
 # > sinks are often transient and less structurally essential than in AR models. (abstract)
 #
-# The official README adds "spatial concentration: AR high, DLM low (distributed)" and calls AR sinks
-# stable global anchors. So there are four rows:
+# The official README adds "spatial concentration: AR high, DLM low (distributed)" and calls AR
+# sinks stable global anchors. So there are four rows:
 #
 # | the claim | what would contradict it |
 # |---|---|
@@ -98,16 +139,12 @@ run = start("01_do_sinks_move", globals())
 # | attention is spread more evenly in the DLM | its spatial variance is higher |
 #
 # Each row is judged in the main condition, by its whole 95 % interval and by p below 0.05 after
-# correction for related rows (Holm). A difference that untrained models show as well says nothing of
-# what was learned: a section below measures it with random weights.
-#
-# ## What is measured
+# correction for related rows (Holm).
 #
 # The *mass* of a key at a step is the attention it receives, $m_t(i) = \sum_j A_{j,i}$: the sum
-# over all queries that exist at that step, undivided. Here it is a mean over layers and heads. The
-# official code sums over layers and heads instead, which changes no sink and no position. A *sink*
-# is a key whose mass exceeds the mean over all existing keys by 2 standard deviations, as in the
-# official code. The paper has two measures:
+# over all queries that exist at that step, undivided. Here it is a mean over layers and heads. A
+# *sink* is a key whose mass exceeds the mean over all existing keys by 2 standard deviations, as in
+# the official code. The paper has two measures:
 #
 # * the **spatial variance** of mean mass, $\mathrm{Var}_i(\overline{m}_i)$, where a key's mean runs
 #   over the steps in which it exists;
@@ -120,106 +157,91 @@ run = start("01_do_sinks_move", globals())
 # positions is the *share of stable sinks*. The *overlap* of two consecutive steps is the number of
 # sinks that they share over that of all sinks of either.
 #
-# A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes each
-# query once. So its text is cut into as many windows of queries as the DLM has steps, and a step
-# sums over the prompt and all windows so far.
-#
-# > **This reading favours the claim.** Old queries stay in the AR model's sum, so it changes less and
-# > less, even if new queries looked at random keys. And keys that came early are seen by more
-# > queries, which raises its spatial variance. The DLM's sum starts anew at every step. So both
-# > differences are in part arithmetic. How the paper divides a causal text into steps is not known
-# > here.
-#
-# Verdicts rest on this literal reading. The others are controls.
-#
-# **The conditions.** Prompts are crops of held-out text that begin in the middle of a paragraph, so
-# that no special token always comes first. *From nothing* both models get `<|endoftext|>` alone. All
-# conditions have the same number of steps, so longer texts write more tokens in a step: length does
-# not change alone. The models were trained on up to 512 tokens.
-
-# %%
-from sinkprune_companion.experiments import sink_conditions
-
-conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
-main = conditions[0]
-how = {"prompt_length": prompt_length, "steps": steps, "temperature": temperature}
-for condition in conditions:
-    sink_conditions.sampler_of(condition, **how)  # all are checked before the first is measured
-    print(f"{condition.name(main) or 'main':<16}{condition.label}")
-
-# %% [markdown]
-# ## The loop
-#
-# Each model continues every prompt of every condition. Attention is stored per step, so that it can
-# be summed in several ways, the *readings*, later. Last, sinks are looked for as pruning does: on
-# calibration text, masked at several levels for the DLM, cut into windows for the AR model. The model
-# that both were trained from is traced, too, for the explorer of the project's site.
-
-# %%
-import pandas as pd
-from sinkprune.models.loading import load
-from sinkprune_companion.experiments import random_null, sink_measures, sink_records
-from sinkprune_companion.run.texts import calibration_draw
-
-rule = (sink_std, stability_threshold)
-by_prompt, by_layer, by_token, at_noise, models, traces = [], [], [], [], {}, {}
-for kind, chosen in {"diffusion": model, "autoregressive": twin, "base": base}.items():
-    lm = models[kind] = load(chosen, dtype, run.device)
-    fingerprint = lm.fingerprint()
-    of_main = sink_records.Continued(run, lm, fingerprint, main, prompts, how, seed)
-    traces[kind] = of_main.trace(first=4)  # of four prompts, for pictures
-    if kind != "base":
-        for condition in conditions:
-            full = condition.body == main.body  # the main one, with or without the first token
-            about = {"condition": condition.name(main) or "main", "what": condition.label}
-            about |= {"tokens": condition.tokens, "kind": kind}
-            for trajectory in range(trajectories if full else 1):
-                given = (condition, prompts if full else other_prompts, how, seed, trajectory)
-                one = sink_records.Continued(run, lm, fingerprint, *given)
-                by_prompt.append(one.readings(*rule).assign(**about))
-        by_layer.append(of_main.layers(*rule).assign(kind=kind))
-        by_token.append(of_main.tokens(sink_std).assign(kind=kind))
-        text = calibration_draw(lm, max(2, calibration), 128, seed)
-        states = random_null.stability_at_noise(run, lm, fingerprint, text, noise_levels, *rule)
-        at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
-    lm.model.to("meta")  # its room is for the next one: its weights are not needed any more
-
-# %% [markdown]
-# **The method in ten lines**, on one prompt of the DLM: sinks, their centroid, and the two variances.
-# The library must give the same.
+# **The method by hand**, on one prompt of the DLM. The library must give the same.
 
 # %%
 import torch
 
-mass_SK = traces["diffusion"].mass_BSK[0]  # step by key; its mean over keys is 1
-threshold_S = mass_SK.mean(1) + sink_std * mass_SK.std(1, correction=0)
-sinks_SK = mass_SK > threshold_S[:, None]
-received_SK = mass_SK * sinks_SK
-received_S = received_SK.sum(1)
-position_K = torch.arange(mass_SK.shape[1]).float()
-centroid_S = ((received_SK @ position_K) / received_S)[received_S > 0]  # of steps with a sink
+
+def sinks_of(mass_SK: torch.Tensor) -> torch.Tensor:
+    """Which keys are a sink at which step."""
+    threshold_S = mass_SK.mean(1) + sink_std * mass_SK.std(1, correction=0)
+    return mass_SK > threshold_S[:, None]
+
+
+def centroids(mass_SK: torch.Tensor) -> torch.Tensor:
+    """The mean position of the sinks of every step that has one, weighted by their mass."""
+    received_SK = mass_SK * sinks_of(mass_SK)
+    received_S = received_SK.sum(1)
+    position_K = torch.arange(mass_SK.shape[1]).float()
+    return ((received_SK @ position_K) / received_S)[received_S > 0]
+
+
+mass_SK = measured.traces["diffusion"].mass_BSK[0]  # step by key; its mean over keys is 1
 variances = {
-    "temporal_variance": centroid_S.var(correction=0),
+    "temporal_variance": centroids(mass_SK).var(correction=0),
     "spatial_variance": mass_SK.mean(0).var(correction=0),
 }
-of_library = sink_measures.by_reading(traces["diffusion"], *rule).iloc[0]  # literal, prompt 0
+of_library = sink_measures.by_reading(measured.traces["diffusion"], *rule).iloc[0]
 for name, value in variances.items():
     same = torch.tensor(of_library[name]).float()
     assert torch.isclose(value, same, rtol=1e-3, atol=1e-3, equal_nan=True)
     print(f"{name}: {float(value):.2f}, the library has {float(same):.2f}")
 
 # %% [markdown]
-# **What is compared**: DLM − AR, paired by prompt; a prompt counts with its mean over trajectories.
-# Intervals are t intervals over prompts. By hand, for the temporal variance in the main condition:
+# ## Why a causal sum can only settle
+#
+# A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes
+# each query once, so its text is cut into as many windows of queries as the DLM has steps, and a
+# step sums over all windows so far. Old queries stay in that sum. Here both kinds of sum are taken
+# of the same queries, which look at random keys, anew in every step. So nothing moves more in one
+# than in the other. Yet the sinks of the sum over all queries so far come to rest, as every step
+# adds less to what is there:
+
+# %%
+import pandas as pd
+from sinkprune_companion.figures import figures
+
+rng = torch.Generator().manual_seed(SEED)
+new_SK = torch.rand(32, 128, generator=rng) ** 8  # what the new queries of a step look at: few keys
+sums = {
+    "diffusion": new_SK,  # all queries run again
+    "autoregressive": new_SK.cumsum(0),  # old queries stay in the sum
+}
+parts = []
+for kind, sum_SK in sums.items():
+    sinks_SK = sinks_of(sum_SK)
+    shared_S = (sinks_SK[1:] & sinks_SK[:-1]).sum(1) / (sinks_SK[1:] | sinks_SK[:-1]).sum(1)
+    part = {"step": range(1, len(sum_SK)), "overlap": shared_S.tolist(), "kind": kind}
+    parts.append(pd.DataFrame(part))
+settling = pd.concat(parts)
+axes = {"step": "step", "overlap": "overlap with the sinks of the step before"}
+told = {"data": settling, "caption": "sinks of random queries, step by step"}
+plain = (
+    "Of the same random queries, sinks of the sum over all so far settle, those of new ones do not"
+)
+draw(run, "settles", plain, figures.plot_curves, settling, "step", "overlap", "kind", axes, **told)
+
+# %% [markdown]
+# So a higher temporal variance of the DLM is in part arithmetic, and so is a lower spatial
+# variance: keys that came early are seen by more queries of the AR model. Verdicts rest on the
+# paper's sum all the same. What random *weights* give stands beside it, below, and so do other ways
+# to sum.
+#
+# ## What is compared
+#
+# DLM − AR, paired by prompt; a prompt counts with its mean over trajectories. Intervals are t
+# intervals over prompts. Prompts are crops of held-out text that begin in the middle of a
+# paragraph, so that no special token always comes first. By hand, for the temporal variance in the
+# main condition:
 
 # %%
 from sinkprune.evaluation.intervals import interval
-from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]
-measured = pd.concat(by_prompt).groupby(ONE_ROW, sort=False, as_index=False).mean()
-in_main = measured[measured.condition == "main"]
-literal = measured[measured.reading == LITERAL]
+by_prompt = pd.concat(measured.by_prompt).groupby(ONE_ROW, sort=False, as_index=False).mean()
+in_main = by_prompt[by_prompt.condition == "main"]
+literal = by_prompt[by_prompt.reading == LITERAL]
 
 
 def gap(part: pd.DataFrame, metric: str = "temporal_variance") -> pd.Series:
@@ -247,61 +269,20 @@ for ending, part in compared.items():
         found[f"stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
 for kind, short in sink_measures.SHORT.items():
     found[f"stable_share_{short}_calibration"] = sink_measures.stable_share(
-        pd.concat(at_noise), kind
+        pd.concat(measured.at_noise), kind
     )
 del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
 run.find(found)
 
 # %% [markdown]
-# ## The figure: where attention goes, step by step
+# ## Do random weights pass?
 #
-# One prompt, both models, the literal reading. Each column is a token, each row a step. Bright cells
-# receive many times the mean, and rings mark sinks. A stable sink is a column with rings in
-# four rows of five. Tokens that receive much attention are named.
+# The same two architectures with random weights, which both kinds share, in the main condition. If
+# they differ in the same direction, that measure cannot show what training did: the direction of
+# attention and the way to define a step are enough. Attention is almost even there, and the rule
+# still finds sinks, the largest fluctuations. A unit is a seed: its mean over prompts.
 #
-# Beneath it the same one step at a time, in reading order, with a slider. In the picture empty cells
-# are masks, grey cells do not exist yet, and frames mark sinks. The slider needs no kernel.
-# Where scripts do not run (GitHub, a notebook that Jupyter does not trust yet) there is the picture
-# of the last step, and the animation below shows all in turn. A step shows what the model reads, so
-# the last still has masks.
-#
-# ![Steps: masks are filled, tokens appended](../figures/01_do_sinks_move/sink_positions.gif)
-
-# %%
-from IPython.display import display
-from sinkprune.figures import trajectories as pictures
-from sinkprune_companion.figures import figures, forests, step_views, writing
-from sinkprune_companion.pages.render import title
-
-pair = []
-for kind in sink_measures.SHORT:
-    head = f"{kind} ({models[kind].name}), {READINGS[LITERAL].label}"
-    given = (models[kind], traces[kind], 0, head, READINGS[LITERAL], sink_std)
-    pair.append(pictures.panel(*given))
-says = title(run, "sink_positions", "Attention received by each token, step by step")
-drawn = pictures.plot_sink_positions(pair, says)
-caption = f"one prompt, sum over all queries so far; rings mark sinks. {says}"
-positions = pictures.positions_table(pair)
-display(figures.save_figure(run, drawn, "sink_positions", positions, caption))
-
-last = positions[positions.step == steps - 1]
-drawn = writing.plot_writing(pair, steps - 1)
-says = "The text and its sinks, step by step"
-written = figures.save_figure(run, drawn, "writing", last, f"{says}: the last step, one prompt")
-traced = [(models[kind], one) for kind, one in traces.items()]
-views = step_views.views(traced[:2], prompts=1, sink_std=sink_std)
-display(written, step_views.save_slider(run, "writing", says, step_views.data(views, steps)))
-views = step_views.views(traced, prompts=4, sink_std=sink_std, layers=True)  # for the site
-caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
-step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
-shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 25 frames at most
-frames = (writing.plot_writing(pair, step) for step in shown)
-writing.save_animation(run, frames, "sink_positions")
-
-# %% [markdown]
-# ## Reading by reading, condition by condition
-#
-# There are other ways to define an AR step.
+# The picture has the main measure and, beside it, other ways to sum the queries of an AR step:
 #
 # * *Newest queries alone*: the step's own window, without older queries. Whatever is near receives
 #   attention for a moment and counts as a sink, which speaks against the claim.
@@ -311,73 +292,12 @@ writing.save_animation(run, frames, "sink_positions")
 #   of the prompt.
 # * *Rulli et al.'s threshold* (arXiv 2510.15731): the attention of a sink exceeds the mean of the
 #   other keys by three times what it would be if attention were even.
-#
-# Only the threshold changes anything for the DLM. The last panel has the share of a step's queries
-# that are new. The second figure has the literal reading, with one thing changed at a time; its
-# first panel divides positions by the text's length.
 
 # %%
-METRICS = {
-    "temporal_variance": "temporal variance\n(positions²)",
-    "spatial_variance": "spatial variance\n(mass²)",
-    "overlap": "overlap of consecutive\nsink sets",
-    "stable_share": "share of stable sinks",
-}
-NEW = {"new_queries": "share of a step's\nqueries that are new"}
-says = title(run, "readings", "How much sinks move, by the reading of a step")
-drawn = forests.plot_by_row(in_main, "label", METRICS | NEW, says)
-display(figures.save_figure(run, drawn, "readings", in_main, f"means over prompts. {says}"))
-
-RELATIVE = {"temporal_variance_relative": "temporal variance\n(text lengths²)"}
-says = title(run, "conditions", "How much sinks move, by condition")
-drawn = forests.plot_by_row(literal, "what", RELATIVE | METRICS, says)
-caption = f"sum over all queries so far, means over prompts. {says}"
-figures.save_figure(run, drawn, "conditions", literal, caption)
-
-# %% [markdown]
-# ## Layer by layer, and which tokens they are
-#
-# The mass above is a mean over layers. Here every layer has sinks of its own, in the literal reading.
-# The table names the tokens that are sinks of this mean; persistence is the share of steps in which a
-# position is one. In the DLM a position may hold the mask token at one step and a word at the next;
-# these count apart. The table has the tokens that are sinks most often, and their share of all sinks.
-
-# %%
-from sinkprune_companion.pages.render import Folded, results_table
-
-layers = pd.concat(by_layer, ignore_index=True)
-found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
-run.find(found)
-LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
-LAYERS["top_share"] = "attention to the strongest key"
-means = [
-    figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
-    for column, words in LAYERS.items()
-]
-says = title(run, "layers", "Sinks layer by layer")
-axes = {"layer": "layer (0 is the first)", "value": ""}
-curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
-drawn = figures.plot_curves(*curves, title=says, panel="measure", sharey=False)
-display(figures.save_figure(run, drawn, "layers", layers, f"bars: 95 % intervals. {says}"))
-Folded(pd.concat(by_token).set_index(["kind", "token"]), "Which tokens are sinks")
-
-# %% [markdown]
-# ## Do random weights pass?
-#
-# The same two architectures with random weights, which both kinds share, in the main condition. If
-# they differ in the same direction, that measure cannot show what training did: the direction of
-# attention and the way to define a step are enough. Attention is almost even there, and the rule
-# still finds sinks, the largest fluctuations. A unit is a seed: its mean over prompts.
-
-# %%
-rows = []
-for number in range(null_seeds):
-    for kind in sink_measures.SHORT:
-        lm = random_null.with_random_weights(models[kind], number, dtype, run.device)
-        given = (run, lm, lm.fingerprint(), main, other_prompts, how, seed)
-        part = sink_records.Continued(*given).readings(*rule)
-        rows.append(part.assign(kind=kind, seed=number))
-untrained = pd.concat(rows) if rows else in_main[:0].assign(seed=0)
+untrained = in_main[:0].assign(seed=0)
+if null_seeds:
+    given = (null_seeds, main, other_prompts, how, rule, SEED, dtype)
+    untrained = sink_records.untrained(run, measured.models, *given)
 of_seed = untrained.groupby(["reading", "label", "kind", "seed"], sort=False, as_index=False)
 of_seed = of_seed.mean(numeric_only=True).assign(prompt=lambda table: table.seed)
 for name, part in of_seed.groupby("reading", sort=False):
@@ -388,67 +308,129 @@ for name, part in of_seed.groupby("reading", sort=False):
         found[f"null_stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
 run.find(found)
 
-# %% [markdown]
-# Two measures of the trained pair beside those of random weights. Then every prompt, as a few can
-# carry a mean, on an axis that may be logarithmic away from zero; and a count of the
-# prompts in which the DLM's sinks move more, with a sign test (ties count for neither) and
-# Wilcoxon's test.
-
 # %%
+from sinkprune_companion.figures import forests
+
+METRICS = {
+    "temporal_variance": "temporal variance\n(positions²)",
+    "spatial_variance": "spatial variance\n(mass²)",
+    "overlap": "overlap of consecutive\nsink sets",
+    "stable_share": "share of stable sinks",
+}
 panels = []
 for metric in ("temporal_variance", "stable_share"):
     for weights, part in {"trained": in_main, "random": of_seed}.items():
         means = figures.intervals(part, ["label", "kind"], metric)
         panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
 means = pd.concat(panels)
-says = title(run, "random_weights", "Measures of how sinks move, of trained and of random weights")
-drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex="row")
-caption = f"means over prompts, and over seeds of random weights. {says}"
-display(figures.save_figure(run, drawn, "random_weights", means, caption))
+told = {"data": means, "caption": "means over prompts, and over seeds of random weights"}
+how_drawn = {"hue": "kind", "sharex": "row"}
+plain = "Measures of how sinks move, of trained and of random weights"
+rows = (means, "panel", "label", "")
+draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told)
+
+# %% [markdown]
+# Every prompt, as a few can carry a mean, on an axis that may be logarithmic away from zero; and a
+# count of the prompts in which the DLM's sinks move more, with a sign test (ties count for neither)
+# and Wilcoxon's test.
+
+# %%
+from sinkprune.evaluation.numbers import number, p_text
+from sinkprune_companion.experiments import random_null
 
 parts = dict(list(in_main.groupby("label", sort=False)))
 del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone
 if "first_token" in set(literal.condition):
     parts["sum, behind a special first token"] = literal[literal.condition == "first_token"]
-for number, part in untrained[untrained.reading == LITERAL].groupby("seed"):
-    parts[f"sum, random weights {number}"] = part
+for seed, part in untrained[untrained.reading == LITERAL].groupby("seed"):
+    parts[f"sum, random weights {seed}"] = part
 gaps = pd.concat([gap(part).to_frame("value").assign(row=name) for name, part in parts.items()])
-says = title(run, "prompts", "How much more the DLM's sinks move, prompt by prompt")
-drawn = forests.plot_units(gaps, "row", "temporal variance, DLM − AR (positions²)", says)
-caption = f"a point per prompt. {says}"
-display(figures.save_figure(run, drawn, "prompts", gaps.reset_index(), caption))
-counts = {
+told = {"data": gaps.reset_index(), "caption": "a point per prompt"}
+axis = "temporal variance, DLM − AR (positions²)"
+plain = "How much more the DLM's sinks move, prompt by prompt"
+display(draw(run, "prompts", plain, forests.plot_units, gaps, "row", axis, **told))
+
+counted = {
     name: random_null.paired_counts(part, "temporal_variance") for name, part in parts.items()
 }
-columns = {"median": "median (positions²)", "larger": "larger in the DLM", "smaller": "smaller"}
+table = pd.DataFrame(counted).T
+tests = ["sign test", "Wilcoxon"]
+table[tests] = table[tests].map(p_text)
+table["median"] = table["median"].map(number)
+columns = {"median": "median (positions²)", "larger": "larger in the DLM"}
 columns |= {"sign test": "p, sign test", "Wilcoxon": "p, Wilcoxon"}
-pd.DataFrame(counts).T.map("{:,.3g}".format).rename(columns=columns)
+table.astype({"prompts": int, "larger": int, "smaller": int, "tied": int}).rename(columns=columns)
 
 # %% [markdown]
 # ## How many sinks stay, by length and where pruning looks
 #
 # The share of stable sinks in the literal reading; intervals over prompts, calibration sequences or
-# seeds of random weights.
+# seeds of random weights. *Calibration text* is what pruning reads: masked at several levels for
+# the DLM, cut into windows for the AR model.
 
 # %%
 shares = []
 for name, part in literal.groupby("condition", sort=False):
     if name == "main" or name.startswith("tokens_"):
         shares.append(part.assign(where=f"writing {part.tokens.iloc[0]:,} tokens"))
-shares += [*at_noise, of_seed[of_seed.reading == LITERAL].assign(where="random weights")]
+shares += [*measured.at_noise, of_seed[of_seed.reading == LITERAL].assign(where="random weights")]
 table = pd.concat(shares).assign(panel="share of stable sinks")
 means = figures.intervals(table, ["panel", "where", "kind"], "stable_share")
-says = title(run, "stability", "How many sinks stay, by what is looked at")
-drawn = forests.plot_rows(means, "panel", "where", "", says, hue="kind")
-figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}")
+told = {"data": means, "caption": "means over prompts", "hue": "kind"}
+plain = "How many sinks stay, by what is looked at"
+draw(run, "stability", plain, forests.plot_rows, means, "panel", "where", "", **told)
+
+# %% [markdown]
+# ## All measures, by the way to sum and by condition
+#
+# In the first figure only the threshold changes anything for the DLM. Its last panel has the share
+# of a step's queries that are new. The second figure has the literal reading, with one thing
+# changed at a time; its first panel divides positions by the text's length. *From nothing* both
+# models get `<|endoftext|>` alone. All conditions have the same number of steps, so longer texts
+# write more tokens in a step: length does not change alone. The models were trained on up to 512
+# tokens.
+
+# %%
+NEW = {"new_queries": "share of a step's\nqueries that are new"}
+told = {"data": in_main, "caption": "means over prompts"}
+plain = "How much sinks move, by the reading of a step"
+by_label = (in_main, "label", METRICS | NEW)
+display(draw(run, "readings", plain, forests.plot_by_row, *by_label, **told))
+
+RELATIVE = {"temporal_variance_relative": "temporal variance\n(text lengths²)"}
+told = {"data": literal, "caption": "sum over all queries so far, means over prompts"}
+by_what = (literal, "what", RELATIVE | METRICS)
+draw(run, "conditions", "How much sinks move, by condition", forests.plot_by_row, *by_what, **told)
+
+# %% [markdown]
+# ## Layer by layer, and which tokens they are
+#
+# The mass above is a mean over layers. Here every layer has sinks of its own, in the literal
+# reading. The table names the tokens that are sinks of this mean; persistence is the share of steps
+# in which a position is one. In the DLM a position may hold the mask token at one step and a word
+# at the next; these count apart. The table has the tokens that are sinks most often, and their
+# share of all sinks.
+
+# %%
+from sinkprune_companion.pages.render import Folded, results_table
+
+layers = pd.concat(measured.by_layer, ignore_index=True)
+found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
+run.find(found)
+LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
+LAYERS["top_share"] = "attention to the strongest key"
+means = [
+    figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
+    for column, words in LAYERS.items()
+]
+axes = {"layer": "layer (0 is the first)", "value": ""}
+curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
+told = {"data": layers, "caption": "bars: 95 % intervals", "panel": "measure", "sharey": False}
+display(draw(run, "layers", "Sinks layer by layer", figures.plot_curves, *curves, **told))
+Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens are sinks")
 
 # %% [markdown]
 # ## The reading
-#
-# All numbers follow it: temporal variance in squared positions, spatial variance in squared mass
-# with a mean of 1, overlap and stable share as shares. A name without an ending means the literal
-# reading in the main condition. An ending names another reading or condition; *layers* has sinks
-# found per layer, then averaged; *null* has random weights.
 
 # %% [markdown] tags=["reading"]
 # * **By the paper's sum over all queries the DLM's sinks move more**: 41 squared positions
@@ -476,6 +458,12 @@ figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}
 #   [2.9, 4.6], though the sum alone favours the opposite, as random weights show (−0.71
 #   [−0.71, −0.71]). Behind a special first token before natural text the sign is the opposite,
 #   −0.93 [−1.5, −0.40], and so it is [on another pair](../docs/trainings.md).
+
+# %% [markdown]
+# Of the numbers below, temporal variance is in squared positions, spatial variance in squared mass
+# with a mean of 1, overlap and stable share are shares. A name without an ending means the literal
+# reading in the main condition. An ending names another reading or condition; *layers* has sinks
+# found per layer, then averaged; *null* has random weights.
 
 # %%
 from sinkprune_companion.figures.forests import listed

@@ -1,17 +1,24 @@
 """What notebook 01 knows of a model that continues prompts: its trace, and tables of its sinks."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import torch
 
-from sinkprune_companion.experiments import sink_conditions, sink_measures
+from sinkprune.figures.trajectories import positions_table
+from sinkprune.models.loading import load
+from sinkprune_companion.experiments import random_null, sink_conditions, sink_measures
 from sinkprune_companion.experiments.sink_conditions import Condition
+from sinkprune_companion.figures import step_views, writing
+from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import LanguageModel, Sampler, Trace, trace
 
 REVISION = 1  # of the tables
+CALIBRATION_LENGTH = 128  # tokens of a sequence of calibration text
+FRAMES = 24  # of an animation, and its last step
 BATCH_TOKENS = {"diffusion": 768, "autoregressive": 4096}  # memory grows with them, and with logits most
 
 
@@ -31,10 +38,8 @@ class Continued:
     @property
     def prompts_BT(self) -> torch.Tensor:
         """The prompts, int64."""
-        by_source = sink_conditions.prompts(
-            self.lm.tokenizer, self.condition, self.count, self.sampling["prompt_length"], self.seed
-        )
-        return torch.cat(list(by_source.values()))
+        given = (self.count, self.sampling["prompt_length"], self.seed)
+        return torch.cat(list(sink_conditions.prompts(self.lm.tokenizer, self.condition, *given).values()))
 
     @property
     def sampler(self) -> Sampler:
@@ -47,11 +52,8 @@ class Continued:
         prompts_BT = self.prompts_BT[:first]
         batch = max(1, BATCH_TOKENS[self.lm.kind] // self.condition.tokens)
         key = self._key(prompts_BT)
-
-        def compute() -> Trace:
-            return trace(self.lm, prompts_BT, self.sampler, key["seed"], batch)
-
-        return self.run.artifact(f"trace-{self.lm.kind}", Trace, compute, **key)
+        given = (self.lm, prompts_BT, self.sampler, key["seed"], batch)
+        return self.run.artifact(f"trace-{self.lm.kind}", Trace, lambda: trace(*given), **key)
 
     def readings(self, sink_std: float, stability_threshold: float) -> pd.DataFrame:
         """Return the table of `sink_measures.by_reading`."""
@@ -65,9 +67,8 @@ class Continued:
         """Return the first 8 rows of `sink_measures.token_table`."""
 
         def measure(one: Trace, sink_std: float) -> pd.DataFrame:
-            sinks_BSK = one.sinks(sink_std)
-            table = sink_measures.token_table(one.ids_BSK, sinks_BSK, self.lm.tokenizer, one.visible_SK)
-            return table.head(8)
+            given = (one.ids_BSK, one.sinks(sink_std), self.lm.tokenizer, one.visible_SK)
+            return sink_measures.token_table(*given).head(8)
 
         return self._table("tokens", measure, sink_std)
 
@@ -80,3 +81,118 @@ class Continued:
         seed = self.seed + self.trajectory
         prompts = prompts_BT.tolist()
         return {"model": self.fingerprint, "sampler": self.sampler, "prompts": prompts, "seed": seed}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much is measured of every model."""
+
+    prompts: int  # of the main condition, and of the same with a first token
+    trajectories: int  # of each of them
+    other_prompts: int  # of every other condition
+    calibration: int  # sequences of text as pruning sees it
+    noise_levels: int  # at which each of them is seen
+
+
+@dataclass
+class Measured:
+    """What notebook 01 knows of its models: tables of sinks, and traces for its pictures, by kind."""
+
+    models: dict[str, LanguageModel] = field(default_factory=dict)
+    traces: dict[str, Trace] = field(default_factory=dict)  # of four prompts of the main condition
+    by_prompt: list[pd.DataFrame] = field(default_factory=list)  # under every condition and reading
+    by_layer: list[pd.DataFrame] = field(default_factory=list)  # of the main condition, as is what follows
+    by_token: list[pd.DataFrame] = field(default_factory=list)
+    at_noise: list[pd.DataFrame] = field(default_factory=list)  # of calibration text
+
+
+def measure(
+    run: Run,
+    models: dict[str, str],
+    conditions: Sequence[Condition],
+    sampling: dict[str, object],
+    counts: Counts,
+    rule: tuple[float, float],
+    seed: int,
+    dtype: str,
+) -> Measured:
+    """Return what is measured of models, given by kind, under all conditions, of which the first is main.
+
+    Models are loaded one after another, and keep names and tokenizers alone. `rule` has the standard
+    deviations of a sink and the share of steps of a stable one. Of the kind `base` a trace is all.
+    """
+    main = conditions[0]
+    found = Measured()
+    for kind, name in models.items():
+        lm = found.models[kind] = load(name, dtype, run.device)
+        fingerprint = lm.fingerprint()
+        of_main = Continued(run, lm, fingerprint, main, counts.prompts, sampling, seed)
+        found.traces[kind] = of_main.trace(first=4)
+
+        if kind in sink_measures.SHORT:
+            for condition in conditions:
+                is_full = condition.body == main.body  # the main one, with or without the first token
+                about = {"condition": condition.name(main) or "main", "what": condition.label}
+                about |= {"tokens": condition.tokens, "kind": kind}
+                for trajectory in range(counts.trajectories if is_full else 1):
+                    prompts = counts.prompts if is_full else counts.other_prompts
+                    given = (condition, prompts, sampling, seed, trajectory)
+                    one = Continued(run, lm, fingerprint, *given)
+                    found.by_prompt.append(one.readings(*rule).assign(**about))
+
+            found.by_layer.append(of_main.layers(*rule).assign(kind=kind))
+            found.by_token.append(of_main.tokens(rule[0]).assign(kind=kind))
+
+            text = calibration_draw(lm, max(2, counts.calibration), CALIBRATION_LENGTH, seed)
+            given = (run, lm, fingerprint, text, counts.noise_levels, *rule)
+            states = random_null.stability_at_noise(*given)
+            where = f"calibration text, {CALIBRATION_LENGTH} tokens"
+            found.at_noise.append(states.assign(kind=kind, where=where))
+
+        lm.model.to("meta")  # its room is for the next one: its weights are not needed any more
+    return found
+
+
+def untrained(
+    run: Run,
+    models: dict[str, LanguageModel],
+    seeds: int,
+    condition: Condition,
+    prompts: int,
+    sampling: dict[str, object],
+    rule: tuple[float, float],
+    seed: int,
+    dtype: str,
+) -> pd.DataFrame:
+    """Return the readings of models of the same shapes with random weights, by `kind` and `seed` of these."""
+    parts = []
+    for number in range(seeds):
+        for kind in sink_measures.SHORT:
+            lm = random_null.with_random_weights(models[kind], number, dtype, run.device)
+            one = Continued(run, lm, lm.fingerprint(), condition, prompts, sampling, seed)
+            parts.append(one.readings(*rule).assign(kind=kind, seed=number))
+    return pd.concat(parts)
+
+
+def step_pictures(run: Run, found: Measured, pair: list[dict], steps: int, sink_std: float) -> list:
+    """Save the slider of a text and its sinks, its last step as a picture, the animation of all steps, and
+    the data of the explorer of the project's site; return the first two for a notebook to show.
+    """
+    says = "The text and its sinks, step by step"
+    positions = positions_table(pair)
+    last = positions[positions.step == steps - 1]
+    drawn = writing.plot_writing(pair, steps - 1)
+    shown = [save_figure(run, drawn, "writing", last, f"{says}: the last step, one prompt")]
+
+    traced = [(found.models[kind], one) for kind, one in found.traces.items()]
+    views = step_views.views(traced[:2], prompts=1, sink_std=sink_std)
+    shown.append(step_views.save_slider(run, "writing", says, step_views.data(views, steps)))
+
+    views = step_views.views(traced, prompts=4, sink_std=sink_std, layers=True)
+    caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
+    step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
+
+    moments = sorted({*range(0, steps, -(-steps // FRAMES)), steps - 1})
+    frames = (writing.plot_writing(pair, step) for step in moments)
+    writing.save_animation(run, frames, "sink_positions")
+    return shown
