@@ -158,12 +158,7 @@ def planted_losses(
 OTHER_WITHOUT = "other text without sinks"
 
 
-def planted_norms(lm: LanguageModel, calibration: Calibration, dose: float) -> Norms:
-    """Return the norms that a diagnosis reads, with the inputs at the sinks `dose` times as large."""
-    return _with_dose(_taken_norms(lm, calibration), dose)
-
-
-def _taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
+def taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
     """Return the norms of a diagnosis, and those of the other text without its sinks, from one pass."""
     sequences = len(calibration.ids_NT)
     recipes = diagnosis_recipes(lm, sequences, NOISE_LEVELS)
@@ -180,7 +175,7 @@ def _taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
     return Norms(by_part, DRAWS_IN_A_PASS * (shares[WITHOUT_SINKS] - shares[ALL_TOKENS]))
 
 
-def _with_dose(norms: Norms, dose: float) -> Norms:
+def with_dose(norms: Norms, dose: float) -> Norms:
     """Return norms with the inputs at the sinks `dose` times as large, in the draw and in the other text.
 
     The squares of a channel are those without sinks, and the sinks' own times the square of the dose.
@@ -216,10 +211,10 @@ def foreseen_by_dose(
     calibration = protocol_draw(lm, 2 * calibration_sequences, LENGTH, seed)
 
     def compute() -> pd.DataFrame:
-        norms = _taken_norms(lm, calibration)
+        norms = taken_norms(lm, calibration)
         rows = []
         for dose in doses:
-            found = diagnosis_from(lm, _with_dose(norms, dose), sparsities)
+            found = diagnosis_from(lm, with_dose(norms, dose), sparsities)
             for sparsity, row in found.overall().iterrows():
                 expects = found.expect_an_effect(sparsity)
                 rows.append({"dose": dose, "sparsity": sparsity, **row, "expects": expects})

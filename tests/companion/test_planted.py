@@ -7,9 +7,10 @@ import torch
 
 from sinkprune_companion.experiments.planted import (
     Planted,
-    planted_norms,
     planted_recipe,
     planted_variants,
+    taken_norms,
+    with_dose,
 )
 from sinkprune_core import Calibration, prune, weights_kept
 from sinkprune_core.calibration.sink_profiles import sink_profiles
@@ -111,7 +112,7 @@ def test_every_dose_is_compared_with_a_model_without_the_tokens():
 def test_norms_that_are_foreseen_are_those_that_the_planted_choice_gives(lm, text):
     """Up to one factor, by which all other inputs were divided instead."""
     dose = 10.0
-    planted = planted_norms(lm, text, dose)
+    planted = with_dose(taken_norms(lm, text), dose)
 
     halves = {ALL_TOKENS: (0, 1), OTHER_TEXT: (2, 3)}
     for part, half in halves.items():
