@@ -16,6 +16,9 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def code_digest(source: Path) -> str:
-    """Return a digest of the code cells of a notebook's source: words in other cells do not change it."""
-    cells = [cell.source for cell in code_cells(jupytext.read(source))]
+    """Return a digest of the code cells of a notebook's source: words in other cells do not change it.
+
+    Nor do empty cells, which blank lines before the first cell make.
+    """
+    cells = [cell.source for cell in code_cells(jupytext.read(source)) if cell.source.strip()]
     return hashlib.sha256("\0".join(cells).encode()).hexdigest()
