@@ -68,7 +68,7 @@ def cache_dir() -> Path:
         ) from None
 
 
-def check_decodable(path: Path | str) -> None:
+def check_decodable(path: os.PathLike[str] | str) -> None:
     """Raise ValueError for a path with bytes that are no UTF-8: no page, card or library could name it."""
     try:
         os.fspath(path).encode("utf-8")

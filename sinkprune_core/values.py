@@ -175,7 +175,8 @@ def checked(name: str, value: object, hint: object) -> Any:
         if first["type"] == "value_error":
             given = str(first.get("ctx", {}).get("error"))
         kind = TypeError if first["type"] == "is_instance_of" else ValueError
-        limit = " below 2^31" if first["type"] == "less_than" and first["ctx"]["lt"] == LARGE else ""
+        is_large = first["type"] == "less_than" and first.get("ctx", {}).get("lt") == LARGE
+        limit = " below 2^31" if is_large else ""
         raise kind(f"{name}={given} must be {_words(hint)}{limit}") from None
 
 

@@ -33,7 +33,7 @@ class Requirements:
     missing: tuple[str, ...]  # what this machine lacks, in sentences
 
 
-def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
+def parse(name: str | os.PathLike[str]) -> tuple[KnownModel | None, str | None]:
     """Return the row of a name and the revision after its `@`.
 
     There is no row for a folder, and none for a hub id that is not in the table of models. Raises ValueError

@@ -311,11 +311,12 @@ def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> t
 
 def _check_hidden(hidden_BK: object) -> None:
     """Raise ValueError unless hidden keys are a bool tensor of two dimensions."""
-    is_tensor = isinstance(hidden_BK, torch.Tensor) and is_plain(hidden_BK)
-    if is_tensor and hidden_BK.dtype == torch.bool and hidden_BK.dim() == 2:
-        return
+    given = in_short(hidden_BK)
+    if isinstance(hidden_BK, torch.Tensor) and is_plain(hidden_BK):
+        if hidden_BK.dtype == torch.bool and hidden_BK.dim() == 2:
+            return
+        given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}"
 
-    given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}" if is_tensor else in_short(hidden_BK)
     raise ValueError(
         f"hidden keys are {given}; expected a bool tensor of (batch, keys), "
         "or a function of the layer's index that returns one or None"
@@ -444,7 +445,8 @@ def track(
     no query, and, by name, for a model whose attention cannot be followed; TypeError for no model.
     """
     checked("chunk", chunk, Number)
-    checked("windows", windows, Annotated[Sequence[tuple[int, int]], WINDOWS] | None)
+    if windows is not None:
+        checked("windows", windows, Annotated[Sequence[tuple[int, int]], WINDOWS])
     checked("counted_BQ", counted_BQ, Plain | None)
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 query")
