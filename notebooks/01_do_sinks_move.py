@@ -66,6 +66,10 @@ profile: str = "manual"  # results go to runs/<profile>
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
+# %% [markdown]
+# **Set-up.** It checks the parameters, before any work, and says where results go and which values
+# a larger profile put in place of the defaults.
+
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
 from sinkprune_companion.run.parameters import start
@@ -307,6 +311,9 @@ for name, part in of_seed.groupby("reading", sort=False):
     for kind, short in sink_measures.SHORT.items():
         found[f"null_stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
 run.find(found)
+
+# %% [markdown]
+# Two of the measures, of trained and of random weights side by side:
 
 # %%
 from sinkprune_companion.figures import forests

@@ -328,9 +328,9 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 # %% [markdown]
 # ## Does the diagnosis foresee the gain?
 #
-# Every case in which both are known: the doses planted in the statistics, the model as it is, and other models whose sinks
-# [notebook 08](08_what_results_depend_on.ipynb) left out. *Right*: an effect was expected and is there, or none
-# was expected and the difference is negligible.
+# Every case in which both are known: the doses planted in the statistics, the model as it is, and other
+# models whose sinks [notebook 08](08_what_results_depend_on.ipynb) left out. *Right*: an effect was
+# expected and is there, or none was expected and the difference is negligible.
 
 # %%
 from pathlib import Path
@@ -428,8 +428,8 @@ if model_doses:
 #   hold 13 %, most of it in a few layers and, there, in a few of 1,536 channels.
 # * **So leaving them out exchanges few weights.** At 50 % it exchanges 0.17 % of the kept weights,
 #   and in the median map 0.063 %. Another draw of calibration text exchanges 2.2 %. At 75 % these
-#   are 0.36 % and 4.5 %. Leaving sinks out changes more than other text does in two or three of the
-#   210 maps (2.6 on average over the draws).
+#   are 0.36 % and 4.5 %. Leaving sinks out changes more than other text does in 2.6 of the 210
+#   maps, on average over the draws.
 # * **One pass foresees it.** The logarithms of predicted and exact changes correlate over the maps
 #   at 0.99 for 50 %, and at 0.99 for 75 %. The prediction is a little too small: in the sum it
 #   foresees 0.15 % where 0.17 % change. `sinkprune diagnose MODEL` prints both for any model.
@@ -440,7 +440,7 @@ if model_doses:
 #   random tokens, 30 times as large, it is −0.015 [−0.029, −0.0019].
 # * **It begins to matter between 3 and 10 times**, where leaving the sinks out exchanges more
 #   weights (0.87 %, then 3.7 %) than another draw of text does. That is what `diagnose` compares.
-#   Of the nine cases in the picture it was right in eight; in the ninth the measured difference
+#   Of the 9 cases in the picture it was right in 8 and wrong in 0; in 1 the measured difference
 #   does not decide.
 # * **In a model that carries such activations itself it is the other way round.** There the
 #   statistics with sinks are the true ones. With a vector 3, 10 and 30 times as long as a usual

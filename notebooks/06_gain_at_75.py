@@ -170,6 +170,9 @@ for share in factorial_sparsities:
     factorial_rows += recipe_search.factorial(share, tokens, noise_levels)
 factorial_losses = recipe_search.losses(run, dlm, factorial_rows, texts, length, draws)
 
+# %% [markdown]
+# What every switch does, as a mean over the settings of the others, with its picture:
+
 # %%
 from sinkprune_companion.experiments.recipe_differences import main_effects
 
@@ -248,6 +251,9 @@ large_dlm = load(model, large_dtype, run.device)
 large_texts = held_out_texts(large_dlm.tokenizer, large_sequences, length)
 large_rows = [*large_way, *large_factorial]
 large_losses = recipe_search.losses(run, large_dlm, large_rows, large_texts, length, draws)
+
+# %% [markdown]
+# The same steps and switches on more text, with their picture:
 
 # %%
 STEPS = {  # a label in the picture: the name of its finding

@@ -226,6 +226,9 @@ if "large" in parts:
     changes |= differences(above_dense(large_losses), LARGE)
 run.find(found | estimates(changes))
 
+# %% [markdown]
+# The picture, with a section for each kind of text; what more text gives is in its data:
+
 # %%
 TEXT = {"noised": "sparsegpt_noised_minus_sparsegpt_clean"}
 TEXT["half noised"] = "sparsegpt_half_minus_sparsegpt_clean"

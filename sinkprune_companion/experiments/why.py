@@ -1,7 +1,6 @@
 """Why leaving sinks out changes little: what one pass over the paper's calibration text says of a model."""
 
-from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -159,17 +158,3 @@ def foresight(cases: Sequence[Case]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def threshold(doses: Mapping[float, Estimate]) -> float | None:
-    """Return the dose from which on the gain is certain to exceed what does not matter; None without one.
-
-    Between two doses it is read off a line on the logarithm of the dose, at the intervals' upper ends.
-    """
-    ordered = sorted(doses.items())
-    for (low_dose, before), (high_dose, after) in pairwise(ordered):
-        limit = -(after.margin or 0.0)
-        if before.high > limit >= after.high:
-            share = (before.high - limit) / (before.high - after.high)
-            return float(np.exp(np.log(low_dose) + share * (np.log(high_dose) - np.log(low_dose))))
-    return None

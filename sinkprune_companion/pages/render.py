@@ -30,7 +30,13 @@ from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.pages.sources import PresumedVerdictError, Results, by_prompt, results_for
+from sinkprune_companion.pages.sources import (
+    PresumedVerdictError,
+    Results,
+    by_prompt,
+    foreseen,
+    results_for,
+)
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 
@@ -116,9 +122,12 @@ def render(template: str, **values: object) -> str:
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
-    """Return the text of a template with `values`, what RESULT_NAMES names of results, and `by_prompt`."""
+    """Return the text of a template with `values` and what RESULT_NAMES names of results.
+
+    Templates may call `by_prompt` and `foreseen`, which read published tables.
+    """
     known = {name: getattr(results, name) for name in RESULT_NAMES}
-    return render(template, by_prompt=by_prompt, **known, **values)
+    return render(template, by_prompt=by_prompt, foreseen=foreseen, **known, **values)
 
 
 # what notebooks show

@@ -24,6 +24,7 @@ from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.kinds_of_text import finding_on
+from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG
 from sinkprune_companion.ledger import claims, draw_terms, others, published
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.run.profiles import COSTS, PUBLISHED
@@ -171,6 +172,22 @@ def by_prompt(table: str, condition: str = "main", reading: str = "sum_so_far") 
     below = int((difference < 0).sum())
     p = float(binomtest(above, above + below).pvalue)
     return ByPrompt(float(difference.median()), above, below, len(difference), p)
+
+
+class Foreseen(NamedTuple):
+    """How often `diagnose` foresaw what was measured."""
+
+    right: int
+    wrong: int
+    open: int  # cases in which the measured difference does not decide
+    all: int
+
+
+def foreseen(table: str = "04_why/when.csv") -> Foreseen:
+    """Return the counts of a table of `why.foresight`, a CSV file in `figures`."""
+    outcome = pd.read_csv(project_root() / "figures" / table).foreseen
+    counts = [int((outcome == name).sum()) for name in (RIGHT, WRONG, OPEN)]
+    return Foreseen(*counts, len(outcome))
 
 
 def calibration_tokens(figure: str) -> int:

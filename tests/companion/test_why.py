@@ -1,9 +1,9 @@
-"""What was foreseen beside what was measured, and where a planted effect begins to matter."""
+"""What was foreseen, held against what was measured."""
 
 import pytest
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG, Case, foresight, threshold
+from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG, Case, foresight
 
 
 def estimate(low: float, high: float, margin: float = 0.01) -> Estimate:
@@ -41,14 +41,3 @@ def case(expects: bool, low: float, high: float) -> Case:
 def test_what_was_foreseen_is_held_against_what_was_measured(expects, low, high, foreseen):
     table = foresight([case(expects, low, high)])
     assert table.foreseen.tolist() == [foreseen]
-
-
-def test_the_dose_from_which_on_an_effect_matters_is_read_between_two():
-    doses = {1.0: estimate(-0.002, 0.01), 10.0: estimate(-0.2, -0.05), 100.0: estimate(-0.4, -0.3)}
-    assert 1.0 < threshold(doses) < 10.0
-    share = (0.01 + 0.01) / (0.01 + 0.05)
-    assert threshold(doses) == pytest.approx(10**share)
-
-
-def test_where_no_dose_matters_there_is_no_threshold():
-    assert threshold({1.0: estimate(-0.002, 0.01), 10.0: estimate(-0.02, 0.01)}) is None
