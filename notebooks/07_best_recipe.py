@@ -62,6 +62,8 @@ recovery_tokens: list[int] = []  # training tokens of the models that are recove
 # Seldom changed:
 recovery_draws: int = 1  # calibration draws of these models
 recovery_sequences: int = 12  # scored sequences of these models, natural English
+recovery_places: list[str] = ["75"]  # their zeros: "50", "75" or "2:4"
+recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune them
 official_sparsities: list[float] = [0.75]  # of Wanda and the official recipe, to compare with
 large_calibration: int = 8  # calibration sequences of part `large`
 large_dtype: str = "auto"  # of the weights there
@@ -386,14 +388,25 @@ run.find(found | by_kind)
 from sinkprune_companion.experiments import recovery
 
 if recovery_tokens:
-    recovery_rows = recovery.recovery_rows(recovery.PLACES, 16_384)
-    given = (run, dlm, dlm.fingerprint(), recovery_rows, recovery_sequences)
+    recovered_places = [recovery.PLACES[place] for place in recovery_places]
+    recovery_rows = recovery.recovery_rows(recovered_places, 16_384, recipes=recovery_recipes)
+    recovered_dlm = load(model, large_dtype, run.device)
     recovered = [
-        recovery.recovered_losses(*given, seed, recovery_tokens)
-        for seed in range(first_seed, recovery_draws)
+        recovery.recovered_losses(
+            run,
+            recovered_dlm,
+            recovered_dlm.fingerprint(),
+            recovery_rows,
+            recovery_sequences,
+            seed,
+            recovery_tokens,
+            dtype=str(recovered_dlm.model.dtype).removeprefix("torch."),
+        )
+        for seed in draws
+        if seed < recovery_draws
     ]
     recovered = pd.concat(recovered, ignore_index=True)
-    after = recovery.recovery_findings(recovered, tokens=recovery_tokens)
+    after = recovery.recovery_findings(recovered, recovered_places, recovery_tokens)
     after = {name: estimate for name, estimate in after.items() if estimate is not None}
     found |= after
     run.find(found | by_kind)

@@ -7,7 +7,9 @@ norms are now those of the sinks, as in models whose massive activations lie at 
 Two things follow when such a model is pruned. Keeping the sinks in the statistics wastes weights on channels
 that carry nothing. But a mask also breaks the cancellation: a pruned `down_proj` no longer maps v to zero,
 and what the sinks carry leaks into the residual stream, the less so the more weights of these channels stay.
-Which of both wins is what the experiment asks.
+Which of both wins is what the experiment asks. The same pruned models are scored without the vector, too,
+where nothing can leak: what is left then is what the wasted weights cost. And as many random tokens are left
+out, which tells whether the sinks matter or the number of tokens.
 
 Every sum over calibration tokens of the planted model follows from sums of the dense one: a sink's input x
 becomes x + a v, so its square grows by 2 a v x + a^2 v^2. No second pass is needed.
@@ -36,6 +38,7 @@ from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, prune, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
+from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.pruning.diagnosis import energy_share, mask_change
 from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.seeds import generator
@@ -43,10 +46,14 @@ from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.detection import sink_sets
 
 PLANTED_REVISION = 1  # of `planted_model_losses`
+CONTROLS_REVISION = 1  # of `control_losses`
 DOSES = (0.0, 3.0, 10.0, 30.0)  # length of the planted vector, in lengths of a usual input
 CHANNELS = 4  # whose projection on the null space is planted
 PLACE = "mlp.down_proj"  # the linear whose input is changed
 KEPT, LEFT_OUT, DENSE = "kept", "left out", "dense"
+KEPT_UNSEEN = "kept, scored without the vector"
+RANDOM_LEFT_OUT = "random tokens left out"
+RANDOM_DOSE = 10.0  # at which random tokens are left out
 
 
 def null_vector(weight_OI: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
@@ -137,12 +144,20 @@ def planted_in(
         yield
 
 
+def sinks_and_random_tokens(context: SinkContext) -> torch.Tensor:
+    """Leave out all sinks and as many random tokens, some of which may be sinks: float32 (N, S, T)."""
+    is_sink_NST = EXCLUDE["all"].function(context).bool()
+    is_random_NST = EXCLUDE["random"].function(context).bool()
+    return (is_sink_NST | is_random_NST).float()
+
+
 def planted_statistics(
     kept: DenseStatistics, left_out: DenseStatistics, vectors: Sequence[torch.Tensor], dose: float
 ) -> DenseStatistics:
-    """Return the dense statistics of the planted model, all tokens kept, from two of the model as it is.
+    """Return dense statistics of the planted model from two of the model as it is.
 
-    `kept` are those of all tokens, `left_out` those without the sinks.
+    `kept` are those of all tokens, or of any choice of them, and `left_out` those of the same tokens without
+    the sinks.
     """
     layers = []
     for of_kept, of_left_out, vector_I in zip(kept.layers, left_out.layers, vectors, strict=True):
@@ -159,10 +174,11 @@ def _planted_norm(
     added_I: torch.Tensor,
 ) -> torch.Tensor:
     """Return the norms of a linear's inputs, float32 (I,), if `added_I` is added to those of every sink."""
+    seen = kept.tokens * (1 - kept.left_out_share)
     others = kept.tokens * (1 - left_out.left_out_share)
-    sinks = kept.tokens - others
+    sinks = seen - others
 
-    sum_of_sinks_I = kept.tokens * of_kept.mean_I.double() - others * of_left_out.mean_I.double()
+    sum_of_sinks_I = seen * of_kept.mean_I.double() - others * of_left_out.mean_I.double()
     added_I = added_I.double()
     squares_I = of_kept.norm_I.double().square() + 2 * added_I * sum_of_sinks_I + sinks * added_I.square()
     return squares_I.clamp_min(0).sqrt().float()
@@ -238,6 +254,58 @@ def planted_model_losses(
     return run.record("planted_model", compute, PLANTED_REVISION, **key)
 
 
+def control_losses(
+    run: Run,
+    lm: LanguageModel,
+    dense: LanguageModel,
+    sparsity: float,
+    sequences: int,
+    calibration_sequences: int,
+    seed: int,
+    doses: Sequence[float] = DOSES,
+) -> pd.DataFrame:
+    """Return the NELBO of two controls on one calibration draw; columns as of `planted_model_losses`.
+
+    - KEPT_UNSEEN: pruned with the planted model's statistics, all tokens kept, and scored without the vector,
+      at every dose above zero
+    - RANDOM_LEFT_OUT: pruned without as many random tokens as there are sinks, and scored with the vector, at
+      RANDOM_DOSE
+    """
+    calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
+    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
+
+    def compute() -> pd.DataFrame:
+        choices = ("none", "all", "random", sinks_and_random_tokens)
+        keeps, leaves, at_random, both = (planted_recipe(choice, sparsity) for choice in choices)
+        taken = dense_statistics(lm, [keeps, leaves, at_random, both], calibration)
+        kept, left_out = taken[keeps.statistics_key], taken[leaves.statistics_key]
+        vectors = planted_vectors(lm, kept)
+
+        parts = []
+        for dose in doses:
+            if dose == 0:
+                continue
+            planted = planted_statistics(kept, left_out, vectors, dose)
+            with weights_kept(lm):
+                prune(lm, keeps, calibration, statistics=planted)
+                scores = score_texts(lm, texts, 1, seed=seed)
+            parts.append(scores.assign(variant=KEPT_UNSEEN, dose=dose))
+
+        of_random = (taken[at_random.statistics_key], taken[both.statistics_key])
+        planted = planted_statistics(*of_random, vectors, RANDOM_DOSE)
+        with weights_kept(lm), planted_in(lm, SinksOf(dense), vectors, RANDOM_DOSE):
+            prune(lm, at_random, calibration, statistics=planted)
+            scores = score_texts(lm, texts, 1, seed=seed)
+        parts.append(scores.assign(variant=RANDOM_LEFT_OUT, dose=RANDOM_DOSE))
+
+        return pd.concat(parts, ignore_index=True).assign(calibration_tokens=kept.tokens)
+
+    key = {"model": lm.name, "fingerprint": lm.fingerprint(), "calibration": calibration.fingerprint}
+    key |= {"data": fingerprint_of(texts), "place": PLACE, "channels": CHANNELS, "doses": list(doses)}
+    key |= {"random_dose": RANDOM_DOSE, "sparsity": sparsity, "seed": seed}
+    return run.record("planted_model_controls", compute, CONTROLS_REVISION, **key)
+
+
 # findings
 
 
@@ -251,7 +319,9 @@ def largest_change_of_dense(losses: pd.DataFrame) -> float:
 def planted_model_findings(losses: pd.DataFrame, doses: Iterable[float] = DOSES) -> dict[str, Estimate]:
     """Return what leaving sinks out changes in the planted model, left out − kept: below zero it helps.
 
-    Also what pruning costs with sinks kept, by dose. The margin is a share of that cost.
+    Also what pruning costs with sinks kept, by dose. The margin is a share of that cost. Where controls were
+    measured: `planted_model_waste_x…`, the first difference where no model is scored with the vector, and
+    `planted_model_random_x…`, random tokens left out − none.
     """
     at_zero = (losses.variant == DENSE) & (losses.dose > 0)
     losses = losses[~at_zero]
@@ -265,4 +335,13 @@ def planted_model_findings(losses: pd.DataFrame, doses: Iterable[float] = DOSES)
         if cost is not None and gain is not None:
             found[f"planted_model_gain_x{dose:g}"] = with_share_of_damage(gain, cost)
             found[f"planted_model_cost_x{dose:g}"] = cost
+
+        if dose == 0 or cost is None:
+            continue
+        unseen = compare(losses, {"variant": LEFT_OUT, "dose": 0.0}, {"variant": KEPT_UNSEEN, "dose": dose})
+        if unseen is not None:
+            found[f"planted_model_waste_x{dose:g}"] = with_share_of_damage(unseen, cost)
+        random = compare(losses, {"variant": RANDOM_LEFT_OUT, "dose": dose}, kept)
+        if random is not None:
+            found[f"planted_model_random_x{dose:g}"] = with_share_of_damage(random, cost)
     return found

@@ -22,6 +22,7 @@ from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, seen_levels
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
 from sinkprune_companion.experiments.variants import Variant, draw_for, fingerprint_of
+from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset
@@ -52,7 +53,12 @@ class Place(NamedTuple):
         return self.pattern.replace(":", "_")
 
 
-PLACES = (Place(UNSTRUCTURED, 0.5), Place(UNSTRUCTURED, 0.75), Place("2:4", 0.5))
+PLACES = {
+    "50": Place(UNSTRUCTURED, 0.5),
+    "75": Place(UNSTRUCTURED, 0.75),
+    "2:4": Place("2:4", 0.5),
+}
+DENSE = Place("dense", 0.0)  # of the control
 COMPARISONS = {
     "paper_minus_wanda": ("paper", "wanda"),
     "paper_minus_paper_no_sinks": ("paper", "paper-no-sinks"),
@@ -62,11 +68,13 @@ COMPARISONS = {
 }
 
 
-def recovery_rows(places: Iterable[Place], tokens: int, draws: int = DRAWS) -> list[GridRow]:
+def recovery_rows(
+    places: Iterable[Place], tokens: int, draws: int = DRAWS, recipes: Iterable[str] = RECIPES
+) -> list[GridRow]:
     """Return how models are pruned before they are recovered, all on about `tokens` calibration tokens."""
     rows = []
     for place in places:
-        for name in RECIPES:
+        for name in recipes:
             recipe = preset(name, sparsity=place.sparsity, **place.fields)
             if recipe.noise == "grid":
                 recipe = replace(recipe, noise_levels=NOISE_LEVELS)
@@ -161,7 +169,8 @@ def recovered_losses(
 
     drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
     pruned = [(Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]), row.labels) for row in rows]
-    control = (Variant(lm, fingerprint), {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0})
+    labels_of_control = {"variant": CONTROL, "pattern": DENSE.pattern, "sparsity": DENSE.sparsity}
+    control = (Variant(lm, fingerprint), labels_of_control)
 
     parts = []
     for made, names in (control, *pruned):
@@ -181,25 +190,24 @@ def recovered_losses(
 
 
 def _at(variant: str, place: Place, asked: int) -> dict[str, object]:
-    if variant == CONTROL:
-        return {"variant": CONTROL, "pattern": "dense", "sparsity": 0.0, "asked": asked}
     return {"variant": variant, "pattern": place.pattern, "sparsity": place.sparsity, "asked": asked}
 
 
 def recovery_findings(
-    losses: pd.DataFrame, places: Iterable[Place] = PLACES, tokens: Sequence[int] = TOKENS
+    losses: pd.DataFrame, places: Iterable[Place], tokens: Sequence[int] = TOKENS
 ) -> dict[str, Estimate | None]:
     """Return what was found, in nats per token, by name; None was not measured.
 
     - `recovered_RECIPE_PLACE_N`: the pruned model after N thousand tokens, less before (below 0: a gain)
     - `after_RECIPE_PLACE_N`: the same model less the dense one that was trained on as many tokens
-    - `COMPARISON_PLACE_N_recovered`: two recipes after recovery, N = 0 before it
+    - `COMPARISON_PLACE_N_recovered`: two recipes after recovery, N = 0 before it; the margin is a share of
+      what the second one costs the dense model that was trained on as many tokens
     - `recovered_dense_N`: the dense model after N thousand tokens, less before
     """
     found = {}
     for count in tokens:
         thousands = count // 1000
-        control = _at(CONTROL, PLACES[0], count)
+        control = _at(CONTROL, DENSE, count)
         found[f"recovered_dense_{thousands}"] = compare(losses, control, {**control, "asked": 0})
         for place in places:
             for recipe in RECIPES:
@@ -210,6 +218,9 @@ def recovery_findings(
     for count in (0, *tokens):
         for place in places:
             for label, (first, second) in COMPARISONS.items():
-                sides = (_at(first, place, count), _at(second, place, count))
-                found[f"{label}_{place.ending}_{count // 1000}_recovered"] = compare(losses, *sides)
+                difference = compare(losses, _at(first, place, count), _at(second, place, count))
+                if difference is not None:
+                    cost = compare(losses, _at(second, place, count), _at(CONTROL, DENSE, count))
+                    difference = with_share_of_damage(difference, cost)
+                found[f"{label}_{place.ending}_{count // 1000}_recovered"] = difference
     return found

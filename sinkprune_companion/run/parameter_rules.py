@@ -132,6 +132,18 @@ def _parts() -> list[str]:
     return list(PARTS)
 
 
+def _recovered_places() -> list[str]:
+    from sinkprune_companion.experiments.recovery import PLACES
+
+    return list(PLACES)
+
+
+def _recovered_recipes() -> list[str]:
+    from sinkprune_companion.experiments.recovery import RECIPES
+
+    return list(RECIPES)
+
+
 def _samplers() -> list[str]:
     from sinkprune_companion.experiments.sink_conditions import SAMPLERS
 
@@ -156,6 +168,8 @@ NAMES: dict[str, Callable[[], list[str]]] = {
     "parts": _parts,
     "preset": _presets,
     "recipes": _presets,
+    "recovery_places": _recovered_places,
+    "recovery_recipes": _recovered_recipes,
     "samplers": _samplers,
     "searched": _searched_recipes,
     "structured_recipes": _presets,

@@ -11,10 +11,12 @@ from sinkprune_companion.experiments.planted_model import (
     planted_in,
     planted_statistics,
     planted_vectors,
+    sinks_and_random_tokens,
 )
 from sinkprune_core import Calibration
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.text import Trajectories
+from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS = 8  # of the experiment's recipes
@@ -95,3 +97,23 @@ def test_statistics_are_those_of_a_pass_through_the_planted_model(lm, dense, tex
         norm_I = foreseen.layers[layer][PLACE].norm_I
         assert torch.allclose(norm_I, seen.norm_I, rtol=1e-4), layer
         assert float(norm_I.norm()) > 1.1 * float(taken[0].layers[layer][PLACE].norm_I.norm())
+
+
+def test_statistics_without_random_tokens_are_those_of_the_planted_model_at_the_others(lm, dense, text):
+    recipes = [planted_recipe(choice, 0.5) for choice in ("none", "random", sinks_and_random_tokens)]
+    found = dense_statistics(lm, recipes, text, progress=False)
+    kept, at_random, without_both = (found[recipe.statistics_key] for recipe in recipes)
+    vectors = planted_vectors(lm, kept)
+    foreseen = planted_statistics(at_random, without_both, vectors, DOSE)
+
+    rows = rows_for(lm, text, recipes[1].statistics_key, progress=False)
+    inputs = []
+    with planted_in(lm, SinksOf(dense), vectors, DOSE), torch.no_grad():
+        first_linear = lm.linears(lm.blocks[0])[PLACE]
+        hook = first_linear.register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
+        lm.hidden(rows.ids_RT)
+        hook.remove()
+
+    (inputs_RTI,) = inputs
+    squares_I = (inputs_RTI.double().square() * rows.weight_RT[..., None]).sum((0, 1))
+    assert torch.allclose(foreseen.layers[0][PLACE].norm_I.double(), squares_I.sqrt(), rtol=1e-4)
