@@ -199,7 +199,7 @@ def recovery_findings(
     """Return what was found, in nats per token, by name; None was not measured.
 
     - `recovered_RECIPE_PLACE_N`: the pruned model after N thousand tokens, less before (below 0: a gain)
-    - `after_RECIPE_PLACE_N`: the same model less the dense one that was trained on as many tokens; N = 0: before
+    - `after_RECIPE_PLACE_N`: the same model less the dense one trained on as many tokens; N = 0: before
     - `COMPARISON_PLACE_N_recovered`: two recipes after recovery, N = 0 before it; the margin is a share of
       what the second one costs the dense model that was trained on as many tokens
     - `recovered_dense_N`: the dense model after N thousand tokens, less before
