@@ -233,9 +233,7 @@ sections = {
     for ratio in ratios
 }
 of = "what the second costs"
-title = "Sink-aware structured pruning"
-LOOKS = 2  # at the first half of the draws, and at all of them: p counts both
-save_shares(run, "structured", title, sections, of=of, looks=LOOKS)
+save_shares(run, "structured", "Sink-aware structured pruning", sections, of=of)
 
 # %% [markdown]
 # ## At 50 %, on more text

@@ -97,12 +97,9 @@ def fields_of(estimates: Mapping[str, Estimate], *names: str) -> dict[str, list]
     return {name: [getattr(estimate, name) for estimate in estimates.values()] for name in names}
 
 
-def verdicts_on_losses(estimates: Collection[Estimate], looks: int = 1) -> list[str]:
-    """Return HELPS, HURTS or another verdict on each difference of losses.
-
-    p counts how often the numbers could have decided (`looks`, Bonferroni), and is corrected over all (Holm).
-    """
-    corrected = holm([looks * estimate.p_value() for estimate in estimates])
+def verdicts_on_losses(estimates: Collection[Estimate]) -> list[str]:
+    """Return HELPS, HURTS or another verdict on each difference of losses; p is corrected over all (Holm)."""
+    corrected = holm([estimate.p_value() for estimate in estimates])
     outcomes = [verdict(one, one.margin, p=p) for one, p in zip(estimates, corrected, strict=True)]
     return [ON_A_LOSS.get(outcome, outcome) for outcome in outcomes]
 

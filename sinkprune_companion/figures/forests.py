@@ -212,18 +212,17 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
     return titled(figure, title)
 
 
-def forest_table(estimates: dict[str, Estimate], looks: int = 1) -> pd.DataFrame:
+def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
     """Return the data of a forest plot, a row per estimate; `interval` says how it was made.
 
-    Where every estimate has a margin it has a `verdict` too, with p corrected for all rows (Holm), and for
-    the number of looks at them that could have decided.
+    Where every estimate has a margin it has a `verdict` too, with p corrected for all rows (Holm).
     """
     columns = fields_of(estimates, "value", "low", "high", "units", "method", "margin")
     table = pd.DataFrame({"comparison": estimates.keys(), **columns})
     table = table.rename(columns={"units": "sequences", "method": "interval"})
     if not estimates or None in columns["margin"]:
         return table.drop(columns="margin")
-    return table.assign(verdict=verdicts_on_losses(estimates.values(), looks))
+    return table.assign(verdict=verdicts_on_losses(estimates.values()))
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:

@@ -97,20 +97,17 @@ def save_differences(
     return figures.save_figure(run, picture, name, forests.forest_table(estimates), caption)
 
 
-def shares_table(
-    sections: Sections, costs: Mapping[str, float] | None = None, looks: int = 1
-) -> pd.DataFrame:
+def shares_table(sections: Sections, costs: Mapping[str, float] | None = None) -> pd.DataFrame:
     """Return a row per difference: `value`, `low` and `high` in nats, and `percent…` of a cost in nats.
 
     That is what `costs` has for the section; where it has none, what each difference is measured against.
-    Where every row has a margin there is a `verdict`, with p corrected for the rows of its section (Holm)
-    and for the number of looks at them that could have decided.
+    Where every row has a margin there is a `verdict`, with p corrected for the rows of its section (Holm).
     """
     parts = []
     for section, rows in sections.items():
         if not rows:
             continue
-        table = forests.forest_table({label: each.estimate for label, each in rows.items()}, looks)
+        table = forests.forest_table({label: each.estimate for label, each in rows.items()})
         shares = [each.in_percent((costs or {}).get(section)) for each in rows.values()]
         table["percent"] = [share.value for share in shares]
         table["percent_low"] = [share.low for share in shares]
@@ -130,13 +127,12 @@ def save_shares(
     costs: Mapping[str, float] | None = None,
     of: str = "what Wanda costs",
     aside: Mapping[str, Difference] | None = None,
-    looks: int = 1,
 ) -> Figure:
     """Save and return the picture of differences in percent `of` a cost, below its written title or `plain`.
 
-    What is `aside` is in the data alone. `looks` is that of `shares_table`.
+    What is `aside` is in the data alone.
     """
-    table = shares_table(sections, costs, looks)
+    table = shares_table(sections, costs)
     drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
     drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
     drawn = drawn.rename(columns={"percent": "value"})
