@@ -88,7 +88,10 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     for axis, (sparsity, part) in zip(axes.flat, table.groupby("sparsity", sort=False), strict=True):
         _draw_panel(axis, part, is_narrow)
         axis.set_title(f"{sparsity:g} % of the weights zero", fontsize=9)
-    words = ["loss above Wanda's (nats per token)", "lines: 95 %; band: too small to matter"]
+    words = [
+        "loss above Wanda's (nats per token)",
+        "line: 95 % of that step alone; band: too close to Wanda to matter",
+    ]
     figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9)
     if not is_narrow:
         axes[0, 0].set_yticks(range(len(STEPS) + 2), [START, *STEPS.values(), END])
