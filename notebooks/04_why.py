@@ -360,7 +360,7 @@ for name, finding in why.MEASURED.items():
         gain = measured[finding]
         about = (Path(name).name, "as it is", overall.exact, overall.other_text, expects, gain)
         cases.append(why.Case(*about))
-hits = why.foresight(cases)
+hits = why.foresight(cases, results_for(run).on_losses)
 says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")
 figure = pictures.plot_when(hits, says)
 caption = (
