@@ -90,9 +90,10 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
         axis.set_title(f"{sparsity:g} % of the weights zero", fontsize=9)
     words = [
         "loss above Wanda's (nats per token)",
-        "line: 95 % of that step alone; band: too close to Wanda to matter",
+        "line: 95 % of that step alone",
+        "band: too close to Wanda to matter",
     ]
-    figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9)
+    figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9 if is_narrow else 8)
     if not is_narrow:
         axes[0, 0].set_yticks(range(len(STEPS) + 2), [START, *STEPS.values(), END])
         for axis in axes[0, 1:]:
