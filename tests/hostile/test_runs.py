@@ -102,7 +102,7 @@ def test_notebooks_run_on_the_smallest_values_that_they_take(name, tiny_pair, ta
         smallest.run(name, tiny_pair, tmp_path)
     except Exception as error:
         verdict, how = BROKE, f"{type(error).__name__}: {error}"
-    tally.add("notebooks on their smallest values", name, verdict, how)
+    tally.add(smallest.GROUP, name, verdict, how)
     assert not tally.broken
 
 
