@@ -353,7 +353,7 @@ for name, finding in why.MEASURED.items():
         gain = measured[finding]
         about = (Path(name).name, "as it is", overall.exact, overall.other_text, expects, gain)
         cases.append(why.Case(*about))
-hits = why.foresight(cases)
+hits = why.foresight(cases, results_for(run).on_losses)
 says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")
 figure = pictures.plot_when(hits, says)
 caption = (
@@ -378,8 +378,10 @@ print(inspect.getsource(planted_model.null_vector))
 # %% [markdown]
 # Pruned, `down_proj` no longer maps $v$ to zero. So two things happen when the sinks are left out of the
 # statistics: no weights are wasted on channels that carry nothing, and what the sinks carry leaks out.
-# Which wins is measured on the model that carries the vector, while it is scored, too. All of this runs
-# in float32, so that what should cancel does so up to rounding.
+# Which wins is measured on the model that carries the vector, while it is scored, too. Two controls tell
+# them apart: the same pruned models are scored without the vector, where nothing can leak, and as many
+# random tokens are left out. All of this runs in float32, so that what should cancel does so up to
+# rounding.
 
 # %%
 dlm.model.to("meta")  # the weights of these have served
@@ -389,10 +391,9 @@ if model_doses:
     single = load(model, "float32", run.device)
     dense = load(model, "float32", run.device)  # shows where the sinks are
     for seed in range(model_draws):
-        of_draw = planted_model.planted_model_losses(
-            run, single, dense, 0.5, model_sequences, calibration, seed, model_doses
-        )
-        losses_in_model.append(of_draw)
+        given = (run, single, dense, 0.5, model_sequences, calibration, seed, model_doses)
+        losses_in_model.append(planted_model.planted_model_losses(*given))
+        losses_in_model.append(planted_model.control_losses(*given))
 else:
     print("no vector was planted in this run: set model_doses, for instance to [0.0, 10.0]")
 
@@ -412,9 +413,17 @@ if model_doses:
     by_dose = in_model[in_model.variant == "kept"].groupby("dose")[["energy", "changed"]].mean()
     display((100 * by_dose).round(1).add_suffix(" (% of down_proj)"))
 
-    gain_of = {d: in_the_model[f"planted_model_gain_x{d:g}"] for d in model_doses if d > 0}
+    PLANTED = {"gain": "all sinks left out", "random": "as many random tokens left out"}
+    PLANTED["waste"] = "all sinks left out, scored without the vector"
+    lines = {}
+    for kind, label in PLANTED.items():
+        by_dose = {
+            dose: in_the_model.get(f"planted_model_{kind}_x{dose:g}") for dose in model_doses
+        }
+        lines[label] = {
+            dose: estimate for dose, estimate in by_dose.items() if dose > 0 and estimate
+        }
     says = title(run, "in_model", "What leaving sinks out changes where they carry a vector")
-    lines = {"all sinks left out": gain_of}
     figure = pictures.plot_doses(lines, says, "length of the vector, in usual inputs")
     caption = f"loss of the planted model, sinks left out less kept, by dose. {says}"
     data = listed(in_the_model).reset_index()
@@ -465,7 +474,6 @@ Folded(listed(found))
 #
 # **What this does not show.** What another draw of text exchanges gets smaller with more text, so it is a
 # yardstick for an amount of text; a change below 1 % is never taken for one. `diagnose` does not tell help
-# from harm. In the planted model nothing separates the two effects that a mask has there, and no random
-# tokens are planted. The formula is of Wanda's score, row by row. SparseGPT reads products of
+# from harm. The formula is of Wanda's score, row by row. SparseGPT reads products of
 # channels as well. The vector that is planted in the model lies in `down_proj` alone, and is the same at
 # every sink. And every model here comes from one base of 135 million weights.

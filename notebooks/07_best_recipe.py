@@ -386,6 +386,8 @@ run.find(found | by_kind)
 
 # %%
 from sinkprune_companion.experiments import recovery
+from sinkprune_companion.figures.figures import plot_curves
+from sinkprune_companion.pages.render import draw
 
 if recovery_tokens:
     recovered_places = [recovery.PLACES[place] for place in recovery_places]
@@ -410,7 +412,24 @@ if recovery_tokens:
     after = {name: estimate for name, estimate in after.items() if estimate is not None}
     found |= after
     run.find(found | by_kind)
-    display(listed(after))
+    curves = recovery.recovery_curves(after, recovered_places, recovery_tokens)
+    axes = {"tokens": "training tokens (thousands)"}
+    axes["value"] = "NELBO above the dense model (nats per token)"
+    picture = draw(
+        run,
+        "recovery",
+        "What pruned models cost before and after recovery",
+        plot_curves,
+        curves,
+        "tokens",
+        "value",
+        "recipe",
+        axes,
+        interval_columns=("low", "high"),
+        data=curves,
+        caption="NELBO above that of the dense model trained on as many tokens, with 95 % intervals",
+    )
+    display(picture)
 else:
     print("No model was recovered in this run: set recovery_tokens, for instance to [250_000].")
 

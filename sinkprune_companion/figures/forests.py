@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,22 @@ REACH = 2  # times the interval that reaches second furthest: an interval that g
 FAR = 8  # times the same: a row whose number lies further is cut altogether
 LETTERS = 34  # of a row's name on one line
 
+Judge = Callable[[Collection[Estimate]], list[str]]  # verdicts on differences of losses
+
 
 def plot_forest(
-    estimates: dict[str, Estimate], xlabel: str, groups: dict[str, str] | None = None, title: str = ""
+    estimates: dict[str, Estimate],
+    xlabel: str,
+    groups: dict[str, str] | None = None,
+    title: str = "",
+    judged: Judge = verdicts_on_losses,
 ) -> Figure:
-    """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section."""
+    """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section.
+
+    `judged` is what `forest_table` takes.
+    """
     sections = [groups[label] if groups else "" for label in estimates]
-    return plot_effects(forest_table(estimates).assign(section=sections), xlabel, title)
+    return plot_effects(forest_table(estimates, judged).assign(section=sections), xlabel, title)
 
 
 def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
@@ -212,17 +222,18 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
     return titled(figure, title)
 
 
-def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
+def forest_table(estimates: dict[str, Estimate], judged: Judge = verdicts_on_losses) -> pd.DataFrame:
     """Return the data of a forest plot, a row per estimate; `interval` says how it was made.
 
-    Where every estimate has a margin it has a `verdict` too, with p corrected for all rows (Holm).
+    Where every estimate has a margin it has a `verdict` too, by `judged`: what the ledger says of it
+    (`Results.on_losses`), or with p corrected for all rows (Holm).
     """
     columns = fields_of(estimates, "value", "low", "high", "units", "method", "margin")
     table = pd.DataFrame({"comparison": estimates.keys(), **columns})
     table = table.rename(columns={"units": "sequences", "method": "interval"})
     if not estimates or None in columns["margin"]:
         return table.drop(columns="margin")
-    return table.assign(verdict=verdicts_on_losses(estimates.values()))
+    return table.assign(verdict=judged(estimates.values()))
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:

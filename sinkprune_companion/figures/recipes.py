@@ -9,29 +9,34 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune.evaluation.verdict_rule import judge
+from sinkprune.evaluation.verdict_rule import judge, verdicts_on_losses
 from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.recipe_differences import Difference
 from sinkprune_companion.experiments.robustness import HALF, Differences, apart_in, by_kind
 from sinkprune_companion.figures import bridge, figures, forests
 from sinkprune_companion.pages import render
+from sinkprune_companion.pages.sources import results_for
 from sinkprune_companion.run.records import Run
 
 Sections = Mapping[str, Mapping[str, Difference]]  # rows by their label, below a heading each
 
 
-def shares_table(sections: Sections, costs: Mapping[str, float] | None = None) -> pd.DataFrame:
+def shares_table(
+    sections: Sections,
+    costs: Mapping[str, float] | None = None,
+    judged: forests.Judge = verdicts_on_losses,
+) -> pd.DataFrame:
     """Return a row per difference: `value`, `low` and `high` in nats, and `percent…` of a cost in nats.
 
     That is what `costs` has for the section; where it has none, what each difference is measured against.
-    Where every row has a margin there is a `verdict`, with p corrected for the rows of its section (Holm).
+    Where every row has a margin there is a `verdict`, as `judged` gives it of the rows of a section.
     """
     parts = []
     for section, rows in sections.items():
         if not rows:
             continue
-        table = forests.forest_table({label: each.estimate for label, each in rows.items()})
+        table = forests.forest_table({label: each.estimate for label, each in rows.items()}, judged)
         shares = [each.in_percent((costs or {}).get(section)) for each in rows.values()]
         table["percent"] = [share.value for share in shares]
         table["percent_low"] = [share.low for share in shares]
@@ -56,21 +61,23 @@ def save_shares(
 
     What is `aside` is in the data alone.
     """
-    table = shares_table(sections, costs)
+    judged = results_for(run).on_losses
+    table = shares_table(sections, costs, judged)
     drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
     drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
     drawn = drawn.rename(columns={"percent": "value"})
     title = render.title(run, name, plain)
     picture = forests.plot_effects(drawn, f"difference in NELBO (% of {of})", title)
     if aside:
-        table = pd.concat([table, shares_table({"": aside})], ignore_index=True)
+        table = pd.concat([table, shares_table({"": aside}, judged=judged)], ignore_index=True)
     return figures.save_figure(run, picture, name, table, f"{title}: differences in percent of {of}")
 
 
 def save_bridge(run: Run, estimates: Mapping[str, Estimate], sparsities: Sequence[float]) -> Figure:
     """Save and return the picture of the way from Wanda to the official recipe, at sparsities in [0, 1)."""
     named = {f"{bridge.NOTEBOOK}/{name}": estimate for name, estimate in estimates.items()}
-    table = bridge.bridge_table(named, [100 * share for share in sparsities])
+    judged = results_for(run).on_losses
+    table = bridge.bridge_table(named, judged, [100 * share for share in sparsities])
     return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
 
 
@@ -141,8 +148,9 @@ def _save_compared(
     run: Run, name: str, by_comparison: Mapping[str, Mapping[str, Estimate]], plain: str
 ) -> Figure:
     """Save and return a picture with a section for each comparison of COMPARISONS."""
+    judged = results_for(run).on_losses
     parts = [
-        forests.forest_table(dict(estimates)).assign(section=COMPARISONS[comparison].label)
+        forests.forest_table(dict(estimates), judged).assign(section=COMPARISONS[comparison].label)
         for comparison, estimates in by_comparison.items()
         if estimates
     ]

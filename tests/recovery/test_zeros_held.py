@@ -8,6 +8,7 @@ from torch.optim import optimizer as of_torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from sinkprune.recovery.objectives import training_loss
 from sinkprune.recovery.zeros import zeros_held
 
 
@@ -146,6 +147,45 @@ def test_a_trainer_keeps_zeros(pruned, zeros, make_ids, tmp_path):
         Trainer(pruned.model, arguments, train_dataset=rows).train()
     assert same(before, zeros(pruned))
     assert not torch.equal(weights, pruned.blocks[0].mlp.down_proj.weight)
+
+
+def test_a_trainer_fills_masks_with_the_loss_of_recovery(make_pruned, zeros, make_ids, tmp_path):
+    """The stock loss would let a diffusion model see what it predicts."""
+    lm = make_pruned("diffusion")
+    lm.model.requires_grad_(True)
+    before = zeros(lm)
+    rows = [{"input_ids": ids_T} for ids_T in make_ids(8, 12)]
+    ids_BT = torch.stack([row["input_ids"] for row in rows])
+    untrained = training_loss(lm, ids_BT, seed=1).item()
+
+    class MaskFillingTrainer(Trainer):
+        def compute_loss(self, model, inputs, **_):
+            return training_loss(lm, inputs["input_ids"], step=self.state.global_step)
+
+    arguments = TrainingArguments(
+        tmp_path,
+        max_steps=12,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    with zeros_held(lm.model):
+        MaskFillingTrainer(lm.model, arguments, train_dataset=rows).train()
+
+    lm.model.eval()
+    assert same(before, zeros(lm))
+    assert training_loss(lm, ids_BT, seed=1).item() < untrained
+
+
+def test_the_loss_for_a_loop_of_one_s_own_depends_on_seed_and_step_alone(make_pruned, make_ids):
+    lm = make_pruned("diffusion")
+    ids_BT = make_ids(4, 12)
+    losses = [training_loss(lm, ids_BT, seed, step).item() for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
 
 
 def test_accelerate_keeps_zeros(pruned, zeros, make_ids):
