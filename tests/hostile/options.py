@@ -320,6 +320,8 @@ def run(tally: Tally, root: Path, command: str, every: int = 1) -> None:
 def name_of(option: str) -> str:
     """Return the name that a refusal of an option has to give: its own, or that of the field it sets."""
     name, *value = option.split()
+    if name == "--mask-token":
+        return "mask"  # which a text must not hold
     return value[0].partition("=")[0] if name == "--set" else name.removeprefix("--")
 
 
