@@ -87,6 +87,7 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
     """
     estimates = {label: crossed_interval(effect).with_margin(margin) for label, effect in effects.items()}
     p = [estimate.p_value() for estimate in estimates.values()]
+
     return pd.DataFrame(
         {
             "comparison": estimates.keys(),

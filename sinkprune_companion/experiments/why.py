@@ -143,11 +143,13 @@ def foresight(
     """
     gains = [case.gain for case in cases]
     rows = []
+
     for case, outcome in zip(cases, judged(gains), strict=True):
         matters = {HELPS: True, HURTS: True, NO_DIFFERENCE: False}.get(outcome)
         foreseen = OPEN
         if matters is not None:
             foreseen = RIGHT if matters == case.expects else WRONG
+
         rows.append(
             {
                 "case": case.name,
@@ -160,4 +162,5 @@ def foresight(
                 "foreseen": foreseen,
             }
         )
+
     return pd.DataFrame(rows)

@@ -85,19 +85,23 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     panels = table.sparsity.nunique()
     shape = (panels, 1) if is_narrow else (1, panels)
     figure, axes = canvas(*shape, NARROW if is_narrow else WIDE)
+
     for axis, (sparsity, part) in zip(axes.flat, table.groupby("sparsity", sort=False), strict=True):
         _draw_panel(axis, part, is_narrow)
         axis.set_title(f"{sparsity:g} % of the weights zero", fontsize=9)
+
     words = [
         "loss above Wanda's (nats per token)",
         "line: 95 % of that step alone",
         "band: too close to Wanda to matter",
     ]
     figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9 if is_narrow else 8)
+
     if not is_narrow:
         axes[0, 0].set_yticks(range(len(STEPS) + 2), [START, *STEPS.values(), END])
         for axis in axes[0, 1:]:
             axis.set_yticks([])
+
     return titled(figure, _title(table), _handles(table))
 
 

@@ -224,12 +224,15 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
     mass_K = map_QK.mean(0)
     sink = int(mass_K.argmax())
     axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+
     axis.set_title(
         f"One token, the sink, gets\n{percent(mass_K[sink])} of a head's attention", fontsize=TITLE_SIZE
     )
+
     side = 1 if sink < len(mass_K) / 2 else -1
     arrow = {"arrowstyle": "->", "color": "white", "lw": 1.4}
     place = (sink + side * 0.32 * len(mass_K), 0.8 * len(mass_K))
+
     axis.annotate(
         "sink",
         xy=(sink + side, place[1]),
@@ -241,6 +244,7 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
         va="center",
         arrowprops=arrow,
     )
+
     axis.set(xticks=[], yticks=[])
     axis.set_xlabel("token that is looked at", fontsize=SMALL)
     axis.set_ylabel("token that looks", fontsize=SMALL)

@@ -308,14 +308,17 @@ def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
     files = sorted((folder / "benchmarks").glob("*.tsv"))
     if not files:
         raise FileNotFoundError(f"no job in {folder}: `sinkprune reproduce --profile {folder.name}` runs it")
+
     jobs = pd.concat(pd.read_csv(file, sep="\t", nrows=1) for file in files)
     jobs["core_minutes"] = jobs[["s", "cpu_time"]].max(axis=1) / 60  # cpu_time lags by up to 30 s
     by_notebook = jobs.groupby([file.stem.partition("@")[0] for file in files])
+
     costs = {
         "core_minutes": by_notebook.core_minutes.sum(),
         "gigabytes": by_notebook.max_pss.max() * 2**20 / 1e9,  # of mebibytes
         "jobs": by_notebook.size().astype(object),
     }
+
     return pd.DataFrame(costs).to_dict("index")
 
 

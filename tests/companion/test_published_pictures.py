@@ -135,10 +135,12 @@ def test_pictures_are_as_wide_as_they_are_shown_and_no_text_leaves_them(results,
         ladder.plot_ladder(rungs, is_narrow),
         others_at_8b.plot_others(others_at_8b.others_table(others.runs()), is_narrow),
     ]
+
     for figure in drawn:
         width = 3.6 if is_narrow else 7.0
         assert figure.get_figwidth() == width
         figure.draw_without_rendering()
+
         edge = figure.bbox.width + 2  # pixels
         texts = [*figure.texts, *(text for axis in figure.axes for text in axis.texts)]
         reach = {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}

@@ -130,6 +130,7 @@ def test_a_trainer_keeps_zeros(pruned, zeros, make_ids, tmp_path):
     """With gradient accumulation, clipping and weight decay, as its defaults and options have it."""
     before = zeros(pruned)
     rows = [{"input_ids": ids_T, "labels": ids_T} for ids_T in make_ids(8, 12)]
+
     arguments = TrainingArguments(
         tmp_path,
         max_steps=3,
@@ -142,9 +143,11 @@ def test_a_trainer_keeps_zeros(pruned, zeros, make_ids, tmp_path):
         use_cpu=True,
         disable_tqdm=True,
     )
+
     weights = pruned.blocks[0].mlp.down_proj.weight.detach().clone()
     with zeros_held(pruned.model):
         Trainer(pruned.model, arguments, train_dataset=rows).train()
+
     assert same(before, zeros(pruned))
     assert not torch.equal(weights, pruned.blocks[0].mlp.down_proj.weight)
 
@@ -191,10 +194,13 @@ def test_the_loss_for_a_loop_of_one_s_own_depends_on_seed_and_step_alone(make_pr
 def test_accelerate_keeps_zeros(pruned, zeros, make_ids):
     before = zeros(pruned)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+
     optimizer = torch.optim.AdamW(pruned.model.parameters(), 1e-2, weight_decay=0.1)
     loader = DataLoader(make_ids(8, 12), batch_size=2)
     model, optimizer, loader = accelerator.prepare(pruned.model, optimizer, loader)
+
     weights = pruned.blocks[0].mlp.down_proj.weight.detach().clone()
+
     with zeros_held(model):
         for ids_BT in loader:
             with accelerator.accumulate(model):
@@ -202,6 +208,7 @@ def test_accelerate_keeps_zeros(pruned, zeros, make_ids):
                 accelerator.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
+
     assert same(before, zeros(pruned))
     assert not torch.equal(weights, pruned.blocks[0].mlp.down_proj.weight)
 
@@ -216,12 +223,14 @@ def test_lora_is_merged_under_the_mask_and_computes_what_it_merges_to(pruned, ze
     before = zeros(pruned)
     ids_BT = make_ids(3, 12)
     adapted = with_lora(pruned.model)
+
     with zeros_held(adapted):
         trained = [value for value in adapted.parameters() if value.requires_grad]
         some_steps(adapted, torch.optim.AdamW(trained, 1e-1), ids_BT)
         with torch.no_grad():
             logits = adapted(ids_BT).logits
         merged = adapted.merge_and_unload()
+
     assert same(before, zeros(pruned))
     with torch.no_grad():
         torch.testing.assert_close(merged(ids_BT).logits, logits, atol=1e-4, rtol=1e-4)
