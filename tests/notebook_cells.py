@@ -89,9 +89,16 @@ def tagged(name: str, tag: str) -> str:
     return source
 
 
+def parameter_cells(name: str) -> list[str]:
+    """Return the sources of both cells of parameters of a notebook; 00 has one."""
+    cells = jupytext.read(NOTEBOOKS / f"{name}.py").cells
+    tags = {"main-parameters", "parameters"}
+    return [cell.source for cell in cells if tags & set(cell.metadata.get("tags", []))]
+
+
 def tiny_values(name: str) -> dict[str, object]:
     """Return values of a notebook's parameters that let it run in seconds."""
-    declared = parameters.declared([tagged(name, "parameters")])
+    declared = parameters.declared(parameter_cells(name))
     return {parameter: SMALL[parameter] for parameter in declared if parameter in SMALL} | OWN[name]
 
 

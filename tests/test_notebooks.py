@@ -10,10 +10,18 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells, save_tiny_pair, tagged
+from notebook_cells import (
+    MODELS,
+    NOTEBOOKS,
+    TINY,
+    parameter_cells,
+    run_cells,
+    save_tiny_pair,
+    tagged,
+)
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_companion.run.parameters import check, declared
+from sinkprune_companion.run.parameters import check, declared, defaults
 from sinkprune_companion.run.progress_bars import WIDGETS, is_progress, remove_progress_bars
 from sinkprune_companion.run.publish import clean_notebook
 
@@ -65,7 +73,7 @@ def stated_values(config: Path, name: str) -> list[tuple[str, object]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_profile_sets_parameters_that_exist(name):
-    known = declared([tagged(name, "parameters")])
+    known = declared(parameter_cells(name))
     for config in (ROOT / "workflow" / "config").glob("*.yml"):
         for parameter, value in stated_values(config, name):
             check(name, {parameter: known[parameter]}, {parameter: value})
@@ -74,9 +82,16 @@ def test_every_profile_sets_parameters_that_exist(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_run_all_does_what_profile_quick_does(name):
     stated = stated_values(ROOT / "workflow" / "config" / "quick.yml", name)
-    declared_in = ast.parse(tagged(name, "parameters")).body
-    defaults = {node.target.id: ast.literal_eval(node.value) for node in declared_in}
-    assert {parameter: defaults[parameter] for parameter, _ in stated} == dict(stated)
+    stored = defaults(parameter_cells(name))
+    assert {parameter: stored[parameter] for parameter, _ in stated} == dict(stated)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_cell_of_parameters_has_at_most_a_dozen_names_and_no_name_stands_twice(name):
+    first, *seldom_changed = map(ast.parse, parameter_cells(name))
+    assert len(first.body) <= 12
+    names = [line.target.id for cell in (first, *seldom_changed) for line in cell.body]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("name", NAMES)

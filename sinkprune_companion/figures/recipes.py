@@ -9,9 +9,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune.evaluation.verdict_rule import judge, verdicts_on_losses
+from sinkprune.evaluation.verdict_rule import LEAST_DRAWS, judge, verdicts_on_losses
+from sinkprune_companion.experiments import paper_protocol, pruning_findings
 from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.paired_differences import pivot
+from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED
 from sinkprune_companion.experiments.recipe_differences import Difference
 from sinkprune_companion.experiments.robustness import HALF, Differences, apart_in, by_kind
 from sinkprune_companion.figures import bridge, figures, forests
@@ -20,6 +22,84 @@ from sinkprune_companion.pages.sources import results_for
 from sinkprune_companion.run.records import Run
 
 Sections = Mapping[str, Mapping[str, Difference]]  # rows by their label, below a heading each
+
+IN_NATS = "difference in NELBO (nats per token)"
+ASIDE = (  # comparisons on other text that are in the data of a picture alone: extremes, and fewer tokens
+    "paper_minus_wanda_unmatched",
+    "wanda_minus_wanda_unmatched",
+    "unstable_minus_sparsegpt",
+    "only_sinks_minus_none",
+    "all_sinks_minus_random",
+    "stable_minus_none",
+)
+
+
+def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> Figure | None:
+    """Save and return the picture of single weights under the paper's protocol; None where it has no row.
+
+    What `paper_protocol.DRAWN` does not name is in its data alone.
+    """
+    rows = paper_protocol.by_label(found, UNSTRUCTURED, sparsity)
+    drawn = {label: row for label, row in rows.items() if label in paper_protocol.DRAWN}
+    if not drawn:
+        return None
+
+    name = f"protocol_{100 * sparsity:.0f}"
+    title = render.title(run, name, f"Paired differences under the paper's protocol, {sparsity:.0%}")
+    judged = results_for(run).on_losses
+    picture = forests.plot_forest(drawn, IN_NATS, title=title, judged=judged)
+    caption = f"paired differences under the paper's protocol, with 95 % intervals. {title}"
+    return figures.save_figure(run, picture, name, forests.forest_table(rows, judged), caption)
+
+
+def save_protocol_units(run: Run, found: Mapping[str, Estimate], ratios: Sequence[float]) -> Figure | None:
+    """Save and return the picture of whole units under the paper's protocol, a section for each share of the
+    weights that they have; None where it has no row.
+    """
+    judged = results_for(run).on_losses
+    parts = []
+    for ratio in ratios:
+        rows = paper_protocol.by_label(found, "structured", ratio)
+        if rows:
+            table = forests.forest_table(rows, judged)
+            parts.append(table.assign(section=f"{100 * ratio:g} % of the weights"))
+    if not parts:
+        return None
+
+    title = render.title(run, "protocol_units", "Whole units under the paper's protocol")
+    table = pd.concat(parts, ignore_index=True)
+    picture = forests.plot_effects(table, IN_NATS, title)
+    caption = f"paired differences of whole units under the paper's protocol, with 95 % intervals. {title}"
+    return figures.save_figure(run, picture, "protocol_units", table, caption)
+
+
+def save_differences(
+    run: Run, name: str, scores: pd.DataFrame, places: Sequence[pruning_findings.Place], draws: int
+) -> Figure | None:
+    """Save and return the picture of differences on other text at some places; None where it has no row.
+
+    `draws` are the calibration draws of the run. Where these are enough for a verdict, rows with fewer are in
+    its data alone, as is what ASIDE names.
+    """
+    estimates, drawn, groups = {}, {}, {}
+    for place in places:
+        prefix = f"{pruning_findings.heading(place)}: " if len(places) > 1 else ""
+        for finding, estimate in pruning_findings.differences(scores, place).items():
+            label = prefix + COMPARISONS[finding].label
+            estimates[label] = estimate
+            groups[label] = COMPARISONS[finding].group
+            decides = draws < LEAST_DRAWS or (estimate.draws or draws) >= LEAST_DRAWS
+            if finding not in ASIDE and decides:
+                drawn[label] = estimate
+    if not drawn:
+        return None
+
+    where = ", ".join(map(pruning_findings.heading, places))
+    title = render.title(run, name, f"Paired differences, {where}")
+    judged = results_for(run).on_losses
+    picture = forests.plot_forest(drawn, IN_NATS, groups, title, judged)
+    caption = f"paired differences in NELBO, with 95 % intervals. {title}"
+    return figures.save_figure(run, picture, name, forests.forest_table(estimates, judged), caption)
 
 
 def shares_table(
@@ -156,7 +236,7 @@ def _save_compared(
     ]
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, name, plain)
-    picture = forests.plot_effects(table, "difference in NELBO (nats per token)", title)
+    picture = forests.plot_effects(table, IN_NATS, title)
     return figures.save_figure(run, picture, name, table, title)
 
 
@@ -168,6 +248,6 @@ def save_left_out(
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, "left_out", plain)
     shown = table[~table.comparison.str.startswith("random")]
-    picture = forests.plot_effects(shown, "difference in NELBO (nats per token)", title)
+    picture = forests.plot_effects(shown, IN_NATS, title)
     caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"
     return figures.save_figure(run, picture, "left_out", table, caption)

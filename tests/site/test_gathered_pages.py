@@ -64,7 +64,8 @@ def test_machinery_is_folded_and_what_teaches_is_not():
         return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
 
     short = "weight_OI @ input_I"
-    assert figure_pages.is_machinery(cell("a: int = 1", "parameters"), shows_figure=False)
+    for tag in ("main-parameters", "parameters"):
+        assert figure_pages.is_machinery(cell("a: int = 1", tag), shows_figure=False)
     assert figure_pages.is_machinery(cell(short), shows_figure=True)
     assert figure_pages.is_machinery(cell("\n".join([short] * 40)), shows_figure=False)
     assert not figure_pages.is_machinery(cell(short), shows_figure=False)
