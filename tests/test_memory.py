@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from sinkprune import memory
 from sinkprune.evaluation import likelihood, token_losses
-from sinkprune_core import DREAM_SAMPLER, LLADA_SAMPLER, LanguageModel, generate, memory
+from sinkprune_core import DREAM_SAMPLER, LLADA_SAMPLER, LanguageModel, generate
 
 
 @dataclass(frozen=True)

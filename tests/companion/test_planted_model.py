@@ -34,10 +34,8 @@ def dense(make_anchored_lm):
 
 
 @pytest.fixture
-def text(make_ids) -> Calibration:
-    ids_NT = make_ids(4, 24)
-    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
-    return Calibration(ids_NT, seed=1, batch=2)
+def text(make_text_with_separators) -> Calibration:
+    return make_text_with_separators(4)
 
 
 @pytest.fixture

@@ -69,8 +69,8 @@ def test_main_effects_are_the_coefficients_of_a_regression(with_sinks):
     def fitted(rows: list) -> dict[str, np.ndarray]:
         """Return the coefficients of main effects, (R, N)."""
         fields = SWITCHED_ON.items()
-        codes = [[(getattr(row.recipe, field) == on) - 0.5 for _, (field, on) in fields] for row in rows]
-        codes = np.array(codes)
+        is_on = [[getattr(row.recipe, field) == on for _, (field, on) in fields] for row in rows]
+        codes = np.where(is_on, 0.5, -0.5)
         subsets = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
         columns = [np.ones(len(rows)), *(codes[:, list(which)].prod(1) for which in subsets)]
         observed = np.array([values[row.variant].ravel() for row in rows])

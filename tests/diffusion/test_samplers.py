@@ -47,7 +47,6 @@ def test_the_published_samplers_and_schedules():
         ({"length": 8, "block": None, "steps": 9}, "steps=9 exceed the 8 tokens"),
         ({"proposal": "filtered", "top_p": 0.0}, "top_p=0.0 must be a number above 0 and not above 1"),
         ({"top_p": 0.9}, "top_p=0.9 and top_k=None need proposal='filtered'"),
-        ({"order": "origin"}, "order='origin' needs schedule='time'"),
         ({"order": "random", "order_temperature": 0.5}, "order='random' knows no confidence"),
     ],
 )

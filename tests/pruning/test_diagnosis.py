@@ -22,10 +22,8 @@ def lm(make_anchored_lm):
 
 
 @pytest.fixture
-def text(make_ids) -> Calibration:
-    ids_NT = make_ids(8, 24)
-    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
-    return Calibration(ids_NT, seed=1, batch=2)
+def text(make_text_with_separators) -> Calibration:
+    return make_text_with_separators(8)
 
 
 # the formula
@@ -104,6 +102,7 @@ def naive_norms(lm, recipe, calibration):
 def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
     table = diagnose(lm, text, (0.5,), LEVELS, progress=False).table.set_index(["layer", "linear"])
     half = Calibration(text.ids_NT[: len(text.ids_NT) // 2], seed=text.seed)
+
     kept = {}
     for exclude in ("none", "all"):
         recipe = Recipe(inputs="noised", propagation="dense", noise_levels=LEVELS, exclude=exclude)
@@ -114,6 +113,7 @@ def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
                 for layer, block in enumerate(lm.blocks)
                 for name, linear in lm.linears(block).items()
             }
+
     changed = 0
     for place, kept_OI in kept["none"].items():
         rows, columns = kept_OI.shape
@@ -121,6 +121,7 @@ def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
         lost = int((kept_OI & ~kept["all"][place]).sum()) / count
         assert table.exact[place] == pytest.approx(lost, abs=1e-7)
         changed += lost
+
     assert changed > 0  # the anchor's sink matters to some linear
 
 

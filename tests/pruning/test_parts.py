@@ -11,8 +11,8 @@ import torch
 from naive import linears_of, same, weights_of
 
 from sinkprune import prune
+from sinkprune.runs.identity import settings_digest
 from sinkprune_core import Recipe, weights_kept
-from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.pruning.criteria import CRITERIA, CriterionName, wanda
 from sinkprune_core.pruning.patterns import ALLOCATIONS
 from sinkprune_core.pruning.recipe import EXCLUDE, INPUTS, NOISE, Allocation, ExcludeName, Inputs, NoiseName
@@ -38,11 +38,14 @@ def test_fields_that_are_not_set_stand_in_no_key():
     """The digest is what it was before there were such fields."""
     recipe = Recipe(noise_levels=4)
     assert "targets" not in recipe.card() and "keep_zeros" not in recipe.card()
+
     fields = dataclasses.asdict(recipe)
     for name in ("targets", "ignore", "sparsities", "keep_zeros", "round_to"):
         del fields[name]
+
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     assert settings_digest(recipe) == digest
+
     for set_field in (
         {"targets": ["mlp.*"]},
         {"ignore": "mlp.*"},

@@ -11,6 +11,7 @@ import torch
 
 from sinkprune import load
 from sinkprune.models.saving import save
+from sinkprune.models.shrinking import shrink
 from sinkprune.recovery import training
 from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.objectives import exercise, loss_of
@@ -18,7 +19,6 @@ from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.training import recover_model
 from sinkprune_core import preset, prune
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.seeds import generator
 
 SHORT = {"steps": 6, "batch": 4, "length": 12, "learning_rate": 3e-3, "warmup": 0.2}
@@ -63,16 +63,20 @@ def test_a_structured_model_is_trained_whole(make_lm, calibration, words):
 
 def test_gradient_checkpointing_computes_blocks_twice_and_changes_no_number(make_pruned, words):
     found = []
+
     for checkpointing in (False, True):
         lm = make_pruned()
         calls = []
         lm.blocks[1].mlp.register_forward_pre_hook(
             lambda *_, calls=calls: calls.append(torch.is_grad_enabled())
         )
+
         settings = Recovery(**SHORT, gradient_checkpointing=checkpointing)
         done = recover_model(lm, settings, words, progress=False)
         found.append((done.after, sum(calls)))
+
     (plain, forwards), (checkpointed, more_forwards) = found
+
     assert plain == checkpointed
     assert (forwards, more_forwards) == (6, 12)
 
@@ -204,15 +208,19 @@ def documents(make_ids):
 
 def test_a_folder_becomes_a_recovered_folder(folder, documents, zeros, tmp_path):
     out = tmp_path / "out"
+
     done = recover(folder, out=out, tokens=200, text=documents, **_short(), progress=False)
     assert done.settings.steps == 5  # of 48 tokens
+
     pruned, recovered = load(folder), load(out)
     assert same(zeros(pruned), zeros(recovered))
     assert pruned.fingerprint() != recovered.fingerprint()
+
     card = json.loads((out / "sinkprune.json").read_text())
     before = json.loads((folder / "sinkprune.json").read_text())
     assert card["recipe"] == before["recipe"] and card["recovery"]["tokens"] == 240
     assert card["recovery"]["held_out_after"] == done.after
+
     assert "240 tokens of text in 5 steps" in (out / "README.md").read_text()
     assert (out / "sinkprune-linears.csv").read_text() == "layer\n"
     assert not (tmp_path / "out.work").exists()

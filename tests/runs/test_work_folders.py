@@ -336,9 +336,11 @@ def test_a_run_does_not_go_on_with_another_model_or_text(
     if change == "mask":
         lm = copy.copy(lm)
         object.__setattr__(lm, "mask_token_id", lm.mask_token_id - 1)
-    if change in ("text", "seed"):
-        ids_NT = text.ids_NT.flip(0) if change == "text" else text.ids_NT
-        text = Calibration(ids_NT, text.seed + (change == "seed"), text.batch)
+    if change == "text":
+        text = Calibration(text.ids_NT.flip(0), text.seed, text.batch)
+    if change == "seed":
+        text = Calibration(text.ids_NT, text.seed + 1, text.batch)
+
     said = rf"the work folder .*work belongs to another run; it differs in {differing}.*use another folder"
     with pytest.raises(ValueError, match=said):
         prune(lm, SEQUENTIAL, text, progress=False, work=work)
