@@ -165,7 +165,9 @@ run.find(found)
 # %% [markdown]
 # **At 50 %.** In each row the first recipe is better left of zero. The band is what does not
 # matter. *Helps* and *hurts* need an interval on one side of zero that does not lie within the
-# band, and p below 0.05 after correction for all rows drawn (Holm).
+# band, and p below 0.05 after correction for related rows (Holm), those of the claims table where
+# it has the row. Intervals are t intervals over draws and sequences together, so they cover new
+# calibration text and new scored text.
 
 # %%
 from sinkprune_companion.figures.recipes import save_protocol
