@@ -75,8 +75,10 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of one word per token; what it does not know becomes the document separator."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN]
     special += [f"<special{index}>" for index in range(len(special), SPECIAL)]
+
     words = ["assistant", "the", "of", "is", "a", "list", "file", "return", "object", "value"]
     words += [f"word{index}" for index in range(len(special) + len(words), VOCABULARY)]
+
     vocabulary = {word: index for index, word in enumerate(special + words)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=special[0]))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()

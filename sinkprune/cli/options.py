@@ -168,6 +168,15 @@ def map_of_devices(help: str, **more: Any) -> Parameter:
 # options that commands share
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto", "fp32", "bf16", "fp16"]
+Device = Annotated[
+    str,
+    word(
+        "cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
+        metavar="DEVICE",
+        show_default=False,
+        group=WHERE,
+    ),
+]
 ALIASES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -239,15 +248,7 @@ class ModelOptions(Options):
             group=WHERE,
         ),
     ] = "auto"
-    device: Annotated[
-        str,
-        word(
-            "cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
-            metavar="DEVICE",
-            show_default=False,
-            group=WHERE,
-        ),
-    ] = "auto"
+    device: Device = "auto"
     device_map: Annotated[
         str | dict | None,
         map_of_devices(

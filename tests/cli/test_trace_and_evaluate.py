@@ -79,8 +79,10 @@ def test_evaluate_runs_the_offline_suite(model, suite, capsys):
     rows = suite("--draws", 3)
     lm = load(model)
     expected = accuracy(lm, items(limit=2), draws=3)
+
     tasks = {row["task"] for row in rows}
     assert tasks == {"sinkprune_suite", *(f"sinkprune_suite_{group}" for group in GROUPS)}
+
     [every] = [row for row in rows if row["task"] == "sinkprune_suite" and row["metric"] == "acc"]
     assert every["value"] == pytest.approx(expected.correct.mean())
     assert every["low"] <= every["value"] <= every["high"]

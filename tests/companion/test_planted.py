@@ -95,6 +95,7 @@ def test_what_cannot_be_planted_is_one_sentence(fields, names):
 
 def test_every_dose_is_compared_with_a_model_without_the_tokens():
     names = [model.variant for model in planted_variants((1.0, 3.0))]
+
     assert names == [
         "all, left out",
         "all, kept, 1",

@@ -73,11 +73,13 @@ def test_hooks_leave_after_an_error(lm, dense, text, taken):
     before = lm.hidden(text.ids_NT)
     lm.linears(lm.blocks[0])[PLACE].weight.data[:, ::2] = 0
     pruned = lm.hidden(text.ids_NT)
+
     with (
         pytest.raises(KeyError),
         planted_in(lm, SinksOf(dense), planted_vectors(lm, taken[0]), DOSE),
     ):
         raise KeyError
+
     assert torch.equal(lm.hidden(text.ids_NT), pruned)
     assert not torch.equal(before, pruned)
 

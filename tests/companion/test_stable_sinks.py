@@ -114,10 +114,12 @@ def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name
 def test_as_many_random_tokens_as_stable_sinks_leave_at_every_step(lm, by_name, text):
     profiles = sink_profiles(lm, text, LEVELS, progress=False)
     counts = {}
+
     for name in ("stable", "random, as many as stable"):
         key = by_name[name].statistics_key
         weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), text.seed))
         counts[name] = (weight_RT == 0).sum(1)
         alone = SinkContext(profiles[0][2:3], profiles[1], key, heads_of(lm), text.seed, 2)
         assert torch.equal(token_weights(alone), weight_RT[2 * LEVELS : 3 * LEVELS])
+
     assert torch.equal(*counts.values()) and counts["stable"].sum() > 0

@@ -63,12 +63,15 @@ def test_a_model_of_one_s_own_goes_the_whole_way(name, make_ids):
     config, more = PLAIN[name]
     lm = wrap(of_config(config, **more), word_tokenizer(), name="my-model")
     ids_NT = make_ids(4, 16)
+
     steps = trace(lm, ids_NT[:2, :4], SAMPLER, progress=False)
     assert bool(torch.isfinite(steps.layers_BSLK).all())
+
     before = nll(lm, ids_NT).value.mean()
     recipe = preset("wanda", exclude="all", noise_levels=3, sink_std=1.0)
     report = prune_model(lm, recipe, Calibration(ids_NT, batch=2), progress=False)
     assert report.sparsity == pytest.approx(0.5) and nll(lm, ids_NT).value.mean() != before
+
     assert decode(lm, ids_NT[:1, :4], 4).shape == (1, 8)
 
 
@@ -76,12 +79,15 @@ def test_a_diffusion_model_of_one_s_own_goes_the_whole_way_without_a_tokenizer(m
     model = tiny_llama("gqa", 0).train()
     lm = wrap(model, mask_token_id=MASK_TOKEN_ID, logits_shifted=False)
     assert (lm.kind, lm.name, lm.model.training) == ("diffusion", "LlamaForCausalLM", False)
+
     ids_NT = make_ids(4, 16)
     prune_model(lm, preset("unstable", noise_levels=3), Calibration(ids_NT), progress=False)
     assert nelbo(lm, ids_NT, draws=1).value.notna().all()
     assert generate(lm, ids_NT[:1, :4], SAMPLER).shape == (1, 12)
+
     with pytest.raises(ValueError, match="has no tokenizer, which turns text into ids: give"):
         lm.encode("the list")
+
     with pytest.raises(ValueError, match="need a tokenizer, which says what ends a text"):
         generate(lm, ids_NT[:1, :4], Sampler(8, 4, 4, logits_eos_inf=True))
 
@@ -115,9 +121,11 @@ def test_a_model_that_transformers_saved_is_read(name, make_ids, tmp_path):
     model = of_config(config, **more)
     model.save_pretrained(tmp_path / "model")
     word_tokenizer().save_pretrained(tmp_path / "model")
+
     lm = load(tmp_path / "model")
     ids_BT = make_ids(2, 9)
     assert torch.equal(lm.model(ids_BT, use_cache=False).logits, model(ids_BT, use_cache=False).logits)
+
     again = load(save(lm, tmp_path / "again"))
     assert again.fingerprint() == lm.fingerprint()
 
@@ -310,6 +318,7 @@ SINCE = {
 def test_a_model_that_was_changed_since_it_was_wrapped_is_looked_at_again(change, make_ids, tmp_path):
     lm = wrap(tiny_llama("gqa", 0))
     change(lm.model)
+
     for use in (
         lambda: prune_model(lm, preset("wanda"), Calibration(make_ids(2, 8)), progress=False),
         lambda: weights_kept(lm).__enter__(),
@@ -317,6 +326,7 @@ def test_a_model_that_was_changed_since_it_was_wrapped_is_looked_at_again(change
     ):
         with pytest.raises(ValueError, match=SINCE[change]):
             use()
+
     assert not (tmp_path / "saved").exists()
 
 
@@ -325,6 +335,7 @@ def test_a_part_that_has_no_numbers_since_is_never_computed_with(make_ids):
     lm = wrap(tiny_llama("gqa", 0))
     linear_of(lm.model).to("meta")
     said = r"layers.1.mlp.up_proj.weight of LlamaForCausalLM has no numbers, only a shape: load the model"
+
     for use in (
         lambda: nll(lm, make_ids(2, 8)),
         lambda: decode(lm, make_ids(2, 8), 4),

@@ -96,10 +96,12 @@ def test_a_criterion_is_one_entry_of_the_table(make_family, make_ids, monkeypatc
     """Here: Wanda's score times 2, which prunes as Wanda does; it has no score for units."""
     entry = Criterion(needs="norms", score=lambda weight_OI, inputs: 2 * wanda(weight_OI, inputs))
     monkeypatch.setitem(CRITERIA, "twice", entry)
+
     lm, calibration = make_family("llama-gqa"), Calibration(make_ids(3, 12, seed=7), batch=2)
     fields = {"pattern": pattern, "sparsity": PATTERNS[pattern], "exclude": "all", **NOISED}
     fields |= {"propagation": "dense", "allocation": "owl" if pattern in ("row", "layer") else "uniform"}
     assert same(*(pruned(lm, calibration, criterion=name, **fields) for name in ("twice", "wanda")))
+
     with pytest.raises(
         ValueError, match="criterion='twice' scores single weights: it takes no pattern='struc"
     ):
@@ -242,12 +244,15 @@ def test_weights_come_back_after_an_exception(tiny_dlm, calibration, fields):
 def test_a_weight_that_is_not_finite_is_named(tiny_ar, calibration, criterion):
     tiny_ar.blocks[1].mlp.up_proj.weight[3, 4] = torch.inf
     before = tiny_ar.blocks[1].mlp.up_proj.weight.clone()
+
     said = (
         r"block 1 mlp\.up_proj: weights or activations are not finite; nothing of this linear was changed, "
         "but those before it are pruned: load the model again, or prune inside `weights_kept`"
     )
+
     with pytest.raises(ValueError, match=said):
         prune(tiny_ar, Recipe(criterion), calibration, progress=False)
+
     assert torch.equal(tiny_ar.blocks[1].mlp.up_proj.weight, before)
     assert bool((tiny_ar.blocks[0].mlp.up_proj.weight == 0).any())
 

@@ -63,9 +63,11 @@ def naive_column_score(criterion: str, values: list, tokens: list, token_weights
     squares = sum(value * value for value in values)
     if criterion == "magnitude":
         return squares
+
     weighted = list(zip(token_weights, tokens, strict=True))
     if criterion == "wanda":
         return sum(abs(value) for value in values) * math.sqrt(sum((w * x) ** 2 for w, x in weighted))
+
     count = sum(w * w for w in token_weights)
     mean = sum(w * w * x for w, x in weighted) / count
     variance = sum(w * w * (x - mean) ** 2 for w, x in weighted) / count
@@ -193,8 +195,10 @@ def wide(make_lm, channels: int) -> LanguageModel:
 def test_the_mlp_keeps_a_multiple_of_64_channels_where_it_has_eight_times_as_many(make_lm, channels, ratio):
     lm = wide(make_lm, channels)
     exact, rounded = plan(lm, ratio), plan(lm, ratio, 64)
+
     assert rounded.removed["attention"] == exact.removed["attention"]
     kept = channels - rounded.removed["mlp"]
+
     if channels < 512:
         assert rounded == exact
     else:

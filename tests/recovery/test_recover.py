@@ -34,8 +34,10 @@ def same(before, after) -> bool:
 def test_the_loss_falls_and_zeros_stay(make_pruned, words, zeros, kind, method, checkpointing):
     lm = make_pruned(kind)
     before = zeros(lm)
+
     settings = Recovery(**SHORT | {"steps": 30}, method=method, rank=4, gradient_checkpointing=checkpointing)
     done = recover_model(lm, settings, words, progress=False)
+
     assert done.after < done.before - 0.1
     assert same(before, zeros(lm)) and done.zeros_before == done.zeros_after > 0
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())
@@ -89,11 +91,13 @@ def test_the_loss_is_the_bound_of_evaluation(make_pruned, words):
     lm = make_pruned()
     ids_BT = words.crops(4, 12, 0, 0)
     task = exercise(lm, ids_BT, generator(0, "test"))
+
     expected = 0.0
     logits_BTV = lm.model(task.input_BT).logits.log_softmax(-1)
     for row, where_T in enumerate(task.where_BT):
         terms = [-logits_BTV[row, at - 1, ids_BT[row, at]] for at in where_T.nonzero()[:, 0].tolist()]
         expected += sum(terms) / len(terms) / len(ids_BT)
+
     torch.testing.assert_close(loss_of(lm, task), expected)
     assert not bool(task.where_BT[:, 0].any())
 

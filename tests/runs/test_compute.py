@@ -93,6 +93,7 @@ def test_what_others_left_in_a_work_folder_makes_no_room(tiny_dlm, calibration, 
     recipe = preset("wanda")
     job = job_folder(tmp_path, settings_digest(recipe))
     needed = pruning_cost(tiny_dlm, recipe, calibration, work=tmp_path, speed=1.0).disk
+
     with mock.patch("sinkprune.runs.pruning_cost.free_disk_at", return_value=needed // 2):
         for folder, lacks in ((tmp_path / "job-of-others", True), (job, False)):
             folder.mkdir()

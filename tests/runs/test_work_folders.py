@@ -198,14 +198,19 @@ def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
 def test_a_plan_is_not_made_anew(both, short_text, tmp_path, killed_at, monkeypatch, streamed, name):
     recipe = OWL if name == "owl" else Recipe(pattern="global", propagation="dense")
     expected = straight(both, recipe, short_text)
+
     with killed_at(1):
         prune(both(streamed), recipe, short_text, progress=False, work=tmp_path)
+
     for file in tmp_path.rglob("*"):
         os.utime(file, (4 * 10**9, 4 * 10**9))  # in the year 2096: no time of day decides anything
+
     monkeypatch.setattr(choice, "outlier_share", lambda *_: pytest.fail("outliers were measured again"))
     monkeypatch.setattr(choice.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
+
     lm = both(streamed)
     prune(lm, recipe, short_text, progress=False, work=tmp_path / ".." / tmp_path.name)  # another spelling
+
     assert same(block_weights_of(lm), expected)
 
 
@@ -297,13 +302,16 @@ def fingerprint(folder, dtype=torch.float32) -> str:
 def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch):
     monkeypatch.setattr(files, "FRESH", -1)  # every digest is kept
     known = {fingerprint(own)}
+
     file = shards(own)[-1]
     status = file.stat()
     header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+
     for place in (header, (header + status.st_size) // 2, status.st_size - 1):
         flip(file, place)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         known.add(fingerprint(own))
+
     assert len(known) == 4
 
 

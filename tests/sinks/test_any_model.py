@@ -156,13 +156,16 @@ def test_a_padded_prompt_goes_on_as_if_it_were_alone(tiny_ar, make_ids):
 
 def test_blocks_may_stand_in_one_another(tiny_dlm, make_ids):
     ids_BT = make_ids(1, 8)
+
     with track(tiny_dlm.model) as outer, track(tiny_dlm.model, [(0, 4), (4, 8)]) as inner:
         tiny_dlm.hidden(ids_BT)
         both_BLHSK, parts_BLHSK = outer.take(), inner.take()
+
         with untracked(tiny_dlm.model):
             tiny_dlm.hidden(ids_BT)
         with pytest.raises(RuntimeError, match="no forward ran"):
             outer.take()
+
     torch.testing.assert_close(parts_BLHSK.sum(3, keepdim=True), both_BLHSK)
     assert not any("_sink_trackers" in module.__dict__ for module in tiny_dlm.model.modules())
 

@@ -88,10 +88,12 @@ def test_likelihoods_are_those_of_the_protocol(tiny_dlm, settings, how):
     asked = [(doc["text"], " " + choice) for doc in DOCS for choice in doc["choices"]]
     answers = HarnessModel(tiny_dlm, **settings).loglikelihood(requests(*asked))
     values = [value for value, _ in answers]
+
     pairs = [tuple(map(tiny_dlm.encode, pair)) for pair in asked]
     frame = log_likelihood(tiny_dlm, pairs, how, settings.get("seed", 0))
     assert values == pytest.approx(frame.groupby("sequence").value.mean().tolist(), rel=1e-4)
     assert not any(greedy for _, greedy in answers)
+
     again = likelihoods(HarnessModel(tiny_dlm, **{**settings, "batch_size": 1}), *reversed(asked[:5]))
     assert again[::-1] == pytest.approx(values[:5], rel=1e-4)
 
