@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sinkprune import prune
-from sinkprune.runs import waiting
+from sinkprune.runs import on_disk
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning_cost import pruning_cost
 from sinkprune_companion.experiments import compute
@@ -105,7 +105,7 @@ def test_a_recipe_that_reads_no_text_is_planned_without_any(tiny_dlm):
 @pytest.mark.parametrize("recipe", [*RECIPES, Recipe(propagation="dense"), Recipe("magnitude")], ids=str)
 def test_as_many_rows_run_as_are_planned(tiny_dlm, calibration, tmp_path, monkeypatch, recipe, place):
     monkeypatch.setattr(dense_statistics, "WAITING_BYTES", (1 << 30) * (place == "memory"))
-    monkeypatch.setattr(waiting, "free_disk_at", lambda folder: (1 << 40) * (place == "disk"))
+    monkeypatch.setattr(on_disk, "free_disk_at", lambda folder: (1 << 40) * (place == "disk"))
     flops = pruning_cost(tiny_dlm, recipe, calibration, work=tmp_path, speed=1.0).flops
     rows = []
     kind = type(tiny_dlm.blocks[0])
