@@ -39,16 +39,13 @@
 # condition that differs in this one thing. Time and memory:
 # [docs/performance.md](../docs/performance.md).
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 # the models
 model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on a part of its text
-base: str = "smol-ar"  # what both were trained from, in the explorer of the site
 # what they write
 texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, nothing
-first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [64]  # tokens of the finished text
-samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
 steps: int = 8  # denoising steps; the AR model's text is cut into this many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
 # what a sink is
@@ -57,12 +54,24 @@ stability_threshold: float = 0.8  # a position that is a sink in this share of s
 # how much is measured
 prompts: int = 3  # held-out prompts of the main condition, and of the same with a first token
 trajectories: int = 1  # of each of them
+# where it runs
+profile: str = "manual"  # results go to runs/<profile>
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
+# the models
+base: str = "smol-ar"  # what both were trained from, in the explorer of the site
+# what they write
+first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
+samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
+# how much is measured
 other_prompts: int = 2  # prompts of every other condition and of untrained pairs
 null_seeds: int = 1  # untrained pairs, for comparison
 calibration: int = 2  # calibration sequences, for the share of stable sinks where pruning looks
 noise_levels: int = 8  # noise levels at which each of them is seen
 # where it runs
-profile: str = "manual"  # results go to runs/<profile>
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 

@@ -39,23 +39,29 @@
 # of `texts`, `first_tokens` and `lengths` make the main condition, on which verdicts rest. Time and
 # memory: [docs/performance.md](../docs/performance.md).
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 # the models
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on a part of its text
 # which keys are hidden, and where
 counts: list[int] = [5]  # numbers of keys to hide; verdicts are read at 5
 thirds: list[str] = ["middle"]  # of the layers, to hide keys in one alone: early, middle, late
-same_share: bool = False  # in longer texts, also hide as large a share of the keys
 # on which text
 texts: list[str] = ["natural"]  # of sequences: natural, samples, documentation
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the text
 lengths: list[int] = [64]  # tokens per sequence, a special first token not counted; e.g. 512
 sequences: int = 3  # held-out sequences to score in each condition
-long_sequences: int = 8  # the same at the lengths after the first
 draws: int = 1  # noise draws per sequence
 # where it runs
 profile: str = "manual"  # results go to runs/<profile>
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
+same_share: bool = False  # in longer texts, also hide as large a share of the keys
+long_sequences: int = 8  # the same at the lengths after the first
+# where it runs
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 

@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 03 · Does leaving sinks out give better pruned models?
 #
-# **Question.** Pruning scores weights on calibration text. Does it help to leave the attention sinks
-# out of that text: all of them, as the official code does, or only the unstable ones, as the abstract
-# says? It is asked as the paper asks it first, on WikiText-2, and then on other text, with Wanda and
-# with SparseGPT, for single weights, for 2:4 zeros and for whole units.
+# **Question.** Pruning scores weights on calibration text. Does it help to leave the attention
+# sinks out of that text: all of them, as the official code does, or only the unstable ones, as the
+# abstract says? It is asked as the paper asks it first, on WikiText-2, and then on other text, with
+# Wanda and with SparseGPT, for single weights, for 2:4 zeros and for whole units.
 
 # %% [markdown] tags=["answer"]
 # **Answer.** No. Calibrated on WikiText-2, as in the paper, and scored on other articles of it,
@@ -34,10 +34,10 @@
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
-# a larger [profile](../docs/glossary.md): the set-up says which values it had. Time and memory stand
-# in [docs/performance.md](../docs/performance.md).
+# a larger [profile](../docs/glossary.md): the set-up says which values it had. Time and memory
+# stand in [docs/performance.md](../docs/performance.md).
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
 # the paper's protocol: calibrated on WikiText-2, scored on other articles
@@ -45,9 +45,8 @@ protocol_tokens: int = 1024  # calibration tokens of every recipe in the paper's
 protocol_draws: int = 1  # its calibration draws at 50 %
 protocol_sequences: int = 12  # its scored sequences
 protocol_sparsities: list[float] = []  # other shares of zeros in the paper's protocol
-protocol_other_draws: int = 1  # its calibration draws there, and of whole units
 protocol_ratios: list[float] = []  # shares of the weights that whole units have there
-# other text, as a control: what is measured
+# other text, as a control
 recipes: list[str] | None = [
     "wanda",
     "noised-dense",
@@ -60,23 +59,30 @@ recipes: list[str] | None = [
     "structured-sink",
 ]  # presets to measure, of those below; null: all
 sparsities: list[float] = [0.5]  # shares of zeros; verdicts are read at 0.5
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
+sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+seeds: int = 1  # calibration draws
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
+protocol_other_draws: int = 1  # its calibration draws there, and of whole units
+# other text: what is measured
 sparsegpt_sparsities: list[float] = []  # where SparseGPT has `sparsegpt_draws`, if need be alone
 patterns: list[str] = []  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
 ratios: list[float] = [0.5]  # shares of the weights that structured pruning removes
 answer_sparsities: list[float] = [0.5]  # at which pruned models answer two-choice items
 twin: str = "smol-ar-adapted"  # its autoregressive twin, trained on a part of its text
 twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
-# other text: how much of it, and in how many calibration draws
-sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+# how much of it, and in how many calibration draws
 draws: int = 1  # noise draws per sequence
 own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
 items: int = 24  # items of the offline suite, of 1,512
 blimp_pairs: int = 1  # minimal pairs of each of BLiMP's 67 paradigms, of 60
 item_draws: int = 1  # ways to mask an ending
-calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 noise_levels: int = 4  # noise levels per calibration sequence; official recipes have ten
 length: int = 64  # tokens per sequence
-seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 other_draws: int = 1  # the same for controls and other sparsities
 sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
@@ -108,105 +114,76 @@ run = start("03_leaving_sinks_out", globals())
 # > quality-efficiency trade-off and outperforms strong prior pruning baselines under matched
 # > compute. (abstract)
 #
-# For LLaDA-8B with half of its weights zero the paper reports averages over eight tasks: dense 57.93,
-# Wanda 52.70, the method 53.18, SparseGPT 52.34, SparseGPT with sink weights 52.36. So the method gives
-# back 9.18 % of what Wanda cost. Half of that share of a recipe's cost is the *margin* here: a smaller
-# difference does not matter.
+# For LLaDA-8B with half of its weights zero the paper reports averages over eight tasks: dense
+# 57.93, Wanda 52.70, the method 53.18, SparseGPT 52.34, SparseGPT with sink weights 52.36. So the
+# method gives back 9.18 % of what Wanda cost. Half of that share of a recipe's cost is the *margin*
+# here: a smaller difference does not matter.
 #
-# **What would falsify it.** A difference in NELBO, method − baseline, whose whole 95 % interval lies
-# above zero, with p below 0.05 after correction for related rows (Holm). To test whether the sinks are
-# the reason, the same rule is applied to two recipes that differ in the sink weights alone. If the whole
-# interval lies between −margin and +margin we first say *no difference that matters*, even where it
-# excludes zero; that does not support the claim either. Fewer than five
+# **What would falsify it.** A difference in NELBO, method − baseline, whose whole 95 % interval
+# lies above zero, with p below 0.05 after correction for related rows (Holm). To test whether the
+# sinks are the reason, the same rule is applied to two recipes that differ in the sink weights
+# alone. If the whole interval lies between −margin and +margin we first say *no difference that
+# matters*, even where it excludes zero; that does not support the claim either. Fewer than five
 # calibration draws give no verdict.
 
 # %% [markdown]
 # ## The paper's protocol
 #
 # The paper calibrates on WikiText-2 and scores on text that calibration has not seen. So do these
-# models: calibrated on crops of its validation split, as its training split is not shipped, and scored
-# on articles of its test split. Every recipe sees as many tokens: a noised one sees its sequences at
-# several noise levels, so it gets fewer of them. The claims on pruning are judged here.
+# models: calibrated on crops of its validation split, as its training split is not shipped, and
+# scored on articles of its test split. Every recipe sees as many tokens: a noised one sees its
+# sequences at several noise levels, so it gets fewer of them. The claims on pruning are judged
+# here.
 #
 # * **Wanda** scores a weight by its size times the norm of its input, on clean text.
-# * The **official recipe** is the method of the paper's code. It changes six things at once: text is
-#   noised, at levels of its own, and seen at ten of them; later blocks are calibrated on what the dense
-#   model gives them (*dense propagation*); norms are summed over levels; sinks count less.
-# * Where **all**, the **unstable** or as many **random** tokens are left out, nothing else changes.
+# * The **official recipe** is the method of the paper's code. It changes six things at once: text
+#   is noised, at levels of its own, and seen at ten of them; later blocks are calibrated on what
+#   the dense model gives them (*dense propagation*); norms are summed over levels; sinks count
+#   less.
+# * **One switch**: where all sinks, the unstable ones or as many random tokens are left out,
+#   nothing else changes. What it is compared with is noised text with dense propagation, all tokens
+#   kept.
 # * **SparseGPT** also adjusts the weights that stay. With *sink weights* its sinks count less.
-#
-# In each row the first recipe is better below zero. The band is what does not matter.
 
 # %%
-import pandas as pd
-from IPython.display import display
 from sinkprune.models.loading import load
 from sinkprune_companion.experiments import paper_protocol
 from sinkprune_companion.experiments.paired_differences import above_dense
-from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.render import title
-from sinkprune_companion.run.texts import held_out_stream
 
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
 draws_at = {0.5: protocol_draws} | dict.fromkeys(protocol_sparsities, protocol_other_draws)
 draws_of_units = dict.fromkeys(protocol_ratios, protocol_other_draws)
-pool = len(held_out_stream(dlm.tokenizer, "natural"))
-crops = protocol_tokens // paper_protocol.LENGTH
-shared = paper_protocol.pool_overlap(pool, crops)
-print(f"the pool has {pool:,} tokens; two draws of Wanda's text share {shared:.1%} of theirs")
-protocol = above_dense(
-    paper_protocol.protocol_losses(
-        run,
-        dlm,
-        fingerprint,
-        draws_at,
-        draws_of_units,
-        protocol_tokens,
-        protocol_sequences,
-        first_seed,
-        recipes,
-    )
-)
+cell_draws = range(first_seed, first_seed + seeds) if run.is_cell else None  # of a sweep: its own
+sizes = (draws_at, draws_of_units, protocol_tokens, protocol_sequences, cell_draws, recipes)
+losses = paper_protocol.protocol_losses(run, dlm, fingerprint, *sizes)
+protocol = above_dense(losses)
 found = paper_protocol.protocol_findings(protocol)
 run.find(found)
-for share in draws_at:
-    rows = {
-        comparison.label: found[name]
-        for finding, comparison in paper_protocol.COMPARISONS.items()
-        if (name := paper_protocol.finding_name(finding, "unstructured", share)) in found
-    }
-    name = f"protocol_{100 * share:.0f}"
-    says = title(run, name, f"Paired differences under the paper's protocol, {share:.0%}")
-    drawn = {label: row for label, row in rows.items() if label in paper_protocol.DRAWN}
-    picture = forests.plot_forest(drawn, "difference in NELBO (nats per token)", title=says)
-    caption = f"paired differences under the paper's protocol, with 95 % intervals. {says}"
-    display(figures.save_figure(run, picture, name, forest_table(rows), caption))
 
 # %% [markdown]
-# All differences, and below them what each recipe costs: NELBO of the pruned model less that of the
-# dense one, on the same sequences under the same noise. Lower is better.
+# **At 50 %.** In each row the first recipe is better left of zero. The band is what does not
+# matter. *Helps* and *hurts* need an interval on one side of zero that does not lie within the
+# band, and p below 0.05 after correction for all rows drawn (Holm).
 
 # %%
-protocol_rows = {name: estimate for name, estimate in found.items() if estimate is not None}
-display(forests.listed(protocol_rows, margin=[row.margin for row in protocol_rows.values()]))
-costs = paper_protocol.costs(protocol)
-forests.listed({f"{variant}, {share:.0%}": cost for (variant, share), cost in costs.items()})
+from sinkprune_companion.figures.recipes import save_protocol
+
+save_protocol(run, found, 0.5)
 
 # %% [markdown]
 # ## The method in code
 #
-# The official weight of a calibration token is one minus a sigmoid of how
-# far its attention mass lies above the sink threshold. It multiplies the token's input. The library
-# must give the same.
+# What *sinks count less* means: the official weight of a calibration token is one minus a sigmoid
+# of how far its attention mass lies above the sink threshold. It multiplies the token's input. The
+# library must give the same.
 
 # %%
 import torch
-from sinkprune_companion.run.texts import calibration_draw, held_out_texts
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
-from sinkprune_core.pruning.recipe import compared_preset, preset
+from sinkprune_core.pruning.recipe import preset
 
 sample = calibration_draw(dlm, 2, length, 0)
 official = preset("paper", noise_levels=2)
@@ -243,47 +220,51 @@ _, (of_library_OI,) = sparsegpt(
 assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
 
 # %% [markdown]
+# ## The paper's protocol at other sparsities, and for whole units
+#
+# Single weights at the other sparsities of this run, and whole key-value groups and MLP channels,
+# the same number in every block, so that a smaller dense model remains. The official code that is
+# based on Wanda has no such pattern: its token weights are applied to ours.
+
+# %%
+from IPython.display import display
+from sinkprune_companion.figures.recipes import save_protocol_units
+
+pictures = [save_protocol(run, found, share) for share in protocol_sparsities]
+pictures.append(save_protocol_units(run, found, protocol_ratios))
+display(*filter(None, pictures))
+
+# %% [markdown]
+# All differences, folded, and below them what each recipe costs: NELBO of the pruned model less
+# that of the dense one, on the same sequences under the same noise. Lower is better. Two
+# calibration draws share some of their text, as the pool is small.
+
+# %%
+from sinkprune_companion.figures.forests import listed
+from sinkprune_companion.pages.render import Folded
+from sinkprune_companion.run.texts import held_out_stream
+
+pool = len(held_out_stream(dlm.tokenizer, "natural"))
+overlap = paper_protocol.pool_overlap(pool, protocol_tokens // paper_protocol.LENGTH)
+print(f"the pool has {pool:,} tokens; two draws of Wanda's text share {overlap:.1%} of theirs")
+margins = [estimate.margin for estimate in found.values()]
+display(Folded(listed(found, margin=margins), "Differences under the paper's protocol"))
+costs = paper_protocol.costs(protocol)
+listed({f"{variant}, {share:.0%}": cost for (variant, share), cost in costs.items()})
+
+# %% [markdown]
 # ## Other text, as a control
 #
-# The same on a pool of samples of the AR model and documentation. Scored are three kinds of text:
-# natural English, samples and documentation. Half of the scored sequences are crops, and half begin a
-# document, behind the separator `<|endoftext|>`; calibration text is crops that begin anywhere, so no
-# token is special. Noised text, dense propagation and sinks are switches here; notebooks 06 and 07
-# switch the official levels and the sum of norms as well.
+# Is that so because WikiText-2 is what it is? The same recipes are calibrated on a pool of samples
+# of the AR model and documentation, and scored on three kinds of text: natural English, samples and
+# documentation. Half of the scored sequences are crops, and half begin a document, behind the
+# separator `<|endoftext|>`; calibration text is crops that begin anywhere, so no token is special.
 #
-# | recipe | calibration text and propagation | left out of the statistics |
-# |---|---|---|
-# | `magnitude` | – | – |
-# | `wanda` | clean, as many tokens as noised; sequential | nothing |
-# | `wanda-unmatched` | clean, as many sequences as noised; sequential | nothing |
-# | `dwanda` | noised; sequential | nothing |
-# | `noised-dense` | noised; dense | nothing |
-# | `paper` | noised at the official levels; dense; sum of norms | all sinks, softly |
-# | `paper-no-sinks` | as `paper` | nothing |
-# | `all-sinks` | noised; dense | all sinks |
-# | `unstable`, `stable` | noised; dense | unstable or stable sinks |
-# | `random` | noised; dense | as many random tokens as `all-sinks` |
-# | `only-sinks` | noised; dense | everything but the sinks |
-# | `sparsegpt` | clean, as many sequences as noised; sequential | nothing |
-# | `paper-sparsegpt` | as `sparsegpt` | all sinks, softly |
-# | `sparsegpt-unstable` | as `sparsegpt` | unstable sinks |
-# | `structured` | clean, as many tokens; sequential | nothing |
-# | `structured-sink` | as `paper` | all sinks, softly |
-# | `structured-no-sinks` | as `paper` | nothing |
-# | `structured-magnitude` | – | – |
-# | `flap` | as `structured`, with biases | nothing |
-#
-# `magnitude` scores a weight by its size, names with *sparsegpt* by SparseGPT, all others by Wanda.
-# Names with *structured* score whole units; `flap` scores them by FLAP. *Softly* means by the
-# official token weights; `all-sinks` is `paper` with hard masks, one norm and an even grid of levels.
-#
-# A noised recipe sees every sequence at `noise_levels` levels, and at the official ten where it has
-# the official noise. Clean baselines see it once. Each gets as many sequences as make up the same
-# tokens; `wanda-unmatched` shows what that is worth. SparseGPT's recipes are all clean. They get
-# `calibration` sequences, and are compared with each other and with `wanda-unmatched`.
-#
-# Where each of them is measured, and in how many calibration draws: those that verdicts rest on in
-# most. Some of these models answer two-choice items, and so does the dense one.
+# Here noised text, dense propagation and sinks are switches; [notebook 06](06_gain_at_75.ipynb)
+# throws the official levels and the sum of norms as well. There are more recipes than above, more
+# sparsities and patterns: the appendix names them and shows the rest. Recipes get equal calibration
+# tokens, but SparseGPT's see clean text alone, and are compared with Wanda on as many tokens as
+# they get.
 
 # %%
 from sinkprune_companion.experiments import pruning_grid
@@ -317,21 +298,19 @@ questions = {"suite": items, "blimp": blimp_pairs}
 asked = {row for row in grid if row.pattern == "unstructured" and row.variant in answering}
 asked = {row for row in asked if row.sparsity in answer_sparsities}
 print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
-counts = [row.draws if row.is_calibrated else 1 for row in grid]
-table = pd.DataFrame(grid).assign(draws=counts)
-by_place = table.pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
-by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–")
 
 # %% [markdown]
-# **The loop.** What looks at no calibration text is measured first: the dense model, under the noise of
-# every draw, and `magnitude`. A variant is pruned inside its `with` block, when it is first asked for
-# something that is not on record, and its weights come back at the end. Variants of one draw see the
-# same noise, and each draw has noise of its own. Recipes with dense propagation share their passes
-# over the text, because the dense model computes the same for all of them. Every result is a record,
-# so a run that was stopped goes on where it was.
+# **The loop.** What looks at no calibration text is measured first: the dense model, under the
+# noise of every draw, and `magnitude`. A variant is pruned inside its `with` block, when it is
+# first asked for something that is not on record, and its weights come back at the end. Variants of
+# one draw see the same noise, and each draw has noise of its own. Recipes with dense propagation
+# share their passes over the text, because the dense model computes the same for all of them. Every
+# result is a record, so a run that was stopped goes on where it was.
 
 # %%
+import pandas as pd
 from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
+from sinkprune_companion.run.texts import held_out_texts
 from tqdm.auto import tqdm
 
 texts = held_out_texts(dlm.tokenizer, sequences, length)
@@ -363,19 +342,13 @@ dense = losses[losses.variant == "dense"].value.mean()
 print(f"NELBO of the dense model: {dense:.4f} nats per token")
 
 # %% [markdown]
-# ## The finding: paired differences
+# ## Paired differences on other text
 #
-# Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
-# The number of zeros, their pattern and, but for rounding to whole sequences, the calibration tokens
-# are equal. The margin of a difference, the smallest that matters, is half of 9.18 % of what its
-# second recipe costs at the same place. Wanda without sinks is
-# calibrated on noised text with dense propagation, and compared with the same recipe with sinks kept, or
-# with plain Wanda where a row says so. SparseGPT's
-# recipes see clean text, and are compared with Wanda on as many tokens.
-#
-# A difference is a mean over three kinds of text. Each is found on every kind apart as well, since
-# the sign may depend on it: calibration text is samples and documentation, never natural English.
-# [docs/results.md](../docs/results.md#by-kind-of-text) has them side by side.
+# The number of zeros, their pattern and, but for rounding to whole sequences, the calibration
+# tokens are equal in every row. The margin of a difference, the smallest that matters, is half of
+# 9.18 % of what its second recipe costs at the same place. The data of the picture has more rows:
+# what fewer tokens are worth to Wanda, extreme controls, and where a run has five draws, rows with
+# fewer, which give no verdict.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
@@ -383,6 +356,7 @@ from sinkprune_companion.experiments.comparisons import ACCURACY, ANSWER_MARGINS
 from sinkprune_companion.experiments.kinds_of_text import findings_by_kind
 from sinkprune_companion.experiments.paired_differences import by_template
 from sinkprune_companion.experiments.pruning_findings import answer_findings
+from sinkprune_companion.figures.recipes import save_differences
 
 found |= pruning_findings.likelihood_findings(scores)
 right = by_template(answers.assign(points=100 * answers.correct), "points")
@@ -392,103 +366,37 @@ found |= accuracy | answer_findings(margins, answer_sparsities, "answer_margin",
 by_kind = findings_by_kind(scores)
 run.find(found | by_kind)
 
+save_differences(run, "differences_50", scores, [("unstructured", 0.5)], seeds)
+
 # %% [markdown]
-# A figure for each sparsity. *Helps* and *hurts* need an interval on one side of zero that does not
-# lie within the margin (the band), and p below 0.05 after correction for all rows drawn (Holm); a
-# row that hurts may still be small. The data has more rows: what fewer tokens are worth to Wanda,
-# and extreme controls.
-# Where a run has five draws, rows with fewer, which give no verdict, are in the data as well.
+# **By kind of text.** A difference above is a mean over three kinds of scored text, and its sign
+# may depend on the kind: calibration text is samples and documentation, never natural English.
+# [docs/results.md](../docs/results.md#by-kind-of-text) has all rows.
 
 # %%
-from sinkprune.evaluation.verdict_rule import LEAST_DRAWS
 from sinkprune_companion.experiments.comparisons import COMPARISONS
-from sinkprune_companion.experiments.pruning_findings import differences, heading
+from sinkprune_companion.experiments.kinds_of_text import finding_on
+from sinkprune_companion.run.texts import DOMAINS
 
-ASIDE = ["paper_minus_wanda_unmatched", "wanda_minus_wanda_unmatched", "unstable_minus_sparsegpt"]
-ASIDE += ["only_sinks_minus_none", "all_sinks_minus_random", "stable_minus_none"]
-
-
-def forest(name: str, chosen: list) -> None:
-    """Save and show the figure of the differences at some places."""
-    estimates, drawn, groups = {}, {}, {}
-    for place in chosen:
-        prefix = f"{heading(place)}: " if len(chosen) > 1 else ""
-        for finding, estimate in differences(scores, place).items():
-            label = prefix + COMPARISONS[finding].label
-            estimates[label], groups[label] = estimate, COMPARISONS[finding].group
-            decides = seeds < LEAST_DRAWS or (estimate.draws or seeds) >= LEAST_DRAWS
-            if finding not in ASIDE and decides:
-                drawn[label] = estimate
-    if drawn:
-        says = title(run, name, f"Paired differences, {', '.join(map(heading, chosen))}")
-        axis = "difference in NELBO (nats per token)"
-        picture = forests.plot_forest(drawn, axis, groups, title=says)
-        caption = f"paired differences in NELBO, with 95 % intervals. {says}"
-        display(figures.save_figure(run, picture, name, forest_table(estimates), caption))
-
-
-for share in sorted({*sparsities, *sparsegpt_sparsities}):
-    forest(f"differences_{100 * share:.0f}", [("unstructured", share)])
+ASKED = ("paper_minus_wanda", "all_sinks_minus_none", "unstable_minus_none")
+rows = {}
+for name in ASKED:
+    on_kind = {kind: by_kind.get(finding_on(name, kind)) for kind in DOMAINS}
+    rows[COMPARISONS[name].label] = {kind: str(each or "–") for kind, each in on_kind.items()}
+pd.DataFrame.from_dict(rows, orient="index")
 
 # %% [markdown]
-# ## What pruning costs
-#
-# NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
-# as a mean over text and calibration draws. Lower is better. Six recipes are drawn; the data of the
-# figure (`quality.csv`) has the others. Magnitude and statistics from sinks alone cost far more;
-# their numbers stand below.
-
-# %%
-excess = pruning_findings.excess(scores)
-quality = excess[excess.pattern == "unstructured"]
-LINES = ["wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]
-labels = {"sparsity": "sparsity of the blocks' linear maps"}
-labels["value"] = "NELBO above dense (nats per token)"
-says = title(run, "quality", "What pruning costs, by recipe and sparsity")
-figure = figures.plot_curves(
-    quality[quality.recipe.isin(LINES)],
-    "sparsity",
-    "value",
-    "recipe",
-    labels,
-    ("low", "high"),
-    logy=True,
-    dodge=True,
-    title=says,
-)
-caption = f"NELBO above the dense model's against sparsity, with 95 % intervals. {says}"
-display(figures.save_figure(run, figure, "quality", quality, caption))
-FAR_ABOVE = ["magnitude", "structured-magnitude", "only-sinks"]
-excess[excess.recipe.isin(FAR_ABOVE)].set_index(["panel", "recipe"])[["shown"]]
-
-# %% [markdown]
-# ## Other patterns, and whole units
-#
-# The figure is of N zeros in every M consecutive inputs (2:4), which hardware supports. The table has
-# what every recipe costs, at all places: also where whole key-value groups and MLP channels go, the same
-# number in every block, so that a smaller dense model remains.
-
-# %%
-measured = pruning_findings.places(scores)
-forest("differences_patterns", [place for place in measured if n_and_m(place[0])])
-rows = excess.pivot(index="recipe", columns="panel", values="shown")
-rows.loc[excess.recipe.unique(), excess.panel.unique()].fillna("–")
-
-# %% [markdown]
-# ## Accuracy, as the paper has it
+# ## Right answers, as the paper counts them
 #
 # The published numbers are accuracies. Here pruned models answer the six groups of the offline
 # [suite](../sinkprune/data/tasks/README.md) and a slice of
-# [BLiMP](../sinkprune/data/blimp/README.md). Both have two choices: chance is 50 %. First
-# right answers in percent, as means over calibration draws; the average counts every column alike.
-# Then shares with intervals over templates of items (in BLiMP: paradigms) and calibration draws, and
-# the differences in points, paired by item: above zero the first is better. A finer measure, in the
+# [BLiMP](../sinkprune/data/blimp/README.md). Both have two choices: chance is 50 %. First right
+# answers in percent, as means over calibration draws; the average counts every column alike. Then
+# shares with intervals over templates of items (in BLiMP: paradigms) and calibration draws, and the
+# differences in points, paired by item: above zero the first is better. A finer measure, in the
 # reading below, is how far the right answer's log-likelihood lies above the wrong one's, in nats.
 
 # %%
-from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.pages.render import Folded, results_table
-
 column = answers.group.where(answers.benchmark == "suite", "BLiMP")
 names = ["sparsity", "variant", column.rename("group")]
 share_right = 100 * answers.groupby([*names, "seed"], sort=False).correct.mean()
@@ -502,18 +410,15 @@ Folded(listed(accuracy), "Differences in points")
 # ## Where the masks differ
 #
 # The share of kept weights that two recipes do not have in common, at 50 %, by layer and linear
-# map, on one calibration draw. The first pair gives the scale: one recipe on other text. Two random
-# masks would differ by 50 %. Notebook 06 asks how much any choice of so few tokens could change. A
-# sweep measures this on draw 0 alone.
-#
-# **How much is left out**, folded below the figure: the share of calibration tokens that each recipe
-# leaves out, the zeros as counted, the calibration tokens, and the seconds to prune, including those
-# for statistics that recipes share. These are means over the draws whose record has them, as many as
-# `counted in` says. Records of the first runs have the tokens alone.
+# map, on one calibration draw of other text. The first pair gives the scale: one recipe on another
+# draw. Two random masks would differ by 50 %. [Notebook 04](04_why.ipynb) says why so few weights
+# change.
 
 # %%
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.figures import maps
+from sinkprune_companion.pages.render import draw
+from sinkprune_core.pruning.recipe import compared_preset
 
 NAMES = ["noised-dense", "unstable", "all-sinks"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))
@@ -522,7 +427,7 @@ more = calibration_draw(dlm, calibration * noise_levels, length, first_seed)
 compared["wanda"] = (compared_preset("wanda", **settings), more)
 compared["other text"] = (compared["noised-dense"][0], other_text)
 pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", "all-sinks")]
-if first_seed == 0 or not run.is_cell:
+if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
     masks = run.record(
         "masks",
         lambda: mask_differences(dlm, compared, pairs),
@@ -532,11 +437,18 @@ if first_seed == 0 or not run.is_cell:
     )
     found |= pruning_findings.mask_findings(masks)
     run.find(found | by_kind)
-    says = title(run, "masks", "Where the masks of two recipes differ at 50 %")
-    drawn = maps.plot_mask_differences(masks, says)
-    caption = f"share of kept weights that differ at 50 %, by layer and linear map. {says}"
-    display(figures.save_figure(run, drawn, "masks", masks, caption))
+    plain = "Where the masks of two recipes differ at 50 %"
+    told = {"data": masks}
+    told["caption"] = "share of kept weights that differ at 50 %, by layer and linear map"
+    display(draw(run, "masks", plain, maps.plot_mask_differences, masks, **told))
 
+# %% [markdown]
+# Folded: the share of calibration tokens that each recipe leaves out, the zeros as counted, the
+# calibration tokens, and the seconds to prune, including those for statistics that recipes share.
+# These are means over the draws whose record has them, as many as `counted in` says; records of the
+# first runs have the tokens alone.
+
+# %%
 COUNTED = ["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]
 by_draw = scores[scores.sparsity == 0.5].groupby(["pattern", "variant", "seed"], sort=False)
 by_variant = by_draw[COUNTED].mean().groupby(["pattern", "variant"], sort=False)
@@ -544,7 +456,7 @@ counts = {"draws": by_variant.size(), "counted in": by_variant.zeros.count()}
 Folded(by_variant.mean().round(4).assign(**counts), "Tokens left out, zeros, tokens, seconds")
 
 # %% [markdown]
-# ## The control: the same on the AR twin
+# ## The AR twin, as a control
 #
 # Pruning recipes for AR models keep sinks. Here Wanda prunes the AR model with and without its
 # sinks. The value is its exact negative log-likelihood; left of zero the first is better.
@@ -572,15 +484,16 @@ by_kind |= findings_by_kind(of_ar, TWIN_COMPARISONS)
 run.find(found | by_kind)
 twins = {}
 for place in pruning_findings.places(of_ar):
-    for finding, estimate in differences(of_ar, place, TWIN_COMPARISONS).items():
+    of_place = pruning_findings.differences(of_ar, place, TWIN_COMPARISONS)
+    for finding, estimate in of_place.items():
         twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].label}"] = estimate
 listed(twins)
 
 # %% [markdown]
 # ## The reading
 #
-# Claims are read at 50 %, controls and questions where they say so. Structured pruning is the subject
-# of notebook 06. Intervals are over calibration draws and sequences together.
+# Claims are read at 50 %, controls and questions where they say so. Intervals are over calibration
+# draws and sequences together.
 
 # %% [markdown] tags=["reading"]
 # **Under the paper's protocol**
@@ -628,20 +541,114 @@ listed(twins)
 #   changes on the suite (0.0073 [−0.0029, 0.017]); on BLiMP it is undecided.
 
 # %%
-estimates = {name: estimate for name, estimate in found.items() if estimate is not None}
-margins = [estimate.margin for estimate in estimates.values()]
-display(results_table(run))
-Folded(listed(estimates, margin=margins))
+from sinkprune_companion.pages.render import results_table
+
+results_table(run)
 
 # %% [markdown]
+# All numbers:
+
+# %%
+estimates = {name: estimate for name, estimate in found.items() if estimate is not None}
+Folded(listed(estimates, margin=[estimate.margin for estimate in estimates.values()]))
+
+# %% [markdown]
+# **What this does not show.** One small model, whose NELBO is far above its twin's likelihood and
+# which gets many items wrong before pruning. Calibration draws overlap, as they come from one pool
+# of text. The official Wanda-based code has no N:M pattern and no structured pruning to compare
+# with; those rows apply its token weights to our patterns. Speed is the subject of [notebook
+# 05](05_matched_compute.ipynb).
+#
 # ## Exercises
 #
-# 1. Set `noise_levels` to 1. Expect no unstable sinks: what is a sink at the only level is one at
-#    all levels, so `unstable` becomes `noised-dense`.
-# 2. Set `sparsities` to `[0.5, 0.6]`. Expect costs to rise. Do the methods keep their order?
+# 1. Set `noise_levels` to 1. Expect no unstable sinks on other text: what is a sink at the only
+#    level is one at all levels, so `unstable` becomes `noised-dense`.
+# 2. Set `protocol_sparsities` to `[0.6]`. Expect costs to rise. Do the methods keep their order?
+
+# %% [markdown]
+# ## Appendix: nineteen recipes, and how they are named
 #
-# **What this does not show.** One small model, whose NELBO is far above its twin's likelihood and
-# which gets many items wrong before pruning. Large calibration draws overlap, as they come from one
-# pool of text. The official Wanda-based code has no N:M pattern and no structured pruning to
-# compare with; those rows apply its token weights to our patterns. Speed is the subject of notebook
-# 05.
+# | recipe | calibration text and propagation | left out of the statistics |
+# |---|---|---|
+# | `magnitude` | – | – |
+# | `wanda` | clean, as many tokens as noised; sequential | nothing |
+# | `wanda-unmatched` | clean, as many sequences as noised; sequential | nothing |
+# | `dwanda` | noised; sequential | nothing |
+# | `noised-dense` | noised; dense | nothing |
+# | `paper` | noised at the official levels; dense; sum of norms | all sinks, softly |
+# | `paper-no-sinks` | as `paper` | nothing |
+# | `all-sinks` | noised; dense | all sinks |
+# | `unstable`, `stable` | noised; dense | unstable or stable sinks |
+# | `random` | noised; dense | as many random tokens as `all-sinks` |
+# | `only-sinks` | noised; dense | everything but the sinks |
+# | `sparsegpt` | clean, as many sequences as noised; sequential | nothing |
+# | `paper-sparsegpt` | as `sparsegpt` | all sinks, softly |
+# | `sparsegpt-unstable` | as `sparsegpt` | unstable sinks |
+# | `structured` | clean, as many tokens; sequential | nothing |
+# | `structured-sink` | as `paper` | all sinks, softly |
+# | `structured-no-sinks` | as `paper` | nothing |
+# | `structured-magnitude` | – | – |
+# | `flap` | as `structured`, with biases | nothing |
+#
+# `magnitude` scores a weight by its size, names with *sparsegpt* by SparseGPT, all others by Wanda.
+# Names with *structured* score whole units; `flap` scores them by FLAP. *Softly* means by the
+# official token weights; `all-sinks` is `paper` with hard masks, one norm and an even grid of
+# levels.
+#
+# A noised recipe sees every sequence at `noise_levels` levels, and at the official ten where it has
+# the official noise. Clean baselines see it once. Each gets as many sequences as make up the same
+# tokens; `wanda-unmatched` shows what that is worth. SparseGPT's recipes are all clean. They get
+# `calibration` sequences, and are compared with each other and with `wanda-unmatched`.
+#
+# **Where each of them is measured on other text**, and in how many calibration draws: those that
+# verdicts rest on in most.
+
+# %%
+counts = [row.draws if row.is_calibrated else 1 for row in grid]
+table = pd.DataFrame(grid).assign(draws=counts)
+by_place = table.pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
+by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–")
+
+# %% [markdown]
+# ### What pruning costs on other text
+#
+# NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
+# as a mean over text and calibration draws. Lower is better. Six recipes are drawn; the data of the
+# figure (`quality.csv`) has the others. Magnitude and statistics from sinks alone cost far more;
+# their numbers stand below.
+
+# %%
+from sinkprune_companion.figures import figures
+
+excess = pruning_findings.excess(scores)
+quality = excess[excess.pattern == "unstructured"]
+LINES = ["wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]
+labels = {"sparsity": "sparsity of the blocks' linear maps"}
+labels["value"] = "NELBO above dense (nats per token)"
+curves = (quality[quality.recipe.isin(LINES)], "sparsity", "value", "recipe", labels)
+told = {"data": quality, "interval_columns": ("low", "high"), "logy": True, "dodge": True}
+told["caption"] = "NELBO above the dense model's against sparsity, with 95 % intervals"
+plain = "What pruning costs, by recipe and sparsity"
+display(draw(run, "quality", plain, figures.plot_curves, *curves, **told))
+FAR_ABOVE = ["magnitude", "structured-magnitude", "only-sinks"]
+excess[excess.recipe.isin(FAR_ABOVE)].set_index(["panel", "recipe"])[["shown"]]
+
+# %% [markdown]
+# ### Other sparsities, and N:M patterns
+#
+# Pictures of differences on other text at the other sparsities, and with N zeros in every M
+# consecutive inputs (2:4), which hardware supports. The table has what every recipe costs, at all
+# places, also for whole units. Notebooks [06](06_gain_at_75.ipynb) and [07](07_best_recipe.ipynb)
+# have more draws at 75 %, and notebook 06 of whole units.
+
+# %%
+measured = pruning_findings.places(scores)
+pictures = []
+for share in sorted({*sparsities, *sparsegpt_sparsities} - {0.5}):
+    name = f"differences_{100 * share:.0f}"
+    pictures.append(save_differences(run, name, scores, [("unstructured", share)], seeds))
+of_patterns = [place for place in measured if n_and_m(place[0])]
+pictures.append(save_differences(run, "differences_patterns", scores, of_patterns, seeds))
+display(*filter(None, pictures))
+rows = excess.pivot(index="recipe", columns="panel", values="shown")
+rows.loc[excess.recipe.unique(), excess.panel.unique()].fillna("–")

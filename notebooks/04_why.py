@@ -20,8 +20,8 @@
 # **Question.** [Notebook 03](03_leaving_sinks_out.ipynb) finds that leaving attention sinks out of
 # the calibration statistics changes next to nothing. A null result can have two reasons: there is
 # no effect, or the pipeline could not have seen one. This notebook tells them apart. It says from
-# one pass over a dense model how much leaving sinks out *can* change, checks that against the masks,
-# and then plants an effect, to see how large it must be before the loss shows it.
+# one pass over a dense model how much leaving sinks out *can* change, checks that against the
+# masks, and then plants an effect, to see how large it must be before the loss shows it.
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Because sinks hold little of what Wanda reads. Where they hold much, at `down_proj` of
@@ -40,7 +40,7 @@
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes.
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model that is explained
 other_models: list[str] = ["smol-ar-adapted"]  # models that are diagnosed beside it
@@ -49,12 +49,18 @@ seeds: int = 1  # calibration draws of the diagnosis
 calibration: int = 2  # sequences of a calibration draw; as many more are what it is compared with
 layers: list[int] = [11, 20]  # whose input channels are drawn
 # the planted effect, in the statistics and in the model
-planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
 planted_draws: int = 1  # calibration draws
 doses: list[float] = [1.0, 30.0]  # how many times as large inputs at the sinks are made
-planted_official: bool = True  # whether the official token weights are tried on it, too
 sequences: int = 12  # scored sequences
 model_doses: list[float] = []  # lengths of the vector in the model, e.g. 0 and 10; none: skip it
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
+# the planted effect
+planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
+planted_official: bool = True  # whether the official token weights are tried on it, too
 model_draws: int = 1  # calibration draws there
 model_sequences: int = 4  # scored sequences there
 # the machine
@@ -98,14 +104,14 @@ figures.save_figure(run, figure, "energy", table, caption)
 # ## Why a large share can still change nothing
 #
 # Wanda ranks weights **within a row**. If sinks held the same share of every channel, leaving them
-# out would multiply all scores of a row by one number, and the ranking would stay as it is. Only what
-# differs from channel to channel counts. Let $p_j$ be the share of channel $j$ that sinks hold. Without
-# them the logarithm of its norm changes by $\delta_j = \frac12 \ln(1 - p_j)$.
+# out would multiply all scores of a row by one number, and the ranking would stay as it is. Only
+# what differs from channel to channel counts. Let $p_j$ be the share of channel $j$ that sinks
+# hold. Without them the logarithm of its norm changes by $\delta_j = \frac12 \ln(1 - p_j)$.
 #
-# Take weights of a normal distribution, and let $u_j$ be the row's threshold in standard deviations of
-# the weights in channel $j$. Weights lie within $|\delta_j - \bar\delta|$ of the threshold with density
-# $2 u_j \varphi(u_j)$ on the scale of logarithms, and half of those that cross it leave. So the share of
-# kept weights that is lost is
+# Take weights of a normal distribution, and let $u_j$ be the row's threshold in standard deviations
+# of the weights in channel $j$. Weights lie within $|\delta_j - \bar\delta|$ of the threshold with
+# density $2 u_j \varphi(u_j)$ on the scale of logarithms, and half of those that cross it leave. So
+# the share of kept weights that is lost is
 #
 # $$\frac{\sum_j u_j\,\varphi(u_j)\,|\delta_j - \bar\delta|}{\sum_j 2\,(1 - \Phi(u_j))}.$$
 #
@@ -147,9 +153,9 @@ figures.save_figure(run, figure, "foreseen", table, caption)
 # ## Few hot channels
 #
 # In the middle layers sinks carry massive activations: at `down_proj` their inputs are hundreds of
-# times as large as those of other tokens, and hold most of the energy. But they do so in a few channels
-# of 1,536. Behind a normalisation layer (q, k, v, gate, up) every token has the same norm, so a sink
-# holds about its share of the tokens, and less in channels that others fill.
+# times as large as those of other tokens, and hold most of the energy. But they do so in a few
+# channels of 1,536. Behind a normalisation layer (q, k, v, gate, up) every token has the same norm,
+# so a sink holds about its share of the tokens, and less in channels that others fill.
 
 # %%
 channels = why.channel_table(run, dlm, fingerprint, 2 * calibration, 128, 0, layers)
@@ -180,9 +186,9 @@ shares = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_t
 (100 * by_kind[shares].mean()).round(2).add_suffix(" (%)")
 
 # %% [markdown]
-# The layers where sinks come nearest to what other text changes. Around layers 10 and 11 the attention
-# to the strongest key collapses ([notebook 01](01_do_sinks_move.ipynb), by layer), and the massive
-# activations that the sinks carried leave the residual stream there.
+# The layers where sinks come nearest to what other text changes. Around layers 10 and 11 the
+# attention to the strongest key collapses ([notebook 01](01_do_sinks_move.ipynb), by layer), and
+# the massive activations that the sinks carried leave the residual stream there.
 
 # %%
 at_half = draws[0][draws[0].sparsity == 0.5]
@@ -250,9 +256,9 @@ others.round(4)
 # %% [markdown]
 # ## An effect planted in the statistics
 #
-# Would the pipeline see an effect if there were one? Only the statistics are changed here: every token
-# except the sinks gets the weight 1/30, which gives the same mask as inputs at the sinks that are 30
-# times as large. The model itself stays as it is, so the statistics are false about it:
+# Would the pipeline see an effect if there were one? Only the statistics are changed here: every
+# token except the sinks gets the weight 1/30, which gives the same mask as inputs at the sinks that
+# are 30 times as large. The model itself stays as it is, so the statistics are false about it:
 
 # %%
 import inspect
@@ -263,8 +269,8 @@ print(inspect.getsource(planted.Planted.__call__))
 
 # %% [markdown]
 # Each model is pruned with the planted tokens in the statistics (*kept*) and without (*left out*),
-# by Wanda on noised text with dense propagation. As a control, as many random tokens are planted. Below
-# zero, leaving them out helps.
+# by Wanda on noised text with dense propagation. As a control, as many random tokens are planted.
+# Below zero, leaving them out helps.
 
 # %%
 from IPython.display import display
@@ -328,10 +334,11 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 # %% [markdown]
 # ## Does the diagnosis foresee the gain?
 #
-# Every case in which both are known: the doses planted in the statistics, the model as it is, and other
-# models whose sinks [notebook 08](08_what_results_depend_on.ipynb) left out. *Right*: an effect was
-# expected and is there, or none was expected and the difference is negligible. The dotted line is the
-# mean of what other text exchanges over these cases; with planted sinks other text exchanges more, too.
+# Every case in which both are known: the doses planted in the statistics, the model as it is, and
+# other models whose sinks [notebook 08](08_what_results_depend_on.ipynb) left out. *Right*: an
+# effect was expected and is there, or none was expected and the difference is negligible. The
+# dotted line is the mean of what other text exchanges over these cases; with planted sinks other
+# text exchanges more, too.
 
 # %%
 from pathlib import Path
@@ -353,7 +360,7 @@ for name, finding in why.MEASURED.items():
         gain = measured[finding]
         about = (Path(name).name, "as it is", overall.exact, overall.other_text, expects, gain)
         cases.append(why.Case(*about))
-hits = why.foresight(cases)
+hits = why.foresight(cases, results_for(run).on_losses)
 says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")
 figure = pictures.plot_when(hits, says)
 caption = (
@@ -365,10 +372,11 @@ hits[["case", "exchanged", "other_text", "expects", "value", "measured", "forese
 # %% [markdown]
 # ## An effect planted in the model
 #
-# So far the statistics alone were changed, and were false about the model. Now the model itself gets
-# such sinks, so that statistics with sinks are true. `down_proj` maps 1,536 channels to 576, so there are
-# vectors $v$ that it maps to zero. Adding one to its input at the sinks leaves the dense model's output
-# unchanged, but makes the norms of the input large, as massive activations would:
+# So far the statistics alone were changed, and were false about the model. Now the model itself
+# gets such sinks, so that statistics with sinks are true. `down_proj` maps 1,536 channels to 576,
+# so there are vectors $v$ that it maps to zero. Adding one to its input at the sinks leaves the
+# dense model's output unchanged, but makes the norms of the input large, as massive activations
+# would:
 
 # %%
 from sinkprune_companion.experiments import planted_model
@@ -376,10 +384,12 @@ from sinkprune_companion.experiments import planted_model
 print(inspect.getsource(planted_model.null_vector))
 
 # %% [markdown]
-# Pruned, `down_proj` no longer maps $v$ to zero. So two things happen when the sinks are left out of the
-# statistics: no weights are wasted on channels that carry nothing, and what the sinks carry leaks out.
-# Which wins is measured on the model that carries the vector, while it is scored, too. All of this runs
-# in float32, so that what should cancel does so up to rounding.
+# Pruned, `down_proj` no longer maps $v$ to zero. So two things happen when the sinks are left out
+# of the statistics: no weights are wasted on channels that carry nothing, and what the sinks carry
+# leaks out. Which wins is measured on the model that carries the vector, while it is scored, too.
+# Two controls tell them apart: the same pruned models are scored without the vector, where nothing
+# can leak, and as many random tokens are left out. All of this runs in float32, so that what should
+# cancel does so up to rounding.
 
 # %%
 dlm.model.to("meta")  # the weights of these have served
@@ -389,16 +399,16 @@ if model_doses:
     single = load(model, "float32", run.device)
     dense = load(model, "float32", run.device)  # shows where the sinks are
     for seed in range(model_draws):
-        of_draw = planted_model.planted_model_losses(
-            run, single, dense, 0.5, model_sequences, calibration, seed, model_doses
-        )
-        losses_in_model.append(of_draw)
+        given = (run, single, dense, 0.5, model_sequences, calibration, seed, model_doses)
+        losses_in_model.append(planted_model.planted_model_losses(*given))
+        losses_in_model.append(planted_model.control_losses(*given))
 else:
     print("no vector was planted in this run: set model_doses, for instance to [0.0, 10.0]")
 
 # %% [markdown]
-# What the vector does to the dense model, which must be nothing but rounding; how much of the energy at
-# `down_proj` the sinks hold with it, and how many of its kept weights leaving them out exchanges:
+# What the vector does to the dense model, which must be nothing but rounding; how much of the
+# energy at `down_proj` the sinks hold with it, and how many of its kept weights leaving them out
+# exchanges:
 
 # %%
 if model_doses:
@@ -412,9 +422,17 @@ if model_doses:
     by_dose = in_model[in_model.variant == "kept"].groupby("dose")[["energy", "changed"]].mean()
     display((100 * by_dose).round(1).add_suffix(" (% of down_proj)"))
 
-    gain_of = {d: in_the_model[f"planted_model_gain_x{d:g}"] for d in model_doses if d > 0}
+    PLANTED = {"gain": "all sinks left out", "random": "as many random tokens left out"}
+    PLANTED["waste"] = "all sinks left out, scored without the vector"
+    lines = {}
+    for kind, label in PLANTED.items():
+        by_dose = {
+            dose: in_the_model.get(f"planted_model_{kind}_x{dose:g}") for dose in model_doses
+        }
+        lines[label] = {
+            dose: estimate for dose, estimate in by_dose.items() if dose > 0 and estimate
+        }
     says = title(run, "in_model", "What leaving sinks out changes where they carry a vector")
-    lines = {"all sinks left out": gain_of}
     figure = pictures.plot_doses(lines, says, "length of the vector, in usual inputs")
     caption = f"loss of the planted model, sinks left out less kept, by dose. {says}"
     data = listed(in_the_model).reset_index()
@@ -460,12 +478,11 @@ Folded(listed(found))
 # ## Exercises
 #
 # 1. Set `calibration` to 16. Expect *other text* to change less, as more text averages more out.
-# 2. Write a choice of tokens of your own and pass it to `diagnose(lm, text, sinks=…)`. How much would
-#    leaving out the first token of every sequence change?
+# 2. Write a choice of tokens of your own and pass it to `diagnose(lm, text, sinks=…)`. How much
+#    would leaving out the first token of every sequence change?
 #
-# **What this does not show.** What another draw of text exchanges gets smaller with more text, so it is a
-# yardstick for an amount of text; a change below 1 % is never taken for one. `diagnose` does not tell help
-# from harm. In the planted model nothing separates the two effects that a mask has there, and no random
-# tokens are planted. The formula is of Wanda's score, row by row. SparseGPT reads products of
-# channels as well. The vector that is planted in the model lies in `down_proj` alone, and is the same at
-# every sink. And every model here comes from one base of 135 million weights.
+# **What this does not show.** What another draw of text exchanges gets smaller with more text, so
+# it is a yardstick for an amount of text; a change below 1 % is never taken for one. `diagnose`
+# does not tell help from harm. The formula is of Wanda's score, row by row. SparseGPT reads
+# products of channels as well. The vector that is planted in the model lies in `down_proj` alone,
+# and is the same at every sink. And every model here comes from one base of 135 million weights.

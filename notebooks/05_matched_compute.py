@@ -34,7 +34,7 @@
 # [profile](../docs/glossary.md): then the set-up below says which values it had. Time and memory:
 # [docs/performance.md](../docs/performance.md).
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 # what is compared
 model: str = "smol-dlm"  # the diffusion model
 sparsity: float = 0.5  # share of zeros in linear maps, or of weights removed in whole units
@@ -43,16 +43,22 @@ baselines: list[str] = ["wanda"]  # presets beside `unstable`
 structured_recipes: list[str] = ["structured-sink"]  # presets beside the dense model
 # how it is calibrated
 calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
-noise_levels: int = 4  # noise levels per calibration sequence; official recipes have ten
 seeds: int = 1  # calibration draws
-first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 # what it is scored on, and timed
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 length: int = 64  # tokens per sequence
 draws: int = 1  # noise draws per sequence
-batch: int = 2  # sequences per step when time is measured
 # where it runs
 profile: str = "manual"  # results go to runs/<profile>
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
+noise_levels: int = 4  # noise levels per calibration sequence; official recipes have ten
+first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
+batch: int = 2  # sequences per step when time is measured
+# where it runs
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 

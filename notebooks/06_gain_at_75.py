@@ -45,23 +45,27 @@
 #
 # **Parameters**, with the values that *Run all* takes.
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
+model: str = "smol-dlm"  # the diffusion model to prune
 sparsities: list[float] = [0.5, 0.75]  # of the way from Wanda to the official recipe
 factorial_sparsities: list[float] = [0.75]  # of noised text x dense propagation x sinks left out
 ratios: list[float] = [0.5]  # shares of the weights that structured pruning removes
 calibration: int = 5  # calibration sequences
 noise_levels: int = 4  # noise levels at which each of them is seen
+length: int = 128  # tokens per sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 seeds: int = 2  # calibration draws; structured pruning gets twice as many
 large_calibration: int = 2  # calibration sequences where the way at 50 % is measured on more text
 large_sequences: int = 12  # held-out sequences there
-# Seldom changed:
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
 other_sparsities: list[float] = []  # where Wanda and the official recipe are compared besides
 reach_sequences: int = 1  # calibration sequences of the search for the tokens that change most
 reach_layers: list[int] = [14]  # blocks whose linear maps are searched
-model: str = "smol-dlm"  # the diffusion model to prune
-length: int = 128  # tokens per sequence
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -82,9 +86,9 @@ run = start("06_gain_at_75", globals())
 #
 # > Gains are most pronounced at higher sparsity. (README of the official code)
 #
-# **What would falsify it.** The claim says that the official recipe gains more on Wanda at 75 % than
-# at 50 %. It fails unless the whole interval of that growth is below zero. The word *sink-aware*
-# fails if the gain grows as much with no sink left out.
+# **What would falsify it.** The claim says that the official recipe gains more on Wanda at 75 %
+# than at 50 %. It fails unless the whole interval of that growth is below zero. The word
+# *sink-aware* fails if the gain grows as much with no sink left out.
 #
 # Wanda scores a weight by its size times the norm of its inputs over clean calibration text. The
 # official recipe is four steps away:
@@ -121,9 +125,9 @@ losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 #
 # From five draws on every row has a verdict: *no difference that matters*, if its whole interval
 # lies within its margin; else *helps* or *hurts*, which need an interval without zero and a p-value
-# below 0.05 after correction for all rows (Holm); else *undecided*. A margin is half of 9.18 % of the
-# cost of the recipe that is compared with, as on LLaDA-8B the paper's method takes back 9.18 % of
-# what Wanda costs. The band is that of the last row.
+# below 0.05 after correction for all rows (Holm); else *undecided*. A margin is half of 9.18 % of
+# the cost of the recipe that is compared with, as on LLaDA-8B the paper's method takes back 9.18 %
+# of what Wanda costs. The band is that of the last row.
 
 # %%
 from sinkprune_companion.experiments.paired_differences import above_dense, pivot
@@ -157,10 +161,11 @@ shown.groupby(["variant", "place"], sort=False).value.mean().unstack().round(3)
 # ## One switch at a time
 #
 # The first step changes two things, and the last one weighs sinks softly. So three switches are
-# thrown apart, in all eight combinations: noised or clean text, dense or sequential propagation, and
-# all sinks left out or none. A *main effect* is the mean difference that a switch makes over the
-# settings of the others; that of text and of propagation is read with no sink left out. Clean text
-# has no noise level, so the sinks to leave out of it are found in one noised copy of each sequence.
+# thrown apart, in all eight combinations: noised or clean text, dense or sequential propagation,
+# and all sinks left out or none. A *main effect* is the mean difference that a switch makes over
+# the settings of the others; that of text and of propagation is read with no sink left out. Clean
+# text has no noise level, so the sinks to leave out of it are found in one noised copy of each
+# sequence.
 #
 # Effects are drawn in percent of what Wanda costs, so that two sparsities fit one picture.
 
@@ -376,7 +381,8 @@ Folded(listed(findings, margin=[estimate.margin for estimate in findings.values(
 # ## Exercises
 #
 # 1. Add 0.65 to `sparsities`. Does the official recipe gain on Wanda there already?
-# 2. Set `factorial_sparsities` to `[0.5]`. Which of the three switches has another sign than at 75 %?
+# 2. Set `factorial_sparsities` to `[0.5]`. Which of the three switches has another sign than at 75
+#    %?
 # 3. Set `reach_layers` to `[0, 14, 29]`. Do early layers depend on few tokens more than late ones?
 #
 # **What this does not show.** One small base model, by its likelihood, with Wanda's scores. The way

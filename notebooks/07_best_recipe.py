@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 07 · The best recipe, and recovery
 #
-# **Question.** What prunes a diffusion model at least cost: SparseGPT, which also adjusts the weights
-# that stay, on clean or on noised text, with as many zeros in every layer or with OWL's allocation,
-# with its sinks or without them? Is a model of use of which three quarters are zeros? And how much
-# comes back when it is trained on?
+# **Question.** What prunes a diffusion model at least cost: SparseGPT, which also adjusts the
+# weights that stay, on clean or on noised text, with as many zeros in every layer or with OWL's
+# allocation, with its sinks or without them? Is a model of use of which three quarters are zeros?
+# And how much comes back when it is trained on?
 
 # %% [markdown] tags=["answer"]
 # **Answer.** SparseGPT on half-noised text, which sees every calibration sequence once clean and
@@ -36,8 +36,8 @@
 # Words are those of the [glossary](../docs/glossary.md). What a recipe *costs* is the loss of the
 # pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound. But
 # where fewer sequences are named, recipes that are compared see about as many calibration tokens,
-# in whole sequences, and are scored on the same held-out text, in five calibration draws, each under
-# noise of its own.
+# in whole sequences, and are scored on the same held-out text, in five calibration draws, each
+# under noise of its own.
 #
 # | profile | time | peak memory |
 # |---|---|---|
@@ -46,8 +46,9 @@
 #
 # **Parameters**, with the values that *Run all* takes.
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
+model: str = "smol-dlm"  # the diffusion model to prune
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
@@ -56,13 +57,17 @@ calibration: int = 5  # calibration sequences of what sees each of them at all n
 noise_levels: int = 4  # noise levels; what sees a sequence once gets as many tokens
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 seeds: int = 2  # calibration draws
+recovery_tokens: list[int] = []  # training tokens of the models that are recovered after pruning
+recovery_places: list[str] = ["75"]  # their zeros: "50", "75" or "2:4"
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
 other_models: list[str] = []  # more diffusion models, or folders of adapters, for part `other`
 weight_sequences: list[int] = [2]  # fewer calibration sequences, for part `weights`
-recovery_tokens: list[int] = []  # training tokens of the models that are recovered after pruning
-# Seldom changed:
 recovery_draws: int = 1  # calibration draws of these models
 recovery_sequences: int = 12  # scored sequences of these models, natural English
-recovery_places: list[str] = ["75"]  # their zeros: "50", "75" or "2:4"
 recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune them
 official_sparsities: list[float] = [0.75]  # of Wanda and the official recipe, to compare with
 large_calibration: int = 8  # calibration sequences of part `large`
@@ -70,7 +75,6 @@ large_dtype: str = "auto"  # of the weights there
 items: int = 48  # two-choice items of the offline suite, for part `answers`
 blimp_pairs: int = 1  # and minimal pairs of each BLiMP paradigm
 item_draws: int = 2  # maskings of each ending
-model: str = "smol-dlm"  # the diffusion model to prune
 twin: str = "smol-ar"  # an autoregressive model, for part `twin`
 length: int = 128  # tokens per sequence
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -99,8 +103,8 @@ run = start("07_best_recipe", globals())
 # * *owl*: OWL's allocation, which gives fewer zeros to layers with more outliers; else every layer
 #   has as many.
 #
-# Later blocks are calibrated on what pruned ones give, as in the papers of SparseGPT and OWL. Beside
-# the search stand Wanda and the official recipe of [notebook 06](06_gain_at_75.ipynb).
+# Later blocks are calibrated on what pruned ones give, as in the papers of SparseGPT and OWL.
+# Beside the search stand Wanda and the official recipe of [notebook 06](06_gain_at_75.ipynb).
 
 # %%
 from sinkprune.models.loading import load
@@ -186,9 +190,9 @@ SIX |= {HALF: "sparsegpt, half noised", f"{HALF}, owl": "recommended"}
 save_damage(run, costs, SIX, bigram=-found["minus_bigram_dense"].value)
 
 # %% [markdown]
-# **Is a pruned model of any use?** The losses of a unigram and of the bigram model, by kind of text,
-# and how far above the bigram model's the losses of models at 75 % lie. A loss is a bound here: a
-# model whose NELBO is not below the bigram model's loss may still be better than it.
+# **Is a pruned model of any use?** The losses of a unigram and of the bigram model, by kind of
+# text, and how far above the bigram model's the losses of models at 75 % lie. A loss is a bound
+# here: a model whose NELBO is not below the bigram model's loss may still be better than it.
 
 # %%
 from IPython.display import display
@@ -200,11 +204,11 @@ listed(found)
 # %% [markdown]
 # ## What helps SparseGPT
 #
-# Paired differences, in percent of what SparseGPT costs without the change; below zero it helps. From
-# five draws on every row has a verdict: *no difference that matters*, if its whole interval lies
-# within the band, half of 9.18 % of that cost, which is what the paper's method takes back of what
-# Wanda costs LLaDA-8B; else *helps* or *hurts*, which need an interval without zero and a p-value
-# below 0.05 after correction for the rows of a section (Holm); else *undecided*.
+# Paired differences, in percent of what SparseGPT costs without the change; below zero it helps.
+# From five draws on every row has a verdict: *no difference that matters*, if its whole interval
+# lies within the band, half of 9.18 % of that cost, which is what the paper's method takes back of
+# what Wanda costs LLaDA-8B; else *helps* or *hurts*, which need an interval without zero and a
+# p-value below 0.05 after correction for the rows of a section (Holm); else *undecided*.
 #
 # First noised and half-noised text, each beside as many tokens of clean text. Half-noised text has
 # four times as many sequences as text at eight levels. Part `large` has the same at 75 % on more
@@ -258,8 +262,8 @@ save_shares(run, "sparsegpt", "What noised text does in SparseGPT", sections, of
 # %% [markdown]
 # Then, at 75 %, sinks and other changes. Part `weights` gives SparseGPT on clean text the official
 # sink weights, and the same weights on other tokens, in a random order. It has a tenth of
-# SparseGPT's damping, too: leaving out sinks, whose states are large, lowers the damping, which is a
-# share of the mean square of the inputs. The same follows on fewer sequences.
+# SparseGPT's damping, too: leaving out sinks, whose states are large, lowers the damping, which is
+# a share of the mean square of the inputs. The same follows on fewer sequences.
 
 # %%
 WEIGHTS = {
@@ -344,12 +348,12 @@ listed(estimates({name: changes[name] for name in elsewhere}))
 # %% [markdown]
 # ## Do the answers follow?
 #
-# Two-choice items of the offline suite and of BLiMP, where chance is 50 %: right answers in percent,
-# means over calibration draws. (The dense model's differ from those of notebook 03, which masks each
-# ending more often, in bfloat16.) Their count tells little, so what is compared is how far the right
-# answer lies above the wrong one in log-likelihood, in nats: the preset `recommended` (SparseGPT on
-# half-noised text, at 75 % with OWL's allocation) − SparseGPT on clean text. Above zero the first is
-# better. Units are templates of items, in BLiMP paradigms.
+# Two-choice items of the offline suite and of BLiMP, where chance is 50 %: right answers in
+# percent, means over calibration draws. (The dense model's differ from those of notebook 03, which
+# masks each ending more often, in bfloat16.) Their count tells little, so what is compared is how
+# far the right answer lies above the wrong one in log-likelihood, in nats: the preset `recommended`
+# (SparseGPT on half-noised text, at 75 % with OWL's allocation) − SparseGPT on clean text. Above
+# zero the first is better. Units are templates of items, in BLiMP paradigms.
 
 # %%
 import pandas as pd
@@ -381,11 +385,14 @@ run.find(found | by_kind)
 # ## After recovery
 #
 # Pruning need not be the end: a pruned model can be trained on with its zeros held (`sinkprune
-# recover`). How much comes back, and does it still matter then how the model was pruned? The control
-# is the dense model, trained on as many tokens. Calibrated and scored as in the paper's protocol.
+# recover`). How much comes back, and does it still matter then how the model was pruned? The
+# control is the dense model, trained on as many tokens. Calibrated and scored as in the paper's
+# protocol.
 
 # %%
 from sinkprune_companion.experiments import recovery
+from sinkprune_companion.figures.figures import plot_curves
+from sinkprune_companion.pages.render import draw
 
 if recovery_tokens:
     recovered_places = [recovery.PLACES[place] for place in recovery_places]
@@ -410,7 +417,24 @@ if recovery_tokens:
     after = {name: estimate for name, estimate in after.items() if estimate is not None}
     found |= after
     run.find(found | by_kind)
-    display(listed(after))
+    curves = recovery.recovery_curves(after, recovered_places, recovery_tokens)
+    axes = {"tokens": "training tokens (thousands)"}
+    axes["value"] = "NELBO above the dense model (nats per token)"
+    picture = draw(
+        run,
+        "recovery",
+        "What pruned models cost before and after recovery",
+        plot_curves,
+        curves,
+        "tokens",
+        "value",
+        "recipe",
+        axes,
+        interval_columns=("low", "high"),
+        data=curves,
+        caption="NELBO above that of the dense model trained on as many tokens, with 95 % intervals",
+    )
+    display(picture)
 else:
     print("No model was recovered in this run: set recovery_tokens, for instance to [250_000].")
 

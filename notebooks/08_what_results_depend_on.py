@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 08 · What do results depend on?
 #
-# **Question.** [Notebook 03](03_leaving_sinks_out.ipynb) prunes one diffusion model, on one amount of
-# calibration text, and scores it on three kinds of text. What stays on each kind of text, on less
-# calibration text, under one noise for all draws, and where the adapter is trained with another
-# seed? And among the sinks, does it matter whether the stable ones are left out?
+# **Question.** [Notebook 03](03_leaving_sinks_out.ipynb) prunes one diffusion model, on one amount
+# of calibration text, and scores it on three kinds of text. What stays on each kind of text, on
+# less calibration text, under one noise for all draws, and where the adapter is trained with
+# another seed? And among the sinks, does it matter whether the stable ones are left out?
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Leaving sinks out makes no difference that matters in any way to measure it that has
@@ -46,7 +46,7 @@
 #
 # **Parameters**, with the values that *Run all* takes.
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 archived: bool = False  # read settings that were measured once and are kept, not of `amounts`
 amounts: list[int] = [1, 2]  # calibration sequences, a setting for each
@@ -57,7 +57,11 @@ models: list[str] = ["smol-dlm"]  # for stable sinks: diffusion models, saved fo
 sparsities: list[float] = [0.5]  # for stable sinks: shares of zeros
 calibration: int = 4  # calibration sequences for stable sinks
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
-# Seldom changed:
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
 restored_counts: list[int] = [1, 10, 100, 1000]  # how many lost weights are put back
 largest_from: int = 4  # calibration sequences whose largest activations rank the lost weights
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
@@ -83,13 +87,13 @@ run = start("08_what_results_depend_on", globals())
 # %% [markdown]
 # ## The settings
 #
-# A *setting* is a way to measure the recipes of notebook 03 that its verdicts rest on. Settings that
-# are compared differ in one thing: the amount of calibration text, the noise, or the training of the
-# model. Their numbers of calibration draws may differ, too. Noised recipes see every calibration
-# sequence at all noise levels, and clean ones get as many times more sequences, so that tokens are
-# equal; but SparseGPT gets as many sequences as noised recipes, fewer tokens, and so does
-# `wanda-unmatched`, which it is compared with. `paper` has as many official noise levels here as the
-# others have levels, not ten as in notebooks 03 and 06.
+# A *setting* is a way to measure the recipes of notebook 03 that its verdicts rest on. Settings
+# that are compared differ in one thing: the amount of calibration text, the noise, or the training
+# of the model. Their numbers of calibration draws may differ, too. Noised recipes see every
+# calibration sequence at all noise levels, and clean ones get as many times more sequences, so that
+# tokens are equal; but SparseGPT gets as many sequences as noised recipes, fewer tokens, and so
+# does `wanda-unmatched`, which it is compared with. `paper` has as many official noise levels here
+# as the others have levels, not ten as in notebooks 03 and 06.
 
 # %%
 import pandas as pd
@@ -108,9 +112,9 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 # %% [markdown]
 # ## The kind of text
 #
-# **The first picture**, at 50 %: each difference on every kind of text that is scored, in the setting
-# in which each draw has noise of its own. *Natural* is English of Wikipedia; *samples* the model
-# wrote itself, and calibration text is these and *documentation*.
+# **The first picture**, at 50 %: each difference on every kind of text that is scored, in the
+# setting in which each draw has noise of its own. *Natural* is English of Wikipedia; *samples* the
+# model wrote itself, and calibration text is these and *documentation*.
 #
 # Differences are paired by sequence, noise and calibration draw; left of zero the first of two is
 # better. Their margin, the smallest difference that matters, is half of 9.18 % of what the second
@@ -188,9 +192,9 @@ else:
 # * putting back the lost weights that meet the largest activations of stable sinks brings nothing
 #   of the cost back.
 #
-# Asked of `smol-dlm`, the adapter that this project publishes; of `smol-dlm-8M`, the adapter after 8
-# million training tokens that all trainings went on from; and of both other trainings, whose weights
-# had been lost, made again by their commands and kept in 8 bits.
+# Asked of `smol-dlm`, the adapter that this project publishes; of `smol-dlm-8M`, the adapter after
+# 8 million training tokens that all trainings went on from; and of both other trainings, whose
+# weights had been lost, made again by their commands and kept in 8 bits.
 #
 # All is Wanda on noised text, with dense propagation: every block is calibrated on outputs of the
 # dense model, so masks of blocks do not influence each other. What is left out of the statistics is
@@ -246,8 +250,8 @@ shares = pruned.groupby(["variant", "model"], sort=False).left_out_share.mean().
 # %% [markdown]
 # ## What leaving tokens out costs
 #
-# As findings, in nats per token, paired by draw, sequence and noise, each with a margin as above. An
-# ending names another sparsity, or another model in the order of the parameter `models`.
+# As findings, in nats per token, paired by draw, sequence and noise, each with a margin as above.
+# An ending names another sparsity, or another model in the order of the parameter `models`.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -304,10 +308,11 @@ save_left_out(run, effects, "What leaving tokens out of the statistics costs")
 
 # %% [markdown]
 # The official code leaves all sinks out, whether they move or not. Which share of them are stable?
-# By the abstract, which says that it leaves out unstable ones, it would be 0; up to 5 % is taken for
+# By the abstract, which says that it leaves out unstable ones, it would be 0; up to 5 % is taken
+# for
 # 0. A mean over calibration draws, on the first model. A sink counts as stable here if it is one at
-# 80 % of the noise levels of calibration text; while a text is written, far more of them are
-# ([notebook 01](01_do_sinks_move.ipynb)).
+#    80 % of the noise levels of calibration text; while a text is written, far more of them are
+#    ([notebook 01](01_do_sinks_move.ipynb)).
 
 # %%
 from dataclasses import replace
@@ -381,8 +386,8 @@ listed(most, margin=[each.margin for each in most.values()])
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
 # Most of its sinks are stable. Wanda prunes it, at the first sparsity, with and without them. The
-# control draws as many random tokens anew for every window of queries, so more tokens lose a part of
-# their weight. Above zero it hurts to leave them out; values are negative log-likelihoods.
+# control draws as many random tokens anew for every window of queries, so more tokens lose a part
+# of their weight. Above zero it hurts to leave them out; values are negative log-likelihoods.
 
 # %%
 from sinkprune.models.loading import load
@@ -476,17 +481,18 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Train another pair as [docs/trainings.md](../docs/trainings.md) says, and name the folder of its
-#    diffusion adapter in `pairs`. Does leaving all sinks out cost it anything?
+# 1. Train another pair as [docs/trainings.md](../docs/trainings.md) says, and name the folder of
+#    its diffusion adapter in `pairs`. Does leaving all sinks out cost it anything?
 # 2. Set `stability_threshold` to 0.5. Expect more sinks to count as stable. Does leaving them out
 #    cost anything then?
 # 3. Set `sink_std` to 4. Fewer tokens are sinks then, and those draw more attention. Do they cost?
 #
 # **What this does not show.** Two more trainings are few, and they share the base, the text and the
 # first eight million tokens, and so the massive activations that the base brought along. Settings
-# are compared side by side: no interval is that of a difference between settings. All have sequences
-# of one length. Of stable sinks: Wanda's scores, with zeros per row. The largest activations are
-# those of the first calibration sequences, which in a small draw are the model's own samples. Lost
-# weights come back one by one in an order that looks at each alone; another order could bring more
-# back with fewer. A training made again, on another processor, is not the same model to the bit:
-# whether two draws had misled or the first seed-1 was another model cannot be told any more.
+# are compared side by side: no interval is that of a difference between settings. All have
+# sequences of one length. Of stable sinks: Wanda's scores, with zeros per row. The largest
+# activations are those of the first calibration sequences, which in a small draw are the model's
+# own samples. Lost weights come back one by one in an order that looks at each alone; another order
+# could bring more back with fewer. A training made again, on another processor, is not the same
+# model to the bit: whether two draws had misled or the first seed-1 was another model cannot be
+# told any more.

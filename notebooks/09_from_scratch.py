@@ -18,9 +18,9 @@
 # # 09 · From scratch
 #
 # **Question.** The pair of the other notebooks was adapted from an AR model, and may have kept its
-# sinks. Do the claims hold for two small models that saw nothing before? One was trained to denoise,
-# one to predict the next token, from the same weights, on the same text in the same order. Both are
-# weak, which limits every answer, so how weak they are is measured first.
+# sinks. Do the claims hold for two small models that saw nothing before? One was trained to
+# denoise, one to predict the next token, from the same weights, on the same text in the same order.
+# Both are weak, which limits every answer, so how weak they are is measured first.
 
 # %% [markdown] tags=["answer"]
 # **Answer.** As far as two weak models can tell, they fare as the adapted pair does. By the paper's
@@ -40,25 +40,30 @@
 # | the defaults | 2 core-minutes, estimated | 2 GB |
 # | evidence | about 110 core-minutes with AMX | 2 GB a job |
 #
-# **Parameters**, with the values that *Run all* takes: the models train for a minute, which shows the
-# machinery and says nothing about the claims. The last eight are seldom changed.
+# **Parameters**, with the values that *Run all* takes: the models train for a minute, which shows
+# the machinery and says nothing about the claims.
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 tokens: int = 8192  # training tokens of each model
 crop_lengths: list[int] = [64, 128]  # tokens per crop of training text
 batch_tokens: int = 2048  # tokens per step
 seeds: int = 2  # trainings of each kind
-first_seed: int = 0  # number of the first training: one cell of a sweep takes one
 prompts: int = 4  # held-out prompts to continue
-prompt_length: int = 32  # tokens of each prompt
-length: int = 64  # tokens of a finished text, and of a scored sequence
 steps: int = 8  # denoising steps; the AR model's queries are cut into as many windows
+length: int = 64  # tokens of a finished text, and of a scored sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 1  # noise draws per sequence
 hidden: int = 5  # keys to hide in the middle third of the layers
 calibration: int = 2  # calibration sequences
 noise_levels: int = 4  # noise levels at which each of them is seen
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
+first_seed: int = 0  # number of the first training: one cell of a sweep takes one
+prompt_length: int = 32  # tokens of each prompt
+draws: int = 1  # noise draws per sequence
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -78,23 +83,23 @@ run = start("09_from_scratch", globals())
 # %% [markdown]
 # ## What is expected
 #
-# The adapted pair shares its base, so its sinks may come from there. If what the paper says holds for
-# models that were trained to denoise from the start, then (a) sinks move more in the DLM, (b) hiding
-# them costs it less, and (c) leaving them out when weights are scored does not hurt it.
+# The adapted pair shares its base, so its sinks may come from there. If what the paper says holds
+# for models that were trained to denoise from the start, then (a) sinks move more in the DLM, (b)
+# hiding them costs it less, and (c) leaving them out when weights are scored does not hurt it.
 #
-# **What would falsify it.** The temporal variance of the centroid is as high in the AR model; hiding
-# sinks in the middle layers costs the DLM as much; leaving unstable sinks out of the statistics
-# costs more than matters.
+# **What would falsify it.** The temporal variance of the centroid is as high in the AR model;
+# hiding sinks in the middle layers costs the DLM as much; leaving unstable sinks out of the
+# statistics costs more than matters.
 #
 # ## Training
 #
-# A Llama of 5 million weights, with a vocabulary of 1,024, made of the training text: samples of the
-# base, and the documentation of all packages that are installed, so other packages give other models
-# and other numbers. Both kinds of one seed begin with the same weights. In its first 768,000
-# training tokens, if it gets so many, the DLM has a fifth of them masked, then any share: in a first
-# trial, of which no record is kept, it stayed at the level of token frequencies when it had all
-# shares from the start. The command is `sinkprune train --from-scratch`; a training that was stopped
-# goes on where it was.
+# A Llama of 5 million weights, with a vocabulary of 1,024, made of the training text: samples of
+# the base, and the documentation of all packages that are installed, so other packages give other
+# models and other numbers. Both kinds of one seed begin with the same weights. In its first 768,000
+# training tokens, if it gets so many, the DLM has a fifth of them masked, then any share: in a
+# first trial, of which no record is kept, it stayed at the level of token frequencies when it had
+# all shares from the start. The command is `sinkprune train --from-scratch`; a training that was
+# stopped goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export
@@ -155,9 +160,9 @@ quality.pivot_table("value", "text", "kind").join(of_levels).round(2)
 # ## Do sinks move?
 #
 # The paper's measure, as in [notebook 01](01_do_sinks_move.ipynb): the temporal variance of the
-# sink centroid over the steps in which a text is written, by the sum over all queries so far. Beside
-# the trained models stand untrained ones of the same shape, whose weights are random: what they
-# show, training did not make.
+# sink centroid over the steps in which a text is written, by the sum over all queries so far.
+# Beside the trained models stand untrained ones of the same shape, whose weights are random: what
+# they show, training did not make.
 
 # %%
 import torch
@@ -219,8 +224,8 @@ shown.rename(columns=COLUMNS).round(3)
 # ## Which sinks matter when weights are scored?
 #
 # The DLMs, pruned by Wanda to 50 % on noised text with dense propagation; what is left out of the
-# statistics is all that differs, as in [notebook 08](08_what_results_depend_on.ipynb). Each training has a
-# calibration draw and noise of its own.
+# statistics is all that differs, as in [notebook 08](08_what_results_depend_on.ipynb). Each
+# training has a calibration draw and noise of its own.
 
 # %%
 from sinkprune_companion.experiments import stable_sinks

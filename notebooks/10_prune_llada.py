@@ -18,7 +18,8 @@
 # # 10 · Prune LLaDA-8B: a plan
 #
 # **This is a plan: no model of 8 billion weights is pruned here, and nobody has run it on published
-# weights.** The paper prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion weights.
+# weights.** The paper prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion
+# weights.
 #
 # **Question.** What would it take to do the same with one of them, which commands do it, and which
 # numbers do its authors report?
@@ -32,17 +33,17 @@
 # The table to look at first is the plan below.
 
 # %% [markdown]
-# What is run are all steps on a tiny random checkpoint in the public format of the chosen model. That
-# checks the code, and its numbers say nothing about the model. How the formats are read was checked
-# against formulas at toy size, and the plan follows from published shapes.
+# What is run are all steps on a tiny random checkpoint in the public format of the chosen model.
+# That checks the code, and its numbers say nothing about the model. How the formats are read was
+# checked against formulas at toy size, and the plan follows from published shapes.
 #
 # To prune the published weights, set `real` to true. That needs a network, and for the 7B and 8B
-# models a GPU is advised. Some, as the Llama that LLaDA is traced beside, ask you to accept a licence
-# first. [docs/models.md](../docs/models.md) lists all models.
+# models a GPU is advised. Some, as the Llama that LLaDA is traced beside, ask you to accept a
+# licence first. [docs/models.md](../docs/models.md) lists all models.
 #
 # **Parameters**, with the values that *Run all* takes.
 
-# %% tags=["parameters"]
+# %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "GSAI-ML/LLaDA-8B-Base"  # of docs/models.md, or a folder
 real: bool = False  # true: the published weights, downloaded; false: tiny random ones
@@ -53,7 +54,11 @@ limit: int | None = 2  # items per task; null: all
 source: str = "documentation"  # text to calibrate and score on, or wikitext-2 from the hub
 calibration: int = 8  # calibration sequences
 sequences: int = 8  # held-out sequences to score
-# Seldom changed:
+
+# %% [markdown]
+# **Seldom changed:**
+
+# %% tags=["parameters"]
 twin: str | None = None  # an AR model to trace beside it; null: the one in the table of models
 prompts: int = 4  # prompts to trace attention on
 steps: int = 16  # denoising steps of a trace; twice as many tokens are written
@@ -78,10 +83,11 @@ run = start("10_prune_llada", globals())
 #
 # Tokens and FLOPs of pruning on the official amount of text, 128 sequences of 4,096 tokens, and
 # memory, from the published shapes. `paper` sees every sequence at ten noise levels, and
-# `paper-sparsegpt` looks for sinks at as many. Minutes are FLOPs over the speed in the line above the
-# table: a lower bound, without loading, disk, and all that is no matrix product. 200 items of each
-# of three benchmarks are a first evaluation, which nobody has timed; each accuracy is then known to
-# within six or seven points, and the paper's differences are smaller. Its eight in full take days.
+# `paper-sparsegpt` looks for sinks at as many. Minutes are FLOPs over the speed in the line above
+# the table: a lower bound, without loading, disk, and all that is no matrix product. 200 items of
+# each of three benchmarks are a first evaluation, which nobody has timed; each accuracy is then
+# known to within six or seven points, and the paper's differences are smaller. Its eight in full
+# take days.
 #
 # Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`. On the
 # small model here SparseGPT is best ([notebook 03](03_leaving_sinks_out.ipynb)); on LLaDA-8B the
@@ -140,11 +146,11 @@ else:
 # > the official code, LLaDA-8B)
 #
 # **What would falsify it.** A paired difference on one of the benchmarks whose whole interval lies
-# on the other side. The tables of that README have no intervals; what the sink-aware recipe gains in
-# them stands beneath each; in some it loses. The first prunes single weights, and its `average`
-# is over eight benchmarks, of which two are not printed; the second prunes whole heads and channels,
-# and does not name its baseline. [docs/results.md](../docs/results.md) has the commands for every
-# row.
+# on the other side. The tables of that README have no intervals; what the sink-aware recipe gains
+# in them stands beneath each; in some it loses. The first prunes single weights, and its `average`
+# is over eight benchmarks, of which two are not printed; the second prunes whole heads and
+# channels, and does not name its baseline. [docs/results.md](../docs/results.md) has the commands
+# for every row.
 
 # %%
 BASELINES = {"sink-aware Wanda": "Wanda", "sink-aware SparseGPT": "SparseGPT"}
@@ -168,8 +174,9 @@ for unit, of_unit in table.groupby("unit", sort=False):
 # ## All steps at small size, or for real
 #
 # Weights of the formats in docs/models.md are renamed to those of a native transformers class; no
-# remote code runs. The table says what the published weights of the model and of the AR model beside
-# it would take, and what this machine lacks for loading them (`--dry-run` above plans the pruning).
+# remote code runs. The table says what the published weights of the model and of the AR model
+# beside it would take, and what this machine lacks for loading them (`--dry-run` above plans the
+# pruning).
 
 # %%
 from sinkprune.models.hub import requirements
@@ -192,8 +199,8 @@ for name, need in needs.items():
 pd.DataFrame.from_dict(sizes, orient="index").round(1)
 
 # %% [markdown]
-# What is loaded: the published weights where `real` is true, else random ones in the same format, and
-# the text.
+# What is loaded: the published weights where `real` is true, else random ones in the same format,
+# and the text.
 
 # %%
 import torch
@@ -219,12 +226,12 @@ for name, lm in models.items():
 pd.DataFrame.from_dict(loaded, orient="index", dtype=object).fillna("–")
 
 # %% [markdown]
-# **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary; attention is
-# recorded at every step. Means over prompts: the paper's measure, the temporal variance of the sink
-# centroid; the share of sinks that the next step shares, and of sinks at positions that are one in
-# 80 % of the steps. With random weights the DLM's sinks move more, too: that part of the contrast is
-# the causal mask's, and a trained model has to be read beside it
-# ([notebook 01](01_do_sinks_move.ipynb)).
+# **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary; attention
+# is recorded at every step. Means over prompts: the paper's measure, the temporal variance of the
+# sink centroid; the share of sinks that the next step shares, and of sinks at positions that are
+# one in 80 % of the steps. With random weights the DLM's sinks move more, too: that part of the
+# contrast is the causal mask's, and a trained model has to be read beside it ([notebook
+# 01](01_do_sinks_move.ipynb)).
 
 # %%
 from sinkprune_core.diffusion.samplers import Sampler
@@ -344,7 +351,8 @@ Folded(of_tasks, f"Tasks, {limit or 'all'} items of each, {of_what} weights")
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `model` to `"Dream-org/Dream-v0-Base-7B"`. Which command and which number of the plan change?
+# 1. Set `model` to `"Dream-org/Dream-v0-Base-7B"`. Which command and which number of the plan
+#    change?
 # 2. Set `preset` to `"wanda"`. How much less time does the plan give it than SparseGPT?
 #
 # **What this does not show.** With random weights, nothing about any model. With published weights

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.models.saving import save
     from sinkprune.recovery.masks import apply_masks, save_masks
     from sinkprune.recovery.model_card import save_model
+    from sinkprune.recovery.objectives import training_loss
     from sinkprune.recovery.recover import recover
     from sinkprune.recovery.zeros import zeros_held
     from sinkprune.runs.diagnosing import diagnose
@@ -69,6 +70,7 @@ __all__ = [
     "shrink",
     "trace",
     "track",
+    "training_loss",
     "weights_kept",
     "wrap",
     "zeros_held",
@@ -82,6 +84,7 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.recovery.masks": ("apply_masks", "save_masks"),
     "sinkprune.recovery.model_card": ("save_model",),
     "sinkprune.recovery.recover": ("recover",),
+    "sinkprune.recovery.objectives": ("training_loss",),
     "sinkprune.recovery.zeros": ("zeros_held",),
     "sinkprune.runs.diagnosing": ("diagnose",),
     "sinkprune.runs.pruning": ("prune",),

@@ -272,6 +272,7 @@ def room_needed(path: Path | str) -> Iterator[None]:
         number = _system_error(error)
         if number not in FULL:
             raise
+
         full = OSError(
             f"{path} cannot be written ({os.strerror(number)}): "
             "make room there or choose another place, then run the same again"
@@ -314,6 +315,7 @@ def flush_one(path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR)
     else:
         descriptor = os.open(path, os.O_RDONLY)
+
     try:
         os.fsync(descriptor)
     except OSError as error:

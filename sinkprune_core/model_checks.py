@@ -172,14 +172,17 @@ def _check_part(where: str, module: nn.Module) -> None:
             f"{where} is compiled, and what its linears receive cannot be seen: give the model as it was "
             "before, and compile it once it is pruned"
         )
+
     if hasattr(module, "base_layer"):
         kind = f"{type(module).__module__}.{type(module).__name__}"
         raise ValueError(f"{where} is a {kind}, an adapter beside its linear: merge it first")
+
     if isinstance(module, Conv1D):
         raise ValueError(
             f"{where} is a Conv1D, whose weight is stored transposed: save the model "
             "with its tokenizer, and `sinkprune.load(folder)` reads it with plain linears"
         )
+
     if isinstance(module, nn.Linear):
         _check_linear(where, module)
 

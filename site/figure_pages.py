@@ -102,7 +102,11 @@ def _widths(cell: nbformat.NotebookNode) -> Iterator[int]:
 def is_machinery(cell: nbformat.NotebookNode, shows_figure: bool) -> bool:
     """Return whether the code of a cell is folded: parameters, set-up, long code, and what draws a figure."""
     tags = set(cell.metadata.get("tags", []))
-    return bool(tags & {"parameters", "setup"}) or shows_figure or len(cell.source.splitlines()) > LONG
+    return (
+        bool(tags & {"main-parameters", "parameters", "setup"})
+        or shows_figure
+        or len(cell.source.splitlines()) > LONG
+    )
 
 
 def all_figures(root: Path) -> dict[str, list[Figure]]:

@@ -29,12 +29,15 @@ def test_a_notebook_takes_the_gpu_and_a_dtype_that_it_has(name, pair, tmp_path, 
     for module in ("records", "parameters"):
         monkeypatch.setattr(f"sinkprune_companion.run.{module}.project_root", lambda: tmp_path)
     models = {parameter: pair[parameter] for parameter in MODELS[name]}
+
     with second_device():
         run_cells(name, profile="tiny", **models, **TINY[name])
+
     dtype = str(choose_dtype("auto", DEVICE)).removeprefix("torch.")
     said = capsys.readouterr().out
     assert f"results go to {tmp_path / 'runs' / 'tiny'}\n" in said
     assert f"computed on {DEVICE.type}" in said and f" in {dtype}\n" in said
+
     records = list((tmp_path / "runs" / "tiny" / "records").glob("*/*.json"))
     devices = {json.loads(file.read_text(encoding="utf-8"))["device"] for file in records}
     assert len(devices) == 1 and devices.pop().startswith(DEVICE.type)

@@ -76,14 +76,17 @@ def _computed(func, args: tuple, kwargs: dict):
         return 0  # attention as matrix products, which every device has
     if on_device and func not in MIXING:
         _refuse_cpu_tensors(func, tensors)
+
     cpu_args, cpu_kwargs = tree_map(_to_cpu, (args, kwargs))
     result = func(*cpu_args, **cpu_kwargs)
+
     if func._schema.is_mutable:  # in place, or into `out`: the result is one of the arguments
         given = (*args, *kwargs.values())
         used = (*cpu_args, *cpu_kwargs.values())
         for argument, on_cpu in zip(given, used, strict=True):
             if result is on_cpu:
                 return argument
+
     asked = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.device)), None)
     stays = bool(on_device) if asked is None else asked.type == DEVICE.type
     return tree_map(_to_device, result) if stays else result

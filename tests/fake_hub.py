@@ -37,8 +37,10 @@ class Hub:
             self.repositories.setdefault(repository, {})
             self.visibility[repository] = asked["visibility"]
             return 200, {"url": f"{self.address}/{repository}"}
+
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
+
         if match := re.fullmatch(r"/api/models/(.+)/preupload/main", path):
             files = json.loads(body)["files"]
             modes = {True: "lfs", False: "regular"}
@@ -51,15 +53,18 @@ class Hub:
                 for file in files
             ]
             return (200, {"files": answers}) if match[1] in self.repositories else (404, "RepoNotFound")
+
         if path.endswith(".git/info/lfs/objects/batch"):
             objects = [
                 {**each, "actions": {"upload": {"href": f"{self.address}/large/{each['oid']}"}}}
                 for each in json.loads(body)["objects"]
             ]
             return 200, {"transfer": "basic", "objects": objects}
+
         if match := re.fullmatch(r"/api/models/(.+)/commit/main", path):
             self._commit(self.repositories[match[1]], body)
             return 200, {"commitOid": COMMIT, "commitUrl": f"{self.address}/{match[1]}/commit/{COMMIT}"}
+
         return 404, "EntryNotFound"
 
     def _commit(self, files: dict[str, bytes], body: bytes) -> None:
@@ -92,15 +97,18 @@ class Hub:
                 }
                 for name, content in sorted(files.items())
             ]
+
         if match := re.fullmatch(r"/api/models/(.+?)(/revision/[^/]+)?", path):
             files = self.repositories.get(match[1])
             if files is None:
                 return 404, "RepoNotFound"
             names = [{"rfilename": name} for name in sorted(files)]
             return 200, {"id": match[1], "sha": COMMIT, "siblings": names, "private": False}
+
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             content = self.repositories.get(match[1], {}).get(match[2])
             return (404, "EntryNotFound") if content is None else (200, content)
+
         return 404, "EntryNotFound"
 
 
@@ -155,13 +163,16 @@ class Handler(BaseHTTPRequestHandler):
         is_error = status >= 400
         body = content if isinstance(content, bytes) else json.dumps({} if is_error else content).encode()
         self.send_response(status)
+
         if is_error:
             self.send_header("X-Error-Code", str(content))
         if isinstance(content, bytes):
             self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
+
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+
         if self.command != "HEAD":
             self.wfile.write(body)
 

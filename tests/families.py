@@ -64,22 +64,27 @@ def attend(layer: dict, shape: TinyShape, y_TD: torch.Tensor, causal: bool) -> t
     E = shape.head_width
     q, k, v = (y_TD @ layer[name].T + layer.get(f"{name}_bias", 0.0) for name in "qkv")
     heads = []
+
     for head in range(shape.heads):
         group = head // (shape.heads // shape.groups)
         q_TE = q[:, head * E : (head + 1) * E]
         k_TE = k[:, group * E : (group + 1) * E]
         v_TE = v[:, group * E : (group + 1) * E]
+
         if shape.head_norm:
             q_TE = rms_norm(q_TE, layer["q_norm"], shape.epsilon)
             k_TE = rms_norm(k_TE, layer["k_norm"], shape.epsilon)
         if not shape.gpt2:
             q_TE = rotate(q_TE, shape.theta)
             k_TE = rotate(k_TE, shape.theta)
+
         score_TT = q_TE @ k_TE.T / math.sqrt(E)
         if causal:
             future_TT = torch.ones_like(score_TT).triu(1).bool()
             score_TT = score_TT.masked_fill(future_TT, -torch.inf)
+
         heads.append(torch.softmax(score_TT, -1) @ v_TE)
+
     return torch.cat(heads, 1) @ layer["o"].T + layer.get("o_bias", 0.0)
 
 

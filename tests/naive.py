@@ -122,6 +122,7 @@ def choose(scores, pattern: str, sparsity: float, first: int = 0) -> Places:
     rows = len(scores)
     last = first + len(scores[0])
     pruned: Places = set()
+
     if ":" in pattern:
         zeros, group = map(int, pattern.split(":"))
         for row in range(rows):
@@ -136,6 +137,7 @@ def choose(scores, pattern: str, sparsity: float, first: int = 0) -> Places:
         count = math.floor(rows * last * sparsity) - math.floor(rows * first * sparsity)
         flat = [value for row in scores for value in row]
         pruned = {divmod(place, last - first) for place in lowest(flat, count)}
+
     return pruned
 
 
@@ -156,10 +158,12 @@ def prune(
     dense, pruned_lm = _double(lm), _double(lm)
     pruned, all_scores = {}, {}
     sparsities = sparsity if isinstance(sparsity, list) else [sparsity] * len(blocks_of(lm))
+
     for layer, share in enumerate(sparsities):
         inputs = {}
         if criterion == "wanda":
             inputs = inputs_of(pruned_lm if propagation == "sequential" else dense, ids_RT)
+
         for place, linear in linears_of(pruned_lm, layer).items():
             norms = [1.0] * matrix(linear).shape[1]
             if inputs:
@@ -168,8 +172,10 @@ def prune(
             if pattern != "global":
                 pruned[place] = choose(all_scores[place], pattern, share)
                 zero(linear, pruned[place])
+
     if pattern == "global":
         return choose_globally(all_scores, sparsity)
+
     return pruned
 
 
@@ -222,16 +228,21 @@ def sparsegpt(
     gram_II = gram_II.astype(np.float64).copy()
     rows, columns = weight_OI.shape
     dead = [column for column in range(columns) if gram_II[column, column] == 0]
+
     for column in dead:
         gram_II[column, column] = 1.0
     gram_II += damping * np.mean(np.diag(gram_II)) * np.eye(columns)
+
     inverse_II = np.linalg.inv(gram_II)
+
     steps = []  # a row per column, taken just before that column is eliminated
     for column in range(columns):
         steps.append(inverse_II[column].copy())
         inverse_II -= np.outer(inverse_II[:, column], inverse_II[column]) / inverse_II[column, column]
+
     chosen_together = int(pattern.split(":")[1]) if ":" in pattern else block_size
     pruned: Places = set()
+
     for column in range(columns):
         if column % chosen_together == 0:
             last = min(column + chosen_together, columns)
@@ -240,11 +251,13 @@ def sparsegpt(
             score_OP[:, [at - column for at in dead if column <= at < last]] = -1.0
             chosen = choose(score_OP.tolist(), pattern, sparsity, column)
             pruned |= {(row, column + at) for row, at in chosen}
+
         for row in range(rows):
             if (row, column) in pruned:
                 error = weight_OI[row, column] / steps[column][column]
                 weight_OI[row, column:] -= error * steps[column][column:]
                 weight_OI[row, column] = 0.0
+
     return weight_OI, pruned
 
 

@@ -89,9 +89,16 @@ def tagged(name: str, tag: str) -> str:
     return source
 
 
+def parameter_cells(name: str) -> list[str]:
+    """Return the sources of both cells of parameters of a notebook; 00 has one."""
+    cells = jupytext.read(NOTEBOOKS / f"{name}.py").cells
+    tags = {"main-parameters", "parameters"}
+    return [cell.source for cell in cells if tags & set(cell.metadata.get("tags", []))]
+
+
 def tiny_values(name: str) -> dict[str, object]:
     """Return values of a notebook's parameters that let it run in seconds."""
-    declared = parameters.declared([tagged(name, "parameters")])
+    declared = parameters.declared(parameter_cells(name))
     return {parameter: SMALL[parameter] for parameter in declared if parameter in SMALL} | OWN[name]
 
 
@@ -102,6 +109,7 @@ def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
     """Write random models with the vocabulary of the embedded pair; return the parameters that name them."""
     tokenizer = open_checkpoint("smol-ar").tokenizer()
     folders = {"model": "diffusion", "twin": "autoregressive", "base": "autoregressive"}
+
     for seed, (name, kind) in enumerate(folders.items()):
         config = LlamaConfig(
             vocab_size=len(tokenizer),
@@ -116,11 +124,13 @@ def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
             bos_token_id=START_TOKEN_ID,
             eos_token_id=START_TOKEN_ID,
         )
+
         torch.manual_seed(seed)
         model = set_direction(LlamaForCausalLM(config).eval(), causal=kind == "autoregressive")
         mask = MASK_TOKEN_ID if kind == "diffusion" else None
         lm = LanguageModel(model, tokenizer, f"tiny-{name}", kind, mask, logits_shifted=True)
         save(lm, folder / name)
+
     named = {name: str(folder / name) for name in folders}
     again = shutil.copytree(folder / "model", folder / "model-again")
     return {**named, "models": [named["model"]], "other_models": [named["model"], str(again)]}
@@ -132,11 +142,14 @@ def run_cells(name: str, folder: Path = NOTEBOOKS, /, **given: object) -> dict[s
     for cell in jupytext.read(folder / f"{name}.py").cells:
         if cell.cell_type != "code":
             continue
+
         sources = [re.sub(r"(?m)^!.*\n", "", cell.source)]  # for Colab's shell
         if "parameters" in cell.metadata.get("tags", []):
             injected = "".join(f"{key} = {value!r}\n" for key, value in given.items())
             sources.append(f"# Parameters\n{injected}")
+
         for source in sources:
             namespace["In"].append(source)
             exec(compile(source, f"{name}, cell {len(namespace['In'])}", "exec"), namespace)
+
     return namespace

@@ -27,6 +27,7 @@ def places(tmp_path):
     own = socket.socket(socket.AF_UNIX)
     own.bind(str(tmp_path / "socket"))
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
+
     yield {
         "a pipe": tmp_path / "pipe",
         "a socket": tmp_path / "socket",
@@ -34,6 +35,7 @@ def places(tmp_path):
         "a file of the kernel": Path("/proc/kmsg"),
         "is a pipe": tmp_path / "link",
     }
+
     own.close()
 
 
@@ -93,9 +95,11 @@ def test_json_that_two_readers_could_take_differently_is_refused(text, said, tmp
 def test_what_is_kept_comes_back_and_nothing_else(tmp_path):
     file = tmp_path / "cache" / "kept.json"
     assert kept(file) is None
+
     value = {"gain": 1.25, "paragraphs": ["a", "ö"]}
     keep(file, value)
     assert kept(file) == value
+
     written = file.read_bytes()
     for place in range(len(written)):  # one letter after the other is another one
         changed = bytearray(written)
@@ -103,6 +107,7 @@ def test_what_is_kept_comes_back_and_nothing_else(tmp_path):
         file.write_bytes(changed)
         found = kept(file)
         assert found is None or found == value, bytes(changed)
+
     for damaged in (b"", written[:-9], b"[]", b"3", json.dumps(value).encode()):
         file.write_bytes(damaged)
         assert kept(file) is None
@@ -124,13 +129,17 @@ def test_a_cache_that_was_written_into_decides_nothing(tmp_path, monkeypatch):
 def test_documentation_with_another_letter_is_read_anew(tmp_path, monkeypatch):
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / name))
+
     (tmp_path / "stdlib").mkdir()
     words = " ".join(["Return the number of files in the folder which"] + ["the user has given"] * 4)
     (tmp_path / "stdlib" / "a.py").write_text(f'"""{words}."""\n')
+
     right = corpus.installed("stdlib")
     assert right == (f"{words}.",)
+
     (file,) = (tmp_path / "cache").glob("documentation-*.json")
     written = file.read_text()
+
     for damaged in (written.replace("number", "numbed"), written[:-20], "", "[]"):
         file.write_text(damaged)
         assert corpus.installed("stdlib") == right
@@ -172,6 +181,7 @@ def test_no_output_has_the_name_of_a_helper_file(name, tmp_path):
 def test_what_stands_where_a_lock_goes_is_neither_followed_nor_opened(kind, helper, tmp_path):
     victim, place = tmp_path / "victim", tmp_path / helper
     victim.write_text("years of work")
+
     if kind == "symlink":
         place.symlink_to(victim)
     elif kind == "hardlink":
@@ -182,6 +192,7 @@ def test_what_stands_where_a_lock_goes_is_neither_followed_nor_opened(kind, help
         place.mkdir()
     else:
         place.write_text("years of work")
+
     said = f"{helper} is none of this program's, and the lock of .*out goes there"
     with pytest.raises(ValueError, match=said), held(tmp_path / "out"):
         pytest.fail("held")
@@ -302,13 +313,16 @@ def test_what_a_kill_left_of_a_small_file_goes_and_what_looks_like_it_stays(tmp_
     gone = [
         f".a.json.{number}.new01234" for number in (999_999_999, os.getpid())
     ]  # dead, and known not to be ours
+
     stays = [
         ".a.json.1.new01234",
         ".a.json.999999999.mine",
         "a.json.999999999.new01234",
         ".b.json.999999999.new01234",
     ]
+
     for name in (*gone, *stays):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path / "a.json")
+
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(stays)

@@ -10,10 +10,18 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells, save_tiny_pair, tagged
+from notebook_cells import (
+    MODELS,
+    NOTEBOOKS,
+    TINY,
+    parameter_cells,
+    run_cells,
+    save_tiny_pair,
+    tagged,
+)
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_companion.run.parameters import check, declared
+from sinkprune_companion.run.parameters import check, declared, defaults
 from sinkprune_companion.run.progress_bars import WIDGETS, is_progress, remove_progress_bars
 from sinkprune_companion.run.publish import clean_notebook
 
@@ -65,7 +73,7 @@ def stated_values(config: Path, name: str) -> list[tuple[str, object]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_profile_sets_parameters_that_exist(name):
-    known = declared([tagged(name, "parameters")])
+    known = declared(parameter_cells(name))
     for config in (ROOT / "workflow" / "config").glob("*.yml"):
         for parameter, value in stated_values(config, name):
             check(name, {parameter: known[parameter]}, {parameter: value})
@@ -74,9 +82,16 @@ def test_every_profile_sets_parameters_that_exist(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_run_all_does_what_profile_quick_does(name):
     stated = stated_values(ROOT / "workflow" / "config" / "quick.yml", name)
-    declared_in = ast.parse(tagged(name, "parameters")).body
-    defaults = {node.target.id: ast.literal_eval(node.value) for node in declared_in}
-    assert {parameter: defaults[parameter] for parameter, _ in stated} == dict(stated)
+    stored = defaults(parameter_cells(name))
+    assert {parameter: stored[parameter] for parameter, _ in stated} == dict(stated)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_cell_of_parameters_has_at_most_a_dozen_names_and_no_name_stands_twice(name):
+    first, *seldom_changed = map(ast.parse, parameter_cells(name))
+    assert len(first.body) <= 12
+    names = [line.target.id for cell in (first, *seldom_changed) for line in cell.body]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,8 +99,10 @@ def test_committed_outputs_are_clean(name):
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
+
     assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
     assert notebook.metadata.kernelspec.name == "python3"
+
     for cell in notebook.cells:
         assert "injected-parameters" not in cell.metadata.get("tags", []) and "papermill" not in cell.metadata
         for output in cell.get("outputs", []):
@@ -93,10 +110,12 @@ def test_committed_outputs_are_clean(name):
             assert WIDGETS not in output.get("data", {})
             picture = output.get("data", {}).get("image/png", "")
             assert len(picture) <= 4 / 3 * 150_000, "a picture of at most 150 kB"
+
     text = path.read_text(encoding="utf-8")
     absolute = r"/(?:root|home|Users)/\w|[\"\s]/(?:tmp|mnt|opt|srv|var|work)/\w|\b[A-Z]:\\\\{2}\w"
     assert not re.search(absolute, text), "an absolute path"
     assert WIDGETS.replace("view", "state") not in text
+
     numbers = range(len(notebook.cells))
     assert [cell.id for cell in notebook.cells] == [f"cell-{number:02d}" for number in numbers]
 
@@ -108,14 +127,17 @@ def test_committed_outputs_are_clean(name):
 def test_papermill_shows_a_bad_parameter_as_one_line_and_stops(tmp_path):
     source = tmp_path / "in.ipynb"
     nbformat.write(jupytext.read(NOTEBOOKS / "00_start_here.py"), source)
+
     with pytest.raises(PapermillExecutionError, match="draws=0 must be a whole number of at least 1"):
         papermill.execute_notebook(
             source, tmp_path / "out.ipynb", {"draws": 0}, kernel_name="python3", progress_bar=False
         )
+
     ran = nbformat.read(tmp_path / "out.ipynb", 4)
     outputs = [output for cell in ran.cells for output in cell.get("outputs", [])]
     (error,) = [output for output in outputs if output.output_type == "error"]
     assert len(error.traceback) == 1, "one line, not a traceback"
+
     executed = [cell.source for cell in ran.cells if cell.get("execution_count")]
     assert executed[-1] == tagged("00_start_here", "setup")
 
@@ -126,19 +148,24 @@ def test_papermill_shows_a_bad_parameter_as_one_line_and_stops(tmp_path):
 def executed() -> tuple:
     """Return a notebook as papermill leaves it, and its source."""
     markdown, code, output = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell, nbformat.v4.new_output
+
     declared = code("profile: str = 'manual'\na: int = 1", metadata={"tags": ["parameters"]})
     source = nbformat.v4.new_notebook(cells=[markdown("# t"), declared, code("a")])
+
     ran = nbformat.from_dict(json.loads(json.dumps(source)))
     injected = {"tags": ["injected-parameters"]}
     ran.cells.insert(2, code('# Parameters\nprofile = "p"\na = 2\n', metadata=injected))
+
     about = {"image/png": {"alt": "a line", "width": 9}, "scrolled": True}
     ran.cells[3].outputs = [
         output("stream", name="stderr", text="warning"),
         output("display_data", {WIDGETS: {"model_id": "x"}, "text/plain": "0%"}),
         output("execute_result", {"text/plain": "2"}, execution_count=9, metadata=about),
     ]
+
     for cell in (ran.cells[1], ran.cells[3]):
         cell.execution_count = 1
+
     kernel = {"name": "python3", "display_name": "x"}
     ran.metadata = {"widgets": {"state": {}}, "papermill": {"output_path": "x"}, "kernelspec": kernel}
     return ran, source
@@ -167,12 +194,15 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
     source.cells[2].source = "a + 1"
     with pytest.raises(ValueError, match="other code"):
         clean_notebook(ran, source)
+
     ran, source = executed()
     ran.cells[3].execution_count = None
     with pytest.raises(ValueError, match="code cell 2 of 2 was never run"):
         clean_notebook(ran, source)
+
     failed = nbformat.v4.new_output("error", ename="E", evalue="boom", traceback=[])
     leaking = nbformat.v4.new_output("stream", name="stdout", text=str(Path.home() / "x"))
+
     for output, message in ((failed, "boom"), (leaking, "print paths relative")):
         ran, source = executed()
         ran.cells[3].outputs = [output]

@@ -25,6 +25,7 @@ def test_the_example_runs_on_less_text(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert (code.count("[:8]"), code.count("[:128]"), code.count("128,")) == (1, 1, 2)
     code = code.replace("[:8]", "[:1]").replace("[:128]", "[:1]").replace("128,", "32,")
+
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=tmp_path,
@@ -33,6 +34,7 @@ def test_the_example_runs_on_less_text(tmp_path):
         timeout=900,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
     assert ran.returncode == 0, ran.stderr
     sparsity, nelbo = map(float, ran.stdout.split())
     assert sparsity == 0.5 and 1 < nelbo < 11

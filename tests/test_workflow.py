@@ -56,14 +56,18 @@ def project(tmp_path) -> Path:
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "notebooks").mkdir()
     for name in NOTEBOOKS:
         (tmp_path / "notebooks" / f"{name}.py").write_text(NOTEBOOK.replace("NAME", name))
+
     (tmp_path / "sinkprune_companion" / "data" / "claims.yml").write_text(yaml.safe_dump({"claims": [CLAIM]}))
+
     published = tmp_path / "figures" / "findings" / "99_other.json"
     published.parent.mkdir(parents=True)
     published.write_text(json.dumps({"findings": {}}))
+
     configure(tmp_path)
     return tmp_path
 
@@ -223,31 +227,38 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, 
 def begun(project: Path, **streams: object) -> subprocess.Popen:
     """Start a run in a session of its own, and return it when its first notebook has written a record."""
     configure(project, one={"size": 2, "pause": 120.0})
+
     process = subprocess.Popen(
         **command(project, "reproduce", "--profile", PROFILE),
         start_new_session=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which a background job ignores
         **streams,
     )
+
     deadline = time.time() + 600
     records = project / "runs" / PROFILE / "records"
     while not list(records.glob("first/*.csv")) and time.time() < deadline:  # not in the folders of scratch
         time.sleep(0.2)
+
     return process
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_nothing_else(project):
     """As a terminal does it: everything that runs gets the signal."""
     process = begun(project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
+
     assert process.returncode == 130 and not output
     progress, last = errors.splitlines()[:-1], errors.splitlines()[-1]
     assert last == (
         f"interrupted: finished notebooks and records are kept in runs/{PROFILE}, "
         "and the same command goes on from here"
     )
+
     assert all("of 2 jobs finished" in line for line in progress)
+
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # no process is left
 
@@ -280,11 +291,14 @@ def test_a_profile_can_be_planned(profile, place):
     config = ROOT / "workflow" / "config" / f"{profile}.yml"
     if place == "slurm":
         pytest.importorskip("snakemake_executor_plugin_slurm")
+
     stated = yaml.safe_load(config.read_text())
     cells = sum(math.prod(map(len, grid.values())) for grid in stated.get("sweep", {}).values())
+
     options = command(ROOT)
     flags = f"--workflow-profile workflow/profiles/{place} --dry-run --forceall --nolock".split()
     options["args"] = [sys.executable, "-m", "snakemake", *flags, "--configfile", str(config)]
+
     planned = subprocess.run(**options, capture_output=True, timeout=600)
     assert planned.returncode == 0, planned.stderr[-2000:]
     expected = len(stated["notebooks"]) + cells + 2  # the claims table and the target

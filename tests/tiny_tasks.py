@@ -75,6 +75,7 @@ def write_tasks(folder: Path) -> None:
     """Write the files of the tasks, of a group of two of them, and of their data."""
     docs = folder / "docs.jsonl"
     docs.write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
+
     data = {
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(docs)}},
@@ -82,6 +83,7 @@ def write_tasks(folder: Path) -> None:
         "fewshot_split": "test",
         "metadata": {"version": 1.0},
     }
+
     for name, task in TASKS.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"task": name, **data, **task}))
     (folder / "pair.yaml").write_text(yaml.safe_dump(GROUP))

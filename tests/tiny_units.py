@@ -26,12 +26,15 @@ def owned(lm, kind: str, unit: int) -> dict[str, tuple[set[int], set[int]]]:
             "mlp.up_proj": ({unit}, set()),
             "mlp.down_proj": (set(), {unit}),
         }
+
     attention = lm.blocks[0].self_attn
     width = attention.head_dim
     heads = range(lm.model.config.num_attention_heads)
+
     queries = [head for head in heads if head // attention.num_key_value_groups == unit]
     of_queries = {head * width + place for head in queries for place in range(width)}
     of_keys = {unit * width + place for place in range(width)}
+
     return {
         "self_attn.q_proj": (of_queries, set()),
         "self_attn.k_proj": (of_keys, set()),
@@ -52,18 +55,21 @@ def inputs_of(lm, layer: int, ids_BT) -> dict[str, torch.Tensor]:
 
 def statistics_of(lm, layer: int, ids_BT, weight_N) -> dict[str, InputStatistics]:
     found = {}
+
     for name, input_NI in inputs_of(lm, layer, ids_BT).items():
         count = weight_N.square().sum()
         share_N = weight_N.square() / count
         norm_I = (weight_N[:, None] * input_NI).square().sum(0).sqrt()
         mean_I = share_N @ input_NI
         variance_I = share_N @ (input_NI - mean_I).square()
+
         found[name] = InputStatistics(
             norm_I=norm_I.float(),
             summed_I=norm_I.float(),
             mean_I=mean_I.float(),
             variance_I=variance_I.float(),
         )
+
     return found
 
 

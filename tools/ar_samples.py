@@ -37,15 +37,19 @@ def sample_batch(lm: LanguageModel, length: int, first: int, count: int, seed: i
     start_BT = torch.full((count, 1), START_TOKEN_ID)
     to_write_BT = start_BT.expand(-1, length - 1)  # any token, to be overwritten
     ids_BT = torch.cat([turn.expand(count, -1), to_write_BT], dim=1)
+
     total = ids_BT.shape[1]
     rngs = [generator(seed, "ar-sample", first + row) for row in range(count)]
     uniform_BT = torch.stack([torch.rand(total, generator=rng) for rng in rngs])
+
     cache = StaticCache(config=lm.model.config, max_cache_len=total)
     cached = 0  # tokens whose keys and values the cache holds
+
     for position in range(len(turn), total):
         logits_BV = lm.next_logits(ids_BT[:, cached:position], cache)
         cached = position
         ids_BT[:, position] = _draw(logits_BV, uniform_BT[:, position])
+
     return torch.cat([start_BT, ids_BT[:, len(turn) :]], dim=1)
 
 
@@ -66,13 +70,16 @@ def main() -> None:
     """
     lm = load("smol-ar", "bfloat16")
     shards = []
+
     for index in tqdm(range(COUNT // SHARD), desc="sample smol-ar", unit="shard"):
         file = cache_dir() / "ar-samples" / f"{index:05d}.safetensors"
         if not file.exists():
             ids_BT = sample_batch(lm, LENGTH, index * SHARD, SHARD, seed=0)
             with atomic(file) as partial:
                 save_file({"ids": ids_BT.int()}, partial)
+
         shards.append(load_file(file)["ids"])
+
     unique = dict.fromkeys(map(tuple, torch.cat(shards).tolist()))
     with atomic(SAMPLES) as partial:
         save_file({"ids": torch.tensor(list(unique), dtype=torch.uint16)}, partial)

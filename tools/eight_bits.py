@@ -34,15 +34,19 @@ def write_eight_bits(adapter: Path, folder: Path) -> None:
     """Write an adapter in 8 bits, its settings and log; raise FileExistsError where `folder` exists."""
     if folder.exists():
         raise FileExistsError(f"{folder} exists: remove it first, and what was measured on it does not fit")
+
     tensors = load_file(adapter / WEIGHTS)
     config = read_json(adapter / CONFIG)
+
     for factor in FACTORS:
         names = [name for name in tensors if factor in name]
         largest = max(float(tensors[name].abs().max()) for name in names)
         power = math.floor(math.log2(torch.finfo(DTYPE).max / largest))
         config["lora_alpha"] /= 2**power
+
         for name in names:
             tensors[name] = (tensors[name].float() * 2**power).to(DTYPE)
+
     with atomic(folder) as partial:
         partial.mkdir(parents=True)
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
@@ -63,15 +67,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
     parser.add_argument("adapters", nargs="+", type=Path, help="folders of `sinkprune train --export`")
     parser.add_argument("--sequences", type=int, default=48)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--draws", type=int, default=4)
+
     options = parser.parse_args()
     measured = {"sequences": options.sequences, "length": options.length, "draws": options.draws}
+
     for adapter in options.adapters:
         folder = project_root() / "figures" / "trainings" / adapter.name
         write_eight_bits(adapter, folder)
+
         change = interval(nats(folder, **measured) - nats(adapter, **measured))
         found = {"change": change.value, "low": change.low, "high": change.high}
         write_json(folder / "eight_bits.json", found | measured)

@@ -55,13 +55,16 @@ def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
         raise FileNotFoundError(
             f"{folder} has no {SETTINGS}: give a folder that `sinkprune train --export` wrote"
         )
+
     settings = settings_of(folder / SETTINGS)
     origin = "scratch" if settings["from_scratch"] else settings["base"]
+
     if (origin, settings["kind"]) != (EMBEDDED_BASE, "diffusion"):
         raise ValueError(
             f"the model in {folder} is {settings['kind']}, made from {origin}: a card's measures compare a "
             f"diffusion adapter of {EMBEDDED_BASE} with that; for others use `sinkprune evaluate`"
         )
+
     lm = with_adapter(MODELS["smol-dlm"], folder, dtype)
     lm.model.requires_grad_(False)
     return lm
@@ -77,14 +80,17 @@ def write_measures(
     """
     dlm = merged(folder)
     ar = load(EMBEDDED_BASE, dlm.model.dtype)
+
     length = min(HELD_OUT_LENGTH, max(settings_of(folder / SETTINGS)["lengths"]))
     texts = held_out_texts(dlm.tokenizer, sequences, length, seed)
     per_paradigm = max(2, items // len(embedded_blimp()))
     blimp = {paradigm: pairs[:per_paradigm] for paradigm, pairs in embedded_blimp().items()}
+
     tasks = {
         "offline suite": suite.sample(items),
         "BLiMP": suite.minimal_pairs(dlm.tokenizer, blimp),
     }
+
     made_with = environment()
     measures = {
         "adapter": adapter_digest(folder),
@@ -102,6 +108,7 @@ def write_measures(
         "tasks": {name: answers(dlm, ar, asked, draws, seed) for name, asked in tasks.items()},
         "samples": samples(dlm, seed),
     }
+
     write_json(folder / MEASURED, measures)
     return write_card(folder)
 
@@ -155,23 +162,28 @@ def filled(
     count, length = ids_NT.shape
     maskable_T = torch.arange(length) > 0
     parts = []
+
     for share in shares:
         masks = max(1, round(share * (length - 1)))
         rngs = [generator(seed, "filling", sequence) for sequence in range(count)]
         where_NT = torch.stack([random_mask(maskable_T, masks, rng) for rng in rngs])
+
         for lm in (ar, dlm):
             input_NT = corrupt(ids_NT, where_NT, lm.mask_token_id) if lm.is_diffusion else ids_NT
             losses, hits = [], []
             starts = range(0, count, batch)
+
             for start in tqdm(starts, desc=f"fill {lm.name}", leave=False):
                 rows = slice(start, start + batch)
                 targets = ids_NT[rows][where_NT[rows]]
                 loss, hit = token_losses(lm, input_NT[rows], where_NT[rows], targets)
                 losses.append(loss.view(-1, masks))
                 hits.append(hit.view(-1, masks))
+
             columns = {"sequence": range(count), "share": share, "masks": masks, "model": lm.name}
             columns |= {"kind": lm.kind, "correct": torch.cat(hits).double().mean(1)}
             parts.append(pd.DataFrame({**columns, "value": torch.cat(losses).mean(1)}))
+
     return pd.concat(parts, ignore_index=True)
 
 
@@ -234,12 +246,14 @@ def _row(estimate: Estimate) -> dict:
 def main() -> None:
     """Measure an adapter, or only render its card, and print where the card is."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+
     parser.add_argument("--folder", type=Path, default=ADAPTER, help="an exported adapter")
     parser.add_argument("--sequences", type=int, default=64, help="of WikiText-2, and of the other sources")
     parser.add_argument("--draws", type=int, default=4, help="noise draws per sequence and two-choice item")
     parser.add_argument("--items", type=int, default=504, help="of the offline suite, and of BLiMP")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--render", action="store_true", help="measure nothing")
+
     given = parser.parse_args()
     if given.render:
         print(write_card(given.folder))

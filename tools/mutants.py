@@ -116,17 +116,22 @@ def killer(copy: Path, module: Path, source: str, tests: list[str]) -> str:
     target = copy / module.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(source, encoding="utf-8")
+
     log = copy.parent / "log"
     process = FORK.Process(target=run_tests, args=(copy, tests, log))
     process.start()
     process.join(TIMEOUT)
+
     target.write_text(original, encoding="utf-8")
+
     if process.is_alive():
         process.kill()
         process.join()
         return "the time limit"
+
     if process.exitcode == 0:
         return ""
+
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(encoding="utf-8"), re.MULTILINE)
     return failed[1] if failed else "no test can begin"
 
@@ -148,31 +153,39 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("mutants.csv"))
     options = parser.parse_args()
+
     rows = []
     if options.out.exists():
         with options.out.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+
     mutants = drawn(options.count, options.seed)
     for library in LIBRARIES:
         importlib.import_module(library)
+
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "build"))
+
         for module, tests, number in mutants[len(rows) :]:
             tree = ast.parse(module.read_text(encoding="utf-8"))
             node = sites(tree)[number]
             line = node.lineno
             changed = change(node)
+
             killed_by = killer(copy, module, ast.unparse(tree), own_first(module, tests))
             name = module.relative_to(ROOT).as_posix()
+
             rows.append(dict(zip(COLUMNS, (name, line, number, changed, killed_by), strict=True)))
             with options.out.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
+
             print(
                 f"{len(rows)}/{len(mutants)} {name}:{line} {changed}: {killed_by or 'SURVIVES'}", flush=True
             )
+
     killed = sum(bool(row["killed_by"]) for row in rows)
     print(f"{killed} of {len(rows)} mutants killed")
 

@@ -45,12 +45,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--draws", type=int, default=2)
     options = parser.parse_args()
+
     ids_NT = corpus.shipped_samples(options.length, held_out=True)[: options.sequences]
     rows = []
+
     for name in EMBEDDED:
         exact_NV, exact = outputs(name, "float32", ids_NT, options.draws)
         for dtype in tqdm([dtype for dtype in DTYPES if dtype != "float32"], desc=name):
@@ -58,7 +61,9 @@ def main() -> None:
             kl = torch.nn.functional.kl_div(
                 rounded_NV.log_softmax(-1), exact_NV.log_softmax(-1), log_target=True, reduction="batchmean"
             )
+
             shift = interval(rounded - exact)
+
             rows.append(
                 {
                     "model": name,
@@ -74,9 +79,11 @@ def main() -> None:
                     "length": options.length,
                 }
             )
+
     frame = pd.DataFrame(rows)
     with atomic(project_root() / "docs" / "precision.csv") as partial:
         frame.to_csv(partial, index=False, float_format="%.6g")
+
     print(frame.to_string())
 
 

@@ -38,6 +38,7 @@ def computed_tables() -> dict[str, list[Row]]:
     steps = [(start, 1) for start in range(1, 17)]
     steps += [(2, 2), (4, 2), (3, 3), (5, 5), (6, 2), (1, 2), (8, 2), (10, 2)]
     differences = [(a, b, a - b) for a in range(5, 13) for b in range(2, min(a - 1, 7))]
+
     return {
         "sum": _number_table("a b total", [(a, b, a + b) for a in range(2, 9) for b in range(2, 7)]),
         "difference": _number_table("a b rest", differences),
@@ -150,15 +151,18 @@ def _draw_pairs(
     slots = dict.fromkeys((slot[1], slot[2]) for slot in _SLOT.finditer(line))
     rounds = {name: _shuffled_rounds(tables[name], rng) for name, _ in slots}
     pairs = []
+
     for _ in range(TRIES * count):
         chosen = {slot: next(rounds[slot[0]]) for slot in slots}
         rows = {id(row) for row in chosen.values()}  # one round may end, and the next begin, within a pair
         pair = _pair(template, line, chosen)
+
         if len(rows) == len(slots) and pair.is_fair() and not pair.sentences & known:
             pairs.append(pair)
             known |= pair.sentences
         if len(pairs) == count:
             return pairs
+
     raise ValueError(f"{group}: the line {line!r} gives fewer than {count} different pairs")
 
 
@@ -171,10 +175,12 @@ def build(group: str) -> list[dict]:
     source = yaml.safe_load((TASKS / "sources" / f"{group}.yml").read_text(encoding="utf-8"))
     tables = {**computed_tables(), **_word_tables(source.get("words", {}))}
     lines = [(line, count) for count, lines in source["templates"].items() for line in lines]
+
     pairs: list[ItemPair] = []
     known: set[str] = set()
     for template, (line, count) in enumerate(lines):
         pairs += _draw_pairs(group, template, line, count, tables, known)
+
     order = torch.randperm(len(pairs), generator=generator("suite", group)).tolist()
     items = []
     for number, index in enumerate(order):
@@ -187,6 +193,7 @@ def build(group: str) -> list[dict]:
                 "choices": pair.endings,
                 "answer": answer,
             }
+
             items.append(item)
     return items
 

@@ -135,19 +135,24 @@ def _pipe_closed() -> int:
 def sentence(error: BaseException, command: str) -> str:
     """Return one line that says what failed, in the error's own words where these are meant for users."""
     words = " ".join(str(error).split())
+
     if is_about_memory(error):
         reason = f" ({words[:MOST]})" if words else ""
         return (
             f"{command} ran out of memory{reason}: take a smaller --batch, fewer or shorter sequences, a "
             "narrower --dtype, or a machine with more; sinkprune prune takes --stream, too"
         )
+
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"
+
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         return f"{words}: install it, for example with pip install 'sinkprune[notebooks,eval]'"
+
     if words and (isinstance(error, OSError) or was_raised_here(error)):
         return words
+
     kind = type(error).__name__
     return f"{command} failed: {kind}{': ' if words else ''}{words} (--debug shows where)"
 

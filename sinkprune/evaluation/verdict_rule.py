@@ -63,6 +63,15 @@ def on_claim(outcome: str, side: str) -> str:
     return CONTRADICTED if outcome in (ABOVE, BELOW) else outcome
 
 
+def on_a_loss(on_claim: str, side: str) -> str:
+    """Return a verdict on the claim that a difference of losses lies on `side` as what the switch does."""
+    if on_claim == REPRODUCED:
+        return ON_A_LOSS[side]
+    if on_claim == CONTRADICTED:
+        return ON_A_LOSS[ABOVE if side == BELOW else BELOW]
+    return on_claim
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Return the p-values of a family adjusted (Holm 1979): the chance of any false answer is bounded."""
     p = np.asarray(p_values, dtype=float)
@@ -78,6 +87,7 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
     """
     estimates = {label: crossed_interval(effect).with_margin(margin) for label, effect in effects.items()}
     p = [estimate.p_value() for estimate in estimates.values()]
+
     return pd.DataFrame(
         {
             "comparison": estimates.keys(),

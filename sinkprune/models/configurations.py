@@ -93,18 +93,21 @@ def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
     for name, value in [entry for fields in (raw, *ropes) for entry in fields.items()]:
         if name not in RANGES or value is None:
             continue
+
         low, high = RANGES[name]
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not (is_number and low <= value <= high):
             raise FormatError(
                 f"{file} has {name}={in_short(value)}: it must be a number from {low:g} to {high:g}"
             )
+
     blocks = {int(match[1]) for match in map(BLOCK_OF.search, shapes) if match}
     if shapes and not blocks:
         raise FormatError(
             f"the weights beside {file} have no blocks called layers.N or h.N, as those of decoders are: "
             f"model_type={raw.get('model_type')!r} is not covered, or they are not those of a whole model"
         )
+
     for name in LAYERS:
         if isinstance(raw.get(name), int) and raw[name] > len(blocks):
             raise FormatError(
@@ -151,6 +154,7 @@ def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
     """LLaDA and MMaDA."""
     _check(LlamaConfig, raw, ("vocab_size", "rms_norm_eps", "rope_theta", "weight_tying"), LLADA_ALLOWED)
     mask: dict[str, Any] = {"mask_token_id": raw.get("mask_token_id")}  # a field that Llama has not
+
     return LlamaConfig(
         vocab_size=_llada_vocabulary(raw, shapes),
         hidden_size=raw["d_model"],
@@ -228,6 +232,7 @@ def of_shape(native: str, shape: ModelShape, positions: int, **settings: Any) ->
             n_positions=positions,
             **settings,
         )
+
     return config_class(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,

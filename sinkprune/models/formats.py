@@ -84,16 +84,19 @@ def detect(raw: dict, shapes: Shapes) -> Format:
     model_type = str(raw.get("model_type", ""))
     if model_type.lower() in UNCOVERED:
         raise FormatError(f"model_type={model_type!r} is not covered: {UNCOVERED[model_type.lower()]}")
+
     name = _by_names(shapes) or _by_model_type(model_type, raw)
     if name is None and model_type in CONFIG_MAPPING:
         name = "native"
     if name is None and not raw:
         raise FormatError("config.json is missing, which says what the weights are: fetch the folder again")
+
     if name is None:
         raise FormatError(
             f"model_type={raw.get('model_type')!r} is not covered; covered are llada, mmada, Dream, "
             f"{', '.join(A2D_CONFIGS)}, DiffuGPT and the model types of transformers"
         )
+
     return FORMATS[name]
 
 

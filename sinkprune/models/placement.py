@@ -43,14 +43,17 @@ def place(
             f"device_map={in_short(device_map)} must be 'auto', a device such as 'cuda:1', "
             "or a mapping from parts of the model to devices"
         )
+
     inside_a_block = re.compile(rf"{re.escape(blocks)}\.\d+\.")
     parts = {name for name, _ in skeleton.named_modules() if not inside_a_block.match(name)}
+
     for name in wanted:
         if name not in parts:
             raise ValueError(
                 f"device_map names {name!r}: a part of {type(skeleton).__name__} is a module outside the "
                 f"blocks, a whole block, e.g. {blocks}.0, or '' for all"
             )
+
     devices = {name: _device(name, value) for name, value in wanted.items()}
     _check_devices(skeleton, devices)
     _check_memory(skeleton, devices, dtype)
@@ -63,16 +66,20 @@ def _check_devices(skeleton: PreTrainedModel, devices: Mapping[str, torch.device
         check_device_map(skeleton, dict(devices))
     except ValueError as error:
         raise ValueError(f"device_map leaves something out: {str(error).splitlines()[0]}") from None
+
     types = sorted({device.type for device in devices.values()})
     if len(types) > 1:
         raise ValueError(
             f"device_map mixes {', '.join(types)}: "
             "parts that wait on the CPU for their turn cannot be pruned; stream the model from disk instead"
         )
+
     if not skeleton.config.tie_word_embeddings:
         return
+
     head = device_of(part_name(skeleton, cast(nn.Module, skeleton.get_output_embeddings())), devices)
     embedding = device_of(part_name(skeleton, cast(nn.Module, skeleton.get_input_embeddings())), devices)
+
     if head != embedding:
         raise ValueError(
             f"device_map puts the output head on {head} and the input embedding on {embedding}, "
@@ -86,11 +93,13 @@ def _check_memory(skeleton: PreTrainedModel, devices: Mapping[str, torch.device]
     for name, parameter in skeleton.named_parameters():
         device = device_of(name, devices)
         needed[device] = needed.get(device, 0) + parameter.numel() * dtype.itemsize
+
     lacking = []
     for device, size in needed.items():
         free = available_memory(str(device))
         if size > free:
             lacking.append(f"{size / 1e9:.1f} GB on {device}, which has {free / 1e9:.1f} GB")
+
     if lacking:
         raise RuntimeError(
             f"device_map asks for {'; '.join(lacking)}: "
@@ -122,12 +131,15 @@ def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, Any]:
     """Return a map that fills the GPUs in order with whole blocks; the CPU where there is no GPU."""
     if not torch.cuda.is_available():
         return {"": "cpu"}
+
     budgets: dict[int | str, Any] = {
         index: int(SHARE * available_memory(f"cuda:{index}")) for index in range(torch.cuda.device_count())
     }
+
     places = infer_auto_device_map(
         skeleton, budgets, no_split_module_classes=list(skeleton._no_split_modules or ()), dtype=dtype
     )
+
     waiting = [name for name, device in places.items() if device in ("cpu", "disk")]
     if waiting:
         raise RuntimeError(
@@ -135,6 +147,7 @@ def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, Any]:
             f"which have {sum(budgets.values()) / 1e9:.1f} GB for weights: "
             f"{waiting[0]} and what follows find no place; stream it from disk, or take a smaller dtype"
         )
+
     return places
 
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.seeds import generator
 
 LOGITS_BYTES = 1 << 28  # of the logits that are kept for the backward pass; more are computed twice
 
@@ -90,6 +91,17 @@ def loss_of(
             total = total + _slice_loss(*arguments)
 
     return total
+
+
+def training_loss(lm: LanguageModel, ids_BT: torch.Tensor, seed: int = 0, step: int = 0) -> torch.Tensor:
+    """Return the loss of a batch of token ids, int64 (B, T), for a training loop of one's own.
+
+    It is the objective of `recover`, a scalar in nats per token with a gradient: masked positions of a
+    diffusion model, where the noise is a function of `seed` and `step`, next tokens of another. Every row
+    counts as text to its end, so rows without padding are wanted.
+    """
+    rng = generator(seed, "recovery noise", step)
+    return loss_of(lm, exercise(lm, ids_BT.cpu(), rng))
 
 
 def _slice_loss(

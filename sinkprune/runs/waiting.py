@@ -84,6 +84,7 @@ def allocate(file: Path, size: int) -> None:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(handle.fileno(), 0, size)
                 return
+
             zeros = bytes(CHUNK)
             for start in range(0, size, CHUNK):
                 handle.write(zeros[: size - start])

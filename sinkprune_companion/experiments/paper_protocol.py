@@ -160,14 +160,14 @@ def protocol_losses(
     draws_of_units: Mapping[float, int],
     tokens: int,
     sequences: int,
-    first_seed: int = 0,
+    seeds: Iterable[int] | None = None,
     chosen: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of pruned ones, by calibration draw.
 
     `draws_at` says at which sparsities single weights are pruned and in how many draws, counted from draw 0,
-    `draws_of_units` the same of whole units; draws before `first_seed` are left out. `chosen` names the
-    presets to keep (None: all).
+    `draws_of_units` the same of whole units. `seeds` are the draws to measure (None: all of these), and
+    `chosen` the presets (None: all).
     """
     planned = []
     for sparsity, draws in draws_at.items():
@@ -177,13 +177,16 @@ def protocol_losses(
         planned += protocol_rows(STRUCTURED, ratio, draws, tokens, "structured")
     if chosen is not None:
         planned = [row for row in planned if row.variant in chosen]
+    if seeds is None:
+        seeds = range(max((row.draws for row in planned), default=1))
 
     parts = []
-    for seed in range(first_seed, max(row.draws for row in planned)):
+    for seed in seeds:
         parts.append(dense_losses(run, lm, fingerprint, sequences, [seed]))
         rows = [row for row in planned if seed < row.draws]
-        pruned, _ = losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
-        parts.append(pruned)
+        if rows:
+            pruned, _ = losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
+            parts.append(pruned)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -209,6 +212,12 @@ def finding_name(comparison: str, pattern: str, sparsity: float) -> str:
     if sparsity == 0.5:
         return f"{comparison}_{ENDING}"
     return f"{comparison}_{ENDING}_{100 * sparsity:.0f}"
+
+
+def by_label(found: Mapping[str, Estimate], pattern: str, sparsity: float) -> dict[str, Estimate]:
+    """Return the differences that were found at one place, by what figures and tables call them."""
+    named = {finding_name(name, pattern, sparsity): each.label for name, each in COMPARISONS.items()}
+    return {label: found[name] for name, label in named.items() if name in found}
 
 
 def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:

@@ -181,6 +181,7 @@ def with_dose(norms: Norms, dose: float) -> Norms:
     The squares of a channel are those without sinks, and the sinks' own times the square of the dose.
     """
     planted = dict(norms.by_part)
+
     for part, without in ((ALL_TOKENS, WITHOUT_SINKS), (OTHER_TEXT, OTHER_WITHOUT)):
         layers = []
         for with_sinks, of_others in zip(norms.by_part[part], norms.by_part[without], strict=True):
@@ -189,8 +190,11 @@ def with_dose(norms: Norms, dose: float) -> Norms:
                 others_I = of_others[name].double().square()
                 sinks_I = (norm_I.double().square() - others_I).clamp_min(0)
                 of_block[name] = (others_I + dose**2 * sinks_I).sqrt().float()
+
             layers.append(of_block)
+
         planted[part] = layers
+
     return Norms(planted, norms.left_out)
 
 
@@ -257,12 +261,14 @@ def planted_findings(
     """
     dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
     found = {}
+
     for sparsity in sparsities:
         for finding, (place, without) in GAINS.items():
             for dose in doses:
                 at = {"pattern": "unstructured", "sparsity": sparsity}
                 kept = {**at, "variant": f"{place}, {KEPT}, {dose:g}"}
                 left_out = {**at, "variant": without.format(dose=dose)}
+
                 gain = compare(scores, left_out, kept)
                 if gain is not None:
                     name = f"{finding}_x{dose:g}_{100 * sparsity:.0f}"

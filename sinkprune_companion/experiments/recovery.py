@@ -5,7 +5,7 @@ on, and the dense model on as much of it, as the control. Training text is what 
 scored is natural English, as in the paper's protocol.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -199,28 +199,49 @@ def recovery_findings(
     """Return what was found, in nats per token, by name; None was not measured.
 
     - `recovered_RECIPE_PLACE_N`: the pruned model after N thousand tokens, less before (below 0: a gain)
-    - `after_RECIPE_PLACE_N`: the same model less the dense one that was trained on as many tokens
+    - `after_RECIPE_PLACE_N`: the same model less the dense one trained on as many tokens; N = 0: before
     - `COMPARISON_PLACE_N_recovered`: two recipes after recovery, N = 0 before it; the margin is a share of
       what the second one costs the dense model that was trained on as many tokens
     - `recovered_dense_N`: the dense model after N thousand tokens, less before
     """
     found = {}
-    for count in tokens:
+    for count in (0, *tokens):
         thousands = count // 1000
         control = _at(CONTROL, DENSE, count)
-        found[f"recovered_dense_{thousands}"] = compare(losses, control, {**control, "asked": 0})
+        if count > 0:
+            found[f"recovered_dense_{thousands}"] = compare(losses, control, {**control, "asked": 0})
+
         for place in places:
             for recipe in RECIPES:
-                after = _at(recipe, place, count)
                 name = f"{recipe.replace('-', '_')}_{place.ending}_{thousands}"
-                found[f"recovered_{name}"] = compare(losses, after, {**after, "asked": 0})
-                found[f"after_{name}"] = compare(losses, after, control)
-    for count in (0, *tokens):
-        for place in places:
+                model = _at(recipe, place, count)
+                found[f"after_{name}"] = compare(losses, model, control)
+                if count > 0:
+                    found[f"recovered_{name}"] = compare(losses, model, {**model, "asked": 0})
+
             for label, (first, second) in COMPARISONS.items():
                 difference = compare(losses, _at(first, place, count), _at(second, place, count))
                 if difference is not None:
-                    cost = compare(losses, _at(second, place, count), _at(CONTROL, DENSE, count))
+                    cost = compare(losses, _at(second, place, count), control)
                     difference = with_share_of_damage(difference, cost)
-                found[f"{label}_{place.ending}_{count // 1000}_recovered"] = difference
+                found[f"{label}_{place.ending}_{thousands}_recovered"] = difference
     return found
+
+
+def recovery_curves(
+    found: Mapping[str, Estimate | None], places: Iterable[Place], tokens: Sequence[int]
+) -> pd.DataFrame:
+    """Return what every recipe costs before and after recovery, for a picture, from `recovery_findings`.
+
+    Columns: `recipe`, `zeros`, `tokens` of training in thousands, and `value`, `low` and `high` of the NELBO
+    above the dense model trained on as many tokens, in nats per token.
+    """
+    rows = []
+    for place in places:
+        for recipe in RECIPES:
+            for count in (0, *tokens):
+                cost = found.get(f"after_{recipe.replace('-', '_')}_{place.ending}_{count // 1000}")
+                if cost is not None:
+                    row = {"recipe": recipe, "zeros": place.ending, "tokens": count / 1000}
+                    rows.append(row | {"value": cost.value, "low": cost.low, "high": cost.high})
+    return pd.DataFrame(rows)

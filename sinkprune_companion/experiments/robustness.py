@@ -251,8 +251,10 @@ def findings_of(differences: Differences) -> dict[str, Estimate]:
 def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence[str]) -> pd.DataFrame:
     """Return differences at 50 % draw by draw, in the settings that differ in a factor alone."""
     rows = []
+
     for setting in apart_in(factor, scores):
         at_half = scores[setting][scores[setting].sparsity == SPARSITY]
+
         for comparison in shown:
             compared = COMPARISONS[comparison]
             one, other = (at_half[at_half.variant == side] for side in compared[:2])
@@ -260,8 +262,10 @@ def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence
                 draws = (pivot(one) - pivot(other)).mean(1).round(4)
                 row = {"difference": compared.label, factor: setting.value_of(factor)}
                 rows.append(row | {f"draw {draw}": value for draw, value in enumerate(draws)})
+
     if not rows:
         return pd.DataFrame()
+
     return pd.DataFrame(rows, dtype=object).fillna("–").set_index(["difference", factor])
 
 

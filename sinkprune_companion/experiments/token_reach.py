@@ -86,8 +86,10 @@ def reach_on_both_starts(
     with_token = [
         Calibration(corpus.with_first_token(text.ids_NT, lm.tokenizer), text.seed) for text in drawn
     ]
+
     fingerprint = lm.fingerprint()
     parts = []
+
     for start, (text, other) in {PLAIN_START: drawn, "<|endoftext|> first": with_token}.items():
         frame = run.record(
             "reach",
@@ -97,7 +99,9 @@ def reach_on_both_starts(
             layers=list(layers),
             fingerprint=fingerprint,
         )
+
         parts.append(frame.assign(text=start))
+
     return pd.concat(parts, ignore_index=True)
 
 

@@ -1,6 +1,6 @@
 """Why leaving sinks out changes little: what one pass over the paper's calibration text says of a model."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,19 +132,24 @@ MEASURED = {  # findings of what leaving all sinks out changed in a model, by wh
 RIGHT, WRONG, OPEN = "right", "wrong", "not decided"
 
 
-def foresight(cases: Sequence[Case]) -> pd.DataFrame:
+def foresight(
+    cases: Sequence[Case], judged: Callable[[Collection[Estimate]], list[str]] = verdicts_on_losses
+) -> pd.DataFrame:
     """Return a row per case: what was foreseen, what was measured, and whether the one fits the other.
 
     It fits where an effect was expected and is told from zero, or where none was expected and the measured
-    difference is negligible. Where the measurement does not decide it is open.
+    difference is negligible. Where the measurement does not decide it is open. `judged` gives verdicts on the
+    measured differences.
     """
     gains = [case.gain for case in cases]
     rows = []
-    for case, outcome in zip(cases, verdicts_on_losses(gains), strict=True):
+
+    for case, outcome in zip(cases, judged(gains), strict=True):
         matters = {HELPS: True, HURTS: True, NO_DIFFERENCE: False}.get(outcome)
         foreseen = OPEN
         if matters is not None:
             foreseen = RIGHT if matters == case.expects else WRONG
+
         rows.append(
             {
                 "case": case.name,
@@ -157,4 +162,5 @@ def foresight(cases: Sequence[Case]) -> pd.DataFrame:
                 "foreseen": foreseen,
             }
         )
+
     return pd.DataFrame(rows)

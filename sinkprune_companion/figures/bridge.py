@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import signed
-from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE, verdicts_on_losses
+from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune.figures.style import canvas, titled
+from sinkprune_companion.figures.forests import Judge
 from sinkprune_companion.figures.looks import GREY, INK, METHODS, VERDICTS
 
 CAPTION = (
@@ -23,7 +24,7 @@ STEPS = {  # findings without their sparsity, and what they add to the recipe be
     "noised_dense_minus_wanda": "+ noised text and dense propagation",
     "official_levels_minus_grid": "+ the official noise levels",
     "paper_no_sinks_minus_official_levels": "+ the sum of norms",
-    "paper_minus_paper_no_sinks": "+ sinks left out",
+    "paper_minus_paper_no_sinks": "+ official sink weights",
 }
 WHOLE = "paper_minus_wanda"
 START = "Wanda"
@@ -37,11 +38,13 @@ HEIGHT = 0.56  # of a bar, in rows
 # the data
 
 
-def bridge_table(estimates: Mapping[str, Estimate], sparsities: Sequence[float] = SPARSITIES) -> pd.DataFrame:
+def bridge_table(
+    estimates: Mapping[str, Estimate], judged: Judge, sparsities: Sequence[float] = SPARSITIES
+) -> pd.DataFrame:
     """Return a row per sparsity, in percent, and step: where it begins (`start`), what it adds, its verdict.
 
     The last row of a sparsity is the whole difference, official recipe − Wanda, which the steps add up to.
-    Verdicts are corrected over this table (Holm). Raises KeyError, which names them, where findings are
+    Verdicts are those that `judged` gives. Raises KeyError, which names them, where findings are
     missing.
     """
     needed = {f"{NOTEBOOK}/{name}_{sparsity:g}" for name in (*STEPS, WHOLE) for sparsity in sparsities}
@@ -71,7 +74,7 @@ def bridge_table(estimates: Mapping[str, Estimate], sparsities: Sequence[float] 
             )
             found.append(estimate)
             start += estimate.value
-    return pd.DataFrame(rows).assign(verdict=verdicts_on_losses(found))
+    return pd.DataFrame(rows).assign(verdict=judged(found))
 
 
 # the picture
@@ -82,15 +85,23 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     panels = table.sparsity.nunique()
     shape = (panels, 1) if is_narrow else (1, panels)
     figure, axes = canvas(*shape, NARROW if is_narrow else WIDE)
+
     for axis, (sparsity, part) in zip(axes.flat, table.groupby("sparsity", sort=False), strict=True):
         _draw_panel(axis, part, is_narrow)
         axis.set_title(f"{sparsity:g} % of the weights zero", fontsize=9)
-    words = ["loss above Wanda's (nats per token)", "lines: 95 %; band: too small to matter"]
-    figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9)
+
+    words = [
+        "loss above Wanda's (nats per token)",
+        "line: 95 % of that step alone",
+        "band: too close to Wanda to matter",
+    ]
+    figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9 if is_narrow else 8)
+
     if not is_narrow:
         axes[0, 0].set_yticks(range(len(STEPS) + 2), [START, *STEPS.values(), END])
         for axis in axes[0, 1:]:
             axis.set_yticks([])
+
     return titled(figure, _title(table), _handles(table))
 
 

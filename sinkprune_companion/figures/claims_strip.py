@@ -78,6 +78,7 @@ def strip_table(
     by_id = {claim.id: claim for claim in ledger}
     claim_of = {claim.id: _claim_above(claim, by_id) for claim in ledger}
     rows = []
+
     for group, words in GROUPS.items():
         for name, says in words.items():
             rows.append({"group": group, "words": says, **_fields(by_id[name], estimates, verdicts)})
@@ -86,6 +87,7 @@ def strip_table(
                 {"group": group, "words": says, **_fields(control, estimates, verdicts)}
                 for control in beneath
             ]
+
     return pd.DataFrame(rows)
 
 

@@ -57,16 +57,21 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     with the caption as its alternative text.
     """
     png, pdf = io.BytesIO(), io.BytesIO()
+
     figure.set_dpi(DOTS_PER_INCH)
     figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     figure.set_layout_engine(None)  # the layout is found once, for the first file
+
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
     with mock.patch.dict(os.environ, {"SOURCE_DATE_EPOCH": "0", **os.environ}):  # of fonts inside the file
         figure.savefig(pdf, format="pdf", metadata=undated)
+
     pictures = {".png": with_palette(png.getvalue()), ".pdf": pdf.getvalue()}
     save_files(run, name, {".csv": _csv(data), **pictures}, caption)
+
     about = {"alt": caption, "width": round(SHOWN_PER_INCH * figure.get_figwidth())}
     figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": about})  # IPython adds the picture itself
+
     return figure
 
 
@@ -172,28 +177,36 @@ def plot_curves(
     figure, axes = canvas(1, len(panels), (WIDTH, 3.6 if len(panels) < 3 else 2.9), sharey=sharey)
     linear = linear_part(frame[y]) if sharey else None
     low, high = interval_columns or (y, y)
+
     for axis, (head, drawn) in zip(axes[0], panels.items(), strict=True):
         places = sorted(drawn[x].unique())
         moved = _side_by_side(axis, drawn[x]) if dodge else drawn[x]
+
         for name, line in drawn.assign(moved=moved).groupby(hue, sort=False):
             line = line.sort_values(x)
             ends = bars(line[y], line[low], line[high])
             look = series(name, names.index(name)) | {"capsize": 2 if interval_columns else 0}
             look |= {"linestyle": "none"} if dodge else {}
             axis.errorbar(line.moved, line[y], ends, label=name, ms=4.5, lw=1.3, **look)
+
         if logx:
             axis.set_xscale("log")
             _number_logarithmic(axis.xaxis, frame[x])
+
         if dodge:
             axis.set_xticks(places)
+
         if logy:
             axis.set_yscale("log")
             _number_logarithmic(axis.yaxis, frame[y])
         elif linear:
             axis.set_yscale("symlog", linthresh=linear)
             axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+
         axis.set(xlabel=labels[x], title=head)
+
     axes[0, 0].set_ylabel(labels[y])
+
     named = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
     return titled(figure, title, list({label: handle for handle, label in named}.values()))
 

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,22 @@ REACH = 2  # times the interval that reaches second furthest: an interval that g
 FAR = 8  # times the same: a row whose number lies further is cut altogether
 LETTERS = 34  # of a row's name on one line
 
+Judge = Callable[[Collection[Estimate]], list[str]]  # verdicts on differences of losses
+
 
 def plot_forest(
-    estimates: dict[str, Estimate], xlabel: str, groups: dict[str, str] | None = None, title: str = ""
+    estimates: dict[str, Estimate],
+    xlabel: str,
+    groups: dict[str, str] | None = None,
+    title: str = "",
+    judged: Judge = verdicts_on_losses,
 ) -> Figure:
-    """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section."""
+    """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section.
+
+    `judged` is what `forest_table` takes.
+    """
     sections = [groups[label] if groups else "" for label in estimates]
-    return plot_effects(forest_table(estimates).assign(section=sections), xlabel, title)
+    return plot_effects(forest_table(estimates, judged).assign(section=sections), xlabel, title)
 
 
 def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
@@ -40,6 +50,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     ends in an arrow, but for the first row, the headline; a number is on the axis unless it lies FAR away.
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
+
     if "verdict" in table:
         marks = marks_of(table.verdict)
         table = table.assign(mark=table.verdict.map(marks))
@@ -47,23 +58,28 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         if len(margins):
             sizes = dict.fromkeys(f"{margin:.2g}" for margin in (margins.min(), margins.max()))
             words += f"; band: ± {' to '.join(sizes)}, too small to matter"
+
     else:
         marks = {}
         inside = np.where((table.low > 0) | (table.high < 0), INK, "white")
         looks = [{"color": INK, "marker": "o", "mfc": colour} for colour in inside]
         table = table.assign(mark=looks, margin=float("nan"))
         words += "; open: zero inside it"
+
     ends = table[["low", "high"]].abs().max(axis=1)
     reach = 1.0
+
     if ends.any():
         furthest, second = ends.nlargest(2).iloc[[0, -1]]
         numbers = table.value.abs()
         near = numbers[numbers <= FAR * second].max()
         reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
         words += "; ◂ ▸: goes on" if furthest > reach else ""
+
     least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
     left = max(-reach, min(-least, 1.08 * table.low.min()))
     right = min(reach, max(least, 1.08 * table.high.max()))
+
     figure = _plot_table(table, (left, right), words, title, marks)
     figure.axes[0].locator_params(axis="x", nbins=6)
     return figure
@@ -104,24 +120,30 @@ def _plot_table(
     lines = len(table) + sum(section != "" for section in table.section.unique())
     lines += 0.5 * table.comparison.str.count("\n").sum()
     figure, [[axis]] = canvas(size=(WIDTH, 1.2 + 0.27 * lines))
+
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_xlim(*ends)
     left, right = axis.get_xlim()
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 7.5, "family": MONOSPACED}
+
     for place, row in placed(axis, table, size=8.5):
         colour = row.mark["color"]
         if row.margin > 0:  # there may be none
             axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=GREY, alpha=0.2, lw=0)
             sides = [-row.margin, row.margin]
             axis.vlines(sides, place - 0.5, place + 0.5, color=GREY, lw=0.5)  # of a thin band, too
+
         axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
+
         if row.low < left:
             axis.plot(left, place, marker=CARETLEFT, color=colour, ms=7, clip_on=False)
         if row.high > right:
             axis.plot(right, place, marker=CARETRIGHT, color=colour, ms=7, clip_on=False)
+
         if left <= row.value <= right:
             axis.plot(row.value, place, ls="none", ms=6, **row.mark)
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
+
     axis.set_xlabel(xlabel, fontsize=8.5)
     return titled(figure, title, handles_of(marks))
 
@@ -129,6 +151,7 @@ def _plot_table(
 def placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]]:
     """Name the rows of an axis after those of a table, below headings of their sections; return both."""
     labels, headings, rows = [], [], []
+
     for section, part in table.groupby("section", sort=False):
         if section:
             headings.append(len(labels))
@@ -136,9 +159,11 @@ def placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]
         for row in part.itertuples():
             rows.append((len(labels), row))
             labels.append(row.comparison)
+
     axis.set_yticks(range(len(labels)), labels, fontsize=size)
     for place in headings:
         axis.get_yticklabels()[place].set_fontweight("bold")
+
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
     axis.set_ylim(len(labels) - 0.5, -0.7)
@@ -154,12 +179,15 @@ def plot_rows(
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
     marks = {name: _mark_of(name, place) for place, name in enumerate(frame[hue].drop_duplicates())}
+
     lines = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / lines)
     size = (min(WIDTH, 2.2 + 2.2 * columns), (1.1 + 0.4 * len(rows)) * lines)
     figure, axes = canvas(lines, columns, size, sharex=sharex, sharey=True)
+
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
+
     for axis, head in zip(axes.flat, panels, strict=False):
         part = frame[frame[panel] == head]
         for order, (name, mark) in enumerate(marks.items()):
@@ -167,6 +195,7 @@ def plot_rows(
             places = drawn[row].map(rows.index) + 0.26 * (order - (len(marks) - 1) / 2)
             ends = bars(drawn.value, drawn.low, drawn.high)
             axis.errorbar(drawn.value, places, xerr=ends, ls="none", **mark, ms=5, capsize=2.5)
+
         linear = figures.linear_part((frame if sharex is True else part).value)
         if linear:
             axis.set_xscale("symlog", linthresh=linear)
@@ -174,9 +203,11 @@ def plot_rows(
             axis.set_xticks([tick for tick in axis.get_xticks() if not 0 < abs(tick) < 8 * linear])
         else:
             axis.locator_params(axis="x", nbins=4)
+
         axis.set(ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_title(head, fontsize=8.5)
         axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 28) for name in rows], fontsize=8)
+
     figure.supxlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8)
     return titled(figure, title, handles_of(marks))
 
@@ -194,35 +225,41 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
     """Draw `value` of every unit, a row per value of a column, and beneath its points their mean."""
     names = frame[row].drop_duplicates().tolist()
     figure, [[axis]] = canvas(size=(WIDTH, 1.3 + 0.42 * len(names)))
+
     axis.axvline(0, color=BLACK, lw=0.9)
     points = {"color": GREY, "ms": 3.2, "alpha": 0.6, "mew": 0}
+
     for place, name in enumerate(names):
         values = frame.value[frame[row] == name]
         axis.plot(values, place + np.linspace(-0.3, 0.05, len(values)), "o", **points)
+
     for mean in intervals(frame, [row], "value").itertuples(index=False):
         place = names.index(mean[0]) + 0.25
         axis.plot([mean.low, mean.high], [place, place], color=BLACK, lw=1.6)
         axis.plot(mean.value, place, "D", color=BLACK, ms=5)
+
     if linear := figures.linear_part(frame.value):
         axis.set_xscale("symlog", linthresh=10.0 ** np.ceil(np.log10(linear)), linscale=0.7)
         xlabel += ", logarithmic far from 0"
+
     axis.set_yticks(range(len(names)), names, fontsize=8.5)
     axis.set_ylim(len(names) - 0.5, -0.6)
     axis.set_xlabel(f"{xlabel}\npoints: prompts; diamonds: means with 95 % intervals", fontsize=8.5)
     return titled(figure, title)
 
 
-def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
+def forest_table(estimates: dict[str, Estimate], judged: Judge = verdicts_on_losses) -> pd.DataFrame:
     """Return the data of a forest plot, a row per estimate; `interval` says how it was made.
 
-    Where every estimate has a margin it has a `verdict` too, with p corrected for all rows (Holm).
+    Where every estimate has a margin it has a `verdict` too, by `judged`: what the ledger says of it
+    (`Results.on_losses`), or with p corrected for all rows (Holm).
     """
     columns = fields_of(estimates, "value", "low", "high", "units", "method", "margin")
     table = pd.DataFrame({"comparison": estimates.keys(), **columns})
     table = table.rename(columns={"units": "sequences", "method": "interval"})
     if not estimates or None in columns["margin"]:
         return table.drop(columns="margin")
-    return table.assign(verdict=verdicts_on_losses(estimates.values()))
+    return table.assign(verdict=judged(estimates.values()))
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:

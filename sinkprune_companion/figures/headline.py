@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import number, percent
-from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, verdicts_on_losses
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED
 from sinkprune.figures.style import canvas
+from sinkprune_companion.figures.forests import Judge
 from sinkprune_companion.figures.looks import GREY, INK, METHODS
 from sinkprune_companion.ledger.margins import share_that_matters
 
@@ -99,7 +100,7 @@ PROTOCOLS = (
 MARKS = {
     HELPS: ("<", "less than {}"),
     HURTS: (">", "more than {}"),
-    NO_DIFFERENCE: ("D", "negligibly far from {}"),
+    NO_DIFFERENCE: ("D", "too close to {} to matter"),
     UNDECIDED: ("o", "undecided against {}"),
 }
 FEW_DRAWS = ("v", "too few draws against {}")
@@ -133,12 +134,12 @@ def chosen_protocol(estimates: Mapping[str, Estimate]) -> Protocol:
     raise KeyError(f"README's picture needs findings that are not published: {', '.join(missing)}")
 
 
-def headline_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
+def headline_table(estimates: Mapping[str, Estimate], judged: Judge) -> pd.DataFrame:
     """Return what the picture shows of `estimates`, a row per recipe and per change of the mask.
 
     Of a recipe: its `cost` in nats per token, the `finding` that compares it with another recipe, that
     difference (`value`, `low`, `high`, `draws`, `margin`, its sign as the finding has it) and its `verdict`,
-    for the recipe, corrected over this table. Wanda is compared with none. Of a change: the share of kept
+    for the recipe, as `judged` gives it. Wanda is compared with none. Of a change: the share of kept
     weights (`value`, `low`, `high`).
     """
     protocol = chosen_protocol(estimates)
@@ -160,7 +161,7 @@ def headline_table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     differences = [
         _turned(estimates[row.finding], row.sign) for row in frame[is_compared].itertuples(index=False)
     ]
-    verdicts = verdicts_on_losses(differences)
+    verdicts = judged(differences)
     frame["verdict"] = pd.Series(verdicts, frame.index[is_compared])
     return frame
 
@@ -214,7 +215,7 @@ def _conclusion(frame: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
     verdict = frame.set_index("recipe").verdict
     if verdict["paper-no-sinks"] == NO_DIFFERENCE:
-        return "Leaving sinks out moves few weights and changes the loss negligibly"
+        return "Leaving sinks out swaps few weights and hardly changes the loss"
     return "A sink, the mask without it, and what pruned models cost"
 
 
@@ -223,12 +224,15 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
     mass_K = map_QK.mean(0)
     sink = int(mass_K.argmax())
     axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+
     axis.set_title(
         f"One token, the sink, gets\n{percent(mass_K[sink])} of a head's attention", fontsize=TITLE_SIZE
     )
+
     side = 1 if sink < len(mass_K) / 2 else -1
     arrow = {"arrowstyle": "->", "color": "white", "lw": 1.4}
     place = (sink + side * 0.32 * len(mass_K), 0.8 * len(mass_K))
+
     axis.annotate(
         "sink",
         xy=(sink + side, place[1]),
@@ -240,6 +244,7 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
         va="center",
         arrowprops=arrow,
     )
+
     axis.set(xticks=[], yticks=[])
     axis.set_xlabel("token that is looked at", fontsize=SMALL)
     axis.set_ylabel("token that looks", fontsize=SMALL)
@@ -300,6 +305,9 @@ def _draw_costs(axis: Axes, frame: pd.DataFrame) -> None:
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
     axis.set(ylim=(len(frame) - 0.4, -0.5), xlim=(0, 1.06 * reach))
-    axis.set_title("Loss that half of the weights\nset to zero adds", fontsize=TITLE_SIZE, loc="right")
-    words = "nats per token; lines: 95 % of the difference\nthat is named; band: negligibly far from Wanda"
+    axis.set_title("Loss added by setting half\nof the weights to zero", fontsize=TITLE_SIZE, loc="right")
+    words = (
+        "nats per token; line: 95 % interval of the difference\n"
+        "from the recipe named; grey: too close to Wanda to matter"
+    )
     axis.set_xlabel(words, fontsize=SMALL, x=1.0, ha="right")

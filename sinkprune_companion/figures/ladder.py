@@ -100,8 +100,10 @@ def written_texts(root: Path) -> dict[tuple[str, int], str]:
     """Return what models wrote in the published notebook, by recipe and percent of zeros (0: dense)."""
     texts: dict[tuple[str, int], str] = {}
     key = None
+
     for cell in nbformat.read(root / TEXTS, 4).cells:
         printed = [output.text for output in cell.get("outputs", []) if output.get("name") == "stdout"]
+
         for line in "".join(printed).splitlines():
             begins = WRITTEN.match(line)
             if line.startswith(CONTINUED) and key:
@@ -111,6 +113,7 @@ def written_texts(root: Path) -> dict[tuple[str, int], str]:
                 texts[key] = begins["text"].strip()
             else:
                 key = None
+
     return texts
 
 

@@ -31,16 +31,20 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     share are named.
     """
     figure, axes = canvas(1, len(panels), (WIDTH, 3.0 if len(panels) > 2 else 3.8))
+
     for axis, panel in zip(axes[0], panels, strict=True):
         map_QK = panel["map_QK"]
         image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+
         mass_K = map_QK.sum(0)
         strongest = [int(key) for key in np.argsort(-mass_K, kind="stable") if mass_K[key] > 2]
         named = spaced(strongest, APART)[:NAMED]
         names = [f"{key}: {panel['labels'][key]}" for key in named]
+
         axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family=MONOSPACED)
         axis.set_title(panel["title"])
         axis.grid(False)
+
     figure.supxlabel("key", fontsize=10)
     axes[0, 0].set_ylabel("query")
     figure.colorbar(image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's attention")
@@ -61,19 +65,24 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     rows = math.ceil(len(pairs) / columns)
     size = (WIDTH, 1.8 * rows + 0.4)
     figure, axes = canvas(rows, columns, size, sharex=True, sharey=True)
+
     order = frame.linear.drop_duplicates().tolist()
     scale = LogNorm(LEAST, max(100 * frame.differ.max(), 10 * LEAST), clip=True)
+
     for axis, ((one, other), part) in zip(axes.flat, pairs, strict=False):
         table = part.pivot(index="linear", columns="layer", values="differ")
         percentages = 100 * table.loc[order].rename(lambda name: name.split(".")[-1])
         seaborn.heatmap(percentages, norm=scale, cmap="cividis", cbar=False, xticklabels=5, ax=axis)
+
         axis.set(xlabel="", ylabel="")
         axis.set_title(f"{one}, {other}: mean {percent(table.to_numpy().mean())}", fontsize=9)
         axis.grid(False)
+
     for axis in axes.flat[len(pairs) :]:
         axis.axis("off")
     for axis in axes[-1]:
         axis.set_xlabel("layer (0 is the first)")
+
     drawn = axes[0, 0].collections[0]
     figure.colorbar(drawn, ax=axes, pad=0.01, format="%g", label="kept weights that differ (%)")
     return titled(figure, title)
@@ -86,12 +95,15 @@ def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> 
     differ_OI = (kept_OI != other_OI)[: down * height, : across * width]
     tiles = differ_OI.reshape(down, height, across, width).sum((1, 3))
     top, left = np.unravel_index(tiles.argmax(), tiles.shape) * np.array([height, width])
+
     kept, other = (mask[top : top + height, left : left + width] for mask in (kept_OI, other_OI))
     state = np.where(kept == other, ~kept, 2)  # the place among the colours
+
     figure, [[axis]] = canvas(size=(WIDTH, 3.6))
     place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
     named = {KEPT: "kept by both", PRUNED: "pruned by both", BLACK: "kept by one alone"}
     colours = ListedColormap(list(named))
+
     axis.imshow(state, cmap=colours, vmin=0, vmax=2, interpolation="nearest", extent=place)
     axis.set(xlabel="input feature", ylabel="output feature")
     axis.grid(False)

@@ -30,11 +30,13 @@ def others_table(runs: Sequence[dict]) -> pd.DataFrame:
     `paper` is the paper's difference and `is_second_hand` whether that is as the source quotes it, unchecked.
     """
     rows = []
+
     for run in runs:
         for row in run["rows"]:
             baseline = row["baseline"]
             if baseline is None:
                 continue
+
             found = others.difference(run, row)
             rows.append(
                 {
@@ -49,6 +51,7 @@ def others_table(runs: Sequence[dict]) -> pd.DataFrame:
                     "is_second_hand": bool(row.get("second_hand")),
                 }
             )
+
     return pd.DataFrame(rows).sort_values(["method", "sparsity"], ascending=[False, True], ignore_index=True)
 
 
@@ -105,6 +108,7 @@ def _handles() -> list[Line2D]:
         )
         for method, name in RECIPES.items()
     ]
+
     star = {"ls": "none", "marker": "*", "color": INK, "ms": 8}
     return [
         *marks,

@@ -18,12 +18,12 @@ def save_published(results: Results, root: Path) -> list[Path]:
     Raises KeyError where findings that one needs are not published.
     """
     map_QK = headline.attention_map(root)
-    of_readme = headline.headline_table(results.f)
+    of_readme = headline.headline_table(results.f, results.on_losses)
     draw = partial(headline.plot_headline, of_readme, map_QK)
     files = save_both_shapes(root, "headline", "headline", draw, of_readme, headline.CAPTION, [headline.MAP])
 
     strip = claims_strip.strip_table(results.ledger, results.estimates, results.table)
-    steps = bridge.bridge_table(results.f)
+    steps = bridge.bridge_table(results.f, results.on_losses)
     rungs = ladder.ladder_table(results.f, ladder.written_texts(root))
     at_8b = others_at_8b.others_table(others.runs())
     for name, module, plot, table, drawn_from in (

@@ -9,29 +9,114 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune.evaluation.verdict_rule import judge
+from sinkprune.evaluation.verdict_rule import LEAST_DRAWS, judge, verdicts_on_losses
+from sinkprune_companion.experiments import paper_protocol, pruning_findings
 from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.paired_differences import pivot
+from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED
 from sinkprune_companion.experiments.recipe_differences import Difference
 from sinkprune_companion.experiments.robustness import HALF, Differences, apart_in, by_kind
 from sinkprune_companion.figures import bridge, figures, forests
 from sinkprune_companion.pages import render
+from sinkprune_companion.pages.sources import results_for
 from sinkprune_companion.run.records import Run
 
 Sections = Mapping[str, Mapping[str, Difference]]  # rows by their label, below a heading each
 
+IN_NATS = "difference in NELBO (nats per token)"
+ASIDE = (  # comparisons on other text that are in the data of a picture alone: extremes, and fewer tokens
+    "paper_minus_wanda_unmatched",
+    "wanda_minus_wanda_unmatched",
+    "unstable_minus_sparsegpt",
+    "only_sinks_minus_none",
+    "all_sinks_minus_random",
+    "stable_minus_none",
+)
 
-def shares_table(sections: Sections, costs: Mapping[str, float] | None = None) -> pd.DataFrame:
+
+def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> Figure | None:
+    """Save and return the picture of single weights under the paper's protocol; None where it has no row.
+
+    What `paper_protocol.DRAWN` does not name is in its data alone.
+    """
+    rows = paper_protocol.by_label(found, UNSTRUCTURED, sparsity)
+    drawn = {label: row for label, row in rows.items() if label in paper_protocol.DRAWN}
+    if not drawn:
+        return None
+
+    name = f"protocol_{100 * sparsity:.0f}"
+    title = render.title(run, name, f"Paired differences under the paper's protocol, {sparsity:.0%}")
+    judged = results_for(run).on_losses
+    picture = forests.plot_forest(drawn, IN_NATS, title=title, judged=judged)
+    caption = f"paired differences under the paper's protocol, with 95 % intervals. {title}"
+    return figures.save_figure(run, picture, name, forests.forest_table(rows, judged), caption)
+
+
+def save_protocol_units(run: Run, found: Mapping[str, Estimate], ratios: Sequence[float]) -> Figure | None:
+    """Save and return the picture of whole units under the paper's protocol, a section for each share of the
+    weights that they have; None where it has no row.
+    """
+    judged = results_for(run).on_losses
+    parts = []
+    for ratio in ratios:
+        rows = paper_protocol.by_label(found, "structured", ratio)
+        if rows:
+            table = forests.forest_table(rows, judged)
+            parts.append(table.assign(section=f"{100 * ratio:g} % of the weights"))
+    if not parts:
+        return None
+
+    title = render.title(run, "protocol_units", "Whole units under the paper's protocol")
+    table = pd.concat(parts, ignore_index=True)
+    picture = forests.plot_effects(table, IN_NATS, title)
+    caption = f"paired differences of whole units under the paper's protocol, with 95 % intervals. {title}"
+    return figures.save_figure(run, picture, "protocol_units", table, caption)
+
+
+def save_differences(
+    run: Run, name: str, scores: pd.DataFrame, places: Sequence[pruning_findings.Place], draws: int
+) -> Figure | None:
+    """Save and return the picture of differences on other text at some places; None where it has no row.
+
+    `draws` are the calibration draws of the run. Where these are enough for a verdict, rows with fewer are in
+    its data alone, as is what ASIDE names.
+    """
+    estimates, drawn, groups = {}, {}, {}
+    for place in places:
+        prefix = f"{pruning_findings.heading(place)}: " if len(places) > 1 else ""
+        for finding, estimate in pruning_findings.differences(scores, place).items():
+            label = prefix + COMPARISONS[finding].label
+            estimates[label] = estimate
+            groups[label] = COMPARISONS[finding].group
+            decides = draws < LEAST_DRAWS or (estimate.draws or draws) >= LEAST_DRAWS
+            if finding not in ASIDE and decides:
+                drawn[label] = estimate
+    if not drawn:
+        return None
+
+    where = ", ".join(map(pruning_findings.heading, places))
+    title = render.title(run, name, f"Paired differences, {where}")
+    judged = results_for(run).on_losses
+    picture = forests.plot_forest(drawn, IN_NATS, groups, title, judged)
+    caption = f"paired differences in NELBO, with 95 % intervals. {title}"
+    return figures.save_figure(run, picture, name, forests.forest_table(estimates, judged), caption)
+
+
+def shares_table(
+    sections: Sections,
+    costs: Mapping[str, float] | None = None,
+    judged: forests.Judge = verdicts_on_losses,
+) -> pd.DataFrame:
     """Return a row per difference: `value`, `low` and `high` in nats, and `percent…` of a cost in nats.
 
     That is what `costs` has for the section; where it has none, what each difference is measured against.
-    Where every row has a margin there is a `verdict`, with p corrected for the rows of its section (Holm).
+    Where every row has a margin there is a `verdict`, as `judged` gives it of the rows of a section.
     """
     parts = []
     for section, rows in sections.items():
         if not rows:
             continue
-        table = forests.forest_table({label: each.estimate for label, each in rows.items()})
+        table = forests.forest_table({label: each.estimate for label, each in rows.items()}, judged)
         shares = [each.in_percent((costs or {}).get(section)) for each in rows.values()]
         table["percent"] = [share.value for share in shares]
         table["percent_low"] = [share.low for share in shares]
@@ -56,21 +141,23 @@ def save_shares(
 
     What is `aside` is in the data alone.
     """
-    table = shares_table(sections, costs)
+    judged = results_for(run).on_losses
+    table = shares_table(sections, costs, judged)
     drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
     drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
     drawn = drawn.rename(columns={"percent": "value"})
     title = render.title(run, name, plain)
     picture = forests.plot_effects(drawn, f"difference in NELBO (% of {of})", title)
     if aside:
-        table = pd.concat([table, shares_table({"": aside})], ignore_index=True)
+        table = pd.concat([table, shares_table({"": aside}, judged=judged)], ignore_index=True)
     return figures.save_figure(run, picture, name, table, f"{title}: differences in percent of {of}")
 
 
 def save_bridge(run: Run, estimates: Mapping[str, Estimate], sparsities: Sequence[float]) -> Figure:
     """Save and return the picture of the way from Wanda to the official recipe, at sparsities in [0, 1)."""
     named = {f"{bridge.NOTEBOOK}/{name}": estimate for name, estimate in estimates.items()}
-    table = bridge.bridge_table(named, [100 * share for share in sparsities])
+    judged = results_for(run).on_losses
+    table = bridge.bridge_table(named, judged, [100 * share for share in sparsities])
     return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
 
 
@@ -141,14 +228,15 @@ def _save_compared(
     run: Run, name: str, by_comparison: Mapping[str, Mapping[str, Estimate]], plain: str
 ) -> Figure:
     """Save and return a picture with a section for each comparison of COMPARISONS."""
+    judged = results_for(run).on_losses
     parts = [
-        forests.forest_table(dict(estimates)).assign(section=COMPARISONS[comparison].label)
+        forests.forest_table(dict(estimates), judged).assign(section=COMPARISONS[comparison].label)
         for comparison, estimates in by_comparison.items()
         if estimates
     ]
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, name, plain)
-    picture = forests.plot_effects(table, "difference in NELBO (nats per token)", title)
+    picture = forests.plot_effects(table, IN_NATS, title)
     return figures.save_figure(run, picture, name, table, title)
 
 
@@ -160,6 +248,6 @@ def save_left_out(
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, "left_out", plain)
     shown = table[~table.comparison.str.startswith("random")]
-    picture = forests.plot_effects(shown, "difference in NELBO (nats per token)", title)
+    picture = forests.plot_effects(shown, IN_NATS, title)
     caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"
     return figures.save_figure(run, picture, "left_out", table, caption)

@@ -51,21 +51,26 @@ def view(lm: LanguageModel, trace: Trace, prompt: int, sink_std: float = 2.0, la
     """
     reading = READINGS[LITERAL]
     steps = shown_steps(trace.ids_BSK.shape[1])
+
     ids_SK = trace.ids_BSK[prompt, steps]
     visible_SK = reading.visible(trace)[steps]
     mass_SLK = reading.mass(trace)[prompt, steps]
+
     tokens = [token for token in ids_SK.unique().tolist() if token != lm.mask_token_id]
     known = {token: number for number, token in enumerate(tokens)}
     states = [[known.get(token, MASK) for token in state] for state in ids_SK.tolist()]
     words = lm.tokenizer.decode(trace.final_BK[prompt, : trace.prompt_length].tolist()).split()
+
     chosen = {MEAN: mass_SLK.mean(1)}
     if layers:
         chosen |= {f"layer {number}": mass_SK for number, mass_SK in enumerate(mass_SLK.unbind(1))}
+
     drawn = []
     for name, mass_SK in chosen.items():
         sinks_SK = reading.sinks(mass_SK, visible_SK, sink_std)
         sinks = [sinks_K.nonzero().flatten().tolist() for sinks_K in sinks_SK]
         drawn.append({"name": name, "mass": letters(mass_SK, most=ids_SK.shape[1]), "sinks": sinks})
+
     return {
         "title": f"{lm.kind} ({lm.name})",
         "prompt": f"{prompt + 1}: {' '.join(words[:OPENING_WORDS])} …",

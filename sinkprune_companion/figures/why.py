@@ -34,19 +34,23 @@ def plot_foreseen(table: pd.DataFrame, title: str) -> Figure:
     """Draw the exact change of every map's mask against the predicted one, a panel per sparsity."""
     sparsities = sorted(table.sparsity.unique())
     figure, axes = canvas(1, len(sparsities), (WIDTH, 3.0), sharex=True, sharey=True)
+
     for axis, sparsity in zip(axes[0], sparsities, strict=True):
         part = table[table.sparsity == sparsity]
         ends = [100 * part.predicted.min(), 100 * part.predicted.max()]
         axis.plot(ends, ends, color=BLACK, lw=0.8)
+
         for kind, shape in SHAPES.items():
             of_kind = part[part.kind == kind]
             how = {"color": HUES[kind], "ms": 3.5, "mew": 0, "alpha": 0.7}
             axis.plot(100 * of_kind.predicted, 100 * of_kind.exact, shape, **how)
+
         axis.set(
             xscale="log", yscale="log", xlabel="predicted (% of kept weights)", title=f"{sparsity:.0%} zeros"
         )
         for each in (axis.xaxis, axis.yaxis):
             each.set_major_formatter(FormatStrFormatter("%g"))
+
     axes[0, 0].set_ylabel("exact (% of kept weights)")
     handles = [
         Line2D([], [], color=HUES[kind], marker=shape, ls="", ms=4, label=READS[kind])
@@ -67,24 +71,30 @@ def plot_doses(
     """
     looks = {"color": [SKY, BLACK, GREY, BROWN], "marker": ["o", "D", "X", "s"]}
     figure, [[axis]] = canvas(size=(WIDTH, 3.2))
+
     for place, (name, by_dose) in enumerate(gains.items()):
         doses = np.array(list(by_dose))
         value, low, high = (
             np.array([getattr(e, end) for e in by_dose.values()]) for end in ("value", "low", "high")
         )
         moved = doses * 1.06 ** (place - (len(gains) - 1) / 2)
+
         look = {kind: every[place % len(every)] for kind, every in looks.items()}
         axis.errorbar(moved, value, [value - low, high - value], label=name, ms=5, lw=1.3, capsize=2, **look)
+
     first = next(iter(gains.values()))
     margins = {dose: estimate.margin for dose, estimate in first.items() if estimate.margin}
     if margins:
         limit = np.array(list(margins.values()))
         axis.fill_between(list(margins), -limit, limit, color=GREY, alpha=0.2, lw=0, label="does not matter")
+
     axis.axhline(0, color=BLACK, lw=0.8)
     axis.set_xscale("log")
+
     axis.set_xticks(list(first), minor=False)
     axis.set_xticks([], minor=True)
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+
     axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats)")
     return titled(figure, title, axis.get_legend_handles_labels()[0])
 

@@ -33,10 +33,12 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
     rows = math.ceil(longest / COLUMNS)
     centred = {"ha": "center", "va": "center", "fontsize": 6, "family": MONOSPACED}
     figure, axes = canvas(len(panels), 1, (WIDTH, (0.3 + 0.22 * rows) * len(panels)))
+
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile_K = np.where(panel["visible_SK"][step], panel["profile_SK"][step], np.nan)
         cells = np.pad(profile_K, (0, rows * COLUMNS - len(profile_K)), constant_values=np.nan)
         image = attention_image(axis, cells.reshape(rows, COLUMNS))
+
         for position, token in enumerate(panel["states_SK"][step]):
             row, column = divmod(position, COLUMNS)
             if panel["visible_SK"][step][position]:
@@ -47,11 +49,13 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
             if panel["sinks_SK"][step][position]:
                 corner = (column - 0.46, row - 0.44)
                 axis.add_patch(plt.Rectangle(corner, 0.92, 0.88, fill=False, ec=RING, lw=1.8))
+
         axis.set_xticks(np.arange(COLUMNS + 1) - 0.5, [])
         axis.set_yticks(np.arange(rows + 1) - 0.5, [])
         axis.tick_params(length=0)
         axis.grid(color="white", alpha=1, lw=0.6)
         axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=9)
+
     figure.colorbar(image, ax=axes, pad=0.02, format="%g", label="attention (1 = mean of all keys)")
     return titled(figure, "The brighter a token, the more attention it gets; those in a red frame are sinks")
 

@@ -67,11 +67,13 @@ def with_sentences(notebook: NotebookNode, said: dict[str, str], name: str) -> N
 def wrapped(text: str) -> str:
     """Return Markdown in lines of at most WIDTH characters: items are indented, tables stay as they are."""
     lines = []
+
     for line in text.splitlines():
         is_table = line.startswith("|")
         if is_table or not line.strip():
             lines.append(line)
             continue
+
         marker = re.match(r" *(?:[*-] |\d+\. )?", line)[0]
         lines += textwrap.wrap(
             line,
@@ -80,4 +82,5 @@ def wrapped(text: str) -> str:
             break_long_words=False,
             break_on_hyphens=False,
         )
+
     return "\n".join(lines)

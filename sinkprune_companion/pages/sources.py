@@ -1,7 +1,7 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 import yaml
 from scipy.stats import binomtest
 
+from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import markdown_table
 from sinkprune.files import PLANNED, write_json
@@ -89,6 +90,36 @@ class Results:
     def f(self) -> dict[str, Estimate]:
         """Estimates by the notebook's number and their name, e.g. `03/paper_minus_wanda`."""
         return {re.sub(r"^(\d\d)_\w+/", r"\1/", name): one for name, one in self.estimates.items()}
+
+    @cached_property
+    def _effects(self) -> dict[tuple[float, float, float], str]:
+        """What the ledger says of differences of losses, by the value and the ends of the interval.
+
+        Where several rows are about one number the first one counts, which stands above its controls.
+        """
+        known = {}
+        for claim in self.ledger:
+            estimate = self.estimate.get(claim.id)
+            if estimate is not None and claim.against == 0:
+                effect = verdict_rule.on_a_loss(self.verdict[claim.id], claim.side)
+                known.setdefault((estimate.value, estimate.low, estimate.high), effect)
+        return known
+
+    def on_losses(self, differences: Collection[Estimate]) -> list[str]:
+        """Return HELPS, HURTS or another verdict on each difference of losses, as pictures show them.
+
+        A difference that a row of the ledger is about, or its reverse, has that row's verdict. Of the others
+        p is corrected over all that are given (Holm).
+        """
+        reverse = {verdict_rule.HELPS: verdict_rule.HURTS, verdict_rule.HURTS: verdict_rule.HELPS}
+        effects = []
+        for each, alone in zip(differences, verdict_rule.verdicts_on_losses(differences), strict=True):
+            effect = self._effects.get((each.value, each.low, each.high))
+            if effect is None:
+                turned = self._effects.get((-each.value, -each.high, -each.low))
+                effect = reverse.get(turned, turned)
+            effects.append(effect or alone)
+        return effects
 
     @cached_property
     def _with_draws_counted(self) -> dict[str, str]:
@@ -277,14 +308,17 @@ def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
     files = sorted((folder / "benchmarks").glob("*.tsv"))
     if not files:
         raise FileNotFoundError(f"no job in {folder}: `sinkprune reproduce --profile {folder.name}` runs it")
+
     jobs = pd.concat(pd.read_csv(file, sep="\t", nrows=1) for file in files)
     jobs["core_minutes"] = jobs[["s", "cpu_time"]].max(axis=1) / 60  # cpu_time lags by up to 30 s
     by_notebook = jobs.groupby([file.stem.partition("@")[0] for file in files])
+
     costs = {
         "core_minutes": by_notebook.core_minutes.sum(),
         "gigabytes": by_notebook.max_pss.max() * 2**20 / 1e9,  # of mebibytes
         "jobs": by_notebook.size().astype(object),
     }
+
     return pd.DataFrame(costs).to_dict("index")
 
 

@@ -286,11 +286,13 @@ def check_noise_levels(notebook: str, values: Mapping[str, object]) -> None:
     length = 128 if notebook == "01_do_sinks_move" else values.get("length")
     if levels is None or length is None:
         return
+
     is_causal = notebook in (
         "01_do_sinks_move",
         "03_leaving_sinks_out",
         "08_what_results_depend_on",
     )  # their twin is
+
     if is_causal and levels > length:
         raise ValueError(
             f"noise_levels={levels} exceed the {length} tokens of a calibration sequence: use fewer levels"

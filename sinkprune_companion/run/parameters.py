@@ -31,32 +31,40 @@ OTHERS = "with these values instead of the defaults above:"
 
 
 def declared(cells: list[str]) -> dict[str, str]:
-    """Return name -> annotation of the parameters cell."""
+    """Return name -> annotation of the parameters cells."""
     return {line.target.id: ast.unparse(line.annotation) for line in _assignments(cells)}
 
 
 def defaults(cells: list[str]) -> dict[str, object]:
-    """Return name -> value of the parameters cell."""
+    """Return name -> value of the parameters cells."""
     return {line.target.id: ast.literal_eval(line.value) for line in _assignments(cells)}
 
 
 def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
-    """Return the lines of the parameters cell: the last one run that holds annotated assignments only."""
-    for source in reversed(cells):
+    """Return the lines of the cells that hold annotated assignments only, in the order in which they ran.
+
+    A notebook has two of them: `main-parameters`, which a reader changes, and behind it `parameters`, below
+    which papermill puts its values. Of a cell that ran again the last run counts, as in a dictionary.
+    """
+    lines = []
+    for source in cells:
         try:
             body = ast.parse(source).body
         except SyntaxError:
             continue
-        if body and all(isinstance(line, ast.AnnAssign) for line in body):
-            return body
+        if all(isinstance(line, ast.AnnAssign) for line in body):
+            lines += body
 
-    raise ParameterError("no parameters cell was run: run the notebook from its top")
+    if not lines:
+        raise ParameterError("no parameters cell was run: run the notebook from its top")
+
+    return lines
 
 
 def check(notebook: str, annotations: dict[str, str], values: dict[str, object]) -> None:
     """Check all parameters of a notebook, by `parameter_rules`, before any work.
 
-    `annotations` are those of the parameters cell. Raises ParameterError, in one line with the name, the
+    `annotations` are those of the parameters cells. Raises ParameterError, in one line with the name, the
     value and what is allowed, for an unknown name, a wrong type, and a value or a combination of values that
     cannot be used.
     """

@@ -68,10 +68,13 @@ class Training:
         check_fields(self)
         check_choice("kind", self.kind, KINDS)
         check_choice("dtype", self.dtype, DTYPES)
+
         if self.from_scratch and self.base != EMBEDDED_BASE:
             raise ValueError(f"base={self.base!r} does nothing from scratch: leave it out")
+
         if not self.lengths or min(self.lengths) < 2:
             raise ValueError(f"lengths={self.lengths} must be at least 2 each: the first is never predicted")
+
         if max(self.lengths) > self.batch_tokens:
             raise ValueError(
                 f"lengths={self.lengths} must not exceed batch_tokens={self.batch_tokens}: "

@@ -19,7 +19,7 @@ class Report:
     left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float
     unpruned_parameters: int = 0  # outside the blocks' linears: embeddings, head, norms, biases
-    kept_units: tuple[dict[str, list[int]], ...] = ()  # structured pruning: per block, for `shrink`
+    kept_units: tuple[dict[str, list[int]], ...] = ()  # structured pruning: per block, those that stay
     checkpoint: Path | None = None
     """The job in the work folder; `work_folder.remove_job` removes it once the model is saved."""
 

@@ -421,6 +421,7 @@ def _switched(model: PreTrainedModel) -> Iterator[list[nn.Module]]:
                     f"{type(model).__name__} does not take another attention function, so its attention "
                     "cannot be followed"
                 )
+
             yield modules
         finally:
             model.set_attn_implementation(former)

@@ -237,6 +237,7 @@ class HidingModel(LanguageModel):
         mass_K = self.masses[_bytes(row_K)][hiding].mean(0)
         left_K = left_LK[hiding].mean(0)
         strongest = int(left_K.argmax())
+
         self.log.append(
             {
                 "attention": float(mass_K[keys_K].sum() / mass_K.sum()),

@@ -61,16 +61,20 @@ def pages(site) -> dict[Path, Page]:
 
 def test_every_link_within_the_site_leads_somewhere(site, pages):
     broken = []
+
     for file, page in pages.items():
         for link in [*page.links, *page.loads]:
             parts = urlsplit(link)
             if parts.scheme:
                 continue  # another host, or data
+
             target, anchor = unquote(parts.path), unquote(parts.fragment)
             found = (file.parent / target).resolve() if target else file
             inside = found.is_relative_to(site) and not target.startswith("/") and found.is_file()
+
             if not inside or (anchor and found in pages and anchor not in pages[found].names):
                 broken.append(f"{file.relative_to(site)}: {link}")
+
     assert len(pages) > 30 and broken == []
 
 
@@ -121,14 +125,17 @@ def test_the_slider_of_the_explorer_moves_and_text_and_bars_change(driver, site)
     driver.get((site / "explorer.html").as_uri())
     slider = driver.find_element("css selector", ".sink-steps input[type=range]")
     last = int(slider.get_attribute("max"))
+
     states = [seen(driver)]
     for _ in range(last - 1):
         slider.send_keys(RIGHT)
         states.append(seen(driver))
+
     texts, bars = zip(*states, strict=True)
     masks = [text.count("□") for text in texts]
     assert masks == sorted(masks, reverse=True) and masks[0] > masks[-1], "later steps have fewer masks"
     assert len({tuple(heights) for heights in bars}) == last, "attention differs from step to step"
+
     slider.send_keys(LEFT)
     assert seen(driver) == list(states[-2])
     assert complaints(driver) == []

@@ -41,17 +41,21 @@ def test_statistics_shared_by_many_recipes_prune_as_each_recipe_alone_does(tiny_
         for tokens in ("none", "all")
         for sink_std in (1.0, 2.0)
     ]
+
     shared = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
     results = set()
+
     for recipe in recipes:
         masks = []
         for known in (None, shared[recipe.statistics_key]):
             with weights_kept(tiny_dlm):
                 report = prune(tiny_dlm, recipe, calibration, progress=False, statistics=known)
                 masks.append(torch.cat([linear.weight.flatten() for linear in linears_of(tiny_dlm).values()]))
+
             assert report.calibration_tokens == shared[recipe.statistics_key].tokens
         assert torch.equal(*masks), recipe
         results.add(masks[0].numpy().tobytes())
+
     assert len(results) > 6, "recipes that all prune alike would show nothing"
 
 
@@ -209,19 +213,24 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
     """They leave nothing behind; without room for them, foreseen or not, the text passes twice."""
     monkeypatch.setattr(module, "WAITING_BYTES", 0)
     store = on_disk.OnDisk(tmp_path)
+
     for lm, fields, states in ((tiny_dlm, {}, LEVELS), (tiny_ar, {"inputs": "clean"}, 1)):
         keys = [dataclasses.replace(recipe, **fields).statistics_key for recipe in RECIPES.values()]
         room = 2 * SEQUENCES * states * row_bytes(lm, LENGTH)
+
         found = []
         for free in (room - 1, room):
             monkeypatch.setattr(on_disk, "free_disk_at", lambda folder, free=free: free)
             assert waiting(lm, keys, calibration, store).bytes_on_disk == (free == room) * room // 2
             found.append(module.collect(lm, keys, calibration, progress=False, store=store))
             store.forget()
+
         for key in keys:
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
         assert waiting(lm, keys, calibration, store, "mps") == module.Waiting()
+
     assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}
+
     monkeypatch.setattr(on_disk, "save_file", beyond_a_quota)
     again = module.collect(lm, keys, calibration, progress=False, store=store)
     assert_same_statistics(again[key], found[0][key], rtol=0)

@@ -17,14 +17,17 @@ from sinkprune_core.pruning.criteria import magnitude, wanda
 def test_a_score_by_hand():
     weight_OI, norms = torch.tensor([[1.0, -2, 3], [-4, 0.5, 0]]), RunningStatistics(3)
     norms.add(torch.tensor([[[3.0, 1, 0], [4, 0, 0]]]), torch.tensor([[1.0, 1]]))
+
     assert norms.finished().norm_I.tolist() == [5, 1, 0]
     assert wanda(weight_OI, norms.finished()).tolist() == [[5, 2, 0], [20, 0.5, 0]]
     assert magnitude(weight_OI, norms.finished()).tolist() == [[1, 2, 3], [4, 0.5, 0]]
+
     halved = RunningStatistics(3)
     halved.add(
         torch.tensor([[[3.0, 1, 0], [8, 0, 0]]]), torch.tensor([[1.0, 0.5]])
     )  # the weight counts inside the square
     assert halved.finished().norm_I.tolist() == [5, 1, 0]
+
     norms.add(torch.tensor([[[0.0, 12, 0], [0, 5, 0]]]), None)
     assert norms.finished().summed_I.tolist() == [5, 14, 0]  # 1 of the first sequence and 13 of the second
     assert norms.finished().with_norm("sum").norm_I.tolist() == [5, 14, 0]
@@ -43,12 +46,15 @@ def test_every_statistic_equals_a_loop_however_the_batches_are_cut(batch, tokens
     rng = torch.Generator().manual_seed(seed)
     input_BTI = torch.randn(batch, tokens, 5, generator=rng)
     weight_BT = torch.rand(batch, tokens, generator=rng)
+
     running = RunningStatistics(5, gram=True)
     for part_BTI, part_BT in zip(input_BTI.split(cut), weight_BT.split(cut), strict=True):
         running.add(part_BTI, part_BT if weighted else None)
+
     inputs, rows = running.finished(), input_BTI.double().tolist()
     ws = weight_BT.double().tolist() if weighted else [[1.0] * tokens] * batch
     count = sum(w * w for row in ws for w in row)
+
     for column in range(5):
         pairs = [
             [(w, token[column]) for w, token in zip(row_w, row, strict=True)]
@@ -58,13 +64,16 @@ def test_every_statistic_equals_a_loop_however_the_batches_are_cut(batch, tokens
         assert inputs.norm_I[column].item() == pytest.approx(
             math.hypot(*(w * x for row in pairs for w, x in row)), rel=1e-5
         )
+
         assert inputs.summed_I[column].item() == pytest.approx(
             sum(math.hypot(*(w * x for w, x in row)) for row in pairs), rel=1e-5
         )
+
         assert inputs.mean_I[column].item() == pytest.approx(mean, abs=1e-5)
         assert inputs.variance_I[column].item() == pytest.approx(
             sum(w * w * (x - mean) ** 2 for row in pairs for w, x in row) / count, abs=1e-5
         )
+
         for other in range(5):
             product = sum(
                 w * w * token[column] * token[other]
@@ -79,9 +88,11 @@ def test_several_choices_of_weights_at_once_are_each_alone():
     input_BTI, weight_WBT = torch.randn(4, 6, 5, generator=rng), torch.rand(3, 4, 6, generator=rng)
     together = RunningStatistics(5, choices=3, gram=True)
     together.add(input_BTI, weight_WBT)
+
     for choice in range(3):
         alone = RunningStatistics(5, gram=True)
         alone.add(input_BTI, weight_WBT[choice])
+
         for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II"):
             torch.testing.assert_close(
                 getattr(together.finished(choice), field),
@@ -127,9 +138,11 @@ def test_linears_with_one_input_share_one_statistic_and_count_a_token_once(tiny_
 def test_hooks_are_gone_after_an_exception(tiny_ar, make_ids):
     with pytest.raises(KeyboardInterrupt), observe(tiny_ar.linears(tiny_ar.blocks[0])):
         raise KeyboardInterrupt
+
     tiny_ar.model.base_model.embed_tokens.weight[:] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         prune(tiny_ar, Recipe(), Calibration(make_ids(2, 5)), progress=False)
+
     with pytest.raises(ValueError, match="not finite"):
         prune(
             tiny_ar,
@@ -137,6 +150,7 @@ def test_hooks_are_gone_after_an_exception(tiny_ar, make_ids):
             Calibration(make_ids(2, 5)),
             progress=False,
         )
+
     assert not [
         module for module in tiny_ar.model.modules() if module._forward_pre_hooks or module._forward_hooks
     ]

@@ -61,14 +61,19 @@ def test_a_function_prunes_as_the_named_choice_that_it_equals(
     """Straight, and killed and resumed in a work folder."""
     named = Recipe(criterion, propagation=propagation, exclude=name, **NOISED)
     own = dataclasses.replace(named, exclude=function)
+
     expected, report = pruned(tiny_dlm, named, short_text)
     found, own_report = pruned(tiny_dlm, own, short_text)
+
     assert same(found, expected)
     assert own_report.left_out_share == report.left_out_share > 0
+
     with killed_at(1), weights_kept(tiny_dlm):
         prune(tiny_dlm, own, short_text, progress=False, work=tmp_path)
+
     folders = list(tmp_path.glob("job-*"))
     resumed, resumed_report = pruned(tiny_dlm, own, short_text, work=tmp_path)
+
     assert [resumed_report.checkpoint] == folders == list(tmp_path.glob("job-*"))
     assert same(resumed, expected)
 
@@ -89,10 +94,13 @@ def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, short_text
         dataclasses.replace(recipe, sparsity=0.7),
         dataclasses.replace(recipe, exclude=sinks_that_move),
     ]
+
     keys = [each.statistics_key for each in recipes]
     assert keys[0] == keys[1] != keys[2]
+
     found = dense_statistics(tiny_dlm, recipes, short_text, progress=False)
     assert set(found) == set(keys)
+
     shared, _ = pruned(tiny_dlm, recipes[1], short_text, statistics=found[keys[1]])
     assert same(shared, pruned(tiny_dlm, recipes[1], short_text)[0])
 
@@ -129,20 +137,25 @@ def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, short_text, t
     """In memory, streamed and sequential; N is 1 for each."""
     saved = save(tiny_dlm, tmp_path / "saved")
     recipe = Recipe(propagation="dense", exclude=above_the_mean_over_sequences, **NOISED)
+
     shares = {}
     weights = {}
+
     for propagation in ("dense", "sequential"):
         here = dataclasses.replace(recipe, propagation=propagation)
         weights[propagation], report = pruned(tiny_dlm, here, short_text)
         shares[propagation] = report.left_out_share
+
         lm = stream(open_checkpoint(saved), "streamed", torch.float32)
         report = prune(lm, here, short_text, progress=False, work=tmp_path / f"work-{propagation}")
         shares[propagation, "streamed"] = report.left_out_share
+
         for layer in range(len(lm.blocks)):
             with lm.resident(layer) as block:
                 for name, linear in lm.linears(block).items():
                     expected = weights[propagation][f"model.layers.{layer}.{name}.weight"]
                     assert torch.equal(linear.weight, expected), (layer, name)
+
     assert len(set(shares.values())) == 1 and 0 < shares["dense"] < 1
 
 

@@ -32,6 +32,7 @@ def forms_of(ids_NT: torch.Tensor) -> dict[str, object]:
     rows = ids_NT.tolist()
     columns = {"input_ids": rows, "attention_mask": torch.ones_like(ids_NT).tolist()}
     data_set = Dataset.from_dict(columns)
+
     return {
         "int64": ids_NT,
         "int32": ids_NT.int(),
@@ -94,8 +95,10 @@ def test_a_draw_depends_on_the_seed_and_keeps_the_order(tiny_dlm, make_ids):
 def test_texts_are_joined_and_cut_as_a_text_file_is(tiny_dlm, form, tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("\n\n".join(TEXTS))
+
     lines = tmp_path / "texts.JSONL"
     lines.write_text("\n".join(json.dumps(text) for text in TEXTS) + "\n\n")
+
     data_set = Dataset.from_dict({"text": TEXTS, "label": [0] * len(TEXTS)})
     forms = {
         "list": TEXTS,
@@ -106,6 +109,7 @@ def test_texts_are_joined_and_cut_as_a_text_file_is(tiny_dlm, form, tmp_path):
         "stream": data_set.to_iterable_dataset(),
         "file": file,
     }
+
     expected = corpus.pack(TEXTS, tiny_dlm.tokenizer, 5, tiny_dlm.mask_token_id)
     assert torch.equal(calibration_from(tiny_dlm, forms[form], length=5).ids_NT, expected)
     assert torch.equal(calibration_from(tiny_dlm, lines, length=5).ids_NT, expected)
@@ -131,12 +135,15 @@ def test_chats_go_through_the_chat_template(tiny_dlm, form, tmp_path):
     file.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in CHATS))
     rows = [{"messages": chat} for chat in CHATS]
     data = {"lists": CHATS, "dictionaries": rows, "data set": Dataset.from_list(rows), "file": file}[form]
+
     with pytest.raises(ValueError, match="the model's tokenizer has no chat template"):
         calibration_from(tiny_dlm, data)
+
     tiny_dlm.tokenizer.chat_template = TEMPLATE
     written = [f"<|im_start|> assistant {text} <|im_end|> " for text in TEXTS]
     expected = corpus.pack(written, tiny_dlm.tokenizer, 6, tiny_dlm.mask_token_id)
     assert torch.equal(calibration_from(tiny_dlm, data, length=6).ids_NT, expected)
+
     tiny_dlm.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ValueError, match=r"does not take a conversation .*roles must alternate"):
         calibration_from(tiny_dlm, data)

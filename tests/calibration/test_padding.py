@@ -82,6 +82,7 @@ def test_a_padded_sequence_counts_as_if_it_were_alone(make_family, make_ids, nam
 @pytest.mark.parametrize("name", ["sparsegpt", "wanda", "all-sinks"])
 def test_what_stands_in_padding_changes_nothing(tiny_dlm, make_ids, name, tmp_path):
     recipe = preset(name, **({"noise_levels": 3} if name == "all-sinks" else {}))
+
     pruned = {}
     for kind, (side, pad, work) in {
         "right": ("right", 3, None),
@@ -92,7 +93,9 @@ def test_what_stands_in_padding_changes_nothing(tiny_dlm, make_ids, name, tmp_pa
         with weights_kept(tiny_dlm):
             report = prune(tiny_dlm, recipe, text, progress=False, work=work)
             pruned[kind] = weights_of(tiny_dlm)
+
         assert report.calibration_tokens == sum(LENGTHS) * (3 if name == "all-sinks" else 1)
+
     assert same(pruned["right"], pruned["other padding"]) and same(pruned["right"], pruned["work folder"])
 
 

@@ -46,13 +46,16 @@ def test_noise_counts_fall_and_stay_between_one_mask_and_all(noise_levels, maska
 def test_a_state_is_the_text_with_masks_in_it(tiny_dlm, calibration, noise):
     states_NST = trajectory(tiny_dlm, calibration, 6, noise)
     masked_NST = states_NST == MASK_TOKEN_ID
+
     assert states_NST.shape == (5, 6, 24) and states_NST.dtype == torch.long
     clean_NST = calibration.ids_NT[:, None].expand_as(states_NST)
+
     prompt = 6 if noise == "rollout" else 24  # what a rollout writes is the model's own
     assert torch.equal(
         states_NST[..., :prompt][~masked_NST[..., :prompt]],
         clean_NST[..., :prompt][~masked_NST[..., :prompt]],
     )
+
     never = {"official": [], "official-below-1": [], "dream": [0, 23], "rollout": list(range(6))}
     assert not masked_NST[:, :, never.get(noise, [0])].any()
     assert masked_NST.any()
@@ -123,13 +126,16 @@ def test_dreams_noise_draws_a_rate_anew_for_every_state(tiny_dlm, make_ids):
 @pytest.mark.parametrize("noise", [name for name, rule in NOISE.items() if rule is not None])
 def test_the_noise_of_a_sequence_depends_on_seed_and_number_alone(tiny_dlm, calibration, make_ids, noise):
     states_NST = trajectory(tiny_dlm, calibration, 4, noise)
+
     fewer = Calibration(calibration.ids_NT[:2], seed=3, batch=1)
     assert torch.equal(trajectory(tiny_dlm, fewer, 4, noise), states_NST[:2])
+
     where_NST = states_NST == MASK_TOKEN_ID
     assert torch.equal(
         trajectory(tiny_dlm, Calibration(make_ids(5, 24, seed=8), seed=3), 4, noise) == MASK_TOKEN_ID,
         where_NST,
     )
+
     assert not torch.equal(where_NST[0], where_NST[1])
     assert not torch.equal(
         trajectory(tiny_dlm, Calibration(calibration.ids_NT, seed=4), 4, noise) == MASK_TOKEN_ID, where_NST
@@ -140,6 +146,7 @@ def test_the_noise_of_a_sequence_depends_on_seed_and_number_alone(tiny_dlm, cali
 def test_a_rollout_is_what_generate_visits(tiny_dlm, make_ids, length, noise_levels):
     calibration = Calibration(make_ids(5, length), seed=3, batch=2)
     prompt, visited = length // 4, []
+
     sampler = Sampler(
         length=length - prompt, steps=noise_levels, block=None, order="low_confidence", schedule="even"
     )
@@ -150,9 +157,11 @@ def test_a_rollout_is_what_generate_visits(tiny_dlm, make_ids, length, noise_lev
         3,
         lambda step, ids_BT: visited.append(ids_BT.clone()),
     )
+
     states_NST = trajectory(tiny_dlm, calibration, noise_levels, "rollout")
     assert torch.equal(states_NST, torch.stack(visited, 1))
     assert (states_NST[:, 0, prompt:] == MASK_TOKEN_ID).all()
+
     written_NST = states_NST != MASK_TOKEN_ID
     assert torch.equal(states_NST[written_NST], text_NT[:, None].expand_as(states_NST)[written_NST])
 
@@ -185,9 +194,11 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
 def test_the_fingerprint_follows_text_and_seed_and_nothing_else(make_ids):
     assert Calibration(make_ids(1, 2)).fingerprint, "one sequence of two tokens is enough"
     ids_NT = make_ids(4, 6)
+
     original = Calibration(ids_NT, seed=1).fingerprint
     assert Calibration(ids_NT.clone(), seed=1, batch=3).fingerprint == original
     assert Calibration(ids_NT.T.contiguous().T, seed=1).fingerprint == original  # another layout in memory
+
     changed_NT = ids_NT.clone()
     changed_NT[3, 5] += 1
     others = [
@@ -196,4 +207,5 @@ def test_the_fingerprint_follows_text_and_seed_and_nothing_else(make_ids):
         Calibration(ids_NT.view(6, 4), 1),
         Calibration(ids_NT.flip(0), 1),
     ]
+
     assert original not in {other.fingerprint for other in others}

@@ -27,11 +27,13 @@ def noised(lm, calibration, noise: str, noise_levels: int) -> torch.Tensor:
 def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold: float) -> list[list[float]]:
     """Return a weight per token: of every row of noised inputs, or of every sequence of clean ones."""
     masses, weights = naive.eager_masses(lm, noised(lm, calibration, "grid", LEVELS)), []
+
     for sequence in range(len(calibration.ids_NT)):
         sinks = []
         for mass in masses[sequence * LEVELS : (sequence + 1) * LEVELS]:
             threshold = statistics.fmean(mass) + 2 * statistics.pstdev(mass)
             sinks.append([value > threshold for value in mass])
+
         stable = [sum(step[key] for step in sinks) >= stability_threshold * LEVELS for key in range(LENGTH)]
         out = {
             "all": lambda step, key, sinks=sinks: sinks[step][key],
@@ -39,12 +41,14 @@ def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold
             "stable": lambda step, key, sinks=sinks, stable=stable: sinks[step][key] and stable[key],
             "unstable": lambda step, key, sinks=sinks, stable=stable: sinks[step][key] and not stable[key],
         }[tokens]
+
         if inputs == "noised":
             weights += [[0.0 if out(step, key) else 1.0 for key in range(LENGTH)] for step in range(LEVELS)]
         else:
             weights.append(
                 [1 - sum(out(step, key) for step in range(LEVELS)) / LEVELS for key in range(LENGTH)]
             )
+
     return weights
 
 
@@ -56,8 +60,10 @@ def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold
 def test_sink_aware_wanda_equals_naive_loops(tiny_dlm, calibration, tokens, inputs, propagation, norm):
     ids_RT = noised(tiny_dlm, calibration, "grid", LEVELS) if inputs == "noised" else calibration.ids_NT
     weights = naive_weights(tiny_dlm, calibration, tokens, inputs, 0.6)
+
     flat = [weight for row in weights for weight in row]
     assert len(set(flat)) > 1
+
     expected = naive.prune(tiny_dlm, "wanda", 0.5, "row", ids_RT, weights, propagation, norm)
     report = prune(
         tiny_dlm,
@@ -72,6 +78,7 @@ def test_sink_aware_wanda_equals_naive_loops(tiny_dlm, calibration, tokens, inpu
         calibration,
         progress=False,
     )
+
     assert zeros_of(tiny_dlm) == expected
     assert report.left_out_share == pytest.approx(1 - statistics.fmean(flat))
 
@@ -113,6 +120,7 @@ def test_a_causal_model_counts_visible_keys_only(tiny_ar, calibration):
     key = Recipe(exclude="official", noise_levels=LEVELS).statistics_key
     weight_NT = rows_for(tiny_ar, calibration, key, progress=False).weight_RT
     maps = eager(tiny_ar, calibration.ids_NT)[1].double().mean((1, 2))  # (N, Q, K)
+
     windows = [(6, 12), (12, 18), (18, 24)]
     for sequence in range(len(calibration.ids_NT)):
         left_out = [0.0] * LENGTH
@@ -122,9 +130,11 @@ def test_a_causal_model_counts_visible_keys_only(tiny_ar, calibration):
                 / sum(1 / (query + 1) for query in range(first, last))
                 for key in range(first + 1)
             ]
+
             threshold = statistics.fmean(profile) + 2 * statistics.pstdev(profile)
             for key, value in enumerate(profile):
                 left_out[key] += 1 / (1 + math.exp(-5 * 12 * (value - threshold))) / LEVELS
+
         assert weight_NT[sequence].tolist() == pytest.approx([1 - value for value in left_out], abs=1e-3)
 
 
@@ -151,6 +161,7 @@ def test_the_papers_wanda_equals_a_naive_calculation(make_family, make_ids, name
 def test_the_papers_sparsegpt_equals_a_naive_calculation(make_family, make_ids, family):
     """Soft masks averaged over states; the weighted Gram matrix of clean text, passed on pruned."""
     lm, calibration = make_family(family), Calibration(make_ids(4, 16, seed=7), seed=5, batch=3)
+
     outs = [
         naive.official_out(mass) for mass in naive.eager_masses(lm, noised(lm, calibration, "official", 10))
     ]
@@ -161,8 +172,10 @@ def test_the_papers_sparsegpt_equals_a_naive_calculation(make_family, make_ids, 
         ]
         for sequence in range(4)
     ]
+
     expected = naive.prune_by_sparsegpt(lm, "layer", 0.5, calibration.ids_NT, weights)
     prune(lm, preset("paper-sparsegpt"), calibration, progress=False)
+
     for place, linear in linears_of(lm).items():
         found = matrix(linear)
         assert np.array_equal(found == 0, expected[place] == 0)

@@ -48,14 +48,19 @@ def test_a_model_against_itself_differs_by_exactly_nothing(model, compare):
 def test_a_destroyed_model_is_worse_whichever_comes_first(model, worse, compare):
     found = compare(model, worse, *SUITE)
     swapped = compare(worse, model, *SUITE)
+
     assert (found["verdict"], swapped["verdict"]) == ("A is better", "B is better")
+
     for row, other in zip(found["differences"], swapped["differences"], strict=True):
         assert row["b_minus_a"] == -other["b_minus_a"] and (row["a"], row["b"]) == (other["b"], other["a"])
         assert row["low"] == pytest.approx(-other["high"], abs=0.1 * (row["high"] - row["low"]) + 1e-9)
+
     assert found["flips"]["only_a"] == swapped["flips"]["only_b"]
     assert found["flips"]["only_b"] == swapped["flips"]["only_a"]
+
     nats, accuracy = found["differences"]
     assert nats["low"] > 0.02
+
     items = sum(found["flips"].values())
     flipped = found["flips"]["only_b"] - found["flips"]["only_a"]
     assert accuracy["b_minus_a"] == pytest.approx(flipped / items)

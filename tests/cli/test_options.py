@@ -112,21 +112,26 @@ def test_nothing_is_overwritten_and_an_output_that_cannot_be_written_is_found_ou
 ):
     taken = tmp_path / "taken.png"
     taken.write_bytes(b"taken")
+
     assert f"{option} {taken} exists: choose another name or remove it first" in refused(
         name, model, option, taken
     )
     assert taken.read_bytes() == b"taken"
+
     assert f"{option} {taken}/below.png cannot be written: {taken}: not a directory" in refused(
         name, model, option, taken / "below.png"
     )
+
     gone = tmp_path / "gone" / "deep" / "t.png"
     assert f"{option} {gone}: there is no folder {gone.parent}; make it first" in refused(
         name, model, option, gone
     )
+
     long = tmp_path / ("n" * 245 + ".png")  # a name that exists, but not with the suffix of a scratch folder
     said = refused(name, model, option, long)
     assert said.startswith(f"{option} {tmp_path}/nnnnnnnn")
     assert f"n.png cannot be written: {tmp_path}: file name too long" in said
+
     assert {file.name for file in tmp_path.iterdir()} == {"llada", "text.txt", "taken.png"}
 
 
@@ -190,17 +195,20 @@ def test_every_command_line_of_the_pages_can_be_parsed(line):
 
 def test_what_a_command_writes_is_held_from_before_the_work(tmp_path):
     files = {"out": tmp_path / "trace", "json": tmp_path / "table.json", "figure": None}
+
     with new_files(**files):
         another = subprocess.run(
             [sys.executable, "-c", HOLD, str(files["json"])], capture_output=True, text=True
         )
         assert f"{files['json']} is in use by process {os.getpid()} on " in another.stdout
         files["json"].touch()
+
     with (
         pytest.raises(FileExistsError, match=r"--json .*table.json exists: choose another name"),
         new_files(**files),
     ):
         pass
+
     assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
 
 

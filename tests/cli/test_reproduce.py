@@ -35,16 +35,19 @@ def project(tmp_path, monkeypatch):
     """A project with a profile, a place and an archive of two records."""
     for module in (profiles, reproduce):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+
     for file, content in (
         ("config/tiny.yml", {"notebooks": {"00_one": {}}}),
         ("profiles/local/config.yaml", {}),
     ):
         (tmp_path / "workflow" / file).parent.mkdir(parents=True)
         (tmp_path / "workflow" / file).write_text(yaml.safe_dump(content))
+
     records = tmp_path / "runs" / "tiny" / "records"
     (records / "measured").mkdir(parents=True)
     for suffix in ("csv", "json"):
         (records / "measured" / f"0123456789ab.{suffix}").write_text("{}")
+
     profiles.pack("tiny", records.rglob("*"), profiles.archive_file("tiny"))
     records.rename(tmp_path / "elsewhere")
     return tmp_path

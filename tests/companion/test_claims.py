@@ -82,11 +82,14 @@ def test_p_values_are_corrected_over_their_family_whatever_ran():
     found = {"nb/a": estimate(-3, -1), "nb/b": estimate(-3, -0.1)}
     found["nb/d"] = found["nb/b"]
     p = [found[name].p_value() for name in ("nb/a", "nb/b")]
+
     table = claims.verdicts(ledger, found)
+
     assert table.p_holm[:2].tolist() == pytest.approx(holm([*p, 1.0])[:2].tolist())
     assert table.p_holm.isna().tolist() == [False, False, True, False, True]
     assert table.p_holm["d"] == pytest.approx(p[1]), "a family of its own"
     assert (table.verdict["b"], table.verdict["d"]) == (UNDECIDED, REPRODUCED)
+
     one_notebook = claims.verdicts(ledger, {"nb/b": found["nb/b"]})
     assert one_notebook.p_holm["b"] == pytest.approx(min(1, 3 * p[1])), "rows that did not run count"
 
@@ -109,16 +112,19 @@ def test_rows_inherit_and_conditions_make_rows(tmp_path):
             {"id": "e", "kind": "question", "family": "f", "finding": "nb/z", "margin": "small"},
         ],
     }
+
     margins = {"small": {"value": 0.01, "reason": "r"}}
     conditions = {"long": "1,024 tokens"}
     entries = [{"seen_first": True, "rows": [group]}]  # of every row that stands in it
     file = write(tmp_path / "claims.yml", claims=entries, conditions=conditions, margins=margins)
+
     parent, long, other, question = claims.ledger(file)
     assert (parent.beneath, parent.seen_first, parent.quote) == (None, True, "q")
     assert (long.id, long.finding, long.says) == ("c-long", "nb/x_long", "s: 1,024 tokens")
     assert (long.kind, long.beneath, long.family) == ("control", "c", "a family, controls")
     assert (other.says, other.metric, other.margin) == ("t", "m", 0.1)
     assert (other.seen_first, other.quote) == (False, None), "what was seen, and the quote, are a row's own"
+
     assert (question.kind, question.family, question.margin) == ("question", "f", 0.01)
 
 
@@ -176,10 +182,12 @@ def test_claims_of_two_runs_are_printed_one_beneath_the_other():
     first = LEDGER[0]
     found = claims.verdicts(LEDGER, {first.finding: estimate})
     lines = tables.as_text({"profile hour": claims.verdicts(LEDGER, {}), "published": found}).splitlines()
+
     assert lines[0] == tables.SECTIONS["claim"]
     assert lines[2] == first.says
     assert lines[3].split() == ["profile", "hour", "not", "run", "–"]
     assert lines[4].split()[:4] == ["published", "reproduced", "41.0", "[15.0,"]
+
     waiting = [
         row for row in LEDGER if row.kind not in ("others", "claim")
     ]  # measured by others: always there
@@ -207,13 +215,17 @@ def test_of_a_run_that_is_too_small_numbers_are_shown_and_no_verdict():
 def test_the_paper_has_thirteen_claims_and_no_two_rows_ask_the_same_of_a_finding():
     ids = [row.id for row in LEDGER]
     asked = [(row.finding, row.against) for row in LEDGER if row.finding]
+
     assert len(set(ids)) == len(ids)
     assert len(set(asked)) == len(asked)
+
     counts = Counter(row.kind for row in LEDGER)
     assert counts["claim"] == 13
+
     own = {row.id for row in LEDGER if row.kind == "claim"}
     assert all(row.quote for row in LEDGER if row.kind == "claim")
     assert {row.beneath for row in LEDGER if row.kind == "others"} <= own
+
     above = set(own)
     for row in LEDGER:  # a control stands behind what it is a control of
         if row.kind == "control":

@@ -11,6 +11,7 @@ from PIL import Image
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune_companion import project_root
+from sinkprune_companion.experiments.paper_protocol import finding_name
 from sinkprune_companion.figures import figures, forests, recipes
 from sinkprune_companion.pages import render, sources
 from sinkprune_companion.run.records import Run
@@ -99,3 +100,29 @@ def test_a_title_stops_where_its_verdict_has_changed():
 def test_a_smaller_run_has_titles_that_presume_nothing():
     run = Run("03_leaving_sinks_out", "quick", {})
     assert render.title(run, "differences_50", "Paired differences") == "Paired differences"
+
+
+def test_the_paper_s_protocol_has_a_picture_for_every_sparsity_and_one_for_whole_units(tmp_path, monkeypatch):
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+    run = Run("03_leaving_sinks_out", "tiny", {})
+    places = [
+        ("paper_minus_wanda", "unstructured", 0.5),
+        ("sparsegpt_minus_wanda", "unstructured", 0.25),
+        ("paper_minus_wanda", "unstructured", 0.25),
+        ("structured_sink_minus_structured", "structured", 0.5),
+        ("structured_sink_minus_structured", "structured", 0.3),
+    ]
+    found = {finding_name(*place): estimate(-0.1 * i, 0.05) for i, place in enumerate(places, 1)}
+    run.find(found)
+    assert recipes.save_protocol(run, found, 0.75) is None
+    assert recipes.save_protocol_units(run, found, [0.4]) is None
+    assert recipes.save_protocol_units(run, found, []) is None
+
+    drawn = recipes.save_protocol(run, found, 0.25)
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["official recipe − Wanda"]
+    recipes.save_protocol_units(run, found, [0.3, 0.5])
+    folder = run.folder / "figures" / run.notebook
+    assert pd.read_csv(folder / "protocol_25.csv").value.tolist() == [-0.3, -0.2], "in the order of the table"
+    of_units = pd.read_csv(folder / "protocol_units.csv")
+    assert of_units.section.tolist() == ["30 % of the weights", "50 % of the weights"]
+    assert of_units.value.tolist() == [-0.5, -0.4]

@@ -140,10 +140,12 @@ def test_numbers_move_only_with_the_revision(name, run, tiny_dlm, make_ids):
     revision, measure = MEASURING[name]
     torch.manual_seed(0)
     measured = {"revision": revision, "numbers": measure(run, tiny_dlm, make_ids)}
+
     golden = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     if os.environ.get("SINKPRUNE_GOLDEN"):
         FILE.write_text(json.dumps({**golden, name: measured}, indent=1) + "\n", encoding="utf-8")
         return
+
     assert revision == golden[name]["revision"], f"{name}: write the golden numbers of revision {revision}"
     for case, values in golden[name]["numbers"].items():
         assert measured["numbers"][case] == pytest.approx(values, rel=1e-4, abs=1e-6), (

@@ -24,6 +24,7 @@ def scores() -> pd.DataFrame:
     """Losses of which the difference has another sign on natural English, in three calibration draws."""
     rng = np.random.default_rng(0)
     parts = []
+
     for variant, pattern, sparsity in (
         ("dense", "dense", 0.0),
         ("wanda", "unstructured", 0.5),
@@ -31,14 +32,17 @@ def scores() -> pd.DataFrame:
     ):
         for seed in (0, 1, 2) if sparsity else (0,):
             value_N = rng.normal(0.0, 0.01, len(KINDS))
+
             if variant != "dense":
                 value_N = value_N + 2.0
             if variant == "paper":
                 value_N = value_N + np.array([SIGN[kind] for kind in KINDS])
+
             labels = {"variant": variant, "pattern": pattern, "sparsity": sparsity, "seed": seed}
             labels["calibration_tokens"] = 128 if sparsity else 0
             numbered = {"sequence": range(len(KINDS)), "text": KINDS, "value": value_N}
             parts.append(pd.DataFrame(numbered).assign(**labels))
+
     return pd.concat(parts, ignore_index=True)
 
 
@@ -49,14 +53,18 @@ def bounds(estimate: Estimate) -> tuple[float, float, float]:
 def test_a_kind_has_the_interval_and_the_margin_of_its_own_rows(scores):
     found = findings_by_kind(scores)
     assert found.keys() == {f"paper_minus_wanda_on_{kind}" for kind in DOMAINS}
+
     wanda_RN, paper_RN = (pivot(scores[scores.variant == name]) for name in ("wanda", "paper"))
     dense_RN = pivot(scores[scores.variant == "dense"])
+
     for kind in DOMAINS:
         here = kind == KINDS
         expected = crossed_interval(paper_RN[:, here] - wanda_RN[:, here])
         estimate = found[f"paper_minus_wanda_on_{kind}"]
+
         assert bounds(estimate) == pytest.approx(bounds(expected))
         assert estimate.value == pytest.approx(SIGN[kind], abs=0.05) and estimate.draws == 3
+
         damage = float((wanda_RN - dense_RN)[:, here].mean())
         assert estimate.margin == pytest.approx(share_that_matters() * damage)
 
@@ -71,12 +79,15 @@ def test_the_mean_over_kinds_hides_a_sign_that_they_do_not_share(scores):
 def test_effects_that_are_arrays_come_apart_as_tables_do(scores):
     wanda_RN, paper_RN = (pivot(scores[scores.variant == name]) for name in ("wanda", "paper"))
     dense_RN = pivot(scores[scores.variant == "dense"])
+
     kind_N = kind_of_sequences(scores)
     assert kind_N.tolist() == KINDS.tolist()
+
     effects = {"paper_minus_wanda": paper_RN - wanda_RN}
     costs = {"paper_minus_wanda": wanda_RN - dense_RN}
     of_arrays = effects_by_kind(effects, costs, kind_N)
     of_tables = findings_by_kind(scores)
+
     assert of_arrays.keys() == of_tables.keys()
     for name, estimate in of_tables.items():
         assert bounds(of_arrays[name]) == pytest.approx(bounds(estimate))

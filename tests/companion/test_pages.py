@@ -75,12 +75,15 @@ def test_a_sentence_stops_where_its_verdict_has_changed_and_says_where_it_stands
     estimate = kept["findings"]["paper_minus_wanda"]
     estimate |= {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
     file.write_text(json.dumps(kept))
+
     with pytest.raises(sources.PresumedVerdictError) as stopped:
         pages.pages(tmp_path)
+
     lines = (
         (render.FOLDER / "readings" / "03_leaving_sinks_out.md.j2").read_text(encoding="utf-8").splitlines()
     )
     (line,) = [number for number, text in enumerate(lines, 1) if 'holds("paper-beats-wanda-former",' in text]
+
     assert str(stopped.value) == (
         f"pages/readings/03_leaving_sinks_out.md.j2:{line}: 'paper-beats-wanda-former' is presumed to be "
         "contradicted and is now reproduced: write the sentence anew"
@@ -145,19 +148,23 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
     published_estimates = claims.findings(project_root() / "figures")
     prefix = "05_matched_compute/"
     own = {name.removeprefix(prefix): one for name, one in published_estimates.items() if prefix in name}
+
     shown_by = {}
     for profile in ("quick", PUBLISHED[0]):
         run = Run("05_matched_compute", profile, {})
         run.find(own)
         shown_by[profile] = render.results_table(run).data
+
     table = shown_by["quick"]
     assert table.startswith("| ") and "0.20 [0.16," in table
     words = table.rpartition("\n\n")[2]
     assert shown_by[PUBLISHED[0]].startswith("| ") and "Holm" in words
     assert "count as not run" in words and "count as not run" not in shown_by[PUBLISHED[0]]
+
     run = Run("06_gain_at_75", "evidence", {})  # a family with rows of another notebook
     run.find({name.removeprefix("06_gain_at_75/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50"]
+
     assert f"at ratio 0.5 | {verdict} |" in render.results_table(run).data
 
 
@@ -222,17 +229,21 @@ def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
     results = sources.results_of(project_root() / "figures")
     named = sources.figures_by_finding()
     page = written["docs/results.md"]
+
     checked = 0
     for claim in results.ledger:
         file = named.get(claim.finding)
         if claim.kind == "others" or file is None or claim.id not in results.estimate:
             continue
+
         assert f"](../{file})" in page and file.startswith(f"figures/{claim.notebook}/")
+
         data = pd.read_csv((project_root() / file).with_suffix(".csv"))
         if "value" in data:
             checked += 1
             shown_here = np.isclose(data.value, results.estimate[claim.id].value, rtol=1e-5)
             assert shown_here.any(), claim.id
+
     assert checked > 10
 
 
@@ -267,12 +278,15 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
     """Each is parsed, its recipe checked with a model of that shape and text; or one sparsity per model."""
     is_printed = result not in published.unprinted()
     page = (project_root() / "docs" / "results.md").read_text(encoding="utf-8")
+
     for command in result.commands():
         is_shown = result.table != SAID_ABOVE if is_printed else result == FIRST and " prune " in command
         assert (f"\n{command}\n" in page) == is_shown
+
         program, *arguments = shlex.split(command)
         options = main.parse(arguments)
         assert program == "sinkprune"
+
         if arguments[0] == "prune":
             ids_NT = torch.zeros(options.sequences, options.length, dtype=torch.long)
             recipe = preset(options.preset, sparsity=options.sparsity)

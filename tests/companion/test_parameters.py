@@ -140,19 +140,31 @@ def test_a_name_that_does_not_exist_is_refused_with_those_that_do():
         check("00_test", annotations, {"zzz": 1})
 
 
+def test_both_parameters_cells_count_and_of_a_cell_its_last_run():
+    cells = ["a: int = 1", "b: float = 2.0", "a = 2", "a: int = 3"]
+    assert parameters.declared(cells) == {"a": "int", "b": "float"}
+    assert parameters.defaults(cells) == {"a": 3, "b": 2.0}
+    with pytest.raises(ParameterError, match="no parameters cell was run"):
+        parameters.declared(["a = 2"])
+
+
 def test_a_notebook_starts_with_what_papermill_put_in(tmp_path, monkeypatch, capsys):
-    cells = ["profile: str = 'manual'\nsparsity: float = 1", "# Parameters\nsparsity = 0\n"]
+    cells = ["profile: str = 'manual'", "sparsity: float = 1", "# Parameters\nsparsity = 0\n"]
     run = start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
+
     assert (run.notebook, run.profile) == ("00_test", "quick")
     assert repr(run.parameters) == "{'profile': 'quick', 'sparsity': 0}", "as given: no number is turned"
+
     place, device, own, *values = capsys.readouterr().out.splitlines()
     assert place == "results go to runs/quick" and device.startswith("computed on ")
     assert own == OWN and "the answer above is of the published one" in own
     assert values == [OTHERS, "sparsity = 0"], "the profile is in the place"
+
     for module in (parameters, records):  # as outside a clone
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
     assert capsys.readouterr().out.startswith(f"results go to {tmp_path / 'runs' / 'quick'}\n")
+
     cells.append("# Parameters\nsparsty = 0\n")
     with pytest.raises(ParameterError, match="did you mean sparsity"):
         start("00_test", {"In": cells, "profile": "quick", "sparsity": 0, "sparsty": 0})

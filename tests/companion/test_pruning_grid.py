@@ -38,17 +38,21 @@ def tokens(row: GridRow) -> int:
 def test_recipes_that_are_compared_see_as_many_tokens(grid):
     by_place = {(row.pattern, row.sparsity, row.variant): tokens(row) for row in grid if row.is_calibrated}
     compared = 0
+
     for comparison in COMPARISONS.values():
         if "fewer tokens" in comparison.group:
             continue
+
         for pattern, sparsity, name in by_place:
             if name == comparison.variant and (pattern, sparsity, comparison.other) in by_place:
                 more = by_place[pattern, sparsity, comparison.other] - by_place[pattern, sparsity, name]
                 assert 0 <= more < 10, comparison  # one sequence's levels
                 compared += 1
     assert compared >= 30
+
     official = {row.variant: row.recipe.noise_levels for row in grid if row.recipe.noise == "official"}
     assert set(official.values()) == {10} and {"paper", "paper-sparsegpt", "structured-sink"} <= set(official)
+
     assert by_place["unstructured", 0.5, "wanda"] == 8 * by_place["unstructured", 0.5, UNMATCHED]
 
 
@@ -67,6 +71,7 @@ def scores() -> pd.DataFrame:
         ("wanda", "2:4", 0.5): [3.0, 4.0, 5.0, 6.0],
         ("paper", "2:4", 0.5): [3.0, 4.0, 5.0, 6.0],
     }
+
     rows = []
     for (variant, pattern, sparsity), numbers in values.items():
         for sequence, value in enumerate(numbers):

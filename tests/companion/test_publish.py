@@ -33,24 +33,31 @@ def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(publish.pages, "pages", lambda folder: {})
     monkeypatch.setattr(sinkprune_companion, "DATA", tmp_path / "nowhere" / "data")  # not the clone's
     monkeypatch.chdir(tmp_path)
+
     config = tmp_path / "workflow" / "config" / f"{PROFILE}.yml"
     config.parent.mkdir(parents=True)
     config.write_text(yaml.safe_dump({"profile": PROFILE, "notebooks": dict.fromkeys(NAMES)}))
+
     (tmp_path / "notebooks").mkdir()
+
     for name in NAMES:
         (tmp_path / "notebooks" / f"{name}.py").write_text(SOURCE)
         (tmp_path / "notebooks" / f"{name}.ipynb").write_text("old")
         (tmp_path / "figures" / name).mkdir(parents=True)
         (tmp_path / "figures" / name / "old.png").write_bytes(b"old")
+
         run = Run(name, PROFILE, {})
         table = run.record(
             "measured", lambda: pd.DataFrame({"value": [0.1, 0.2, 0.4]}), seed=NAMES.index(name)
         )
+
         drawn = figures.plot_curves(
             table.assign(kind="a", place=table.index), "place", "value", "kind", {"place": "x", "value": "y"}
         )
         figures.save_figure(run, drawn, "curve", table, "a curve")
+
         run.find({"mean": interval(table.value)})
+
         cells = [
             nbformat.v4.new_markdown_cell("# One"),
             nbformat.v4.new_code_cell('profile: str = "manual"', execution_count=1),
@@ -59,9 +66,11 @@ def root(tmp_path, monkeypatch) -> Path:
         file = run.folder / "notebooks" / f"{name}.ipynb"
         file.parent.mkdir(exist_ok=True)
         nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+
         job = run.folder / "benchmarks" / f"{name}.tsv"
         job.parent.mkdir(exist_ok=True)
         job.write_text("s\tcpu_time\tmax_pss\n60\t30\t100\n")
+
     return tmp_path
 
 
@@ -113,19 +122,24 @@ def test_a_file_that_is_gone_or_damaged_is_named_and_nothing_is_published(root, 
     sound = shutil.copytree(root, tmp_path_factory.mktemp("sound") / "root")
     rng = random.Random(0)
     cases = []
+
     for file in sorted((sound / "runs").rglob("*")):
         if not file.is_file() or "benchmarks" in file.parts:  # what a job took is no result
             continue
+
         flips = 2 if file.suffix in (".csv", ".png", ".pdf") else 0  # others have no digest
         damages = [("gone", None), *spoiled_bytes(file.read_bytes(), rng, flips, cuts=1)]
         cases += [(file.relative_to(sound), *damage) for damage in damages]
+
     for name, done, damaged in cases:
         shutil.rmtree(root / "runs")
         shutil.copytree(sound / "runs", root / "runs")
         (root / name).unlink() if damaged is None else (root / name).write_bytes(damaged)
+
         before = seen(root)
         with pytest.raises((ValueError, OSError)) as refused:
             publish.publish(PROFILE)
+
         assert any(part in str(refused.value) for part in (name.name, name.stem, *NAMES)), (name, done)
         assert seen(root) == before, (name, done)
 
@@ -236,14 +250,18 @@ def test_the_claims_are_those_of_the_findings(root, monkeypatch):
     """Of published ones of another profile's notebook, too; also where the run's table is an older one."""
     published = root / "figures" / "findings" / "99_of_another_profile.json"
     published.parent.mkdir()
+
     about = json.loads((root / "runs" / PROFILE / "findings" / "00_one.json").read_text())
     about["provenance"]["notebook"] = published.stem
     published.write_text(json.dumps(about))
+
     known = []
     monkeypatch.setattr(publish.pages, "pages", lambda folder: known.extend((folder / "findings").iterdir()))
     publish.publish(PROFILE)
+
     assert {file.stem for file in known} == {*NAMES, published.stem}
     assert {file.stem for file in (root / "runs" / PROFILE / "findings").iterdir()} == set(NAMES)
+
     right = seen(root)
     claims = root / "runs" / PROFILE / "figures" / "claims.csv"
     claims.write_text("old")

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from sinkprune.evaluation.verdict_rule import NO_DIFFERENCE, REPRODUCED
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, REPRODUCED, on_a_loss
 from sinkprune_companion import project_root
-from sinkprune_companion.figures import bridge, claims_strip, ladder, looks, others_at_8b
+from sinkprune_companion.figures import bridge, claims_strip, headline, ladder, looks, others_at_8b
 from sinkprune_companion.ledger import others
 from sinkprune_companion.pages.sources import Results, results_of
 
@@ -63,7 +63,7 @@ def test_a_claim_s_distance_by_hand(results, strip):
 
 
 def test_the_steps_of_the_bridge_lead_from_wanda_to_the_official_recipe(results):
-    table = bridge.bridge_table(results.f)
+    table = bridge.bridge_table(results.f, results.on_losses)
     for _, part in table.groupby("sparsity"):
         *steps, whole = part.itertuples()
         assert steps[0].start == whole.start == 0
@@ -76,7 +76,28 @@ def test_findings_that_the_bridge_lacks_are_named(results):
         name: one for name, one in results.f.items() if not name.endswith("official_levels_minus_grid_75")
     }
     with pytest.raises(KeyError, match=rf"not published: {bridge.NOTEBOOK}/official_levels_minus_grid_75"):
-        bridge.bridge_table(without)
+        bridge.bridge_table(without, results.on_losses)
+
+
+def test_pictures_have_the_verdicts_of_the_ledger(results):
+    """One number, one verdict: a picture does not correct anew over its own few rows."""
+    first_row = {claim.finding: claim for claim in reversed(results.ledger) if claim.finding}
+    full_names = dict(zip(results.f, results.estimates, strict=True))
+    tables = [
+        bridge.bridge_table(results.f, results.on_losses),
+        headline.headline_table(results.f, results.on_losses),
+    ]
+
+    compared = 0
+    for table in tables:
+        for row in table[table.verdict.notna()].itertuples():
+            claim = first_row.get(full_names[row.finding])
+            if claim is not None:
+                effect = on_a_loss(results.verdict[claim.id], claim.side)
+                reverse = {HELPS: HURTS, HURTS: HELPS}.get(effect, effect)
+                assert row.verdict == (reverse if getattr(row, "sign", 1) < 0 else effect), row.finding
+                compared += 1
+    assert compared > 6
 
 
 # the ladder
@@ -110,14 +131,16 @@ def test_differences_of_others_stand_beside_the_paper_s_own():
 def test_pictures_are_as_wide_as_they_are_shown_and_no_text_leaves_them(results, strip, rungs, is_narrow):
     drawn = [
         claims_strip.plot_strip(strip, is_narrow),
-        bridge.plot_bridge(bridge.bridge_table(results.f), is_narrow),
+        bridge.plot_bridge(bridge.bridge_table(results.f, results.on_losses), is_narrow),
         ladder.plot_ladder(rungs, is_narrow),
         others_at_8b.plot_others(others_at_8b.others_table(others.runs()), is_narrow),
     ]
+
     for figure in drawn:
         width = 3.6 if is_narrow else 7.0
         assert figure.get_figwidth() == width
         figure.draw_without_rendering()
+
         edge = figure.bbox.width + 2  # pixels
         texts = [*figure.texts, *(text for axis in figure.axes for text in axis.texts)]
         reach = {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}

@@ -12,21 +12,27 @@ def test_random_weights_are_those_of_the_seed_in_both_kinds_and_in_both_directio
     tiny_dlm, tiny_ar, make_ids
 ):
     before = torch.random.get_rng_state()
+
     made = {
         (lm.kind, seed): with_random_weights(lm, seed, "float32")
         for lm in (tiny_dlm, tiny_ar)
         for seed in (0, 1)
     }
+
     assert torch.equal(before, torch.random.get_rng_state())
+
     for seed in (0, 1):
         one, other = (made[kind, seed] for kind in ("diffusion", "autoregressive"))
         pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
+
     assert made["diffusion", 0].fingerprint() != made["diffusion", 1].fingerprint()
     assert made["diffusion", 0].fingerprint() != tiny_dlm.fingerprint()
+
     ids_NT = make_ids(1, 12)
     changed_NT = ids_NT.clone()
     changed_NT[0, -1] = ids_NT[0, 0]
+
     for (kind, _), lm in made.items():
         moved = (lm.hidden(ids_NT) - lm.hidden(changed_NT))[0, 0].abs().max()
         assert (moved > 0) == (kind == "diffusion")
@@ -39,7 +45,9 @@ def test_counts_are_of_prompts_whose_trajectories_are_averaged():
         for trajectory_number, shift in enumerate((-0.5, 0.5)):
             rows.append((prompt, trajectory_number, "diffusion", dlm + shift))
             rows.append((prompt, trajectory_number, "autoregressive", ar - shift))
+
     counts = paired_counts(pd.DataFrame(rows, columns=["prompt", "trajectory", "kind", "x"]), "x")
+
     differences = [2.0, 2.0, 0.0, -4.0, 4.5]
     assert (counts["larger"], counts["smaller"], counts["tied"], counts["prompts"]) == (3, 1, 1, 5)
     assert counts["median"] == 2.0

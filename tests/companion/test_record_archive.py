@@ -49,13 +49,16 @@ def files(folder) -> dict[str, bytes]:
 def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
     calls = []
     run = measure(calls)
+
     before = files(run.records)
     first = packed(run).read_bytes()
     assert packed(run).read_bytes() == first  # the same to the byte
+
     shutil.rmtree(run.records)
     assert profiles.unpack("p") == len(before) == 2
     (run.records / profiles.MARK).unlink()
     assert files(run.records) == before
+
     assert profiles.unpack("p") == 0 and not (run.records / profiles.MARK).exists()
     measure(calls)
     assert len(calls) == 1
@@ -77,13 +80,17 @@ def test_what_is_no_archive_of_records_is_refused_before_a_file_is_written(root)
         profiles.unpack("p")
     with pytest.raises(FileNotFoundError, match="sinkprune reproduce"):
         profiles.pack("p", [], root / "p.tar.xz")
+
     with pytest.raises(ValueError, match="is no name"):
         profiles.pack("../p", [], root / "p.tar.xz")
+
     run = measure([])
     file = packed(run)
+
     shutil.rmtree(run.records)
     with tarfile.open(file, "w:xz") as archive:
         archive.addfile(tarfile.TarInfo("measured/0123456789ab.json"))
+
     with pytest.raises(ValueError, match="is damaged"):
         profiles.unpack("p")
     assert not run.records.exists()
@@ -93,6 +100,7 @@ def test_what_is_left_of_a_run_is_weighed_by_what_jobs_of_each_notebook_took(roo
     costs = {"long": {"core_minutes": 8.0, "jobs": 1}, "short": {"core_minutes": 2.0, "jobs": 2}}
     cells = [{"metadata": {"papermill": {"status": status}}} for status in ("completed", *["pending"] * 3)]
     ended = {"papermill": {"end_time": "now"}}
+
     for place, content in {
         "docs/run_costs.json": {"p": {"costs": costs}},
         "runs/p/notebooks/long.ipynb": {"cells": cells, "metadata": {}},  # in the second of its four cells
@@ -100,5 +108,6 @@ def test_what_is_left_of_a_run_is_weighed_by_what_jobs_of_each_notebook_took(roo
     }.items():
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         (root / place).write_text(json.dumps(content))
+
     said = profiles.progress(profiles.run_folder("p"), time.time() - 600, {"long": 1, "short": 2})
     assert said == "1 of 3 jobs finished; long cell 2 of 4; about 10 min left"

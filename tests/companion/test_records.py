@@ -32,14 +32,17 @@ class Measured:
 
 def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
     measured = Measured([])
+
     first = run.record("r", measured, recipe=preset("wanda"), seed=0)
     again = run.record("r", measured, recipe=preset("wanda"), seed=0)
     assert len(measured.calls) == 1
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert list(first.seed) == [0, 0] and first.value.tolist() == [0.1 + 0.2, 1 / 3]
+
     run.record("r", measured, recipe=preset("wanda"), seed=1)
     run.record("r", measured, recipe=preset("dwanda"), seed=0)
     assert len(measured.calls) == 3
+
     origins = [json.loads(file.read_text()) for file in (run.records / "r").glob("*.json")]
     assert len(origins) == 3
     assert all(o["versions"]["torch"] and o["parameters"] == {"sparsity": 0.5} for o in origins)
@@ -61,14 +64,17 @@ def test_a_record_serves_other_versions_and_devices_and_says_what_it_was_measure
     measured = Measured([])
     run.record("r", measured, seed=0)
     torch_before = environment()["versions"]["torch"]
+
     monkeypatch.setattr(records, "version", lambda package: "99.0")
     monkeypatch.setattr(records, "choose_device", lambda name: "cuda:1")
     monkeypatch.setattr(records, "device_name", lambda device: f"{device} of a test")
     environment.cache_clear()
+
     run.record("r", measured, seed=0)
     run.record("r", measured, seed=1)
     environment.cache_clear()
     assert len(measured.calls) == 2
+
     written = [json.loads(file.read_text()) for file in (run.records / "r").glob("*.json")]
     made_with = {(about["device"], about["versions"]["torch"]) for about in written}
     assert made_with == {("cpu", torch_before), ("cuda:1 of a test", "99.0")}

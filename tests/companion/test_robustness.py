@@ -28,13 +28,16 @@ def run(tmp_path, monkeypatch) -> Run:
 def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
     apart = archived_run(run, "seed-1")
     fingerprint = archived_fingerprint(apart, "smol-dlm")
+
     lm = SimpleNamespace(name="smol-dlm", tokenizer=open_checkpoint("smol-ar").tokenizer())
     texts = held_out_texts(lm.tokenizer, 264, 128)
     text = calibration_draw(lm, 16, 128, 1)
+
     with OnRecord(lm, fingerprint, preset("unstable", noise_levels=8), text) as variant:
         frame = variant.scores(apart, texts, 1, variant="unstable", seed=1)
         assert len(frame) == 264
         assert set(frame.fingerprint) == {fingerprint}
         with pytest.raises(FileNotFoundError, match=rf"of the model {fingerprint}: name the folder"):
             variant.scores(apart, texts, 2, variant="unstable", seed=1)
+
     assert not run.records.exists() and not run.records_read, "an archive is no record of the run"

@@ -33,10 +33,13 @@ def test_tables_are_those_of_the_trace_and_need_none_again(continued, run, monke
         found = continued(kind).readings(1.0, 0.6)
         for column in ("overlap", "stable_share"):
             assert found[column].equals(expected[kind][column])
+
     assert not expected["diffusion"].equals(expected["autoregressive"])
+
     monkeypatch.delattr(sink_records, "trace")
     again = continued("diffusion").readings(1.0, 0.6)
     assert again.overlap.equals(expected["diffusion"].overlap)
+
     continued("diffusion").readings(1.0, 0.9)  # another rule, the same trace
     with pytest.raises(NameError):
         continued("diffusion", trajectory=1).readings(1.0, 0.6)
@@ -56,8 +59,10 @@ def test_differences_are_paired_by_prompt_and_average_over_what_else_there_is():
             rows.append({"prompt": prompt, "kind": "diffusion", "layer": layer, "value": base + 2 + layer})
             rows.append({"prompt": prompt, "kind": "autoregressive", "layer": layer, "value": base})
     frame = pd.DataFrame(rows)
+
     found = sink_measures.difference(frame, "value")
     assert (found.value, found.low, found.high, found.units) == (2.5, 2.5, 2.5, 3)
+
     frame.loc[frame.prompt == 2, "value"] = math.nan
     assert sink_measures.difference(frame, "value").units == 2
     frame.loc[frame.prompt == 1, "value"] = math.nan

@@ -48,7 +48,9 @@ def test_attention_comes_back_within_half_a_level_and_sinks_exactly(traced):
     lm, one = traced
     view = step_views.view(lm, one, 0, sink_std=1.0, layers=True)
     length = one.final_BK.shape[1]
+
     assert [layer["name"] for layer in view["layers"]] == [step_views.MEAN, "layer 0", "layer 1", "layer 2"]
+
     expected = [one.mass_BSK[0], *one.mass_BSLK[0].unbind(1)]
     for layer, mass_SK in zip(view["layers"], expected, strict=True):
         shown = mass_of(layer, length).view_as(mass_SK)
@@ -56,6 +58,7 @@ def test_attention_comes_back_within_half_a_level_and_sinks_exactly(traced):
         off = (shown / mass_SK).log().abs()[seen]
         levels = len(step_views.LETTERS) - 1
         assert len(off) and off.max() <= math.log(length / step_views.LEAST) / levels / 2 + 1e-4
+
     sinks = [keys.nonzero().flatten().tolist() for keys in one.sinks(1.0)[0]]
     assert view["layers"][0]["sinks"] == sinks and any(sinks)
 

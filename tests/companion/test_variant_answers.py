@@ -72,12 +72,15 @@ def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make
     short = dict(list(embedded_blimp().items())[:2])
     monkeypatch.setattr(variants, "embedded_blimp", lambda: short)
     before = tiny_dlm.fingerprint()
+
     with Variant(tiny_dlm, before, preset("wanda"), Calibration(make_ids(2, 12))) as variant:
         found = variant_answers(run, variant, {"blimp": 3}, 2, variant="wanda", seed=4)
+
     assert tiny_dlm.fingerprint() == before
     assert len(found) == 6
     columns = ["benchmark", "calibration_tokens", "variant"]
     assert found[columns].drop_duplicates().to_numpy().tolist() == [["blimp", 24, "wanda"]]
+
     with Variant(tiny_dlm, before) as variant:
         dense = variant_answers(run, variant, {"blimp": 3}, 2, variant="dense")
         assert set(dense.calibration_tokens) == {0}
@@ -95,7 +98,9 @@ def test_a_bound_that_is_zero_but_for_rounding_is_zero():
             ]
         )
     )
+
     by_pair["value"] = by_pair.value + by_pair.variant.map({"paper": -1e-13}).fillna(0)
+
     found = answer_findings(by_pair, [0.5], "accuracy", ACCURACY)["accuracy_paper_minus_wanda_50_suite"]
     assert (found.value, found.low, found.high) == (0, 0, 0)
 
@@ -116,16 +121,20 @@ def test_units_have_the_mean_of_all_items_and_the_distances_of_their_own():
 def test_items_of_a_template_that_vary_together_widen_the_interval():
     rng = np.random.default_rng(0)
     parts = []
+
     for variant, cost in {"dense": 0.0, "wanda": 2.0, "paper": 1.8}.items():
         of_template = np.repeat(rng.normal(0, 0.3, 40), 4)  # in every draw
         for seed in range(1 if variant == "dense" else 5):
             frame = answers_of(variant, seed, [True] * 160, 0 if variant == "dense" else 100)
             parts.append(frame.assign(template=np.arange(160) // 4, margin=of_template - cost))
+
     frame = pd.concat(parts, ignore_index=True)
+
     wide, narrow = (
         answer_findings(by_template(each, "margin"), [0.5], "answer_margin", ANSWER_MARGINS)
         for each in (frame, frame.assign(template=frame.groupby(["variant", "seed"]).cumcount()))
     )
+
     name = "answer_margin_paper_minus_wanda_50_suite"
     assert wide[name].value == pytest.approx(narrow[name].value)
     assert wide[name].half_width > 1.5 * narrow[name].half_width, "4 equal items are one: about twice as wide"

@@ -14,12 +14,15 @@ from sinkprune_core import Calibration, preset, prune
 def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path, monkeypatch):
     lm = load(stand_in("GSAI-ML/LLaDA-8B-Base", tmp_path))
     dense, text = lm.fingerprint(), Calibration(any_text(lm, 4, 64, False)["documentation"])
+
     folder = saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text)
     assert lm.fingerprint() == dense and folder.is_relative_to(tmp_path / "runs" / "p" / "models")
     other = saved_variant(run, lm, dense, preset("unstable", noise_levels=3, sparsity=0.6), text)
     smaller = saved_variant(run, lm, dense, preset("structured"), text)
+
     assert len({folder, other, smaller}) == 3
     assert load(smaller).model.num_parameters() < lm.model.num_parameters()
+
     monkeypatch.setattr(variants, "prune", lambda *args, **more: pytest.fail("pruned again"))
     assert saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text) == folder
     prune(lm, preset("unstable", noise_levels=3), text, progress=False)

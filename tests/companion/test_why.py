@@ -9,6 +9,7 @@ from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG, Case, foresi
 def estimate(low: float, high: float, margin: float = 0.01) -> Estimate:
     """Return an estimate with an interval over six draws that is symmetrical."""
     half_width = (high - low) / 2
+
     return Estimate(
         value=(low + high) / 2,
         low=low,

@@ -30,16 +30,20 @@ def test_nats_are_paired_by_sequence():
     value = rng.normal(4, 1, 50)
     found = compared(texts(value), texts(value + rng.normal(0.1, 0.01, 50)))
     [row] = found["differences"]
+
     assert found["verdict"] == "A is better"
     assert row["a"] == pytest.approx(value.mean())
     assert row["b"] - row["a"] == pytest.approx(row["b_minus_a"]) == pytest.approx(0.1, abs=0.01)
     assert row["number"] == 50
     assert row["high"] - row["low"] < 0.01  # unpaired it would be about 0.8
+
     shuffled = texts(value).sample(frac=1, random_state=0)
     with pytest.raises(ValueError, match="score both models on the same texts"):
         compared(texts(value), shuffled)
+
     with pytest.raises(ValueError, match="50 and 49 rows and not the same sequence"):
         compared(texts(value), texts(value[:-1]))
+
     with pytest.raises(ValueError, match="at least 2 units"):
         compared(texts(value[:1]), texts(value[:1]))
 

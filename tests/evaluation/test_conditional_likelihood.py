@@ -45,15 +45,19 @@ def enumerated(lm, prompt: list[int], target: list[int], how: Protocol) -> float
     """Return what the estimator of a protocol is on average: over every mask, by probability and weight."""
     length = len(target)
     total = 0.0
+
     nodes, weights = np.polynomial.legendre.leggauss(length)  # exact for the polynomials below
     p = 0.001 + 0.999 * (nodes + 1) / 2
+
     for count in range(1, length + 1):
         if how.masking == "count":
             factor = 1 / length / math.comb(length, count) * length / count
         else:
             factor = float((weights / 2 * p**count * (1 - p) ** (length - count) / p).sum())
+
         for masked in combinations(range(length), count):
             total += factor * sum(naive_costs(lm, prompt, target, masked, how))
+
     return -total
 
 
@@ -91,9 +95,11 @@ def test_the_estimate_is_unbiased(tiny_dlm, make_ids, how):
 def test_every_draw_is_the_published_formula_at_its_mask(tiny_dlm, make_ids, how):
     pairs = pairs_of(make_ids)
     frame = log_likelihood(tiny_dlm, pairs, how, seed=3)
+
     for sequence, (prompt, target) in enumerate(pairs):
         rows = frame[frame.sequence == sequence]
         noise = how.noise(len(target), generator(3, "likelihood", prompt.tolist(), target.tolist()))
+
         assert rows.draw.tolist() == list(range(len(noise)))
         assert rows.grid.tolist() == [draw // how.grid for draw in rows.draw]
         for (where_L, weight), masks, tokens, value in zip(
@@ -103,6 +109,7 @@ def test_every_draw_is_the_published_formula_at_its_mask(tiny_dlm, make_ids, how
             assert (masks, tokens) == (len(masked), len(target))
             if how.masking == "count":
                 assert weight == len(target) / masks
+
             cost = sum(naive_costs(tiny_dlm, prompt.tolist(), target.tolist(), masked, how))
             assert value == pytest.approx(-weight * cost, rel=1e-4, abs=1e-9)
 
@@ -112,14 +119,17 @@ def test_noise_covers_its_levels_evenly():
     for grid in range(3):
         counts = [int(where_L.sum()) for where_L, _ in noise[8 * grid : 8 * grid + 8]]
         assert sorted(counts) == list(range(1, 9))
+
     levels = [1 / weight for _, weight in Protocol("bernoulli", 64, 32).noise(5, generator("levels"))]
     for grid in range(2):
         gaps = np.diff(sorted(levels[32 * grid : 32 * grid + 32]))
         assert gaps == pytest.approx(0.999 / 32) and min(levels) >= 0.001 and max(levels) <= 1
+
     rates = [
         (1 / weight, where_L.double().mean())
         for where_L, weight in Protocol("bernoulli", 64, 32).noise(4000, generator("rates"))
     ]
+
     assert all(abs(rate - p) < 5 * math.sqrt(p * (1 - p) / 4000) for p, rate in rates)
 
 
@@ -161,15 +171,19 @@ def test_an_estimate_depends_on_neither_batch_nor_neighbours_nor_model(
 def test_the_exact_likelihood_is_the_chain_rule(tiny_ar, make_ids, batch):
     pairs = pairs_of(make_ids)
     frame = exact_log_likelihood(tiny_ar, pairs, batch)
+
     for (prompt, target), row in zip(pairs, frame.itertuples(), strict=True):
         log_p_TV = whole_logits(tiny_ar, torch.cat([prompt, target]).tolist()).log_softmax(-1)
         log_p_LV = log_p_TV[len(prompt) - 1 : -1]
+
         assert row.tokens == len(target)
         assert row.value == pytest.approx(float(log_p_LV.gather(1, target[:, None]).sum()), rel=1e-5)
         assert row.greedy == bool((log_p_LV.argmax(-1) == target).all())
+
     prompt = make_ids(1, 4)[0]
     best = tiny_ar.model(prompt[None], use_cache=False).logits[0, -1].argmax()[None]
     assert exact_log_likelihood(tiny_ar, [(prompt, best)]).greedy.tolist() == [True]
+
     assert not frame.greedy.all()
 
 
@@ -233,13 +247,16 @@ def test_the_error_over_sequences_is_the_scatter_of_samples():
 def test_perplexity_is_that_of_the_published_loop(tiny_dlm, make_ids):
     how, ids_T = replace(PROTOCOLS["ppl_llada"], draws=6, chunk=5, context=12), make_ids(1, 41)[0]
     logs = []
+
     for i in range(5, 41 - 5, 5):
         prompt, answer = ids_T[max(0, i - 12) : i].tolist(), ids_T[i : i + 5].tolist()
+
         losses = []
         for where_L, _ in how.noise(5, generator(0, "likelihood", prompt, answer)):
             costs = naive_costs(tiny_dlm, prompt, answer, tuple(where_L.nonzero().flatten().tolist()), how)
             losses.append(sum(costs) / len(costs))
         logs.append(math.log(math.exp(sum(losses) / len(losses))))
+
     found = perplexity(tiny_dlm, ids_T, how)
     assert (found.sequences, found.tokens) == (7, 35)
     assert found.perplexity == pytest.approx(math.exp(sum(logs) / len(logs)), rel=1e-4)
@@ -272,6 +289,7 @@ def test_a_protocol_that_cannot_work_is_refused_with_its_value(arguments, said):
 def test_what_cannot_be_scored_is_refused_before_any_work(tiny_ar, tiny_dlm, make_ids):
     prompt, target, none = make_ids(1, 60)[0], make_ids(1, 5)[0], make_ids(1, 1)[0][:0]
     short = Protocol(guidance=0.5, chunk=9, context=9)
+
     for work, said in (
         (lambda: log_likelihood(tiny_dlm, [(prompt, target)], "llama"), "protocol='llama' is unknown"),
         (lambda: log_likelihood(tiny_ar, [(prompt, target)]), "use `exact_log_likelihood`"),
@@ -285,8 +303,10 @@ def test_what_cannot_be_scored_is_refused_before_any_work(tiny_ar, tiny_dlm, mak
     ):
         with pytest.raises(ValueError, match=said):
             work()
+
     # 65 tokens, of which the last is never fed
     assert len(exact_log_likelihood(tiny_ar, [(prompt, target)])) == 1
+
     tiny_dlm.tokenizer.eos_token = None
     with pytest.raises(ValueError, match="visible_end=True needs an end-of-text token"):
         log_likelihood(tiny_dlm, [(target, target)], "dream")

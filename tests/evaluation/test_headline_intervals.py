@@ -71,21 +71,26 @@ def records(name: str) -> list[tuple[dict, list[dict[str, str]]]]:
 def by_draw_and_sequence(scores: list, wanted: tuple, kinds_of_text: int) -> np.ndarray:
     """Return the losses of a recipe at 50 %, a row per calibration draw, a column per sequence."""
     draws = {}
+
     for about, rows in scores:
         key = about["key"]
         recipe = key["recipe"]
         if not isinstance(recipe, dict) or key["model"] != "smol-dlm" or len(rows) != 264:
             continue
+
         values = (*(recipe[field] for field in FIELDS), int(rows[0]["calibration_tokens"]))
         even = recipe["sparsity"] == 0.5 and recipe["allocation"] == "uniform"
         if values != wanted or not even or recipe["pattern"] not in ("row", "layer"):
             continue
+
         if len({row["text"] for row in rows}) != kinds_of_text:
             continue
+
         losses = {int(row["sequence"]): float(row["value"]) for row in rows}
         is_grid = about["notebook"].startswith("03")  # notebook 05 scores other draws under the first noise
         if is_grid or key["evaluation_seed"] not in draws:
             draws[key["evaluation_seed"]] = [losses[sequence] for sequence in sorted(losses)]
+
     return np.array([draws[number] for number in sorted(draws)])
 
 
@@ -114,18 +119,22 @@ def test_a_difference_under_the_paper_s_protocol(name, scores):
 def test_the_headline_difference_of_hiding_in_the_middle_layers():
     rows = [(about["key"], row) for about, table in records("hiding") for row in table]
     data = {key["data"] for key, row in rows if row["layers"] == "middle"}
+
     losses = {}
     for key, row in rows:
         if key["data"] in data and row["keys"] == "top":
             place = (key["model"], row["layers"], int(row["count"]), row["label"])
             losses.setdefault(place, {})[key["data"], int(row["sequence"])] = float(row["value"])
+
     cost = {}
     for model in ("smol-dlm", "smol-ar-adapted"):
         hidden = losses[model, "middle", 5, "strongest"]
         whole = losses[model, "all", 0, "none"]
         cost[model] = np.array([hidden[unit] - whole[unit] for unit in sorted(hidden)])
+
     difference_N = cost["smol-dlm"] - cost["smol-ar-adapted"]
     by_hand = stats.ttest_1samp(difference_N, 0).confidence_interval(0.95)
+
     found = published("02_are_sinks_needed", "excess_difference_middle_layers")
     assert found == pytest.approx((difference_N.mean(), by_hand.low, by_hand.high), rel=1e-9)
     assert found[2] < 0, "the AR model loses more"

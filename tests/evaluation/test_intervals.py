@@ -13,6 +13,7 @@ SEQUENCES = 6
 def table(variant: str, draws: int, sparsity: float = 0.5, calibrated: bool = True) -> pd.DataFrame:
     """Return made-up scores of one variant: random, on so many calibration draws."""
     values = np.random.default_rng(list(f"{variant} {sparsity}".encode())).normal(size=(draws, SEQUENCES))
+
     rows = [
         {
             "variant": variant,
@@ -25,6 +26,7 @@ def table(variant: str, draws: int, sparsity: float = 0.5, calibrated: bool = Tr
         for r in range(draws)
         for n in range(SEQUENCES)
     ]
+
     return pd.DataFrame(rows)
 
 

@@ -73,6 +73,7 @@ def test_bytes_that_are_no_file_of_their_kind_are_told(tmp_path):
     file = tmp_path / "WikiText2" / "test.parquet"
     parquet(file, question=["a"])
     whole = file.read_bytes()
+
     for name, damaged in (
         *(
             ("test.parquet", data)
@@ -83,6 +84,7 @@ def test_bytes_that_are_no_file_of_their_kind_are_told(tmp_path):
         with pytest.raises(ValueError, match=name):
             wikitext(put(tmp_path / "WikiText2" / name, damaged).parent)
         (tmp_path / "WikiText2" / name).unlink()
+
     with pytest.raises(ValueError, match=r"passive_1\.jsonl"):
         pairs([put(tmp_path / "passive_1.jsonl", (2 * LINE).encode("utf-16"))])
 
@@ -219,10 +221,13 @@ def test_the_shell_scores_a_running_text_by_a_published_protocol(
     lm = tiny_ar if kind == "autoregressive" else tiny_dlm
     flags = (model(kind), "--text", "wikitext-2", "--data", folder, "--protocol", "main_llada")
     ids_T = lm.encode(running_text(wikitext(folder)))
+
     [row] = shell(tmp_path / "whole.json", *flags)
     expected = perplexity(lm, ids_T, how)
+
     assert row["nats"] == pytest.approx(expected.nats, rel=1e-4)
     assert row["sequences"] == len(how.windows(ids_T)) == expected.sequences
+
     [row] = shell(tmp_path / "part.json", *flags, "--limit", 3)
     assert row["sequences"] == 3 and row["tokens"] == 12
     assert row["perplexity"] == pytest.approx(math.exp(row["nats"]))
@@ -284,14 +289,18 @@ def test_word_perplexity_is_the_naive_one(tiny_ar, folder):
     found = wikitext(folder)
     texts = [wikitext_detokenizer({"page": page}) for page in found]
     assert len(found) == 2 and all(len(tiny_ar.encode(text)) < 60 for text in texts)
+
     total = sum(log_p(tiny_ar, text) for text in texts)
     word_count = sum(len(re.split(r"\s+", page)) for page in found)
     byte_count = sum(len(page.encode()) for page in found)
+
     expected = {
         "word_perplexity": math.exp(-total / word_count),
         "byte_perplexity": math.exp(-total / byte_count),
         "bits_per_byte": -total / byte_count / math.log(2),
     }
+
     assert frame.metric.tolist() == list(expected) and set(frame.task) == {"wikitext"}
     assert frame.value.tolist() == pytest.approx(list(expected.values()), rel=1e-4)
+
     assert local(tiny_ar, folder, ["wikitext"], limit=1).documents.tolist() == [1, 1, 1]

@@ -53,13 +53,16 @@ def test_the_mean_over_draws_is_that_over_all_ways():
     ending = torch.arange(length)
     [every, _] = maskings([ending, ending], 7, generator())
     expected = dict(zip(as_sets(every.mask_ML), every.share_M.tolist(), strict=True))
+
     for draws in (1, 4):
         times = dict.fromkeys(expected, 0.0)
         repetitions = 4000
+
         for repetition in range(repetitions):
             [masks_SL, _] = drawn_masks([ending, ending], draws, generator(repetition))
             for masked in as_sets(masks_SL):
                 times[masked] += 1 / (draws * repetitions)
+
         for masked, share in expected.items():
             error = math.sqrt(share * (1 - share) / repetitions)
             assert abs(times[masked] - share) < 4 * error, (draws, masked)

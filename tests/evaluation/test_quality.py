@@ -19,13 +19,16 @@ def test_filling_equals_a_naive_loop(tiny_dlm, tiny_ar, make_ids):
     found = model_card.filled(tiny_dlm, tiny_ar, ids_NT, seed=4, shares=(0.25, 1.0), batch=2).set_index(
         ["model", "share", "sequence"]
     )
+
     for share, masks in ((0.25, 2), (1.0, 8)):
         for sequence, ids_T in enumerate(ids_NT):
             where_T = random_mask(torch.arange(9) > 0, masks, generator(4, "filling", sequence))
+
             for lm, input_T in ((tiny_dlm, torch.where(where_T, MASK_TOKEN_ID, ids_T)), (tiny_ar, ids_T)):
                 log_p_TV = lm.model(input_T[None], use_cache=False).logits[0].log_softmax(-1)
                 places = [place for place in range(9) if where_T[place]]
                 hits = [int(log_p_TV[place - 1].argmax()) == int(ids_T[place]) for place in places]
+
                 row = found.loc[lm.name, share, sequence]
                 assert row.masks == len(places) == masks and row.kind == lm.kind
                 assert row.correct == pytest.approx(np.mean(hits))

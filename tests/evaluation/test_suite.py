@@ -153,17 +153,21 @@ def first_of_every_group(count: int) -> list[dict]:
 def test_autoregressive_margins_by_the_chain_rule(make_suite_lm):
     lm, chosen = make_suite_lm("autoregressive"), first_of_every_group(6)
     frame = accuracy(lm, chosen)
+
     for row, item in zip(frame.itertuples(), chosen, strict=True):
         start = len(lm.encode(item["context"]))
         values = []
+
         for choice in (0, 1):
             ids = lm.encode(sentence(item, choice)).tolist()
             values.append(log_p(lm, ids, ids, list(range(start, len(ids)))))
+
         right, wrong = values[item["answer"]], values[1 - item["answer"]]
         assert row.margin == pytest.approx(sum(right) - sum(wrong), abs=1e-3)
         assert row.margin_mean == pytest.approx(sum(right) / len(right) - sum(wrong) / len(wrong), abs=1e-3)
         assert row.correct == (row.margin > 0) and row.correct_mean == (row.margin_mean > 0)
         assert (row.group, row.pair, row.template) == (item["group"], item["pair"], item["template"])
+
     assert frame.correct.nunique() == 2
 
 
@@ -188,6 +192,7 @@ def test_an_ending_without_tokens_is_refused_before_any_work(kind, place, make_l
     lm = make_lm(kind)
     choices = ["word30", "word31"]
     choices[place] = ""
+
     item = {
         "group": "facts",
         "pair": 7,
@@ -196,6 +201,7 @@ def test_an_ending_without_tokens_is_refused_before_any_work(kind, place, make_l
         "choices": choices,
         "answer": 0,
     }
+
     with pytest.raises(
         ValueError, match="an ending of pair 7 in group 'facts', '', has no tokens of its own"
     ):
@@ -234,16 +240,20 @@ def test_a_table_of_shares_by_hand():
         }
     )
     frame = frame.assign(correct=frame.margin > 0, correct_mean=frame.margin_mean > 0)
+
     table = suite.shares(frame, draws=8)
     names = ["sinkprune_suite_facts", "sinkprune_suite_stories", "sinkprune_suite"]
+
     assert table.task.tolist() == [name for name in names for _ in range(2)]
     assert table.metric.tolist() == ["acc", "acc_norm"] * 3
     assert table.value.tolist() == pytest.approx([3 / 4, 2 / 4, 1, 1 / 2, 5 / 6, 3 / 6])
     assert table.documents.tolist() == [4, 4, 2, 2, 6, 6] and set(table.draws) == {8}
     assert table.low.isna().tolist() == [False, False, True, True, False, False]  # one template: no interval
+
     chance = stats.norm.cdf(2)
     variance = chance * (1 - chance) + 1 / 4  # of items 2 and 3; the others are exact
     assert table.error_draws.tolist() == pytest.approx([variance**0.5 / 4, 0, 0, 0, variance**0.5 / 6, 0])
+
     assert suite.shares(frame[:4]).task.tolist() == names[:1] * 2
     assert suite.shares(frame).draws.isna().all()
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from notebook_cells import MODELS, run_cells, tagged
+from notebook_cells import MODELS, parameter_cells, run_cells
 
 from sinkprune_companion.run import parameters
 
@@ -40,7 +40,7 @@ def candidates(annotation: str, default: object) -> Iterator[object]:
 
 def smallest(notebook: str) -> dict[str, object]:
     """Return the smallest value of every parameter that the check of a notebook takes."""
-    source = [tagged(notebook, "parameters")]
+    source = parameter_cells(notebook)
     annotations, defaults = parameters.declared(source), parameters.defaults(source)
     values = {}
     for name, annotation in annotations.items():

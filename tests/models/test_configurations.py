@@ -39,6 +39,7 @@ def test_the_table_counts_parameters_as_the_published_shapes_do(name):
     shape = MODELS[name].shape
     V, D, F, layers = shape.vocabulary, shape.width, shape.mlp, shape.layers
     H, G, E = shape.heads, shape.groups, shape.head_width
+
     if MODELS[name].native == "GPT2LMHeadModel":
         count = V * D + 1024 * D + layers * (4 * D * D + 2 * D * F + 9 * D + F) + 2 * D
     else:
@@ -48,6 +49,7 @@ def test_the_table_counts_parameters_as_the_published_shapes_do(name):
         if MODELS[name].native == "Qwen3ForCausalLM":
             block += 2 * E
         count = V * D * (1 if shape.tied else 2) + layers * block + D
+
     assert MODELS[name].parameters == count
     assert MODELS[name].bytes == count * {"float32": 4, "bfloat16": 2, "float16": 2}[MODELS[name].stored]
 

@@ -33,19 +33,23 @@ def build_wheel(folder: Path) -> WheelFile:
     """
     info = "tiny_weights-1.0.dist-info"
     metadata = "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\nRequires-Dist: no-such-package>=3\n"
+
     files = {
         MEMBER: PAYLOAD,
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
+
     record = f"{info}/RECORD,,\n"
     for name, data in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
         record += f"{name},sha256={digest},{len(data)}\n"
+
     path = folder / "tiny_weights-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in {**files, f"{info}/RECORD": record.encode()}.items():
             archive.writestr(name, data)
+
     data = path.read_bytes()
     return WheelFile("tiny-weights", "1.0", sha256(data), len(data), MEMBER, sha256(PAYLOAD), len(PAYLOAD))
 

@@ -41,12 +41,14 @@ def test_a_mistake_in_the_formulas_would_be_noticed(mistake, name, written):
     lm, ids_BT = load(folder), some_ids(case)
     shape = case.shape
     causal = case.causal
+
     if mistake == "direction":
         causal = not causal
     elif mistake == "theta":
         shape = replace(shape, theta=shape.theta * 3)
     elif mistake == "epsilon":
         shape = replace(shape, epsilon=1e-6 if shape.epsilon == 1e-5 else 1e-5)
+
     wrong_TV = reference(parts, shape, ids_BT[0], causal, swapped=mistake == "swapped")
     assert not torch.allclose(outputs(lm, ids_BT, wrong_TV.shape[1]), wrong_TV, atol=1e-4, rtol=1e-4)
 
@@ -67,6 +69,7 @@ def test_parameters_take_the_dtype_and_rotary_frequencies_stay_float32(name, wri
 
 def test_llama_3_s_scaled_rotary_frequencies_are_those_of_transformers(fresh):
     folder = fresh("llama")
+
     scaling = {
         "factor": 8.0,
         "low_freq_factor": 1.0,
@@ -74,10 +77,12 @@ def test_llama_3_s_scaled_rotary_frequencies_are_those_of_transformers(fresh):
         "original_max_position_embeddings": 16,
         "rope_type": "llama3",
     }
+
     edit(folder, rope_scaling=scaling)
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     lm = load(folder)
     ids_BT = some_ids(CASES["llama"])
+
     assert lm.model.config.rope_parameters["rope_type"] == "llama3"
     assert torch.equal(lm.model(ids_BT, use_cache=False).logits, stock(ids_BT, use_cache=False).logits)
     assert torch.equal(lm.model.model.rotary_emb.inv_freq, stock.model.rotary_emb.inv_freq)

@@ -169,14 +169,19 @@ def test_one_number_that_is_not_finite_is_seen_anywhere(dtype, number):
 def test_a_streamed_model_refuses_the_same(make_family, make_ids, tmp_path):
     folder = save(overflowing(make_family("llama-gqa")), tmp_path / "saved")
     lm = stream(open_checkpoint(folder), "streamed", torch.float16)
+
     with pytest.raises(ValueError, match=r"what streamed computes in .* is not finite"):
         nelbo(lm, make_ids(2, 8), draws=1)
+
     with pytest.raises(ValueError, match="not finite"):
         prune(lm, preset("unstable"), Calibration(make_ids(2, 8)), progress=False, work=tmp_path / "work")
+
     with pytest.raises(ValueError, match="a sequence of 66 tokens exceeds the 64 positions of streamed"):
         lm.hidden(make_ids(1, 66))
+
     with pytest.raises(ValueError, match="not in memory, so no keys can be hidden: use `load`"):
         hiding_model(lm, Hiding())
+
     with pytest.raises(ValueError, match="streamed from disk and cannot write token by token: use `load`"):
         lm.next_logits(make_ids(1, 2), None)
 

@@ -100,6 +100,7 @@ def test_logits_at_equals_shifted_logits_of_every_position(make_lm, make_ids, ki
     lm, ids_BT = make_lm(kind, shape), make_ids(3, 10)
     where_BT = torch.rand(3, 10, generator=torch.Generator().manual_seed(0)) < 0.5
     where_BT[:, 0] = lm.is_diffusion
+
     logits_BTV = lm.model(ids_BT, use_cache=False).logits
     naive = [
         logits_BTV[row, max(position - 1, 0)]
@@ -107,9 +108,11 @@ def test_logits_at_equals_shifted_logits_of_every_position(make_lm, make_ids, ki
         for position in range(10)
         if where_BT[row, position]
     ]
+
     logits_NV = lm.logits_at(ids_BT, where_BT)
     torch.testing.assert_close(logits_NV, torch.stack(naive))
     assert logits_NV.dtype == torch.float32
+
     unshifted_NV = dataclasses.replace(lm, logits_shifted=False).logits_at(ids_BT, where_BT)
     torch.testing.assert_close(unshifted_NV, logits_BTV[where_BT])
     assert not torch.allclose(unshifted_NV, logits_NV, atol=0.1)
@@ -161,6 +164,7 @@ def test_a_kind_and_a_mask_token_that_do_not_fit_are_refused(tiny_dlm, kind, mas
 def test_the_fingerprint_follows_every_weight(tiny_dlm, make_lm):
     original = tiny_dlm.fingerprint()
     assert make_lm("diffusion").fingerprint() == original != make_lm("diffusion", seed=1).fingerprint()
+
     for parameter in (
         tiny_dlm.blocks[2].mlp.gate_proj.weight,
         tiny_dlm.model.base_model.norm.weight,
@@ -169,6 +173,7 @@ def test_the_fingerprint_follows_every_weight(tiny_dlm, make_lm):
         value = parameter.view(-1)[5].clone()
         parameter.view(-1)[5] = torch.nextafter(value, torch.tensor(9.0))
         assert tiny_dlm.fingerprint() != original
+
         parameter.view(-1)[5] = value
         assert tiny_dlm.fingerprint() == original
     assert dataclasses.replace(tiny_dlm, model=tiny_dlm.model.to(torch.bfloat16)).fingerprint() != original

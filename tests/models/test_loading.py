@@ -90,13 +90,16 @@ def test_without_network_and_cache_the_error_says_what_to_do(hub):
 def test_requirements_of_a_folder_come_from_its_headers(hub, tmp_path):
     write(CASES["llada"], tmp_path / "llada")
     need = requirements(tmp_path / "llada")
+
     weights = []
     for file in (tmp_path / "llada").glob("*.safetensors"):
         weights += load_file(file).values()
+
     assert need.parameters == sum(tensor.numel() for tensor in weights)
     assert need.disk == sum(tensor.nbytes for tensor in weights) == 2 * need.parameters
     assert need.memory == 4 * need.parameters + max(tensor.nbytes for tensor in weights)
     assert need.download == 0 and need.missing == ()
+
     hub("Qwen/Qwen3-0.6B", CASES["qwen3"])
     assert requirements("Qwen/Qwen3-0.6B").download == 0
     assert requirements("Qwen/Qwen2.5-7B").download == MODELS["Qwen/Qwen2.5-7B"].bytes

@@ -97,19 +97,25 @@ def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, fold
 @pytest.mark.parametrize("name", NAMES)
 def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_path):
     lm, streamed = load(folder(name)), stream(open_checkpoint(folder(name)), "streamed", torch.float32)
+
     for model, work in ((lm, None), (streamed, tmp_path / "work")):
         prune(model, Recipe("magnitude"), progress=False, work=work)
+
     out = save(streamed, tmp_path / "out", note="kept")
     again = load(out)
+
     ids_BT = torch.randint(21, 66, (4, 20), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
         again.model(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits
     )
+
     stock = AutoModelForCausalLM.from_pretrained(out)
     expected = all_turned(again.model.config, again.model.state_dict())
     assert all(torch.equal(value, expected[key]) for key, value in stock.state_dict().items())
+
     assert again.kind == lm.kind
     assert again.mask_token_id == lm.mask_token_id
     assert again.logits_shifted == lm.logits_shifted
+
     with pytest.raises(FileExistsError, match="exists: choose another name"):
         save(streamed, out)

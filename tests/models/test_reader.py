@@ -15,8 +15,10 @@ from sinkprune_core.language_model import part_name
 def test_a_model_filled_block_by_block_is_the_whole_model(name, written):
     checkpoint = Checkpoint(written(name)[0])
     skeleton = checkpoint.skeleton()
+
     assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
     assert {buffer.device.type for buffer in skeleton.buffers()} <= {"cpu"} and not skeleton.training
+
     lm = language_model(checkpoint, skeleton)
     parts = [
         *lm.blocks,
@@ -26,7 +28,9 @@ def test_a_model_filled_block_by_block_is_the_whole_model(name, written):
     ]
     for part in parts:
         checkpoint.fill(part, part_name(lm.model, part))
+
     skeleton.tie_weights()
+
     whole, ids_BT = load(written(name)[0]), some_ids(CASES[name])
     assert torch.equal(outputs(lm, ids_BT), outputs(whole, ids_BT))
     assert lm.fingerprint() == whole.fingerprint()

@@ -53,6 +53,7 @@ def test_a_model_is_pruned_as_stated_or_refused_by_name(make_lm, make_ids, dtype
     lm.model.to(dtype)
     edge(lm, change)
     recipe = RECIPES[name]
+
     try:
         report = prune(lm, recipe, Calibration(make_ids(4, 12), batch=4), progress=False)
     except ValueError as refused:
@@ -61,12 +62,14 @@ def test_a_model_is_pruned_as_stated_or_refused_by_name(make_lm, make_ids, dtype
         if change is equal or not sure:
             raise
         return
+
     assert report.sparsity == pytest.approx(recipe.sparsity, abs=0.08 if name == "structured" else 0.01)
     for row in report.linears.itertuples():
         weight = lm.linears(lm.blocks[row.layer])[row.name].weight
         assert bool(torch.isfinite(weight).all()), (row.layer, row.name)
         found = int((weight == 0).sum())
         assert found >= row.zeros, (row.layer, row.name)
+
         if name == "2:4":
             left = (weight.view(len(weight), -1, 4) != 0).sum(-1)
             assert int(left.max()) <= 2, (row.layer, row.name)

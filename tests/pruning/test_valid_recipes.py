@@ -34,6 +34,7 @@ def recipes(draw, **fixed) -> Recipe:
     """Any recipe that `Recipe` accepts; `fixed` fields have the values given."""
     pattern = draw(st.sampled_from((*PATTERNS, "1:4", "2:4")))
     ratio = n_and_m(pattern)
+
     fields = {
         "criterion": draw(st.sampled_from(sorted(CRITERIA))),
         "sparsity": ratio[0] / ratio[1] if ratio else draw(st.floats(0.15, 0.8)),
@@ -54,6 +55,7 @@ def recipes(draw, **fixed) -> Recipe:
         "block_size": draw(st.integers(1, 40)),
         "compensate": pattern == "structured" and draw(st.booleans()),
     }
+
     read = fields | fixed
     if read["allocation"] == "uniform":
         del read["owl_lambda"]
@@ -61,6 +63,7 @@ def recipes(draw, **fixed) -> Recipe:
         del read["owl_m"]
     if read["criterion"] != "sparsegpt":
         del read["damping"], read["block_size"]
+
     try:
         return Recipe(**read)
     except ValueError:
@@ -137,9 +140,12 @@ def assert_counts(lm, recipe: Recipe, report: Report) -> None:
     zeros = {place: linear.weight == 0 for place, linear in linears_of(lm).items()}
     sizes = [zero_OI.numel() for zero_OI in zeros.values()]
     counts = [int(zero_OI.sum()) for zero_OI in zeros.values()]
+
     assert report.linears.zeros.tolist() == counts
+
     ratio = n_and_m(recipe.pattern)
     sparsities = layer_sparsities(recipe)
+
     if ratio is not None:
         for zero_OI in zeros.values():
             assert (zero_OI.reshape(-1, ratio[1]).sum(1) == ratio[0]).all()
@@ -151,6 +157,7 @@ def assert_counts(lm, recipe: Recipe, report: Report) -> None:
         assert sum(counts) / sum(sizes) == pytest.approx(recipe.sparsity, abs=1 / 32)
     elif recipe.pattern == "layer":
         assert counts == [int(zeros[place].numel() * sparsities[place[0]]) for place in zeros]
+
     for (layer, _), zero_OI in zeros.items():
         if recipe.pattern == "row":
             in_row = zero_OI.sum(1)

@@ -81,14 +81,17 @@ def llada(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
         "rope_theta": shape.theta,
         "mask_token_id": 5,
     }
+
     stored = {
         "model.transformer.wte.weight": parts["embedding"],
         "model.transformer.ln_f.weight": parts["norm"],
         "model.transformer.ff_out.weight": parts["head"],
     }
+
     for index, layer in enumerate(parts["layers"]):
         for part, name in LLADA_BLOCK.items():
             stored[f"model.transformer.blocks.{index}.{name}.weight"] = layer[part]
+
     return stored, config
 
 
@@ -96,6 +99,7 @@ def mmada(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
     """As LLaDA, with image codes after the text: the published vocabulary has 8192 of 134656."""
     stored, config = llada(parts, shape)
     text = round(shape.vocabulary * 126464 / 134656)
+
     return stored, config | {
         "architectures": ["MMadaModelLM"],
         "model_type": "mmada",
@@ -124,9 +128,11 @@ def transformer(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
         "hidden_act": "silu",
         "transformers_version": "4.46.2",
     }
+
     stored = {"model.embed_tokens.weight": parts["embedding"], "model.norm.weight": parts["norm"]}
     if not shape.tied:
         stored["lm_head.weight"] = parts["head"]
+
     for index, layer in enumerate(parts["layers"]):
         for part, name in TRANSFORMER_BLOCK.items():
             if part in layer:
@@ -135,6 +141,7 @@ def transformer(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
             if f"{part}_bias" in layer:
                 name = f"model.layers.{index}.self_attn.{part}_proj.bias"
                 stored[name] = layer[f"{part}_bias"]
+
     return stored, config
 
 
@@ -182,12 +189,14 @@ def gpt2(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
         "bos_token_id": 0,
         "eos_token_id": 0,
     }
+
     stored = {
         "wte.weight": parts["embedding"],
         "wpe.weight": parts["positions"],
         "ln_f.weight": parts["norm"],
         "ln_f.bias": parts["norm_bias"],
     }
+
     for index, layer in enumerate(parts["layers"]):
         for name, tensor in _gpt2_block(layer).items():
             stored[f"h.{index}.{name}"] = tensor

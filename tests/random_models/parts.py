@@ -50,6 +50,7 @@ class _Drawer:
         D, F, E = self.shape.width, self.shape.mlp, self.shape.head_width
         queries = self.shape.heads * E
         keys = self.shape.groups * E
+
         layer = {
             "norm_1": self.gain(D),
             "norm_2": self.gain(D),
@@ -60,19 +61,23 @@ class _Drawer:
             "up": self.normal(F, D),
             "down": self.normal(D, F),
         }
+
         if self.shape.gpt2:
             for name in ("norm_1", "norm_2", "q", "k", "v", "o", "up", "down"):
                 size = F if name == "up" else D
                 layer[f"{name}_bias"] = self.normal(size, scale=0.1)
         else:
             layer["gate"] = self.normal(F, D)
+
         if self.shape.qkv_bias:
             layer["q_bias"] = self.normal(queries)
             layer["k_bias"] = self.normal(keys)
             layer["v_bias"] = self.normal(keys)
+
         if self.shape.head_norm:
             layer["q_norm"] = self.gain(E)
             layer["k_norm"] = self.gain(E)
+
         return layer
 
 
@@ -81,14 +86,17 @@ def draw(shape: TinyShape, seed: int = 0) -> dict:
     drawer = _Drawer(shape, seed)
     D = shape.width
     layers = [drawer.layer() for _ in range(shape.layers)]
+
     parts = {
         "embedding": drawer.normal(shape.vocabulary, D, scale=0.02),  # small enough for epsilon to count
         "norm": drawer.gain(D),
         "layers": layers,
     }
+
     if shape.gpt2:
         parts["positions"] = drawer.normal(shape.positions, D, scale=0.02)
         parts["norm_bias"] = drawer.normal(D, scale=0.1)
+
     if shape.tied:
         parts["head"] = parts["embedding"]
     else:

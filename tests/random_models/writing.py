@@ -39,15 +39,18 @@ def write(case: Case, folder: Path, seed: int = 0) -> dict:
     folder.mkdir(parents=True)
     shape = case.shape
     parts = draw(shape, seed)
+
     stored, config = case.layout(parts, shape)
     stored = {name: tensor.to(shape.stored).contiguous().clone() for name, tensor in stored.items()}
     write_weights(stored, folder, case.shards)
     config["torch_dtype"] = str(shape.stored).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(config))
+
     if case.layout is layouts.dream:
         dream_tokenizer(folder)
     else:
         word_tokenizer(case, folder)
+
     return parts
 
 
@@ -56,6 +59,7 @@ def write_weights(stored: Tensors, folder: Path, shards: int = 1) -> None:
     if shards == 1:
         save_file(stored, folder / "model.safetensors", metadata=METADATA)
         return
+
     names = sorted(stored)
     file_of = {}
     for shard in range(shards):
@@ -63,6 +67,7 @@ def write_weights(stored: Tensors, folder: Path, shards: int = 1) -> None:
         in_shard = names[shard::shards]
         save_file({name: stored[name] for name in in_shard}, folder / file, metadata=METADATA)
         file_of |= dict.fromkeys(in_shard, file)
+
     total = sum(tensor.nbytes for tensor in stored.values())
     index = {"metadata": {"total_size": total}, "weight_map": file_of}
     (folder / INDEX).write_text(json.dumps(index))
@@ -74,18 +79,22 @@ def word_tokenizer(case: Case, folder: Path) -> None:
     The mask has the name that the family gives it, or none of its own.
     """
     words = [END] + [f"word{index}" for index in range(1, min(case.shape.vocabulary, WORDS))]
+
     special = [END]
     if case.mask_string:
         words[case.mask] = case.mask_string
         if case.mask < SPECIAL:
             special.append(case.mask_string)
+
     inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=END))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.add_special_tokens(special)
+
     declared = {"mask_token": case.mask_string} if case.declared else {}
     PreTrainedTokenizerFast(
         tokenizer_object=inner, unk_token=END, eos_token=END, pad_token=END, **declared
     ).save_pretrained(folder)
+
     file = folder / "tokenizer_config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))
@@ -96,9 +105,11 @@ def dream_tokenizer(folder: Path) -> None:
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(merge) for merge in DREAM_MERGES]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     added = {token: index for index, token in enumerate(DREAM_ADDED, start=len(tokens))}
+
     merges = "".join(f"{first} {second}\n" for first, second in DREAM_MERGES)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n" + merges)
+
     config = {
         "add_prefix_space": False,
         "added_tokens_decoder": {
@@ -115,5 +126,6 @@ def dream_tokenizer(folder: Path) -> None:
         "errors": "replace",
         "split_special_tokens": False,
     }
+
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "added_tokens.json").write_text(json.dumps(added))

@@ -53,12 +53,15 @@ def test_an_adapter_of_a_pruned_base_is_merged_under_the_mask(saved, zeros, make
     folder, adapt, adapter = saved
     ids_BT = make_ids(2, 9)
     trained_BTV = adapt(ids_BT, holds=True)
+
     with pytest.warns(
         UserWarning, match=r"is merged where .*pruned is not zero, so that 5\d\.\d% zeros stay"
     ):
         lm = load(adapter)
+
     assert lm.name == "adapter" and lm.kind == "diffusion" and lm.mask_token_id == load(folder).mask_token_id
     torch.testing.assert_close(logits(lm, ids_BT), trained_BTV, atol=1e-4, rtol=1e-4)
+
     before, after = zeros(load(folder)), zeros(lm)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not torch.equal(logits(lm, ids_BT), logits(load(folder), ids_BT))
@@ -67,16 +70,20 @@ def test_an_adapter_of_a_pruned_base_is_merged_under_the_mask(saved, zeros, make
 def test_an_adapter_of_a_dense_base_is_merged_as_it_is(make_lm, make_ids, tmp_path):
     save_model(make_lm("autoregressive", "gqa-24"), tmp_path / "dense")
     lm, ids_BT = load(tmp_path / "dense"), make_ids(2, 9)
+
     model = get_peft_model(lm.model, LoraConfig(target_modules=["v_proj"], r=2, task_type="CAUSAL_LM"))
     train(model, ids_BT)
     expected_BTV = logits(load(tmp_path / "dense"), ids_BT), model(ids_BT, use_cache=False).logits.detach()
+
     model.save_pretrained(tmp_path / "adapter")
     (tmp_path / "elsewhere").mkdir()
     for part in ("dense", "adapter"):
         (tmp_path / part).rename(tmp_path / "elsewhere" / part)  # the base is found beside the adapter
+
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         found_BTV = logits(load(tmp_path / "elsewhere" / "adapter"), ids_BT)
+
     torch.testing.assert_close(found_BTV, expected_BTV[1], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(found_BTV, expected_BTV[0], atol=1e-4)
 

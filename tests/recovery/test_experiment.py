@@ -41,14 +41,17 @@ def test_a_record_is_measured_once_and_leaves_the_model_as_it_was(run, make_lm, 
     fingerprint = lm.fingerprint()
     settings = settings_of(200, **SETTINGS)
     assert settings.steps == 4
+
     frames = []
     for _ in range(2):
         with Variant(lm, fingerprint, preset("wanda"), calibration) as variant:
             arguments = (settings, words, texts, 1, 0)
             frames.append(recovered_scores(run, variant, *arguments, variant="wanda"))
         assert lm.fingerprint() == fingerprint
+
     pd.testing.assert_frame_equal(*frames)
     assert len(list((run.records / "recovered").glob("*.csv"))) == 1
+
     frame = frames[0]
     assert frame.zeros.unique() == pytest.approx(0.5) and frame.tokens.unique() == 192
     assert (frame.held_out_after < frame.held_out_before).all()
@@ -65,20 +68,26 @@ def test_2_4_has_its_pattern_and_all_recipes_see_as_many_tokens():
 def test_losses_before_and_after_compare_in_pairs(run, make_lm, words, make_ids, monkeypatch):
     lm = make_lm("diffusion", "gqa-24")
     texts = {"natural/crop": make_ids(4, 12, seed=9)}
+
     monkeypatch.setattr(recovery, "protocol_texts", lambda *_: texts)
     monkeypatch.setattr(recovery, "training_text", lambda *_: words)
     draw = lambda lm, sequences, length, seed: Calibration(make_ids(sequences, 12, seed), seed)  # noqa: E731
     monkeypatch.setattr(recovery, "protocol_draw", draw)
+
     rows = [row._replace(sequences=3) for row in recovery_rows([PLACES["50"]], 512)]
     parts = [
         recovered_losses(run, lm, lm.fingerprint(), rows, 4, seed, (1000,), **SETTINGS) for seed in range(2)
     ]
+
     losses = pd.concat(parts, ignore_index=True)
     found = recovery_findings(losses, [PLACES["50"]], (1000,))
+
     assert found["recovered_wanda_50_1"].draws == 2
     mean = losses.groupby(["variant", "asked"]).value.mean()
+
     expected = mean["wanda", 1000] - mean["wanda", 0]
     assert math.isclose(found["recovered_wanda_50_1"].value, expected, rel_tol=1e-6)
+
     assert found["paper_minus_wanda_50_0_recovered"] is not None
     assert found["recovered_dense_1"].value == pytest.approx(mean["dense", 1000] - mean["dense", 0])
     assert recovery_findings(losses, [PLACES["75"]], (1000,))["after_paper_75_1"] is None

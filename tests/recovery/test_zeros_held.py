@@ -8,6 +8,7 @@ from torch.optim import optimizer as of_torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from sinkprune.recovery.objectives import training_loss
 from sinkprune.recovery.zeros import zeros_held
 
 
@@ -129,6 +130,7 @@ def test_a_trainer_keeps_zeros(pruned, zeros, make_ids, tmp_path):
     """With gradient accumulation, clipping and weight decay, as its defaults and options have it."""
     before = zeros(pruned)
     rows = [{"input_ids": ids_T, "labels": ids_T} for ids_T in make_ids(8, 12)]
+
     arguments = TrainingArguments(
         tmp_path,
         max_steps=3,
@@ -141,20 +143,64 @@ def test_a_trainer_keeps_zeros(pruned, zeros, make_ids, tmp_path):
         use_cpu=True,
         disable_tqdm=True,
     )
+
     weights = pruned.blocks[0].mlp.down_proj.weight.detach().clone()
     with zeros_held(pruned.model):
         Trainer(pruned.model, arguments, train_dataset=rows).train()
+
     assert same(before, zeros(pruned))
     assert not torch.equal(weights, pruned.blocks[0].mlp.down_proj.weight)
+
+
+def test_a_trainer_fills_masks_with_the_loss_of_recovery(make_pruned, zeros, make_ids, tmp_path):
+    """The stock loss would let a diffusion model see what it predicts."""
+    lm = make_pruned("diffusion")
+    lm.model.requires_grad_(True)
+    before = zeros(lm)
+    rows = [{"input_ids": ids_T} for ids_T in make_ids(8, 12)]
+    ids_BT = torch.stack([row["input_ids"] for row in rows])
+    untrained = training_loss(lm, ids_BT, seed=1).item()
+
+    class MaskFillingTrainer(Trainer):
+        def compute_loss(self, model, inputs, **_):
+            return training_loss(lm, inputs["input_ids"], step=self.state.global_step)
+
+    arguments = TrainingArguments(
+        tmp_path,
+        max_steps=12,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    with zeros_held(lm.model):
+        MaskFillingTrainer(lm.model, arguments, train_dataset=rows).train()
+
+    lm.model.eval()
+    assert same(before, zeros(lm))
+    assert training_loss(lm, ids_BT, seed=1).item() < untrained
+
+
+def test_the_loss_for_a_loop_of_one_s_own_depends_on_seed_and_step_alone(make_pruned, make_ids):
+    lm = make_pruned("diffusion")
+    ids_BT = make_ids(4, 12)
+    losses = [training_loss(lm, ids_BT, seed, step).item() for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
 
 
 def test_accelerate_keeps_zeros(pruned, zeros, make_ids):
     before = zeros(pruned)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+
     optimizer = torch.optim.AdamW(pruned.model.parameters(), 1e-2, weight_decay=0.1)
     loader = DataLoader(make_ids(8, 12), batch_size=2)
     model, optimizer, loader = accelerator.prepare(pruned.model, optimizer, loader)
+
     weights = pruned.blocks[0].mlp.down_proj.weight.detach().clone()
+
     with zeros_held(model):
         for ids_BT in loader:
             with accelerator.accumulate(model):
@@ -162,6 +208,7 @@ def test_accelerate_keeps_zeros(pruned, zeros, make_ids):
                 accelerator.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
+
     assert same(before, zeros(pruned))
     assert not torch.equal(weights, pruned.blocks[0].mlp.down_proj.weight)
 
@@ -176,12 +223,14 @@ def test_lora_is_merged_under_the_mask_and_computes_what_it_merges_to(pruned, ze
     before = zeros(pruned)
     ids_BT = make_ids(3, 12)
     adapted = with_lora(pruned.model)
+
     with zeros_held(adapted):
         trained = [value for value in adapted.parameters() if value.requires_grad]
         some_steps(adapted, torch.optim.AdamW(trained, 1e-1), ids_BT)
         with torch.no_grad():
             logits = adapted(ids_BT).logits
         merged = adapted.merge_and_unload()
+
     assert same(before, zeros(pruned))
     with torch.no_grad():
         torch.testing.assert_close(merged(ids_BT).logits, logits, atol=1e-4, rtol=1e-4)

@@ -72,16 +72,20 @@ def test_a_run_killed_at_every_block_in_turn_repeats_no_finished_one(
     recipe, straight = RECIPES[name], make_lm("diffusion")
     once = count_calls(straight)
     expected = outcome(straight, prune(straight, recipe, short_text, progress=False))
+
     for layer in range(LAYERS):
         with killed_at(layer):
             prune(make_lm("diffusion"), recipe, short_text, progress=False, work=tmp_path)
+
     again = make_lm("diffusion")
     calls = count_calls(again)
     assert_same(outcome(again, prune(again, recipe, short_text, progress=False, work=tmp_path)), expected)
+
     states = 2 if recipe.inputs == "noised" else 1
     captured = math.ceil(len(short_text.ids_NT) * states / short_text.batch)
     if recipe.propagation == "dense" and recipe.criterion == "wanda":
         captured = 0
+
     # the first block only says what goes into it, and nobody reads what the pruned last one makes
     assert calls == [captured, 0, captured]
     assert once[1] > 0

@@ -108,21 +108,25 @@ def test_whatever_is_damaged_comes_out_the_same(
 ):
     recipe = RECIPES[name]
     expected = straight(both, recipe, short_text)
+
     for layer, damage in ((1, flip), (2, remove)):
         with killed_at(layer):
             lm = both(streamed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 prune(lm, recipe, short_text, progress=False, work=tmp_path)
+
         pattern = "statistics*" if damaged == "statistics" else f"job-*/{damaged}.*"
         files = list(tmp_path.glob(pattern))
         assert files
         for file in files:
             damage(file)
+
     lm = both(streamed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         prune(lm, recipe, short_text, progress=False, work=tmp_path)
+
     assert same(block_weights_of(lm), expected)
 
 
@@ -253,15 +257,19 @@ def holder():
 @pytest.mark.parametrize("held", ["out", "out.work", "mine"])
 def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holder, monkeypatch, held):
     process = holder(place / held)
+
     more = ("--work", "mine") if held == "mine" else ()
+
     with monkeypatch.context() as patches:
         patches.setattr("sinkprune.cli.common.open_model", lambda *_: pytest.fail("the model was loaded"))
         status, said = run(command("sequential", *more))
+
     assert status == 1
     last = said.splitlines()[-1]
     assert last.startswith(f"error: {place / held} is in use by process {process.pid} on ")
     assert " since 20" in last and last.endswith(": wait until that has ended, or choose another place")
     assert not (place / "out").exists() and not list(place.glob("*/job-*"))
+
     process.kill()
     process.wait()
     assert run(command("sequential", *more))[0] == 0

@@ -28,14 +28,18 @@ def test_mass_is_the_column_sum_of_eager_attention_and_respects_padding(make_lm,
     padding = slice(0, 4) if side == "left" else slice(7, 11)
     attention_mask_BT = torch.ones_like(ids_BT)
     attention_mask_BT[0, padding] = 0
+
     mass_BLHSK = mass_of(lm, ids_BT, chunk=3, attention_mask_BT=attention_mask_BT)
     assert mass_BLHSK.shape == (3, 3, lm.model.config.num_attention_heads, 1, 11)
     assert mass_BLHSK.dtype == torch.float32
+
     _, maps_BLHQK = eager(lm, ids_BT, attention_mask_BT=attention_mask_BT)
     torch.testing.assert_close(mass_BLHSK[:, :, :, 0], maps_BLHQK.sum(3), atol=1e-5, rtol=1e-5)
+
     # row sums are 1 and would say nothing; heads in another order would be seen
     assert not torch.allclose(mass_BLHSK[:, :, :, 0], maps_BLHQK.sum(4), atol=1e-2)
     assert not torch.allclose(mass_BLHSK, mass_BLHSK.flip(2), atol=1e-2)
+
     assert not mass_BLHSK[0, ..., padding].any()
     assert mass_BLHSK[1:, ..., padding].any()
 
@@ -76,15 +80,19 @@ def forward_and_interrupt(lm, ids_BT) -> None:
 def test_the_former_implementation_comes_back_after_an_exception(tiny_dlm, make_ids, former):
     tiny_dlm.model.set_attn_implementation(former)
     before = [dict(module.__dict__) for module in tiny_dlm.model.modules()]
+
     with pytest.raises(KeyboardInterrupt), track(tiny_dlm.model) as tracker:
         forward_and_interrupt(tiny_dlm, make_ids(1, 5))
+
     assert tiny_dlm.model.config._attn_implementation == former
     assert [module.__dict__.keys() for module in tiny_dlm.model.modules()] == [
         attributes.keys() for attributes in before
     ]
+
     held = tracker.take()
     tiny_dlm.hidden(make_ids(1, 5))
     assert held.shape[-1] == 5
+
     with pytest.raises(RuntimeError):  # a forward after the block leaves nothing behind
         tracker.take()
 

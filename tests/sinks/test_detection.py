@@ -159,6 +159,7 @@ def test_overlap_by_hand():
             [True, False, True],
         ]
     )
+
     overlap_S = overlap(sinks_SK)
     assert overlap_S[[0, 1, 3, 4]].tolist() == [0.5, 0, 0, 1]
     assert overlap_S[2].isnan()
@@ -174,6 +175,7 @@ def moving(*places: int, keys: int = 10, mass: float = 10) -> torch.Tensor:
 def test_variability_by_hand():
     frame = variability(torch.stack([moving(2, 2, 8), moving(4, 4, 4)]), stability_threshold=0.6)
     assert frame.prompt.tolist() == [0, 1]
+
     expected = {  # where the sink moves, and where it stays
         "spatial_variance": [((20 / 3 - 1) ** 2 + (10 / 3 - 1) ** 2 + 8) / 10, (81 + 9) / 10],
         "temporal_variance": [8, 0],  # of 2, 2, 8
@@ -185,9 +187,11 @@ def test_variability_by_hand():
         "stable_share": [2 / 3, 1],
         "top_share": [1, 1],
     }
+
     assert set(frame) == {"prompt", *expected}
     for name, values in expected.items():
         assert frame[name].tolist() == pytest.approx(values), name
+
     profile_SK = moving(2, 2, 2, 8)
     profile_SK[2] = 1.0  # a step without a sink, over which nothing jumps
     assert variability(profile_SK[None]).centroid_jump[0] == 0

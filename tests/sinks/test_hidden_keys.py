@@ -30,12 +30,16 @@ def test_hiding_is_eager_attention_under_the_mask_and_respects_padding(make_lm, 
     padding = slice(0, 3) if side == "left" else slice(7, 10)
     attention_mask_BT = torch.ones_like(ids_BT)
     attention_mask_BT[0, padding] = 0
+
     with hide(lm.model, hidden_BK):
         found_BTD = lm.hidden(ids_BT, attention_mask_BT)
+
     real_BT = attention_mask_BT.bool()
     expected_BTD, _ = eager(lm, ids_BT, attention_mask_BT=attention_mask_BT, hidden_BK=hidden_BK)
     torch.testing.assert_close(found_BTD[real_BT], expected_BTD[real_BT], atol=1e-4, rtol=1e-4)
+
     assert not torch.allclose(found_BTD[1:], lm.hidden(ids_BT)[1:], atol=1e-2)
+
     of_other_rows_BTD, _ = eager(lm, ids_BT, hidden_BK=hidden_BK.roll(1, 0))
     assert not torch.allclose(found_BTD[1:], of_other_rows_BTD[1:], atol=1e-2)
 
@@ -45,14 +49,18 @@ def test_the_tracker_measures_what_hiding_leaves(make_lm, make_ids, kind):
     lm, ids_BT, hidden_BK = make_lm(kind), make_ids(2, 11), draw_hidden(2, 11)
     _, maps_BLHQK = eager(lm, ids_BT, hidden_BK=hidden_BK)
     expected_BLHK = maps_BLHQK.sum(3)
+
     with track(lm.model, chunk=4) as tracker, hide(lm.model, hidden_BK):
         lm.hidden(ids_BT)
         inside_BLHSK = tracker.take()
+
     with hide(lm.model, hidden_BK), track(lm.model, chunk=4) as tracker:
         lm.hidden(ids_BT)
         around_BLHSK = tracker.take()
+
     assert torch.equal(inside_BLHSK, around_BLHSK)
     torch.testing.assert_close(inside_BLHSK[:, :, :, 0], expected_BLHK, atol=1e-5, rtol=1e-5)
+
     hidden_mass = inside_BLHSK[:, :, :, 0].movedim(3, 1)[hidden_BK]
     assert (hidden_mass <= 1 + 1e-6).all() and (hidden_mass > 0).all()  # its own query and no other
     torch.testing.assert_close(

@@ -81,25 +81,32 @@ def block_outputs(lm, ids_BT) -> list[torch.Tensor]:
 def test_a_third_of_the_layers_hides_the_same_keys_and_no_other_layer_does(make_lm, make_ids, kind):
     lm = make_lm(kind, layers=6)
     ids_BT = noised(lm, make_ids(2, 14))
+
     keys_BK = hiding_model(lm, Hiding("top", 3)).keys_to_hide(ids_BT)
     dense = block_outputs(lm, ids_BT)
     everywhere = None
+
     for third, (start, end) in {"all": (0, 6), "early": (0, 2), "middle": (2, 4), "late": (4, 6)}.items():
         hiding_lm = hiding_model(lm, Hiding("top", 3, layers=third))
         assert torch.equal(hiding_lm.keys_to_hide(ids_BT), keys_BK)
         assert [layer for layer in range(6) if hiding_lm.hiding.hides_in(layer, 6)] == list(range(start, end))
+
         found = block_outputs(hiding_lm, ids_BT)[-6:]  # the dense forward that chooses comes first
         everywhere = found if everywhere is None else everywhere
+
         for layer in range(start):
             torch.testing.assert_close(found[layer], dense[layer], atol=1e-5, rtol=1e-5)
         assert not torch.allclose(found[start], dense[start], atol=1e-3)
+
         if start == 0:
             for layer in range(end):
                 assert torch.equal(found[layer], everywhere[layer])
             if end < 6:
                 assert not torch.allclose(found[end], everywhere[end], atol=1e-3)
+
     with pytest.raises(ValueError, match="layers='upper' is unknown; choose one of all, early, middle, late"):
         Hiding("top", 3, layers="upper")
+
     with pytest.raises(ValueError, match="layers='late' has none of the 2 layers"):
         hiding_model(make_lm("diffusion", layers=2), Hiding("top", 3, layers="late"))
 
@@ -108,15 +115,18 @@ def test_a_third_of_the_layers_hides_the_same_keys_and_no_other_layer_does(make_
 def test_the_control_hides_as_many_keys_that_are_neither_strongest_nor_sinks(make_lm, make_ids, kind):
     lm = make_lm(kind)
     ids_BT = noised(lm, make_ids(6, 30))
+
     for first in (True, False):
         top_BK = hiding_model(lm, Hiding("top", 3, first)).keys_to_hide(ids_BT)
         random_BK = hiding_model(lm, Hiding("random", 3, first)).keys_to_hide(ids_BT)
         other_BK = hiding_model(lm, Hiding("random", 3, first), seed=1).keys_to_hide(ids_BT)
+
         assert random_BK.sum(1).tolist() == top_BK.sum(1).tolist() == [3] * 6
         assert not (random_BK & top_BK).any()
         assert first or not random_BK[:, 0].any()
         assert lm.is_diffusion or not random_BK[:, 16:].any()  # keys that all asked queries see
         assert not torch.equal(random_BK, other_BK)
+
         if lm.is_diffusion:
             masked_BK = ids_BT == lm.mask_token_id
             assert (random_BK & masked_BK).sum(1).tolist() == (top_BK & masked_BK).sum(1).tolist()
@@ -167,19 +177,24 @@ def test_the_log_says_what_was_hidden_and_what_is_left_in_the_layers_that_hide(m
     ids_BT = noised(lm, make_ids(3, 16))
     hiding_lm = hiding_model(lm, Hiding("top", 4, layers=layers))
     end = 6 if layers == "all" else 2  # what is hidden later changes nothing before
+
     hidden_BK = hiding_lm.keys_to_hide(ids_BT)
     assert hiding_lm.log == []
+
     hiding_lm.hidden(ids_BT)
     _, maps_BLHQK = eager(lm, ids_BT)
     _, left_BLHQK = eager(lm, ids_BT, hidden_BK=hidden_BK)
+
     for row, logged in enumerate(hiding_lm.log):
         left_K = left_BLHQK[row][:end].mean((0, 1, 2))
         attention = float(maps_BLHQK[row][:end][..., hidden_BK[row]].sum(-1).mean())
+
         assert logged["attention"] == pytest.approx(attention, abs=1e-5)
         assert logged["first"] == float(hidden_BK[row, 0])
         assert logged["masks"] == int((hidden_BK[row] & (ids_BT[row] == lm.mask_token_id)).sum())
         assert logged["left"] == pytest.approx(float(left_K.max()), abs=1e-5)
         assert logged["second"] == float(left_K.argmax() == 1)
+
     assert len(hiding_lm.log) == 3
 
 

@@ -26,14 +26,17 @@ def causal(tiny_ar, make_ids) -> Trace:
 def test_all_readings_of_a_bidirectional_model_agree_but_the_thresholds(tiny_dlm, make_ids):
     found = trace(tiny_dlm, make_ids(3, PROMPT), SAMPLER, progress=False)
     literal = READINGS[LITERAL]
+
     for name, one in READINGS.items():
         torch.testing.assert_close(one.mass_BSK(found), found.mass_BSK)
         assert one.visible(found).all()
         assert share_of_new_queries(found, name) == 1
+
         if not one.others:
             pd.testing.assert_frame_equal(
                 one.variability(found, 1.0), literal.variability(found, 1.0), rtol=1e-4
             )
+
     sinks_BSK = READINGS["above_others"].sinks(found.mass_BSK, found.visible_SK)
     assert torch.equal(sinks_BSK, sinks_above_others(found.mass_BSK))
 
@@ -47,13 +50,17 @@ def test_readings_of_a_causal_model_are_what_trackers_of_their_windows_find(tiny
         ("so_far_shares", PROMPT, True),
     ):
         windows = [(first if start is None else start, last) for first, last in WINDOWS]
+
         with track(tiny_ar.model, windows) as tracker:
             tiny_ar.hidden(causal.final_BK)
             mass_BSK = tracker.take().mean((1, 2))
+
         if divided:
             even_SK = even_share(LENGTH, windows, causal=True)
             mass_BSK = mass_BSK / even_SK.masked_fill(even_SK == 0, torch.inf)
+
         torch.testing.assert_close(reading(name).mass_BSK(causal), mass_BSK, atol=1e-5, rtol=1e-5)
+
         ends_S = [last if name == LITERAL else first + 1 for first, last in WINDOWS]
         seen = [[key < end for key in range(LENGTH)] for end in ends_S]
         assert reading(name).visible(causal).tolist() == seen

@@ -45,12 +45,15 @@ def test_a_diffusion_trace_holds_the_states_of_generation_and_their_attention(ti
         tiny_dlm, prompt_BT, SAMPLER, seed=2, watch=lambda step, ids_BT: states.append(ids_BT.clone())
     )
     result = traced(tiny_dlm, prompt_BT, seed=2)
+
     assert torch.equal(result.final_BK, final_BK)
     assert torch.equal(result.ids_BSK, torch.stack(states, 1))
     assert (result.ids_BSK == MASK_TOKEN_ID).sum(-1).tolist() == [[14, 10, 6, 3]] * 3
+
     mass_SBLHK = torch.stack([mass_of(tiny_dlm, state_BT)[:, :, :, 0] for state_BT in states])
     torch.testing.assert_close(result.layers_BSLK, mass_SBLHK.mean(3).transpose(0, 1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(result.heads_BLHK, mass_SBLHK.mean(0), atol=1e-5, rtol=1e-5)
+
     assert result.visible_SK.all() and not result.prefix_BLK.any()
     assert torch.equal(result.mass_BSLK, result.layers_BSLK)
     torch.testing.assert_close(result.layers_BSLK.sum(-1), torch.full((3, 4, 3), float(LENGTH)))

@@ -19,14 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda file: file.stem)
 def test_every_picture_of_a_notebook_has_its_data_its_origin_and_its_cell(file):
     notebook = nbformat.read(file, 4)
+
     pictures = [
         (place, output)
         for place, cell in enumerate(notebook.cells)
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
+
     figures = figure_pages.figures_of(notebook, file.stem, ROOT)
     assert [place for place, _ in pictures] == [figure.cell for figure in figures]
+
     for figure in figures:
         for suffix in ("csv", "json", "png"):
             assert (ROOT / "figures" / file.stem / f"{figure.name}.{suffix}").exists()
@@ -61,7 +64,8 @@ def test_machinery_is_folded_and_what_teaches_is_not():
         return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
 
     short = "weight_OI @ input_I"
-    assert figure_pages.is_machinery(cell("a: int = 1", "parameters"), shows_figure=False)
+    for tag in ("main-parameters", "parameters"):
+        assert figure_pages.is_machinery(cell("a: int = 1", tag), shows_figure=False)
     assert figure_pages.is_machinery(cell(short), shows_figure=True)
     assert figure_pages.is_machinery(cell("\n".join([short] * 40)), shows_figure=False)
     assert not figure_pages.is_machinery(cell(short), shows_figure=False)

@@ -114,13 +114,17 @@ def test_from_scratch_a_model_has_a_vocabulary_of_its_own_text(tiny_base, text, 
         "--folder": tmp_path / "run",
         "--export": tmp_path / "made",
     }
+
     words = [str(word) for option in options.items() if option[0] != "--rank" for word in option]
     assert main(["train", "--from-scratch", *words]) == 0
+
     dlm = load(tmp_path / "made")
     assert dlm.kind == "diffusion" and dlm.logits_shifted is False
     assert len(dlm.tokenizer) <= dlm.mask_token_id == SHAPE["vocab_size"] - 1
+
     settings = short(from_scratch=True, tokens=1_000_000, lengths=(512,), batch_tokens=384_000)
     assert [settings.noise_level(step) for step in range(settings.steps)] == [LOW_NOISE] * 2 + [None]
+
     with pytest.raises(ValueError, match="base='other' does nothing from scratch"):
         short(from_scratch=True, base="other")
 
@@ -134,14 +138,19 @@ class Vocabulary(dict):
 
 def test_the_mask_is_a_token_that_no_text_produces(base):
     words = Vocabulary({"<s>": 0, "<|reserved_token_1|>": 3, "<|reserved_token_0|>": 2, "a": 1})
+
     assert mask_token_of(words, 6) == 4  # rows of the embedding without a token come before reserved ones
     assert mask_token_of(words, 4) == 2
     assert mask_token_of(words, 6, "a") == 1 and mask_token_of(words, 6, "5") == 5
+
     with pytest.raises(ValueError, match="mask_token='6' is neither"):
         mask_token_of(words, 6, "6")
+
     words.mask_token_id = 1
     assert mask_token_of(words, 6) == 1
+
     with pytest.raises(ValueError, match="no token of the 2 is a mask, reserved or unused"):
         mask_token_of(Vocabulary({"a": 0, "b": 1}), 2)
+
     tokenizer = open_base(str(base("llama"))).checkpoint.tokenizer()
     assert MASK_TOKEN_ID not in tokenizer("any text, with ÄÖ and 漢字 too").input_ids

@@ -76,17 +76,20 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_a_whole_one(
     model = with_adapter(tiny_ar.model)
     optimizer = adam(model)
     some_steps(model, optimizer, make_ids(2, 5), 1)
+
     checkpoint, new, former = (tmp_path / name for name in ("checkpoint", "checkpoint.new", "former"))
     for step, place in ((1, former), (2, new)):
         save_checkpoint(model, optimizer, checkpoint, step)
         checkpoint.rename(place)
     former.rename(checkpoint)
+
     if left_of_former == "a part":
         (checkpoint / "optimizer.safetensors").unlink()
     if left_of_former == "nothing":
         rmtree(checkpoint)
     if left_of_former == "all, moved":
         checkpoint.rename(tmp_path / "checkpoint.old")
+
     assert newest_checkpoint(tmp_path) == checkpoint
     assert step_of(checkpoint) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

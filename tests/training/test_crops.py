@@ -57,6 +57,7 @@ def tokenizer(tiny_dlm, tmp_path, monkeypatch):
 def test_no_held_out_paragraph_is_trained_on(tokenizer, tmp_path):
     text = "\n\n".join(corpus.documentation("everything"))
     by_source, held_out = prepare_data(tokenizer, tmp_path, False, (4, 13), text)
+
     documents_of = {}
     for split, stream_T in (
         ("train", by_source["text"]),
@@ -64,7 +65,9 @@ def test_no_held_out_paragraph_is_trained_on(tokenizer, tmp_path):
     ):
         assert len(stream_T) % 13 == 0  # each paragraph has 12 words
         documents_of[split] = {tuple(document) for document in stream_T.view(-1, 13).tolist()}
+
     assert documents_of["held_out"] and not documents_of["train"] & documents_of["held_out"]
+
     paragraphs = [part for part in corpus.paragraphs(text) if corpus.is_held_out(part)]
     known = {tuple(corpus.stream([part], tokenizer).tolist()) for part in paragraphs}
     assert documents_of["held_out"] <= known

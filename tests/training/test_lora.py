@@ -34,18 +34,23 @@ def assert_same_adapter(one, other) -> None:
 def test_training_learns_and_a_finished_run_is_not_repeated(prepared, rows_of, short, kind):
     config = short(kind=kind, tokens=100 * 32, batch_tokens=32, learning_rate=1e-2)
     checkpoint = train(config, prepared, check_every=25)
+
     log = rows_of(prepared / "log.jsonl")
     assert [row["step"] for row in log] == [25, 50, 75, 100]
+
     columns = [name for name in log[0] if name.startswith(lora.MEASURES[kind])]
     assert len(columns) == 4
+
     for name in columns:
         assert log[-1][name] < log[0][name] - 0.3
         if kind == "diffusion":
             assert log[-1][name] < 3  # nats per token; 4.3 without any knowledge
+
     before = (checkpoint / "adapter_model.safetensors").read_bytes()
     assert train(config, prepared) == checkpoint
     assert (checkpoint / "adapter_model.safetensors").read_bytes() == before
     assert rows_of(prepared / "log.jsonl") == log
+
     settings = (prepared / "training.json").read_bytes()
     with pytest.raises(ValueError, match="holds a run that is done, with other settings"):
         train(replace(config, learning_rate=1e-3), prepared)

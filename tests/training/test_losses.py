@@ -27,19 +27,23 @@ def seen_by_the_loss(monkeypatch, lm, ids_BT, rng) -> tuple[torch.Tensor, torch.
 def naive_loss(lm, ids_BT: torch.Tensor, rng: torch.Generator) -> float:
     """The loss as loops over sequences and places, from the same random numbers."""
     rows, length = ids_BT.shape
+
     counts = stratified_counts(rows, length - 1, rng).tolist()
     predicted_T = torch.arange(length) > 0
     masks = [random_mask(predicted_T, count, rng) for count in counts]
     first_masked = torch.rand(rows, generator=rng).tolist()
+
     total = 0.0
     for ids_T, count, where_T, draw in zip(ids_BT, counts, masks, first_masked, strict=True):
         input_T = torch.where(where_T, MASK_TOKEN_ID, ids_T)
         if draw < count / (length - 1):
             input_T[0] = MASK_TOKEN_ID
+
         log_p_TV = lm.model(input_T[None], use_cache=False).logits[0].log_softmax(-1)
         for place in range(1, length):
             if where_T[place]:
                 total -= float(log_p_TV[place - 1, ids_T[place]]) / count
+
     return total / rows
 
 
@@ -55,19 +59,23 @@ def test_the_loss_equals_a_naive_computation(tiny_dlm, make_ids, seed):
 def test_the_first_token_is_masked_at_the_noise_level_and_never_predicted(tiny_dlm, make_ids, monkeypatch):
     ids_BT = make_ids(8, 9)
     levels, is_masked = [], []
+
     for seed in range(100):
         input_BT, where_BT = seen_by_the_loss(monkeypatch, tiny_dlm, ids_BT, generator(seed))
         assert not where_BT[:, 0].any()
         assert torch.equal(input_BT[:, 1:] == MASK_TOKEN_ID, where_BT[:, 1:])
         assert torch.equal(input_BT[:, 1:][~where_BT[:, 1:]], ids_BT[:, 1:][~where_BT[:, 1:]])
+
         levels.append(where_BT.sum(1) / 8)
         is_masked.append(input_BT[:, 0] == MASK_TOKEN_ID)
         assert (is_masked[-1] | (input_BT[:, 0] == ids_BT[:, 0])).all()
+
     levels, is_masked = torch.cat(levels), torch.cat(is_masked)
-    for (
-        level
-    ) in levels.unique():  # each has 100 draws in expectation, standard deviation of a share at most 0.05
+
+    # each level has 100 draws in expectation, standard deviation of a share at most 0.05
+    for level in levels.unique():
         found = is_masked[levels == level].double().mean()
         assert found == pytest.approx(float(level), abs=0.2)
+
     assert is_masked.double().mean() == pytest.approx(float(levels.mean()), abs=0.05)
     assert is_masked[levels == 1].all()  # where everything is masked, it is

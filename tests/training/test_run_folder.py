@@ -91,11 +91,13 @@ def test_data_that_are_not_what_was_written_are_refused(data):
     file, read = data
     read()
     written = file.read_bytes()
+
     for place in (-3, -200, len(written) // 2):
         flip(file, place)
         with pytest.raises(ValueError, match=r"data.safetensors is not what was written: use another folder"):
             read()
         file.write_bytes(written)
+
     for damaged in (b"", written[:-9], written[:30]):
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"data.safetensors cannot be read"):

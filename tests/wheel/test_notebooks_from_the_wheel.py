@@ -57,13 +57,16 @@ def python(tmp_path_factory, wheel) -> Path:
     folder = tmp_path_factory.mktemp("colab")
     venv.create(folder / "environment", with_pip=True)
     interpreter = folder / "environment" / "bin" / "python"
+
     pins = [f"{name}=={version}" for name, version in JUPYTER.items()]
     run(interpreter, "-m", "pip", "install", "--quiet", *pins)
+
     kernel = folder / "jupyter" / "kernels" / KERNEL
     kernel.mkdir(parents=True)
     argv = [str(interpreter), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     about = {"argv": argv, "display_name": KERNEL, "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(about), encoding="utf-8")
+
     with pytest.MonkeyPatch.context() as patches:
         patches.setenv("JUPYTER_PATH", str(folder / "jupyter"))
         patches.setenv("COLAB_RELEASE_TAG", "1")
@@ -84,16 +87,21 @@ def test_a_notebook_runs_alone_in_an_empty_folder_to_its_last_cell(name, python,
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = address.SETUP.sub(address.INSTALL.format(wheel), cell.source)
+
     source, folder = tmp_path / f"{name}.ipynb", tmp_path / "alone"
     nbformat.write(notebook, source)
     folder.mkdir()
+
     models = {} if name == "00_start_here" else {parameter: pair[parameter] for parameter in MODELS[name]}
     parameters = {"profile": "tiny", **models, **TINY[name]}
+
     done = papermill.execute_notebook(
         source, source, parameters, kernel_name=KERNEL, cwd=folder, progress_bar=False
     )
+
     codes = [cell for cell in done.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in codes)
+
     said = "".join(output.get("text", "") for cell in codes for output in cell.outputs)
     assert f"results go to {folder / 'runs' / 'tiny'}\n" in said
     assert (folder / "runs" / "tiny" / "findings" / f"{name}.json").is_file()

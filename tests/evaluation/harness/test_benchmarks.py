@@ -28,18 +28,22 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
     chosen = choose(lm, ["paper"], family)
     assert sorted(benchmark.task.split("_")[0] for benchmark in chosen) == sorted(BENCHMARKS)
     assert all(benchmark.task in known for benchmark in chosen)
+
     lm.model.config.max_position_embeddings = 4096
     lm.tokenizer.bos_token = "<|endoftext|>"
     models = {benchmark.task: HarnessModel(lm, **benchmark.settings) for benchmark in chosen}
     shots = {benchmark.task: benchmark.shots for benchmark in chosen}
+
     assert [shots[task] for task in ("mmlu", "winogrande", "gpqa_main_n_shot")] == [5, 5, 5]
     assert [shots[task] for task in ("arc_challenge", "piqa", "hellaswag", "race")] == [0, 0, 0, 0]
+
     if family == "llada":
         guided = {task: model.how.guidance for task, model in models.items() if model.how.guidance}
         assert guided == dict.fromkeys(GUIDED, 0.5)
         assert models["piqa"].how == Protocol("count", 128, 8, 0.5)
         assert models["mmlu"].how == Protocol("count", 1, 1)
         assert models["gsm8k"].options.gen_length == 1024
+
     if family == "dream":
         assert models["piqa"].how == Protocol("bernoulli", 128, 32, visible_end=True)
         assert models["piqa"].max_length == 2048
