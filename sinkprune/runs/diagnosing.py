@@ -16,6 +16,7 @@ from sinkprune_core.calibration.token_weights import TokenChoice
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import diagnosis
 from sinkprune_core.pruning.diagnosis import Diagnosis, Norms
+from sinkprune_core.pruning.recipe import ExcludeName
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def diagnose(
     calibration: Calibration,
     sparsities: Sequence[float] = (0.5,),
     noise_levels: int = 8,
-    sinks: str | TokenChoice = "all",
+    sinks: ExcludeName | TokenChoice = "all",
     progress: bool = True,
     work: Path | str | None = None,
 ) -> Diagnosis:

@@ -37,7 +37,7 @@ from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, Token
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.recipe import ExcludeName, Recipe
 from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
 
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
@@ -55,7 +55,7 @@ class Part:
 
     first: int
     last: int  # the number after the last sequence
-    choice: str | TokenChoice = "none"  # a name in EXCLUDE, or a function
+    choice: ExcludeName | TokenChoice = "none"  # a name in EXCLUDE, or a function
 
     def __repr__(self) -> str:
         """Return the same words in every process, as a pass that goes on is known by them."""
@@ -221,7 +221,7 @@ def _ranges(layers: Sequence[int]) -> str:
 
 
 def diagnosis_recipes(
-    lm: LanguageModel, sequences: int, noise_levels: int, sinks: str | TokenChoice = "all"
+    lm: LanguageModel, sequences: int, noise_levels: int, sinks: ExcludeName | TokenChoice = "all"
 ) -> dict[str, Recipe]:
     """Return the recipes whose statistics a diagnosis of so many sequences reads, by part.
 
@@ -248,7 +248,7 @@ def diagnose(
     calibration: InstanceOf[Calibration],
     sparsities: Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")] = (0.5,),
     noise_levels: Count = 8,
-    sinks: str | TokenChoice = "all",
+    sinks: ExcludeName | TokenChoice = "all",
     progress: Flag = True,
 ) -> Diagnosis:
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
@@ -284,7 +284,7 @@ def norms_of(
     lm: LanguageModel,
     calibration: Calibration,
     noise_levels: int = 8,
-    sinks: str | TokenChoice = "all",
+    sinks: ExcludeName | TokenChoice = "all",
     progress: bool = True,
     store: Store = IN_MEMORY,
 ) -> Norms:
