@@ -33,7 +33,7 @@ class Base:
     stem: str  # the names of the trained models begin with it
     origin: str  # what an adapter says it belongs to
     checkpoint: Checkpoint
-    mask_token_id: int
+    mask_token_id: int | None  # None: of an autoregressive run whose base has no token for it
     vocabulary: Path | None = None  # of a run from scratch: where its own tokenizer lies
 
     def tokenizer(self):
@@ -99,11 +99,12 @@ class InTraining(LanguageModel):
         self._check_kind()
 
 
-def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base:
+def open_base(name: str, mask_token: str | None = None, length: int = 0, kind: str = "diffusion") -> Base:
     """Return the base behind a name (`smol-ar`, a hub id of the table of models, a folder), without weights.
 
-    Raises ValueError for a model of another type, one that is a diffusion model already, one with fewer
-    positions than `length`, and what `mask_token_of` raises.
+    `kind` is what the base becomes: only a diffusion model needs a token that stands for a mask. Raises
+    ValueError for a model of another type, one that is a diffusion model already, one with fewer positions
+    than `length`, and what `mask_token_of` raises.
     """
     if name == EMBEDDED_BASE:
         checkpoint = Checkpoint(embedded.base_folder(), causal=True)
@@ -136,15 +137,17 @@ def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base
             "use shorter crops"
         )
 
-    mask_token_id = mask_token_of(checkpoint.tokenizer(), config.vocab_size, mask_token)
+    is_needed = kind == "diffusion"
+    mask_token_id = mask_token_of(checkpoint.tokenizer(), config.vocab_size, mask_token, is_needed)
     return Base(name, Path(name).name, name, checkpoint, mask_token_id)
 
 
-def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:
+def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None, is_needed: bool = True) -> int | None:
     """Return the number of the token that is to stand for a mask: `asked`, a token or its number, else the
     tokenizer's own, a row of the embedding that belongs to no token, or a token called reserved or unused.
 
-    Raises ValueError where there is none, and where `asked` is none of the `vocabulary` tokens.
+    Raises ValueError where `asked` is none of the `vocabulary` tokens, and where there is none and one
+    `is_needed`; otherwise it is None.
     """
     known = tokenizer.get_vocab()
     if asked is not None:
@@ -164,10 +167,10 @@ def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:
         return beyond
 
     reserved = [index for token, index in known.items() if RESERVED.search(token)]
-    if not reserved:
+    if not reserved and is_needed:
         raise ValueError(
             f"no token of the {vocabulary} is a mask, reserved or unused: "
             "name one that no text contains with --mask-token"
         )
 
-    return min(reserved)
+    return min(reserved, default=None)

@@ -44,7 +44,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
     if not rows:
         raise ValueError(f"{LOG} in {run} has no row up to step {step}, the checkpoint's")
 
-    base = open_base(settings["base"], settings["mask_token"])
+    base = open_base(settings["base"], settings["mask_token"], kind=settings["kind"])
     is_adapter = base.name == EMBEDDED_BASE and not settings["from_scratch"]
     if not is_adapter and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")

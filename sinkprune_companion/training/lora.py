@@ -66,7 +66,7 @@ def train(
     with held(folder):
         checkpoint = kept.newest_checkpoint(folder)
         resumes = checkpoint.exists()
-        base = open_base(config.base, config.mask_token, max(config.lengths))
+        base = open_base(config.base, config.mask_token, max(config.lengths), config.kind)
         if begin_with is not None:
             config = kept.going_on(config, base, begin_with)
 

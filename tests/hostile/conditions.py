@@ -12,6 +12,10 @@ from hostile.full_disk import mounted_disk
 from hostile.processes import Outcome, Trouble
 from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
 
+MEMORY = "memory limits"
+READ_ONLY = "places read only"
+GROUPS = (MEMORY, READ_ONLY)
+
 
 def under_memory_limits(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]) -> None:
     """Let each way map some bytes more than the libraries have, for each of the sizes."""
@@ -32,7 +36,7 @@ def under_memory_limits(bench: Bench, tally: Tally, ways: list[str], sizes: list
             return (REFUSED, "") if verdict == HELD else (BROKE, f"without a limit: {how or 'refused'}")
 
     for (way, size), (verdict, how) in zip(cases, bench.pool.map(one, cases), strict=True):
-        tally.add("memory limits", f"{way}, {size} bytes more", verdict, how)
+        tally.add(MEMORY, f"{way}, {size} bytes more", verdict, how)
 
 
 def _wrong(outcome: Outcome, folder: Path, expected: dict) -> str:
@@ -63,7 +67,7 @@ def in_places_read_only(bench: Bench, tally: Tally, ways: list[str]) -> None:
             remount("rw")
             verdict, how = (BROKE, wrong) if wrong else ends_well(server, place, way, expected, seen=seen)
             verdict = REFUSED if verdict == HELD else BROKE
-            tally.add("places read only", f"{way}, all of it", verdict, how)
+            tally.add(READ_ONLY, f"{way}, all of it", verdict, how)
 
             remount("ro")
             with bench.folder() as folder:
@@ -75,4 +79,4 @@ def in_places_read_only(bench: Bench, tally: Tally, ways: list[str]) -> None:
                 wrong = _wrong(outcome, folder, expected)
                 if not wrong and outcome.status != 0:
                     wrong = f"refused: {outcome.said[-300:]}"
-            tally.add("places read only", f"{way}, its inputs", BROKE if wrong else HELD, wrong)
+            tally.add(READ_ONLY, f"{way}, its inputs", BROKE if wrong else HELD, wrong)

@@ -6,7 +6,9 @@ groups that are not run stay (`-k kills`). All takes less than half an hour; oth
 
 import pytest
 from hostile.cases import Bench
-from hostile.tally import Tally, write
+from hostile.groups import EVERY, FAMILIES
+from hostile.page import write
+from hostile.tally import Tally
 
 SERVERS = 2
 PASSED = pytest.StashKey[bool]()  # of a test
@@ -42,7 +44,7 @@ def tally(request):
         return  # it was stopped, or went wrong otherwise
     counted.join(own)
     if request.config.getoption("--record"):
-        write(counted)
+        write(counted, EVERY, FAMILIES)
 
 
 def pytest_terminal_summary(terminalreporter):

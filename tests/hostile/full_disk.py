@@ -13,6 +13,10 @@ from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
 
 UNSHARED = ("unshare", "--user", "--map-root-user", "--mount")
 AMPLE = 1 << 20  # kB
+EVENTS = "disks full from a file event on"
+SIZES = "files that may not grow"
+DISKS = "small disks"
+GROUPS = (EVENTS, SIZES, DISKS)
 
 
 def at_events(bench: Bench, tally: Tally, ways: list[str], each: int) -> None:
@@ -21,13 +25,13 @@ def at_events(bench: Bench, tally: Tally, ways: list[str], each: int) -> None:
     for number, way in enumerate(ways):
         _, events = bench.straight(way)
         cases += [(way, Trouble("full", at)) for at in moments(events, each, 7 * number)]
-    _count(bench, tally, "disks full from a file event on", cases)
+    _count(bench, tally, EVENTS, cases)
 
 
 def at_sizes(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]) -> None:
     """Let no file of each way grow beyond each of the sizes, in bytes."""
     cases = [(way, Trouble("limit", size)) for way in ways for size in sizes]
-    _count(bench, tally, "files that may not grow", cases)
+    _count(bench, tally, SIZES, cases)
 
 
 def _count(bench: Bench, tally: Tally, group: str, cases: list[tuple[str, Trouble]]) -> None:
@@ -96,7 +100,7 @@ def on_small_disks(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]
                 resize(AMPLE)
                 if not how:
                     verdict, how = _verdict(outcome, server, place, way, expected, seen)
-                tally.add("small disks", f"{way}, {size} kB", verdict, how)
+                tally.add(DISKS, f"{way}, {size} kB", verdict, how)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from hostile.cases import OTHERS, Bench, command, ends_well, half_output, moment
 from hostile.processes import Trouble
 from hostile.tally import BROKE, Tally
 
-GROUPS = {"kill": "kills at file events", "power": "power failures at file events"}
+AT_EVENTS = {"kill": "kills at file events", "power": "power failures at file events"}
+RANDOM = "kills at random moments"
+GROUPS = (*AT_EVENTS.values(), RANDOM)
 
 
 def at_events(bench: Bench, tally: Tally, ways: list[str], each: int, kind: str) -> None:
@@ -22,7 +24,7 @@ def at_events(bench: Bench, tally: Tally, ways: list[str], each: int, kind: str)
 
 def at_moments(bench: Bench, tally: Tally, cases: list[tuple], kind: str, is_flushed: bool = True) -> None:
     """Kill a way before one of its file events, for each of the cases (way, number of the event)."""
-    group = GROUPS[kind]
+    group = AT_EVENTS[kind]
 
     def one(case: tuple[str, int]) -> tuple[str, str] | None:
         way, at = case
@@ -50,7 +52,7 @@ def finds_what_is_not_flushed(bench: Bench, way: str, last: int) -> bool:
         events = server.run(folder, command(way), Trouble(is_flushed=False)).events
     tally = Tally()
     at_moments(bench, tally, [(way, at) for at in range(events - last, events)], "power", is_flushed=False)
-    broken = tally.broken.get(GROUPS["power"], [])
+    broken = tally.broken.get(AT_EVENTS["power"], [])
     return any("not whole" in how or "another result" in how for how in broken)
 
 
@@ -88,4 +90,4 @@ def at_random(bench: Bench, tally: Tally, names: list[str], kills: int, seed: in
     for case, verdicts in zip(cases, bench.pool.map(one, cases), strict=True):
         for (seconds, number), (verdict, how) in zip(case[1], verdicts, strict=True):
             name = signal.Signals(number).name
-            tally.add("kills at random moments", f"{case[0]}, {name} after {seconds:.3f} s", verdict, how)
+            tally.add(RANDOM, f"{case[0]}, {name} after {seconds:.3f} s", verdict, how)

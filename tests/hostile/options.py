@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from hostile.cases import LEARN, TEXT
 from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
@@ -30,6 +31,7 @@ from sinkprune_core.pruning.recipe import preset
 
 TEXTS = "--text text.txt --sequences 6 --dtype float32"
 SMALL = f"{TEXTS} --length 12 --out out"
+NO_GROUPS = "--set ignore=mlp.down_proj"  # whose 45 inputs fall into no groups of 4
 TRAINED = "--steps 2 --text learn.txt --length 12 --batch 2 --out out --teacher"
 LINES = {
     "prune": {
@@ -43,7 +45,8 @@ LINES = {
         "owl": f"prune llada --preset wanda --set allocation=owl {SMALL}",
         "structured": f"prune llada --preset structured {SMALL}",
         "flap": f"prune llada --preset flap {SMALL}",
-        "2:4": f"prune llada --preset wanda --pattern 2:4 {SMALL}",
+        "2:4": f"prune llada --preset wanda --pattern 2:4 {NO_GROUPS} {SMALL}",
+        "pruned before": f"prune pruned --preset wanda --pattern 1:4 {NO_GROUPS} {SMALL}",
     },
     "trace": {
         "diffusion": f"trace llada {TEXTS} --prompt 6 --tokens 8 --steps 4 --json out",
@@ -77,10 +80,10 @@ LINES = {
         "lora": f"recover pruned --method lora --rank 2 {TRAINED} none",
         "autoregressive": f"recover base-pruned {TRAINED} none",
     },
-    "train": {
-        "diffusion": "train base --text learn.txt --tokens 64 --lengths 8 --batch-tokens 16 --rank 2 "
+    "train": {  # 25 steps: the learning rate rises over 20 of them
+        "diffusion": "train base --text learn.txt --tokens 400 --lengths 8 --batch-tokens 16 --rank 2 "
         "--mask-token 71 --folder run --export out --dtype float32",
-        "autoregressive": "train base --kind autoregressive --text learn.txt --tokens 64 --lengths 8 "
+        "autoregressive": "train base --kind autoregressive --text learn.txt --tokens 400 --lengths 8 "
         "--batch-tokens 16 --rank 2 --folder run --export out --dtype float32",
     },
 }
@@ -90,11 +93,12 @@ OTHERS = {
     "prune": (
         *SHARED,
         "--sequences 3",
-        "--length 9",
+        "--length 10",
         "--sparsity 0.7",
         "--pattern layer",
         "--pattern global",
         "--pattern 1:4",
+        "--criterion magnitude",
         "--masked",
         "--set noise=half-clean",
         "--set noise=stratified",
@@ -116,6 +120,8 @@ OTHERS = {
         "--set damping=0.5",
         "--set block_size=4",
         "--set compensate=true",
+        "--set round_to=4",
+        "--set keep_zeros=true",
         "--set targets=mlp.*",
         "--set ignore=mlp.*",
         "--set sparsities=[0.2,0.8]",
@@ -171,13 +177,15 @@ OTHERS = {
         "--batch-tokens 32",
         "--rank 3",
         "--learning-rate 0.1",
+        "--kind autoregressive",
         "--decay-share 0.9",
-        "--mask-token 70",
+        "--mask-token 40",  # one that the text spells
         "--text other.txt",
         "--from-scratch",
     ),
 }  # what each of the lines is given besides, in the place of a value that it has
 GROUP = "options of {}"  # a command
+GROUPS = tuple(GROUP.format(command) for command in LINES)
 TOLD = re.compile(r"\d+(\.\d+)? s\b")  # seconds
 
 
@@ -236,10 +244,12 @@ class Commands:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _numbers(self, line: str, told: str) -> object:
-        """Return what a command has computed: weights, the numbers of a table, or a text."""
+        """Return what a command has computed: weights and zeros, the numbers of a table, or a text."""
         out = self.folder / "out"
         if out.is_dir():
-            return [_weights(file) for file in sorted(out.glob("*.safetensors"))]
+            weights = [_weights(file) for file in sorted(out.glob("*.safetensors"))]
+            zeros = [pd.read_csv(file).zeros.tolist() for file in out.glob("sinkprune-linears.csv")]
+            return weights, zeros
         if out.is_file():
             return json.loads(out.read_text())
         return TOLD.sub("", told)
@@ -266,11 +276,20 @@ def with_option(line: str, option: str) -> str:
 
 
 def lines(command: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (kind of the line, the line without an option, with it)."""
+    """Yield (kind of the line, the line without an option, the option)."""
     for kind, line in LINES[command].items():
         for option in OTHERS[command]:
-            if not states_what_is(line, option):
-                yield kind, line, with_option(line, option)
+            is_same = with_option(line, option) == line or states_what_is(line, option)
+            if not is_same and not cannot_matter(line, option):
+                yield kind, line, option
+
+
+def cannot_matter(line: str, option: str) -> bool:
+    """Return whether an option has an effect on other models only than that of a line.
+
+    Zeros of an earlier pruning are kept where there are some.
+    """
+    return option == "--set keep_zeros=true" and not line.startswith("prune pruned ")
 
 
 def states_what_is(line: str, option: str) -> bool:
@@ -288,19 +307,32 @@ def run(tally: Tally, root: Path, command: str, every: int = 1) -> None:
     """Judge every `every`-th case of a command."""
     commands = Commands(root / "commands")
     known: dict[str, Found] = {}
-    for number, (kind, line, other) in enumerate(lines(command)):
-        if number % every or line == other:
+    for number, (kind, line, option) in enumerate(lines(command)):
+        if number % every:
             continue
         if line not in known:
             known[line] = commands.run(line)
-        tally.add(GROUP.format(command), f"{kind}: {other}", *judge(known[line], commands.run(other)))
+        other = with_option(line, option)
+        verdict, how = judge(option, known[line], commands.run(other))
+        tally.add(GROUP.format(command), f"{kind}: {other}", verdict, how)
 
 
-def judge(plain: Found, found: Found) -> tuple[str, str]:
-    """Return the verdict on a line with one option more than a plain one, and how it broke."""
+def name_of(option: str) -> str:
+    """Return the name that a refusal of an option has to give: its own, or that of the field it sets."""
+    name, *value = option.split()
+    if name == "--mask-token":
+        return "mask"  # which a text must not hold
+    return value[0].partition("=")[0] if name == "--set" else name.removeprefix("--")
+
+
+def judge(option: str, plain: Found, found: Found) -> tuple[str, str]:
+    """Return the verdict on a line with an option that a plain one has not, and how it broke."""
     if plain.status != 0:
         return BROKE, f"the plain line: {plain.said[-200:]}"
     if found.status == 0:
         return (HELD, "") if found.numbers != plain.numbers else (BROKE, "the option did nothing")
-    is_clear = found.status == 1 and is_one_sentence(found.said)
-    return (REFUSED, "") if is_clear else (BROKE, f"status {found.status}: {found.said[-200:]}")
+    if found.status != 1 or not is_one_sentence(found.said):
+        return BROKE, f"status {found.status}: {found.said[-200:]}"
+    error = found.said.splitlines()[-1].replace("_", "-")
+    is_named = name_of(option).replace("_", "-") in error
+    return (REFUSED, "") if is_named else (BROKE, f"refused, and not for this option: {error[-200:]}")

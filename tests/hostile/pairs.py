@@ -11,6 +11,7 @@ from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
 
 HOLDER = r"process \d+ on .+ since .+|another process that has just begun"
 IN_USE = re.compile(rf"error: .+ is in use by ({HOLDER}): ")
+GROUP = "pairs of processes"
 KINDS = ("one output", "one output, two work folders", "one work folder")
 
 
@@ -41,7 +42,7 @@ def at_random(bench: Bench, tally: Tally, pairs: int, seed: int = 0) -> None:
     half = [cases[start : start + len(bench.servers) // 2] for start in _starts(cases, bench)]
     for together in half:
         for case, (verdict, how) in zip(together, bench.pool.map(one, together), strict=True):
-            tally.add("pairs of processes", ", ".join(map(str, case)), verdict, how)
+            tally.add(GROUP, ", ".join(map(str, case)), verdict, how)
 
 
 def _starts(cases: list, bench: Bench) -> range:

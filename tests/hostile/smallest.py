@@ -8,6 +8,7 @@ from notebook_cells import MODELS, parameter_cells, run_cells
 
 from sinkprune_companion.run import parameters
 
+GROUP = "notebooks on their smallest values"
 MOST = 200  # no parameter needs more
 NAMED = ("profile", "device", "dtype")  # they stay as they are
 

@@ -530,15 +530,40 @@ MADE = {
 
 
 def states(root: Path, family: str, each: int) -> Iterator[Case]:
-    """Every state of a model of a family, before it is wrapped and after, each with some uses in turn."""
+    """Every state of a model of a family, before it is wrapped and after, each with some uses in turn.
+
+    Kinds of models take turns, too.
+    """
     every = uses(root)
     turns = cycle(every)
-    for number, (state, change) in enumerate(STATES.items()):
+    for number, state in enumerate(STATES):
         kind = list(MADE)[number % 2]
         for moment in ("before", "after") if state not in AT_ONCE else ("before",):
             for use in islice(turns, each):
-                run = partial(_run, family, kind, change, moment, every[use])
-                yield Case(f"{family}, {kind}: {state}, {moment}, {use}", run, GOOD, NAMED)
+                yield _case(family, kind, state, moment, use, every[use])
+
+
+def states_of_both_kinds(root: Path, family: str) -> Iterator[Case]:
+    """Every state of both kinds of models of a family with every use.
+
+    Of an autoregressive model half of the uses come where the state was there before it was wrapped, and the
+    others where it came after; of a diffusion model the other way round.
+    """
+    every = uses(root)
+    names = list(every)
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    orders = {"autoregressive": ("before", "after"), "diffusion": ("after", "before")}
+    for state in STATES:
+        for kind, moments in orders.items():
+            parts = zip(moments, halves, strict=True) if state not in AT_ONCE else [("before", names)]
+            for moment, chosen in parts:
+                for use in chosen:
+                    yield _case(family, kind, state, moment, use, every[use])
+
+
+def _case(family: str, kind: str, state: str, moment: str, use: str, check: Callable) -> Case:
+    run = partial(_run, family, kind, STATES[state], moment, check)
+    return Case(f"{family}, {kind}: {state}, {moment}, {use}", run, GOOD, NAMED)
 
 
 def architectures(root: Path) -> Iterator[Case]:
@@ -564,7 +589,7 @@ def _run_of_architecture(name: str, check: Callable) -> str:
 
 
 GROUPS = {
-    "odd states of a Llama": partial(states, family="llama-gqa", each=10),
+    "odd states of a Llama": partial(states_of_both_kinds, family="llama-gqa"),
     "odd states of a Qwen3": partial(states, family="qwen3", each=3),
     "odd states of a GPT-2": partial(states, family="gpt2", each=3),
     "models of other architectures": architectures,

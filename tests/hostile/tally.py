@@ -2,9 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from sinkprune.files import atomic
 
 HELD = "held"
 REFUSED = "refused"
@@ -47,38 +44,3 @@ def is_one_sentence(said: str) -> bool:
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     is_raw = "Traceback" in said or "(--debug shows where)" in said
     return len(errors) == 1 and said.splitlines()[-1] == errors[0] and not is_raw
-
-
-# the table in the page of promises
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "promises.md"
-BEGIN = "<!-- hostile: begin -->"
-END = "<!-- hostile: end -->"
-
-
-def _rows(table: str) -> list[str]:
-    """Return the lines of a table in Markdown, without what is said of cases that broke."""
-    return [line for line in table.splitlines() if line.startswith("|")]
-
-
-def _with_table(page: str, lines: list[str]) -> str:
-    """Return a page's text with another table; raise ValueError for a page that has no place for it."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN} and {END}: put them where the table goes")
-    table = "\n".join(lines)
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
-
-
-def write(tally: Tally, page: Path = PAGE) -> None:
-    """Put the counts into the page; rows of groups that were not run this time stay as they are."""
-    text = page.read_text(encoding="utf-8")
-    fresh = {_group(line): line for line in _rows(tally.table())}
-    former = {_group(line): line for line in _rows(text.partition(BEGIN)[2].partition(END)[0])}
-    with atomic(page) as partial:
-        partial.write_text(_with_table(text, list((former | fresh).values())), encoding="utf-8")
-
-
-def _group(line: str) -> str:
-    return line.split("|")[1].strip()

@@ -102,7 +102,7 @@ def test_notebooks_run_on_the_smallest_values_that_they_take(name, tiny_pair, ta
         smallest.run(name, tiny_pair, tmp_path)
     except Exception as error:
         verdict, how = BROKE, f"{type(error).__name__}: {error}"
-    tally.add("notebooks on their smallest values", name, verdict, how)
+    tally.add(smallest.GROUP, name, verdict, how)
     assert not tally.broken
 
 
@@ -124,6 +124,7 @@ def test_files_in_strange_places(group, tally, tmp_path, monkeypatch):
 @pytest.mark.parametrize("group", MEMORY)
 def test_what_functions_are_given(group, tally, tmp_path, monkeypatch):
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
+    monkeypatch.chdir(tmp_path)  # a text in the place of a folder names one here
     fuzz.run(tally, group, MEMORY[group](tmp_path))
     assert not tally.broken.get(group)
 

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile.cases import LEARN
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune import corpus, load, score
 from sinkprune.cli.main import main
@@ -106,6 +109,17 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
         open_base(str(pruned))
 
 
+def test_a_run_that_stays_autoregressive_needs_no_token_for_a_mask(run_train, text, tmp_path, capsys):
+    base = tmp_path / "base"
+    write(CASES["llama"], base)  # each of its tokens is a word
+    text.write_text(LEARN)
+    assert run_train(base, "--export", tmp_path / "dlm", tokens="320") == 1
+    assert "name one that no text contains with --mask-token" in capsys.readouterr().err
+
+    assert run_train(base, "--kind", "autoregressive", "--export", tmp_path / "ar", tokens="320") == 0
+    assert load(tmp_path / "ar").kind == "autoregressive"
+
+
 def test_from_scratch_a_model_has_a_vocabulary_of_its_own_text(tiny_base, text, short, tmp_path):
     options = {
         **SHORT,
@@ -151,6 +165,7 @@ def test_the_mask_is_a_token_that_no_text_produces(base):
 
     with pytest.raises(ValueError, match="no token of the 2 is a mask, reserved or unused"):
         mask_token_of(Vocabulary({"a": 0, "b": 1}), 2)
+    assert mask_token_of(Vocabulary({"a": 0, "b": 1}), 2, is_needed=False) is None
 
     tokenizer = open_base(str(base("llama"))).checkpoint.tokenizer()
     assert MASK_TOKEN_ID not in tokenizer("any text, with ÄÖ and 漢字 too").input_ids
