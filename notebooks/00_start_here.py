@@ -21,10 +21,11 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Sink-aware pruning chooses the weights that it removes without reading the few tokens
-# that draw most attention. On this small model that does not help: at 50 % sparsity, leaving the
-# unstable sinks out changes the loss by 0.0017 nats per token [−0.0032, 0.0067], where pruning
-# itself costs 0.30 and less than 0.014 would not matter. One matrix shows why: without the sinks
-# only 0.0084 % of the weights that it keeps are others.
+# that draw most attention. On this small model that does not help. In the 5 calibration draws of
+# [notebook 03](03_leaving_sinks_out.ipynb), at 50 % sparsity, leaving the unstable sinks out
+# changes the loss by 0.0017 nats per token [−0.0032, 0.0067], where pruning itself costs 0.30 and
+# less than 0.014 would not matter. The single draw below gives 0.0064 of 0.32. One matrix
+# illustrates why: without the sinks only 0.0084 % of the weights that it keeps are different ones.
 #
 # The pictures to look at are [two masks of one matrix](../figures/00_start_here/two_masks.png) and,
 # at the end, [one switch at a time](../figures/00_start_here/first_look.png).
@@ -32,15 +33,18 @@
 # %% [markdown]
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
 # many steps, each a forward pass over the whole sequence. A few tokens, the *attention sinks*, draw
-# far more attention than the rest. *Pruning* sets weights to zero, and must choose which. [The
-# paper](https://arxiv.org/abs/2602.17664) makes that choice without looking at sinks. This notebook
-# shows every step once: a sink, the choice for one matrix, what pruned models write, and what
-# leaving the sinks out changes. The [glossary](../docs/glossary.md) defines every term, and
-# [docs/performance.md](../docs/performance.md) says how long each notebook takes.
+# far more attention than the rest. *Pruning* sets weights to zero, and must choose which: most
+# methods read *calibration text* for that, a few sequences that the model is run on. [The
+# paper](https://arxiv.org/abs/2602.17664), *Sink-Aware Pruning for Diffusion Language Models*,
+# makes that choice without looking at sinks. The model here, `smol-dlm`, has 135 million weights.
+# This notebook shows every step once: a sink, the choice for one matrix, what pruned models write,
+# and what leaving the sinks out changes. The [glossary](../docs/glossary.md) defines every term,
+# and [docs/performance.md](../docs/performance.md) says how long each notebook takes.
 
 # %% [markdown]
-# **Parameters**, as *Run all* takes them. The pictures stored here may be of a larger run, a
-# [profile](../docs/glossary.md): then the set-up below says which values it had.
+# **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
+# stored on this page are of a larger run, a [profile](../docs/glossary.md), whose values the set-up
+# below lists.
 
 # %% tags=["parameters"]
 # the models, and what is pruned
@@ -127,11 +131,12 @@ sinks_ST = mass_ST > threshold_S1
 assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 # %% [markdown]
-# **Do sinks move?** Two different questions hide in this one. Above is the model while it *writes*
-# a text: each row is a step, each column a token, and rings mark sinks. Below are eight passes over
-# one calibration text, each with fewer masks than the one before it. Steps of writing follow from
-# each other; passes of pruning only share the text. So compare the columns of rings in both before
-# you believe that sinks of a DLM move: [notebook 01](01_do_sinks_move.ipynb) measures it.
+# **Do sinks move?** Two different questions hide in this one. The upper panel shows the model while
+# it *writes* a text: each row is a step, each column a token, and rings mark sinks. The lower one
+# shows eight passes over another text, a calibration text, each with fewer masks than the one
+# before it. Steps of writing follow from each other; passes of pruning only share the text. Sinks
+# that jump between such passes say nothing about sinks while writing; [notebook
+# 01](01_do_sinks_move.ipynb) measures both.
 
 # %%
 from sinkprune.figures import trajectories
@@ -179,7 +184,8 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 
 # %% [markdown]
 # **Compare the two masks.** The picture shows the part of the matrix where they differ most; every
-# cell is a weight. Each row gains as many weights as it loses, some of them outside the part shown.
+# cell is a weight. In every row as many weights come in as go out; one of such a pair may lie
+# outside the part shown.
 
 # %%
 import pandas as pd
@@ -202,8 +208,7 @@ draw(run, "two_masks", plain, maps.plot_kept_weights, *both, **told)
 # of the official code: it reads noised text and gives sinks little weight. *SparseGPT* also changes
 # the weights that it keeps. `recommended` is the best recipe found here: SparseGPT on text that it
 # sees once clean and once noised, from 75 % on with more zeros in some layers than in others
-# ([OWL's allocation](../docs/pruning.md)). All see about equally many tokens, and few, so that this
-# takes a minute or two on any CPU.
+# ([OWL's allocation](../docs/pruning.md)). All read about as many tokens, and few of them.
 
 # %%
 import textwrap
@@ -267,10 +272,11 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 #
 # From Wanda to a recipe that leaves sinks out, in two steps. `noised-dense` changes how the text is
 # read: at several noise levels, and each block fed by the dense model. `unstable` changes one thing
-# more, and only that: it leaves out the tokens that are a sink at less than 80 % of the noise
-# levels. **Their difference is what leaving the sinks out does.** Beside it stand what Wanda costs,
-# which is the scale of everything here, and what magnitude costs, which reads no text at all.
-# Both models of a difference read the same sequences under the same masks.
+# more, and only that: it leaves out the *unstable sinks*, a token where it is a sink, unless it is
+# one at 80 % of the noise levels or more. **Their difference is what leaving the sinks out does.**
+# Beside it stand what Wanda costs, which is the scale of everything here, and what magnitude costs,
+# which reads no text at all. Both models of a difference read the same sequences under the same
+# masks.
 
 # %%
 from sinkprune_companion.run.texts import calibration_draw
@@ -316,19 +322,21 @@ draw(run, "first_look", plain, forests.plot_forest, forest, axis, **told)
 # %% [markdown] tags=["reading"]
 # * **What the sinks do.** With nothing else changed, leaving the unstable sinks out changes the
 #   loss by 0.0064 nats per token [0.0013, 0.012], where Wanda costs 0.32 [0.25, 0.39] above the
-#   dense model. This is one calibration draw, and it decides nothing.
+#   dense model. This is one calibration draw, whose interval covers the choice of scored text
+#   alone, so it decides nothing.
 # * **The answer** is in [notebook 03](03_leaving_sinks_out.ipynb), which takes 5 draws under the
 #   paper's protocol: there the same switch changes the loss by 0.0017 [−0.0032, 0.0067], and less
 #   than 0.014 would not matter.
-# * **Why so little.** On the one matrix that is shown, leaving the sinks out of its input norms
-#   changes 0.0084 % of the kept weights. [Notebook 04](04_why.ipynb) says why, and when it would be
-#   more.
+# * **Why so little.** On the one matrix that is shown, leaving all sinks out of its input norms
+#   exchanges 0.0084 % of the kept weights. It reads the output of a normalisation layer, where
+#   every token has the same norm; [notebook 04](04_why.ipynb) has all matrices, says why, and when
+#   it would be more.
 # * **How the text is read**, noised instead of clean and each block fed by the dense model, changes
 #   the loss by 0.0012 [−0.017, 0.020] here, at 50 %. At 75 % this is what makes the gain of such
 #   recipes, and sinks do not ([notebook 06](06_gain_at_75.ipynb)).
-# * **What pruned models write.** At 75 % the models of Wanda, `paper` and SparseGPT write no
-#   English any more, and that of `recommended` still writes phrases. These are single samples of
-#   models that were calibrated on little text.
+# * **What pruned models write.** At 75 % the models of Wanda, `paper` and SparseGPT write no phrase
+#   of English any more, and that of `recommended` still does. These are single samples of models
+#   that were calibrated on little text.
 
 # %%
 from IPython.display import display
@@ -350,6 +358,10 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 # 2. Set `LEVELS` to 2 and look at the second picture. Are the sinks at the same places with many
 #    masks and with few?
 #
+# **What this does not show.** One small model, one calibration draw, half of its weights, and a
+# loss instead of benchmarks: [notebook 03](03_leaving_sinks_out.ipynb) has the draws that verdicts
+# need.
+#
 # ## Where to go on
 #
 # * [01 · Do sinks move more in DLMs?](01_do_sinks_move.ipynb)
@@ -365,5 +377,5 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 #
 # How good the pair of models is: the card of [the
 # DLM](../sinkprune/data/adapters/smol-dlm/README.md) and of [its
-# twin](../sinkprune/data/adapters/smol-ar-adapted/README.md). The [README](../README.md) has
-# the verdicts of all notebooks.
+# twin](../sinkprune/data/adapters/smol-ar-adapted/README.md). The [README](../README.md) has the
+# verdicts of all notebooks.

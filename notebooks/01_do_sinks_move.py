@@ -23,20 +23,21 @@
 # move in diffusion language models (DLMs).
 
 # %% [markdown] tags=["answer"]
-# **Answer.** By the measure that the paper's words suggest, attention summed over all queries, they
-# do: the sinks of the DLM move more than those of its AR twin. But so they do with random weights,
-# since old queries stay in a causal model's sum, which can therefore only settle; so the difference
-# says nothing about what was learned. While the DLM writes 128 tokens, 79 % of its sinks are at
-# places that are a sink in nearly every step; on the noised calibration text that pruning reads it
-# is 24 %.
+# **Answer.** That depends on the measure. By the one that the paper's words suggest, attention
+# summed over all queries so far, the sinks of the DLM move more than those of its AR twin. With
+# random weights they do so, too, and by more: the sum of an AR model keeps its old queries, so that
+# each step can change it less. The sign therefore says nothing about what was learned, and with
+# other ways to sum it is undecided or the other way round. In texts of 128 tokens 79 % of the DLM's
+# sinks, and 94 % of the AR model's, are at positions that are a sink in at least 80 % of the steps.
+# On the noised calibration text that pruning reads it is 24 % and 85 %.
 #
 # The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
 
 # %% [markdown]
-# **Parameters**, as *Run all* takes them. The pictures stored here may be of a larger run, a
-# [profile](../docs/glossary.md): then the set-up below says which values it had. The first value of
-# each list gives the main condition, which alone decides the claims; every other value gives a
-# condition that differs in this one thing. Time and memory:
+# **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
+# stored on this page are of a larger run, a [profile](../docs/glossary.md), whose values the set-up
+# below lists. The first value of each list gives the main condition, which alone decides the
+# claims; every other value gives a condition that differs in this one thing. Time and memory:
 # [docs/performance.md](../docs/performance.md).
 
 # %% tags=["main-parameters"]
@@ -167,8 +168,9 @@ display(*sink_records.step_pictures(run, measured, pair, steps, sink_std))
 #
 # Beside them: a position is *stable* if it is a sink in at least 80 % of the steps in which it
 # exists. Of all occurrences of a sink, one for every step and position, the share at stable
-# positions is the *share of stable sinks*. The *overlap* of two consecutive steps is the number of
-# sinks that they share over that of all sinks of either.
+# positions is the *share of stable sinks*: with one sink that lasts 30 steps and one that lasts 2,
+# it is 30 of 32. The *overlap* of two consecutive steps is the number of sinks that they share over
+# that of all sinks of either.
 #
 # **The method by hand**, on one prompt of the DLM. The library must give the same.
 
@@ -202,7 +204,7 @@ for name, value in variances.items():
     print(f"{name}: {float(value):.2f}, the library has {float(same):.2f}")
 
 # %% [markdown]
-# ## Why a causal sum can only settle
+# ## Why a causal sum tends to settle
 #
 # A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes
 # each query once, so its text is cut into as many windows of queries as the DLM has steps, and a
@@ -237,16 +239,16 @@ draw(run, "settles", plain, figures.plot_curves, settling, "step", "overlap", "k
 
 # %% [markdown]
 # So a higher temporal variance of the DLM is in part arithmetic, and so is a lower spatial
-# variance: keys that came early are seen by more queries of the AR model. Verdicts rest on the
-# paper's sum all the same. What random *weights* give stands beside it, below, and so do other ways
-# to sum.
+# variance: keys that came early are seen by more queries of the AR model, which makes its sum
+# uneven. Verdicts rest on the paper's sum all the same. What random *weights* give stands beside
+# it, below, and so do other ways to sum.
 #
 # ## What is compared
 #
 # DLM − AR, paired by prompt; a prompt counts with its mean over trajectories. Intervals are t
 # intervals over prompts. Prompts are crops of held-out text that begin in the middle of a
-# paragraph, so that no special token always comes first. By hand, for the temporal variance in the
-# main condition:
+# paragraph, so none begins with a special token. By hand, for the temporal variance in the main
+# condition:
 
 # %%
 from sinkprune.evaluation.intervals import interval
@@ -298,7 +300,7 @@ run.find(found)
 # The picture has the main measure and, beside it, other ways to sum the queries of an AR step:
 #
 # * *Newest queries alone*: the step's own window, without older queries. Whatever is near receives
-#   attention for a moment and counts as a sink, which speaks against the claim.
+#   attention for a moment and counts as a sink, which makes the AR model's sinks move more.
 # * *In even shares*: mass divided by what the key would receive if attention were even. A key that
 #   few queries have seen weighs more.
 # * *All written so far, in even shares*: the same over all queries of written tokens, without those
@@ -399,8 +401,9 @@ draw(run, "stability", plain, forests.plot_rows, means, "panel", "where", "", **
 # %% [markdown]
 # ## All measures, by the way to sum and by condition
 #
-# In the first figure only the threshold changes anything for the DLM. Its last panel has the share
-# of a step's queries that are new. The second figure has the literal reading, with one thing
+# In the first figure the DLM's points are the same in every row but that of another threshold: all
+# its queries are new in every step, so the ways to sum agree. The last panel shows that, as the
+# share of a step's queries that are new. The second figure has the literal reading, with one thing
 # changed at a time; its first panel divides positions by the text's length. *From nothing* both
 # models get `<|endoftext|>` alone. All conditions have the same number of steps, so longer texts
 # write more tokens in a step: length does not change alone. The models were trained on up to 512
@@ -449,31 +452,35 @@ Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens 
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **By the paper's sum over all queries the DLM's sinks move more**: 41 squared positions
-#   [16, 66], DLM − AR, in the mean over prompts, of which a few make most, 6.3 in the median, and
-#   more in 44 of 60 prompts (sign test, p < 0.001). With sinks by Rulli et al.'s threshold the mean
-#   is 35 [9.3, 60]. Over 512 tokens that is undecided (28 [−100, 160]). **So do those of random
-#   weights**, and more: 850 [540, 1,200], over seeds. Old queries stay in a causal model's sum. So
-#   the sign of the difference says nothing about what was learned.
-# * By the newest queries alone the AR model's move more in 48 of 60 prompts (p < 0.001), while the
-#   mean is undecided: −25 [−52, 2.5]. With all written so far in even shares the AR model's move
-#   more: −250 [−290, −220].
-# * Do sinks come and go? Writing 128 tokens, 79 % of the DLM's sink occurrences, and 94 % of the AR
-#   model's, are at positions that are a sink in at least 80 % of the steps. Of random weights it is
-#   13 % and 67 %: both are far above what random weights do, the DLM most. That fewer of its sinks
-#   stay than of the AR model's holds at 128 and 1,024 tokens (−0.14 [−0.21, −0.071] and −0.29
-#   [−0.44, −0.14]), and is undecided at 512; it holds with random weights, too. Writing 512 tokens
-#   it is 68 % and 56 %, writing 1,024, longer than they were trained on, 28 % and 57 %. By Dream's
-#   sampler the DLM's share is 0.64 [0.46, 0.81], undecided.
-# * **Which model has the stabler sinks depends on the threshold.** By the threshold of Rulli et al.
-#   the shares over 128 tokens are 80 % in the DLM and 67 % in the AR model, whose architecture has
-#   65 % with random weights.
-# * **Where pruning looks, most of the DLM's sinks come and go**: on calibration text at its noise
-#   levels 24 % are at stable positions, of the AR model's in its windows 85 %.
-# * Attention is spread less evenly over positions in this DLM than in its twin: 3.8 squared mass
-#   [2.9, 4.6], though the sum alone favours the opposite, as random weights show (−0.71
-#   [−0.71, −0.71]). Behind a special first token before natural text the sign is the opposite,
-#   −0.93 [−1.5, −0.40], and so it is [on another pair](../docs/trainings.md).
+# * **By the paper's sum over all queries the DLM's sinks move more.** In the median over prompts
+#   the difference, DLM − AR, is 6.3 squared positions, and it is positive in 44 of 60 prompts (sign
+#   test, p < 0.001). A few prompts make most of the mean, 41 [16, 66]. With sinks by Rulli et al.'s
+#   threshold the mean is 35 [9.3, 60]. In texts of 512 tokens the difference is undecided (28
+#   [−100, 160]), and so it is at 1,024, after correction for related rows (12,000 [3,300, 20,000]).
+# * **With random weights they move more, too**, and by more: 850 [540, 1,200], over seeds. Old
+#   queries stay in a causal model's sum. So the sign of the difference says nothing about what was
+#   learned.
+# * **Other ways to sum give other signs.** By the newest queries alone the AR model's sinks move
+#   more in 48 of 60 prompts (p < 0.001), while the mean is undecided: −25 [−52, 2.5]. With all
+#   written so far in even shares the AR model's move more: −250 [−290, −220].
+# * **In short texts most sinks of both models stay.** In texts of 128 tokens 79 % of the DLM's sink
+#   occurrences, and 94 % of the AR model's, are at positions that are a sink in at least 80 % of
+#   the steps. Random weights give 13 % and 67 %, so training made both stabler, the DLM's most. At
+#   512 tokens it is 68 % and 56 %, and at 1,024, longer than the models were trained on, 28 % and
+#   57 %: there the AR model's sinks are no stable anchors. By Dream's sampler the DLM's share at
+#   128 tokens is 0.64 [0.46, 0.81], undecided.
+# * **Which model has the stabler sinks depends on length and threshold.** Fewer of the DLM's stay
+#   at 128 and at 1,024 tokens (DLM − AR −0.14 [−0.21, −0.071] and −0.29 [−0.44, −0.14]), which is
+#   undecided at 512; with random weights fewer of them stay, too. By the threshold of Rulli et al.
+#   the order turns: the shares at 128 tokens are 80 % in the DLM and 67 % in the AR model, whose
+#   architecture has 65 % with random weights.
+# * **Where pruning looks, most of the DLM's sinks come and go.** On calibration text at its noise
+#   levels 24 % are at stable positions; of the AR model's in its windows it is 85 %. How much of
+#   that is learned was not measured with random weights.
+# * **Attention is spread less evenly** over positions in this DLM than in its twin: 3.8 squared
+#   mass [2.9, 4.6], though the sum alone favours the opposite, as random weights show (−0.71 in all
+#   seeds). Behind a special first token before natural text the sign is the opposite, −0.93
+#   [−1.5, −0.40], and so it is [on another pair](../docs/trainings.md).
 
 # %% [markdown]
 # Of the numbers below, temporal variance is in squared positions, spatial variance in squared mass

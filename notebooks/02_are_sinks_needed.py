@@ -23,21 +23,22 @@
 # that cost?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** The DLM needs its sinks less than its AR twin does. With attention to the five
-# strongest keys blocked in the middle third of the layers, the AR model loses 0.72 nats per token
-# more than with five random keys blocked, and the DLM 0.31. Blocked in all layers, sinks do not go
-# away: another key takes over, so that this says how well a model does with other sinks, and not
-# whether it needs any.
+# **Answer.** Where no other key takes over, the DLM needs its sinks less than its AR twin does.
+# With attention to the five strongest keys blocked in the middle third of the layers, the AR model
+# loses 0.72 nats per token more than with five random keys blocked, and the DLM 0.31. This third
+# was chosen after the costs of all layers had been seen: with the keys blocked in all layers it is
+# the other way round, −0.021 and 0.17. But there another key becomes the sink, so that this says
+# how well a model does with other sinks, and not whether it needs any.
 #
 # The pictures to look at are [how another key takes
 # over](../figures/02_are_sinks_needed/taken_over.png) and [what hiding sinks costs, by
 # layers](../figures/02_are_sinks_needed/layers.png).
 
 # %% [markdown]
-# **Parameters**, as *Run all* takes them. The pictures stored here may be of a larger run, a
-# [profile](../docs/glossary.md): then the set-up below says which values it had. The first values
-# of `texts`, `first_tokens` and `lengths` make the main condition, on which verdicts rest. Time and
-# memory: [docs/performance.md](../docs/performance.md).
+# **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
+# stored on this page are of a larger run, a [profile](../docs/glossary.md), whose values the set-up
+# below lists. The first values of `texts`, `first_tokens` and `lengths` make the main condition, on
+# which verdicts rest. Time and memory: [docs/performance.md](../docs/performance.md).
 
 # %% tags=["main-parameters"]
 # the models
@@ -80,8 +81,9 @@ run = start("02_are_sinks_needed", globals())
 # the layers alone. Hidden keys are grey.
 #
 # **What to look for.** A new bright column in the middle picture is a key that has *taken over*:
-# the model makes another sink, so that hiding was not being without a sink. In the rows of the
-# middle third, below, there should be none.
+# the model makes another sink, so that hiding was not being without a sink. Below, in the rows of
+# the middle third (layers 10 to 19), no column should be as bright. Rings there are weak: with the
+# strong keys gone, the rule of two standard deviations marks keys of little more than the mean.
 
 # %%
 from sinkprune.figures import trajectories
@@ -114,14 +116,15 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 # third was chosen after the costs of all layers had been seen. Hidden in all layers, sinks do not
 # go away, as another key takes over; that is measured beside it.
 #
-# **Which keys are hidden.** A first forward over the same state tells how much attention each key
-# receives:
+# **Which keys are hidden.** A first forward over the same text, noised as it will be scored, tells
+# how much attention each key receives:
 #
 # * **strongest**: the keys that receive most. In the DLM they are chosen at each noised state, and
-#   masks can be among them. In the AR model the later half of the queries chooses, among keys that
-#   all of them see, and the keys are hidden from every later query.
-# * **random**: as many that are neither among those nor sinks, with as many masks among them;
-#   otherwise a text would be compared with blanks.
+#   masks can be among them. In the AR model the second half of the text chooses among the keys of
+#   the first half, which all of its queries see; a chosen key is then hidden from every query
+#   behind it.
+# * **random**: as many other keys that are no sinks, and as many of them masks as among the
+#   strongest; otherwise a text would be compared with blanks.
 # * **first token kept**: the strongest, with position 0 never among them.
 # * **first token**: position 0 alone, special or not. It is compared with one key at another
 #   position, a random one or the strongest.
@@ -313,7 +316,8 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 # %% [markdown]
 # ## The reading
 #
-# Costs in it are those beyond random keys; the ledger's rows compare costs as they are.
+# Costs in this section are those beyond random keys; rows of the table below it compare costs as
+# they are, except where they name random keys.
 
 # %% [markdown] tags=["reading"]
 # * **Hidden in the middle third of the layers, the five strongest keys cost the AR model 0.72
@@ -321,17 +325,20 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 #   late third it is 0.55 and 0.23. In neither third does another key take their place: the
 #   strongest that is left gets a few percent of the attention (the table below the second figure).
 #   This is the paper's direction: sinks matter less to the DLM, in nats of each model's own loss.
-#   It was measured on short natural text without a special first token, and on nothing else.
-# * **In the early third it turns**: hiding costs the AR model 0.035 and the DLM 0.12 nats per
-#   token.
-# * **Hidden in all layers, or in the early third, sinks do not go away.** Another key takes over,
-#   and alone receives much of what the five had together. What this costs, −0.021 [−0.043, 0.0018]
-#   in the AR model and 0.17 [0.12, 0.21] in the DLM, says how well a model does with other sinks
-#   and not whether it needs any.
-# * **In longer texts no cost is seen.** Over 512 and 1,024 tokens the five strongest keys, hidden
-#   in all layers, cost the DLM −0.016 [−0.057, 0.026] and 0.013 [−0.0035, 0.030] (12 texts each).
-#   Where as large a share of the keys is hidden as in short texts, the cost is undecided: 0.038
-#   [−0.043, 0.12] and 0.062 [−0.057, 0.18].
+#   But they do matter to it: for scale, making half of its weights zero costs 0.30 nats ([notebook
+#   03](03_leaving_sinks_out.ipynb)). It was measured on short natural text without a special first
+#   token, and on nothing else.
+# * **In the early third it looks the other way round**: hiding costs the AR model 0.035 and the DLM
+#   0.12 nats per token. After correction that is undecided, and another key takes over there, too.
+# * **Hidden in all layers, sinks do not go away.** Another key takes over, and alone receives much
+#   of what the five had together. What this costs, −0.021 [−0.043, 0.0018] in the AR model and 0.17
+#   [0.12, 0.21] in the DLM, says how well a model does with other sinks and not whether it needs
+#   any.
+# * **In longer texts no cost is seen in all layers**, where another key may take over, so that this
+#   is no test of need. Over 512 and 1,024 tokens the five strongest keys, hidden in all layers,
+#   cost the DLM −0.016 [−0.057, 0.026] and 0.013 [−0.0035, 0.030] (12 texts each). Where as large a
+#   share of the keys is hidden as in short texts, the cost is undecided: 0.038 [−0.043, 0.12] and
+#   0.062 [−0.057, 0.18].
 
 # %%
 from sinkprune_companion.figures.forests import listed

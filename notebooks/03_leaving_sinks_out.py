@@ -33,9 +33,10 @@
 # %](../figures/03_leaving_sinks_out/protocol_50.png).
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. Stored outputs may be of
-# a larger [profile](../docs/glossary.md): the set-up says which values it had. Time and memory
-# stand in [docs/performance.md](../docs/performance.md).
+# **Parameters**, with the values of profile quick, which *Run all* takes. These defaults take
+# minutes. The pictures and numbers stored on this page are of a larger run, a
+# [profile](../docs/glossary.md), whose values the set-up below lists. Time and memory stand in
+# [docs/performance.md](../docs/performance.md).
 
 # %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>

@@ -109,9 +109,10 @@ figures.save_figure(run, figure, "energy", table, caption)
 # hold. Without them the logarithm of its norm changes by $\delta_j = \frac12 \ln(1 - p_j)$.
 #
 # Take weights of a normal distribution, and let $u_j$ be the row's threshold in standard deviations
-# of the weights in channel $j$. Weights lie within $|\delta_j - \bar\delta|$ of the threshold with
-# density $2 u_j \varphi(u_j)$ on the scale of logarithms, and half of those that cross it leave. So
-# the share of kept weights that is lost is
+# of the weights in channel $j$. On the scale of logarithms the scores of channel $j$ have the
+# density $2 u_j \varphi(u_j)$ at the threshold, and leaving sinks out moves them by $|\delta_j -
+# \bar\delta|$ beside it, where $\bar\delta$ is the mean over channels by that density. Half of the
+# weights that cross it are losses. So the share of kept weights that is lost is
 #
 # $$\frac{\sum_j u_j\,\varphi(u_j)\,|\delta_j - \bar\delta|}{\sum_j 2\,(1 - \Phi(u_j))}.$$
 #
@@ -257,8 +258,9 @@ others.round(4)
 # ## An effect planted in the statistics
 #
 # Would the pipeline see an effect if there were one? Only the statistics are changed here: every
-# token except the sinks gets the weight 1/30, which gives the same mask as inputs at the sinks that
-# are 30 times as large. The model itself stays as it is, so the statistics are false about it:
+# token except the sinks gets the weight 1/30, which multiplies its input; that gives the same mask
+# as inputs at the sinks that are 30 times as large. The model itself stays as it is, so the
+# statistics are false about it:
 
 # %%
 import inspect
@@ -336,9 +338,8 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 #
 # Every case in which both are known: the doses planted in the statistics, the model as it is, and
 # other models whose sinks [notebook 08](08_what_results_depend_on.ipynb) left out. *Right*: an
-# effect was expected and is there, or none was expected and the difference is negligible. The
-# dotted line is the mean of what other text exchanges over these cases; with planted sinks other
-# text exchanges more, too.
+# effect was expected and is there, or none was expected and the difference is negligible. Each case
+# is judged by what other text exchanges there; the dotted line is the mean of that over the cases.
 
 # %%
 from pathlib import Path

@@ -22,12 +22,13 @@
 # several things at once. Which of them makes the gain, and is it the sinks?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Not the sinks. At 75 %, on other text than the paper's, the official recipe lowers
-# Wanda's loss by 0.42 of the 2.8 nats per token that Wanda costs; at 50 % no gain is seen. Noised
-# text and dense propagation make that gain, and alone they would make more of it: the official
-# noise levels take a part back, because in the last of them every token is a mask. Leaving sinks
-# out makes no difference that matters at 50, 65 or 75 %. Few tokens are sinks: without them 0.19 %
-# of the kept weights are others.
+# **Answer.** Not the sinks. Calibrated on samples of the model and on documentation, with 75 % of
+# the weights zero, the official recipe lowers Wanda's loss by 0.42 of the 2.8 nats per token that
+# Wanda costs; at 50 % no gain is seen, and calibrated on WikiText-2, as in the paper, a gain at 75
+# % is undecided. Four steps add up to the gain: noised text and dense propagation −0.604, the
+# official noise levels +0.297, because in the last of them every token is a mask, the official sum
+# of norms −0.146, and the official sink weights +0.036. Leaving sinks out makes no difference that
+# matters at 50, 65 or 75 %.
 #
 # The picture to look at is [the way from Wanda to the official
 # recipe](../figures/06_gain_at_75/bridge.png).
@@ -93,11 +94,11 @@ run = start("06_gain_at_75", globals())
 # Wanda scores a weight by its size times the norm of its inputs over clean calibration text. The
 # official recipe is four steps away:
 #
-# 1. *Noised text and dense propagation*: it sees text of which a share of the tokens is masked, as
-#    the model sees it while it writes, and every block is calibrated on what the dense model's
-#    blocks give, not the pruned one's. That share is the *noise level*; an *even grid* has the
-#    midpoints of equal parts of 0 to 1.
-# 2. *The official noise levels*: 0.1, 0.2 and so on up to 1.0, where every token is a mask.
+# 1. *Noised text and dense propagation*: it sees text of which a share of the tokens is masked, the
+#    *noise level*, as the model sees it while it writes; an *even grid* of levels has the midpoints
+#    of equal parts of 0 to 1. And every block is calibrated on what the dense model's blocks give,
+#    not the pruned one's.
+# 2. *The official noise levels*: 0.1, 0.2 and so on up to t = 1.0, where every token is a mask.
 # 3. *The official sum of norms*: norms of the levels are summed, not their squares.
 # 4. *The official sink weights*: tokens that draw much attention count less.
 
@@ -123,11 +124,13 @@ losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 # **The first picture.** What each step adds to the loss, one after the other; left of Wanda is
 # better. The last row is the whole way, and the four steps add up to it.
 #
-# From five draws on every row has a verdict: *no difference that matters*, if its whole interval
-# lies within its margin; else *helps* or *hurts*, which need an interval without zero and a p-value
-# below 0.05 after correction for all rows (Holm); else *undecided*. A margin is half of 9.18 % of
-# the cost of the recipe that is compared with, as on LLaDA-8B the paper's method takes back 9.18 %
-# of what Wanda costs. The band is that of the last row.
+# With five draws or more every row has a verdict: *no difference that matters*, if its whole
+# interval lies within its margin; else *helps* or *hurts*, which need an interval without zero and
+# a p-value below 0.05 after correction for related rows (Holm), those of the claims table where it
+# has the row; else *undecided*. Intervals are t intervals over draws and sequences together, so
+# they cover new calibration text and new scored text. A margin is half of 9.18 % of the cost of the
+# recipe that is compared with, because on LLaDA-8B the paper's method takes back 9.18 % of what
+# Wanda costs. The band is that of the last row.
 
 # %%
 from sinkprune_companion.experiments.paired_differences import above_dense, pivot
@@ -206,7 +209,8 @@ save_shares(run, "switches", "What each switch does, mean over the others", sect
 # Structured pruning removes whole attention heads and MLP channels. The sink-aware variant is
 # compared with the plain one, and with itself where all tokens count: the second difference is what
 # sinks alone do. It has twice as many draws as the rest. The second half of them was added when the
-# first half had left both ratios undecided; findings that end in `later` are of these alone.
+# first half had left both ratios undecided, so p is doubled for the two looks; findings that end in
+# `later` are of the second half alone, which is the cleaner test.
 
 # %%
 structured_rows = []
@@ -241,9 +245,9 @@ save_shares(run, "structured", "Sink-aware structured pruning", sections, of=of)
 # With half of the weights zero the steps are small, and five draws of so little text cannot tell
 # some of them from nothing. So the way is measured once more on more calibration text and more
 # held-out text; in profile evidence that is eight times the calibration text and four times the
-# other. The switches follow beneath it, and here each is averaged over all settings of the others.
-# Which tokens are left out, all sinks, unstable ones or random ones, is asked in
-# [notebook 03](03_leaving_sinks_out.ipynb), in ten draws of the same text.
+# other. The switches follow beneath it, and here, unlike above, each is averaged over all settings
+# of the others, sinks left out among them. Which tokens are left out, all sinks, unstable ones or
+# random ones, is asked in [notebook 03](03_leaving_sinks_out.ipynb), in ten draws of the same text.
 
 # %%
 large_tokens = large_calibration * noise_levels
@@ -332,25 +336,29 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 # Nats per token; below zero the first of two is better. What is not said here is in the figures and
 # tables.
 #
-# * **The official recipe gains on Wanda at 75 % alone.** Official recipe − Wanda is 0.017
-#   [−0.0081, 0.043] at 50 % and −0.42 [−0.60, −0.24] at 75 %, where Wanda costs 2.8. Calibrated on
-#   WikiText-2, as in the paper, it is −0.13 [−0.31, 0.044] at 75 % (undecided).* **Sinks do not
-#   make the gain.** At 75 % the official sink weights change the loss by 0.036 [0.013, 0.058], and
-#   all sinks left out of Wanda by 0.0071 [−0.039, 0.053] on average over text and propagation.
-#   Neither matters, and nor do sinks left out at 65 % (−0.00057 [−0.011, 0.010]).
+# * **Of 25, 50 and 75 % the official recipe gains on Wanda at 75 % alone.** Official recipe − Wanda
+#   is 0.017 [−0.0081, 0.043] at 50 % and −0.42 [−0.60, −0.24] at 75 %, where Wanda costs 2.8.
+#   Calibrated on WikiText-2, as in the paper, it is −0.13 [−0.31, 0.044] at 75 % (undecided).
+# * **Sinks do not make the gain.** At 75 % the official sink weights change the loss by 0.036
+#   [0.013, 0.058], and all sinks left out of Wanda by 0.0071 [−0.039, 0.053] on average over text
+#   and propagation. Neither matters, and nor do sinks left out at 65 % (−0.00057 [−0.011, 0.010]).
 # * **Noised text and dense propagation make it.** At 75 % they change Wanda's loss by −0.29 and
 #   −0.31, and together by −0.60 [−0.78, −0.43], at even noise levels: that is more than the whole
-#   official recipe does. At the official levels it is −0.31 [−0.51, −0.10], and the official sum of
-#   norms takes another 0.15. **At 65 % neither is seen to help** (0.029 [−0.0028, 0.060] and
-#   −0.0075 [−0.028, 0.013]).
+#   official recipe does. With the official levels both together give −0.31 [−0.51, −0.10]; the
+#   official sum of norms lowers the loss by another 0.15. Levels, norms and sinks were added in one
+#   order; in another one their parts may be others. **At 65 % neither is seen to help** (0.029
+#   [−0.0028, 0.060] and −0.0075 [−0.028, 0.013]).
 # * **The official noise levels cost, and their last one is why.** At 75 % they lose 0.30
-#   [0.26, 0.33] against an even grid. In the last of them every token is a mask; that level alone
-#   loses 0.31 [0.25, 0.38]. At 50 % and on so little text this is undecided.
-# * **Sink-aware structured pruning is better than plain at ratio 0.3, and not for its sinks.** In
-#   10 draws it changes the loss of plain structured pruning by −0.13 [−0.20, −0.052] there and by
-#   −0.11 [−0.21, −0.022] at ratio 0.5. Draws 5 to 9 were added when the first five had been seen,
-#   which were undecided; with both looks counted ratio 0.5 is undecided. The added ones alone give
-#   −0.10 [−0.21, 0.0030] and −0.16 [−0.32, 0.0054]. With all sinks kept it does as well.
+#   [0.26, 0.33] against an even grid. In the last of them every token is a mask; without that one
+#   level the loss is lower by 0.31 [0.25, 0.38]. At 50 % and on so little text this is undecided.
+# * **Sink-aware structured pruning is better than plain where 30 % of the weights go, and not
+#   because sinks are left out.** In 10 draws it changes the loss of plain structured pruning by
+#   −0.13 [−0.20, −0.052] there and by −0.11 [−0.21, −0.022] at ratio 0.5. Draws 5 to 9 were added
+#   when the first five had been seen, which were undecided; p is doubled for the two looks, and
+#   ratio 0.5 is undecided after that. The added draws alone give −0.10 [−0.21, 0.0030] and −0.16
+#   [−0.32, 0.0054], so by themselves they decide neither. With all tokens kept it does as well:
+#   what then differs from plain structured pruning is how the text is read: noised, with dense
+#   propagation and summed norms.
 # * **At 50 %, on eight times the text, only the official noise levels move the loss.** They cost
 #   0.025 [0.019, 0.031], of the 0.32 that Wanda costs. The whole official recipe − Wanda is 0.014
 #   [0.0023, 0.025], undecided after correction; in the ten draws of [notebook
@@ -358,11 +366,12 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 #   [−0.018, 0.00036]. Neither the sink weights (−0.0018 [−0.0061, 0.0026]) nor all sinks left out
 #   (0.00057 [−0.0017, 0.0028]), noised text (0.0030 [−0.0061, 0.012]) or dense propagation (−0.0030
 #   [−0.0068, 0.00074]) make a difference that matters: that would be 0.015.
-# * **Why sinks do so little.** In 21 linear maps, on few calibration sequences, even the worst
-#   choice of as many tokens that a greedy search finds, and there may be worse ones, changes 0.39 %
-#   of the kept weights. All sinks left out change 0.19 %, as many random tokens 0.046 % (a
-#   difference of −0.073 % to 0.35 %); other calibration text changes 3.1 %. Notebook 03 has smaller
-#   shares, from all maps and more text.
+# * **Why sinks do so little.** Leaving them out exchanges few weights. In 21 linear maps, on few
+#   calibration sequences, even the choice of as many tokens by which a greedy search exchanges
+#   most, and there may be better ones, changes 0.39 % of the kept weights. All sinks left out
+#   change 0.19 %, as many random tokens 0.046 % (a difference of −0.073 % to 0.35 %); other
+#   calibration text changes 3.1 %. These are masks at 50 %; [notebook 04](04_why.ipynb) has all
+#   maps, on the paper's text, and both sparsities.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table

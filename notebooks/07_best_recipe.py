@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 07 · The best recipe, and recovery
 #
-# **Question.** What prunes a diffusion model at least cost: SparseGPT, which also adjusts the
-# weights that stay, on clean or on noised text, with as many zeros in every layer or with OWL's
-# allocation, with its sinks or without them? Is a model of use of which three quarters are zeros?
-# And how much comes back when it is trained on?
+# **Question.** What prunes a diffusion model at least cost? SparseGPT also adjusts the weights that
+# stay: should it read clean or noised text, put as many zeros into every layer or follow OWL's
+# allocation, keep the sinks in its statistics or leave them out? Is a model of use of which three
+# quarters are zeros? And how much comes back when it is trained on?
 
 # %% [markdown] tags=["answer"]
 # **Answer.** SparseGPT on half-noised text, which sees every calibration sequence once clean and
@@ -34,9 +34,9 @@
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). What a recipe *costs* is the loss of the
-# pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound. But
-# where fewer sequences are named, recipes that are compared see about as many calibration tokens,
-# in whole sequences, and are scored on the same held-out text, in five calibration draws, each
+# pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound.
+# Recipes that are compared see about as many calibration tokens, in whole sequences, unless fewer
+# sequences are named, and are scored on the same held-out text, in five calibration draws, each
 # under noise of its own.
 #
 # | profile | time | peak memory |
@@ -205,10 +205,13 @@ listed(found)
 # ## What helps SparseGPT
 #
 # Paired differences, in percent of what SparseGPT costs without the change; below zero it helps.
-# From five draws on every row has a verdict: *no difference that matters*, if its whole interval
-# lies within the band, half of 9.18 % of that cost, which is what the paper's method takes back of
-# what Wanda costs LLaDA-8B; else *helps* or *hurts*, which need an interval without zero and a
-# p-value below 0.05 after correction for the rows of a section (Holm); else *undecided*.
+# With five draws or more every row has a verdict: *no difference that matters*, if its whole
+# interval lies within its margin; else *helps* or *hurts*, which need an interval without zero and
+# a p-value below 0.05 after correction for related rows (Holm), those of the claims table where it
+# has the row; else *undecided*. Intervals are t intervals over draws and sequences together, so
+# they cover new calibration text and new scored text. A margin is half of 9.18 % of the cost of the
+# recipe that is compared with, because on LLaDA-8B the paper's method takes back 9.18 % of what
+# Wanda costs.
 #
 # First noised and half-noised text, each beside as many tokens of clean text. Half-noised text has
 # four times as many sequences as text at eight levels. Part `large` has the same at 75 % on more
@@ -261,9 +264,9 @@ save_shares(run, "sparsegpt", "What noised text does in SparseGPT", sections, of
 
 # %% [markdown]
 # Then, at 75 %, sinks and other changes. Part `weights` gives SparseGPT on clean text the official
-# sink weights, and the same weights on other tokens, in a random order. It has a tenth of
-# SparseGPT's damping, too: leaving out sinks, whose states are large, lowers the damping, which is
-# a share of the mean square of the inputs. The same follows on fewer sequences.
+# sink weights, and the same weights on other tokens, in a random order. As a control it runs
+# SparseGPT with a tenth of its damping, too, since leaving out sinks, whose states are large,
+# lowers the damping, a share of the mean square of the inputs. The same follows on fewer sequences.
 
 # %%
 WEIGHTS = {

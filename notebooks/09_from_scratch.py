@@ -23,13 +23,22 @@
 # Both are weak, which limits every answer, so how weak they are is measured first.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** As far as two weak models can tell, they fare as the adapted pair does. By the paper's
-# measure the sinks of the DLM move more here, too, and those of untrained models move more still.
-# What leaving sinks out does to pruning cannot be told, since making half of the weights zero costs
-# this model next to nothing.
+# **Answer.** Only one of three answers is that of the adapted pair: by the paper's measure the
+# sinks of the DLM move more here, too. Those of an untrained DLM move more still. They stay in
+# place far less often than the adapted DLM's: 34 % of their occurrences are at stable positions,
+# there 79 %. Whether they are needed, and what leaving them out does to pruning, these models
+# cannot tell: the DLM is worse than a table of token pairs, and making half of its weights zero
+# costs it next to nothing.
 #
 # The picture to look at is [how much sinks move from
 # scratch](../figures/09_from_scratch/sinks.png).
+
+# %% [markdown]
+# ![How much sinks move, from scratch](../figures/09_from_scratch/sinks.png)
+#
+# The published run, training by training: left, how far the centroid of the sinks moves while a
+# text is written; right, the share of their occurrences at positions that stay a sink. How it is
+# made follows.
 
 # %% [markdown]
 # Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
@@ -297,9 +306,9 @@ found = {
 
 # %% [markdown]
 # Then the differences that the ledger asks about; fewer than five trainings give no verdict. A
-# difference in costs of hiding matters from 0.05 nats per token on, one of leaving tokens out from
-# half of 9.18 % of what pruning costs on (what the paper's method takes back of that, on LLaDA-8B),
-# if that cost is told from zero.
+# difference in costs of hiding matters from 0.05 nats per token on. One of leaving tokens out
+# matters from 4.6 % of what pruning costs on, half of what the paper's method takes back at 8B;
+# where that cost is not told from zero there is no margin and no verdict.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -363,23 +372,24 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 
 # %% [markdown] tags=["reading"]
 # * **How weak they are, first.** The DLM's bound is 1.4 nats per token above the loss of a bigram
-#   model, the AR model's loss 0.53 below it; making half of its weights zero changes the DLM's by
-#   0.0084 [−0.0046, 0.022], so not clearly at all. Such a model has little to lose, so that nothing
-#   costs it anything had to be expected.
+#   model, so it is worse than a table of token pairs; the AR model's loss 0.53 below it; making
+#   half of its weights zero changes the DLM's by 0.0084 [−0.0046, 0.022], so not clearly at all.
+#   Such a model has little to lose, so that nothing costs it anything had to be expected.
 # * **(a) From scratch, too, the DLM's sinks move more**: the temporal variance of their centroid is
 #   140 squared positions, 24 in the AR model, a difference of 110 [59, 170] over 5 trainings of
 #   each kind. But in untrained models of the same shape it is 420 and 0.40: training did not make
-#   the difference, it made it smaller. 34 % of the occurrences are at stable positions, in the AR
-#   model 69 %.
+#   the difference, it made it smaller. Half of the DLM's training had a fifth of the tokens masked,
+#   which may itself have a part in where its sinks are. 34 % of the occurrences are at stable
+#   positions, in the AR model 69 %.
 # * The adapted DLM has 79 % at stable positions while it writes texts of 128 tokens. That its sinks
 #   stay may come from its base, and the paper's models from scratch may differ from it in this.
-# * **(b) Hiding sinks costs neither of them anything that matters**, but they get little attention
-#   to begin with (the table above). Five keys hidden in the middle third cost the DLM 0.0050
-#   [−0.0018, 0.012] and the AR model 0.0040 [−0.00017, 0.0082] nats more than random keys do, a
-#   difference of 0.00095 [−0.0056, 0.0075]. Without the five another key gets as much as one of
-#   them had (the table above), so this says little about being without sinks. That sinks matter
-#   less to a DLM, as in the adapted pair, is not seen here; a pair that hardly uses its context
-#   could not show it.
+# * **(b) Hiding sinks costs neither of them anything that matters**, which a pair this weak had to
+#   show. The hidden keys get little attention to begin with (the table above). Five keys hidden in
+#   the middle third cost the DLM 0.0050 [−0.0018, 0.012] and the AR model 0.0040 [−0.00017, 0.0082]
+#   nats more than random keys do, a difference of 0.00095 [−0.0056, 0.0075]. Without the five
+#   another key gets as much as one of them had (the table above), so this says little about being
+#   without sinks. That sinks matter less to a DLM, as in the adapted pair, is not seen here; a pair
+#   that hardly uses its context could not show it.
 # * **(c) What leaving sinks out does cannot be told**: unstable ones 0.00039 [−0.00037, 0.0011],
 #   stable ones −0.000071 [−0.00042, 0.00028], all of them 0.00040 [−0.00036, 0.0012] at 50 %. A
 #   margin would be a share of what pruning costs, which is not told from nothing here, so there is

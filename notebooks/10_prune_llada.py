@@ -26,11 +26,20 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Two commands would do it, `sinkprune prune` and `sinkprune evaluate`. This notebook
-# prints them for every number that the authors report, and works out from published shapes how many
-# hours and gigabytes they take. Nobody has run them here on the published weights, so no claim
+# prints them for a preset and its controls, and works out from published shapes the least minutes
+# and the gigabytes that they take; [docs/results.md](../docs/results.md) has the commands for every
+# number that the authors report. Nobody has run them here on the published weights, so no claim
 # about a model of 8 billion weights is decided by this project.
 #
-# The table to look at first is the plan below.
+# The picture to look at is [what others measured at 8B](../figures/pictures/others_at_8b.png), and
+# then the plan below.
+
+# %% [markdown]
+# ![On LLaDA-8B others saw no difference beyond chance](../figures/pictures/others_at_8b.png)
+#
+# Accuracy on WinoGrande with sinks left out, less accuracy with sinks kept: as others measured it,
+# with 95 % intervals, and as the paper prints it ([all
+# results](../docs/results.md)).
 
 # %% [markdown]
 # What is run are all steps on a tiny random checkpoint in the public format of the chosen model.
@@ -90,8 +99,9 @@ run = start("10_prune_llada", globals())
 # take days.
 #
 # Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`. On the
-# small model here SparseGPT is best ([notebook 03](03_leaving_sinks_out.ipynb)); on LLaDA-8B the
-# paper's table below has Wanda ahead of it.
+# small model here `recommended` costs least, and SparseGPT less than Wanda ([notebook
+# 07](07_best_recipe.ipynb)); on LLaDA-8B the paper's table below has Wanda ahead of SparseGPT, and
+# so have others.
 
 # %%
 import pandas as pd
@@ -125,6 +135,11 @@ if row is not None:
 # %% [markdown]
 # ## The commands
 #
+# These copy the official amount of text, 128 sequences. `paper` sees each of them at ten noise
+# levels, so it gets ten times as many tokens as `wanda`. To test what leaving sinks out does,
+# compare `paper` with `paper-no-sinks`, in which the sink weights alone differ; to compare `paper`
+# with `wanda` on as many tokens, give `paper` `--sequences 13`.
+#
 # Prune, evaluate what was pruned, and last the dense model in the same way. Leave `--limit` out for
 # the whole benchmarks, and take `--tasks paper` for the paper's eight. `--dry-run` shows what your
 # machine would take; `--stream` prunes a model that does not fit its memory, block by block from
@@ -145,12 +160,12 @@ else:
 # > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README of
 # > the official code, LLaDA-8B)
 #
-# **What would falsify it.** A paired difference on one of the benchmarks whose whole interval lies
-# on the other side. The tables of that README have no intervals; what the sink-aware recipe gains
-# in them stands beneath each; in some it loses. The first prunes single weights, and its `average`
-# is over eight benchmarks, of which two are not printed; the second prunes whole heads and
-# channels, and does not name its baseline. [docs/results.md](../docs/results.md) has the commands
-# for every row.
+# **What would falsify it.** A paired difference in accuracy on one of the benchmarks, method less
+# baseline, whose whole interval lies below zero. 200 items do not give such an interval. The tables
+# of that README have no intervals; what the sink-aware recipe gains in them stands beneath each; in
+# some it loses. The first prunes single weights, and its `average` is over eight benchmarks, of
+# which two are not printed; the second prunes whole heads and channels, and does not name its
+# baseline. [docs/results.md](../docs/results.md) has the commands for every row.
 
 # %%
 BASELINES = {"sink-aware Wanda": "Wanda", "sink-aware SparseGPT": "SparseGPT"}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.evaluation.likelihood import nelbo, nll, score
     from sinkprune.models.loading import load
     from sinkprune.models.saving import save
+    from sinkprune.models.shrinking import shrink
     from sinkprune.recovery.masks import apply_masks, save_masks
     from sinkprune.recovery.model_card import save_model
     from sinkprune.recovery.objectives import training_loss
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds
         generate,
         hide,
         preset,
-        shrink,
         trace,
         track,
         weights_kept,
@@ -81,6 +81,7 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.evaluation.likelihood": ("nelbo", "nll", "score"),
     "sinkprune.models.loading": ("load",),
     "sinkprune.models.saving": ("save",),
+    "sinkprune.models.shrinking": ("shrink",),
     "sinkprune.recovery.masks": ("apply_masks", "save_masks"),
     "sinkprune.recovery.model_card": ("save_model",),
     "sinkprune.recovery.recover": ("recover",),

@@ -4,8 +4,9 @@ Dimensions: N sequences, T token position.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from pydantic import InstanceOf
 from sinkprune import corpus
 from sinkprune.documents import Document, document_of, documents_in, written
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.language_model import TEXTLESS, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, Whole, checked_arguments, in_short
 
@@ -81,10 +82,19 @@ def _positions(lm: LanguageModel) -> int:
 # what there is, one by one
 
 
+@runtime_checkable
+class Indexed(Protocol):
+    """What gives an element by its number."""
+
+    def __getitem__(self, index: int, /) -> object:
+        """Return an element."""
+        ...
+
+
 def _size(data: object) -> int | None:
     """Return how many elements there are, None where nobody knows."""
-    with suppress(TypeError):
-        return len(data)  # type: ignore[arg-type]
+    with suppress(TypeError):  # of a stream that has a length only in name
+        return len(data) if isinstance(data, Sized) else None
     return None
 
 
@@ -105,7 +115,7 @@ def _elements(data: object, seed: int) -> Iterator[tuple[int, object]]:
         data = _two_dimensions(ids)
 
     size = _size(data)
-    if size is None or not hasattr(data, "__getitem__"):
+    if size is None or not isinstance(data, Indexed):
         yield from enumerate(data)
         return
     for index in torch.randperm(size, generator=generator(seed, "calibration text")).tolist():
@@ -152,10 +162,10 @@ def _whole_numbers(value: object) -> torch.Tensor | None:
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
         return None  # of texts or rows
-    is_list = isinstance(value, (list, tuple)) and bool(value)
-    if is_list and not all(isinstance(number, (int, float, np.generic)) for number in value):
-        return None
-    if not (is_list or isinstance(value, (torch.Tensor, np.ndarray))):
+    if isinstance(value, (list, tuple)):
+        if not value or not all(isinstance(number, (int, float, np.generic)) for number in value):
+            return None
+    elif not isinstance(value, (torch.Tensor, np.ndarray)):
         return None
 
     ids = torch.as_tensor(value)
@@ -187,10 +197,12 @@ def _rows_of(element: object) -> list[torch.Tensor]:
 
     ids = _whole_numbers(element)
     if ids is None and isinstance(element, (list, tuple)) and element:
-        rows = [_whole_numbers(row) for row in element]
+        found = [_whole_numbers(row) for row in element]
         if isinstance(element[0], torch.Tensor) and element[0].dim() == 2:
             return _rows_of(element[0])  # what a loader of a TensorDataset gives: ids, and perhaps labels
-        if all(row is not None and row.dim() == 1 for row in rows):
+
+        rows = [row for row in found if row is not None and row.dim() == 1]
+        if len(rows) == len(element):
             marks = [None] * len(rows) if mask is None else mask
             return [_present(row, marked) for row, marked in zip(rows, marks, strict=True)]
     if ids is None:
@@ -233,19 +245,20 @@ def _from_rows(rows: list[torch.Tensor], length: int | None, seed: int, batch: i
 
 def _stream(lm: LanguageModel, elements: Iterable[tuple[int, object]], tokens: int | None) -> torch.Tensor:
     """Return at least so many tokens of documents, or all there are, joined in the order of their numbers."""
-    if lm.tokenizer is None:
-        raise ValueError(f"{lm.name} has no tokenizer, which turns text into ids: {TEXTLESS}")
-
+    tokenizer = lm.text_tokenizer
     found: list[tuple[int, torch.Tensor]] = []
     total = 0
+
     for index, element in elements:
         document: Document | None = document_of(element)
         if document is None:
             raise TypeError(f"data holds a text and {in_short(element)}, which is none: {FORMS}")
-        ids_T = corpus.stream(written([document], lm.tokenizer), lm.tokenizer, lm.mask_token_id)
+
+        ids_T = corpus.stream(written([document], tokenizer), tokenizer, lm.mask_token_id)
         found.append((index, ids_T))
         total += len(ids_T)
         if tokens is not None and total >= tokens:
             break
+
     in_order = sorted(found, key=lambda numbered: numbered[0])
     return torch.cat([ids_T for _, ids_T in in_order])

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from sinkprune import corpus
 from sinkprune.files import json_of, read_text
@@ -21,11 +22,12 @@ def documents_in(file: str | os.PathLike) -> list[Document]:
     A line is a string, an object with a `text`, or one with the `messages` of a conversation. Raises
     ValueError, naming the line, for any other, and what `read_text` raises.
     """
+    file = Path(file)
     text = read_text(file)
-    if Path(file).suffix.lower() not in JSON_LINES:
-        return corpus.paragraphs(text)
+    if file.suffix.lower() not in JSON_LINES:
+        return list(corpus.paragraphs(text))
 
-    documents = []
+    documents: list[Document] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -51,7 +53,7 @@ def document_of(value: object) -> Document | None:
     return value if is_conversation(value) else None
 
 
-def is_conversation(value: object) -> bool:
+def is_conversation(value: object) -> TypeGuard[Conversation]:
     """Return whether a value is a list of messages."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or not value:
         return False
@@ -81,6 +83,7 @@ def _as_chat(messages: Conversation, tokenizer) -> str:
             "the text has chat messages, and the model's tokenizer has no chat template to write them with: "
             "give plain text, or set tokenizer.chat_template"
         )
+
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False)
     except Exception as error:  # whatever a template raises

@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
     from sinkprune_core.pruning.report import Report
-    from sinkprune_core.pruning.shrink import shrink
     from sinkprune_core.sinks.attention import attention_mass, hide, track
     from sinkprune_core.sinks.trace import Trace, trace
 
@@ -38,7 +37,6 @@ __all__ = [
     "hide",
     "preset",
     "prune",
-    "shrink",
     "trace",
     "track",
     "weights_kept",
@@ -55,7 +53,6 @@ _HOMES = {  # where `__getattr__` finds them
     "pruning.engine": ("prune",),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
     "pruning.report": ("Report",),
-    "pruning.shrink": ("shrink",),
     "sinks.attention": ("attention_mass", "hide", "track"),
     "sinks.trace": ("Trace", "trace"),
 }

@@ -124,6 +124,11 @@ class LanguageModel:
         return self.tokenizer
 
     @property
+    def end_of_text(self) -> int | None:
+        """Id of the token that ends a text; None where no tokenizer names one."""
+        return getattr(self.tokenizer, "eos_token_id", None)
+
+    @property
     def mask(self) -> int:
         """Id of the mask token; ValueError for an autoregressive model."""
         if self.mask_token_id is None:

@@ -207,7 +207,11 @@ def in_short(value: object) -> str:
     if isinstance(value, torch.Tensor):
         if is_plain(value):
             return f"a tensor of {value.dtype}"
-        what = "nested" if value.is_nested else "without numbers" if value.is_meta else "sparse"
+        what = "sparse"
+        if value.is_nested:
+            what = "nested"
+        elif value.is_meta:
+            what = "without numbers"
         return f"a tensor of {value.dtype}, {what},"
 
     text = repr(value)

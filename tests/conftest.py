@@ -42,6 +42,18 @@ COMMON = {
     "eos_token_id": START_TOKEN_ID,
     "attn_implementation": "sdpa",
 }
+ANY_FAMILY = {  # sizes that the configurations of all families of transformers know
+    **COMMON,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "pad_token_id": None,
+}
 
 torch.set_num_threads(1)  # models of this size only lose time to threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so they do in the commands that tests start
@@ -63,8 +75,10 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of one word per token; what it does not know becomes the document separator."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN]
     special += [f"<special{index}>" for index in range(len(special), SPECIAL)]
+
     words = ["assistant", "the", "of", "is", "a", "list", "file", "return", "object", "value"]
     words += [f"word{index}" for index in range(len(special) + len(words), VOCABULARY)]
+
     vocabulary = {word: index for index, word in enumerate(special + words)}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=special[0]))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -97,11 +111,13 @@ def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0
     """
     if family in ("llama-mha", "llama-gqa"):
         return tiny_llama(family.removeprefix("llama-") + "-24", seed, layers, sharpness)
+
     fields = {**COMMON, "initializer_range": sharpness}
     if family.startswith("gpt2"):
         inner = None if family == "gpt2-wide" else 48  # None: four times the width
         config = GPT2Config(**fields, n_layer=layers, n_positions=64, n_embd=24, n_inner=inner, n_head=3)
         return random_model(GPT2LMHeadModel, config, seed)
+
     fields |= {**SHAPES["gqa-24"], "num_hidden_layers": layers, "max_position_embeddings": 64}
     if family == "llama-biased":
         return random_model(LlamaForCausalLM, LlamaConfig(**fields, attention_bias=True, mlp_bias=True), seed)
@@ -132,14 +148,17 @@ def anchored(lm: LanguageModel) -> LanguageModel:
     embedding_VD[:, 0] = 3.0
     embedding_VD[:, 1] = 0.0
     embedding_VD[START_TOKEN_ID, 1] = 3.0
+
     for block in lm.blocks:
         attention, width = block.self_attn, block.self_attn.head_dim
         for projection, direction in ((attention.q_proj, 0), (attention.k_proj, 1)):
             slowest = slice(width // 2 - 1, None, width)
             projection.weight[slowest] = 0.0
             projection.weight[slowest, direction] = 60.0
+
         for projection in (attention.o_proj, block.mlp.down_proj):
             projection.weight[:2] = 0.0
+
     return lm
 
 
@@ -184,6 +203,20 @@ def make_ids():
     def make(rows: int, length: int, seed: int = 0) -> torch.Tensor:
         rng = torch.Generator().manual_seed(seed)
         return torch.randint(SPECIAL, VOCABULARY, (rows, length), generator=rng)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_text_with_separators(make_ids):
+    """A function that draws calibration text with a document separator in every row: a sink of an anchored
+    model at every noise level where it is not masked.
+    """
+
+    def make(rows: int) -> Calibration:
+        ids_NT = make_ids(rows, 24)
+        ids_NT[:, 5] = 0
+        return Calibration(ids_NT, seed=1, batch=2)
 
     return make
 

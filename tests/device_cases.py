@@ -19,6 +19,7 @@ from sinkprune import prune, score
 from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune.evaluation.protocols import Protocol
 from sinkprune.models.loading import open_checkpoint
+from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import stream
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.crops import origin, write_data
@@ -27,7 +28,6 @@ from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, pres
 from sinkprune_core.diffusion.samplers import SAMPLERS as PUBLISHED
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.pruning.recipe import compared_preset
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 if torch.cuda.is_available():
@@ -165,12 +165,15 @@ def test_scores(pair, make_ids, kind):
     on_cpu, on_device = pair(kind)
     ids_NT = make_ids(3, 20)
     assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT.to(DEVICE)))
+
     hidden = [hiding_model(lm, Hiding("top", 2)) for lm in (on_cpu, on_device)]
     assert_frames(*(score(lm, ids_NT) for lm in hidden))
+
     measure = log_likelihood if kind == "diffusion" else exact_log_likelihood
     texts = [(row_T[: 5 + index], row_T[5 + index : 12]) for index, row_T in enumerate(ids_NT)]
     there = [(prompt.to(DEVICE), target.to(DEVICE)) for prompt, target in texts]
     assert_frames(measure(on_cpu, texts), measure(on_device, there))
+
     protocol = Protocol(chunk=16, context=16)
     text_T = make_ids(1, 90)[0]
     expected = perplexity(on_cpu, text_T, protocol).nats

@@ -95,7 +95,9 @@ def column_norms(input_RTI, weights, norm_reduction: str) -> list[float]:
         for token, w in zip(tokens, token_weights, strict=True):
             squares = [total + (w * value) ** 2 for total, value in zip(squares, token, strict=True)]
         squares_per_row.append(squares)
+
     columns = list(zip(*squares_per_row, strict=True))
+
     if norm_reduction == "root":
         return [math.sqrt(sum(column)) for column in columns]
     return [sum(math.sqrt(value) for value in column) for column in columns]
@@ -191,10 +193,13 @@ def choose_globally(scores: dict, sparsity: float) -> dict[tuple[int, str], Plac
     for order, rows in enumerate(scores.values()):
         for row, values in enumerate(rows):
             flat += [(value, order, row, column) for column, value in enumerate(values)]
+
     pruned = sorted(flat)[: math.floor(len(flat) * sparsity)]
+
     chosen = {}
     for order, place in enumerate(scores):
         chosen[place] = {(row, column) for _, at, row, column in pruned if at == order}
+
     return chosen
 
 
@@ -202,13 +207,16 @@ def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, owl_lambda: fl
     """Return OWL's sparsity of every layer: one with more scores above `times` their mean keeps more."""
     inputs = inputs_of(_double(lm), ids_RT)
     shares = []
+
     for layer in range(len(blocks_of(lm))):
         scores = []
         for place, linear in linears_of(lm, layer).items():
             norms = column_norms(inputs[place], equal_weights(ids_RT), "root")
             scores += [score for row in scaled(linear, norms) for score in row]
+
         least = times * statistics.fmean(scores)
         shares.append(sum(score > least for score in scores) / len(scores))
+
     kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * owl_lambda for share in shares]
     return [sparsity - value + statistics.fmean(kept) for value in kept]
 
@@ -274,12 +282,14 @@ def prune_by_sparsegpt(
     """Return the new weights (O, I) of every linear, each solved on its own."""
     dense, pruned_lm = _double(lm), _double(lm)
     found = {}
+
     for layer in range(len(blocks_of(lm))):
         inputs = inputs_of(pruned_lm if propagation == "sequential" else dense, ids_RT)
         for place, linear in linears_of(pruned_lm, layer).items():
             gram_II = gram(inputs[place], weights or equal_weights(ids_RT))
             found[place], _ = sparsegpt(matrix(linear), gram_II, pattern, sparsity, damping, block_size)
             put(linear, found[place])
+
     return found
 
 

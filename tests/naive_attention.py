@@ -10,12 +10,14 @@ def seen_keys(lm, ids_BT, attention_mask_BT=None, hidden_BK=None) -> torch.Tenso
     """Return which keys every query sees, bool (B, Q, K): real ones, none to come, its own though hidden."""
     length = ids_BT.shape[1]
     seen_BQK = torch.ones(len(ids_BT), length, length, dtype=torch.bool)
+
     if not lm.is_diffusion:
         seen_BQK = seen_BQK.tril()
     if attention_mask_BT is not None:
         seen_BQK = seen_BQK & attention_mask_BT.bool()[:, None, :]
     if hidden_BK is not None:
         seen_BQK = seen_BQK & (~hidden_BK[:, None, :] | torch.eye(length, dtype=torch.bool))
+
     return seen_BQK
 
 
@@ -27,11 +29,13 @@ def eager(lm, ids_BT, **keys) -> tuple[torch.Tensor, torch.Tensor]:
     seen_BQK = seen_keys(lm, ids_BT, **keys)
     lowest = torch.finfo(torch.float32).min
     mask_B1QK = torch.zeros(seen_BQK.shape).masked_fill(~seen_BQK, lowest)[:, None]
+
     former = lm.model.config._attn_implementation
     lm.model.set_attn_implementation("eager")
     try:
         out = lm.model.base_model(ids_BT, attention_mask=mask_B1QK, use_cache=False, output_attentions=True)
     finally:
         lm.model.set_attn_implementation(former)
+
     maps_BLHQK = torch.stack(out.attentions, dim=1)
     return out.last_hidden_state, maps_BLHQK * seen_BQK.any(-1)[:, None, None, :, None]

@@ -15,6 +15,7 @@ def naive_reveals(sampler) -> list[int]:
     blocks = 1 if sampler.block is None else sampler.length // sampler.block
     steps = sampler.steps // blocks
     counts = []
+
     for _ in range(blocks):
         left = sampler.length // blocks
         for step in range(steps):
@@ -24,8 +25,10 @@ def naive_reveals(sampler) -> list[int]:
                 count = left
             else:
                 count = math.floor(left * naive_share(step, steps) + 1e-9)
+
             counts.append(count)
             left -= count
+
     return counts
 
 
@@ -49,6 +52,7 @@ def naive_filter(logits: list[float], sampler) -> list[float]:
     """Return the probabilities that temperature, top-p and top-k leave, by sorting and summing."""
     logits = [logit / (sampler.temperature or 1) for logit in logits]
     kept = sorted(range(len(logits)), key=lambda token: -logits[token])
+
     if sampler.top_p is not None:
         top = max(logits)
         whole = sum(math.exp(logit - top) for logit in logits)
@@ -58,8 +62,10 @@ def naive_filter(logits: list[float], sampler) -> list[float]:
                 chosen.append(token)
             above += math.exp(logits[token] - top) / whole
         kept = chosen
+
     if sampler.top_k is not None:
         kept = kept[: sampler.top_k]
+
     weights = [math.exp(logit - max(logits)) if token in kept else 0.0 for token, logit in enumerate(logits)]
     return [weight / sum(weights) for weight in weights]
 
@@ -86,12 +92,14 @@ def naive_token(logits: list[float], sampler, uniform) -> tuple[int, list[float]
             if above > float(uniform):
                 break
         return token, p
+
     noisy = logits
     if uniform is not None:
         noisy = [
             logit + sampler.temperature * naive_gumbel(u)
             for logit, u in zip(logits, uniform.tolist(), strict=True)
         ]
+
     return noisy.index(max(noisy)), naive_softmax(logits)
 
 
@@ -111,14 +119,17 @@ def naive_proposals(logits_LV: list[list[float]], sampler, rng) -> list[tuple[in
     if sampler.temperature > 0 and masked:
         width = 1 if sampler.proposal == "filtered" else len(logits_LV[0])
         uniform = torch.rand(masked, width, generator=rng, dtype=torch.float64)
+
     tokens, sure = [], []
     for logits, u in zip(logits_LV, uniform, strict=True):
         logits[MASK_TOKEN_ID] = -math.inf
         if sampler.logits_eos_inf:
             logits[END_TOKENS[0]] = -math.inf
+
         token, p = naive_token(logits, sampler, u)
         tokens.append(token)
         sure.append(naive_confidence(p, token, sampler))
+
     if sampler.order == "random":
         sure = torch.rand(masked, generator=rng, dtype=torch.float64).tolist()
     if sampler.order_temperature:
@@ -126,6 +137,7 @@ def naive_proposals(logits_LV: list[list[float]], sampler, rng) -> list[tuple[in
         sure = [s / sampler.order_temperature + naive_gumbel(u) for s, u in zip(sure, noise, strict=True)]
     if sampler.confidence_eos_eot_inf:
         sure = [-math.inf if token in END_TOKENS else s for token, s in zip(tokens, sure, strict=True)]
+
     return list(zip(tokens, sure, strict=True))
 
 
@@ -136,25 +148,19 @@ def naive_generate(lm, prompt: list[int], sampler, seed: int, row: int) -> list[
     blocks = 1 if sampler.block is None else sampler.length // sampler.block
     width = sampler.length // blocks
     per_block = sampler.steps // blocks
-    counts = None if sampler.order == "origin" else naive_reveals(sampler)
+    counts = naive_reveals(sampler)
+
     for step in range(sampler.steps):
         logits_TV = naive_logits(lm, ids, len(prompt), sampler)
         masked = [position for position in range(len(prompt), len(ids)) if ids[position] == MASK_TOKEN_ID]
         logits_LV = [logits_TV[position - lm.logits_shifted].tolist() for position in masked]
         proposals = list(zip(masked, naive_proposals(logits_LV, sampler, rng), strict=True))
         end = len(prompt) + width * (step // per_block + 1)
-        if counts is None:
-            is_last = (step + 1) % per_block == 0
-            share = 1.0 if is_last else naive_share(step % per_block, per_block)
-            chance = torch.rand(len(masked), generator=rng, dtype=torch.float64).tolist()
-            chosen = [
-                proposal
-                for proposal, u in zip(proposals, chance, strict=True)
-                if proposal[0] < end and u < share
-            ]
-        else:
-            inside = [proposal for proposal in proposals if proposal[0] < end]
-            chosen = sorted(inside, key=lambda proposal: -proposal[1][1])[: counts[step]]
+
+        inside = [proposal for proposal in proposals if proposal[0] < end]
+        chosen = sorted(inside, key=lambda proposal: -proposal[1][1])[: counts[step]]
+
         for position, (token, _) in chosen:
             ids[position] = token
+
     return ids

@@ -60,10 +60,12 @@ def test_an_address_can_be_changed_and_taken_back_without_a_trace(published, tmp
     folder = tree(tmp_path)
     address.write("", folder)
     before = contents(folder)
+
     address.write("https://github.com/first/one", folder)
     changed = address.write(URL, folder)
     assert contents(folder) == contents(published)
     assert len(changed) == 3 + 2 * len(NAMES)
+
     address.write("", folder)
     assert contents(folder) == before
 

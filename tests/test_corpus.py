@@ -74,10 +74,13 @@ def test_documentation_comes_by_path_without_repeats_or_tests(tree, paragraphs):
     tree("stdlib/b.py", second, first.replace(" ", "\n    ").replace(",", ";"))  # the same words as in a.py
     tree("stdlib/a.py", first, "Too short to be prose.")
     tree("stdlib/broken.py", third, code="def (:\n")
+
     for path in ("stdlib/site-packages/c.py", "stdlib/test/c.py", "stdlib/json/tests/c.py"):
         tree(path, third)
     tree("purelib/c.py", third)
+
     assert corpus.installed("stdlib") == (first, second)
+
     everything = documentation.__wrapped__("everything")  # as it is now, not when a process first asked
     assert everything == (first, second, third)
     assert documentation.__wrapped__("stdlib") == paragraphs, "it comes with the package"
@@ -90,6 +93,7 @@ def test_packing_is_exact(tiny_ar):
     encoded = [[18, 22, 19], [20], [21, 23, 24, 25]]
     lines = [tiny_ar.tokenizer.decode(ids) for ids in encoded]
     assert [tiny_ar.encode(line).tolist() for line in lines] == encoded
+
     stream = [18, 22, 19, 0, 20, 0, 21, 23, 24, 25, 0]
     for length in range(2, 13):
         rows = len(stream) // (length - 1)
@@ -131,11 +135,14 @@ def test_texts_depend_on_seed_and_split_alone_and_a_smaller_draw_is_part_of_a_la
 def test_crops_and_beginnings_share_no_token():
     stream_T = torch.arange(1, 2001)
     stream_T[::25] = 0
+
     rng = torch.Generator().manual_seed(1)
     found = draw_sequences(stream_T, {"crop": 40, "beginning": 15}, 20, 0, rng)
+
     assert (found["beginning"][:, 0] == 0).all()
     assert (found["crop"][:, 0] != 0).all()
     assert (found["crop"] == 0).any(), "separators stand inside"
+
     tokens = torch.cat(list(found.values())).flatten()
     tokens = tokens[tokens > 0].tolist()
     assert len(tokens) == len(set(tokens))
@@ -157,9 +164,11 @@ def test_held_out_text_is_shared_out_by_domain_and_start(shipped, tiny_dlm):
     found = held_out_texts(tiny_dlm.tokenizer, 20, 12)
     assert list(found) == [f"{domain}/{start}" for domain in DOMAINS for start in STARTS]
     assert [len(ids_NT) for ids_NT in found.values()] == [4, 4, 3, 3, 3, 3]
+
     for name, ids_NT in found.items():
         begins = ids_NT[:, 0] == START_TOKEN_ID
         assert begins.all() if name.endswith("/beginning") else not begins.any()
+
     again, other = (held_out_texts(tiny_dlm.tokenizer, 20, 12, seed) for seed in (0, 1))
     assert all(torch.equal(again[name], found[name]) for name in found)
     assert any(not torch.equal(other[name], found[name]) for name in found)

@@ -118,11 +118,13 @@ def test_a_cache_that_was_written_into_decides_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "_measured_gain", lambda: 1.5)
     devices._measured_once.cache_clear()
     assert devices.bfloat16_gain() == 1.5
+
     (file,) = tmp_path.glob("bfloat16-*.json")
     for gain in ("NaN", "Infinity", "1000000000.0"):
         file.write_text(file.read_text().replace("1.5", gain))
         devices._measured_once.cache_clear()
         assert devices.bfloat16_gain() == 1.5
+
     devices._measured_once.cache_clear()
 
 

@@ -35,8 +35,10 @@ def test_rows_stay_but_those_of_groups_that_no_test_has(tmp_path):
         "| second | 5 | 5 | 0 | 0 |",
         "| first | 1,007 | 7 | 999 | 1 |",
     )
+
     page.write_text(page_of(gone, second, first))
     write(counts_of("second", HELD, BROKE), ["first", "second", "never run"], [FAMILY, UNTRIED], page)
+
     assert page.read_text() == page_of(first, "| second | 2 | 1 | 0 | 1 |", now="1,009 | 2")
 
 

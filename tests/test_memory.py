@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from sinkprune import memory
 from sinkprune.evaluation import likelihood, token_losses
-from sinkprune_core import DREAM_SAMPLER, LLADA_SAMPLER, LanguageModel, generate, memory
+from sinkprune_core import DREAM_SAMPLER, LLADA_SAMPLER, LanguageModel, generate
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,15 @@ def group(folder: Path, limit: object, used: int, files: int) -> None:
 def test_every_limit_above_a_process_counts_and_cached_files_are_free(tmp_path):
     own = tmp_path / "own"
     own.write_text("1:cpu:/x\n0::/a/b\n")
+
     group(tmp_path, "max", 9_000, 0)
     assert memory._free_in_groups(tmp_path, own) > 1 << 60
+
     group(tmp_path / "a", 5_000, 4_000, 1_000)
     assert memory._free_in_groups(tmp_path, own) == 5_000 - (4_000 - 1_005)
+
     group(tmp_path / "a" / "b", 3_000, 2_900, 0)
     assert memory._free_in_groups(tmp_path, own) == 3_000 - (2_900 - 5)
+
     group(tmp_path / "a" / "b", 3_000, 3_500, 0)
     assert memory._free_in_groups(tmp_path, own) == 0

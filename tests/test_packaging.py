@@ -42,11 +42,13 @@ def test_environment_file_agrees_with_pyproject(name):
     stated = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
     conda = dict(split(line) for line in stated["dependencies"] if isinstance(line, str))
     (pip,) = [entry["pip"] for entry in stated["dependencies"] if isinstance(entry, dict)]
+
     assert stated["channels"][0] == "conda-forge"
     assert conda["python"] == f"={PYTHON}"  # one `=`: Binder looks for that
     assert conda[ENVIRONMENTS[name]] == RANGES["torch"]
     assert "pip" in conda
     assert INSTALLS[name] in pip  # the package itself, or no notebook can import it
+
     for package, versions in map(split, (line for line in pip if not line.startswith("-"))):
         assert versions == RANGES[package]
     assert "transformers" in dict(split(line) for line in pip if not line.startswith("-"))
@@ -105,9 +107,11 @@ def tracked_files() -> list[Path]:
 def test_no_tracked_file_holds_a_path_of_a_machine_or_the_host_of_a_registry():
     hosts = ("pypi", "pythonhosted", "download.pytorch", "anaconda", "npmjs", "deb.debian")
     forbidden = [rb"/(?:root|home|Users)/\w", *(re.escape(f"{host}.org").encode() for host in hosts)]
+
     if len(ROOT.parts) > 2:  # this checkout's own place, unless it is too short to tell
         forbidden.append(re.escape(os.fsencode(ROOT)) + rb"\b")
     pattern = re.compile(b"|".join(forbidden))
+
     found = {
         str(path.relative_to(ROOT)): match.group()
         for path in tracked_files()

@@ -77,11 +77,13 @@ def some_kept(lm, seed: int = 0) -> list[dict[str, torch.Tensor]]:
     """Return a different choice of units for every block: one group and about half of the channels leave."""
     rng = torch.Generator().manual_seed(seed)
     kept = []
+
     for _ in lm.blocks:
         kept_of_block = {}
         for kind, count in counts(lm).items():
             stay = count - 1 if kind == "attention" else count // 2
             kept_of_block[kind] = torch.randperm(count, generator=rng)[:stay].sort().values
+
         kept.append(kept_of_block)
     return kept
 

@@ -19,6 +19,7 @@ from sinkprune.documents import Document, documents_in, written
 from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
 from sinkprune.files import write_json
+from sinkprune.memory import free_memory
 from sinkprune.models.adapters import is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
@@ -26,7 +27,6 @@ from sinkprune.models.hub import WORKING, available_memory
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.memory import free_memory
 from sinkprune_core.seeds import generator
 
 STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is streamed from disk
@@ -110,9 +110,13 @@ def default_length(options: TextOptions, positions: int) -> int:
 
 
 def model_and_texts(
-    options: TextOptions, length: int | None, held_out: bool, streamed: bool | None = False
+    options: TextOptions,
+    sequences: int,
+    length: int | None,
+    held_out: bool,
+    streamed: bool | None = False,
 ) -> tuple[LanguageModel, dict[str, torch.Tensor]]:
-    """Return a model and `--sequences` sequences of `length` tokens by source, int64 (N, T).
+    """Return a model and so many sequences of `length` tokens by source, int64 (N, T).
 
     They are drawn from `--text`, or from what comes with every installation: its documentation, and samples
     of smol-ar for a model of the same vocabulary. Raises ValueError for too short a source, and what
@@ -120,29 +124,30 @@ def model_and_texts(
     """
     documents = documents_of(options, held_out)
     lm = open_model(options, options.model, streamed)
+    tokenizer = lm.text_tokenizer
     length = length or default_length(options, lm.model.config.max_position_embeddings)
 
-    if documents is None:
-        is_own = options.model in EMBEDDED or lm.tokenizer.get_vocab() == without_weights("smol-ar")[1]
+    if documents is None or options.text is None:
+        is_own = options.model in EMBEDDED or tokenizer.get_vocab() == without_weights("smol-ar")[1]
         if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
-            return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
+            return lm, corpus.texts(tokenizer, sequences, length, held_out, options.seed)
         kind = name = "documentation"
         ids_NT = corpus.documentation_sequences(
-            lm.tokenizer, length, held_out, scope="everything", mask_token_id=lm.mask_token_id
+            tokenizer, length, held_out, scope="everything", mask_token_id=lm.mask_token_id
         )
     else:
         kind, name = "text", options.text.name  # a copy of a file has another name
-        texts = written(documents, lm.tokenizer)
-        ids_NT = corpus.pack(texts, lm.tokenizer, length, lm.mask_token_id)
+        texts = written(documents, tokenizer)
+        ids_NT = corpus.pack(texts, tokenizer, length, lm.mask_token_id)
 
-    if len(ids_NT) < options.sequences:
+    if len(ids_NT) < sequences:
         raise ValueError(
-            f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
+            f"--sequences {sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
             "ask for fewer or shorter ones, or give more text"
         )
 
     order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
-    return lm, {name: ids_NT[order[: options.sequences].sort().values]}
+    return lm, {name: ids_NT[order[:sequences].sort().values]}
 
 
 # tables
@@ -182,7 +187,8 @@ def as_text(table: pd.DataFrame) -> str:
 
     Words that all rows share are said once, below; on a terminal columns that do not fit come beneath.
     """
-    shared = [name for name in SHARED if name in table and table[name].nunique() == 1]
+    different: dict[str, int] = table.nunique().to_dict()
+    shared = [name for name in SHARED if name in table and different[name] == 1]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     lines = [table.drop(columns=shared).to_string(float_format=number_text, line_width=width)]
     if shared:
@@ -199,7 +205,8 @@ def print_table(
 
     print(as_text(table))
     if file is not None:
-        write_json(file, json.loads(table.reset_index().to_json(orient="records")))
+        rows = table.reset_index().to_json(orient="records")
+        write_json(file, json.loads(rows or "[]"))
 
     if meanings:
         print(f"\n{two_columns(list(meanings.items()))}")

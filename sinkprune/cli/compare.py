@@ -33,20 +33,25 @@ BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss l
 def run(options: Compare) -> None:
     """Score both models, one after the other, and print differences with a verdict."""
     common.settle_device(options)
-    lm, texts = common.model_and_texts(options, common_length(options), held_out=True)
+    lm, texts = common.model_and_texts(options, options.sequences, common_length(options), held_out=True)
+
     a = scores(lm, texts, options)
     kind_a = lm.kind
     about_a = common.described(lm)
     del lm  # only one model is in memory at a time
+
     say(f"loading {options.other} …")
     lm = common.open_model(options, options.other)
     b = scores(lm, texts, options)
     about_b = common.described(lm)
+
     result = {"a": options.model, "b": options.other, "kind_a": kind_a, "kind_b": lm.kind}
     result |= {"margin": options.margin, **comparison(a, b, options.margin)}
+
     print(f"A is {options.model}: {about_a}")
     print(f"B is {options.other}: {about_b}\n")
     print(report(result))
+
     if options.json is not None:
         write_json(options.json, result)
 
@@ -120,9 +125,14 @@ def comparison(
         if measure == NATS:
             result["verdict"] = outcome(change, margin)
         else:
-            counts = rows.value_counts()  # of right (1) and wrong (0) answers of A and B
-            kinds = {"only_a": (1, 0), "only_b": (0, 1), "both": (1, 1), "neither": (0, 0)}
-            result["flips"] = {name: int(counts.get(right, 0)) for name, right in kinds.items()}
+            right_a, right_b = rows.a == 1, rows.b == 1
+            kinds = {
+                "only_a": right_a & ~right_b,
+                "only_b": right_b & ~right_a,
+                "both": right_a & right_b,
+                "neither": ~right_a & ~right_b,
+            }
+            result["flips"] = {name: int(which.sum()) for name, which in kinds.items()}
 
     return {**result, "differences": differences}
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -22,7 +23,7 @@ def run(options: commands.Diagnose) -> None:
     """Diagnose a model, print the table by kind of linear, the linears that change most, and one sentence."""
     settle_device(options)
     streamed = True if options.stream else None
-    lm, texts = model_and_texts(options, options.length, held_out=False, streamed=streamed)
+    lm, texts = model_and_texts(options, options.sequences, options.length, held_out=False, streamed=streamed)
     if not lm.is_diffusion:
         options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
 
@@ -34,30 +35,29 @@ def run(options: commands.Diagnose) -> None:
     if options.json is not None:
         write_json(options.json, found.table.to_dict(orient="records"))
     if options.figure is not None:
-        draw(found, options)
+        draw(found, options.figure)
 
     print_table(by_kind(found), None, MEANINGS, described(lm))
     print()
     say(f"Sinks are {found.left_out:.1%} of the tokens. {found.sentence(options.sparsity)}", sys.stdout)
     affected = found.most_affected(AFFECTED)
-    places = ", ".join(
-        f"{row.linear} of layer {row.layer} ({row.exact:.2%})" for row in affected.itertuples()
-    )
-    say(f"Most affected: {places}.", sys.stdout)
+    columns = zip(affected.linear, affected.layer, affected.exact, strict=True)
+    places = [f"{linear} of layer {layer} ({share:.2%})" for linear, layer, share in columns]
+    say(f"Most affected: {', '.join(places)}.", sys.stdout)
 
 
 def by_kind(found: Diagnosis) -> pd.DataFrame:
     """Return the shares of the table by kind of linear, as they are printed."""
     table = found.by_kind().droplevel("sparsity")
-    return table.rename(columns={"other_text": "other text"})[list(MEANINGS)]
+    return table.rename(columns={"other_text": "other text"}).loc[:, list(MEANINGS)]
 
 
-def draw(found: Diagnosis, options: commands.Diagnose) -> None:
+def draw(found: Diagnosis, file: Path) -> None:
     """Draw the sinks' share of energy into a file; no window is opened, whatever MPLBACKEND says."""
     os.environ["MPLBACKEND"] = "agg"
 
     from sinkprune.figures.energy import plot_energy
 
     figure = plot_energy(found.table, f"{found.model}: the share of every input's energy that sinks hold")
-    with atomic(options.figure) as partial:
+    with atomic(file) as partial:
         figure.savefig(partial, dpi=150, bbox_inches="tight")

@@ -26,8 +26,10 @@ def run(options: Evaluate) -> None:
     common.settle_device(options)
     if options.tasks:
         table = task_table(options)
+    elif options.protocol is None:
+        table = text_table(options)
     else:
-        table = text_table(options) if options.protocol is None else protocol_table(options)
+        table = protocol_table(options, options.protocol)
 
     is_of_suite = {"task", "error_draws"} <= set(table)
     title = table.attrs.get("title", "")
@@ -36,7 +38,7 @@ def run(options: Evaluate) -> None:
 
 def text_table(options: Evaluate) -> pd.DataFrame:
     """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
-    lm, texts = common.model_and_texts(options, options.length, held_out=True)
+    lm, texts = common.model_and_texts(options, options.sequences, options.length, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
 
@@ -46,18 +48,20 @@ def text_table(options: Evaluate) -> pd.DataFrame:
     return _titled(pd.DataFrame(rows).T, lm)
 
 
-def protocol_table(options: Evaluate) -> pd.DataFrame:
+def protocol_table(options: Evaluate, name: str) -> pd.DataFrame:
     """Return nats per token of `--text`, or of its first `--limit` windows, by a published protocol."""
-    protocol = PROTOCOLS[options.protocol]
+    protocol = PROTOCOLS[name]
     documents = common.documents_of(options, held_out=True)
+    assert options.text is not None and documents is not None  # or the options would not have settled
+
     lm = common.open_model(options, options.model)
-    ids_T = lm.encode(running_text(written(documents, lm.tokenizer)))
-    if options.limit is not None:
+    ids_T = lm.encode(running_text(written(documents, lm.text_tokenizer)))
+    if options.limit is not None and protocol.chunk is not None:
         ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
 
     batch = options.batch or PROTOCOL_BATCH
     scored = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
-    row = {"measure": f"{measure_of(lm)}, {options.protocol}", **asdict(scored)}
+    row = {"measure": f"{measure_of(lm)}, {name}", **asdict(scored)}
     return _titled(pd.DataFrame({options.text.name: row | {"perplexity": scored.perplexity}}).T, lm)
 
 

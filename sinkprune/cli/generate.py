@@ -35,7 +35,7 @@ def run(options: Generate) -> None:
             options.tokens,
             options.temperature,
             options.seed,
-            until=lambda ids_BT: int(ids_BT[0, -1]) == lm.tokenizer.eos_token_id,
+            until=lambda ids_BT: int(ids_BT[0, -1]) == lm.end_of_text,
         )
 
     print(options.prompt + written(lm, ids_T[len(prompt_T) :]))
@@ -63,7 +63,6 @@ def sampler_of(lm: LanguageModel, tokens: int, steps: int, temperature: float) -
 def written(lm: LanguageModel, ids_L: torch.Tensor) -> str:
     """Return what was written as text, up to the end of text."""
     ids = ids_L.tolist()
-    end = lm.tokenizer.eos_token_id
-    if end in ids:
-        ids = ids[: ids.index(end)]
-    return lm.tokenizer.decode(ids)
+    if lm.end_of_text in ids:
+        ids = ids[: ids.index(lm.end_of_text)]
+    return lm.text_tokenizer.decode(ids)

@@ -32,8 +32,8 @@ class PlainHelp:
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a sentence, to stderr if no stream is given: on a terminal wrapped, else in one line."""
-    stream = stream or sys.stderr
-    print(wrapped(text) if stream.isatty() else text, file=stream, flush=True)
+    chosen = sys.stderr if stream is None else stream
+    print(wrapped(text) if chosen.isatty() else text, file=chosen, flush=True)
 
 
 def show_epilog(parts: Sequence[tuple[str, Sequence[tuple[str, str]] | str]]) -> None:

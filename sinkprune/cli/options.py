@@ -23,7 +23,6 @@ from sinkprune.spelling import suggestion
 PACKAGES = ("sinkprune", "sinkprune_companion")  # that have commands
 HELP_FLAGS = ("--help", "-h")
 WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
-ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 # how options are grouped in help
 ARGUMENTS = Group("arguments", sort_key=0)
@@ -169,6 +168,16 @@ def map_of_devices(help: str, **more: Any) -> Parameter:
 # options that commands share
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto", "fp32", "bf16", "fp16"]
+Device = Annotated[
+    str,
+    word(
+        "cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
+        metavar="DEVICE",
+        show_default=False,
+        group=WHERE,
+    ),
+]
+ALIASES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(kw_only=True)
@@ -239,15 +248,7 @@ class ModelOptions(Options):
             group=WHERE,
         ),
     ] = "auto"
-    device: Annotated[
-        str,
-        word(
-            "cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
-            metavar="DEVICE",
-            show_default=False,
-            group=WHERE,
-        ),
-    ] = "auto"
+    device: Device = "auto"
     device_map: Annotated[
         str | dict | None,
         map_of_devices(
@@ -259,7 +260,8 @@ class ModelOptions(Options):
     def settle(self) -> None:
         """Write the dtype out, and refuse a device beside a map of devices."""
         super().settle()
-        self.dtype = ALIASES.get(self.dtype, self.dtype)
+        if self.dtype in ALIASES:
+            self.dtype = ALIASES[self.dtype]
         if self.device_map is not None:
             self.refuse(("device",), f"--device-map {self.device_map} names the devices")
 
@@ -392,14 +394,15 @@ def _app(kind: type[Options]) -> App:
 
 def _in_words(error: CycloptsError) -> str:
     """Return what cannot be understood, in words."""
+    name = "" if error.argument is None else error.argument.name
     if isinstance(error, ConsumeMultipleError):
-        return f"{error.keyword or error.argument.name} needs at least one value"
+        return f"{error.keyword or name} needs at least one value"
     if isinstance(error, MissingArgumentError):
-        if error.argument.field_info.is_positional:
-            return f"{error.argument.name.removeprefix('--').upper()} is missing"
-        return f"{error.keyword or error.argument.name} needs a value"
+        if error.argument is not None and error.argument.field_info.is_positional:
+            return f"{name.removeprefix('--').upper()} is missing"
+        return f"{error.keyword or name} needs a value"
 
     if isinstance(error, UnusedCliTokensError):
-        return f"{' '.join(error.unused_tokens)} is more than the command takes"
+        return f"{' '.join(error.unused_tokens or ())} is more than the command takes"
 
     return str(error).strip().rstrip(".")

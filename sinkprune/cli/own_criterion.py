@@ -6,8 +6,9 @@ import sys
 from importlib import import_module
 from types import FunctionType
 
+from sinkprune.runs.identity import probed
 from sinkprune.spelling import suggestion
-from sinkprune_core.pruning.criteria import CRITERIA, Score, check_scores
+from sinkprune_core.pruning.criteria import CRITERIA, Score
 
 FORM = "write MODULE:FUNCTION, such as mine:score for `def score(weight_OI, inputs)` in mine.py"
 
@@ -45,7 +46,7 @@ def criterion_named(text: str) -> str | Score:
         ) from None
 
     try:
-        check_scores(function)
+        probed(function)
     except Exception as error:  # of the user's code
         reason = " ".join(str(error).split())
         raise ValueError(f"{option} fails on a small linear ({type(error).__name__}: {reason})") from error

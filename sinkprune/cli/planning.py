@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import STREAM_ABOVE, default_length, where
@@ -14,13 +13,11 @@ from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.formats import detect
 from sinkprune.models.hub import Requirements, available_memory, folder_of, parse, requirements
-from sinkprune.models.meta_model import MetaModel, meta_model
-from sinkprune.models.reader import native_class
+from sinkprune.models.meta_model import MetaModel, meta_model, without_weights
 from sinkprune.models.weight_files import WeightFiles, read_json, refused
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.language_model import set_direction
 from sinkprune_core.pruning.recipe import Recipe
 
 HERE = "at this machine's speed now"  # how a `PruningCost` says whose speed it counts with
@@ -99,12 +96,8 @@ def shapes_of(name: str, dtype: torch.dtype) -> MetaModel:
     kind = published.kind or ("diffusion" if raw.get("is_causal") is False else "autoregressive")
 
     with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
-        config = published.config(raw, shapes)
-        with init_empty_weights(include_buffers=True):
-            model = native_class(config)(config).to(dtype)
+        model = without_weights(published.config(raw, shapes), dtype, causal=kind == "autoregressive")
 
-    model.tie_weights()
-    set_direction(model.eval(), causal=kind == "autoregressive")
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan
     return MetaModel(model, None, folder.resolve().name, kind, mask_token_id, kind == "autoregressive")
 

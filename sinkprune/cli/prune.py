@@ -22,21 +22,22 @@ from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.reader import CARD
+from sinkprune.models.shrinking import shrink
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import save_model
 from sinkprune.runs.checkpoint import job_folder
+from sinkprune.runs.identity import criterion_identity, settings_digest
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import choice_name, settings_digest
+from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import removable
 
 NOISED_SEQUENCES = 32  # where it is seen at more levels: they choose nearly the zeros that 128 choose
@@ -66,7 +67,7 @@ def run(options: Prune) -> None:
         streamed = options.stream or None
         calibration = None
         if recipe.rule.calibrated:
-            lm, texts = model_and_texts(options, options.length, False, streamed)
+            lm, texts = model_and_texts(options, options.sequences, options.length, False, streamed)
             calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
         else:
             lm = open_model(options, options.model, streamed)
@@ -131,7 +132,7 @@ def recipe_of(options: Prune) -> Recipe:
 
 def own_criterion(recipe: Recipe) -> str | None:
     """Return what tells a user's criterion from another one of its name; None for one of CRITERIA."""
-    return None if isinstance(recipe.criterion, str) else recipe.criterion_identity
+    return None if isinstance(recipe.criterion, str) else criterion_identity(recipe.criterion)
 
 
 def with_exact_share(changes: dict[str, object]) -> dict[str, object]:

@@ -14,13 +14,13 @@ from sinkprune.recovery.model_card import README, push, push_line, save_model, w
 def run(options: Ship) -> None:
     """Do what was asked for, in the order of the options; say what comes next."""
     folder = Path(options.model)
-    if options.masks is not None:
+    if options.masks is not None and options.dense is not None:
         dtype = max(open_checkpoint(folder).files.dtypes.values(), key=lambda kind: kind.itemsize)
         save_masks(load(folder, dtype), options.masks, load(options.dense, dtype))
         size = options.masks.stat().st_size
         print(f"{options.masks}: {size / 1e6:.1f} MB, to be put on {options.dense}")
 
-    if options.apply_masks is not None:
+    if options.apply_masks is not None and options.out is not None:
         lm = load(options.model, "float32")
         zeros = apply_masks(lm, options.apply_masks)
         save_model(lm, options.out)

@@ -27,7 +27,7 @@ def run(options: commands.Trace) -> None:
         raise ValueError(f"--tokens, --steps and --block do not fit: {error}; take others") from None
 
     settle_device(options)
-    lm, prompts_by_source = model_and_texts(options, options.prompt, held_out=True)
+    lm, prompts_by_source = model_and_texts(options, options.sequences, options.prompt, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("block",), f"{lm.name} is autoregressive and writes token by token")
 

@@ -69,7 +69,7 @@ def log_likelihood(
     how = protocol(how)
     pairs = _checked_pairs(lm, pairs, extra=int(how.visible_end))
 
-    if how.visible_end and _end_of_text(lm) is None:
+    if how.visible_end and lm.end_of_text is None:
         raise ValueError(
             f"visible_end=True needs an end-of-text token, and the tokenizer of {lm.name} has none: "
             "set visible_end=False"
@@ -118,11 +118,6 @@ def _estimates(
     return rows
 
 
-def _end_of_text(lm: LanguageModel) -> int | None:
-    """Return the token that ends a text, None where the tokenizer has none."""
-    return getattr(lm.text_tokenizer, "eos_token_id", None)
-
-
 def _hidden_at_masks(
     lm: LanguageModel, pairs: Sequence[Pair], how: Protocol, part: list[MaskedTarget]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -130,7 +125,7 @@ def _hidden_at_masks(
 
     The second is None where the protocol has no guidance.
     """
-    end = torch.tensor([_end_of_text(lm)] if how.visible_end else [], dtype=torch.long)
+    end = torch.tensor([lm.end_of_text] if how.visible_end else [], dtype=torch.long)
     ids_BT, visible_BT = padded([torch.cat([*pairs[each.sequences[0]], end]) for each in part])
     where_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
     is_prompt_BT = torch.zeros_like(where_BT)

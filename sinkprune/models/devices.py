@@ -32,13 +32,16 @@ def choose_device(device: str | torch.device, written: str | None = None) -> str
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return "cpu" if found is None or found.type in WITHOUT_FLOAT64 else found.type
+
     written = written or f"device={name!r}"
     try:
         chosen = torch.device(name)
     except RuntimeError:
         chosen = None
+
     if chosen is None or chosen.type == "meta":  # which computes nothing
         raise ValueError(f"{written} is no device: give auto, cpu, cuda, cuda:1 or mps")
+
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
@@ -48,8 +51,10 @@ def choose_device(device: str | torch.device, written: str | None = None) -> str
             )
         if (chosen.index or 0) >= count:
             raise ValueError(f"{written}: there are {count} GPUs here; the last one is cuda:{count - 1}")
+
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"{written}: this machine has no MPS; give cpu or auto")
+
     return name
 
 
@@ -110,7 +115,7 @@ def _measured_gain() -> float:
     return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
-def device_name(device: str) -> str:
+def device_name(device: str | torch.device) -> str:
     """Return what a device is called, for people: `cpu`, or a GPU with its model."""
     chosen = torch.device(device)
     if chosen.type == "cuda":

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from sinkprune.files import cache_dir, check_decodable, free_disk_at
+from sinkprune.memory import free_memory
 from sinkprune.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.embedded import BASE, FetchError
 from sinkprune.models.weight_files import FormatError, WeightFiles
 from sinkprune.spelling import suggestion
-from sinkprune_core.memory import free_memory
 from sinkprune_core.values import in_short
 
 # configuration and tokenizer, and the weights: never code, never pickles
@@ -44,19 +44,24 @@ def parse(name: str | os.PathLike[str]) -> tuple[KnownModel | None, str | None]:
         raise TypeError(
             f"{in_short(name)} is no model: give the name of one, such as 'smol-dlm', or a folder"
         )
+
     check_decodable(name)
     text = os.fspath(name)
     plain, _, revision = text.partition("@")
+
     if plain in MODELS and not (revision and plain in EMBEDDED):
         return MODELS[plain], revision or None
     if plain in REFUSED:
         raise ValueError(f"{plain} is not covered: {REFUSED[plain]}")
+
     folder = Path(text)
     files = ("config.json", "adapter_config.json")
     if any((folder / file).is_file() for file in files) or any(folder.glob("*.safetensors")):
         return None, None
+
     if HUB_ID.fullmatch(plain) and not folder.exists():
         return None, revision or None
+
     near = suggestion(plain, MODELS)
     raise ValueError(
         f"unknown model {text!r}{near or ';'} known names: {', '.join(EMBEDDED)}, and hub ids "

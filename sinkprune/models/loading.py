@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel
 
+from sinkprune.memory import release_freed_memory
 from sinkprune.models import embedded
 from sinkprune.models.adapters import adapter_config, base_of, is_adapter, merge_adapter
 from sinkprune.models.catalog import EMBEDDED, KnownModel
@@ -20,7 +21,6 @@ from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune.models.weight_files import FormatError
 from sinkprune_core.language_model import LanguageModel, check_finite, set_direction
-from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.model_checks import check_computation
 
 PRUNED_SHARE = 0.01  # zeros in the linears of the blocks from which a model counts as pruned
@@ -55,35 +55,43 @@ def load(
         raise ValueError(f"device={device!r} does not go with device_map, which names devices: leave it out")
     if device_map is not None and torch.cuda.is_available():
         device = "cuda"  # what `auto` is about
+
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     row, _ = parse(name)
+
     if row is None and is_adapter(folder := folder_of(name)):
         if device_map is not None:
             raise ValueError(f"device_map does not go with an adapter: {_save_whole(name)}")
         lm = _load_adapted(os.fspath(name), folder, dtype, device)
         lm.model.requires_grad_(trainable)
         return lm
+
     if row is None or row.id not in EMBEDDED:
         _require(name, dtype, device, spread=device_map is not None)
     release_freed_memory()  # what earlier work freed in parts too small for a model
+
     checkpoint = None
     if row is not None and row.id in embedded.ADAPTERS:
         lm = with_adapter(row, embedded.ADAPTERS[row.id], dtype)
     else:
         checkpoint = open_checkpoint(name)
         lm = language_model(checkpoint, checkpoint.skeleton())  # errors that need no weights come first
+
     places = {"": torch.device(device)}
     if device_map is not None:
         places = place(lm.model, lm.blocks_name, device_map, dtype)
+
     if checkpoint is not None:
         device_by_name = partial(device_of, devices=places)
         checkpoint.fill(lm.model, "", dtype, device_by_name, progress=checkpoint.bytes > LARGE)
+
     cast(Any, lm.model).name_or_path = os.fspath(name)  # what PEFT calls the base of an adapter
     lm.model.requires_grad_(False)
     check_finite(lm, lm.model.named_parameters())  # attention may swallow what is not
     dispatch(lm.model, places)
     check_computation(lm)
+
     lm.model.requires_grad_(trainable)
     release_freed_memory()  # what conversion and merging needed
     return lm
@@ -149,11 +157,13 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
         if is_adapter(folder):
             raise FormatError(f"{os.fspath(name)} is an adapter, not a whole model: {_save_whole(name)}")
         return Checkpoint(folder, name=None if is_here else os.fspath(name).partition("@")[0])
+
     if row.id in embedded.ADAPTERS:
         raise ValueError(
             f"{row.id} is a base with an adapter, not a folder: "
             f"save it with save(load({row.id!r}), folder) and give that folder"
         )
+
     if row.id == "smol-ar":
         return Checkpoint(embedded.base_folder(), causal=True, row=row)
     return Checkpoint(fetch(row.id, revision), row.family, row=row)

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
@@ -30,15 +31,21 @@ def is_streamed(lm: LanguageModel) -> bool:
     return isinstance(lm, StreamedModel)
 
 
+def without_weights(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) -> PreTrainedModel:
+    """Return a model of a configuration whose weights have shapes and no numbers."""
+    with init_empty_weights(include_buffers=True):
+        model = native_class(config)(config)
+        cast(Any, model).to(dtype)
+
+    set_direction(model.eval(), causal)
+    model.tie_weights()
+    return model
+
+
 def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: bool = False) -> MetaModel:
     """Return a model of the published shape of a row of the table; nothing is downloaded."""
     config = of_shape(row.native, row.shape, row.context or CONTEXT)
-    with init_empty_weights(include_buffers=True):
-        model = native_class(config)(config)
-        cast(Any, model).to(choose_dtype(dtype))
-
-    set_direction(model.eval(), causal=row.kind == "autoregressive")
-    model.tie_weights()
+    model = without_weights(config, choose_dtype(dtype), causal=row.kind == "autoregressive")
     mask_token_id = None
     if row.kind == "diffusion":
         mask_token_id = row.mask_token_id or 0  # any token will do for a plan

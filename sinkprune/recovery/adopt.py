@@ -80,7 +80,7 @@ def _mask_token_id(folder: Path, config: dict, asked: str | int | None) -> int:
     if asked is None:
         named = config.get("mask_token_id")
         found = tokenizer.mask_token_id if named is None else named
-        if found is None:
+        if not isinstance(found, int):
             raise ValueError(
                 f"nothing in {folder} says which token is the mask: name it with mask_token "
                 "(--mask-token), a token or its number"

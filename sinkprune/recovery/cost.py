@@ -7,6 +7,7 @@ import copy
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -172,7 +173,8 @@ def _of_blocks(lm: LanguageModel, blocks: int, device: str) -> LanguageModel:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = type(lm.model)(config).float().eval().to(device)
+        model = type(lm.model)(config).float().eval()
+        cast(Any, model).to(device)
 
     set_direction(model, causal=not lm.is_diffusion)
     return replace(lm, model=model.requires_grad_(False))

@@ -24,7 +24,7 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
     that is there, ModuleNotFoundError without torchao, and ValueError where a zero would be lost.
     """
     try:
-        from torchao.quantization import Int8WeightOnlyConfig
+        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise ModuleNotFoundError(f"int8 needs torchao: {INSTALL}", name="torchao") from error
 
@@ -44,7 +44,10 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
         set_direction(narrow, causal=not lm.is_diffusion)
         share = _check_zeros(lm, narrow)
         narrow.save_pretrained(partial)
-        tokenizer_with_mask(lm).save_pretrained(partial)
+        tokenizer = tokenizer_with_mask(lm)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+
         card = read_json(Path(pruned) / CARD)
         card.pop("sha256", None)
         write_json(partial / CARD, {**card, "int8": "torchao, weights of the linears, a scale per row"})

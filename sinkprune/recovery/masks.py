@@ -123,7 +123,7 @@ def _fingerprint(lm: LanguageModel, packed: dict[str, torch.Tensor]) -> str:
         if native in names:
             value = value.masked_fill(_unpack(packed[names[native]], value), 0)
         digest.update(f"{native} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().data)
 
     return digest.hexdigest()
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
+from transformers import PreTrainedTokenizerBase
 
 from sinkprune.files import DATA, atomic, digests, write_json
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
 from sinkprune.models.weight_files import read_json
-from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel, Tokenizer
 from sinkprune_core.pruning.patterns import n_and_m
 
 README = "README.md"
@@ -76,21 +77,22 @@ def refresh_digests(folder: Path) -> None:
     write_json(folder / CARD, card)
 
 
-def tokenizer_with_mask(lm: LanguageModel) -> object:
+def tokenizer_with_mask(lm: LanguageModel) -> Tokenizer | None:
     """Return the tokenizer, which knows its mask token where that is an added token already.
 
     An ordinary entry of the vocabulary would, as a special token, change how text is split.
     """
-    if not lm.is_diffusion:
-        return lm.tokenizer
+    tokenizer = lm.tokenizer
+    if not lm.is_diffusion or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer
 
-    added = getattr(lm.tokenizer, "added_tokens_decoder", {})
-    if lm.mask_token_id not in added:
-        return lm.tokenizer
+    added = tokenizer.added_tokens_decoder
+    if lm.mask not in added:
+        return tokenizer
 
-    tokenizer = copy.deepcopy(lm.tokenizer)
-    tokenizer.mask_token = str(added[lm.mask_token_id])
-    return tokenizer
+    with_mask = copy.deepcopy(tokenizer)
+    with_mask.mask_token = str(added[lm.mask])
+    return with_mask
 
 
 def add_metadata(file: Path, more: Mapping[str, str]) -> None:

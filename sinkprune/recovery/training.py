@@ -18,7 +18,7 @@ from sinkprune.recovery.checkpoint import RecoveryCheckpoint
 from sinkprune.recovery.objectives import exercise, loss_of, precision
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
-from sinkprune.recovery.zeros import zeros_held
+from sinkprune.recovery.zeros import adapted_linears, zeros_held
 from sinkprune_core.forwards import check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator, seed_of
@@ -245,7 +245,7 @@ def trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Para
 
     Of an unfinished run what adapters have learned is dropped.
     """
-    attention = lm.model.config._attn_implementation
+    attention = lm.model.config._attn_implementation or "eager"
     flags = [(block, block.training) for block in lm.blocks]
     if lm.device.type == "cpu":
         lm.model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
@@ -299,9 +299,8 @@ def _held_products(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, 
     try:
         with zeros_held(wrapped):
             yield {name: value for name, value in lm.model.named_parameters() if value.requires_grad}
-            for layer in wrapped.modules():
-                if hasattr(layer, "merge") and hasattr(layer, "lora_A"):
-                    layer.merge()
+            for layer in adapted_linears(wrapped):
+                layer.merge()
             is_done = True
     finally:
         wrapped.unload()

@@ -6,14 +6,19 @@ Dimensions: O output features, I input features.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import MethodType
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sinkprune.models.streaming import StreamedModel
 from sinkprune_core.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from peft.tuners.lora.layer import Linear as LoraLinear
 
 
 @contextmanager
@@ -39,7 +44,9 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
 
     held = _zeros_by_name(model)
     parameters = dict(model.named_parameters())
-    zeros_of = {parameters[name]: zeros for name, zeros in held.items()}  # parameters are hashed by identity
+    zeros_of: dict[torch.Tensor, torch.Tensor] = {  # parameters are hashed by identity
+        parameters[name]: zeros for name, zeros in held.items()
+    }
 
     def restore(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         for group in optimizer.param_groups:
@@ -54,8 +61,8 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
                 stack.callback(handle.remove)
 
         stack.callback(register_optimizer_step_post_hook(restore).remove)
-        for layer in _adapted(model):
-            base = layer.get_base_layer().weight
+        for layer in adapted_linears(model):
+            base = cast(nn.Linear, layer.get_base_layer()).weight
             if base in zeros_of:
                 stack.enter_context(_masked_adapter(layer, zeros_of[base]))
 
@@ -70,7 +77,7 @@ def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return where the linears have zeros, by the name of the weight; linears without any are left out."""
     head = None
     if hasattr(model, "get_output_embeddings"):
-        head = model.get_output_embeddings()
+        head = cast(PreTrainedModel, model).get_output_embeddings()
 
     of_adapters = _parts_of_adapters(model)
 
@@ -87,13 +94,14 @@ def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     return held
 
 
-def _set_zeros(parameter: nn.Parameter, zeros: torch.Tensor) -> None:
+def _set_zeros(parameter: torch.Tensor, zeros: torch.Tensor) -> None:
     parameter.data.masked_fill_(zeros.to(parameter.device), 0)
 
 
 def _gradient_hook(zeros: torch.Tensor) -> Callable[[nn.Parameter], None]:
     def clear(parameter: nn.Parameter) -> None:
-        parameter.grad.masked_fill_(zeros.to(parameter.grad.device), 0)
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(zeros.to(parameter.grad.device), 0)
 
     return clear
 
@@ -101,7 +109,7 @@ def _gradient_hook(zeros: torch.Tensor) -> Callable[[nn.Parameter], None]:
 # PEFT
 
 
-def _adapted(model: nn.Module) -> list[nn.Module]:
+def adapted_linears(model: nn.Module) -> list["LoraLinear"]:
     """Return the layers that PEFT has put around linears; raise ValueError for one that is not plain LoRA."""
     from peft.tuners.lora.layer import Linear as LoraLinear
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -110,8 +118,7 @@ def _adapted(model: nn.Module) -> list[nn.Module]:
     for name, module in model.named_modules():
         if not isinstance(module, BaseTunerLayer):
             continue
-        is_plain = isinstance(module, LoraLinear) and not module.lora_variant
-        if not is_plain:
+        if not isinstance(module, LoraLinear) or module.lora_variant:
             raise ValueError(
                 f"{name} carries a {type(module).__name__} adapter: zeros are held beside plain LoRA only"
             )
@@ -123,7 +130,7 @@ def _adapted(model: nn.Module) -> list[nn.Module]:
 def _parts_of_adapters(model: nn.Module) -> set[nn.Module]:
     """Return the modules that adapters consist of: a fresh one has a matrix of zeros, to be trained."""
     parts = set()
-    for layer in _adapted(model):
+    for layer in adapted_linears(model):
         for name in layer.adapter_layer_names:
             container = getattr(layer, name, None)
             if isinstance(container, nn.Module):
@@ -133,14 +140,15 @@ def _parts_of_adapters(model: nn.Module) -> set[nn.Module]:
 
 
 @contextmanager
-def _masked_adapter(layer: nn.Module, zeros: torch.Tensor) -> Iterator[None]:
+def _masked_adapter(layer: "LoraLinear", zeros: torch.Tensor) -> Iterator[None]:
     """Let a LoRA layer's product count only where its base is not zero."""
     delta = type(layer).get_delta_weight
 
-    def masked_delta(self: nn.Module, adapter: str) -> torch.Tensor:
-        return delta(self, adapter).masked_fill(zeros.to(self.lora_B[adapter].weight.device), 0)
+    def masked_delta(self: "LoraLinear", adapter: str) -> torch.Tensor:
+        weight = delta(self, adapter)
+        return weight.masked_fill(zeros.to(weight.device), 0)
 
-    def forward(self: nn.Module, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+    def forward(self: "LoraLinear", x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
             return result

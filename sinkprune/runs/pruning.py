@@ -17,11 +17,12 @@ from sinkprune.files import held, resolved
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
+from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.waiting import OnDisk
 from sinkprune_core.blocks import BlockInput, Rows
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import rows_for, settings_digest
+from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.plan import make_plan

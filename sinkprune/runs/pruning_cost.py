@@ -19,11 +19,11 @@ from sinkprune.models.hub import available_memory
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
+from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.waiting import OnDisk
 from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, make_plan
 from sinkprune_core.pruning.recipe import Recipe

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 
+from sinkprune.memory import free_memory
 from sinkprune_companion import project_root
 from sinkprune_companion.cli.commands.reproduce import Reproduce
 from sinkprune_companion.run import profiles
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder, unpack
-from sinkprune_core.memory import free_memory
 
 LOOK_EVERY = 2.0  # seconds between two looks at what runs
 SAY_EVERY = 60.0  # seconds between two lines where there is no terminal

@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sinkprune.memory import release_freed_memory
+from sinkprune.models.shrinking import shrink
 from sinkprune.runs.compute_cost import forward_cost, head_flops
 from sinkprune_core import LanguageModel, Recipe, Sampler, prune
-from sinkprune_core.memory import release_freed_memory
-from sinkprune_core.pruning.shrink import shrink
 
 # A GPU for estimates of costs that nobody measured here.
 HARDWARE = "one GPU of 80 GB (H100)"

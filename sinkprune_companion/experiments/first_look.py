@@ -98,6 +98,7 @@ def writers(
     Recipes that read a text at `levels` noise levels get fewer sequences: all see about equally many tokens.
     """
     yield "dense", None, None
+
     for share in sparsities:
         for name in WRITERS:
             recipe = preset(name, sparsity=share)
@@ -106,6 +107,7 @@ def writers(
             else:
                 reads = recipe.noise_levels if recipe.inputs == "noised" else 1
                 sequences = SEQUENCES * levels // reads
+
             yield f"{name}, {share:.0%}", recipe, calibration_draw(lm, sequences, length, seed)
 
 

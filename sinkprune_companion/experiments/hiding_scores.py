@@ -60,7 +60,10 @@ def hiding_scores(
             return frame.assign(**choice, **hidden)
 
         of_hiding = {"model": lm.name, "kind": lm.kind, "hiding": hiding}
-        revision = SCORES_REVISION + (hiding.layers != ALL)  # the log of a third once was that of all layers
+        revision = SCORES_REVISION
+        if hiding.layers != ALL:
+            revision += 1  # the log of a third once was that of all layers
+
         parts.append(run.record("hiding", compute, revision, **of_hiding, **key))
 
     frame = pd.concat(parts, ignore_index=True)

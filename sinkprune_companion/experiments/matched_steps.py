@@ -144,12 +144,14 @@ def scores_in_steps(
     """
     parts = [Variant(lm, fingerprint).scores(run, texts, draws, steps["dense"], variant="dense", seed=0)]
     length = next(iter(texts.values())).shape[1]
+
     for seed in tqdm(seeds, desc="calibration draws"):
         drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], length, seed)
         for row in rows:
             given = (run, texts, draws, steps[row.variant])
             with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
                 parts.append(variant.scores(*given, variant=row.variant, seed=seed))
+
     return pd.concat(parts, ignore_index=True)
 
 
@@ -165,11 +167,13 @@ def minus_fewer_steps(scores: pd.DataFrame, matched: pd.DataFrame, variant: str,
     """
     differences = []
     costs = []
+
     for count, of_dense in zip(matched.steps, matched[column], strict=True):
         sides = (at(variant, count), at("dense", of_dense), at("dense", 0))
         one, other, dense = on_common_draws(scores, *sides)
         differences.append(one - other)
         costs.append(other - dense)
+
     difference, cost = (crossed_interval(np.mean(each, axis=0)) for each in (differences, costs))
     return with_share_of_damage(difference, cost)
 
@@ -203,6 +207,7 @@ def front(scores: pd.DataFrame, costs: StepCosts, structured: Collection[str]) -
     """
     rows = []
     measured = scores[scores.steps > 0][["variant", "steps"]].drop_duplicates()
+
     for variant, count in measured.itertuples(index=False):
         kind = "structured" if variant in structured else "unstructured"
         kind = "dense" if variant == "dense" else kind
@@ -210,4 +215,5 @@ def front(scores: pd.DataFrame, costs: StepCosts, structured: Collection[str]) -
         row = {"variant": variant, "steps": count, "tflop": costs.flops[kind][count] / 1e12}
         row |= {"seconds": count * costs.seconds[kind].median() / costs.batch, "excess": excess.value}
         rows.append(row | {"low": excess.low, "high": excess.high})
+
     return pd.DataFrame(rows)

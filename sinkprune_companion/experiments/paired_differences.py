@@ -60,10 +60,12 @@ def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.
     parts = [_rows_where(scores, where) for where in sides]
     if any(part.empty for part in parts):
         return None
+
     draws = [set(part.seed) for part in parts if _is_calibrated(part)]
     common = set.intersection(*draws) if draws else set()
     if draws and not common:
         raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
+
     seeds = [common if _is_calibrated(part) else {part.seed.min()} for part in parts]
     return [pivot(part[part.seed.isin(some)]) for part, some in zip(parts, seeds, strict=True)]
 

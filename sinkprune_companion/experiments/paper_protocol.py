@@ -248,9 +248,11 @@ def _growth(scores: pd.DataFrame, low: float = 0.5, high: float = 0.75) -> Estim
     sides = [
         _at(variant, UNSTRUCTURED, sparsity) for sparsity in (high, low) for variant in ("paper", "wanda")
     ]
+
     values = on_common_draws(scores, *sides)
     if values is None:
         return None
+
     paper_high, wanda_high, paper_low, wanda_low = values
     growth = crossed_interval((paper_high - wanda_high) - (paper_low - wanda_low))
     cost = compare(scores, _at("wanda", UNSTRUCTURED, high), _at("dense", "dense", 0.0))

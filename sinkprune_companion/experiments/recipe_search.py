@@ -58,12 +58,14 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
     """Return Wanda's combinations of text and propagation, and of sinks left out where it is `with_sinks`."""
     recipes = {}
     left_out = ("none", "all") if with_sinks else ("none",)
+
     for inputs, propagation, exclude in product(("clean", "noised"), ("sequential", "dense"), left_out):
         states = {"noise_levels": noise_levels}
         if inputs == "clean" and exclude == "all":  # sinks found at one level a sequence: as many forwards
             states = {"noise": "stratified", "noise_levels": 1}
         switches = {"inputs": inputs, "propagation": propagation, "exclude": exclude}
         recipes[", ".join(switches.values())] = Recipe(sparsity=sparsity, **switches, **states)
+
     return _on_as_many(recipes, tokens)
 
 
@@ -87,6 +89,7 @@ def weights(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
     """Return SparseGPT on clean text, with official sink weights, the same elsewhere, and less damping."""
     plain = Recipe(criterion="sparsegpt", sparsity=sparsity, pattern="layer", noise_levels=noise_levels)
     official = preset("paper-sparsegpt", sparsity=sparsity)
+
     recipes = {
         "sparsegpt, clean": plain,
         "official weights": official,
@@ -101,6 +104,7 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
     ratio = n_and_m(place)
     sparsity = ratio[0] / ratio[1] if ratio else float(place) / 100
     allocations = ("uniform",) if ratio else ("uniform", "owl")  # N:M has one sparsity in all layers
+
     recipes = {}
     for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, ("none", "unstable"), allocations):
         name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
@@ -108,6 +112,7 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
         common = {"criterion": criterion, "sparsity": sparsity, "pattern": pattern, "exclude": exclude}
         seen = {"noise_levels": noise_levels, **TEXTS[text]}
         recipes[name] = Recipe(**common, **seen, allocation=allocation)
+
     return _on_as_many(recipes, tokens)
 
 
@@ -141,10 +146,12 @@ def losses(
     """
     fingerprint = lm.fingerprint()
     frames = []
+
     for seed in tqdm(seeds, desc="calibration draws", leave=False):
         for variant, labels in variants_on(run, lm, fingerprint, rows, length, seed):
             with variant:
                 frames.append(variant.scores(run, texts, 1, noise=seed, **labels))
                 if then:
                     then(variant, labels)
+
     return pd.concat(frames, ignore_index=True)

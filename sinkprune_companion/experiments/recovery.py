@@ -202,6 +202,7 @@ def recovery_findings(
     - `after_RECIPE_PLACE_N`: the same model less the dense one trained on as many tokens; N = 0: before
     - `COMPARISON_PLACE_N_recovered`: two recipes after recovery, N = 0 before it; the margin is a share of
       what the second one costs the dense model that was trained on as many tokens
+    - `one_shot_minus_recovered_wanda_PLACE_N`: `recommended` without any recovery, less Wanda after it
     - `recovered_dense_N`: the dense model after N thousand tokens, less before
     """
     found = {}
@@ -218,6 +219,13 @@ def recovery_findings(
                 found[f"after_{name}"] = compare(losses, model, control)
                 if count > 0:
                     found[f"recovered_{name}"] = compare(losses, model, {**model, "asked": 0})
+
+            if count > 0:
+                one_shot, recovered = _at("recommended", place, 0), _at("wanda", place, count)
+                difference = compare(losses, one_shot, recovered)
+                if difference is not None:
+                    difference = with_share_of_damage(difference, compare(losses, recovered, control))
+                found[f"one_shot_minus_recovered_wanda_{place.ending}_{thousands}"] = difference
 
             for label, (first, second) in COMPARISONS.items():
                 difference = compare(losses, _at(first, place, count), _at(second, place, count))

@@ -100,10 +100,12 @@ def settings_of(
     made.append(Setting(PUBLISHED, amounts[-1], True, length, seeds))
     if archived:
         made = list(ARCHIVED)
+
     first = made[0]._replace(seeds=PAIR_DRAWS, other_draws=0)
     for pair in pairs:
         archive = "" if (project_root() / pair).is_dir() else pair
         made.append(first._replace(pair=pair, archive=archive))
+
     return made
 
 
@@ -283,6 +285,7 @@ def elsewhere_by_amount(differences: Differences) -> pd.DataFrame:
     """Return differences at other places than 50 %, a column per amount of calibration text."""
     rows = {}
     settings = dict.fromkeys(setting for setting, _ in differences)
+
     for setting in apart_in("calibration", settings):
         column = f"{setting.value_of('calibration')}, {setting.other_draws} draws"
         for (measured, place), estimates in differences.items():
@@ -291,6 +294,7 @@ def elsewhere_by_amount(differences: Differences) -> pd.DataFrame:
             for comparison, estimate in estimates.items():
                 label = COMPARISONS[comparison].label
                 rows.setdefault((pruning_findings.heading(place), label), {})[column] = str(estimate)
+
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
@@ -298,13 +302,16 @@ def widths_by_noise(differences: Differences) -> pd.DataFrame:
     """Return differences at 50 %, half-widths and margins by noise, in thousandths of a nat."""
     rows = []
     settings = dict.fromkeys(setting for setting, _ in differences)
+
     for setting in apart_in("own_noise", settings):
         for comparison, estimate in differences[setting, HALF].items():
             row = {"comparison": COMPARISONS[comparison].label, "noise": setting.value_of("own_noise")}
             row |= {"difference": estimate.value, "half-width": estimate.half_width}
             rows.append(row | {"margin": estimate.margin})
+
     if not rows:
         return pd.DataFrame()
+
     table = pd.DataFrame(rows).set_index(["comparison", "noise"])
     return (1000 * table.astype(float)).round(1).unstack(sort=False)
 

@@ -59,12 +59,15 @@ def losses(
     fingerprint = lm.fingerprint()
     with Variant(lm, fingerprint) as dense:
         frame = dense.scores(run, texts, 1, noise=seed, variant="dense", seed=seed)
+
     frames = [frame.assign(share=0.0)]
+
     for share, by_name in recipes_of.items():
         for left_out, recipe in by_name.items():
             with Variant(lm, fingerprint, recipe, text, shared) as variant:
                 frame = variant.scores(run, texts, 1, noise=seed, variant=left_out, seed=seed)
             frames.append(frame.assign(share=share))
+
     return pd.concat(frames, ignore_index=True)
 
 
@@ -81,6 +84,7 @@ def twin_losses(
     """Return the losses of an autoregressive model, dense and pruned by Wanda without some tokens."""
     fingerprint = lm.fingerprint()
     frames = []
+
     for seed in seeds:
         text = calibration_draw(lm, sequences, length, seed)
         with Variant(lm, fingerprint) as dense:
@@ -89,4 +93,5 @@ def twin_losses(
             recipe = compared_preset("wanda", sparsity=sparsity, exclude=tokens, sink_std=sink_std)
             with Variant(lm, fingerprint, recipe, text) as variant:
                 frames.append(variant.scores(run, texts, 1, variant=tokens, seed=seed))
+
     return pd.concat(frames, ignore_index=True)

@@ -17,15 +17,15 @@ import torch
 from sinkprune.evaluation import suite, two_choice
 from sinkprune.evaluation.local_data import embedded_blimp
 from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
+from sinkprune.memory import release_freed_memory
 from sinkprune.models.saving import save
+from sinkprune.models.shrinking import shrink
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Report, prune, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.token_weights import StatisticsKey
-from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.pruning.engine import dense_statistics
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.values import check_choice
 
 SCORES_REVISION = 1  # of `Variant.scores`

@@ -149,11 +149,13 @@ def _title(table: pd.DataFrame) -> str:
     at_75 = table[table.sparsity == 75].set_index("step").verdict
     sinks = table[table.step == STEPS["paper_minus_paper_no_sinks"]].verdict
     gains = at_75.get(STEPS["noised_dense_minus_wanda"]) == HELPS
+
     if gains and (sinks == NO_DIFFERENCE).all():
         return (
             "At 75 % the gain is that of noised text and dense propagation; leaving sinks out changes "
             "nothing that matters"
         )
+
     return "From Wanda to the official recipe, one part after the other"
 
 

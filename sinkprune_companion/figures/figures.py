@@ -123,11 +123,13 @@ def save_files(
     folder = folder or run.folder / "figures" / run.notebook
     origin = folder / f"{name}.json"
     about = read_json(origin) if caption is None else {"caption": caption, **run.provenance, "files": {}}
+
     for ending, content in contents.items():
         file = folder / f"{name}{ending}"
         with atomic(file) as partial:
             partial.write_bytes(content)
         about["files"][file.name] = file_digest(file)
+
     write_json(origin, about)
 
 
@@ -234,10 +236,13 @@ def plot_nelbo(frame: pd.DataFrame, title: str) -> Figure:
     """Draw what `likelihood.nelbo` returns: losses at masked tokens against the share that is masked."""
     figure, [[axis]] = canvas(size=(WIDTH, 3.0))
     axis.plot(100 * frame.noise, frame.value, "o", color=BLUE, ms=3, alpha=0.35, mew=0, label="one mask")
+
     tenth = (10 * frame.noise).clip(upper=9.99).astype(int)
     tenths = frame.groupby(tenth)[["noise", "value"]].mean()
     axis.plot(100 * tenths.noise, tenths.value, color=BLUE, lw=1.6, label="mean over a tenth")
+
     mean = frame.value.mean()
     axis.axhline(mean, color=BLACK, lw=1.4, ls="--", label=f"NELBO: {mean:.2f} nats per token")
+
     axis.set(xlabel="masked tokens (%)", ylabel="nats per masked token", xlim=(0, 100))
     return titled(figure, title, axis.get_legend_handles_labels()[0])

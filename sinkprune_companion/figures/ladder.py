@@ -159,9 +159,11 @@ def _title(table: pd.DataFrame) -> str:
     cost = table.set_index("recipe").cost
     behind = table[(table.cost > cost[BIGRAM]) & table.words.str.endswith("75 %")]
     before = table[(table.cost < cost[BIGRAM]) & table.words.str.endswith("75 %")]
+
     if set(behind.recipe) == {"paper", "wanda"} and len(before):
         return (
             "At 75 % Wanda and the official recipe leave a model that is worse than a table of token pairs; "
             "SparseGPT leaves a better one"
         )
+
     return "What recipes cost, and what the models write"

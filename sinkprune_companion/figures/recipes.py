@@ -143,13 +143,17 @@ def save_shares(
     """
     judged = results_for(run).on_losses
     table = shares_table(sections, costs, judged)
+
     drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
     drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
     drawn = drawn.rename(columns={"percent": "value"})
+
     title = render.title(run, name, plain)
     picture = forests.plot_effects(drawn, f"difference in NELBO (% of {of})", title)
+
     if aside:
         table = pd.concat([table, shares_table({"": aside}, judged=judged)], ignore_index=True)
+
     return figures.save_figure(run, picture, name, table, f"{title}: differences in percent of {of}")
 
 
@@ -208,6 +212,7 @@ def save_settings(
     A section is a difference, a row one setting. Raises ValueError where no two settings differ so.
     """
     settings = apart_in(factor, dict.fromkeys(setting for setting, _ in differences))
+
     by_comparison = {
         comparison: {
             setting.value_of(factor): differences[setting, HALF][comparison]
@@ -216,6 +221,7 @@ def save_settings(
         }
         for comparison in shown
     }
+
     return _save_compared(run, f"by_{factor}", by_comparison, plain)
 
 
@@ -229,11 +235,13 @@ def _save_compared(
 ) -> Figure:
     """Save and return a picture with a section for each comparison of COMPARISONS."""
     judged = results_for(run).on_losses
+
     parts = [
         forests.forest_table(dict(estimates), judged).assign(section=COMPARISONS[comparison].label)
         for comparison, estimates in by_comparison.items()
         if estimates
     ]
+
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, name, plain)
     picture = forests.plot_effects(table, IN_NATS, title)

@@ -20,12 +20,14 @@ HUES = {"q_proj": SLATE, "o_proj": OLIVE, "gate_proj": GREY, "down_proj": BROWN}
 def plot_channels(channels: pd.DataFrame, places: Sequence[tuple[int, str]], title: str) -> Figure:
     """Draw every input channel of some linears: its norm across, up the share of energy that sinks hold."""
     figure, axes = canvas(1, len(places), (WIDTH, 2.6), sharex=True, sharey=True)
+
     for axis, (layer, linear) in zip(axes[0], places, strict=True):
         part = channels[(channels.layer == layer) & (channels.linear == linear)]
         kind = linear.rpartition(".")[2]
         axis.plot(part.norm, 100 * part.share, "o", ms=2.5, mew=0, alpha=0.5, color=HUES.get(kind, BLACK))
         axis.set_xscale("log")
         axis.set(xlabel="norm of the channel", title=f"{kind}, layer {layer}")
+
     axes[0, 0].set_ylabel("sinks' share of its energy (%)")
     return titled(figure, title)
 

@@ -63,13 +63,16 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
 def save_animation(run: Run, frames: Iterable[Figure], name: str) -> None:
     """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`."""
     pictures = []
+
     for frame in frames:
         buffer = io.BytesIO()
         frame.savefig(buffer, format="png", dpi=110)
         pictures.append(Image.open(buffer).convert("RGB"))
+
     palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)  # one for all keeps the file small
     first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [MILLISECONDS] * len(others) + [4 * MILLISECONDS]
+
     film = io.BytesIO()
     first.save(film, format="GIF", save_all=True, append_images=others, duration=times, loop=0)
     save_files(run, name, {".gif": film.getvalue()})

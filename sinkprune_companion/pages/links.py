@@ -25,12 +25,14 @@ def with_badges(text: str, notebook: str, url: str) -> str:
     text = BADGES.sub("", text)
     if not url or not text.startswith("# "):
         return text
+
     name = ADDRESS.fullmatch(url)[1]
     file = f"notebooks/{notebook}.ipynb"
     colab = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{name}/blob/{REF}/{file})"
     binder = (
         f"[![Open in Binder]({BINDER}/badge_logo.svg)]({BINDER}/v2/gh/{name}/{REF}?urlpath=lab/tree/{file})"
     )
+
     title, rest = text.split("\n", 1)
     return f"{title}\n\n{colab}\n{binder}\n{rest}"
 
@@ -44,8 +46,10 @@ def with_links(text: str, url: str, before: str) -> str:
     if before:
         text = re.sub(rf"\]\({re.escape(before)}/(?:blob|raw)/[^/]+/", "](../", text)
     text = re.sub(rf" \(\[Colab\]\({COLAB}[^)]*\)\)", "", text)
+
     if not url:
         return text
+
     text = re.sub(r"(!\[[^\]]*\]\()\.\./", rf"\g<1>{url}/raw/{REF}/", text)
     text = text.replace("](../", f"]({url}/blob/{REF}/")
     place = f"{COLAB}/github/{ADDRESS.fullmatch(url)[1]}/blob/{REF}/notebooks"

@@ -101,8 +101,10 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
+
     for helper in (amount, count, number, percent, signed, cell, damage, gigabytes, marked, p_text, p_value):
         made.filters[helper.__name__] = helper
+
     return made
 
 

@@ -113,12 +113,14 @@ class Results:
         """
         reverse = {verdict_rule.HELPS: verdict_rule.HURTS, verdict_rule.HURTS: verdict_rule.HELPS}
         effects = []
+
         for each, alone in zip(differences, verdict_rule.verdicts_on_losses(differences), strict=True):
             effect = self._effects.get((each.value, each.low, each.high))
             if effect is None:
                 turned = self._effects.get((-each.value, -each.high, -each.low))
                 effect = reverse.get(turned, turned)
             effects.append(effect or alone)
+
         return effects
 
     @cached_property
@@ -329,9 +331,11 @@ def with_costs(profile: str, costs: dict[str, dict[str, float]]) -> dict[str, di
     """
     if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
         profile = "quick in bfloat16"
+
     file = project_root() / COSTS
     entries = read_json(file) if file.exists() else {}
     vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
+
     entries[profile] = {
         "platform": f"{environment()['platform']}, {vectors}",
         "torch": environment()["versions"]["torch"],
@@ -344,10 +348,12 @@ def cost_table() -> str:
     """Return a table of COSTS in Markdown, without profile quick."""
     rows = []
     entries = read_json(project_root() / COSTS).items()
+
     for profile, entry in [named for named in entries if not named[0].startswith("quick")]:
         where = f"{entry['platform']}, torch {entry['torch']}"
         for name, cost in entry["costs"].items():
             numbers = [cost["jobs"], f"{cost['core_minutes']:.1f}", f"{cost['gigabytes']:.1f} GB"]
             rows.append([profile, name, *numbers, where])
+
     heads = ["profile", "notebook", "jobs", "core-minutes", "memory of the largest job", "where"]
     return markdown_table(heads, rows)

@@ -8,11 +8,9 @@ once for it: it must depend on its context alone, a copy of its own, which it ma
 Dimensions: N clean sequences, S steps of a trajectory, R rows (N * S if noised, else N), T position.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 
@@ -182,35 +180,6 @@ def as_settings(settings: Any) -> dict:
 
 def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
     return {name: value for name, value in pairs if value not in LATER.get(name, ())}
-
-
-class HasChoice(Protocol):
-    """A dataclass with a choice of tokens: a `StatisticsKey`, or the `Recipe` that it is a part of."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def exclude(self) -> str | TokenChoice:
-        """The choice of tokens that are left out."""
-        ...
-
-
-def settings_digest(settings: HasChoice, weight_RT: torch.Tensor | None = None) -> str:
-    """Return a SHA-256 prefix over all fields of a key, or of a recipe, whose choice is a field `exclude`.
-
-    A user's choice of tokens counts by its name and the weights `weight_RT` that it gives to the calibration
-    tokens, a user's criterion by `Recipe.criterion_identity`.
-    """
-    exclude = choice_name(settings.exclude)
-    if weight_RT is not None:
-        exclude += hashlib.sha256(weight_RT.numpy().tobytes()).hexdigest()
-
-    fields = as_settings(settings) | {"exclude": exclude}
-    criterion = getattr(settings, "criterion_identity", None)
-    if criterion is not None:
-        fields["criterion"] = criterion
-
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def token_weights(context: SinkContext) -> torch.Tensor:

@@ -18,7 +18,7 @@ from sinkprune_core.values import (
     check_fields,
 )
 
-Order = Literal["low_confidence", "entropy", "random", "origin"]
+Order = Literal["low_confidence", "entropy", "random"]
 Schedule = Literal["even", "time"]
 Proposal = Literal["gumbel", "filtered"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -50,7 +50,7 @@ class Sampler:
     """Which masked position is revealed first.
 
     `low_confidence` takes the most probable proposal; `entropy` the distribution of lowest entropy; `random`
-    any. `origin` gives all masked positions the same chance.
+    any.
     """
 
     schedule: Schedule = "even"
@@ -122,9 +122,6 @@ class Sampler:
             raise ValueError(f"steps={self.steps} exceed the {self.length} tokens to reveal")
 
     def _check_order(self) -> None:
-        if self.order == "origin" and self.schedule != "time":
-            raise ValueError("order='origin' needs schedule='time': its chance of a reveal is 1 - s/t")
-
         needs_confidence = self.order_temperature > 0 or self.confidence_eos_eot_inf
         if self.order not in CONFIDENCE and needs_confidence:
             raise ValueError(
@@ -147,37 +144,26 @@ class Sampler:
         """Denoising steps per block."""
         return self.steps // self.blocks
 
-    def shares(self) -> list[float]:
+    def _shares(self) -> list[float]:
         """Return the share 1 - s/t of a block's masks that schedule `time` reveals, per step of the block."""
         time = torch.linspace(1, 1e-3, self.steps_per_block + 1, dtype=torch.float64)
         shares = [(1 - s / t).item() for t, s in pairwise(time[:-1])]
         return [*shares, 1.0]  # the last step reveals what is left
 
     def reveals(self) -> list[int]:
-        """Return how many tokens every step reveals; they sum to `length`.
-
-        Raises ValueError for the order `origin`, where chance decides.
-        """
-        if self.order == "origin":
-            raise ValueError("order='origin' reveals a random number of tokens per step")
+        """Return how many tokens every step reveals; they sum to `length`."""
         if self.schedule == "even":
             return even_split(self.block_length, self.steps_per_block) * self.blocks
 
         counts = []
         left = self.block_length
 
-        for share in self.shares():
+        for share in self._shares():
             count = int(left * share + 1e-9)
             counts.append(count)
             left -= count
 
         return counts * self.blocks
-
-    def amounts(self) -> list[int] | list[float]:
-        """Return what every step reveals: a number of tokens, or for `origin` the chance of a masked one."""
-        if self.order == "origin":
-            return self.shares() * self.blocks
-        return self.reveals()
 
 
 # This project's own: 96 tokens in 48 steps, in the manner of either model.

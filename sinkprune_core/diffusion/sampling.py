@@ -20,7 +20,7 @@ from sinkprune_core.diffusion.proposals import (
 )
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.forwards import check_ids, check_positions, is_finite
-from sinkprune_core.language_model import TEXTLESS, LanguageModel, Tokenizer
+from sinkprune_core.language_model import TEXTLESS, LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import (
     A_FUNCTION,
@@ -86,25 +86,25 @@ def _row_generators(
     return [generator(seed, purpose, name) for name in names]
 
 
-def _end_tokens(tokenizer: Tokenizer | None) -> tuple[int, list[int]]:
+def _end_tokens(lm: LanguageModel) -> tuple[int, list[int]]:
     """Return the id of the end of text, and the ids of it and of every end of a turn.
 
     Raises ValueError without a tokenizer, and for one without an end of text.
     """
-    if tokenizer is None:
+    if lm.tokenizer is None:
         raise ValueError(
             "logits_eos_inf and confidence_eos_eot_inf need a tokenizer, which says what ends a text: "
             f"{TEXTLESS}"
         )
 
-    end_of_text = getattr(tokenizer, "eos_token_id", None)
+    end_of_text = lm.end_of_text
     if end_of_text is None:
         raise ValueError(
             "logits_eos_inf and confidence_eos_eot_inf need a tokenizer with an end-of-text token: "
             "set tokenizer.eos_token"
         )
 
-    vocabulary = tokenizer.get_vocab()
+    vocabulary = lm.tokenizer.get_vocab()
     ends = {vocabulary[token] for token in END_OF_TURN if token in vocabulary}
     return end_of_text, sorted({end_of_text, *ends})
 
@@ -129,15 +129,15 @@ class _Denoising:
         self.end_of_text = None
         self.late_tokens: list[int] = []  # tokens to reveal last
         if sampler.logits_eos_inf or sampler.confidence_eos_eot_inf:
-            self.end_of_text, ends = _end_tokens(lm.tokenizer)
+            self.end_of_text, ends = _end_tokens(lm)
             if sampler.confidence_eos_eot_inf:
                 self.late_tokens = ends
 
         masks_BT = torch.full((len(prompt_BT), sampler.length), lm.mask)
         self.ids_BT = torch.cat([prompt_BT.cpu(), masks_BT], dim=1)
 
-    def step(self, step: int, amount: int | float, watch: Watcher | None) -> None:
-        """Run the model on the current state and reveal positions: `amount` is as in `Sampler.amounts`."""
+    def step(self, step: int, count: int, watch: Watcher | None) -> None:
+        """Run the model on the current state and reveal `count` positions."""
         where_BT = self.ids_BT == self.lm.mask_token_id
         where_BT[:, : self.start] = False
         logits_NV = self._logits(where_BT)
@@ -151,10 +151,7 @@ class _Denoising:
             position_L = where_BT[row].nonzero().squeeze(-1)
             token_L, confidence_L = self._propose(logits_LV, self.rngs[row])
             confidence_L = confidence_L.masked_fill(position_L >= end, -torch.inf)
-            if self.sampler.order == "origin":
-                chosen = confidence_L > -amount
-            else:
-                chosen = confidence_L.sort(descending=True, stable=True).indices[:amount]
+            chosen = confidence_L.sort(descending=True, stable=True).indices[:count]
             self.ids_BT[row, position_L[chosen]] = token_L[chosen]
 
     def _logits(self, where_BT: torch.Tensor) -> torch.Tensor:
@@ -203,8 +200,6 @@ class _Denoising:
         token_L = _draw_tokens(logits_LV, sampler, rng)
         if sampler.order == "random":
             return token_L.cpu(), torch.rand(len(token_L), generator=rng, dtype=torch.float64)
-        if sampler.order == "origin":
-            return token_L.cpu(), -torch.rand(len(token_L), generator=rng, dtype=torch.float64)
         if self.late_tokens:
             logits_LV = logits_LV.clone()
             logits_LV[:, self.late_tokens] = -torch.inf
@@ -264,8 +259,8 @@ def generate(
     rngs = _row_generators(seed, "generate", len(prompt_BT), first, names)
     denoising = _Denoising(lm, prompt_BT, sampler, rngs, padding_B)
 
-    for step, amount in enumerate(sampler.amounts()):
-        denoising.step(step, amount, watch)
+    for step, count in enumerate(sampler.reveals()):
+        denoising.step(step, count, watch)
         is_end_of_block = (step + 1) % sampler.steps_per_block == 0
         if until is not None and is_end_of_block and until(denoising.ids_BT.clone()):
             break

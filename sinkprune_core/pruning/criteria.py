@@ -7,7 +7,6 @@ Dimensions: O output features, I input features; for structured pruning U units 
 unit owns, X weights in the rows that a unit owns.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -144,29 +143,3 @@ def needs_of(function: object) -> object:
     if needs is not None and needs not in get_args(Needs):
         raise ValueError(f"criterion.needs={needs!r} is unknown; choose one of {', '.join(get_args(Needs))}")
     return needs
-
-
-def probe_digest(function: Score) -> str:
-    """Return a SHA-256 over the scores that a user's function gives to a small linear: what it does tells it
-    from another one of its name.
-    """
-    return hashlib.sha256(_probed(function).cpu().contiguous().numpy().tobytes()).hexdigest()
-
-
-def check_scores(function: Score) -> None:
-    """Call a user's function with a small linear; raise what it raises, and ValueError for no scores."""
-    needs_of(function)
-    _probed(function)
-
-
-def _probed(function: Score) -> torch.Tensor:
-    """Return the scores of a small linear, with as much of its input as the function says that it reads."""
-    rng = torch.Generator().manual_seed(0)
-    weight_OI = torch.randn(5, 6, generator=rng)
-    norm_I, summed_I, mean_I, variance_I = torch.rand(4, 6, generator=rng) + 0.1
-    root_II = torch.randn(6, 6, generator=rng)
-
-    needs = criterion_of(function).needs
-    gram_II = root_II @ root_II.T if needs == "gram" else None
-    inputs = None if needs is None else InputStatistics(norm_I, summed_I, mean_I, variance_I, gram_II)
-    return _checked(function)(weight_OI, inputs)

@@ -39,7 +39,7 @@ def prune(
     """Prune the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
 
     `statistics` are those of this recipe from `dense_statistics` of this model, where they are known already.
-    A structured recipe zeroes whole units; `shrink(lm, report.kept_units)` removes them.
+    A structured recipe zeroes whole units, and `report.kept_units` says which stay.
 
     Raises ValueError before any work for a recipe that does not fit the model, its calibration text or the
     statistics, and, naming the model or the linear, for weights or activations that are not finite and for a
@@ -90,6 +90,7 @@ def report(text: Text, blocks: Blocks, statistics: Statistics, seconds: float) -
     linears = pd.DataFrame(blocks.progress.table)
     parameters = sum(parameter.numel() for parameter in text.lm.model.parameters())
     seconds_before = text.known.seconds if text.known else 0.0
+
     return Report(
         recipe=text.recipe,
         model=text.lm.name,

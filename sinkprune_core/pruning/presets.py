@@ -3,78 +3,40 @@
 Read without torch, so that a command's help can list them.
 """
 
+_DENSE_NOISED = {"inputs": "noised", "propagation": "dense"}
+_PAPER = {**_DENSE_NOISED, "noise": "official", "noise_levels": 10, "norm_reduction": "sum"}
+_SPARSEGPT = {"criterion": "sparsegpt", "pattern": "layer"}
+
 PRESETS: dict[str, dict] = {
-    "recommended": {"criterion": "sparsegpt", "pattern": "layer"},
+    "recommended": _SPARSEGPT,
     "magnitude": {"criterion": "magnitude"},
     "wanda": {},
     "dwanda": {"inputs": "noised"},
-    "sparsegpt": {"criterion": "sparsegpt", "pattern": "layer"},
-    "noised-dense": {"inputs": "noised", "propagation": "dense"},
-    "all-sinks": {"inputs": "noised", "propagation": "dense", "exclude": "all"},
-    "unstable": {"inputs": "noised", "propagation": "dense", "exclude": "unstable"},
-    "stable": {"inputs": "noised", "propagation": "dense", "exclude": "stable"},
-    "random": {"inputs": "noised", "propagation": "dense", "exclude": "random"},
-    "only-sinks": {"inputs": "noised", "propagation": "dense", "exclude": "only"},
-    "paper": {
-        "inputs": "noised",
-        "propagation": "dense",
-        "noise": "official",
-        "noise_levels": 10,
-        "norm_reduction": "sum",
-        "exclude": "official",
-    },
-    "paper-no-sinks": {
-        "inputs": "noised",
-        "propagation": "dense",
-        "noise": "official",
-        "noise_levels": 10,
-        "norm_reduction": "sum",
-    },
-    "paper-dream": {
-        "inputs": "noised",
-        "propagation": "dense",
-        "noise": "dream",
-        "noise_levels": 10,
-        "norm_reduction": "sum",
-        "exclude": "official",
-    },
-    "paper-sparsegpt": {
-        "criterion": "sparsegpt",
-        "pattern": "layer",
-        "noise": "official",
-        "noise_levels": 10,
-        "exclude": "official",
-    },
-    "sparsegpt-noised": {"criterion": "sparsegpt", "inputs": "noised", "pattern": "layer"},
-    "sparsegpt-unstable": {"criterion": "sparsegpt", "pattern": "layer", "exclude": "unstable"},
+    "sparsegpt": _SPARSEGPT,
+    "noised-dense": _DENSE_NOISED,
+    "all-sinks": {**_DENSE_NOISED, "exclude": "all"},
+    "unstable": {**_DENSE_NOISED, "exclude": "unstable"},
+    "stable": {**_DENSE_NOISED, "exclude": "stable"},
+    "random": {**_DENSE_NOISED, "exclude": "random"},
+    "only-sinks": {**_DENSE_NOISED, "exclude": "only"},
+    "paper": {**_PAPER, "exclude": "official"},
+    "paper-no-sinks": _PAPER,
+    "paper-dream": {**_PAPER, "noise": "dream", "exclude": "official"},
+    "paper-sparsegpt": {**_SPARSEGPT, "noise": "official", "noise_levels": 10, "exclude": "official"},
+    "sparsegpt-noised": {**_SPARSEGPT, "inputs": "noised"},
+    "sparsegpt-unstable": {**_SPARSEGPT, "exclude": "unstable"},
     "structured-magnitude": {"criterion": "magnitude", "pattern": "structured"},
     "structured": {"pattern": "structured"},
-    "structured-sink": {
-        "inputs": "noised",
-        "propagation": "dense",
-        "noise": "official",
-        "noise_levels": 10,
-        "norm_reduction": "sum",
-        "exclude": "official",
-        "pattern": "structured",
-    },
-    "structured-no-sinks": {
-        "inputs": "noised",
-        "propagation": "dense",
-        "noise": "official",
-        "noise_levels": 10,
-        "norm_reduction": "sum",
-        "pattern": "structured",
-    },
+    "structured-sink": {**_PAPER, "exclude": "official", "pattern": "structured"},
+    "structured-no-sinks": {**_PAPER, "pattern": "structured"},
     "flap": {"criterion": "flap", "pattern": "structured", "compensate": True},
 }
 """Fields of a `Recipe` that are not its defaults, by the name of the preset."""
 
+_HALF_NOISED = {"inputs": "noised", "noise": "half-clean", "noise_levels": 2}
+
 FROM: dict[str, dict[float, dict]] = {
-    "recommended": {
-        0.5: {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},
-        0.75: {"inputs": "noised", "noise": "half-clean", "noise_levels": 2, "allocation": "owl"},
-    },
+    "recommended": {0.5: _HALF_NOISED, 0.75: {**_HALF_NOISED, "allocation": "owl"}},
 }
 """More of them from a sparsity on, by the name of the preset, where there are some."""
 

@@ -20,7 +20,6 @@ from sinkprune_core.pruning.criteria import (
     Score,
     criterion_of,
     needs_of,
-    probe_digest,
 )
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.presets import FROM, PRESETS
@@ -309,12 +308,6 @@ class Recipe:
     def rule(self) -> Criterion:
         """The criterion, with all that is known of it."""
         return criterion_of(self.criterion)
-
-    @property
-    def criterion_identity(self) -> str:
-        """What tells a criterion from others: its name; of a user's also the scores that it gives a probe."""
-        name = choice_name(self.criterion)
-        return name if isinstance(self.criterion, str) else f"{name} {probe_digest(self.criterion)}"
 
     def prunes(self, layer: int, name: str) -> bool:
         """Return whether a linear is one that this recipe prunes."""

@@ -2,8 +2,7 @@
 
 A unit is a key-value head with all its query heads (a group), or one MLP channel. Unit u of U owns the u-th
 of U equal ranges of the rows of the linears that feed it and of the columns of the linear that reads it.
-`plan` says how many units of each kind every block loses, `scores` and `choose` which, `mask` zeroes them;
-`shrink.shrink` then builds the smaller model.
+`plan` says how many units of each kind every block loses, `scores` and `choose` which, `mask` zeroes them.
 
 Dimensions: O outputs, I inputs, U units of a kind, K columns and X weights in rows that a unit owns.
 """

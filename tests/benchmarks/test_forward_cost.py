@@ -10,8 +10,8 @@ import torch
 from benchmarks.timing import in_turns
 
 from sinkprune.models.loading import load
+from sinkprune.models.shrinking import shrink
 from sinkprune_core.pruning.criteria import unit_magnitude
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import choose, plan, scores
 from sinkprune_core.sinks import attention
 
@@ -19,7 +19,7 @@ LENGTH = 1024
 PEAK = """
 import sys, torch
 from contextlib import nullcontext
-from sinkprune_core.memory import release_freed_memory
+from sinkprune.memory import release_freed_memory
 from sinkprune.models.loading import load
 from sinkprune_core.sinks import attention
 lm = load(sys.argv[1])

@@ -105,9 +105,11 @@ def test_several_choices_of_weights_at_once_are_each_alone():
 def test_a_gram_matrix_of_more_columns_than_a_strip_is_whole_and_symmetric(monkeypatch):
     monkeypatch.setattr(input_statistics, "GRAM_STRIP", 4)
     input_BTI = torch.randn(3, 5, 11, generator=torch.Generator().manual_seed(0))
+
     running = RunningStatistics(11, gram=True)
     for part in input_BTI.split(2):
         running.add(part, None)
+
     gram_II = running.finished().gram_II
     flat_NI = input_BTI.flatten(0, 1).double()
     torch.testing.assert_close(gram_II, (flat_NI.T @ flat_NI).float())
@@ -127,10 +129,12 @@ def test_linears_with_one_input_share_one_statistic_and_count_a_token_once(tiny_
     states = block_inputs(tiny_ar, Rows(make_ids(5, 7), None), batch=2)
     with observe(tiny_ar.linears(tiny_ar.blocks[0])) as observer:
         run_block(tiny_ar.blocks[0], states, observer)
+
     by_name = {name.split(".")[-1]: inputs for name, inputs in observer.statistics().items()}
     assert by_name["q_proj"] is by_name["k_proj"] is by_name["v_proj"]
     assert by_name["gate_proj"] is by_name["up_proj"]
     assert len(set(map(id, by_name.values()))) == 4
+
     normed_BTI = torch.cat([tiny_ar.blocks[0].input_layernorm(state.hidden_BTD) for state in states])
     torch.testing.assert_close(by_name["q_proj"].norm_I, normed_BTI.flatten(0, 1).norm(dim=0))
 

@@ -168,10 +168,12 @@ def spoiling(context):
 def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, short_text):
     recipe = Recipe(propagation="dense", **NOISED)
     others = [dataclasses.replace(recipe, exclude=name) for name in ("all", "unstable", "random")]
+
     beside = []
     for function in (spoiling, first_half):
         recipes = [dataclasses.replace(recipe, exclude=function), *others]
         beside.append(dense_statistics(tiny_dlm, recipes, short_text, progress=False))
+
     for key in (other.statistics_key for other in others):
         one, other = (statistics[key] for statistics in beside)
         assert one.left_out_share == other.left_out_share > 0

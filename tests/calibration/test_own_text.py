@@ -69,9 +69,11 @@ def test_ids_are_the_same_in_every_form(tiny_dlm, make_ids, form):
 
 def test_rows_that_differ_in_length_are_padded_and_padding_is_left_out(tiny_dlm, make_ids):
     rows = [row[:length].tolist() for row, length in zip(make_ids(3, 9), (9, 4, 6), strict=True)]
+
     tokenizer = tiny_dlm.tokenizer
     tokenizer.pad_token = tokenizer.eos_token
     words = [tokenizer.decode(row) for row in rows]
+
     for side in ("left", "right"):
         tokenizer.padding_side = side
         encoded = tokenizer(words, padding=True, return_tensors="pt")

@@ -75,6 +75,7 @@ def test_stratified_levels_hold_one_number_of_masks_per_stratum_and_differ_by_se
     counts_NS = (trajectory(tiny_dlm, Calibration(make_ids(40, 25)), 4, "stratified") == MASK_TOKEN_ID).sum(
         -1
     )
+
     assert all(
         6 * (3 - level) < count <= 6 * (4 - level)
         for row in counts_NS.tolist()

@@ -96,6 +96,7 @@ def test_official_weights_are_a_sigmoid_of_mass_summed_over_layers_heads_and_que
     assert statistics.fmean(masses[0]) == pytest.approx(3 * 4, rel=1e-5)
     out = [naive.official_out(mass, sink_std, 5.0 if alpha is None else alpha) for mass in masses]
     assert any(0.01 < value < 0.99 for row in out for value in row)
+
     key = Recipe(
         inputs="noised", noise=noise, noise_levels=4, exclude="official", sink_std=sink_std, alpha=alpha
     ).statistics_key
@@ -147,9 +148,12 @@ def test_the_papers_wanda_equals_a_naive_calculation(make_family, make_ids, name
     """A soft mask per state; one norm per forward of one sequence, summed over them; dense activations."""
     lm, calibration = make_family(family), Calibration(make_ids(3, 12, seed=7), seed=5, batch=20)
     ids_RT = noised(lm, calibration, noise, 10)
+
     weights = [[1 - out for out in naive.official_out(mass)] for mass in naive.eager_masses(lm, ids_RT)]
     expected = naive.prune(lm, "wanda", 0.5, "row", ids_RT, weights, "dense", norm_reduction="sum")
+
     report = prune(lm, preset(name), calibration, progress=False)
+
     assert zeros_of(lm) == expected
     assert report.left_out_share == pytest.approx(
         1 - statistics.fmean(weight for row in weights for weight in row), abs=1e-4
@@ -165,13 +169,10 @@ def test_the_papers_sparsegpt_equals_a_naive_calculation(make_family, make_ids, 
     outs = [
         naive.official_out(mass) for mass in naive.eager_masses(lm, noised(lm, calibration, "official", 10))
     ]
-    weights = [
-        [
-            1 - statistics.fmean(state[key] for state in outs[10 * sequence : 10 * sequence + 10])
-            for key in range(16)
-        ]
-        for sequence in range(4)
-    ]
+    weights = []
+    for sequence in range(4):
+        states = outs[10 * sequence : 10 * sequence + 10]
+        weights.append([1 - statistics.fmean(state[key] for state in states) for key in range(16)])
 
     expected = naive.prune_by_sparsegpt(lm, "layer", 0.5, calibration.ids_NT, weights)
     prune(lm, preset("paper-sparsegpt"), calibration, progress=False)

@@ -15,6 +15,7 @@ def worse(model, tmp_path):
     """A copy of the model whose weights are drawn anew, ten times as large."""
     out = shutil.copytree(model, tmp_path / "destroyed")
     rng = torch.Generator().manual_seed(0)
+
     for file in sorted(out.glob("*.safetensors")):
         state = load_file(file)
         for name, weight in state.items():
@@ -22,6 +23,7 @@ def worse(model, tmp_path):
                 noise = torch.randn(weight.shape, generator=rng)
                 state[name] = (10 * weight.float().std() * noise).to(weight.dtype)
         save_file(state, file, metadata={"format": "pt"})
+
     return out
 
 

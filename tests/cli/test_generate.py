@@ -41,11 +41,14 @@ def test_another_seed_writes_another_text_above_temperature_0(model, capsys):
 def test_an_autoregressive_model_writes_token_by_token(tiny_ar, tmp_path, refused, capsys):
     folder = save(tiny_ar, tmp_path / "ar")
     capsys.readouterr()
+
     assert main.main(["generate", str(folder), *LINE]) == 0
     found = capsys.readouterr()
+
     prompt_T = tiny_ar.encode(PROMPT)
     [ids_T] = decode(tiny_ar, prompt_T[None], 6)
     assert found.out == PROMPT + written(tiny_ar, ids_T[len(prompt_T) :]) + "\n"
+
     said = refused("generate", folder, *LINE, "--steps", 3)
     assert "--steps 3 does nothing here: tiny-autoregressive is autoregressive" in said
 

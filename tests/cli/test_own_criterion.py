@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune import load, prune
 from sinkprune.cli import main
+from sinkprune.runs.identity import criterion_identity
 from sinkprune_core import Calibration, Recipe
 
 MODULE = '''
@@ -66,7 +67,7 @@ def test_a_function_prunes_as_it_does_from_python(model, command, drawn, mine, t
     card = json.loads((out / "sinkprune.json").read_text())
     assert card["recipe"]["criterion"] == "mine.smallest_last"
     assert "| criterion | mine.smallest_last |" in (out / "README.md").read_text()
-    assert card["made_from"]["criterion"] == recipe.criterion_identity
+    assert card["made_from"]["criterion"] == criterion_identity(recipe.criterion)
     assert command("prune", "--criterion", "mine:smallest_last", "--sparsity", 0.3, "--out", out) == 0
     assert "finished already" in capsys.readouterr().out
 
@@ -88,6 +89,7 @@ def test_a_function_that_reads_no_inputs_takes_no_text(mine, model, refused, tmp
         "--out",
         tmp_path / "out",
     )
+
     assert "criterion=mine.of_weights uses no calibration text" in refused(*words, "--sequences", 3)
     assert main.main([str(word) for word in words]) == 0
 

@@ -95,11 +95,14 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys)
     flags = ["--preset", "wanda", "--sequences", "8", "--length", "256", "--dtype", "bfloat16", "--dry-run"]
     assert main.main(["prune", NOT_FETCHED, *flags]) == 0
     said = capsys.readouterr().err
+
     linears = 4 * 4096**2 + 3 * 4096 * 12288
     attention = 4 * 256**2 * 4096
     flops = 2 * 8 * 32 * (2 * linears * 256 + attention)
+
     assert "16.0 GB to download" in said
     assert f"2,048 calibration tokens x 2 passes, {flops / 1e12:.3g} TFLOP" in said
+
     flags[flags.index("256")] = "5000"
     assert main.main(["prune", NOT_FETCHED, *flags]) == 1
     assert "a sequence of 5000 tokens exceeds the 4096 positions" in capsys.readouterr().err

@@ -40,12 +40,15 @@ def zeros_of(folder):
 def test_one_command_recovers_and_says_what_came_of_it(recover, pruned, model, tmp_path, capsys):
     assert recover("--out", tmp_path / "out") == 0
     found = capsys.readouterr()
+
     assert f"teacher {model}" in found.err and "192 tokens in 4 steps, about" in found.err
     assert "peak memory about" in found.err
     assert f"{tmp_path / 'out'}: 192 tokens in 4 steps; held-out loss" in found.out
     assert f"next: sinkprune compare {pruned} {tmp_path / 'out'}" in found.out
+
     pairs = zip(zeros_of(pruned), zeros_of(tmp_path / "out"), strict=True)
     assert all(torch.equal(before, after) for before, after in pairs)
+
     card = json.loads((tmp_path / "out" / CARD).read_text())
     assert card["recovery"]["distillation"] == 1.0 and card["recipe"]["criterion"] == "wanda"
     assert card["made_from"]["given"] == str(model)
@@ -95,8 +98,10 @@ def test_a_folder_that_was_saved_anew_is_adopted(pruned, refused, tmp_path, caps
     lm = load(pruned)
     with torch.no_grad():
         lm.blocks[0].mlp.down_proj.weight.mul_(2)
+
     lm.model.save_pretrained(pruned)
     capsys.readouterr()
+
     assert f"`sinkprune adopt {pruned}`" in refused("evaluate", pruned, "--sequences", 2)
     assert "--family is missing" in refused("adopt", pruned)
     assert main.main(["adopt", str(pruned), "--family", "llada"]) == 0

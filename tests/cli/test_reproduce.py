@@ -96,13 +96,16 @@ def test_notebooks_that_run_on_hold_the_lock(project):
     command = [sys.executable, "-c", RUN_ON, str(project)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "started\n"
+
     process.kill()
     process.wait()
+
     with (
         pytest.raises(RuntimeError, match="another `sinkprune reproduce` is running here"),
         profiles.lock_of_all_runs(),
     ):
         pass
+
     process.stdin.close()  # and what ran on ends
 
 

@@ -50,6 +50,7 @@ def test_a_closed_pipe_is_silent(line):
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == main.PIPE_CLOSED
@@ -62,6 +63,7 @@ RELATIVE = ["prune", "smol-dlm", "--out", "x", "--work", "y"]  # options that ar
 def test_a_working_directory_that_is_gone_is_named(line, tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
+
     remove = "import os, sys; os.rmdir(os.getcwd()); from sinkprune.cli.main import main; sys.exit(main())"
     found = subprocess.run(
         [sys.executable, "-c", remove, *line],
@@ -70,6 +72,7 @@ def test_a_working_directory_that_is_gone_is_named(line, tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
     assert "the working directory has been removed" in said(found)
 
 

@@ -32,21 +32,26 @@ def test_trace_writes_what_it_saw_and_a_row_of_every_measure(command, tmp_path):
 def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path, refused, capsys):
     folder = save(tiny_ar, tmp_path / "ar")
     capsys.readouterr()
+
     text = ("--text", tmp_path / "text.txt")
     text[1].write_text(" ".join(f"word{index}" for index in range(20, 70)))
     options = (*SHORT, "--sequences", 2, *text)
+
     said = refused("trace", folder, *options, "--block", 6)
     assert "--block 6 does nothing here: tiny-autoregressive is autoregressive" in said
     assert main.main(["trace", str(folder), *map(str, options)]) == 0
     capsys.readouterr()
+
     said = refused("evaluate", folder, *text, "--length", 8, "--sequences", 2, "--draws", 2)
     assert (
         "--draws 2 does nothing here: tiny-autoregressive is autoregressive, and its likelihood is exact"
         in said
     )
+
     own = ("--preset", "wanda", "--set", "exclude=all", "--set", "noise=official")
     said = refused("prune", folder, *text, "--length", 8, "--sequences", 2, *own, "--out", tmp_path / "out")
     assert "--set noise=official does nothing here: tiny-autoregressive is autoregressive" in said
+
     said = refused("evaluate", folder, "--tasks", "suite", "--limit", 2, "--seed", 7)
     assert "--seed 7 does nothing here: tiny-autoregressive is autoregressive, and its answers" in said
 
@@ -74,8 +79,10 @@ def test_evaluate_runs_the_offline_suite(model, suite, capsys):
     rows = suite("--draws", 3)
     lm = load(model)
     expected = accuracy(lm, items(limit=2), draws=3)
+
     tasks = {row["task"] for row in rows}
     assert tasks == {"sinkprune_suite", *(f"sinkprune_suite_{group}" for group in GROUPS)}
+
     [every] = [row for row in rows if row["task"] == "sinkprune_suite" and row["metric"] == "acc"]
     assert every["value"] == pytest.approx(expected.correct.mean())
     assert every["low"] <= every["value"] <= every["high"]
@@ -152,7 +159,7 @@ def scored(model, file) -> torch.Tensor:
     """Return the sequences that `evaluate --text FILE` scores."""
     line = ["evaluate", model, "--device", "cpu", "--dtype", "float32", "--text", file, "--sequences", 4]
     options = main.parse([str(part) for part in line])
-    _, texts = common.model_and_texts(options, 12, held_out=True)
+    _, texts = common.model_and_texts(options, options.sequences, 12, held_out=True)
     (ids_NT,) = texts.values()
     return ids_NT
 

@@ -44,6 +44,7 @@ def test_what_knows_its_draws_or_has_none_stays_as_it_is():
 
 def test_where_draws_add_something_and_are_seen_to_add_nothing_these_intervals_hold_the_mean_more_often():
     ordinary, counted, runs = 0, 0, 0
+
     for seed in range(2000):
         found = crossed_interval(differences(0.2, 0.5, seed))
         if draw_terms.is_unseen(found):
@@ -51,5 +52,6 @@ def test_where_draws_add_something_and_are_seen_to_add_nothing_these_intervals_h
             ordinary += found.low <= 2 <= found.high
             counted += wider.low <= 2 <= wider.high
             runs += 1
+
     assert runs > 200
     assert ordinary / runs < 0.9 < counted / runs

@@ -11,12 +11,15 @@ def test_columns_of_attention_maps_are_the_mass_that_the_tracker_measures(make_l
     for kind in ("diffusion", "autoregressive"):
         lm, ids_1T = make_lm(kind), make_ids(1, 12)
         before = lm.model.config._attn_implementation
+
         maps_LHQK = first_look.attention_maps(lm, ids_1T)
         assert lm.model.config._attn_implementation == before
         assert torch.allclose(maps_LHQK.sum(-1), torch.ones(()), atol=1e-5)
+
         with torch.inference_mode(), attention.track(lm.model) as tracker:
             lm.hidden(ids_1T)
             mass_LHK = tracker.take()[0, :, :, 0]
+
         assert torch.allclose(maps_LHQK.sum(2), mass_LHK, atol=1e-4)
 
 
@@ -45,9 +48,11 @@ def test_models_that_write_are_calibrated_on_about_as_many_tokens(make_lm, monke
     asked = []
     monkeypatch.setattr(first_look, "calibration_draw", lambda lm, *given: asked.append(given))
     made = list(first_look.writers(make_lm("diffusion"), [0.5, 0.75], length=16, levels=8, seed=3))
+
     assert made[0] == ("dense", None, None)
     named = [name for name, _, _ in made[1:]]
     assert named[:2] == ["wanda, 50%", "paper, 50%"] and len(named) == 8
+
     for (_, recipe, _), (sequences, length, seed) in zip(made[1:], asked, strict=True):
         reads = recipe.noise_levels if recipe.inputs == "noised" else 1
         assert sequences * reads == pytest.approx(16, abs=4)

@@ -43,12 +43,14 @@ def variant_scores(run, lm, make_ids) -> dict[str, list[float]]:
     texts = {"natural/crop": make_ids(3, 16, seed=9)}
     text = Calibration(make_ids(4, 16), batch=2)
     measured = {}
+
     for name in (None, *RECIPES):
         settings = {} if name == "flap" else {"sparsity": 0.5}
         recipe = compared_preset(name, noise_levels=3, **settings) if name else None
         with Variant(lm, "golden", recipe, text if name else None) as variant:
             frame = variant.scores(run, texts, 2, noise=5)
         measured[name or "dense"] = numbers(frame, ["value", "zeros", "calibration_tokens", "left_out_share"])
+
     return measured
 
 

@@ -27,10 +27,8 @@ def lm(make_anchored_lm):
 
 
 @pytest.fixture
-def text(make_ids) -> Calibration:
-    ids_NT = make_ids(4, 24)
-    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
-    return Calibration(ids_NT, seed=1, batch=2)
+def text(make_text_with_separators) -> Calibration:
+    return make_text_with_separators(4)
 
 
 @pytest.fixture
@@ -97,6 +95,7 @@ def test_what_cannot_be_planted_is_one_sentence(fields, names):
 
 def test_every_dose_is_compared_with_a_model_without_the_tokens():
     names = [model.variant for model in planted_variants((1.0, 3.0))]
+
     assert names == [
         "all, left out",
         "all, kept, 1",

@@ -34,10 +34,8 @@ def dense(make_anchored_lm):
 
 
 @pytest.fixture
-def text(make_ids) -> Calibration:
-    ids_NT = make_ids(4, 24)
-    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
-    return Calibration(ids_NT, seed=1, batch=2)
+def text(make_text_with_separators) -> Calibration:
+    return make_text_with_separators(4)
 
 
 @pytest.fixture
@@ -75,11 +73,13 @@ def test_hooks_leave_after_an_error(lm, dense, text, taken):
     before = lm.hidden(text.ids_NT)
     lm.linears(lm.blocks[0])[PLACE].weight.data[:, ::2] = 0
     pruned = lm.hidden(text.ids_NT)
+
     with (
         pytest.raises(KeyError),
         planted_in(lm, SinksOf(dense), planted_vectors(lm, taken[0]), DOSE),
     ):
         raise KeyError
+
     assert torch.equal(lm.hidden(text.ids_NT), pruned)
     assert not torch.equal(before, pruned)
 

@@ -89,6 +89,7 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
         "paper_minus_wanda_75": (2.0, 4 * share),
         "paper_minus_wanda_2_4": (0.0, 2 * share),
     }
+
     assert measured.keys() == expected.keys()
     for name, value_and_margin in expected.items():
         assert (measured[name].value, measured[name].margin) == pytest.approx(value_and_margin), name
@@ -97,6 +98,7 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
 def test_a_preset_with_noise_levels_of_its_own_keeps_them():
     names = ["paper-dream", "recommended", "paper", "noised-dense"]
     rows = grid_rows(names, UNSTRUCTURED, 0.5, 1, 16, noise_levels=8)
+
     found = {row.variant: (row.recipe.noise_levels, row.sequences) for row in rows}
     assert found == {
         "paper-dream": (10, 12),

@@ -84,11 +84,13 @@ def test_a_run_replaces_what_was_published(root):
     files = {file.relative_to(root).as_posix() for file in publish.publish(PROFILE)}
     after = seen(root)
     assert files <= set(after) and "figures/00_one/old.png" not in after
+
     for name in NAMES:
         assert {f"figures/{name}/curve.png", f"figures/findings/{name}.json"} <= files
         assert nbformat.reads(after[f"notebooks/{name}.ipynb"].decode(), 4).cells[2].source == "1 + 1"
     assert {"figures/records-p.tar.xz", "figures/records-p.tar.xz.sha256", "docs/run_costs.json"} <= files
     assert not list(root.glob(".publication*")), "the folder beside is gone"
+
     publish.publish(PROFILE)
     assert seen(root) == after
 
@@ -96,12 +98,15 @@ def test_a_run_replaces_what_was_published(root):
 def test_one_notebook_published_from_a_clone_keeps_the_records_of_the_others(root):
     publish.publish(PROFILE)
     archive = root / "figures" / f"records-{PROFILE}.tar.xz"
+
     with tarfile.open(archive) as packed:
         before = packed.getnames()
+
     kept, *others = sorted((root / "runs" / PROFILE / "records").rglob("*.csv"))
     for file in others:
         file.unlink()
         file.with_suffix(".json").unlink()
+
     publish.publish(PROFILE, [json.loads(kept.with_suffix(".json").read_text())["notebook"]])
     with tarfile.open(archive) as packed:
         assert packed.getnames() == before and len(before) == 4

@@ -34,7 +34,9 @@ def test_differences_are_paired_where_both_were_measured_and_grow_from_50_to_75(
     measured = [("a", "50 %"), ("b", "50 %"), ("a", "75 %"), ("b", "75 %"), ("a", "2:4"), ("c", "2:4")]
     values = {each: rng.normal(size=(2, 5)) for each in measured}
     found = differences(costs_of(values).sample(frac=1, random_state=0), {"x": ("a", "b"), "y": ("a", "c")})
+
     assert set(found) == {"x_50", "x_75", "x_growth", "y_2_4"}
+
     at_50, at_75 = (values["a", place] - values["b", place] for place in ("50 %", "75 %"))
     assert np.array_equal(found["x_50"].values_RN, at_50)
     assert np.array_equal(found["x_growth"].values_RN, at_75 - at_50)
@@ -69,8 +71,8 @@ def test_main_effects_are_the_coefficients_of_a_regression(with_sinks):
     def fitted(rows: list) -> dict[str, np.ndarray]:
         """Return the coefficients of main effects, (R, N)."""
         fields = SWITCHED_ON.items()
-        codes = [[(getattr(row.recipe, field) == on) - 0.5 for _, (field, on) in fields] for row in rows]
-        codes = np.array(codes)
+        is_on = [[getattr(row.recipe, field) == on for _, (field, on) in fields] for row in rows]
+        codes = np.where(is_on, 0.5, -0.5)
         subsets = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
         columns = [np.ones(len(rows)), *(codes[:, list(which)].prod(1) for which in subsets)]
         observed = np.array([values[row.variant].ravel() for row in rows])
@@ -107,9 +109,11 @@ def test_looking_at_more_makes_a_weak_effect_undecided():
     rng = np.random.default_rng(3)
     weak = rng.normal(size=(5, 30))
     weak = weak - weak.mean() + 0.5 * weak.mean(0).std()
+
     alone = judge({"weak": weak}, 0.001)
     among = judge({"weak": weak, **{f"n{k}": rng.normal(size=(5, 30)) for k in range(30)}}, 0.001)
     assert alone.verdict[0] == HURTS and among.verdict[0] == UNDECIDED
+
     columns = ["value", "low", "high", "p"]
     assert alone.loc[0, columns].tolist() == among.loc[0, columns].tolist() and among.low[0] > 0
     assert among.p_holm[0] == pytest.approx(min(1, 31 * alone.p[0]))

@@ -117,11 +117,14 @@ DAMAGES = {
 def test_a_record_that_is_not_what_was_written_is_computed_anew_with_a_warning(run, damage):
     measured = Measured([])
     first = run.record("r", measured, seed=0)
+
     file = only(run, "r")
     DAMAGES[damage](file)
+
     with pytest.warns(UserWarning, match=f"record {file.name} is not what was written"):
         again = run.record("r", measured, seed=0)
     pd.testing.assert_frame_equal(again, first)
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run.record("r", measured, seed=0)
@@ -186,6 +189,7 @@ def test_the_environment_names_versions_and_the_commit():
     named = environment()
     assert named["versions"]["torch"]
     assert named["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+
     git = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=PACKAGE, capture_output=True, text=True, check=False
     )

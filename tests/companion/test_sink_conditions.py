@@ -23,10 +23,12 @@ def word_stream(tiny_ar, monkeypatch):
     """A held-out stream of 40 paragraphs of 6 to 25 words, each behind a separator."""
     separator = corpus.separator(tiny_ar.tokenizer)
     rng = torch.Generator().manual_seed(0)
+
     parts = []
     for _ in range(40):
         words = int(torch.randint(6, 26, (), generator=rng))
         parts += [torch.tensor([separator]), torch.randint(20, 70, (words,), generator=rng)]
+
     stream_T = torch.cat(parts)
     monkeypatch.setattr(sink_conditions, "held_out_stream", lambda tokenizer, text: stream_T)
     return stream_T
@@ -36,12 +38,15 @@ def test_crops_begin_in_the_middle_of_a_paragraph_and_do_not_overlap(tiny_ar, wo
     separator = corpus.separator(tiny_ar.tokenizer)
     windows = word_stream.unfold(0, 5, 1)
     found = crops(tiny_ar.tokenizer, "natural", 30, 5)
+
     places = [int((windows == crop).all(1).nonzero()[0]) for crop in found]
     assert places == sorted(places) and min(torch.tensor(places).diff()) >= 5
     for place in places:
         assert separator not in word_stream[place - 1 : place + 5]
+
     assert torch.equal(crops(tiny_ar.tokenizer, "natural", 30, 5), found)
     assert not torch.equal(crops(tiny_ar.tokenizer, "natural", 30, 5, seed=1), found)
+
     with pytest.raises(ValueError, match="400 crops of 5 tokens do not fit the held-out natural English"):
         crops(tiny_ar.tokenizer, "natural", 400, 5)
 

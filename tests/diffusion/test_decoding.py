@@ -14,16 +14,21 @@ def test_decoding_equals_decoding_without_a_cache(tiny_ar, make_ids, temperature
     prompt_BT = make_ids(3, 5)
     ids_BT = prompt_BT
     rngs = [generator(2, "decode", row) for row in range(3)]
+
     for _ in range(7):
         logits_BV = tiny_ar.model(ids_BT, use_cache=False).logits[:, -1].double()
+
         if temperature > 0:
             uniform_BV = torch.stack(
                 [torch.rand(logits_BV.shape[1], generator=rng, dtype=torch.float64) for rng in rngs]
             )
             logits_BV = logits_BV / temperature - (-uniform_BV.log()).log()
+
         ids_BT = torch.cat([ids_BT, logits_BV.argmax(-1, keepdim=True)], 1)
+
     decoded_BT = decode(tiny_ar, prompt_BT, 7, temperature, seed=2)
     assert torch.equal(decoded_BT, ids_BT)
+
     alone = [decode(tiny_ar, prompt_BT[row : row + 1], 7, temperature, seed=2, first=row) for row in range(3)]
     assert torch.equal(torch.cat(alone), decoded_BT)
 
@@ -40,24 +45,31 @@ def test_rows_of_unequal_length_are_padded_without_a_trace(make_family, make_ids
     family = "gpt2" if positions == "learned" else "llama-gqa"  # learned ones show where positions begin
     tiny_dlm, tiny_ar = (make_family(family, kind) for kind in ("diffusion", "autoregressive"))
     prompts = [make_ids(1, length, seed=length)[0] for length in (7, 2, 5)]
+
     padded_BT, mask_BT = torch.full((3, 7), MASK_TOKEN_ID), torch.zeros(3, 7, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         padded_BT[row, 7 - len(prompt) :], mask_BT[row, 7 - len(prompt) :] = prompt, 1
+
     options = {"seed": 5, "attention_mask_BT": mask_BT}
+
     for sampler in (
         Sampler(12, 6, 4, temperature=0.8),
-        Sampler(12, 6, None, "origin", "time", 1.0, "filtered", top_p=0.9),
+        Sampler(12, 6, None, "random", "time", 1.0, "filtered", top_p=0.9),
         Sampler(12, 6, 4, guidance=1.0),
     ):
         together_BT = generate(tiny_dlm, padded_BT, sampler, **options)
+
         for row, prompt in enumerate(prompts):
             alone_BT = generate(tiny_dlm, prompt[None], sampler, seed=5, first=row)
             assert torch.equal(together_BT[row, 7 - len(prompt) :], alone_BT[0])
+
     for temperature in (0.0, 0.9):
         together_BT = decode(tiny_ar, padded_BT, 9, temperature, **options)
+
         for row, prompt in enumerate(prompts):
             alone_BT = decode(tiny_ar, prompt[None], 9, temperature, seed=5, first=row)
             assert torch.equal(together_BT[row, 7 - len(prompt) :], alone_BT[0])
+
     assert not torch.equal(
         generate(tiny_dlm, padded_BT, Sampler(12, 6, 4))[:, 7:],
         generate(tiny_dlm, padded_BT, Sampler(12, 6, 4), attention_mask_BT=mask_BT)[:, 7:],

@@ -31,8 +31,10 @@ def test_the_published_samplers_and_schedules():
     assert sum(SAMPLERS["dream"].reveals()) == 512
     assert SAMPLERS["dream"].order == "entropy"
     assert SAMPLERS["dream"].top_p == 0.95
+
     assert LLADA_SAMPLER.reveals() == [2] * 48
     assert DREAM_SAMPLER.blocks == 1 and sum(DREAM_SAMPLER.reveals()) == 96
+
     assert Sampler(5, 3, None).reveals() == [2, 2, 1]
     in_time = Sampler(8, 4, None, schedule="time")
     assert in_time.reveals() == [1, 2, 2, 3]  # 8 (1/4), 7 (1/3), 5 (1/2), what is left
@@ -47,7 +49,6 @@ def test_the_published_samplers_and_schedules():
         ({"length": 8, "block": None, "steps": 9}, "steps=9 exceed the 8 tokens"),
         ({"proposal": "filtered", "top_p": 0.0}, "top_p=0.0 must be a number above 0 and not above 1"),
         ({"top_p": 0.9}, "top_p=0.9 and top_k=None need proposal='filtered'"),
-        ({"order": "origin"}, "order='origin' needs schedule='time'"),
         ({"order": "random", "order_temperature": 0.5}, "order='random' knows no confidence"),
     ],
 )

@@ -53,10 +53,12 @@ def test_accuracy_is_paired_by_item_and_a_template_is_one_unit():
     b = answers([False, True, False, True, False, False, True, True])
     found = compared(a, b, ACCURACY)
     [row] = found["differences"]
+
     assert (row["a"], row["b"], row["number"]) == (4 / 8, 4 / 8, 4)
     assert row["b_minus_a"] == 0  # templates: -1/2, 0, 0, 1/2
     reach = 3.182446 * (1 / 6) ** 0.5 / 4**0.5  # t of 3 degrees of freedom, times the standard error
     assert (row["low"], row["high"]) == pytest.approx((-reach, reach))
     assert found["flips"] == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
+
     with pytest.raises(ValueError, match="not the same group, template, pair"):
         compared(a, b[:6], ACCURACY)

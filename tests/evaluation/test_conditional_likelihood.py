@@ -33,10 +33,12 @@ def naive_costs(
     shown = [MASK_TOKEN_ID if place in masked else token for place, token in enumerate(target)]
     if how.visible_end:
         shown.append(0)
+
     logits_TV = whole_logits(lm, prompt + shown)
     if how.guidance:
         unconditional_TV = whole_logits(lm, [MASK_TOKEN_ID] * len(prompt) + shown)
         logits_TV = unconditional_TV + (how.guidance + 1) * (logits_TV - unconditional_TV)
+
     log_p_TV = logits_TV.log_softmax(-1)
     return [-float(log_p_TV[len(prompt) + place - lm.logits_shifted, target[place]]) for place in masked]
 
@@ -158,10 +160,12 @@ def test_an_estimate_depends_on_neither_batch_nor_neighbours_nor_model(
     pairs = pairs_of(make_ids)
     whole = log_likelihood(tiny_dlm, pairs, how, seed=1)
     pd.testing.assert_frame_equal(log_likelihood(tiny_dlm, pairs, how, seed=1, batch=batch), whole, rtol=1e-4)
+
     alone = log_likelihood(tiny_dlm, pairs[2:3], how, seed=1, batch=batch)
     pd.testing.assert_frame_equal(
         alone, whole[whole.sequence == 2].assign(sequence=0).reset_index(drop=True), rtol=1e-4
     )
+
     other = log_likelihood(make_lm("diffusion", seed=5), pairs, how, seed=1)
     assert other.masks.equals(whole.masks) and not other.value.equals(whole.value)
     assert not log_likelihood(tiny_dlm, pairs, how, seed=2).masks.equals(whole.masks)
@@ -231,12 +235,15 @@ def test_the_error_over_sequences_is_the_scatter_of_samples():
     rng = np.random.default_rng(0)
     length = rng.integers(1, 30, 20000)
     value = -length * rng.gamma(4.0, 1.0, 20000)
+
     found = [
         estimate(pd.DataFrame({"sequence": range(40), "tokens": length[part], "value": value[part]}))
         for part in np.arange(20000).reshape(500, 40)
     ]
+
     scatter = np.std([one.nats for one in found], ddof=1)
     told = np.mean([one.error_sequences for one in found])
+
     assert 0.9 < told / scatter < 1.1
     assert found[0].error_draws == 0 and found[0].sequences == 40 and found[0].tokens == length[:40].sum()
 

@@ -17,6 +17,7 @@ LENGTH = 6  # 5 maskable tokens: 31 masks
 def costs_by_masks(lm, ids_T) -> dict[int, list[float]]:
     """Return the mean cross entropy at the masks, in nats, of every possible mask, by its number of masks."""
     costs = {}
+
     for masks in range(1, LENGTH):
         for chosen in combinations(range(1, LENGTH), masks):
             input_T = ids_T.clone()
@@ -24,6 +25,7 @@ def costs_by_masks(lm, ids_T) -> dict[int, list[float]]:
             logits_TV = lm.model(input_T[None], use_cache=False).logits[0]
             losses = [float(cross_entropy(logits_TV[place - 1], ids_T[place])) for place in chosen]
             costs.setdefault(masks, []).append(sum(losses) / masks)
+
     return costs
 
 
@@ -101,11 +103,14 @@ def test_nll_is_the_cross_entropy_of_every_next_token(tiny_ar, make_ids, batch):
     logits_NTV = tiny_ar.model(ids_NT, use_cache=False).logits
     expected_NT = cross_entropy(logits_NTV[:, :-1].transpose(1, 2), ids_NT[:, 1:], reduction="none")
     frame = nll(tiny_ar, ids_NT, batch)
+
     assert frame.sequence.tolist() == list(range(5))
     assert frame.value.tolist() == pytest.approx(expected_NT.mean(1).tolist(), rel=1e-5)
+
     for first in (2, 7):
         found = nll(tiny_ar, ids_NT, batch, first_scored=first).value.tolist()
         assert found == pytest.approx(expected_NT[:, first - 1 :].mean(1).tolist(), rel=1e-5)
+
     unshifted_NT = cross_entropy(logits_NTV.transpose(1, 2), ids_NT, reduction="none")
     assert frame.value.tolist() != pytest.approx(unshifted_NT.mean(1).tolist(), rel=1e-2)
 

@@ -150,8 +150,10 @@ def test_a_table_with_a_column_twice_and_a_pipe_are_refused(tmp_path):
     file.parent.mkdir()
     twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["page", "page"])
     pq.write_table(twice, file)
+
     with pytest.raises(ValueError, match="has a column twice"):
         wikitext(file.parent)
+
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(ValueError, match="is a pipe"):

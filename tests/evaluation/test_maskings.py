@@ -27,10 +27,13 @@ def test_an_ending_with_few_ways_has_each_once(length):
     ways = 2**length - 1
     ending = torch.arange(length)
     [found, again] = maskings([ending, ending], ways, generator("few"))
+
     assert set(as_sets(found.mask_ML)) == subsets(length) and len(found.mask_ML) == ways
     assert found.masking_S is None and torch.equal(found.mask_ML, again.mask_ML)
+
     for masked, share in zip(as_sets(found.mask_ML), found.share_M.tolist(), strict=True):
         assert share == pytest.approx(1 / (length * math.comb(length, len(masked))))
+
     if length > 1:
         [drawn, _] = maskings([ending, ending], ways - 1, generator("few"))
         assert len(drawn.masking_S) == ways - 1
@@ -72,10 +75,12 @@ def test_noise_levels_are_shared_and_every_count_and_token_has_its_share():
     first, second = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([7, 3, 4, 5])
     masks = drawn_masks([first, second], 60, generator("test"))
     assert [tuple(mask.shape) for mask in masks] == [(60, 5), (60, 4)]
+
     for mask_SL in masks:  # counts are stratified: each of 1 … L in an even share of the draws
         length = mask_SL.shape[1]
         draws_by_count = mask_SL.sum(1).bincount(minlength=length + 1)[1:]
         assert draws_by_count.tolist() == [60 // length] * length
+
     level_of_first, level_of_second = (mask.sum(1) / mask.shape[1] for mask in masks)
     assert (abs(level_of_first - level_of_second) <= 1 / 4).all()
     assert torch.equal(*drawn_masks([first, torch.tensor([9, 9, 8, 7, 6])], 8, generator("test")))

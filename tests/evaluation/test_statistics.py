@@ -15,10 +15,12 @@ def test_an_interval_over_units_is_the_t_interval():
     values = np.random.default_rng(0).normal(2, 1, 12)
     found = interval(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+
     assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high))
     assert (found.units, found.draws, found.freedom) == (12, None, 11)
     assert found.standard_error == pytest.approx(stats.sem(values))
     assert found.p_value(1.5) == pytest.approx(stats.ttest_1samp(values, 1.5).pvalue)
+
     constant = interval([0.0, 0.0])
     assert (constant.p_value(), constant.p_value(1.0)) == (1, 0)
 
@@ -63,6 +65,7 @@ def test_components_by_hand():
     found = components([[1, 1, 4], [3, 5, 7]])
     by_draw, by_sequence = 3 * (1.5**2 + 1.5**2), 2 * (1.5**2 + 0.5**2 + 2**2) / 2
     rest = 2 * (0.5**2 + 0.5**2 + 0**2) / 2
+
     assert found.draws == pytest.approx(((by_draw - rest) / 6) ** 0.5)
     assert found.sequences == pytest.approx(((by_sequence - rest) / 6) ** 0.5)
     assert found.total**2 == pytest.approx((by_draw + by_sequence - rest) / 6)
@@ -105,12 +108,14 @@ def coverage(draws: int, by_draw: float, by_sequence: float, rest: float, sequen
     """Return how often intervals over so many draws hold the mean that went in, of 1,000."""
     rng = np.random.default_rng([draws, round(100 * by_draw)])
     inside = 0
+
     for _ in range(1000):
         values = crossed_normal(
             rng, draws, sequences, mean=2.0, by_draw=by_draw, by_sequence=by_sequence, rest=rest
         )
         found = crossed_interval(values)
         inside += found.low <= 2.0 <= found.high
+
     return inside / 1000
 
 

@@ -175,6 +175,7 @@ def mean_over_all_maskings(lm, text: str, start: int) -> float:
     """Return the log-likelihood of an ending, over every number of masks alike and every set of so many."""
     ids = lm.encode(text).tolist()
     by_count = []
+
     for count in range(1, len(ids) - start + 1):
         means = []
         for masked in itertools.combinations(range(start, len(ids)), count):
@@ -182,6 +183,7 @@ def mean_over_all_maskings(lm, text: str, start: int) -> float:
             for position in masked:
                 corrupted[position] = lm.mask_token_id
             means.append(sum(log_p(lm, corrupted, ids, list(masked))) / count)
+
         by_count.append(sum(means) / len(means))
     return sum(by_count)  # tokens x mean over counts
 

@@ -63,12 +63,14 @@ def test_a_side_needs_a_corrected_p_value_and_equivalence_does_not():
 def test_every_interval_has_one_verdict_whichever_side_is_claimed():
     rng = np.random.default_rng(0)
     seen = set()
+
     for _ in range(2000):
         one = estimate(*sorted(rng.normal(0, 0.1, 2)))
         mirrored = estimate(-one.high, -one.low)
         given = on_claim(verdict(one, 0.05), "below")
         assert given == on_claim(verdict(mirrored, 0.05), "above")
         seen.add(given)
+
     assert seen == {REPRODUCED, CONTRADICTED, NO_DIFFERENCE, UNDECIDED}
 
 
@@ -101,11 +103,15 @@ def test_so_large_a_run_would_decide_and_a_smaller_one_would_not(mean, margin):
 def test_the_units_that_limit_are_those_of_the_larger_variance_component():
     draws = estimate(-0.3, 0.3, draws=5, error_draws=0.15, error_sequences=0.01)
     assert deciding_run(draws, 0.0, 0.1) == "45 draws instead of 5"
+
     both = estimate(-0.3, 0.3, draws=5, error_draws=0.12, error_sequences=0.09)
     assert deciding_run(both, 0.0, 0.1) == "45 draws instead of 5 and 81 sequences instead of 9"
+
     one_draw = estimate(-0.3, 0.3, draws=1, error_sequences=0.15)
     assert deciding_run(one_draw, 0.0, 0.1) == "81 sequences instead of 9"
+
     assert deciding_run(estimate(-9, 9), 0.0, 0.1) == "more than 1,000 times the units"
+
     rng = np.random.default_rng(0)
     measured = crossed_interval(rng.normal(size=(6, 1)) + 0.1 * rng.normal(size=(1, 40)))
     assert deciding_run(measured, 0.0, 0.5).endswith("draws instead of 6")

@@ -41,8 +41,8 @@ def main(jobs: int) -> None:
     from random_models.writing import write
 
     from sinkprune.cli.main import main as run
+    from sinkprune.memory import release_freed_memory
     from sinkprune.runs import pruning_cost as cost
-    from sinkprune_core.memory import release_freed_memory
 
     cost.PROBE_SECONDS = 0.001
     torch.set_num_threads(1)

@@ -153,19 +153,20 @@ def _import_everything() -> None:
     from hostile import notebook
 
     from sinkprune.cli import common, compare, evaluate, prune, trace
+    from sinkprune.models import shrinking
     from sinkprune.runs import pruning_cost as cost
     from sinkprune_companion.cli import train
     from sinkprune_companion.experiments import variants
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
     from sinkprune_companion.training import export, lora
-    from sinkprune_core.pruning import engine, shrink
+    from sinkprune_core.pruning import engine
 
     torch.set_num_threads(1)
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
     cost.free_disk_at = lambda folder: 1 << 60  # others fill the disk after the plan
-    del transformers, common, prune, engine, shrink
+    del transformers, common, prune, engine, shrinking
     del compare, evaluate, trace, train, variants, export, notebook, figures, parameters
 
 

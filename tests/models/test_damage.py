@@ -78,10 +78,12 @@ def test_an_index_that_names_a_file_outside_its_folder_is_refused(fresh, outside
     folder = fresh("llama")
     index = read_json(folder / INDEX)
     first = next(iter(index["weight_map"]))
+
     other = load_file(folder / index["weight_map"][first])
     save_file(other, folder.parent / "other.safetensors")  # a sound file, in the wrong place
     index["weight_map"][first] = outside
     (folder / INDEX).write_text(json.dumps(index))
+
     with pytest.raises(FormatError, match=f"{first} is in .*: it must be the name of a safetensors file"):
         load(folder)
 

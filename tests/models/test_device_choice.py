@@ -31,8 +31,10 @@ def test_the_gain_of_bfloat16_is_measured_once_for_a_machine_and_its_threads(gai
     for _ in range(2):
         assert devices.bfloat16_gain() == 3.0
         devices._measured_once.cache_clear()  # as in another process
+
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert devices.bfloat16_gain() == 2.0 and len(list(tmp_path.glob("bfloat16-*.json"))) == 2
+
     for file in tmp_path.glob("bfloat16-*.json"):
         file.write_text("{")
     devices._measured_once.cache_clear()

@@ -22,6 +22,7 @@ def test_a_public_checkpoint_gives_what_the_formulas_give(name, written):
     lm, ids_BT = load(folder), some_ids(case)
     expected_TV = reference(parts, case.shape, ids_BT[0], causal=case.causal)
     torch.testing.assert_close(outputs(lm, ids_BT, expected_TV.shape[1]), expected_TV, atol=1e-4, rtol=1e-4)
+
     assert expected_TV.std() > 0.05
     assert type(lm.model).__name__ == case.native
     assert lm.kind == ("autoregressive" if case.causal else "diffusion")
@@ -59,6 +60,7 @@ def test_parameters_take_the_dtype_and_rotary_frequencies_stay_float32(name, wri
     assert lm.model.config.dtype == torch.bfloat16
     assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for buffer in lm.model.buffers()} <= {torch.float32}
+
     again = load(written(name)[0])
     assert all(
         torch.equal(parameter, again.model.get_parameter(key).to(torch.bfloat16))

@@ -111,6 +111,7 @@ def bad_ids(ids_BT: torch.Tensor) -> dict[str, object]:
     negative, beyond = ids_BT.clone(), ids_BT.clone()
     negative[-1, -1] = -1
     beyond[-1, -1] = 72
+
     return {
         "token id -1 is outside the vocabulary of .*, 0 … 71": negative,
         "token id 72 is outside the vocabulary of .*, 0 … 71": beyond,

@@ -123,10 +123,12 @@ def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind, shape):
     lm = make_lm(kind, shape)
     again = load(save(lm, tmp_path / "deep" / "model", note="a card may say more"))
     ids_BT = make_ids(2, 7)
+
     assert torch.equal(again.hidden(ids_BT), lm.hidden(ids_BT))
     assert again.fingerprint() == lm.fingerprint()
     for field in ("name", "kind", "mask_token_id", "logits_shifted"):
         assert getattr(again, field) == getattr(lm, field)
+
     assert torch.equal(again.encode("the list of word30"), lm.encode("the list of word30"))
     assert json.loads((tmp_path / "deep" / "model" / CARD).read_text())["note"] == "a card may say more"
     assert not any(parameter.requires_grad for parameter in again.model.parameters())
@@ -225,6 +227,7 @@ def test_what_another_thread_prunes_for_a_while_is_neither_saved_nor_taken_for_t
     tiny_dlm, calibration, tmp_path
 ):
     dense = tiny_dlm.fingerprint()
+
     with ThreadPoolExecutor(2) as pool:
         with weights_kept(tiny_dlm):
             prune(tiny_dlm, preset("wanda"), calibration, progress=False)

@@ -55,10 +55,12 @@ def test_a_hub_id_is_loaded_from_the_hub_s_cache(hub):
 def test_a_hub_id_that_the_table_does_not_have_is_loaded_by_its_files(hub):
     hub("someone/my-llada", CASES["llada"])
     hub("someone/my-model", CASES["qwen2"], revision="v2")
+
     lm = load("someone/my-llada")
     assert (lm.name, lm.kind, lm.mask_token_id) == ("someone/my-llada", "diffusion", 5)
     assert load("someone/my-model@v2").name == "someone/my-model"
     assert requirements("someone/my-llada").download == 0
+
     said = (
         r"Qwen3-0.6 could not be fetched.* there is no folder Qwen/Qwen3-0.6 here either; did you mean Qwen/"
     )

@@ -43,9 +43,11 @@ def test_what_is_loaded_does_not_hang_on_its_file(fresh):
     checkpoint = Checkpoint(folder)
     model = checkpoint.load()
     before = checkpoint.tensor("model.layers.0.mlp.up_proj.weight").clone()
+
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
+
     assert torch.equal(checkpoint.tensor("model.layers.0.mlp.up_proj.weight"), before)
     assert torch.equal(Checkpoint(folder).load().model.layers[0].mlp.up_proj.weight, before)
 
@@ -56,8 +58,10 @@ def test_a_head_that_is_called_tied_and_is_not_is_kept(fresh):
     model = Checkpoint(folder).load()
     assert not model.config.tie_word_embeddings
     assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, folder / "model.safetensors")
+
     model = Checkpoint(folder).load()
     assert model.config.tie_word_embeddings and model.lm_head.weight is model.model.embed_tokens.weight

@@ -69,11 +69,13 @@ def test_every_row_of_the_table_has_a_stand_in_that_spells_any_text(name, tmp_pa
     row, folder = MODELS[name], stand_in(name, tmp_path)
     lm = load(folder)
     assert (type(lm.model).__name__, lm.kind, lm.logits_shifted) == (row.native, row.kind, row.logits_shifted)
+
     text = "The cat sat on <a> mat: 1 + 1 = 2.\n"
     ids_T = lm.encode(text)
     assert lm.tokenizer.decode(ids_T) == text
     assert lm.mask_token_id not in ids_T.tolist()
     assert lm.tokenizer.eos_token_id is not None and lm.model.config.max_position_embeddings == 1024
+
     assert stand_in(name, tmp_path) == folder and load(folder).fingerprint() == lm.fingerprint()
     assert load(stand_in(name, tmp_path, seed=1)).fingerprint() != lm.fingerprint()
 

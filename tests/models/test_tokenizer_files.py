@@ -25,11 +25,13 @@ def test_dream_s_tokenizer_needs_no_remote_code(written, tmp_path):
 
 def test_a_tokenizer_that_moves_special_tokens_is_refused(fresh):
     folder = fresh("dream")
+
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config["added_tokens_decoder"] = {
         str(int(index) + 2): token for index, token in config["added_tokens_decoder"].items()
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
     with pytest.raises(
         FormatError, match=r"gives other ids than its files state: <\|endoftext\|> is 259 instead of 261"
     ):

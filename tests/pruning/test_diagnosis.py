@@ -22,10 +22,8 @@ def lm(make_anchored_lm):
 
 
 @pytest.fixture
-def text(make_ids) -> Calibration:
-    ids_NT = make_ids(8, 24)
-    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
-    return Calibration(ids_NT, seed=1, batch=2)
+def text(make_text_with_separators) -> Calibration:
+    return make_text_with_separators(8)
 
 
 # the formula
@@ -82,12 +80,14 @@ def test_the_share_of_energy_is_that_of_the_tokens_left_out():
 def test_one_pass_gives_the_norms_of_three_passes(lm, text):
     norms = norms_of(lm, text, LEVELS, progress=False).by_part
     half = len(text.ids_NT) // 2
+
     for name, ids_NT, exclude in (
         ("all tokens", text.ids_NT[:half], "none"),
         ("without sinks", text.ids_NT[:half], "all"),
     ):
         recipe = Recipe(inputs="noised", propagation="dense", noise_levels=LEVELS, exclude=exclude)
         alone = naive_norms(lm, recipe, Calibration(ids_NT, seed=text.seed))
+
         for layer, block in enumerate(norms[name]):
             for linear, norm_I in block.items():
                 assert torch.allclose(norm_I, alone[layer][linear], rtol=1e-4), (name, layer, linear)
@@ -104,6 +104,7 @@ def naive_norms(lm, recipe, calibration):
 def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
     table = diagnose(lm, text, (0.5,), LEVELS, progress=False).table.set_index(["layer", "linear"])
     half = Calibration(text.ids_NT[: len(text.ids_NT) // 2], seed=text.seed)
+
     kept = {}
     for exclude in ("none", "all"):
         recipe = Recipe(inputs="noised", propagation="dense", noise_levels=LEVELS, exclude=exclude)
@@ -114,6 +115,7 @@ def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
                 for layer, block in enumerate(lm.blocks)
                 for name, linear in lm.linears(block).items()
             }
+
     changed = 0
     for place, kept_OI in kept["none"].items():
         rows, columns = kept_OI.shape
@@ -121,6 +123,7 @@ def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
         lost = int((kept_OI & ~kept["all"][place]).sum()) / count
         assert table.exact[place] == pytest.approx(lost, abs=1e-7)
         changed += lost
+
     assert changed > 0  # the anchor's sink matters to some linear
 
 
@@ -129,9 +132,11 @@ def test_part_takes_its_sequences_whatever_the_batch(lm, text):
     for batch in (1, 8):
         found = norms_of(lm, Calibration(text.ids_NT, seed=1, batch=batch), LEVELS, progress=False)
         by_batch.append((found.by_part["other text"][0], found.left_out))
+
     (one, left_out_one), (eight, left_out_eight) = by_batch
     assert left_out_one == pytest.approx(left_out_eight)
     assert left_out_one > 0
+
     for name, norm_I in one.items():
         assert torch.allclose(norm_I, eight[name], rtol=1e-5)
 

@@ -81,6 +81,7 @@ def test_a_model_is_pruned_as_stated_or_refused_by_name(make_lm, make_ids, dtype
 def test_scores_that_differ_by_a_power_of_two_prune_the_same(make_lm, make_ids, dtype, name, power):
     """As long as all numbers are normal: nothing is rounded on the way from weights to a choice."""
     masks = []
+
     for factor in (1.0, 2.0**power):
         lm = make_lm("diffusion", "gqa-24", layers=1)
         lm.model.to(dtype)
@@ -89,6 +90,7 @@ def test_scores_that_differ_by_a_power_of_two_prune_the_same(make_lm, make_ids, 
         weight.mul_(factor)
         prune(lm, RECIPES[name], Calibration(make_ids(4, 12), batch=4), progress=False)
         masks.append(weight == 0)
+
     assert torch.equal(*masks)
 
 

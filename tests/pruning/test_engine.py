@@ -10,13 +10,13 @@ import torch
 from naive import linears_of, same, weights_of, zeros_of
 
 from sinkprune.models.embedded import START_TOKEN_ID
+from sinkprune.models.shrinking import shrink
 from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import text as text_module
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.pruning import seams, structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
 from sinkprune_core.pruning.recipe import PROPAGATION, compared_preset
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import plan
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
@@ -52,14 +52,17 @@ def test_every_pattern_of_every_family_equals_a_naive_calculation(
     lm = make_family(family, kind)
     calibration = Calibration(make_ids(3, 12, seed=7), batch=2)
     of_wanda = "dense" if pattern == "global" else "sequential"
+
     for criterion, propagation in (("magnitude", "sequential"), ("wanda", of_wanda)):
         recipe = Recipe(criterion, PATTERNS[pattern], pattern=pattern, propagation=propagation)
         expected = naive.prune(
             lm, criterion, recipe.sparsity, pattern, calibration.ids_NT, propagation=propagation
         )
+
         with weights_kept(lm):
             report = prune(lm, recipe, calibration, progress=False)
             assert zeros_of(lm) == expected, criterion
+
         assert report.linears.zeros.tolist() == [len(places) for places in expected.values()]
 
 
@@ -74,13 +77,16 @@ def test_allocated_layers_equal_a_naive_calculation_with_exact_counts(
         tiny_ar, 0.5, calibration.ids_NT, times=3.0, owl_lambda=0.1
     )
     assert len(set(sparsities)) > 1
+
     expected = naive.prune(tiny_ar, "wanda", sparsities, pattern, calibration.ids_NT, propagation=propagation)
     outliers = {"owl_m": 3.0} if allocation == "owl" else {}
     recipe = Recipe(
         allocation=allocation, pattern=pattern, owl_lambda=0.1, propagation=propagation, **outliers
     )
+
     prune(tiny_ar, recipe, calibration, progress=False)
     assert zeros_of(tiny_ar) == expected
+
     for (layer, _), linear in linears_of(tiny_ar).items():
         assert_exact(linear, pattern, sparsities[layer])
 
@@ -90,10 +96,12 @@ def test_a_criterion_is_one_entry_of_the_table(make_family, make_ids, monkeypatc
     """Here: Wanda's score times 2, which prunes as Wanda does; it has no score for units."""
     entry = Criterion(needs="norms", score=lambda weight_OI, inputs: 2 * wanda(weight_OI, inputs))
     monkeypatch.setitem(CRITERIA, "twice", entry)
+
     lm, calibration = make_family("llama-gqa"), Calibration(make_ids(3, 12, seed=7), batch=2)
     fields = {"pattern": pattern, "sparsity": PATTERNS[pattern], "exclude": "all", **NOISED}
     fields |= {"propagation": "dense", "allocation": "owl" if pattern in ("row", "layer") else "uniform"}
     assert same(*(pruned(lm, calibration, criterion=name, **fields) for name in ("twice", "wanda")))
+
     with pytest.raises(
         ValueError, match="criterion='twice' scores single weights: it takes no pattern='struc"
     ):
@@ -159,11 +167,14 @@ def test_structured_presets_leave_what_a_smaller_model_computes(make_family, mak
     planned = plan(lm, 0.4)
     recipe = compared_preset(name, sparsity=0.4, noise_levels=LEVELS)
     report = prune(lm, recipe, Calibration(make_ids(3, 12), batch=2), progress=False)
+
     smaller = shrink(lm, report.kept_units)
     torch.testing.assert_close(smaller.hidden(ids_BT), lm.hidden(ids_BT), rtol=1e-4, atol=1e-4)
     assert report.sparsity == pytest.approx(planned.reached)
+
     zeros = [int((linear.weight == 0).sum()) for linear in linears_of(lm).values()]
     assert report.linears.zeros.tolist() == zeros
+
     left = sum(linear.weight.numel() for linear in linears_of(smaller).values())
     assert left == report.linears.weights.sum() - sum(zeros)
     json.dumps(report.kept_units)
@@ -181,17 +192,22 @@ def test_kept_weights_and_everything_outside_the_linears_keep_their_bits(tiny_dl
 def test_a_report_counts_what_happened(tiny_dlm, calibration):
     recipe = Recipe(exclude="all", sparsity=0.5, **NOISED)
     report = prune(tiny_dlm, recipe, calibration, progress=False)
+
     frame, linears = report.linears, linears_of(tiny_dlm)
     assert list(zip(frame.layer, frame.name, strict=True)) == list(linears)
     for row, linear in zip(frame.to_dict("records"), linears.values(), strict=True):
         assert (row["rows"], row["columns"]) == tuple(linear.weight.shape)
         assert (row["weights"], row["zeros"]) == (linear.weight.numel(), int((linear.weight == 0).sum()))
+
     total = sum(linear.weight.numel() for linear in linears.values())
     assert report.sparsity == frame.zeros.sum() / total
+
     parameters = sum(parameter.numel() for parameter in tiny_dlm.model.parameters())
     assert report.unpruned_parameters == parameters - total
+
     assert report.calibration_tokens == SEQUENCES * LEVELS * LENGTH
     assert 0 < report.left_out_share < 0.5 and 0 < report.seconds < 600
+
     card = json.loads(json.dumps(report.card(), allow_nan=False))
     assert Recipe(**card["recipe"]) == recipe
     assert (card["model"], card["pruned_parameters"]) == ("tiny-diffusion", total)
@@ -228,12 +244,15 @@ def test_weights_come_back_after_an_exception(tiny_dlm, calibration, fields):
 def test_a_weight_that_is_not_finite_is_named(tiny_ar, calibration, criterion):
     tiny_ar.blocks[1].mlp.up_proj.weight[3, 4] = torch.inf
     before = tiny_ar.blocks[1].mlp.up_proj.weight.clone()
+
     said = (
         r"block 1 mlp\.up_proj: weights or activations are not finite; nothing of this linear was changed, "
         "but those before it are pruned: load the model again, or prune inside `weights_kept`"
     )
+
     with pytest.raises(ValueError, match=said):
         prune(tiny_ar, Recipe(criterion), calibration, progress=False)
+
     assert torch.equal(tiny_ar.blocks[1].mlp.up_proj.weight, before)
     assert bool((tiny_ar.blocks[0].mlp.up_proj.weight == 0).any())
 

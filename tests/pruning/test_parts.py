@@ -11,8 +11,8 @@ import torch
 from naive import linears_of, same, weights_of
 
 from sinkprune import prune
+from sinkprune.runs.identity import settings_digest
 from sinkprune_core import Recipe, weights_kept
-from sinkprune_core.calibration.token_weights import settings_digest
 from sinkprune_core.pruning.criteria import CRITERIA, CriterionName, wanda
 from sinkprune_core.pruning.patterns import ALLOCATIONS
 from sinkprune_core.pruning.recipe import EXCLUDE, INPUTS, NOISE, Allocation, ExcludeName, Inputs, NoiseName
@@ -38,11 +38,14 @@ def test_fields_that_are_not_set_stand_in_no_key():
     """The digest is what it was before there were such fields."""
     recipe = Recipe(noise_levels=4)
     assert "targets" not in recipe.card() and "keep_zeros" not in recipe.card()
+
     fields = dataclasses.asdict(recipe)
     for name in ("targets", "ignore", "sparsities", "keep_zeros", "round_to"):
         del fields[name]
+
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     assert settings_digest(recipe) == digest
+
     for set_field in (
         {"targets": ["mlp.*"]},
         {"ignore": "mlp.*"},
@@ -72,11 +75,13 @@ def test_fields_that_are_not_set_stand_in_no_key():
 def test_only_linears_that_are_named_are_pruned(tiny_dlm, calibration, names, expected, fields):
     before = weights_of(tiny_dlm)
     report = prune(tiny_dlm, Recipe(**names, **fields), calibration, progress=False)
+
     chosen = [place for place in linears_of(tiny_dlm) if expected(*place)]
     assert list(zip(report.linears.layer, report.linears.name, strict=True)) == chosen
     for (layer, name), linear in linears_of(tiny_dlm).items():
         is_changed = not torch.equal(linear.weight, before[f"model.layers.{layer}.{name}.weight"])
         assert is_changed == ((layer, name) in chosen), (layer, name)
+
     counts = zeros_of(tiny_dlm)
     assert report.linears.zeros.tolist() == [counts[place] for place in chosen]
     assert report.sparsity == pytest.approx(0.5, abs=0.02)
@@ -162,10 +167,12 @@ def test_zeros_that_are_there_stay_and_count(make_family, calibration, pattern):
 def test_more_zeros_than_are_asked_for_are_counted(tiny_dlm, calibration):
     prune(tiny_dlm, Recipe("magnitude", 0.7), progress=False)
     before = weights_of(tiny_dlm)
+
     reports = [
         prune(tiny_dlm, Recipe(sparsity=0.5, keep_zeros=keep), calibration, progress=False)
         for keep in (True, False)
     ]
+
     assert same(weights_of(tiny_dlm), before)
     assert [report.sparsity for report in reports] == [
         pytest.approx(0.7, abs=0.02),
@@ -200,9 +207,11 @@ by_diagonal.needs = "gram"
 def test_an_own_criterion_prunes_as_the_named_one_that_it_equals(tiny_dlm, calibration, tmp_path, fields):
     expected, _ = pruned(tiny_dlm, calibration, criterion="wanda", **fields)
     found, report = pruned(tiny_dlm, calibration, criterion=as_wanda, **fields)
+
     assert same(found, expected)
     assert report.recipe.name.startswith("as_wanda clean")
     assert json.loads(json.dumps(report.card()))["recipe"]["criterion"] == f"{__name__}.as_wanda"
+
     with weights_kept(tiny_dlm):
         recipe = Recipe(criterion=as_wanda, **fields)
         prune(tiny_dlm, recipe, calibration, progress=False, work=tmp_path)
@@ -215,7 +224,9 @@ def test_an_own_criterion_says_what_it_reads(tiny_dlm, calibration):
     for layer, name in linears_of(tiny_dlm):
         key = f"model.layers.{layer}.{name}.weight"
         assert float(found[key].abs().max()) < float(weights[key].abs().max())
+
     assert report.calibration_tokens == 0
+
     of_gram, _ = pruned(tiny_dlm, calibration, criterion=by_diagonal)
     expected, _ = pruned(tiny_dlm, calibration, criterion="wanda")  # the root of the same score
     differing = sum(int((of_gram[key] != expected[key]).sum()) for key in expected)

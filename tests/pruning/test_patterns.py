@@ -44,10 +44,12 @@ def test_blocks_of_columns_lose_their_lowest_scores_ties_from_the_left_and_add_u
     score_OI = drawn(rows, columns, values, seed)
     choose_part = select(pattern, sparsity)
     parts = []
+
     for first in range(0, columns, block_size):
         last = min(first + block_size, columns)
         parts.append(choose_part(score_OI[:, first:last], first, last))
         assert places(parts[-1]) == choose(score_OI[:, first:last].tolist(), pattern, sparsity, first)
+
     total = torch.cat(parts, 1).sum()
     assert total == (
         rows * math.floor(columns * sparsity) if pattern == "row" else math.floor(rows * columns * sparsity)
@@ -151,10 +153,13 @@ def test_linear_allocation_is_a_line_around_the_mean(sparsity, owl_lambda, layer
 def test_owl_keeps_more_where_outliers_are(shares, sparsity, owl_lambda):
     found = allocate("owl", sparsity, len(shares), owl_lambda, shares)
     assert statistics.fmean(found) == pytest.approx(sparsity)
+
     width = max(shares) - min(shares)
     assert max(found) - min(found) == pytest.approx(2 * owl_lambda if width > 0 else 0, abs=1e-9)
+
     by_share = sorted(zip(shares, found, strict=True), key=lambda entry: (entry[0], -entry[1]))
     assert all(before[1] >= after[1] - 1e-12 for before, after in pairwise(by_share))
+
     if width > 0:
         kept = [(share - min(shares)) / width * 2 * owl_lambda for share in shares]
         assert found == pytest.approx([sparsity - value + statistics.fmean(kept) for value in kept], abs=1e-9)

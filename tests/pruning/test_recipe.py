@@ -115,6 +115,7 @@ def test_what_is_recommended_depends_on_the_sparsity():
         (0.75, "sparsegpt-noised", half | {"allocation": "owl"}),
     ):
         assert preset("recommended", sparsity=sparsity) == preset(name, sparsity=sparsity, **fields)
+
     assert preset("recommended", sparsity=0.9, inputs="clean").inputs == "clean"
     assert preset("recommended", pattern="2:4") == preset("sparsegpt", pattern="2:4")
 

@@ -85,6 +85,7 @@ def test_linears_that_share_a_gram_matrix_are_each_solved_as_alone(pattern):
     weights = [problem(rows, 40, seed=rows)[0] for rows in (7, 3, 12)]
     group = 4 if pattern == "2:4" else None
     together, masks = sparsegpt(weights, gram_II, select(pattern, 0.5), group, 0.01, 16)
+
     for weight_OI, found_OI, pruned_OI in zip(weights, together, masks, strict=True):
         alone_OI, alone_pruned_OI = solve(weight_OI, gram_II, pattern, 0.5, block_size=16)
         assert torch.equal(pruned_OI, alone_pruned_OI)
@@ -134,14 +135,17 @@ def test_every_family_gets_the_weights_of_a_naive_calculation(
     make_family, calibration, family, kind, pattern
 ):
     lm = make_family(family, kind)
+
     for propagation, block_size in [("sequential", 128), ("dense", 16)]:
         fields = {"propagation": propagation, "block_size": block_size}
         expected = naive.prune_by_sparsegpt(lm, pattern, 0.5, calibration.ids_NT, **fields)
+
         with weights_kept(lm):
             recipe = Recipe("sparsegpt", pattern=pattern, **fields)
             report = prune(lm, recipe, calibration, progress=False)
             for place, linear in linears_of(lm).items():
                 assert_close(matrix(linear), expected[place])
+
         zeros = [int((weight_OI == 0).sum()) for weight_OI in expected.values()]
         assert report.linears.zeros.tolist() == zeros
 
@@ -149,10 +153,12 @@ def test_every_family_gets_the_weights_of_a_naive_calculation(
 def test_too_little_text_without_damping_is_an_error_that_names_the_linear(make_family, make_ids):
     lm = make_family("llama-gqa")
     before = weights_of(lm)
+
     said = (
         r"block 0 self_attn\.q_proj: the Gram matrix of the inputs stays singular with damping=0\.0: "
         "use more damping or more calibration text"
     )
+
     with pytest.raises(SingularGram, match=said):
         prune(lm, Recipe("sparsegpt", damping=0), Calibration(make_ids(1, 5)), progress=False)
     assert same(weights_of(lm), before)

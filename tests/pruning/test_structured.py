@@ -22,13 +22,13 @@ from tiny_units import (
 )
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sinkprune.models.shrinking import shrink
 from sinkprune_core import Recipe
 from sinkprune_core.blocks import weights_kept
 from sinkprune_core.calibration.token_weights import as_settings
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.plan import make_plan
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import choose, group_counts, mask, plan, removable, scores
 
 UNIT_CRITERIA = [name for name, criterion in CRITERIA.items() if criterion.unit_score is not None]
@@ -41,16 +41,20 @@ def naive_scores(lm, layer: int, kind: str, criterion: str, inputs, weight_N) ->
     """Return a score per unit by loops over lists, from the formulas."""
     linears = lm.linears(lm.blocks[layer])
     found = []
+
     for unit in range(counts(lm)[kind]):
         total = 0.0
         for name, (rows, columns) in owned(lm, kind, unit).items():
             weight = linears[name].weight.double()
             if criterion == "magnitude":
                 total += sum(value * value for row in rows for value in weight[row].tolist())
+
             for column in columns:
                 tokens = inputs[name][:, column].tolist()
                 total += naive_column_score(criterion, weight[:, column].tolist(), tokens, weight_N.tolist())
+
         found.append(math.sqrt(total) if criterion == "magnitude" else total)
+
     return found
 
 
@@ -59,9 +63,11 @@ def naive_column_score(criterion: str, values: list, tokens: list, token_weights
     squares = sum(value * value for value in values)
     if criterion == "magnitude":
         return squares
+
     weighted = list(zip(token_weights, tokens, strict=True))
     if criterion == "wanda":
         return sum(abs(value) for value in values) * math.sqrt(sum((w * x) ** 2 for w, x in weighted))
+
     count = sum(w * w for w in token_weights)
     mean = sum(w * w * x for w, x in weighted) / count
     variance = sum(w * w * (x - mean) ** 2 for w, x in weighted) / count
@@ -105,20 +111,24 @@ def on_meta(make_lm, config) -> LanguageModel:
 def test_the_ratio_reached_is_counted_exactly(make_family, family, ratio):
     lm = make_family(family)
     planned = plan(lm, ratio)
+
     kept = [
         {kind: torch.arange(planned.removed[kind], count) for kind, count in counts(lm).items()}
         for _ in lm.blocks
     ]
     smaller = shrink(lm, kept)
     before = weights_in_linears(lm)
+
     assert before - weights_in_linears(smaller) == planned.weights_removed * len(lm.blocks)
     assert before == planned.weights * len(lm.blocks)
     assert planned.reached == (before - weights_in_linears(smaller)) / before
+
     zeros = sum(
         int((linear.weight == 0).sum())
         for block in masked(lm, kept).blocks
         for linear in lm.linears(block).values()
     )
+
     assert zeros == planned.weights_removed * len(lm.blocks)
 
 
@@ -133,20 +143,24 @@ def test_no_other_plan_comes_nearer(make_family, family):
     mlp = sum(size for name, size in sizes.items() if "mlp" in name)
     channel = mlp / channels_in_all
     group = (total - mlp) / groups_in_all
+
     totals = {}
     for groups in group_counts(lm.model.config):
         for channels in range(channels_in_all):
             totals[groups, channels] = groups * group + channels * channel
+
     for ratio in torch.linspace(0.03, 0.62, 60, dtype=torch.float64).tolist():
         distances = []
         for (groups, channels), value in totals.items():
             if abs(value - ratio * total) <= channel / 2 + 1e-6:
                 of_groups = abs(groups - ratio * groups_in_all)
                 distances.append((of_groups, abs(value - ratio * total), groups, channels))
+
         _, _, groups, channels = min(distances)
         planned = plan(lm, ratio)
         expected = {"attention": groups, "mlp": channels}
         assert planned.removed == {kind: expected[kind] for kind in counts(lm)}
+
         assert planned.weights_removed == totals[groups, channels]
 
 
@@ -162,9 +176,11 @@ def test_llama_gives_up_only_numbers_of_heads_that_divide_its_width(make_lm):
             num_key_value_heads=32,
         ),
     )
+
     assert [32 - removed for removed in group_counts(lm.model.config)] == [32, 16, 8, 4, 2, 1]
     planned = plan(lm, 0.3)
     assert planned.removed["attention"] == 16 and planned.reached == pytest.approx(0.3, abs=1e-4)
+
     with pytest.raises(Exception, match="not a multiple"):
         LlamaConfig(hidden_size=4096, num_attention_heads=22, num_key_value_heads=22, head_dim=128)
 
@@ -179,8 +195,10 @@ def wide(make_lm, channels: int) -> LanguageModel:
 def test_the_mlp_keeps_a_multiple_of_64_channels_where_it_has_eight_times_as_many(make_lm, channels, ratio):
     lm = wide(make_lm, channels)
     exact, rounded = plan(lm, ratio), plan(lm, ratio, 64)
+
     assert rounded.removed["attention"] == exact.removed["attention"]
     kept = channels - rounded.removed["mlp"]
+
     if channels < 512:
         assert rounded == exact
     else:
@@ -197,13 +215,16 @@ def test_a_structured_recipe_rounds_to_64_unless_told_otherwise(make_lm):
         ).units.removed
         for round_to in (None, 1, 64, 128)
     }
+
     assert removed[None] == removed[64]
     assert [1536 - removed[round_to]["mlp"] for round_to in (1, 64, 128)] == [683, 704, 640]
     assert Recipe(pattern="structured").round_to == 64 and Recipe().round_to is None
+
     with pytest.raises(
         ValueError, match="round_to=64 has no effect on this recipe: only pattern='structured'"
     ):
         Recipe(round_to=64)
+
     with pytest.raises(ValueError, match="round_to=0 must be a whole number of at least 1"):
         Recipe(pattern="structured", round_to=0)
 
@@ -225,6 +246,7 @@ def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
     lm = make_family(family)
     before = weights_of(lm)
     kept = some_kept(lm)
+
     with weights_kept(lm):
         masked(lm, kept)
         for block, stays in zip(lm.blocks, kept, strict=True):
@@ -235,8 +257,10 @@ def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
                     for name, (rows, columns) in owned(lm, kind, unit).items():
                         expected[name][list(rows)] = True
                         expected[name][:, list(columns)] = True
+
             for name, linear in linears.items():
                 assert torch.equal(linear.weight == 0, expected[name])
+
     assert same(weights_of(lm), before)
 
 
@@ -246,18 +270,22 @@ def test_compensation_adds_the_mean_of_what_is_removed(make_family, make_ids, fa
     kept, statistics = some_kept(lm)[1], statistics_of(lm, 1, ids_BT, WEIGHT_N)
     linears = lm.linears(lm.blocks[1])
     expected = {}
+
     for kind, count in counts(lm).items():
         reader = removable(lm)[kind].columns
         weight = linears[reader].weight.double()
         bias = [0.0] * len(weight)
         if linears[reader].bias is not None:
             bias = linears[reader].bias.tolist()
+
         for unit in set(range(count)) - set(kept[kind].tolist()):
             for column in owned(lm, kind, unit)[reader][1]:
                 mean = float(statistics[reader].mean_I[column])
                 added = [mean * value for value in weight[:, column].tolist()]
                 bias = [total + value for total, value in zip(bias, added, strict=True)]
+
         expected[reader] = bias
+
     mask(lm, lm.blocks[1], kept, statistics)
     for reader, bias in expected.items():
         torch.testing.assert_close(linears[reader].bias, torch.tensor(bias), atol=1e-5, rtol=1e-4)

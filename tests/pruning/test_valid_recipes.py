@@ -190,14 +190,17 @@ def test_a_streamed_model_is_pruned_as_one_in_memory(lm, folder, calibration, ki
     """In one go, or killed at a block and resumed."""
     if recipe.pattern == "structured" or recipe.noise == "rollout":
         reject()
+
     expected, report = pruned(lm, recipe, calibration)
     streamed = stream(open_checkpoint(folder), "streamed", torch.float32)
+
     with tempfile.TemporaryDirectory() as work:
         if layer is not None:
             with killed_at(layer):
                 prune(streamed, recipe, calibration, progress=False, work=work)
         found = prune(streamed, recipe, calibration, progress=False, work=work)
         assert same(block_weights_of(streamed), expected)
+
     assert found.linears.equals(report.linears)
 
 

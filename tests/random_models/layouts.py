@@ -209,10 +209,13 @@ def _gpt2_block(layer: Tensors) -> Tensors:
         "attn.c_attn.weight": torch.cat([layer[name] for name in "qkv"]).T,
         "attn.c_attn.bias": torch.cat([layer[f"{name}_bias"] for name in "qkv"]),
     }
+
     for part, name in {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}.items():
         stored |= {f"{name}.weight": layer[part].T, f"{name}.bias": layer[f"{part}_bias"]}
+
     for norm in "12":
         stored |= {f"ln_{norm}.weight": layer[f"norm_{norm}"], f"ln_{norm}.bias": layer[f"norm_{norm}_bias"]}
+
     return stored
 
 

@@ -116,12 +116,15 @@ def test_an_adapter_that_cannot_be_merged_is_refused_in_a_sentence(saved, make_i
 def test_an_adapter_without_its_tensors_is_refused(saved, make_ids):
     _, adapt, adapter = saved
     adapt(make_ids(2, 9), holds=True)
+
     weights = adapter / "adapter_model.safetensors"
     tensors = load_file(weights)
     tensors.popitem()
     save_file(tensors, weights)
+
     with pytest.raises(ValueError, match=r"does not fit adapter_config\.json and the base"):
         load(adapter)
+
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"no adapter_model\.safetensors in"):
         load(adapter)

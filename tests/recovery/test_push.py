@@ -65,9 +65,12 @@ def test_an_adapter_on_the_hub_loads_with_its_base_from_there(hub, folder, tmp_p
     weights = lm.fingerprint()
     model = get_peft_model(lm.model, LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False))
     model.save_pretrained(tmp_path / "adapter")
+
     file = tmp_path / "adapter" / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "me/pruned"}))
+
     for name, place in (("me/pruned", folder), ("me/adapter", tmp_path / "adapter")):
         hub.repositories[name] = {file.name: file.read_bytes() for file in place.iterdir()}
+
     adapted = load("me/adapter")
     assert adapted.name == "adapter" and adapted.fingerprint() != weights

@@ -11,6 +11,7 @@ import torch
 
 from sinkprune import load
 from sinkprune.models.saving import save
+from sinkprune.models.shrinking import shrink
 from sinkprune.recovery import training
 from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.objectives import exercise, loss_of
@@ -18,7 +19,6 @@ from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.training import recover_model
 from sinkprune_core import preset, prune
-from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.seeds import generator
 
 SHORT = {"steps": 6, "batch": 4, "length": 12, "learning_rate": 3e-3, "warmup": 0.2}
@@ -34,8 +34,10 @@ def same(before, after) -> bool:
 def test_the_loss_falls_and_zeros_stay(make_pruned, words, zeros, kind, method, checkpointing):
     lm = make_pruned(kind)
     before = zeros(lm)
+
     settings = Recovery(**SHORT | {"steps": 30}, method=method, rank=4, gradient_checkpointing=checkpointing)
     done = recover_model(lm, settings, words, progress=False)
+
     assert done.after < done.before - 0.1
     assert same(before, zeros(lm)) and done.zeros_before == done.zeros_after > 0
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())
@@ -63,16 +65,20 @@ def test_a_structured_model_is_trained_whole(make_lm, calibration, words):
 
 def test_gradient_checkpointing_computes_blocks_twice_and_changes_no_number(make_pruned, words):
     found = []
+
     for checkpointing in (False, True):
         lm = make_pruned()
         calls = []
         lm.blocks[1].mlp.register_forward_pre_hook(
             lambda *_, calls=calls: calls.append(torch.is_grad_enabled())
         )
+
         settings = Recovery(**SHORT, gradient_checkpointing=checkpointing)
         done = recover_model(lm, settings, words, progress=False)
         found.append((done.after, sum(calls)))
+
     (plain, forwards), (checkpointed, more_forwards) = found
+
     assert plain == checkpointed
     assert (forwards, more_forwards) == (6, 12)
 
@@ -85,11 +91,13 @@ def test_the_loss_is_the_bound_of_evaluation(make_pruned, words):
     lm = make_pruned()
     ids_BT = words.crops(4, 12, 0, 0)
     task = exercise(lm, ids_BT, generator(0, "test"))
+
     expected = 0.0
     logits_BTV = lm.model(task.input_BT).logits.log_softmax(-1)
     for row, where_T in enumerate(task.where_BT):
         terms = [-logits_BTV[row, at - 1, ids_BT[row, at]] for at in where_T.nonzero()[:, 0].tolist()]
         expected += sum(terms) / len(terms) / len(ids_BT)
+
     torch.testing.assert_close(loss_of(lm, task), expected)
     assert not bool(task.where_BT[:, 0].any())
 
@@ -204,15 +212,19 @@ def documents(make_ids):
 
 def test_a_folder_becomes_a_recovered_folder(folder, documents, zeros, tmp_path):
     out = tmp_path / "out"
+
     done = recover(folder, out=out, tokens=200, text=documents, **_short(), progress=False)
     assert done.settings.steps == 5  # of 48 tokens
+
     pruned, recovered = load(folder), load(out)
     assert same(zeros(pruned), zeros(recovered))
     assert pruned.fingerprint() != recovered.fingerprint()
+
     card = json.loads((out / "sinkprune.json").read_text())
     before = json.loads((folder / "sinkprune.json").read_text())
     assert card["recipe"] == before["recipe"] and card["recovery"]["tokens"] == 240
     assert card["recovery"]["held_out_after"] == done.after
+
     assert "240 tokens of text in 5 steps" in (out / "README.md").read_text()
     assert (out / "sinkprune-linears.csv").read_text() == "layer\n"
     assert not (tmp_path / "out.work").exists()

@@ -120,8 +120,10 @@ def test_masks_bring_a_pruned_model_back(make_reported, make_lm, tmp_path, dtype
     dense = make_lm("diffusion", "gqa-24")
     for each in (lm, dense):
         each.model.to(dtype)
+
     file = save_masks(lm, tmp_path / "masks.safetensors", dense)
     zeros = apply_masks(dense, file)
+
     assert dense.fingerprint() == lm.fingerprint()
     assert zeros == sum(
         int((linear.weight == 0).sum()) for b in lm.blocks for linear in lm.linears(b).values()
@@ -135,8 +137,10 @@ def test_masks_take_less_than_a_tenth_of_the_dense_file(make_lm, calibration, tm
     save(lm, tmp_path / "dense")
     prune(lm, preset("magnitude", sparsity=0.75), calibration)
     file = save_masks(lm, tmp_path / "masks.safetensors")
+
     with safe_open(file, "pt") as handle:
         packed = sum(handle.get_tensor(name).numel() for name in handle.keys())  # noqa: SIM118
+
     dense = sum(parameter.numel() * 2 for parameter in lm.model.parameters())
     assert packed < 0.1 * dense
 
@@ -180,9 +184,11 @@ def resaved(make_reported, tmp_path):
     """A pruned diffusion model that transformers saved after a step of training, its old card beside it."""
     lm, report = make_reported()
     save_model(lm, tmp_path / "pruned", **report.card())
+
     with torch.no_grad():
         linear = lm.blocks[0].mlp.down_proj
         linear.weight.mul_(1.5)
+
     folder = tmp_path / "resaved"
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
@@ -194,8 +200,10 @@ def test_a_resaved_folder_gets_a_card_anew(resaved):
     folder, lm = resaved
     with pytest.raises(ValueError, match="sinkprune adopt"):
         load(folder)
+
     card = adopt(folder, "dream", MASK_TOKEN)
     again = load(folder)
+
     assert again.fingerprint() == lm.fingerprint()
     assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
     assert card["recipe"]["criterion"] == "wanda"

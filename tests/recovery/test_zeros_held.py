@@ -249,9 +249,11 @@ def test_lora_alone_makes_a_pruned_model_dense(pruned, zeros, make_ids):
 def test_after_the_block_lora_is_peft_s_own_again(pruned, make_ids):
     ids_BT = make_ids(3, 12)
     adapted = with_lora(pruned.model)
+
     for name, value in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value)
+
     with torch.no_grad():
         logits = adapted(ids_BT).logits
         with zeros_held(adapted):

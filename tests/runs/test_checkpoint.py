@@ -97,13 +97,16 @@ def test_a_streamed_model_keeps_its_finished_blocks_when_a_run_fails_and_has_the
     write(CASES["llada"], tmp_path / "llada")
     lm = stream(open_checkpoint(tmp_path / "llada"), "streamed", torch.float32)
     recipe, work = Recipe(), tmp_path / "work"
+
     with weights_kept(lm):
         prune(lm, recipe, short_text, progress=False, work=work)
         finished = dict(lm.finished)
         other = replace(short_text, seed=1)
+
         with pytest.raises(ValueError, match="belongs to"):
             prune(lm, recipe, other, progress=False, work=work)
         assert lm.finished == finished and len(finished) == len(lm.blocks)
+
     assert not lm.finished
 
 

@@ -198,14 +198,19 @@ def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
 def test_a_plan_is_not_made_anew(both, short_text, tmp_path, killed_at, monkeypatch, streamed, name):
     recipe = OWL if name == "owl" else Recipe(pattern="global", propagation="dense")
     expected = straight(both, recipe, short_text)
+
     with killed_at(1):
         prune(both(streamed), recipe, short_text, progress=False, work=tmp_path)
+
     for file in tmp_path.rglob("*"):
         os.utime(file, (4 * 10**9, 4 * 10**9))  # in the year 2096: no time of day decides anything
+
     monkeypatch.setattr(choice, "outlier_share", lambda *_: pytest.fail("outliers were measured again"))
     monkeypatch.setattr(choice.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
+
     lm = both(streamed)
     prune(lm, recipe, short_text, progress=False, work=tmp_path / ".." / tmp_path.name)  # another spelling
+
     assert same(block_weights_of(lm), expected)
 
 
@@ -297,13 +302,16 @@ def fingerprint(folder, dtype=torch.float32) -> str:
 def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch):
     monkeypatch.setattr(files, "FRESH", -1)  # every digest is kept
     known = {fingerprint(own)}
+
     file = shards(own)[-1]
     status = file.stat()
     header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+
     for place in (header, (header + status.st_size) // 2, status.st_size - 1):
         flip(file, place)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         known.add(fingerprint(own))
+
     assert len(known) == 4
 
 
@@ -336,9 +344,11 @@ def test_a_run_does_not_go_on_with_another_model_or_text(
     if change == "mask":
         lm = copy.copy(lm)
         object.__setattr__(lm, "mask_token_id", lm.mask_token_id - 1)
-    if change in ("text", "seed"):
-        ids_NT = text.ids_NT.flip(0) if change == "text" else text.ids_NT
-        text = Calibration(ids_NT, text.seed + (change == "seed"), text.batch)
+    if change == "text":
+        text = Calibration(text.ids_NT.flip(0), text.seed, text.batch)
+    if change == "seed":
+        text = Calibration(text.ids_NT, text.seed + 1, text.batch)
+
     said = rf"the work folder .*work belongs to another run; it differs in {differing}.*use another folder"
     with pytest.raises(ValueError, match=said):
         prune(lm, SEQUENTIAL, text, progress=False, work=work)

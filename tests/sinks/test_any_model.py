@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import COMMON, tiny_llama
+from conftest import ANY_FAMILY, tiny_llama
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -28,19 +28,7 @@ from transformers import (
 from sinkprune_core import attention_mass, hide, track
 from sinkprune_core.sinks.attention import even_share, untracked
 
-SIZES = {
-    **COMMON,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "attn_implementation": "eager",
-}
+SIZES = {**ANY_FAMILY, "pad_token_id": 0, "attn_implementation": "eager"}
 MORE = {
     "soft caps": (Gemma2Config, {"attn_logit_softcapping": 2.0, "sliding_window": 4}),
     "windows in some layers": (
@@ -76,18 +64,23 @@ def test_mass_is_that_of_eager_attention_and_the_output_stays(name, make_ids):
     config, more = MORE[name]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(**{**SIZES, **more})).eval()
+
     if name == "learned sinks":
         for block in model.model.layers:
             block.self_attn.sinks.normal_()
     ids_BT = make_ids(2, 11)
+
     mass_BLK = attention_mass(model, ids_BT)
     torch.testing.assert_close(mass_BLK, eager_mass(model, ids_BT), atol=1e-4, rtol=1e-4)
+
     gives_all = torch.allclose(mass_BLK.sum(-1), torch.tensor(11.0), atol=1e-3)
     assert gives_all == (name != "learned sinks")  # of which a part goes to no key
+
     before_BTV = model(ids_BT, use_cache=False).logits
     with track(model) as tracker:
         during_BTV = model(ids_BT, use_cache=False).logits
         tracker.take()
+
     torch.testing.assert_close(during_BTV, before_BTV, atol=1e-4, rtol=1e-4)
     assert model.config._attn_implementation == "eager"
 
@@ -99,17 +92,22 @@ def test_mass_of_padded_rows_is_that_of_eager_attention(name, make_ids):
     config, more = {**MORE, **OTHERS}[name]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(**{**SIZES, **more})).eval()
+
     ids_BT = make_ids(3, 9)
     attention_mask = torch.ones_like(ids_BT)
     attention_mask[0, 6:] = 0
     attention_mask[1, :2] = 0
+
     maps = model(ids_BT, attention_mask=attention_mask, output_attentions=True, use_cache=False).attentions
     counted_B1Q1 = attention_mask[:, None, :, None]
     expected = [(map_BHQK[..., :9] * counted_B1Q1).sum(2).mean(1) for map_BHQK in maps]
+
     inputs = {"input_ids": ids_BT, "attention_mask": attention_mask}
     mass_BLK = attention_mass(model, inputs)
+
     torch.testing.assert_close(mass_BLK, torch.stack(expected, 1), atol=1e-4, rtol=1e-4)
     assert not mass_BLK[attention_mask[:, None].expand_as(mass_BLK) == 0].any()
+
     with track(model, counted_BQ=attention_mask) as tracker:
         model(**inputs, use_cache=False)
         torch.testing.assert_close(tracker.take().mean(2)[:, :, 0], mass_BLK)
@@ -120,14 +118,17 @@ def test_mass_of_padded_rows_is_that_of_eager_attention(name, make_ids):
 def test_padding_gives_and_receives_nothing(make_lm, make_ids, side, causal):
     model = make_lm("autoregressive" if causal else "diffusion").model
     ids_BT = make_ids(2, 9)
+
     attention_mask = torch.ones_like(ids_BT)
     padding = slice(0, 3) if side == "left" else slice(6, 9)
     tokens = slice(3, 9) if side == "left" else slice(0, 6)
     attention_mask[0, padding] = 0
     position_ids = (attention_mask.cumsum(1) - 1).clamp_min(0)
+
     inputs = {"input_ids": ids_BT, "attention_mask": attention_mask, "position_ids": position_ids}
     mass_BLK = attention_mass(model, inputs)
     alone_BLK = attention_mass(model, ids_BT[:1, tokens])
+
     torch.testing.assert_close(mass_BLK[:1, :, tokens], alone_BLK, atol=1e-5, rtol=1e-5)
     assert not mass_BLK[0, :, padding].any()
     assert mass_BLK[1].sum(-1).tolist() == pytest.approx([9.0] * 3, rel=1e-5)
@@ -155,13 +156,16 @@ def test_a_padded_prompt_goes_on_as_if_it_were_alone(tiny_ar, make_ids):
 
 def test_blocks_may_stand_in_one_another(tiny_dlm, make_ids):
     ids_BT = make_ids(1, 8)
+
     with track(tiny_dlm.model) as outer, track(tiny_dlm.model, [(0, 4), (4, 8)]) as inner:
         tiny_dlm.hidden(ids_BT)
         both_BLHSK, parts_BLHSK = outer.take(), inner.take()
+
         with untracked(tiny_dlm.model):
             tiny_dlm.hidden(ids_BT)
         with pytest.raises(RuntimeError, match="no forward ran"):
             outer.take()
+
     torch.testing.assert_close(parts_BLHSK.sum(3, keepdim=True), both_BLHSK)
     assert not any("_sink_trackers" in module.__dict__ for module in tiny_dlm.model.modules())
 
@@ -176,15 +180,18 @@ def test_what_cannot_be_followed_is_refused_in_a_sentence(make_ids):
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 16}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1}
     bart = BartModel(BartConfig(**heads, decoder_layers=1, d_model=16, vocab_size=30))
+
     refused = {
         "BartModel is an encoder with a decoder": (bart, ValueError),
         "ViTModel has no attention layers with a `layer_idx`": (ViTModel(ViTConfig(**sizes)), ValueError),
         "must be a model of transformers": (nn.Linear(2, 2), TypeError),
     }
+
     for said, (model, error) in refused.items():
         for use in (lambda model: track(model), lambda model: hide(model, torch.zeros(1, 4).bool())):
             with pytest.raises(error, match=said), use(model):
                 pass
+
     counted = torch.ones(1, 5)
     model = tiny_llama("gqa", 0)
     with pytest.raises(ValueError, match=r"counted has shape \(1, 5\)"), track(model, counted_BQ=counted):

@@ -50,8 +50,10 @@ def test_windows_add_up_to_the_whole(make_lm, make_ids, kind, cuts, chunk):
     lm, ids_BT = make_lm(kind), make_ids(2, 16)
     edges = [0, *sorted(cuts), 16]
     windows = list(pairwise(edges))
+
     mass_BLHSK = mass_of(lm, ids_BT, windows, chunk)
     torch.testing.assert_close(mass_BLHSK.sum(3, keepdim=True), mass_of(lm, ids_BT), atol=1e-5, rtol=1e-5)
+
     _, maps_BLHQK = eager(lm, ids_BT)
     for window, (first, last) in enumerate(windows):
         torch.testing.assert_close(
@@ -117,6 +119,7 @@ def test_even_share_by_brute_force(queries, data, causal):
     cuts = data.draw(st.lists(st.integers(0, queries), min_size=2, max_size=2).map(sorted))
     windows = [tuple(cuts), (0, queries)]
     share_SK = even_share(queries, windows, causal)
+
     for window, (first, last) in enumerate(windows):
         for key in range(queries):
             expected = sum(

@@ -81,6 +81,7 @@ def test_even_attention_has_no_sink(keys, steps, mass, sink_std):
 def test_sinks_above_the_others_are_what_a_loop_finds(case, shares):
     mass_SK, visible_SK = case
     sinks_SK = sinks_above_others(mass_SK, visible_SK, shares)
+
     for row, visible, sinks in zip(mass_SK.tolist(), visible_SK.tolist(), sinks_SK.tolist(), strict=True):
         seen = [mass for mass, is_seen in zip(row, visible, strict=True) if is_seen]
         for mass, is_seen, is_sink in zip(row, visible, sinks, strict=True):
@@ -224,10 +225,12 @@ def test_the_top_keys_are_those_of_most_mass_that_can_be_seen():
     profile_BK = torch.tensor([[1.0, 9, 3, 9, 2], [5, 4, 3, 2, 1]])
     visible_BK = torch.tensor([[True, True, True, True, False], [False, True, True, True, True]])
     earlier_of_equal = [[0, 1], [1, 1]]
+
     assert top_keys(profile_BK, 1, visible_BK).nonzero().tolist() == earlier_of_equal
     assert top_keys(profile_BK, 3, visible_BK).nonzero()[:, 1].tolist() == [1, 2, 3, 1, 2, 3]
     assert top_keys(profile_BK, 2)[1].tolist() == [True, True, False, False, False]
     assert not top_keys(profile_BK, 0).any()
+
     with pytest.raises(ValueError, match="count=5 must lie in 0 … 4"):
         top_keys(profile_BK, 5, visible_BK)
 
@@ -239,9 +242,11 @@ def test_random_keys_are_visible_and_no_sinks(case, seed, data):
     sinks_K, visible_K = sink_sets(profile_SK, visible_SK)[0], visible_SK.expand_as(profile_SK)[0]
     free = int((visible_K & ~sinks_K).sum())
     count = data.draw(st.integers(0, free))
+
     keys_K = random_keys(sinks_K, count, generator(seed), visible_K)
     assert keys_K.sum() == count and not (keys_K & (sinks_K | ~visible_K)).any()
     assert torch.equal(keys_K, random_keys(sinks_K, count, generator(seed), visible_K))
+
     with pytest.raises(ValueError, match="do not fit"):
         random_keys(sinks_K, free + 1, generator(seed), visible_K)
 

@@ -75,6 +75,7 @@ def test_what_a_hidden_key_holds_reaches_no_other_position(make_lm, make_ids, ki
     other_BT[:, 2] = 17 + (ids_BT[:, 2] - 16) % 50
     hidden_BK = torch.arange(9)[None] == 2
     rest_T = ~hidden_BK[0]
+
     with hide(lm.model, hidden_BK):
         assert torch.equal(lm.hidden(ids_BT)[:, rest_T], lm.hidden(other_BT)[:, rest_T])
         assert not torch.allclose(lm.hidden(ids_BT)[:, 2], lm.hidden(other_BT)[:, 2], atol=1e-2)
@@ -88,8 +89,10 @@ def test_hidden_keys_come_back_after_an_exception(tiny_dlm, make_ids, former):
     before_BTD = tiny_dlm.hidden(ids_BT)
     attributes = [module.__dict__.keys() for module in tiny_dlm.model.modules()]
     hidden_BK = draw_hidden(1, 5, share=1.0)
+
     with pytest.raises(KeyboardInterrupt), track(tiny_dlm.model), hide(tiny_dlm.model, hidden_BK):
         forward_and_interrupt(tiny_dlm, ids_BT)
+
     assert tiny_dlm.model.config._attn_implementation == former
     assert [module.__dict__.keys() for module in tiny_dlm.model.modules()] == attributes
     assert torch.equal(tiny_dlm.hidden(ids_BT), before_BTD)
@@ -111,11 +114,13 @@ def test_keys_that_do_not_fit_the_forward_are_refused(tiny_ar, make_ids):
         hide(tiny_ar.model, draw_hidden(2, 7)),
     ):
         tiny_ar.hidden(make_ids(3, 6))
+
     with (
         pytest.raises(ValueError, match=r"torch\.float32"),
         hide(tiny_ar.model, lambda layer: torch.zeros(1, 6)),
     ):
         tiny_ar.hidden(make_ids(3, 6))
+
     assert tiny_ar.model.config._attn_implementation == "sdpa"
 
 
@@ -149,6 +154,7 @@ def test_another_thread_waits_until_keys_are_seen_again(make_lm, make_ids, kind)
     dense_BTD = lm.hidden(ids_BT)
     hidden_BK = torch.zeros(2, 9, dtype=torch.bool)
     hidden_BK[:, 1] = True
+
     with ThreadPoolExecutor(1) as pool:
         with hide(lm.model, hidden_BK):
             elsewhere = pool.submit(lm.hidden, ids_BT)

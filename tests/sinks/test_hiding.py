@@ -136,9 +136,11 @@ def test_the_control_leaves_sinks_alone_and_draws_evenly():
     mass_1K = torch.tensor([[9.0, 1, 1, 8.5, 1, 1, 1, 1, 1, 1, 1, 1]])
     visible_1K, masked_1K = torch.ones(1, 12, dtype=torch.bool), torch.arange(12)[None] >= 8
     assert places(sink_sets(mass_1K, visible_1K)) == [[0, 3]]
+
     draws = torch.cat(
         [Hiding("random", 1).choose(mass_1K, visible_1K, masked_1K, [generator(seed)]) for seed in range(600)]
     )
+
     assert not draws[:, [0, 3]].any()  # a sink is none of the others, also when it is not the strongest
     assert not draws[:, 8:].any()  # the strongest is no mask, so no mask is drawn
     assert draws[:, [1, 2, 4, 5, 6, 7]].double().mean(0).tolist() == pytest.approx([1 / 6] * 6, abs=0.06)
@@ -205,8 +207,10 @@ def test_the_log_says_what_was_hidden_and_what_is_left_in_the_layers_that_hide(m
 def test_hiding_no_key_changes_no_bit(make_lm, make_ids, kind):
     lm, ids_NT = make_lm(kind), make_ids(3, 14)
     hiding_lm = hiding_model(lm, Hiding(count=0))
+
     scores = [score(model, ids_NT, 3) for model in (hiding_lm, lm)]
     pd.testing.assert_frame_equal(*scores, check_exact=True)
+
     if lm.is_diffusion:
         texts = [generate(model, ids_NT, SAMPLER, 3) for model in (hiding_lm, lm)]
     else:
@@ -243,15 +247,20 @@ def test_a_hiding_that_cannot_be_is_refused(options, message):
 
 def test_more_keys_than_there_are_and_padding_are_refused(make_lm, make_ids):
     lm = make_lm("autoregressive")
+
     with pytest.raises(ValueError, match="count=7 must lie in 0 … 6"):
         hiding_model(lm, Hiding("top", 7)).hidden(make_ids(1, 10))
+
     with pytest.raises(ValueError, match="count=5 random keys beside as many sinks do not fit"):
         hiding_model(lm, Hiding("random", 5)).hidden(make_ids(1, 10))
+
     with pytest.raises(ValueError, match="rows without padding only"):
         hiding_model(lm, Hiding("top", 1)).hidden(make_ids(1, 10), torch.ones(1, 10))
+
     padding = torch.tensor([[0] + [1] * 9, [1] * 10])
     with pytest.raises(ValueError, match="rows without padding only"):
         decode(hiding_model(lm, Hiding("top", 1)), make_ids(2, 10), 2, attention_mask_BT=padding)
+
     assert lm.model.config._attn_implementation == "sdpa"
 
 
@@ -264,11 +273,13 @@ def test_pruning_a_model_changes_the_keys_that_are_hidden_in_it(make_lm, make_id
     lm, ids_BT = make_lm(kind), make_ids(4, 16)
     before = hiding_model(lm, Hiding("top", 2))
     dense_BK = before.keys_to_hide(ids_BT)
+
     with weights_kept(lm):
         prune(lm, Recipe("magnitude", sparsity=0.9), progress=False)
         pruned_BK = hiding_model(lm, Hiding("top", 2)).keys_to_hide(ids_BT)
         assert not torch.equal(pruned_BK, dense_BK)
         assert torch.equal(before.keys_to_hide(ids_BT), pruned_BK)
+
     assert torch.equal(before.keys_to_hide(ids_BT), dense_BK)
 
 
@@ -276,11 +287,14 @@ def test_pruning_a_model_changes_the_keys_that_are_hidden_in_it(make_lm, make_id
 def test_a_trace_of_a_hiding_model_shows_what_is_left(make_lm, make_ids, kind):
     lm, prompt_BT = make_lm(kind), make_ids(2, 6)
     sampler = Sampler(8, 4, None)
+
     plain = trace(lm, prompt_BT, sampler, progress=False)
     none = trace(hiding_model(lm, Hiding("top", 0)), prompt_BT, sampler, progress=False)
     assert torch.equal(none.layers_BSLK, plain.layers_BSLK)
+
     first = trace(hiding_model(lm, Hiding("first", 1)), prompt_BT, sampler, progress=False)
     queries_S = (first.windows_S2[:, 1] - first.windows_S2[:, 0]).float()
     torch.testing.assert_close(first.layers_BSLK.sum(-1)[0, :, 0], queries_S, rtol=1e-4, atol=1e-4)
+
     assert (first.mass_BSLK[..., 0] <= 1 + 1e-5).all()  # a hidden key keeps its own query alone
     assert (plain.mass_BSLK[..., 0] > 1 + 1e-3).any()

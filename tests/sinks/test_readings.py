@@ -89,9 +89,11 @@ def test_new_queries_are_counted(causal):
 def test_one_layer_has_statistics_of_its_own(causal):
     by_layer = [READINGS[LITERAL].variability(causal, layer=layer) for layer in range(3)]
     assert len({tuple(frame.top_share) for frame in by_layer}) == 3
+
     alone = dataclasses.replace(
         causal, layers_BSLK=causal.layers_BSLK[:, :, :1], prefix_BLK=causal.prefix_BLK[:, :1]
     )
+
     torch.testing.assert_close(
         torch.tensor(READINGS[LITERAL].variability(alone).to_numpy()),
         torch.tensor(by_layer[0].to_numpy()),

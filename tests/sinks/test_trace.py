@@ -62,13 +62,17 @@ def test_a_diffusion_trace_holds_the_states_of_generation_and_their_attention(ti
 def test_a_causal_trace_keeps_the_prompt_and_every_window_apart(tiny_ar, make_ids):
     prompt_BT = make_ids(3, PROMPT)
     result = traced(tiny_ar, prompt_BT)
+
     assert torch.equal(result.final_BK, decode(tiny_ar, prompt_BT, 14))
     assert torch.equal(result.ids_BSK, result.final_BK[:, None].expand(-1, 4, -1))
+
     windows = [(0, 5), (5, 8), (8, 11), (11, 14), (14, 19)]
     assert result.windows_S2.tolist() == [list(window) for window in windows[1:]]
+
     mass_BSLK = mass_of(tiny_ar, result.final_BK, windows).mean(2).transpose(1, 2)
     torch.testing.assert_close(result.prefix_BLK, mass_BSLK[:, 0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(result.layers_BSLK, mass_BSLK[:, 1:], atol=1e-5, rtol=1e-5)
+
     queries_S = torch.tensor([3.0, 3, 3, 5])
     torch.testing.assert_close(result.layers_BSLK.sum(-1), queries_S[:, None].expand(3, 4, 3))
 

@@ -90,6 +90,7 @@ def test_a_link_that_leads_nowhere_stops_the_build_and_is_named(links, lost):
 
 def test_a_link_leads_to_a_page_a_file_or_the_cell_of_a_figure(links):
     text = "[a](page.md#there) [b](../data/numbers.csv) [1 [0, 2]](../figures/01/drawn.png) [c](https://x.y)"
+
     assert links.rewritten(text, "docs/page.md") == (
         '[a](page.md#there) <a href="../data/numbers.csv">b</a> '
         '<a href="../notebooks/01.html#cell-03">1 [0, 2]</a> [c](https://x.y)'
@@ -98,5 +99,6 @@ def test_a_link_leads_to_a_page_a_file_or_the_cell_of_a_figure(links):
         '<img src="../figures/01/drawn.png">'
     )
     assert (links.files / "figures" / "01" / "drawn.png").exists()
+
     printed = links.in_output("[a](../docs/page.md#there) [b](../figures/01/drawn.png)", "notebooks/01.ipynb")
     assert printed == "[a](../docs/page.html#there) [b](01.html#cell-03)"

@@ -49,11 +49,13 @@ def saved(tiny_ar, make_lm, make_ids, tmp_path):
 
 def test_a_checkpoint_brings_adapter_and_moments_back(saved, tmp_path):
     model, optimizer, again, ids_BT = saved
+
     restored = adam(again)
     assert restore_optimizer(restored, tmp_path / "checkpoint") == 3
     for index, moments in optimizer.state_dict()["state"].items():
         for key in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(restored.state_dict()["state"][index][key], moments[key])
+
     some_steps(model, optimizer, ids_BT, 2)
     some_steps(again, restored, ids_BT, 2)
     for (name, one), (_, other) in zip(model.named_parameters(), again.named_parameters(), strict=True):
@@ -101,9 +103,11 @@ def test_a_damaged_state_of_the_optimizer_is_refused(saved, tmp_path, damage):
     file = tmp_path / "checkpoint" / "optimizer.safetensors"
     (tmp_path / "checkpoint" / "digests.json").unlink()  # so that the state itself is looked at
     state = load_file(file)
+
     save_file(state, file, metadata={} if damage == "no step" else {"step": "3"})
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-9])
+
     with pytest.raises(ValueError, match=r"optimizer.safetensors .*remove the checkpoint to start anew"):
         restore_optimizer(adam(again), tmp_path / "checkpoint")
 

@@ -30,9 +30,11 @@ def test_a_batch_is_made_of_crops_of_one_length_that_take_turns_among_the_stream
     given_to = (numbered(*sizes), lengths, batch_tokens, 0, index)
     ids_BT = crop_batch(*given_to)
     assert torch.equal(crop_batch(*given_to), ids_BT)  # as in a run that starts there
+
     rows, length = ids_BT.shape
     assert ids_BT.dtype == torch.int64
     assert length in lengths and rows == batch_tokens // length
+
     for row, ids_T in enumerate(ids_BT):
         which = (index + row) % len(sizes)
         assert 1000 * which <= ids_T[0] and ids_T[-1] < 1000 * which + sizes[which]

@@ -42,10 +42,12 @@ def wheel(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("built")
     packed = ("pyproject.toml", "README.md", "LICENSE", "sinkprune_core", "sinkprune", "sinkprune_companion")
     tracked = run("git", "ls-files", "-z", *packed, cwd=ROOT)
+
     for name in filter(None, tracked.split("\0")):
         target = place / "source" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target)
+
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", place, place / "source")
     (found,) = place.glob("*.whl")
     return found

@@ -39,6 +39,7 @@ class Adopt(Options):
         """Write the card, and print what it says."""
         from sinkprune.recovery.adopt import adopt
 
+        assert self.family is not None  # or it would not have settled
         card = adopt(self.folder, self.family, self.mask_token)
         mask = f", mask token {card['mask_token_id']}" if card["kind"] == "diffusion" else ""
         recipe = "its recipe is kept" if "recipe" in card else "no recipe is known"

@@ -11,6 +11,7 @@ from sinkprune.cli import checks
 from sinkprune.cli.options import (
     ARGUMENTS,
     WHERE,
+    Device,
     Options,
     check_text,
     place,
@@ -87,15 +88,7 @@ class Recover(Options):
     gradient_checkpointing: Annotated[
         bool, switch("compute blocks twice instead of keeping what they compute", group=WHERE)
     ] = False
-    device: Annotated[
-        str,
-        word(
-            "cpu, cuda, cuda:1, mps (default: a GPU where there is one)",
-            metavar="DEVICE",
-            show_default=False,
-            group=WHERE,
-        ),
-    ] = "auto"
+    device: Device = "auto"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float32"],
         word(

@@ -2,6 +2,8 @@
 The settings can be read where the harness is not installed.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import math
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pandas as pd
@@ -24,6 +27,9 @@ from sinkprune.files import DATA
 from sinkprune.spelling import suggestion
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.values import check_choice
+
+if TYPE_CHECKING:
+    from lm_eval.result_schema import EvalResults
 
 # settings
 
@@ -117,7 +123,7 @@ def _evaluate(
     lm: LanguageModel, chosen: list[Benchmark], limit: int | None, include: Path | str | None, given: dict
 ) -> pd.DataFrame:
     """Return a row per task and metric; what is `given` to the model overrides a benchmark's settings."""
-    from lm_eval import simple_evaluate
+    from lm_eval.evaluator import simple_evaluate
 
     from sinkprune.evaluation.harness.harness_model import HarnessModel
 
@@ -133,6 +139,7 @@ def _evaluate(
             settings = {"num_fewshot": benchmark.shots, "limit": limit, "task_manager": manager}
             results = simple_evaluate(model, tasks=tasks, log_samples=False, bootstrap_iters=1000, **settings)
             how = {name: getattr(model.how, name, math.nan) for name in ("draws", "guidance")}
+            assert results is not None  # which it is on other processes than the first
             rows += [row | how for row in _rows(results)]
 
     return pd.DataFrame(rows)
@@ -193,18 +200,27 @@ def _load(manager, task: str) -> list:
     return [loaded["groups"][task]] if task in loaded["groups"] else [*loaded["tasks"].values()]
 
 
-def _rows(results: dict) -> Iterator[dict[str, object]]:
+def _rows(results: EvalResults) -> Iterator[dict[str, object]]:
     """Yield a row per task and metric; members of a group that has a value of its own are left out."""
-    members = {name for group in results.get("groups", {}) for name in results["group_subtasks"][group]}
-    for task, values in results["results"].items():
+    subtasks = results.get("group_subtasks", {})
+    members = {name for group in results.get("groups", {}) for name in subtasks[group]}
+    shots = results.get("n-shot", {})
+
+    for task, values in results.get("results", {}).items():
         for key, value in values.items():
             metric, _, name = key.partition(",")
             if task in members or not name or metric.endswith("_stderr"):
                 continue
             error = values.get(f"{metric}_stderr,{name}")
-            row = {"task": task, "metric": metric, "filter": name, "value": value}
-            row["stderr"] = error if isinstance(error, float) else math.nan
-            yield row | {"documents": values["sample_len"], "shots": results["n-shot"].get(task, 0)}
+            yield {
+                "task": task,
+                "metric": metric,
+                "filter": name,
+                "value": value,
+                "stderr": error if isinstance(error, float) else math.nan,
+                "documents": values["sample_len"],
+                "shots": shots.get(task, 0),
+            }
 
 
 # tasks on data from a local folder
@@ -282,10 +298,11 @@ def _harness_tasks(folder: str) -> dict[str, Path]:
     return {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path is not None}
 
 
-def _write_task(include: Path, base: Path, name: str, rows: Sequence[Mapping[str, str]]) -> None:
+def _write_task(include: Path, base: Path, name: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a task that includes the harness's own file `base` and takes other data, and that data."""
     data = include / f"{name}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
     source = {
         "include": str(base),
         "task": name,
@@ -296,4 +313,5 @@ def _write_task(include: Path, base: Path, name: str, rows: Sequence[Mapping[str
         "validation_split": None,
         "test_split": "test",
     }
+
     data.with_suffix(".yaml").write_text(yaml.safe_dump(source), encoding="utf-8")

@@ -4,22 +4,24 @@ Dimensions: B batch, T sequence position, P tokens of a prompt, L tokens of a ta
 """
 
 import math
+import typing
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import chain, islice
 from operator import attrgetter
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import Collator, normalize_gen_kwargs, resolve_max_length
+from lm_eval.models.utils import Collator, GenKwargs, normalize_gen_kwargs, resolve_max_length
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
+from transformers import AddedToken, PreTrainedTokenizerBase
 
 from sinkprune.evaluation.conditional_likelihood import Pair, exact_log_likelihood, log_likelihood
 from sinkprune.evaluation.protocols import Protocol, protocol
@@ -28,7 +30,7 @@ from sinkprune.models.loading import load
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.encoding import without_mask
-from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel, Tokenizer
 from sinkprune_core.values import check_choice, in_short
 
 BATCHES_PER_SAVE = 16  # batches between two saves of finished requests into the harness's cache
@@ -37,6 +39,34 @@ SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in 
 DIFFUSION_OPTIONS = ("protocol", "mc_num", "guidance", "sampler", "is_check_greedy")  # and extra ones
 TASK_OPTIONS = ("until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k")  # of one to write
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class HarnessTokenizer(Tokenizer, typing.Protocol):
+    """What is asked of a tokenizer of transformers, which itself does not say of what types these are."""
+
+    eos_token_id: int
+    bos_token_id: int | None
+    name_or_path: str | None
+    added_tokens_decoder: Mapping[int, AddedToken]
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the ids of a text."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
+        """Return the text of some ids."""
+        ...
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict],
+        *,
+        tokenize: Literal[False],
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+    ) -> str:
+        """Return a conversation as one text."""
+        ...
 
 
 class HarnessOptions(BaseModel):
@@ -59,6 +89,11 @@ class HarnessOptions(BaseModel):
     add_bos_token: bool = False  # whether a first token is put before every context
     is_check_greedy: bool = False  # whether to ask if a diffusion model would write a target, token by token
     seed: int = 0  # of all random numbers
+
+    @property
+    def of_sampler(self) -> dict[str, object]:
+        """The fields of the sampler that were given."""
+        return self.model_extra or {}
 
 
 class GenerationRequest(NamedTuple):
@@ -85,16 +120,15 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
         )
 
     try:
-        return HarnessOptions(**given)
+        return HarnessOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        [name] = first["loc"]
+        name = str(first["loc"][0])
         raise ValueError(
             f"model argument {name}={given[name]!r} cannot be: {first['msg']}; change it or leave it out"
         ) from None
 
 
-@register_model("sinkprune")
 class HarnessModel(TemplateLM):
     """A `LanguageModel`, or what `load` makes of a name, that answers the harness's three kinds of request.
 
@@ -123,7 +157,7 @@ class HarnessModel(TemplateLM):
             pretrained = load(pretrained, asked.dtype, choose_device(device))
 
         self.lm = lm = pretrained
-        asks = {*DIFFUSION_OPTIONS, *asked.model_extra}
+        asks = {*DIFFUSION_OPTIONS, *asked.of_sampler}
 
         given = asked.model_dump(include=asks, exclude_defaults=True, exclude_none=True)
         if given and not lm.is_diffusion:
@@ -133,9 +167,10 @@ class HarnessModel(TemplateLM):
                 "and it writes from left to right"
             )
 
-        self.tokenizer = lm.tokenizer
+        tokenizer = _tokenizer_of(lm)
+        self.tokenizer = typing.cast(HarnessTokenizer, tokenizer)
         self.batch_size = asked.batch_size
-        positions = resolve_max_length(lm.model.config, lm.tokenizer)
+        positions = resolve_max_length(lm.model.config, tokenizer)
 
         self.max_length = asked.max_length or positions
         if not 1 < self.max_length <= positions:
@@ -183,9 +218,11 @@ class HarnessModel(TemplateLM):
         has_first_token = string.startswith(self.tokenizer.decode([self.prefix_token_id]))
         ids = self.tokenizer.encode(string, add_special_tokens=special and not has_first_token)
         ids = without_mask(ids, self.tokenizer, self.lm.mask_token_id)
-        first = [self.tokenizer.bos_token_id]
 
-        return first + ids if self.options.add_bos_token and special and ids[:1] != first else ids
+        first = self.tokenizer.bos_token_id
+        if self.options.add_bos_token and special and first is not None and ids[:1] != [first]:
+            return [first, *ids]
+        return ids
 
     def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
         """Return a conversation as one text; raise ValueError where the tokenizer has no chat template."""
@@ -198,13 +235,20 @@ class HarnessModel(TemplateLM):
 
     # likelihood
 
-    def _loglikelihood_tokens(self, requests: list[tuple], disable_tqdm: bool = False) -> list[tuple]:
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **_: object,
+    ) -> list[tuple[float, bool]]:
         """Return the log-likelihood of every target in nats, and whether the model would write it.
 
         A request is the harness's arguments, and the tokens of context and target.
         """
-        # the last token is never fed to an autoregressive model
-        extra = int(self.how.visible_end) if self.lm.is_diffusion else -1
+        extra = -1  # the last token is never fed to an autoregressive model
+        if self.how is not None:
+            extra = int(self.how.visible_end)
+
         asked = [(args, self._fit(context, target, extra)) for args, context, target in requests]
 
         def answer(part: list[tuple]) -> list[tuple[float, bool]]:
@@ -248,12 +292,12 @@ class HarnessModel(TemplateLM):
 
         frame = log_likelihood(self.lm, pairs, how, self.options.seed, self.batch_size)
         values = frame.groupby("sequence").value.mean().tolist()
-        greedy = [self.options.is_check_greedy and self._would_write(*pair) for pair in pairs]
+        greedy = [self.options.is_check_greedy and self._would_write(*pair, how) for pair in pairs]
         return list(zip(values, greedy, strict=True))
 
-    def _would_write(self, prompt_P: torch.Tensor, target_L: torch.Tensor) -> bool:
+    def _would_write(self, prompt_P: torch.Tensor, target_L: torch.Tensor, how: Protocol) -> bool:
         length = len(target_L)
-        sampler = Sampler(length, length, None, "low_confidence", guidance=self.how.guidance)
+        sampler = Sampler(length, length, None, "low_confidence", guidance=how.guidance)
         [ids_T] = generate(self.lm, prompt_P[None], sampler)
         return torch.equal(ids_T[len(prompt_P) :], target_L)
 
@@ -264,10 +308,10 @@ class HarnessModel(TemplateLM):
         wanted = []
         repetitions: Counter = Counter()  # repetitions of a request are different samples
         for request in requests:
-            context, asked = request.args
+            context, asked = request.arguments
             kwargs = normalize_gen_kwargs(asked, DEFAULT_LENGTH)
-            length = self.options.gen_length or kwargs["max_gen_toks"]
-            settings = _stop_strings(kwargs["until"]), self._sampler(length, kwargs)
+            length = self.options.gen_length or kwargs.get("max_gen_toks", DEFAULT_LENGTH)
+            settings = _stop_strings(kwargs.get("until")), self._sampler(length, kwargs)
             ids = self.tok_encode(context) or [self.prefix_token_id]
             prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
             prompt = tuple(prompt_P.tolist())
@@ -279,7 +323,7 @@ class HarnessModel(TemplateLM):
         alike = Collator(wanted, by_length, attrgetter("settings"), group_by="gen_kwargs")
         return self._answers("generate_until", alike, self.batch_size, self._write, disable_tqdm)
 
-    def _sampler(self, length: int, kwargs: dict[str, object]) -> Sampler:
+    def _sampler(self, length: int, kwargs: GenKwargs) -> Sampler:
         """Return how to write `length` tokens: the preset, with changes of the task, then of the model."""
         unknown = sorted(set(kwargs) - set(TASK_OPTIONS))
         if unknown:
@@ -287,18 +331,19 @@ class HarnessModel(TemplateLM):
                 f"generation argument {unknown[0]!r} is not known; there are {', '.join(TASK_OPTIONS)}"
             )
 
-        shaping = {}
+        shaping: dict[str, object] = {}
         if kwargs.get("do_sample"):
-            shaping = {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
+            given = {name: kwargs.get(name) for name in ("top_p", "top_k")}
+            shaping = {name: value for name, value in given.items() if value is not None}
         if shaping and not self.lm.is_diffusion:
             raise ValueError(f"{shaping} cannot be used: {self.lm.name} samples by temperature alone")
 
         own = self.options.temperature
         temperature = float(kwargs.get("temperature", 0.0)) if own is None else own
-        changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
-        changes |= shaping | self.options.model_extra | {"guidance": self.options.guidance or 0.0}
+        changes: dict[str, object] = {"length": length, "steps": length, "block": None}
+        changes |= {"temperature": temperature, **shaping, **self.options.of_sampler}
 
-        return replace(self.sampler, **changes)
+        return replace(self.sampler, **changes, guidance=self.options.guidance or 0.0)
 
     def _write(self, requests: list[GenerationRequest]) -> list[str]:
         """Return a text for each of some requests with equal settings; writing stops when all have ended."""
@@ -376,6 +421,20 @@ class HarnessModel(TemplateLM):
             answers += found
 
         return asked.get_original(answers)
+
+
+register_model("sinkprune")(HarnessModel)
+
+
+def _tokenizer_of(lm: LanguageModel) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model; raise ValueError for one that is not of transformers."""
+    tokenizer = lm.text_tokenizer
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ValueError(
+            f"the tokenizer of {lm.name} is a {type(tokenizer).__name__}: lm-evaluation-harness needs one of "
+            "transformers, with its chat template and its special tokens"
+        )
+    return tokenizer
 
 
 def _stop_strings(until: object) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ def test_an_autoregressive_model_agrees_with_the_harness_s_own(tiny_ar, tmp_path
         TASKS,
         num_fewshot=1,
     )
+
     ours = run(
         "sinkprune",
         manager,
@@ -49,17 +50,21 @@ def test_an_autoregressive_model_agrees_with_the_harness_s_own(tiny_ar, tmp_path
         model_args={"pretrained": str(saved), "device": "cpu"},
         batch_size=4,
     )
+
     assert set(ours["results"]) == set(TASKS) and ours["config"]["kind"] == "autoregressive"
+
     for task in TASKS:
         for key, value in theirs["results"][task].items():
             if isinstance(value, float):
                 assert ours["results"][task][key] == pytest.approx(value, rel=1e-4), (task, key)
+
         for mine, other in zip(ours["samples"][task], theirs["samples"][task], strict=True):
             for [answer], [expected] in zip(mine["resps"], other["resps"], strict=True):
                 if isinstance(answer, str):
                     assert answer == expected
                 else:
                     assert answer == pytest.approx(expected, abs=1e-4)
+
     assert max(len(doc["long"].split()) for doc in DOCS) > 2 * 64  # several windows
 
 
@@ -83,10 +88,12 @@ def test_likelihoods_are_those_of_the_protocol(tiny_dlm, settings, how):
     asked = [(doc["text"], " " + choice) for doc in DOCS for choice in doc["choices"]]
     answers = HarnessModel(tiny_dlm, **settings).loglikelihood(requests(*asked))
     values = [value for value, _ in answers]
+
     pairs = [tuple(map(tiny_dlm.encode, pair)) for pair in asked]
     frame = log_likelihood(tiny_dlm, pairs, how, settings.get("seed", 0))
     assert values == pytest.approx(frame.groupby("sequence").value.mean().tolist(), rel=1e-4)
     assert not any(greedy for _, greedy in answers)
+
     again = likelihoods(HarnessModel(tiny_dlm, **{**settings, "batch_size": 1}), *reversed(asked[:5]))
     assert again[::-1] == pytest.approx(values[:5], rel=1e-4)
 
@@ -124,27 +131,31 @@ def test_rolling_windows_cover_a_text_once_each(tiny_dlm):
             Sampler(12, 12, 4, "random", "even", 0.9, guidance=0.5),
         ),
         (
-            {"gen_length": 20, "sampler": "dream", "temperature": 1.0, "order": "origin"},
-            Sampler(20, 20, None, "origin", "time", 1.0, "filtered", top_p=0.95),
+            {"gen_length": 20, "sampler": "dream", "temperature": 1.0, "order": "random"},
+            Sampler(20, 20, None, "random", "time", 1.0, "filtered", top_p=0.95),
         ),
     ],
-    ids=["llada", "dream", "blocks", "origin"],
+    ids=["llada", "dream", "blocks", "dream in random order"],
 )
 def test_texts_are_those_of_the_sampler_whatever_the_batch(tiny_dlm, settings, sampler):
     asked = [(doc["text"], {"until": ["word30", "word31"], "max_gen_toks": 12}) for doc in DOCS]
     texts = HarnessModel(tiny_dlm, **settings, seed=2, batch_size=4).generate_until(requests(*asked))
     single = HarnessModel(tiny_dlm, **settings, seed=2, batch_size=1)
     assert single.generate_until(requests(*reversed(asked))) == texts[::-1]
+
     for (context, _), text in zip(asked, texts, strict=True):
         prompt_T = tiny_dlm.encode(context)
         name = (tuple(prompt_T.tolist()), 0)
         [ids_T] = generate(tiny_dlm, prompt_T[None], sampler, seed=2, names=[name])
         whole = ids_T[len(prompt_T) :].tolist()
+
         if 0 in whole:
             whole = whole[: whole.index(0)]
+
         expected = tiny_dlm.tokenizer.decode(whole, skip_special_tokens=True)
         for stop in ("word30", "word31"):
             expected = expected.split(stop)[0]
+
         assert text == expected
 
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune.models.loading import load
 from sinkprune.models.saving import save
-from sinkprune_core.pruning.shrink import shrink
+from sinkprune.models.shrinking import shrink
 from sinkprune_core.pruning.structured import mask
 
 
@@ -45,22 +45,28 @@ def test_a_compensated_model_shrinks_to_one_with_native_biases(
     lm, ids_BT = make_family(family), make_ids(3, 11)
     kept = some_kept(lm)
     plain = shrink(lm, kept)
+
     for layer, block in enumerate(lm.blocks):
         compensate = None
         if compensated_blocks == "all" or layer < compensated_blocks:
             compensate = statistics_of(lm, layer, ids_BT, WEIGHT_N)
         mask(lm, block, kept[layer], compensate)
+
     if family == "llama-mha":
         with pytest.raises(ValueError, match="which its class cannot read: `shrink` it first"):
             save(lm, tmp_path / "unreadable")
+
     smaller = shrink(lm, kept)
     torch.testing.assert_close(logits(smaller, ids_BT), logits(lm, ids_BT), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(logits(smaller, ids_BT), logits(plain, ids_BT), atol=1e-2)
+
     stock, info = AutoModelForCausalLM.from_pretrained(
         save(smaller, tmp_path / "smaller"), output_loading_info=True
     )
+
     assert not any(info.values())
     assert torch.equal(stock(ids_BT, use_cache=False).logits, logits(smaller, ids_BT))
+
     if family != "llama-biased":
         for name, value in stock.state_dict().items():
             if name.endswith(("q_proj.bias", "up_proj.bias")):
@@ -69,15 +75,19 @@ def test_a_compensated_model_shrinks_to_one_with_native_biases(
 
 def test_units_that_do_not_fit_the_model_are_refused(tiny_dlm):
     kept = some_kept(tiny_dlm)
+
     with pytest.raises(ValueError, match="kept has 2 entries for the 3 blocks"):
         shrink(tiny_dlm, kept[:2])
+
     with pytest.raises(ValueError, match=r"kept\[0\]\['attention'\] must be at least one unit of 0 …"):
         shrink(tiny_dlm, [{"mlp": each["mlp"]} for each in kept])
+
     for places in ([], [1, 0], [0, 0], [-1, 3], [0, 45]):
         with pytest.raises(
             ValueError, match=r"kept\[1\]\['mlp'\] must be at least one unit of 0 … 44, each once"
         ):
             shrink(tiny_dlm, [kept[0], {**kept[1], "mlp": torch.tensor(places, dtype=torch.long)}, kept[2]])
+
     said = r"kept\[2\]\['attention'\] holds 2 units, block 0 keeps 1: a config has one number for all blocks"
     with pytest.raises(ValueError, match=said):
         shrink(tiny_dlm, [*kept[:2], {**kept[2], "attention": torch.arange(2)}])
