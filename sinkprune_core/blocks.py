@@ -3,9 +3,9 @@
 Dimensions: R calibration rows, B batch, T position, D hidden width, W choices of token weights.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -58,8 +58,48 @@ class BlockInput:
 Hidden = Callable[[int], torch.Tensor | None]
 """From a layer to the tensor (R, T, D) that keeps its input; None: it stays where it was computed."""
 
-Hold = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
-"""From an input of a linear, (B, T, I), to what returns it."""
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Held(Protocol):
+    """Where inputs of linears, (B, T, I), wait by their numbers."""
+
+    def put(self, number: int, input_BTI: torch.Tensor) -> None:
+        """Let an input wait."""
+        ...
+
+    def take(self, number: int) -> torch.Tensor:
+        """Return an input, which is asked for once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Point:
+    """How far a pass over the text has come."""
+
+    done: int = 0  # of what it counts: blocks, rows, inputs
+    tensors: Tensors = field(default_factory=dict)  # what it has summed until then
+
+
+class Points(Held, Protocol):
+    """The points of a pass: one that is run again goes on from the last of them, and so do its inputs."""
+
+    def last(self, hidden: Hidden | None = None) -> Point:
+        """Return the last point, `Point()` where there is none; `hidden` is where hidden states lie."""
+        ...
+
+    def keep(
+        self,
+        done: int,
+        tensors: Callable[[], Tensors],
+        hidden: Hidden | None = None,
+        is_last: bool = False,
+    ) -> None:
+        """Keep a point, with the hidden states before block `done` where the next block needs them.
+
+        One that follows another closely may be left out, but not the last one of a pass that has others.
+        """
+        ...
 
 
 class Store(Protocol):
@@ -74,8 +114,12 @@ class Store(Protocol):
         """Return where the hidden states of some rows lie before every block."""
         ...
 
-    def inputs(self) -> AbstractContextManager[Hold]:
-        """Return a context that gives what holds inputs of linears; they go at its end."""
+    def points(self, settings: str) -> Points:
+        """Return the points of the pass with these settings, which tell it from other ones of this text."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of all points, and of the inputs that wait."""
         ...
 
     def room_for_inputs(self) -> int:
@@ -84,7 +128,7 @@ class Store(Protocol):
 
 
 class InMemory:
-    """The store that leaves everything where it was computed."""
+    """The store that leaves everything where it was computed, and nothing to go on from."""
 
     reads_blocks = False
 
@@ -92,18 +136,48 @@ class InMemory:
         """Return a function that keeps nothing elsewhere."""
         return lambda layer: None
 
-    def inputs(self) -> AbstractContextManager[Hold]:
-        """Return what holds an input as it is."""
-        return nullcontext(in_memory)
+    def points(self, settings: str) -> "NoPoints":
+        """Return points of which none is kept."""
+        return NoPoints()
+
+    def forget(self) -> None:
+        """There is nothing to let go of."""
 
     def room_for_inputs(self) -> int:
         """Return 0: what memory may hold is known by `dense_statistics.input_budget`."""
         return 0
 
 
-def in_memory(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Hold an input where it is."""
-    return lambda: input_BTI
+class HeldInMemory:
+    """Inputs that wait where they were computed."""
+
+    def __init__(self):
+        self._waiting: dict[int, torch.Tensor] = {}
+
+    def put(self, number: int, input_BTI: torch.Tensor) -> None:
+        """Let an input wait."""
+        self._waiting[number] = input_BTI
+
+    def take(self, number: int) -> torch.Tensor:
+        """Return an input, and let go of it."""
+        return self._waiting.pop(number)
+
+
+class NoPoints(HeldInMemory):
+    """The points of a pass that begins anew when it is run again."""
+
+    def last(self, hidden: Hidden | None = None) -> Point:
+        """Return the beginning."""
+        return Point()
+
+    def keep(
+        self,
+        done: int,
+        tensors: Callable[[], Tensors],
+        hidden: Hidden | None = None,
+        is_last: bool = False,
+    ) -> None:
+        """Keep nothing."""
 
 
 IN_MEMORY = InMemory()
@@ -153,6 +227,25 @@ def block_inputs(
     return [replace(state, weight_BT=weight) for state, weight in zip(captured, weights, strict=True)]
 
 
+def inputs_before(lm: LanguageModel, rows: Rows, batch: int, hidden: Hidden, done: int) -> list[BlockInput]:
+    """Return what the block `done` receives for every batch, [] where there is none.
+
+    The first one's is computed; hidden states before a later one lie in `hidden` already.
+    """
+    if done >= len(lm.blocks):
+        return []
+    if done == 0:
+        return block_inputs(lm, rows, batch, hidden(0))
+
+    here_RTD = hidden(done)
+    assert here_RTD is not None
+
+    # masks and positions are wanted; the hidden states go where the next block's output will
+    inputs = block_inputs(lm, rows, batch, hidden(done + 1))
+    batches = here_RTD.split([len(state.hidden_BTD) for state in inputs])
+    return [replace(state, hidden_BTD=hidden_BTD) for state, hidden_BTD in zip(inputs, batches, strict=True)]
+
+
 def run_block(
     block: nn.Module,
     states: list[BlockInput],
@@ -198,9 +291,18 @@ def _stored(state: BlockInput, store_RTD: torch.Tensor | None, start: int) -> Bl
     return replace(state, hidden_BTD=place_BTD)
 
 
-def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
-    """Yield every block in order, its weights in memory while it is yielded."""
-    for layer in tqdm(range(len(lm.blocks)), desc=what, unit="block", disable=not progress, leave=False):
+def visit(lm: LanguageModel, progress: bool, what: str, first: int = 0) -> Iterator[nn.Module]:
+    """Yield every block from the `first` on in order, its weights in memory while it is yielded."""
+    layers = tqdm(
+        range(first, len(lm.blocks)),
+        desc=what,
+        initial=first,
+        total=len(lm.blocks),
+        unit="block",
+        disable=not progress,
+        leave=False,
+    )
+    for layer in layers:
         with lm.resident(layer) as block:
             yield block
 

@@ -17,6 +17,7 @@ from random_models.writing import write
 
 from sinkprune import prune, score
 from sinkprune.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
+from sinkprune.evaluation.protocols import SAMPLERS as PUBLISHED
 from sinkprune.evaluation.protocols import Protocol
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.shrinking import shrink
@@ -25,7 +26,6 @@ from sinkprune_companion.training import lora
 from sinkprune_companion.training.crops import origin, write_data
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
 from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, trace
-from sinkprune_core.diffusion.samplers import SAMPLERS as PUBLISHED
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.pruning.recipe import compared_preset
 from sinkprune_core.sinks.hiding import Hiding, hiding_model

@@ -1,4 +1,5 @@
-"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and windows.
+"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and windows;
+and published ways to write.
 
 All of them estimate the same bound. Revealing the L tokens of a target in random order, one at a time,
 costs -log p(target | prompt) at most; the cross entropies at one random mask, weighted, are unbiased for it.
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
+from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.values import AtLeastZero, Count, Flag, check_choice, check_fields
 
 MASKINGS = ("count", "bernoulli")
@@ -136,6 +138,21 @@ PROTOCOLS: dict[str, Protocol] = {
     "ppl_llada": Protocol("count", draws=128, grid=1, chunk=64, context=960),
     "main_llada": Protocol("count", draws=8, grid=1, chunk=64, context=960),
     "main_dream": Protocol("bernoulli", draws=8, grid=1, chunk=64, context=960),
+}
+
+# LLaDA's generate.py; Dream's README (steps = tokens, entropy, 0.2, 0.95).
+SAMPLERS: dict[str, Sampler] = {
+    "llada": Sampler(length=128, steps=128, block=None, order="low_confidence", schedule="even"),
+    "dream": Sampler(
+        length=512,
+        steps=512,
+        block=None,
+        order="entropy",
+        schedule="time",
+        temperature=0.2,
+        proposal="filtered",
+        top_p=0.95,
+    ),
 }
 
 

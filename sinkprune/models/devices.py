@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 from torch.utils.benchmark import Timer
 
 from sinkprune.files import cache_dir, keep, kept
@@ -113,6 +114,14 @@ def _measured_gain() -> float:
         timer = Timer("input_RI @ weight_IO", globals=names, num_threads=torch.get_num_threads())
         seconds[dtype] = timer.timeit(REPEATS).mean
     return seconds[torch.float32] / seconds[torch.bfloat16]
+
+
+def move(module: nn.Module, to: torch.device | str | torch.dtype) -> None:
+    """Move a module to a device, or into a dtype.
+
+    What transformers declares as `to` of its models is a type that no call fits.
+    """
+    module.to(to)
 
 
 def device_name(device: str | torch.device) -> str:

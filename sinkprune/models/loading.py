@@ -14,7 +14,7 @@ from sinkprune.memory import release_freed_memory
 from sinkprune.models import embedded
 from sinkprune.models.adapters import adapter_config, base_of, is_adapter, merge_adapter
 from sinkprune.models.catalog import EMBEDDED, KnownModel
-from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.devices import choose_device, choose_dtype, move
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import fetch, folder_of, parse, requirements
 from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
@@ -122,7 +122,7 @@ def _load_adapted(name: str, folder: Path, dtype: torch.dtype, device: str) -> L
         )
 
     model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned)
-    cast(Any, model).to(device)
+    move(model, device)
     model.requires_grad_(False)
     return replace(base, model=model, name=Path(name).name)
 

@@ -1,7 +1,6 @@
 """A model without weights: its shapes are enough to say what a run would take, before a byte is fetched."""
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -9,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
-from sinkprune.models.devices import choose_dtype
+from sinkprune.models.devices import choose_dtype, move
 from sinkprune.models.reader import native_class
 from sinkprune.models.streaming import StreamedModel
 from sinkprune_core.language_model import LanguageModel, set_direction
@@ -35,7 +34,7 @@ def without_weights(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) 
     """Return a model of a configuration whose weights have shapes and no numbers."""
     with init_empty_weights(include_buffers=True):
         model = native_class(config)(config)
-        cast(Any, model).to(dtype)
+        move(model, dtype)
 
     set_direction(model.eval(), causal)
     model.tie_weights()

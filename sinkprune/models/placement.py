@@ -14,7 +14,7 @@ from accelerate.utils import check_device_map
 from torch import nn
 from transformers import PreTrainedModel
 
-from sinkprune.models.devices import choose_device
+from sinkprune.models.devices import choose_device, move
 from sinkprune.models.hub import available_memory
 from sinkprune_core.language_model import part_name
 from sinkprune_core.values import in_short
@@ -120,7 +120,7 @@ def dispatch(model: PreTrainedModel, devices: Mapping[str, torch.device]) -> Pre
     Buffers go to the parameters' devices, and the inputs of every part are sent to where it lies.
     """
     if len(devices) == 1:
-        cast(Any, model).to(next(iter(devices.values())))
+        move(model, next(iter(devices.values())))
     else:
         places: dict[str, Any] = {name: str(device) for name, device in devices.items()}
         dispatch_model(model, places, force_hooks=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from accelerate import init_empty_weights
@@ -25,6 +25,7 @@ from transformers import (
 
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
+from sinkprune.models.devices import move
 from sinkprune.models.formats import detect, stored_names
 from sinkprune.models.gpt2 import GPT2LMHeadModel, is_transposed, turned
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
@@ -350,7 +351,7 @@ class Checkpoint:
         """Return the whole model, read parameter by parameter."""
         model = self.skeleton()
         self.fill(model, "", dtype, device, progress=self.bytes > LARGE)
-        cast(Any, model).to(device)  # buffers; parameters are there
+        move(model, device)  # buffers; parameters are there
         return model
 
 

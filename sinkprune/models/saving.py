@@ -8,10 +8,17 @@ import torch
 from sinkprune.files import atomic, digests, write_json
 from sinkprune.models.reader import CARD
 from sinkprune.models.streaming import StreamedModel
+from sinkprune.models.weight_files import read_json
 from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 
+GENERATION = "generation_config.json"  # what transformers' `generate` reads of a folder
+REFUSAL = (
+    "a refusal: this is a masked diffusion model, which was not made to write from left to right, as "
+    "generate() and the text-generation pipeline of transformers do; write with "
+    "`sinkprune generate FOLDER --prompt TEXT` or sinkprune.generate"
+)
 OWN = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # what a card says of the model itself
 
 
@@ -20,8 +27,9 @@ def save(
 ) -> Path:
     """Write a model, its tokenizer and its card in transformers' format (safetensors), atomically.
 
-    `load(folder)` reads it back. A streamed model becomes one shard per block; finished blocks are taken over
-    as they are. `texts` are more files by name, `card` is more to put on the card, JSON values by name.
+    `load(folder)` reads it back; of a diffusion model, transformers' `generate` is refused. A streamed model
+    becomes one shard per block; finished blocks are taken over as they are. `texts` are more files by name,
+    `card` is more to put on the card, JSON values by name.
 
     Raises FileExistsError if `folder` exists, as nothing is ever overwritten. Raises ValueError, before
     anything is written, for an entry of the card that would change what the model is taken for, and for
@@ -48,6 +56,8 @@ def save(
             _check_class(lm)
             lm.model.save_pretrained(partial, save_original_format=False)  # native names
 
+        if lm.is_diffusion:
+            refuse_generate(partial)
         if lm.tokenizer is not None:
             lm.tokenizer.save_pretrained(partial)
         for name, text in (texts or {}).items():
@@ -62,6 +72,18 @@ def save(
         }
         write_json(partial / CARD, {**own, **card})
     return folder
+
+
+def refuse_generate(folder: Path) -> None:
+    """Let transformers' `generate` end in an error that says why, for the model of a folder.
+
+    transformers has no field for that. But `sequence_bias`, which hardly anybody sets, must be a table, is
+    looked at by `generate` alone, and its error repeats what stands there. Loading the model, its forwards
+    and saving it again are as before.
+    """
+    file = folder / GENERATION
+    stated = read_json(file) if file.is_file() else {}
+    write_json(file, {**stated, "sequence_bias": REFUSAL})
 
 
 def _check_class(lm: LanguageModel) -> None:

@@ -3,12 +3,11 @@
 import copy
 import dataclasses
 from collections.abc import Container, Mapping, Sequence
-from typing import cast
 
 import torch
 from pydantic import InstanceOf
-from torch import nn
 
+from sinkprune.models.devices import move
 from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.pruning.structured import Kept, owned_by, removable, resized
 from sinkprune_core.values import checked_arguments, in_short
@@ -42,7 +41,8 @@ def shrink(lm: InstanceOf[LanguageModel], kept: Sequence[Kept]) -> LanguageModel
     model.generation_config = copy.deepcopy(lm.model.generation_config)
     set_direction(model, causal=not lm.is_diffusion)
 
-    cast(nn.Module, model).requires_grad_(False).to(lm.device)
+    model.requires_grad_(False)
+    move(model, lm.device)
     return dataclasses.replace(lm, model=model)
 
 

@@ -10,6 +10,7 @@ from sinkprune.files import digests, held, write_json
 from sinkprune.models.formats import FORMATS
 from sinkprune.models.loading import load
 from sinkprune.models.reader import CARD
+from sinkprune.models.saving import GENERATION, refuse_generate
 from sinkprune.models.tokenizer_files import read_tokenizer
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import OWN_FIELDS, README, write_readme
@@ -53,17 +54,20 @@ def adopt(folder: str | os.PathLike, family: str, mask_token: str | int | None =
         former = read_json(folder / CARD)
 
     with held(folder):
-        files = [folder / name for name in (CARD, "config.json") if (folder / name).is_file()]
-        kept = {file: file.read_bytes() for file in files}
+        files = [folder / name for name in (CARD, "config.json", GENERATION)]
+        kept = {file: file.read_bytes() for file in files if file.is_file()}
 
         try:
             write_json(folder / "config.json", _stated(config, card))
+            if kind == "diffusion":
+                refuse_generate(folder)
             card |= {"sha256": digests(folder, "*.safetensors", "tokenizer.json")}
             write_json(folder / CARD, card)
             card |= _history(former, _zero_share(folder))
             write_json(folder / CARD, card)
         except BaseException:
-            (folder / CARD).unlink(missing_ok=True)
+            for file in files:
+                file.unlink(missing_ok=True)
             for file, content in kept.items():
                 file.write_bytes(content)
             raise

@@ -7,11 +7,11 @@ import copy
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
 from sinkprune.files import bytes_below, free_disk_at
+from sinkprune.models.devices import move
 from sinkprune.models.hub import available_memory
 from sinkprune.recovery.objectives import LOGITS_BYTES
 from sinkprune.recovery.settings import Recovery
@@ -174,7 +174,7 @@ def _of_blocks(lm: LanguageModel, blocks: int, device: str) -> LanguageModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = type(lm.model)(config).float().eval()
-        cast(Any, model).to(device)
+        move(model, device)
 
     set_direction(model, causal=not lm.is_diffusion)
     return replace(lm, model=model.requires_grad_(False))

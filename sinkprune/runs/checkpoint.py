@@ -1,5 +1,5 @@
-"""What a pruning run keeps on disk: a kill at any moment loses at most the block that is being pruned, or the
-statistics that are taken before the first one.
+"""What a pruning run keeps on disk: a kill at any moment loses at most the block that is at work, or some
+seconds of a pass that takes statistics before the first one is pruned.
 
 A work folder holds the statistics of the dense model, which serve every sparsity and pattern, and per recipe
 the finished blocks and the hidden states before the next one. A block counts once it is on the disk; it and
@@ -11,7 +11,7 @@ Dimensions: R calibration rows, T position, D hidden width.
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import safe_open
@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from sinkprune.files import atomic, file_digest, make_folder
 from sinkprune.models.streaming import METADATA, FinishedBlock, StreamedModel, assign_stored, stored_block
-from sinkprune.runs.waiting import INPUTS, HiddenFiles, OnDisk
+from sinkprune.runs.on_disk import OnDisk
+from sinkprune.runs.waiting import HiddenFiles
 from sinkprune.runs.work_folder import claim, identity, read_progress, write_progress, written_once
-from sinkprune.scratch import remove_leftovers
-from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
+from sinkprune_core.blocks import BlockInput, Rows, block_inputs, inputs_before, run_block
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.calibration.text import Calibration
@@ -68,7 +68,6 @@ class PruningCheckpoint:
         self.store = OnDisk(self.folder, isinstance(lm, StreamedModel))
         claim(root, identity(lm, calibration))
         make_folder(self.folder)
-        remove_leftovers(self.folder / INPUTS)
 
         self.state = RunState(**(read_progress(self.folder) or {}))
         self._forget_damaged_blocks()
@@ -97,14 +96,23 @@ class PruningCheckpoint:
 
     def rows(self, compute: Callable[[], Rows]) -> Rows:
         """Return the calibration rows of this run, computed once."""
-        file = written_once(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
+        file = self.folder / "rows.safetensors"
+        self._written_by_pass(file, lambda target: _save_rows(compute(), target))
         tensors = load_file(file)
         return Rows(tensors["ids"], tensors.get("weight"), tensors.get("present"))
 
     def statistics(self, key: str, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
         """Return the dense model's statistics under a `settings_digest`, computed once for all recipes."""
         file = self.root / f"statistics-{key}.safetensors"
-        return _load_statistics(written_once(file, lambda target: _save_statistics(compute(), target)))
+        self._written_by_pass(file, lambda target: _save_statistics(compute(), target))
+        return _load_statistics(file)
+
+    def _written_by_pass(self, file: Path, write: Callable[[Path], object]) -> None:
+        """Let a pass write a file, once; what it could have gone on from goes then."""
+        is_there = file.exists()
+        written_once(file, write)
+        if not is_there:
+            self.store.forget()
 
     # hidden states before a block
 
@@ -132,15 +140,7 @@ class PruningCheckpoint:
             self._compute_hidden(lm, rows, batch, hidden)
 
         self._carried = hidden
-        if done == 0:
-            return block_inputs(lm, rows, batch, hidden(0))
-
-        # masks and positions are wanted; the hidden states go where the next block's output will
-        inputs = block_inputs(lm, rows, batch, hidden(done + 1))
-        batches = hidden(done).split([len(state.hidden_BTD) for state in inputs])
-        return [
-            replace(state, hidden_BTD=hidden_BTD) for state, hidden_BTD in zip(inputs, batches, strict=True)
-        ]
+        return inputs_before(lm, rows, batch, hidden, done)
 
     def _compute_hidden(self, lm: LanguageModel, rows: Rows, batch: int, hidden: HiddenFiles) -> None:
         """Compute the hidden states before the next block from the text."""
@@ -154,8 +154,8 @@ class PruningCheckpoint:
 
     def forget_hidden(self) -> None:
         """Remove the hidden states, the bulk of the folder, when no block is left to prune."""
-        for file in self.folder.glob("hidden-*.bin"):
-            file.unlink()
+        self.store.forget()
+        self.store.forget_hidden()
 
     # finished blocks
 

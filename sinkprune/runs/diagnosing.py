@@ -9,13 +9,14 @@ from safetensors.torch import save_file
 
 from sinkprune.files import held, resolved
 from sinkprune.models.meta_model import is_streamed
-from sinkprune.runs.waiting import OnDisk
+from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.work_folder import claim, identity, written_once
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import TokenChoice, choice_name
+from sinkprune_core.calibration.token_weights import TokenChoice
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import diagnosis
 from sinkprune_core.pruning.diagnosis import Diagnosis, Norms
+from sinkprune_core.pruning.recipe import ExcludeName
 
 
 @torch.no_grad()
@@ -24,16 +25,16 @@ def diagnose(
     calibration: Calibration,
     sparsities: Sequence[float] = (0.5,),
     noise_levels: int = 8,
-    sinks: str | TokenChoice = "all",
+    sinks: ExcludeName | TokenChoice = "all",
     progress: bool = True,
     work: Path | str | None = None,
 ) -> Diagnosis:
     """Return what leaving sinks out can change in a model, as `sinkprune_core.diagnose` does.
 
-    `work` is a folder in which the norms are kept: with it a killed run, or one for another sparsity, takes
-    no second pass once the first one is through. A streamed model needs one. Raises what
-    `sinkprune_core.diagnose` does, ValueError for a work folder of another run, and RuntimeError for one that
-    is in use.
+    `work` is a folder in which the norms are kept: a killed run goes on within its pass, and one for another
+    sparsity takes no second pass. A streamed model needs one. Norms without the tokens that a function
+    chooses are not kept, since another function may have its name. Raises what `sinkprune_core.diagnose`
+    does, ValueError for a work folder of another run, and RuntimeError for one that is in use.
     """
     if work is None:
         if is_streamed(lm):
@@ -41,18 +42,22 @@ def diagnose(
         return diagnosis.diagnose(lm, calibration, sparsities, noise_levels, sinks, progress)
 
     root = resolved(work)
+    diagnosis.diagnosis_recipes(lm, len(calibration.ids_NT), noise_levels, sinks)  # what is none is refused
     with held(root):
         claim(root, identity(lm, calibration))
-        name = choice_name(sinks).replace("/", "-")
-        file = root / f"norms-{name}-{noise_levels}.safetensors"
-
         store = OnDisk(root, is_streamed(lm))
 
-        def write(target: Path) -> None:
-            found = diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, store)
-            _save(found, target)
+        def take() -> Norms:
+            return diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, store)
 
-        norms = _load(written_once(file, write))
+        if isinstance(sinks, str):
+            file = root / f"norms-{sinks}-{noise_levels}.safetensors"
+            norms = _load(written_once(file, lambda target: _save(take(), target)))
+        else:
+            norms = take()
+
+        store.forget()
+        store.forget_hidden()
         return diagnosis.diagnosis_from(lm, norms, sparsities)
 
 

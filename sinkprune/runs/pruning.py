@@ -18,7 +18,7 @@ from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.identity import settings_digest
-from sinkprune.runs.waiting import OnDisk
+from sinkprune.runs.on_disk import OnDisk
 from sinkprune_core.blocks import BlockInput, Rows
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.text import Calibration
@@ -59,7 +59,7 @@ def prune(
         return engine.prune(lm, recipe, calibration, progress, statistics)
 
     root = resolved(work)
-    plan = make_plan(lm, recipe, calibration, OnDisk(root, is_streamed(lm)))
+    make_plan(lm, recipe, calibration, OnDisk(root, is_streamed(lm)))  # what does not fit is said before work
     engine.check_before(lm, recipe, calibration, statistics)
 
     with held(root):
@@ -68,6 +68,7 @@ def prune(
 
         with _dense_again(lm, job_folder(root, job)):
             checkpoint = PruningCheckpoint(root, lm, job, calibration)
+            plan = make_plan(lm, recipe, calibration, checkpoint.store)
             text = KeptText(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
             text.checkpoint = checkpoint
             text.own_rows = own_rows

@@ -20,7 +20,7 @@ from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
 from sinkprune.runs.identity import settings_digest
-from sinkprune.runs.waiting import OnDisk
+from sinkprune.runs.on_disk import OnDisk
 from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
@@ -171,14 +171,14 @@ class _Run:
         waiting_rows = min(self.plan.sink_rows, self.plan.waiting.rows_in_memory)
         memory += waiting_rows * row_bytes(lm, self.length)
         if self.work is None:
-            memory += self.hidden_states()
+            memory += self.hidden_states(self.plan.hidden_rows)
 
         return memory
 
-    def hidden_states(self) -> int:
-        """Return the bytes of the hidden states that wait at a time."""
+    def hidden_states(self, rows: int) -> int:
+        """Return the bytes of the hidden states of so many rows."""
         bytes_per_token = self.lm.model.config.hidden_size * self.lm.model.dtype.itemsize
-        return self.plan.hidden_rows * self.length * bytes_per_token
+        return rows * self.length * bytes_per_token
 
     def disk(self, saves: bool) -> int:
         """Return the bytes of hidden states, and of inputs or, later, finished blocks and pruned model."""
@@ -191,9 +191,19 @@ class _Run:
 
         disk = max(disk, self.plan.waiting.bytes_on_disk)
         if self.work:
-            disk += self.hidden_states()
+            disk += self.hidden_states(self._rows_on_disk())
 
         return disk
+
+    def _rows_on_disk(self) -> int:
+        """Return how many rows' hidden states lie on the disk: before a block and after it.
+
+        A pass that shows sinks or statistics has a third file, of a block from which it can go on.
+        """
+        plan = self.plan
+        if plan.hidden_rows and (plan.sink_rows or plan.takes_dense):
+            return 3 * max(plan.rows, plan.sink_rows)
+        return plan.hidden_rows
 
     def kept_beside(self, folder: Path | None) -> int:
         """Return the bytes that this run has left already, if they lie on the disk of `folder`."""

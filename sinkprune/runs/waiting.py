@@ -1,30 +1,21 @@
-"""What waits, mostly on disk, while text goes through the blocks one by one.
+"""Hidden states that wait on disk while text goes through the blocks one by one.
 
-Hidden states before a block and after it lie in two files that take turns. Inputs of linears, until the last
-block has shown which tokens are sinks, lie in a file each.
+Those before a block and after it lie in two files that take turns. A pass that is to go on from a block puts
+the file of that block aside, under a name of its own.
 
-Dimensions: R calibration rows, B batch, T position, D hidden width, I input features.
+Dimensions: R calibration rows, T position, D hidden width.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from sinkprune.files import file_digest, flush, free_disk_at, room_needed
-from sinkprune.scratch import scratch_folder
-from sinkprune_core.blocks import Hold, Rows
-from sinkprune_core.language_model import LanguageModel
+from sinkprune.files import file_digest, flush, room_needed
 
 CHUNK = 1 << 20  # bytes that are written at a time
-WAITING_SHARE_OF_DISK = 0.5  # of the free room on the disk that inputs may take
-INPUTS = "inputs"  # the scratch folder of the inputs that wait
 
 
 @dataclass(frozen=True)
@@ -52,8 +43,20 @@ class HiddenFiles:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def file(self, layer: int) -> Path:
-        """Return the file of the hidden states before a block."""
-        return self.folder / f"hidden-{layer % 2}.bin"
+        """Return the file of the hidden states before a block, which may lie aside."""
+        aside = self._aside(layer)
+        return aside if aside.exists() else self.folder / f"hidden-{layer % 2}.bin"
+
+    def _aside(self, layer: int) -> Path:
+        return self.folder / f"hidden-at-{layer}.bin"
+
+    def put_aside(self, layer: int) -> str:
+        """Let no other block's hidden states take the place of these; return their SHA-256.
+
+        What is mapped stays so under the new name.
+        """
+        self.file(layer).replace(self._aside(layer))
+        return self.sealed(layer)
 
     def has_size(self, layer: int) -> bool:
         """Return whether the file of a block is there in its full size."""
@@ -68,42 +71,6 @@ class HiddenFiles:
     def holds(self, layer: int, digest: str | None) -> bool:
         """Return whether the file of a block holds what `sealed` returned the digest of."""
         return digest is not None and self.has_size(layer) and file_digest(self.file(layer)) == digest
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    """The store of what waits in files of a folder (`sinkprune_core.blocks.Store`)."""
-
-    folder: Path
-    reads_blocks: bool = False  # whether the model's blocks come from disk one at a time
-
-    def hidden(self, lm: LanguageModel, rows: Rows) -> HiddenFiles:
-        """Return the files of the hidden states of some rows."""
-        count, length = rows.ids_RT.shape
-        return HiddenFiles(self.folder, (count, length, lm.model.config.hidden_size), lm.model.dtype)
-
-    def inputs(self) -> AbstractContextManager[Hold]:
-        """Return a context that gives what holds inputs in files; they go at its end."""
-        return on_disk(self.folder)
-
-    def room_for_inputs(self) -> int:
-        """Return half of the free room of the folder's disk, in bytes."""
-        return int(WAITING_SHARE_OF_DISK * free_disk_at(self.folder))
-
-
-@contextmanager
-def on_disk(folder: Path) -> Iterator[Hold]:
-    """Yield what holds inputs in files in `folder`, or raises OSError without room; they go at the end."""
-    with scratch_folder(folder / INPUTS) as scratch:
-        numbers = count()
-
-        def hold(input_BTI: torch.Tensor) -> Callable[[], torch.Tensor]:
-            file = scratch / f"{next(numbers)}.safetensors"
-            with room_needed(f"inputs in {folder}"):
-                save_file({"input": input_BTI.contiguous()}, file)
-            return lambda: load_file(file, backend="pread")["input"]
-
-        yield hold
 
 
 def allocate(file: Path, size: int) -> None:

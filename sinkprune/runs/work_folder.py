@@ -30,7 +30,10 @@ LISTED = 3  # names of files that an error lists
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # of a configuration: no setting
 OF_ROOT = re.compile(r"work\.json|statistics-[0-9a-f]{12}\.safetensors(\.sha256)?")
 JOB = re.compile(r"job-[0-9a-f]{12}")
-OF_JOB = re.compile(r"progress\.json|rows\.safetensors(\.sha256)?|hidden-[01]\.bin|inputs")
+OF_JOB = re.compile(
+    r"progress\.json|rows\.safetensors(\.sha256)?|hidden-([01]|at-\d+)\.bin|pass-[0-9a-f]{12}\.safetensors"
+)
+OF_INPUTS = re.compile(r"\d+\.safetensors")
 OF_BLOCKS = re.compile(r"\d{5}\.safetensors")
 
 
@@ -176,6 +179,8 @@ def remove_job(job: Path) -> None:
     (job / PROGRESS).unlink(missing_ok=True)
     if (job / "blocks").is_dir():
         _remove(job / "blocks", OF_BLOCKS)
+    if (job / "inputs").is_dir():
+        _remove(job / "inputs", OF_INPUTS)
     _remove(job, OF_JOB)
 
 

@@ -39,7 +39,7 @@ from sinkprune_core import LanguageModel, prune, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
-from sinkprune_core.pruning.diagnosis import energy_share, mask_change
+from sinkprune_core.pruning.diagnosis import energy_share, mask_changes
 from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention
@@ -196,7 +196,7 @@ def change_of_masks(
     for layer, block in enumerate(lm.blocks):
         norm_I = planted.layers[layer][PLACE].norm_I
         without_I = left_out.layers[layer][PLACE].norm_I
-        changes.append(mask_change(lm.linears(block)[PLACE].weight, norm_I, without_I, sparsity))
+        changes += mask_changes(lm.linears(block)[PLACE].weight, norm_I, [without_I], sparsity)
 
         energy_I = norm_I.double().square()
         held_I = energy_share(norm_I, without_I) * energy_I

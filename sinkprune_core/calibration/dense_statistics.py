@@ -8,17 +8,31 @@ Dimensions: R calibration rows, T position, W choices of token weights.
 
 import errno
 import hashlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from sinkprune_core.blocks import IN_MEMORY, Hold, Rows, Store, block_inputs, in_memory, run_block, visit
+from sinkprune_core.blocks import (
+    IN_MEMORY,
+    Held,
+    HeldInMemory,
+    Points,
+    Rows,
+    Store,
+    Tensors,
+    inputs_before,
+    run_block,
+    visit,
+)
 from sinkprune_core.calibration.input_statistics import InputStatistics, Observer, observe
+from sinkprune_core.calibration.observed_points import ObservedPoints, Place
 from sinkprune_core.calibration.sink_profiles import (
     profile,
     sink_profiles,
@@ -31,6 +45,7 @@ from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     StatisticsKey,
     check_weights,
+    choice_name,
     input_rows,
     weights_in_text,
 )
@@ -45,7 +60,6 @@ SAMPLED = 64  # numbers of every parameter that tell a model from another one
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full store ends with
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
-Place = tuple[int, str]  # of a linear: its layer and its name
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +122,9 @@ def collect(
 
     Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
     whose inputs are wanted, one forward serves both, if there is room for the inputs. Inputs and hidden
-    states that wait lie in `store`. `states` are the trajectories of this text, where some are made already,
-    and `place` says where inputs wait, where a `Plan` has decided it.
+    states that wait lie in `store`, from whose points an interrupted pass goes on; the caller lets it forget
+    them once the statistics are kept. `states` are the trajectories of this text, where some are made
+    already, and `place` says where inputs wait, where a `Plan` has decided it.
     """
     states = states or Trajectories(lm, calibration)
 
@@ -135,6 +150,16 @@ class _Seen:
     observer: Observer[Place]
 
 
+class _ChangedChoiceError(Exception):
+    """A user's choice of tokens is no longer the one whose sums a pass would go on from."""
+
+
+def _check_unchanged(kept: Tensors, weight_WRT: torch.Tensor) -> None:
+    """Raise _ChangedChoiceError where sums were taken with other weights than these."""
+    if "weights" in kept and not torch.equal(kept["weights"], weight_WRT):
+        raise _ChangedChoiceError
+
+
 @dataclass(frozen=True)
 class _Pass:
     """A pass of the calibration text through the dense model, for keys that share its states."""
@@ -149,7 +174,11 @@ class _Pass:
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
         started = time.perf_counter()
-        seen = self._run()
+        try:
+            seen = self._run()
+        except _ChangedChoiceError:
+            self.store.forget()
+            seen = self._run()
         seconds = time.perf_counter() - started
 
         found = {}
@@ -177,6 +206,7 @@ class _Pass:
             except OSError as error:  # of a quota, or of a disk that others fill
                 if error.errno not in NO_ROOM:
                     raise
+                self.store.forget()
 
         return self._by_blocks()
 
@@ -185,34 +215,64 @@ class _Pass:
         ids_RT, weight_WRT = self._weighted_rows()
         rows = self._rows(ids_RT, weight_WRT)
         hidden = self.store.hidden(self.lm, rows)
-        inputs = block_inputs(self.lm, rows, self.calibration.batch, hidden(0))
-        what = f"statistics of {self.lm.name}"
+        points = self.store.points(self._settings("statistics", weight_WRT))
 
         with self._observed() as observer:
-            for layer, block in enumerate(visit(self.lm, self.progress, what)):
-                inputs = run_block(block, inputs, observer, hidden(layer + 1))
+            seen = ObservedPoints(points, observer, self.linears)
+            first = seen.last(hidden).done
+            inputs = inputs_before(self.lm, rows, self.calibration.batch, hidden, first)
+
+            blocks = visit(self.lm, self.progress, f"statistics of {self.lm.name}", first)
+            for done, block in enumerate(blocks, start=first + 1):
+                inputs = run_block(block, inputs, observer, hidden(done))
+                is_last = done == len(self.lm.blocks)
+                seen.keep(done, dict, None if is_last else hidden, is_last)
 
         return _Seen(ids_RT, weight_WRT, observer)
 
     def _through_store(self) -> _Seen:
         """Send all rows through block after block once; inputs wait for what the last one shows."""
-        with self.store.inputs() as hold, self._observed(hold) as observer:
-            ids_RT, weight_WRT = self._weighted_rows()
-            observer.flush(weight_WRT, self.progress)
+        points = self.store.points(self._settings("sinks and inputs"))
+
+        with self._observed(points) as observer:
+            seen = ObservedPoints(points, observer, self.linears)
+            ids_RT, weight_WRT = self._weighted_rows(seen)
+            kept = seen.beside()
+            _check_unchanged(kept, weight_WRT)
+            beside = {**kept, "weights": weight_WRT}
+            observer.flush(
+                weight_WRT,
+                self.progress,
+                after_each=lambda: seen.keep(seen.done + 1, lambda: beside),
+            )
 
         return _Seen(ids_RT, weight_WRT, observer)
 
-    def _observed(self, hold: Hold | None = None) -> AbstractContextManager[Observer[Place]]:
-        linears: dict[Place, nn.Linear] = {}
+    @cached_property
+    def linears(self) -> dict[Place, nn.Linear]:
+        """The linears of all blocks."""
+        found: dict[Place, nn.Linear] = {}
         for layer, block in enumerate(self.lm.blocks):
-            linears |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
-        return observe(linears, len(self.keys), hold=hold)
+            found |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
+        return found
+
+    def _observed(self, held: Held | None = None) -> AbstractContextManager[Observer[Place]]:
+        return observe(self.linears, len(self.keys), held=held)
+
+    def _settings(self, what: str, weight_WRT: torch.Tensor | None = None) -> str:
+        """Return what tells this pass from others of the same text, whose weights may be known by now."""
+        keys = [replace(key, exclude=choice_name(key.exclude)) for key in self.keys]
+        weights = "" if weight_WRT is None else hashlib.sha256(weight_WRT.numpy().tobytes()).hexdigest()
+        return f"{what} {keys} {weights}"
 
     def _rows(self, ids_RT: torch.Tensor, weight_RT: torch.Tensor) -> Rows:
         return Rows(ids_RT, weight_RT, self.calibration.present_in(len(ids_RT)))
 
-    def _weighted_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the calibration rows, (R, T), and the weights of their tokens for every key, (W, R, T)."""
+    def _weighted_rows(self, points: Points | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the calibration rows, (R, T), and the weights of their tokens for every key, (W, R, T).
+
+        `points` are those of the forwards that show the sinks, where these show more.
+        """
         lm, key = self.lm, self.keys[0]
         profiles = None
         if any(key.exclude != "none" for key in self.keys):
@@ -224,6 +284,7 @@ class _Pass:
                 self.progress,
                 self.store,
                 self.states,
+                points,
             )
 
         ids_RT = input_rows(lm, self.calibration, key, self.states)
@@ -248,25 +309,44 @@ class _Pass:
 
         visible_ST = visible_keys(length, windows, steps)
         ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
-        starts = tqdm(
-            range(0, len(ids_RT), rows_at_once),
-            desc=f"sinks and statistics of {lm.name}",
+        points = self.store.points(self._settings("batches"))
+        weights: list[torch.Tensor] = []
+        profiles: list[torch.Tensor] = []
+
+        with attention.track(lm.model, windows) as tracker, self._observed(HeldInMemory()) as observer:
+            seen = ObservedPoints(points, observer, self.linears)
+            point = seen.last()
+            if point.done:
+                profiles.append(point.tensors["profile"])
+                weights.append(self._weights(profiles[0], visible_ST, first_sequence=0))
+                _check_unchanged(point.tensors, weights[0])
+
+            def known() -> dict[str, torch.Tensor]:
+                return {"profile": torch.cat(profiles), "weights": torch.cat(weights, dim=1)}
+
+            for start in self._starts(point.done, len(ids_RT), rows_at_once):
+                stop = min(start + rows_at_once, len(ids_RT))
+                lm.hidden(ids_RT[start:stop])
+
+                mass_RLHWK = check_output(lm, tracker.take())
+                profiles.append(profile(mass_RLHWK.mean((1, 2)).cpu(), windows, steps))
+                weights.append(self._weights(profiles[-1], visible_ST, start // rows_together))
+                observer.flush(weights[-1])
+                seen.keep(stop, known)
+
+        return _Seen(ids_RT, torch.cat(weights, dim=1), observer)
+
+    def _starts(self, first: int, rows: int, rows_at_once: int) -> Iterable[int]:
+        """Return where batches begin, from the row `first` on, with a progress bar."""
+        return tqdm(
+            range(first, rows, rows_at_once),
+            desc=f"sinks and statistics of {self.lm.name}",
+            initial=math.ceil(first / rows_at_once),
+            total=math.ceil(rows / rows_at_once),
             unit="batch",
             disable=not self.progress,
             leave=False,
         )
-        weights: list[torch.Tensor] = []
-
-        with attention.track(lm.model, windows) as tracker, self._observed(in_memory) as observer:
-            for start in starts:
-                lm.hidden(ids_RT[start : start + rows_at_once])
-
-                mass_RLHWK = check_output(lm, tracker.take())
-                profile_NST = profile(mass_RLHWK.mean((1, 2)).cpu(), windows, steps)
-                weights.append(self._weights(profile_NST, visible_ST, start // rows_together))
-                observer.flush(weights[-1])
-
-        return _Seen(ids_RT, torch.cat(weights, dim=1), observer)
 
     def _weights(
         self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first_sequence: int

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from sinkprune_core.blocks import Hold
+from sinkprune_core.blocks import Held, Tensors
 from sinkprune_core.memory import rows_in_cache
 
 GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
@@ -70,6 +70,20 @@ class RunningStatistics:
             for choice, weight_BT in enumerate(weight_WBT):
                 weighted_NI = (input_BTI * weight_BT[..., None]).flatten(0, 1)
                 self.gram_WII[choice] = _add_gram(self.gram_WII[choice], weighted_NI)
+
+    def sums(self) -> dict[str, torch.Tensor]:
+        """Return the sums so far by name, without Gram matrices, which no pass keeps."""
+        return {
+            "squares": self.squares_WI,
+            "summed": self.summed_WI,
+            "sums": self.sums_WI,
+            "count": self.count_W,
+        }
+
+    def go_on_from(self, sums: Tensors) -> None:
+        """Take sums that `sums` has returned before."""
+        for name, sum_WI in self.sums().items():
+            sum_WI.copy_(sums[name])
 
     def finished(self, choice: int = 0) -> InputStatistics:
         """Return the statistics of one choice of token weights; all are 0 where every weight was 0."""
@@ -127,14 +141,15 @@ def _mirror(gram_II: torch.Tensor) -> torch.Tensor:
 class Observer(Generic[Name]):
     """Feeds the inputs of linears into running statistics, one per distinct input tensor."""
 
-    def __init__(self, choices: int = 1, gram: bool = False, hold: Hold | None = None):
+    def __init__(self, choices: int = 1, gram: bool = False, held: Held | None = None):
         self.choices = choices
         self.gram = gram
-        self.hold = hold
+        self.held = held
         self.weight_WBT: torch.Tensor | None = None  # token weights of the batch that runs now
         self.running: dict[Name, RunningStatistics] = {}
         self._last: tuple[torch.Tensor, RunningStatistics] | None = None
-        self._waiting: dict[RunningStatistics, list[Callable[[], torch.Tensor]]] = {}
+        self._waiting: dict[RunningStatistics, list[int]] = {}  # numbers of inputs
+        self._arrived = 0  # inputs that were held so far
 
     def hook(self, name: Name, linear: nn.Linear) -> Callable[[nn.Module, tuple], None]:
         """Return the forward pre-hook of one linear."""
@@ -150,24 +165,53 @@ class Observer(Generic[Name]):
 
             self._last = (input_BTI, self.running[name])
 
-            if self.hold:
-                self._waiting.setdefault(self.running[name], []).append(self.hold(input_BTI))
+            if self.held:
+                self.held.put(self._arrived, input_BTI)
+                self._waiting.setdefault(self.running[name], []).append(self._arrived)
+                self._arrived += 1
             else:
                 self.running[name].add(input_BTI, self.weight_WBT)
 
         return observe
 
-    def flush(self, weight_WRT: torch.Tensor, progress: bool = False) -> None:
-        """Add the inputs that wait, of R rows, now that the weights of their tokens are known."""
-        inputs = tqdm(self._waiting.items(), "statistics", disable=not progress, leave=False, unit="input")
-        for running, waiting in inputs:
+    def flush(
+        self,
+        weight_WRT: torch.Tensor,
+        progress: bool = False,
+        after_each: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Add the inputs that wait, of R rows, now that the weights of their tokens are known.
+
+        `after_each` is called when the inputs of another linear are added.
+        """
+        assert self.held is not None
+        inputs = list(self._waiting.items())
+
+        for running, waiting in tqdm(inputs, "statistics", disable=not progress, leave=False, unit="input"):
             start = 0
-            for held in waiting:
-                input_BTI = held()
+            for number in waiting:
+                input_BTI = self.held.take(number)
                 running.add(input_BTI, weight_WRT[:, start : start + len(input_BTI)])
                 start += len(input_BTI)
 
+            del self._waiting[running]
+            after_each()
+
         self.forget()
+
+    def observed(self) -> list[tuple[list[Name], RunningStatistics, list[int]]]:
+        """Return the linears of every distinct input, its statistics, and the numbers of inputs that wait."""
+        names: dict[RunningStatistics, list[Name]] = {}
+        for name, running in self.running.items():
+            names.setdefault(running, []).append(name)
+        return [(names[running], running, self._waiting.get(running, [])) for running in names]
+
+    def go_on_with(self, names: list[Name], running: RunningStatistics, waiting: list[int]) -> None:
+        """Take what `observed` has said of one distinct input before."""
+        self.running.update(dict.fromkeys(names, running))
+        if waiting:
+            self._waiting[running] = waiting
+            self._arrived = max(self._arrived, waiting[-1] + 1)
 
     def forget(self) -> None:
         """Let go of all inputs that are held."""
@@ -185,13 +229,13 @@ class Observer(Generic[Name]):
 
 @contextmanager
 def observe(
-    linears: Mapping[Name, nn.Linear], choices: int = 1, gram: bool = False, hold: Hold | None = None
+    linears: Mapping[Name, nn.Linear], choices: int = 1, gram: bool = False, held: Held | None = None
 ) -> Iterator[Observer[Name]]:
     """Observe the inputs of `linears` inside the block; hooks are removed whatever happens.
 
-    With `hold` inputs wait there until `flush` says how much their tokens weigh.
+    With `held` inputs wait there until `flush` says how much their tokens weigh.
     """
-    observer: Observer[Name] = Observer(choices, gram, hold)
+    observer: Observer[Name] = Observer(choices, gram, held)
     handles = [
         linear.register_forward_pre_hook(observer.hook(name, linear)) for name, linear in linears.items()
     ]

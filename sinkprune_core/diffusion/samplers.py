@@ -169,18 +169,3 @@ class Sampler:
 # This project's own: 96 tokens in 48 steps, in the manner of either model.
 LLADA_SAMPLER = Sampler(block=32, order="low_confidence", schedule="even")
 DREAM_SAMPLER = Sampler(block=None, order="entropy", schedule="time")
-
-# As published for evaluation: LLaDA's generate.py; Dream's README (steps = tokens, entropy, 0.2, 0.95).
-SAMPLERS: dict[str, Sampler] = {
-    "llada": Sampler(length=128, steps=128, block=None, order="low_confidence", schedule="even"),
-    "dream": Sampler(
-        length=512,
-        steps=512,
-        block=None,
-        order="entropy",
-        schedule="time",
-        temperature=0.2,
-        proposal="filtered",
-        top_p=0.95,
-    ),
-}

@@ -21,6 +21,7 @@ q phi(q) / (1 - s) * mean_j |delta_j - delta_bar|: 0.43 times the mean at 50 %, 
 Dimensions: O output features, I input features (channels), N sequences, S steps, T positions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -32,14 +33,15 @@ from pydantic import Field, InstanceOf
 from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import collect
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
+from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice, choice_name
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.recipe import ExcludeName, Recipe
 from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
 
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
+ROWS = 2048  # outputs of a linear whose masks are compared: more would take longer and say the same
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
 ALL_TOKENS = "all tokens"
 WITHOUT_SINKS = "without sinks"
@@ -53,7 +55,11 @@ class Part:
 
     first: int
     last: int  # the number after the last sequence
-    choice: str | TokenChoice = "none"  # a name in EXCLUDE, or a function
+    choice: ExcludeName | TokenChoice = "none"  # a name in EXCLUDE, or a function
+
+    def __repr__(self) -> str:
+        """Return the same words in every process, as a pass that goes on is known by them."""
+        return f"Part({self.first}, {self.last}, {choice_name(self.choice)})"
 
     def __call__(self, context: SinkContext) -> torch.Tensor:
         """Return the share left out of every token, float32 (N, S, T)."""
@@ -117,15 +123,25 @@ def _shift_of_threshold(delta_I: torch.Tensor, density_I: torch.Tensor) -> torch
     return (density_I * delta_I).sum() / density_I.sum().clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def mask_change(
-    weight_OI: torch.Tensor, norm_I: torch.Tensor, other_norm_I: torch.Tensor, sparsity: float
-) -> float:
-    """Return the share of Wanda's kept weights by `norm_I` that it prunes by `other_norm_I`, row by row."""
-    size_OI = weight_OI.detach().float().abs()
+def mask_changes(
+    weight_OI: torch.Tensor, norm_I: torch.Tensor, other_norms: Sequence[torch.Tensor], sparsity: float
+) -> list[float]:
+    """Return the share of Wanda's kept weights by `norm_I` that it prunes by each of other norms, row by row.
+
+    Of a linear with more than ROWS outputs, at most that many, evenly spaced, are looked at.
+    """
+    every = math.ceil(len(weight_OI) / ROWS)
+    size_OI = weight_OI.detach()[::every].float().abs()
     count = int(size_OI.shape[1] * sparsity)
+
     kept_OI = ~lowest(size_OI * norm_I.to(size_OI), count)
-    other_OI = ~lowest(size_OI * other_norm_I.to(size_OI), count)
-    return float((kept_OI & ~other_OI).sum() / kept_OI.sum().clamp_min(1))
+    kept = kept_OI.sum().clamp_min(1)
+
+    changes = []
+    for other_norm_I in other_norms:
+        pruned_OI = lowest(size_OI * other_norm_I.to(size_OI), count)
+        changes.append(float((kept_OI & pruned_OI).sum() / kept))
+    return changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +154,7 @@ class Diagnosis:
     `weights`, `sparsity`, and in [0, 1] `energy` (the sinks' share of all input energy), `mean_share` (mean
     of p_j), `hot_channels` (share of channels with p_j above 1/2), `predicted` and `exact` (shares of kept
     weights that leaving sinks out exchanges), `other_text` (the share that another draw of text exchanges).
+    Shares are exact for up to ROWS outputs of a linear, and of as many of a larger one.
     """
     left_out: float  # share of the tokens that are sinks
 
@@ -204,22 +221,24 @@ def _ranges(layers: Sequence[int]) -> str:
 
 
 def diagnosis_recipes(
-    lm: LanguageModel, sequences: int, noise_levels: int, sinks: str | TokenChoice = "all"
+    lm: LanguageModel, sequences: int, noise_levels: int, sinks: ExcludeName | TokenChoice = "all"
 ) -> dict[str, Recipe]:
     """Return the recipes whose statistics a diagnosis of so many sequences reads, by part.
 
     All come from one pass: `all tokens` and `without sinks` are of the first half of the text, `other text`
-    is of the second half. A diffusion model sees noised text, an autoregressive one clean text.
+    is of the second half. A diffusion model sees noised text, an autoregressive one clean text. Raises
+    ValueError for sinks of an unknown name.
     """
+    inputs = "noised" if lm.is_diffusion else "clean"
+    how = {"inputs": inputs, "propagation": "dense", "noise_levels": noise_levels}
+    Recipe(exclude=sinks, **how)  # which refuses a name that no choice has
+
     half = sequences // DRAWS_IN_A_PASS
     parts = {
         ALL_TOKENS: Part(0, half),
         WITHOUT_SINKS: Part(0, half, sinks),
         OTHER_TEXT: Part(half, 2 * half),
     }
-    inputs = "noised" if lm.is_diffusion else "clean"
-    how = {"inputs": inputs, "propagation": "dense", "noise_levels": noise_levels}
-
     return {name: Recipe(exclude=part, **how) for name, part in parts.items()}
 
 
@@ -229,7 +248,7 @@ def diagnose(
     calibration: InstanceOf[Calibration],
     sparsities: Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")] = (0.5,),
     noise_levels: Count = 8,
-    sinks: str | TokenChoice = "all",
+    sinks: ExcludeName | TokenChoice = "all",
     progress: Flag = True,
 ) -> Diagnosis:
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
@@ -265,7 +284,7 @@ def norms_of(
     lm: LanguageModel,
     calibration: Calibration,
     noise_levels: int = 8,
-    sinks: str | TokenChoice = "all",
+    sinks: ExcludeName | TokenChoice = "all",
     progress: bool = True,
     store: Store = IN_MEMORY,
 ) -> Norms:
@@ -318,10 +337,11 @@ def _rows_of(
 
     rows = []
     for sparsity in sparsities:
+        exact, by_other_text = mask_changes(weight_OI, norm_I, (without_I, other_I), sparsity)
         changes = {
             "predicted": predicted_change(share_I, norm_I, sparsity),
-            "exact": mask_change(weight_OI, norm_I, without_I, sparsity),
-            "other_text": mask_change(weight_OI, norm_I, other_I, sparsity),
+            "exact": exact,
+            "other_text": by_other_text,
         }
         rows.append({**of_linear, "sparsity": sparsity, **changes})
 

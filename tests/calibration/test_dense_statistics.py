@@ -7,8 +7,9 @@ import pytest
 import torch
 from naive import linears_of
 
-from sinkprune.runs import waiting as waiting_module
+from sinkprune.runs import on_disk
 from sinkprune_core import Recipe, preset, prune, weights_kept
+from sinkprune_core.blocks import HeldInMemory
 from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import row_bytes, waiting
 from sinkprune_core.calibration.input_statistics import observe
@@ -142,10 +143,12 @@ def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, famil
         for name, linear in lm.linears(block).items()
     }
 
-    inputs = []
-    with observe(linears, hold=inputs.append):
+    waiting = HeldInMemory()
+    with observe(linears, held=waiting) as observer:
         lm.hidden(make_ids(3, 10))
+        numbers = [number for *_, numbers in observer.observed() for number in numbers]
 
+    inputs = [waiting.take(number) for number in numbers]
     held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for input_BTI in inputs}
     assert sum(held.values()) == 3 * row_bytes(lm, 10) and len(held) == 4 * len(lm.blocks)
 
@@ -215,7 +218,7 @@ def beyond_a_quota(tensors, file):
 def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, tmp_path, monkeypatch):
     """They leave nothing behind; without room for them, foreseen or not, the text passes twice."""
     monkeypatch.setattr(module, "WAITING_BYTES", 0)
-    store = waiting_module.OnDisk(tmp_path)
+    store = on_disk.OnDisk(tmp_path)
 
     for lm, fields, states in ((tiny_dlm, {}, LEVELS), (tiny_ar, {"inputs": "clean"}, 1)):
         keys = [dataclasses.replace(recipe, **fields).statistics_key for recipe in RECIPES.values()]
@@ -223,10 +226,11 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
 
         found = []
         for free in (room - 1, room):
-            monkeypatch.setattr(waiting_module, "free_disk_at", lambda folder, free=free: free)
+            monkeypatch.setattr(on_disk, "free_disk_at", lambda folder, free=free: free)
             waits = waiting(lm, keys, calibration, store).bytes_on_disk
             assert waits == (room // 2 if free == room else 0)
             found.append(module.collect(lm, keys, calibration, progress=False, store=store))
+            store.forget()
 
         for key in keys:
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
@@ -234,6 +238,6 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
 
     assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}
 
-    monkeypatch.setattr(waiting_module, "save_file", beyond_a_quota)
+    monkeypatch.setattr(on_disk, "save_file", beyond_a_quota)
     again = module.collect(lm, keys, calibration, progress=False, store=store)
     assert_same_statistics(again[key], found[0][key], rtol=0)

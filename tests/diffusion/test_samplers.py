@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_sampler import naive_reveals
 
-from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, SAMPLERS, SCHEDULES, Sampler
+from sinkprune.evaluation.protocols import SAMPLERS
+from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, SCHEDULES, Sampler
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -6,12 +6,11 @@ another kind, a hang, or an answer that is silently another.
 """
 
 import copy
+import dis
 import json
-import linecache
 import random
 import shutil
 import signal
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from sinkprune.cli.main import OURS
 SECONDS = 20  # of this process's time: no input takes longer; one that does hangs
 WAITING = 120  # and of the clock, on a machine that others use
 LENGTH = 1500  # characters of a clear sentence, at most: some list what is known
+RAISE = dis.opmap["RAISE_VARARGS"]  # what a statement `raise` is compiled to
 HUGE = (2**31, 10**30, 1e300)
 WRONG = ("no", -1, -1.5, 0, True, [], ["x"], {}, {"a": 1}, "", float("nan"), float("inf"), *HUGE)
 
@@ -97,10 +97,14 @@ def unclear(error: Exception, named: Iterable[str]) -> str:
 
 
 def has_words_of_ours(error: Exception) -> bool:
-    """Return whether a line of this project raised an error, and not Python itself at such a line."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    is_here = frame.f_globals.get("__name__", "").partition(".")[0] in OURS
-    return is_here and linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise")
+    """Return whether a statement of this project raised an error, and not Python itself within one."""
+    last = error.__traceback__
+    assert last is not None  # it was raised
+    while last.tb_next is not None:
+        last = last.tb_next
+
+    is_here = last.tb_frame.f_globals.get("__name__", "").partition(".")[0] in OURS
+    return is_here and last.tb_frame.f_code.co_code[last.tb_lasti] == RAISE
 
 
 def run(tally: Tally, group: str, cases: Iterable[Case], every: int = 1) -> None:

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from sinkprune_core import Calibration, Recipe, prune, weights_kept
+from sinkprune_core.pruning import diagnosis
 from sinkprune_core.pruning.diagnosis import (
     Part,
     diagnose,
     energy_share,
-    mask_change,
+    mask_changes,
     norms_of,
     predicted_change,
 )
@@ -37,7 +38,7 @@ def test_the_prediction_fits_gaussian_weights_within_a_tenth(spread, sparsity):
     norm_I = torch.exp(spread * torch.randn(1000, generator=rng))
     share_I = 0.1 * torch.rand(1000, generator=rng)
 
-    exact = mask_change(weight_OI, norm_I, norm_I * (1 - share_I).sqrt(), sparsity)
+    (exact,) = mask_changes(weight_OI, norm_I, [norm_I * (1 - share_I).sqrt()], sparsity)
 
     assert exact > 1e-3  # or there would be nothing to predict
     assert predicted_change(share_I, norm_I, sparsity) == pytest.approx(exact, rel=0.1)
@@ -59,7 +60,25 @@ def test_sinks_that_hold_the_same_share_of_every_channel_change_nothing():
     share_I = torch.full((64,), 0.9)
 
     assert predicted_change(share_I, norm_I, 0.5) == pytest.approx(0, abs=1e-9)
-    assert mask_change(weight_OI, norm_I, norm_I * 0.5, 0.5) == 0  # a power of two rounds nothing
+    assert mask_changes(weight_OI, norm_I, [norm_I * 0.5], 0.5) == [0]  # a power of two rounds nothing
+
+
+def test_many_rows_change_as_their_sample_does(monkeypatch):
+    rng = torch.Generator().manual_seed(4)
+    weight_OI = torch.randn(3000, 64, generator=rng)
+    norm_I, other_I = torch.rand(2, 64, generator=rng) + 0.5
+
+    (sampled,) = mask_changes(weight_OI, norm_I, [other_I], 0.5)
+    monkeypatch.setattr(diagnosis, "ROWS", 3000)
+    (whole,) = mask_changes(weight_OI, norm_I, [other_I], 0.5)
+
+    kept = {}
+    for name, each_I in (("here", norm_I), ("there", other_I)):
+        order_OI = (weight_OI.abs() * each_I).argsort(dim=1)
+        kept[name] = torch.ones(3000, 64, dtype=torch.bool).scatter_(1, order_OI[:, :32], False)
+    assert whole == pytest.approx(float((kept["here"] & ~kept["there"]).sum()) / (3000 * 32))
+    assert sampled == pytest.approx(whole, rel=0.05)
+    assert sampled != whole
 
 
 def test_the_share_of_energy_is_that_of_the_tokens_left_out():

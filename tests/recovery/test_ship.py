@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from sinkprune import load
 from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
@@ -81,6 +81,39 @@ def test_stock_transformers_computes_the_same(make_reported, make_ids, tmp_path)
     ids_BT = make_ids(3, 12)
     with torch.no_grad():
         assert torch.equal(stock(ids_BT).logits, lm.model(ids_BT).logits)
+
+
+@pytest.mark.parametrize("writer", ["saved", "saved again by transformers", "adopted"])
+def test_stock_generation_of_a_diffusion_model_ends_in_a_sentence(make_reported, make_ids, tmp_path, writer):
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    if writer != "saved":
+        AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
+        AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
+        folder = tmp_path / "again"
+    if writer == "adopted":
+        (folder / "generation_config.json").unlink()
+        adopt(folder, "dream")
+
+    says = "a masked diffusion model.*sinkprune generate"
+    ids_BT = make_ids(2, 12)
+    stock = AutoModelForCausalLM.from_pretrained(folder)
+    for options in ({}, {"do_sample": True}, {"num_beams": 2}, {"use_cache": False}):
+        with pytest.raises(ValueError, match=says):
+            stock.generate(ids_BT, max_new_tokens=2, **options)
+    write = pipeline("text-generation", model=str(folder))
+    with pytest.raises(ValueError, match=says):
+        write("w20 w21", max_new_tokens=2)
+
+    with torch.no_grad():  # what is no generation is as before
+        assert torch.equal(AutoModel.from_pretrained(folder)(ids_BT).last_hidden_state, lm.hidden(ids_BT))
+    assert load(folder).fingerprint() == lm.fingerprint()
+
+
+def test_stock_generation_of_an_autoregressive_model_is_left_alone(make_reported, make_ids, tmp_path):
+    lm, report = make_reported("autoregressive")
+    stock = AutoModelForCausalLM.from_pretrained(save_model(lm, tmp_path / "pruned", **report.card()))
+    assert stock.generate(make_ids(2, 12), max_new_tokens=3, eos_token_id=None).shape == (2, 15)
 
 
 def test_a_folder_with_another_tensor_is_damaged(make_reported, tmp_path):

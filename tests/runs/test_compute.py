@@ -7,7 +7,7 @@ import torch
 
 from sinkprune import prune
 from sinkprune.models.shrinking import shrink
-from sinkprune.runs import waiting
+from sinkprune.runs import on_disk
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -110,7 +110,7 @@ def test_a_recipe_that_reads_no_text_is_planned_without_any(tiny_dlm):
 @pytest.mark.parametrize("recipe", [*RECIPES, Recipe(propagation="dense"), Recipe("magnitude")], ids=str)
 def test_as_many_rows_run_as_are_planned(tiny_dlm, calibration, tmp_path, monkeypatch, recipe, place):
     monkeypatch.setattr(dense_statistics, "WAITING_BYTES", 1 << 30 if place == "memory" else 0)
-    monkeypatch.setattr(waiting, "free_disk_at", lambda folder: 1 << 40 if place == "disk" else 0)
+    monkeypatch.setattr(on_disk, "free_disk_at", lambda folder: 1 << 40 if place == "disk" else 0)
 
     flops = pruning_cost(tiny_dlm, recipe, calibration, work=tmp_path, speed=1.0).flops
 

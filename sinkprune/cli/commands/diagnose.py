@@ -43,7 +43,8 @@ class Diagnose(TextOptions):
         word("which sinks are left out, as in --set exclude of prune"),
     ] = "all"
     work: Annotated[
-        Path | None, place("keeps what the pass found; a model that is streamed needs it", "FOLDER")
+        Path | None,
+        place("keeps how far the pass has come, and what it found; a streamed model needs it", "FOLDER"),
     ] = None
     stream: Annotated[bool, word("read blocks from disk one at a time")] = False
     figure: Annotated[

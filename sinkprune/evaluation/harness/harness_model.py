@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 from transformers import AddedToken, PreTrainedTokenizerBase
 
 from sinkprune.evaluation.conditional_likelihood import Pair, exact_log_likelihood, log_likelihood
-from sinkprune.evaluation.protocols import Protocol, protocol
+from sinkprune.evaluation.protocols import SAMPLERS, Protocol, protocol
 from sinkprune.models.devices import choose_device
 from sinkprune.models.loading import load
-from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
+from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.encoding import without_mask
 from sinkprune_core.language_model import LanguageModel, Tokenizer

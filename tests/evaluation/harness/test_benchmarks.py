@@ -8,8 +8,7 @@ from lm_eval.tasks import TaskManager
 
 from sinkprune.evaluation.harness.benchmarks import PAPER, choose, evaluate_named
 from sinkprune.evaluation.harness.harness_model import HarnessModel
-from sinkprune.evaluation.protocols import Protocol
-from sinkprune_core.diffusion.samplers import SAMPLERS
+from sinkprune.evaluation.protocols import SAMPLERS, Protocol
 
 GUIDED = ("arc_challenge", "piqa", "hellaswag", "gpqa_main_n_shot", "race")  # tasks, under LLaDA's protocol
 BENCHMARKS = ("mmlu", "arc", "piqa", "winogrande", "gsm8k", "hellaswag", "gpqa", "race")
