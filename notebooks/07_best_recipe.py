@@ -39,7 +39,9 @@
 # pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound.
 # Recipes that are compared see about as many calibration tokens, in whole sequences, unless fewer
 # sequences are named, and are scored on the same held-out text, in five calibration draws, each
-# under noise of its own.
+# under noise of its own. Calibration text is samples of the AR model and documentation, scored text
+# these and natural English; only recovery, at the end, has the paper's WikiText-2, as [notebook
+# 03](03_leaving_sinks_out.ipynb) has it.
 #
 # | profile | time | peak memory |
 # |---|---|---|
