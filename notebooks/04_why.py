@@ -32,9 +32,10 @@
 # alone are falsified, so that inputs at the sinks count 30 times as large, leaving the sinks out
 # repairs that and lowers the loss by 0.13 nats per token. When the model itself is given large
 # activations at its sinks (a vector that `down_proj` maps to zero, 10 times as long as a usual
-# input, so that the dense model stays as it was), leaving the sinks out raises the loss by 0.66.
-# `sinkprune diagnose` says from one pass, before anything is pruned, how many weights leaving sinks
-# out can exchange in a model; it does not say whether that would help or harm.
+# input, so that the dense model stays as it was), leaving the sinks out raises the loss by 0.66,
+# because the pruned model no longer cancels what its sinks carry. `sinkprune diagnose` says from
+# one pass, before anything is pruned, how many weights leaving sinks out can exchange in a model;
+# it does not say whether that would help or harm.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -471,7 +472,14 @@ if model_doses:
 #   statistics with sinks are the true ones. With a vector 3, 10 and 30 times as long as a usual
 #   input at every sink, leaving the sinks out raises the loss by 0.098 [0.064, 0.13], 0.66
 #   [0.53, 0.79] and 0.62 [0.45, 0.80], where pruning with the sinks kept costs 0.36, 0.53 and 0.89.
-#   The likely reason is that the mask then no longer keeps the weights that cancel the vector.
+# * **The harm is what leaks, and it hides a gain.** The mask that is chosen without the sinks no
+#   longer keeps the weights that cancel the vector. When the same models are scored without the
+#   vector, so that nothing can leak, leaving the sinks out helps: at 30 usual lengths it changes
+#   the loss by −0.12 [−0.15, −0.10], because no weights are wasted on channels that carry nothing;
+#   at 10 it is −0.041 [−0.060, −0.022], undecided after correction, and at 3 it is −0.0020
+#   [−0.020, 0.016]. As many random tokens left out make no difference that matters (−0.0015
+#   [−0.0070, 0.0040] at 10). So the same choice can be right or wrong for a model with large sinks,
+#   by whether what the sinks carry is needed where the model is used.
 # * Not run: planted effects at 75 %, with the official token weights, or in SparseGPT.
 
 # %%
