@@ -37,7 +37,9 @@
 # Words are those of the [glossary](../docs/glossary.md). What a recipe *costs* is the loss of the
 # pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound. All
 # recipes see about as many calibration tokens and are scored on the same held-out text, in five
-# calibration draws, each under noise of its own.
+# calibration draws, each under noise of its own. Calibration text is samples of the AR model and
+# documentation, scored text these and natural English; the paper's WikiText-2 is calibrated on in
+# [notebook 03](03_leaving_sinks_out.ipynb).
 #
 # | profile | time | peak memory |
 # |---|---|---|

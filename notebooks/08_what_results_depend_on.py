@@ -38,7 +38,9 @@
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md), recipes those of
-# [docs/pruning.md](../docs/pruning.md).
+# [docs/pruning.md](../docs/pruning.md). Calibration text is samples of the AR model and
+# documentation, scored text these and natural English; the paper's WikiText-2 is calibrated on in
+# [notebook 03](03_leaving_sinks_out.ipynb).
 #
 # | profile | time | peak memory |
 # |---|---|---|

@@ -92,11 +92,11 @@ run = start("10_prune_llada", globals())
 #
 # Tokens and FLOPs of pruning on the official amount of text, 128 sequences of 4,096 tokens, and
 # memory, from the published shapes. `paper` sees every sequence at ten noise levels, and
-# `paper-sparsegpt` looks for sinks at as many. Minutes are FLOPs over the speed in the line above
-# the table: a lower bound, without loading, disk, and all that is no matrix product. 200 items of
-# each of three benchmarks are a first evaluation, which nobody has timed; each accuracy is then
-# known to within six or seven points, and the paper's differences are smaller. Its eight in full
-# take days.
+# `paper-sparsegpt` looks for sinks at as many. Minutes are those of the arithmetic alone, FLOPs
+# over the speed in the line above the table: a lower bound that nobody has measured, without
+# loading, disk, and all that is no matrix product. 200 items of each of three benchmarks are a
+# first evaluation, which nobody has timed; each accuracy is then known to within six or seven
+# points, and the paper's differences are smaller. Its eight in full take days.
 #
 # Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`. On the
 # small model here `recommended` costs least, and SparseGPT less than Wanda ([notebook

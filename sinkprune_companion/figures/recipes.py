@@ -45,7 +45,7 @@ def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> F
         return None
 
     name = f"protocol_{100 * sparsity:.0f}"
-    title = render.title(run, name, f"Paired differences under the paper's protocol, {sparsity:.0%}")
+    title = render.title(run, name, f"Paired differences under the paper's protocol, {100 * sparsity:g} %")
     judged = results_for(run).on_losses
     picture = forests.plot_forest(drawn, IN_NATS, title=title, judged=judged)
     caption = f"paired differences under the paper's protocol, with 95 % intervals. {title}"
