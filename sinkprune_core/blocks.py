@@ -3,7 +3,8 @@
 Dimensions: R calibration rows, B batch, T position, D hidden width, W choices of token weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -291,18 +292,22 @@ def _stored(state: BlockInput, store_RTD: torch.Tensor | None, start: int) -> Bl
     return replace(state, hidden_BTD=place_BTD)
 
 
-def visit(lm: LanguageModel, progress: bool, what: str, first: int = 0) -> Iterator[nn.Module]:
-    """Yield every block from the `first` on in order, its weights in memory while it is yielded."""
-    layers = tqdm(
-        range(first, len(lm.blocks)),
+def with_bar(places: range, what: str, unit: str, progress: bool) -> Iterable[int]:
+    """Return some places with a progress bar, on which those before the first are done already."""
+    return tqdm(
+        places,
         desc=what,
-        initial=first,
-        total=len(lm.blocks),
-        unit="block",
+        initial=math.ceil(places.start / places.step),
+        total=math.ceil(places.stop / places.step),
+        unit=unit,
         disable=not progress,
         leave=False,
     )
-    for layer in layers:
+
+
+def visit(lm: LanguageModel, progress: bool, what: str, first: int = 0) -> Iterator[nn.Module]:
+    """Yield every block from the `first` on in order, its weights in memory while it is yielded."""
+    for layer in with_bar(range(first, len(lm.blocks)), what, "block", progress):
         with lm.resident(layer) as block:
             yield block
 

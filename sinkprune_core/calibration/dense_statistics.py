@@ -8,16 +8,14 @@ Dimensions: R calibration rows, T position, W choices of token weights.
 
 import errno
 import hashlib
-import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from sinkprune_core.blocks import (
     IN_MEMORY,
@@ -30,6 +28,7 @@ from sinkprune_core.blocks import (
     inputs_before,
     run_block,
     visit,
+    with_bar,
 )
 from sinkprune_core.calibration.input_statistics import InputStatistics, Observer, observe
 from sinkprune_core.calibration.observed_points import ObservedPoints, Place
@@ -324,7 +323,10 @@ class _Pass:
             def known() -> dict[str, torch.Tensor]:
                 return {"profile": torch.cat(profiles), "weights": torch.cat(weights, dim=1)}
 
-            for start in self._starts(point.done, len(ids_RT), rows_at_once):
+            starts = range(point.done, len(ids_RT), rows_at_once)
+            what = f"sinks and statistics of {lm.name}"
+
+            for start in with_bar(starts, what, "batch", self.progress):
                 stop = min(start + rows_at_once, len(ids_RT))
                 lm.hidden(ids_RT[start:stop])
 
@@ -335,18 +337,6 @@ class _Pass:
                 seen.keep(stop, known)
 
         return _Seen(ids_RT, torch.cat(weights, dim=1), observer)
-
-    def _starts(self, first: int, rows: int, rows_at_once: int) -> Iterable[int]:
-        """Return where batches begin, from the row `first` on, with a progress bar."""
-        return tqdm(
-            range(first, rows, rows_at_once),
-            desc=f"sinks and statistics of {self.lm.name}",
-            initial=math.ceil(first / rows_at_once),
-            total=math.ceil(rows / rows_at_once),
-            unit="batch",
-            disable=not self.progress,
-            leave=False,
-        )
 
     def _weights(
         self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first_sequence: int

@@ -5,14 +5,14 @@ taken, its linears are pruned, and the next block receives what the dense block 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import pandas as pd
 import torch
 from pydantic import Field, InstanceOf
-from tqdm.auto import tqdm
 
+from sinkprune_core.blocks import with_bar
 from sinkprune_core.calibration.dense_statistics import DenseStatistics, Origin, collect
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
@@ -61,7 +61,10 @@ def prune_blocks(text: Text, blocks: Blocks) -> Report:
     blocks.decided()
     statistics.begin(blocks.resume(text, statistics.rows))
 
-    for layer in unfinished(text, blocks):
+    layers = range(blocks.progress.done, len(text.lm.blocks))
+    what = f"prune {text.lm.name}: {text.recipe.name}"
+
+    for layer in with_bar(layers, what, "block", text.shows_progress):
         with blocks.taken(layer) as block:
             inputs = statistics.of(layer, block)
             choice.zero(layer, block, inputs)
@@ -69,20 +72,6 @@ def prune_blocks(text: Text, blocks: Blocks) -> Report:
 
     blocks.close()
     return report(text, blocks, statistics, time.perf_counter() - started)
-
-
-def unfinished(text: Text, blocks: Blocks) -> Iterable[int]:
-    """Return the layers that are to be pruned, with a progress bar."""
-    layers = len(text.lm.blocks)
-    return tqdm(
-        range(blocks.progress.done, layers),
-        desc=f"prune {text.lm.name}: {text.recipe.name}",
-        initial=blocks.progress.done,
-        total=layers,
-        unit="block",
-        disable=not text.shows_progress,
-        leave=False,
-    )
 
 
 def report(text: Text, blocks: Blocks, statistics: Statistics, seconds: float) -> Report:
