@@ -232,12 +232,11 @@ class LanguageModel:
         `where_BT` (bool) says at which. With shifted logits position 0 has no predecessor and keeps its own
         output, as in Dream's reference sampler. Raises ValueError for position 0 of an autoregressive model.
         """
-        where_BT = where_BT.to(self.device)
         if not self.is_diffusion and bool(where_BT[:, 0].any()):
             raise ValueError("an autoregressive model does not predict position 0: leave it out of `where`")
 
         hidden_BTD = self.hidden(ids_BT, attention_mask_BT)
-        row_N, position_N = where_BT.nonzero(as_tuple=True)
+        row_N, position_N = where_BT.to(self.device).nonzero(as_tuple=True)
         if self.logits_shifted:
             position_N = (position_N - 1).clamp_min(0)
 
@@ -410,9 +409,13 @@ def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
 
 
 def check_finite(lm: LanguageModel, named: Iterable[tuple[str, nn.Parameter]]) -> None:
-    """Raise ValueError, naming the first of some parameters with a number that is not finite."""
+    """Raise ValueError, naming the first parameter without numbers, or with one that is not finite."""
     for name, parameter in named:
-        if not is_finite(lm.value_of(name, parameter)):
+        value = lm.value_of(name, parameter)
+        if value.is_meta:
+            raise ValueError(f"{name} of {lm.name} has no numbers, only a shape: load the model first")
+
+        if not is_finite(value):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "
                 f"large for {parameter.dtype}; take the published files, or a wider dtype"

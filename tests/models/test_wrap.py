@@ -346,6 +346,20 @@ def test_a_part_that_has_no_numbers_since_is_never_computed_with(make_ids):
             use()
 
 
+def test_a_model_that_has_no_numbers_at_all_since_is_refused(make_ids):
+    lm = wrap(tiny_llama("gqa", 0))
+    lm.model.to("meta")
+    calibration = Calibration(make_ids(2, 8))
+
+    for use in (
+        lambda: nll(lm, make_ids(2, 8)),
+        lambda: prune_model(lm, preset("wanda"), calibration, progress=False),
+        lambda: prune_model(lm, preset("magnitude"), progress=False),
+    ):
+        with pytest.raises(ValueError, match="LlamaForCausalLM has no numbers, only a shape: load the model"):
+            use()
+
+
 def test_weights_that_cannot_be_changed_alone_are_not_pruned(make_ids):
     lm = wrap(tiny_llama("gqa", 0))
     linear = linear_of(lm.model)
