@@ -470,8 +470,8 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 #   [−0.0035, 0.0087] on seed-1 and −0.0012 [−0.0058, 0.0033] on seed-2, where 0.015 and 0.016 would
 #   matter, and 0.0078 [−0.0036, 0.019] on smol-dlm-8M, which is undecided, as 0.018 would matter.
 # * What the official code leaves out is not unstable alone: 22 % [12 %, 32 %] of the sinks are
-#   stable at the noise levels of calibration text. Whether more than one in twenty are is undecided
-#   after correction. Leaving out the unstable ones instead of all makes no difference that matters.
+#   stable at the noise levels of calibration text. That is more than one in twenty. Leaving out the
+#   unstable ones instead of all makes no difference that matters.
 # * **Nor does the AR twin need its sinks in the statistics**: without them the pruned model changes
 #   by −0.0030 [−0.0092, 0.0032], of 0.65 that Wanda costs it, on a quarter of the text above. What
 #   it needs, in its middle layers, is to attend to them ([notebook 02](02_are_sinks_needed.ipynb)).
