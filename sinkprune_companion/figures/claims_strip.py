@@ -37,15 +37,15 @@ GROUPS = {  # ids of the claims and their words in the picture
     },
     "Are they needed?": {
         "sinks-less-essential": "without its sinks a DLM loses less",
-        "ar-keeps-sinks": "pruning an AR model needs them",
+        "ar-keeps-sinks": "keeping sinks helps to prune an AR model",
     },
     "Does pruning improve?": {
         "paper-beats-wanda": "the official recipe beats Wanda",
         "control-weights-alone": "leaving unstable sinks out helps by itself",
         "paper-beats-sparsegpt": "leaving sinks out helps SparseGPT",
         "higher-sparsity": "the gain over Wanda grows with sparsity",
-        "structured-50": "leaving sinks out helps to prune whole units",
-        "llada-average": "it all holds on LLaDA-8B",
+        "structured-50": "the sink-aware recipe helps to prune whole units",
+        "llada-average": "it beats Wanda and SparseGPT on LLaDA-8B",
     },
 }
 COUNTED = {  # how the title counts verdicts
