@@ -136,11 +136,15 @@ def save_shares(
     costs: Mapping[str, float] | None = None,
     of: str = "what Wanda costs",
     aside: Mapping[str, Difference] | None = None,
-) -> Figure:
-    """Save and return the picture of differences in percent `of` a cost, below its written title or `plain`.
+) -> Figure | None:
+    """Save and return the picture of differences in percent `of` a cost, below its written title or `plain`;
+    None where no section has a row.
 
     What is `aside` is in the data alone.
     """
+    if not any(sections.values()):
+        return None
+
     judged = results_for(run).on_losses
     table = shares_table(sections, costs, judged)
 
@@ -206,7 +210,7 @@ def save_damage(run: Run, costs: pd.DataFrame, names: Mapping[str, str], bigram:
 
 def save_settings(
     run: Run, factor: str, differences: Differences, shown: Sequence[str], plain: str
-) -> Figure:
+) -> Figure | None:
     """Save and return the picture of differences at 50 % in the settings that differ in one factor alone.
 
     A section is a difference, a row one setting. Raises ValueError where no two settings differ so.
@@ -225,15 +229,17 @@ def save_settings(
     return _save_compared(run, f"by_{factor}", by_comparison, plain)
 
 
-def save_by_kind(run: Run, scores: pd.DataFrame, shown: Sequence[str], plain: str) -> Figure:
+def save_by_kind(run: Run, scores: pd.DataFrame, shown: Sequence[str], plain: str) -> Figure | None:
     """Save and return the picture of differences at 50 % on every kind of text that is scored."""
     return _save_compared(run, "by_kind", by_kind(scores, shown), plain)
 
 
 def _save_compared(
     run: Run, name: str, by_comparison: Mapping[str, Mapping[str, Estimate]], plain: str
-) -> Figure:
-    """Save and return a picture with a section for each comparison of COMPARISONS."""
+) -> Figure | None:
+    """Save and return a picture with a section for each comparison of COMPARISONS; None where nothing
+    was compared.
+    """
     judged = results_for(run).on_losses
 
     parts = [
@@ -241,6 +247,9 @@ def _save_compared(
         for comparison, estimates in by_comparison.items()
         if estimates
     ]
+
+    if not parts:
+        return None
 
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, name, plain)

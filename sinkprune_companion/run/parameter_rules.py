@@ -61,14 +61,17 @@ RANGES = {
     "stability_threshold": Share,
 }
 
+OFFICIAL_LEVELS = 10  # noise levels of the official recipes: as many tokens, at least, can be masked
+
 # what a notebook needs more than others: every kind of text has two sequences, and keys are left to hide
 LEAST_IN = {
-    "00_start_here": {"sequences": 12},
-    "01_do_sinks_move": {"steps": 4},
+    "00_start_here": {"sequences": 12, "length": OFFICIAL_LEVELS},
+    "01_do_sinks_move": {"steps": 4, "lengths": 40},  # a prompt of 32 tokens, and what is written
     "02_are_sinks_needed": {"lengths": 24},
     "03_leaving_sinks_out": {"sequences": 6},
-    "05_matched_compute": {"sequences": 6},
+    "05_matched_compute": {"sequences": 6, "length": OFFICIAL_LEVELS},
     "06_gain_at_75": {  # what costs nothing is no measure of anything
+        "length": OFFICIAL_LEVELS,
         "sequences": 12,
         "large_sequences": 12,
         "sparsities": 0.1,
@@ -77,7 +80,7 @@ LEAST_IN = {
     },
     "04_why": {"sequences": 4},
     "08_what_results_depend_on": {"sequences": 12, "sparsities": 0.1},
-    "07_best_recipe": {"sequences": 12},
+    "07_best_recipe": {"sequences": 12, "length": OFFICIAL_LEVELS},
     "09_from_scratch": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }
 
