@@ -63,14 +63,37 @@ def _both(first: Server, second: Server, folder, arguments: list[list], after: f
     return outcomes
 
 
+def _unlike(made: dict, expected: dict, output: str) -> list[str]:
+    """Return the files of an output that are not what was expected.
+
+    Cards say the name of their folder, which does not count for an output of another name.
+    """
+    if output != "out":
+        made, expected = _without_names(made), _without_names(expected)
+
+    return sorted(name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name))
+
+
+def _without_names(files: dict) -> dict:
+    """Return the contents of a folder without what its cards say of its name."""
+    card = files.get("sinkprune.json")
+    if isinstance(card, dict):
+        files = {**files, "sinkprune.json": {**card, "name": None}}
+
+    return {name: value for name, value in files.items() if name != "README.md"}
+
+
 def _verdict(kind: str, folder, outcomes: list[Outcome], expected: dict) -> tuple[str, str]:
     """Say what came of a pair: whoever ended well has made the right output, the other one says why not."""
     outputs = ["out", "other" if kind == KINDS[2] else "out"]
     refused = 0
     for outcome, output in zip(outcomes, outputs, strict=True):
         if outcome.status == 0:
-            if not (folder / output).is_dir() or contents(folder / output) != expected:
-                return BROKE, f"a missing or another result: {outcome.said[-300:]}"
+            made = contents(folder / output) if (folder / output).is_dir() else {}
+            other = _unlike(made, expected, output)
+            if other:
+                return BROKE, f"missing or not as expected: {', '.join(other)}: {outcome.said[-300:]}"
+
         elif outcome.status == 1 and IN_USE.search(outcome.said) and is_one_sentence(outcome.said):
             refused += 1
         else:

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+INTERRUPTED = 130  # exit status after Ctrl-C
 TESTS = Path(__file__).resolve().parents[1]
 OWN = {  # what a process of its own needs of its environment
     "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))),
@@ -173,6 +174,7 @@ def _import_everything() -> None:
 def _in_child(order: dict, said: Path, counted: Path) -> None:
     """Run the command with its trouble, and end the process."""
     status = 1
+    has_begun = False
     try:
         ctypes.CDLL(None).prctl(1, 9)  # dies with the server
         os.setsid()
@@ -186,11 +188,16 @@ def _in_child(order: dict, said: Path, counted: Path) -> None:
 
             files.flush_one = lambda path: None
         with _Events(Path(order["folder"]), trouble).counted(counted):
+            has_begun = True
             status = _run(order["arguments"])
+
         atexit._run_exitfuncs()  # as at the end of a process of its own: os._exit leaves them out
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and not has_begun:
+            status = INTERRUPTED  # the signal was faster than the command
+
         os.write(2, f"Traceback: {type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(status)
