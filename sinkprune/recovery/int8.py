@@ -24,7 +24,7 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
     that is there, ModuleNotFoundError without torchao, and ValueError where a zero would be lost.
     """
     try:
-        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports] (an extra)
+        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ModuleNotFoundError(f"int8 needs torchao: {INSTALL}", name="torchao") from error
 

@@ -18,7 +18,7 @@ Dimensions: B batch, T position, I input features of a linear, O output features
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
-from sinkprune_core import LanguageModel, prune, weights_kept
+from sinkprune_core import Calibration, LanguageModel, prune, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
@@ -248,9 +248,7 @@ def planted_model_losses(
             parts += [scored(LEFT_OUT, dose) for dose in doses]
         return pd.concat(parts, ignore_index=True).assign(calibration_tokens=kept.tokens)
 
-    key = {"model": lm.name, "fingerprint": lm.fingerprint(), "calibration": calibration.fingerprint}
-    key |= {"data": fingerprint_of(texts), "place": PLACE, "channels": CHANNELS, "doses": list(doses)}
-    key |= {"sparsity": sparsity, "seed": seed}
+    key = _key(lm, calibration, texts, sparsity, seed, doses)
     return run.record("planted_model", compute, PLANTED_REVISION, **key)
 
 
@@ -300,10 +298,30 @@ def control_losses(
 
         return pd.concat(parts, ignore_index=True).assign(calibration_tokens=kept.tokens)
 
-    key = {"model": lm.name, "fingerprint": lm.fingerprint(), "calibration": calibration.fingerprint}
-    key |= {"data": fingerprint_of(texts), "place": PLACE, "channels": CHANNELS, "doses": list(doses)}
-    key |= {"random_dose": RANDOM_DOSE, "sparsity": sparsity, "seed": seed}
+    key = _key(lm, calibration, texts, sparsity, seed, doses) | {"random_dose": RANDOM_DOSE}
     return run.record("planted_model_controls", compute, CONTROLS_REVISION, **key)
+
+
+def _key(
+    lm: LanguageModel,
+    calibration: Calibration,
+    texts: Mapping[str, torch.Tensor],
+    sparsity: float,
+    seed: int,
+    doses: Sequence[float],
+) -> dict[str, object]:
+    """Return what a record of this experiment depends on."""
+    return {
+        "model": lm.name,
+        "fingerprint": lm.fingerprint(),
+        "calibration": calibration.fingerprint,
+        "data": fingerprint_of(texts),
+        "place": PLACE,
+        "channels": CHANNELS,
+        "doses": list(doses),
+        "sparsity": sparsity,
+        "seed": seed,
+    }
 
 
 # findings
