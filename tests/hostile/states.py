@@ -13,7 +13,7 @@ from itertools import count, cycle, islice
 from pathlib import Path
 
 import torch
-from conftest import tiny_of_family, word_tokenizer
+from conftest import ANY_FAMILY, tiny_of_family, word_tokenizer
 from hostile.fuzz import Case
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
@@ -356,17 +356,6 @@ AT_ONCE = (
 )
 """States that are another object than the model, or that nothing but a forward shows."""
 
-SIZES = {
-    "vocab_size": 72,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "pad_token_id": None,
-}
 ARCHITECTURES = {
     "experts": (MixtralConfig, {"num_local_experts": 4}),
     "one expert": (MixtralConfig, {"num_local_experts": 1, "num_experts_per_tok": 1}),
@@ -389,7 +378,7 @@ ARCHITECTURES = {
 
 def _of_architecture(name: str) -> PreTrainedModel:
     config, more = ARCHITECTURES[name]
-    fields = {} if config is GPT2Config else SIZES
+    fields = {} if config is GPT2Config else ANY_FAMILY
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config(**{**fields, **more, "vocab_size": 72})).eval()
 
