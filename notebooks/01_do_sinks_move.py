@@ -218,20 +218,23 @@ import pandas as pd
 from sinkprune_companion.figures import figures
 
 rng = torch.Generator().manual_seed(SEED)
-new_SK = torch.rand(32, 128, generator=rng) ** 8  # what the new queries of a step look at: few keys
+# 100 times: what the new queries of each of 32 steps look at, which is few of 128 keys
+new_RSK = torch.rand(100, 32, 128, generator=rng) ** 8
 sums = {
-    "diffusion": new_SK,  # all queries run again
-    "autoregressive": new_SK.cumsum(0),  # old queries stay in the sum
+    "new queries alone, as in a DLM": new_RSK,  # all queries run again
+    "sum over all so far, as in an AR model": new_RSK.cumsum(1),  # old queries stay in the sum
 }
 parts = []
-for kind, sum_SK in sums.items():
-    sinks_SK = sinks_of(sum_SK)
-    shared_S = (sinks_SK[1:] & sinks_SK[:-1]).sum(1) / (sinks_SK[1:] | sinks_SK[:-1]).sum(1)
-    part = {"step": range(1, len(sum_SK)), "overlap": shared_S.tolist(), "kind": kind}
+for kind, sum_RSK in sums.items():
+    sinks_RSK = torch.stack([sinks_of(sum_SK) for sum_SK in sum_RSK])
+    here, before = sinks_RSK[:, 1:], sinks_RSK[:, :-1]
+    shared_RS = (here & before).sum(2) / (here | before).sum(2)
+    mean_S = shared_RS.mean(0)
+    part = {"step": range(1, 1 + len(mean_S)), "overlap": mean_S.tolist(), "kind": kind}
     parts.append(pd.DataFrame(part))
 settling = pd.concat(parts)
 axes = {"step": "step", "overlap": "overlap with the sinks of the step before"}
-told = {"data": settling, "caption": "sinks of random queries, step by step"}
+told = {"data": settling, "caption": "sinks of random queries, step by step, mean of 100 draws"}
 plain = (
     "Of the same random queries, sinks of the sum over all so far settle, those of new ones do not"
 )

@@ -441,7 +441,7 @@ if recovery_tokens:
         axes,
         interval_columns=("low", "high"),
         data=curves,
-        caption="NELBO above that of the dense model trained on as many tokens, with 95 % intervals",
+        caption="NELBO above the dense model's, trained on as many tokens, with 95 % intervals",
     )
     display(picture)
 else:
