@@ -23,12 +23,12 @@
 # that cost?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Where no other key takes over, the DLM needs its sinks less than its AR twin does.
-# With attention to the five strongest keys blocked in the middle third of the layers, the AR model
-# loses 0.72 nats per token more than with five random keys blocked, and the DLM 0.31. This third
-# was chosen after the costs of all layers had been seen: with the keys blocked in all layers it is
-# the other way round, −0.021 and 0.17. But there another key becomes the sink, so that this says
-# how well a model does with other sinks, and not whether it needs any.
+# **Answer.** Where no single other key takes over, the DLM needs its sinks less than its AR twin
+# does. With attention to the five strongest keys blocked in the middle third of the layers, the AR
+# model loses 0.72 nats per token more than with five random keys blocked, and the DLM 0.31. This
+# third was chosen after the costs of all layers had been seen: with the keys blocked in all layers
+# it is the other way round, −0.021 and 0.17. But there another key becomes the sink, so that this
+# says how well a model does with other sinks, and not whether it needs any.
 #
 # The pictures to look at are [how another key takes
 # over](../figures/02_are_sinks_needed/taken_over.png) and [what hiding sinks costs, by
