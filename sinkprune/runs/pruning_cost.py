@@ -21,6 +21,7 @@ from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
+from sinkprune.runs.passes import Passes, passes_of
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration
@@ -31,7 +32,6 @@ from sinkprune_core.pruning.recipe import Recipe
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
 PROBE_ROWS = 256  # of the matrix whose product is timed
 PROCESS_BYTES = 700 << 20  # the interpreter with its libraries
-PASSES_OF_ROWS = ("statistics", "outputs of pruned blocks")  # those of the rows that statistics come from
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def pruning_cost(
 
     place = _device(lm, device)
     plan = make_plan(lm, recipe, calibration, store, place, memory_budget)
-    run = _Run(lm, recipe, calibration, plan, work and Path(work))
+    passes = passes_of(plan, lm, recipe, calibration)
+    run = _Run(lm, recipe, calibration, plan, passes, work and Path(work))
 
     flops = run.flops()
     memory = run.memory()
@@ -98,8 +99,8 @@ def pruning_cost(
             )
 
     return PruningCost(
-        tokens=plan.rows * run.length,
-        passes=sum(each.shows in PASSES_OF_ROWS for each in plan.passes),
+        tokens=passes.rows * run.length,
+        passes=passes.of_rows,
         flops=flops,
         seconds=flops / (speed or speed_here(lm, device)),
         memory=memory,
@@ -116,6 +117,7 @@ class _Run:
     recipe: Recipe
     calibration: Calibration | None
     plan: Plan
+    passes: Passes
     work: Path | None
 
     @property
@@ -131,10 +133,10 @@ class _Run:
     def flops(self) -> float:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""
         lm = self.lm
-        flops = forward_cost(lm, self.length, 0).total * self.plan.rows_run
+        flops = forward_cost(lm, self.length, 0).total * self.passes.rows_run
 
         if self.uses_gram:
-            tokens = self.plan.rows * self.length
+            tokens = self.passes.rows * self.length
             grams = sum(1.2 * tokens * width**2 + width**3 for width in input_widths(lm))
             solves = sum(2 * outputs * features**2 for outputs, features in _shapes(lm))
             flops += len(lm.blocks) * (grams + solves)
@@ -168,10 +170,10 @@ class _Run:
             widths = input_widths(lm)
             memory += 4 * sum(width**2 for width in widths) + 14 * max(widths) ** 2  # while one is inverted
 
-        waiting_rows = min(self.plan.sink_rows, self.plan.waiting.rows_in_memory)
+        waiting_rows = min(self.passes.sink_rows, self.plan.waiting.rows_in_memory)
         memory += waiting_rows * row_bytes(lm, self.length)
         if self.work is None:
-            memory += self.hidden_states(self.plan.hidden_rows)
+            memory += self.hidden_states(self.passes.hidden_rows)
 
         return memory
 
@@ -200,10 +202,10 @@ class _Run:
 
         A pass that shows sinks or statistics has a third file, of a block from which it can go on.
         """
-        plan = self.plan
-        if plan.hidden_rows and (plan.sink_rows or plan.takes_dense):
-            return 3 * max(plan.rows, plan.sink_rows)
-        return plan.hidden_rows
+        passes = self.passes
+        if passes.hidden_rows and (passes.sink_rows or self.plan.takes_dense):
+            return 3 * max(passes.rows, passes.sink_rows)
+        return passes.hidden_rows
 
     def kept_beside(self, folder: Path | None) -> int:
         """Return the bytes that this run has left already, if they lie on the disk of `folder`."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sinkprune.cli.diagnose import sentence
 from sinkprune_core import Calibration, Recipe, prune, weights_kept
 from sinkprune_core.pruning import diagnosis
 from sinkprune_core.pruning.diagnosis import (
@@ -165,7 +166,7 @@ def test_no_sinks_change_nothing_and_the_sentence_says_so(lm, text):
     assert (found.table.exact == 0).all()
     assert found.left_out == 0
     assert not found.expect_an_effect(0.5)
-    assert "do not expect it to matter" in found.sentence(0.5)
+    assert "do not expect it to matter" in sentence(found, 0.5)
 
 
 def test_too_little_text_is_one_sentence(lm, make_ids):
