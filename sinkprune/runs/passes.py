@@ -43,8 +43,14 @@ class Passes:
         return sum(each.shows in OF_ROWS for each in self.in_order)
 
 
-def passes_of(plan: Plan, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> Passes:
-    """Return the passes of a run with this plan."""
+def passes_of(
+    plan: Plan,
+    lm: LanguageModel,
+    recipe: Recipe,
+    calibration: Calibration | None,
+    waits_on_disk: bool = False,
+) -> Passes:
+    """Return the passes of a run with this plan, whose inputs may wait on the disk."""
     if plan.source == "nowhere" or calibration is None:
         return Passes()
 
@@ -56,23 +62,24 @@ def passes_of(plan: Plan, lm: LanguageModel, recipe: Recipe, calibration: Calibr
         sink_rows = in_all_states if lm.is_diffusion else sequences
 
     passes = [Pass("rollout", in_all_states)] if is_written(lm, recipe) else []
-    passes += _forwards(plan, recipe, rows, sink_rows)
+    shows_both = plan.rows_at_once > 0 or waits_on_disk
+    passes += _forwards(plan, recipe, rows, sink_rows, shows_both)
 
     hidden_rows = max(2 * rows, sink_rows)
-    if plan.waiting.rows_in_memory and plan.source == "dense model":
+    if plan.rows_at_once and plan.source == "dense model":
         hidden_rows = 0
 
     return Passes(tuple(passes), rows, sink_rows, hidden_rows)
 
 
-def _forwards(plan: Plan, recipe: Recipe, rows: int, sink_rows: int) -> list[Pass]:
-    """Return the passes of a text whose states are made."""
+def _forwards(plan: Plan, recipe: Recipe, rows: int, sink_rows: int, shows_both: bool) -> list[Pass]:
+    """Return the passes of a text whose states are made; one of the dense model may show both."""
     of_sinks = [Pass("sinks", sink_rows)] if sink_rows else []
     of_statistics = [Pass("statistics", rows)]
 
     passes: list[Pass] = []
     if plan.takes_dense:
-        passes += of_statistics if plan.waiting.is_anywhere else of_sinks + of_statistics
+        passes += of_statistics if shows_both else of_sinks + of_statistics
     if plan.source == "block by block":
         passes += of_sinks + of_statistics
     if recipe.propagation == "sequential":

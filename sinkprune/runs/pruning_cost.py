@@ -19,11 +19,12 @@ from sinkprune.models.hub import available_memory
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
+from sinkprune.runs.dense_pass import bytes_that_wait
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.passes import Passes, passes_of
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
-from sinkprune_core.calibration.store import IN_MEMORY, Store
+from sinkprune_core.calibration.store import IN_MEMORY
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, make_plan
@@ -76,14 +77,17 @@ def pruning_cost(
     it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
-    store: Store = IN_MEMORY
-    if work is not None:
-        store = OnDisk(Path(work), is_streamed(lm))
-
+    store = None if work is None else OnDisk(Path(work), is_streamed(lm))
     place = _device(lm, device)
-    plan = make_plan(lm, recipe, calibration, store, place, memory_budget)
-    passes = passes_of(plan, lm, recipe, calibration)
-    run = _Run(lm, recipe, calibration, plan, passes, work and Path(work))
+    plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, memory_budget)
+
+    on_disk = 0
+    may_wait = plan.takes_dense and not plan.rows_at_once and memory_budget is None  # whose disk is this one
+    if may_wait and store is not None and calibration is not None:
+        on_disk = bytes_that_wait(lm, [recipe.statistics_key], calibration, store, place)
+
+    passes = passes_of(plan, lm, recipe, calibration, waits_on_disk=on_disk > 0)
+    run = _Run(lm, recipe, calibration, plan, passes, on_disk, work and Path(work))
 
     flops = run.flops()
     memory = run.memory()
@@ -118,6 +122,7 @@ class _Run:
     calibration: Calibration | None
     plan: Plan
     passes: Passes
+    inputs_on_disk: int  # bytes
     work: Path | None
 
     @property
@@ -170,7 +175,7 @@ class _Run:
             widths = input_widths(lm)
             memory += 4 * sum(width**2 for width in widths) + 14 * max(widths) ** 2  # while one is inverted
 
-        waiting_rows = min(self.passes.sink_rows, self.plan.waiting.rows_in_memory)
+        waiting_rows = min(self.passes.sink_rows, self.plan.rows_at_once)
         memory += waiting_rows * row_bytes(lm, self.length)
         if self.work is None:
             memory += self.hidden_states(self.passes.hidden_rows)
@@ -191,7 +196,7 @@ class _Run:
         if self.work and not (is_streamed(self.lm) and saves):
             disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
 
-        disk = max(disk, self.plan.waiting.bytes_on_disk)
+        disk = max(disk, self.inputs_on_disk)
         if self.work:
             disk += self.hidden_states(self._rows_on_disk())
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from sinkprune_core.calibration.dense_statistics import Waiting, waiting
+from sinkprune_core.calibration.dense_statistics import rows_at_once
 from sinkprune_core.calibration.sink_profiles import windows_of
 from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
@@ -29,7 +29,7 @@ class Plan:
 
     source: Source
     takes_dense: bool  # whether statistics of the dense model are taken, if only for OWL's scores
-    waiting: Waiting  # where inputs wait, so that one pass of the dense model shows sinks and statistics
+    rows_at_once: int  # of the dense model, where one forward shows sinks and statistics; 0: it does not
     units: structured.Plan | None  # what every block loses under pattern="structured"
 
 
@@ -44,8 +44,9 @@ def make_plan(
     """Return what pruning `lm` by `recipe` will do; nothing runs.
 
     `store` is where things wait. `device` is where a model without weights would be, and `memory_budget`
-    stands for another machine's (see `waiting`). Raises ValueError for a model that is no longer covered, as
-    it was changed since it was wrapped, and for a recipe that does not fit it or its calibration text.
+    stands for another machine's (see `rows_at_once`). Raises ValueError for a model that is no longer
+    covered, as it was changed since it was wrapped, and for a recipe that does not fit it or its calibration
+    text.
     """
     check_structure(lm.model)
     _check_text(lm, recipe, calibration)
@@ -57,7 +58,7 @@ def make_plan(
 
     needs = recipe.rule.needs
     if needs is None or calibration is None:
-        return Plan("nowhere", False, Waiting(), units)
+        return Plan("nowhere", False, 0, units)
 
     source: Source = "block by block"
     if recipe.propagation == "dense" and needs != "gram":  # Gram matrices are too large to keep
@@ -65,11 +66,11 @@ def make_plan(
 
     takes_dense = source == "dense model" or recipe.allocation == "owl"
 
-    place = Waiting()
+    at_once = 0
     if takes_dense:
-        place = waiting(lm, [recipe.statistics_key], calibration, store, device, memory_budget)
+        at_once = rows_at_once(lm, [recipe.statistics_key], calibration, store, device, memory_budget)
 
-    return Plan(source, takes_dense, place, units)
+    return Plan(source, takes_dense, at_once, units)
 
 
 def is_written(lm: LanguageModel, recipe: Recipe) -> bool:
