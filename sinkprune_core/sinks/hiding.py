@@ -19,7 +19,6 @@ from sinkprune_core.values import Flag, Number, check_fields
 
 Choice = Literal["top", "random", "first"]  # of keys
 Third = Literal["early", "middle", "late"]  # of the layers
-LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 ALL = "all"
 THIRDS: tuple[Third, ...] = get_args(Third)
 
@@ -48,15 +47,6 @@ class Hiding:
                 f"keys='first' hides position 0 alone: count={self.count} must be 1 (or 0) "
                 f"and first={self.first} must be True"
             )
-
-    @property
-    def label(self) -> str:
-        """What figures and tables call it."""
-        if self.count == 0:
-            return "none"
-        if self.first:
-            return LABELS[self.keys]
-        return f"{LABELS[self.keys]}, first token kept"
 
     def hides_in(self, layer: int, layers: int) -> bool:
         """Return whether keys are hidden in a layer, counted from 0, of so many."""
