@@ -17,8 +17,8 @@ from prune_large import LENGTH, LEVELS, SEQUENCES, Size, write_checkpoint
 from sinkprune.memory import release_freed_memory
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
-from sinkprune.runs.diagnosing import diagnose
 from sinkprune.runs.dense_pass import KeptPass
+from sinkprune.runs.diagnosing import diagnose
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune_core import Calibration, Recipe
 from sinkprune_core.calibration.dense_statistics import collect
