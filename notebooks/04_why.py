@@ -540,7 +540,9 @@ if model_doses:
 #   as with the sinks kept. So what counts here is not how much energy sinks hold, but whether other
 #   tokens fill the same channels. This is read from the norms of one draw in two layers; no loss
 #   was measured for it.
-# * Not run: planted effects at 75 %, with the official token weights, or in SparseGPT.
+# * Not run: planted effects at 75 %, with the official token weights, or in SparseGPT; sequences of
+#   1,024 tokens; and the pair of models that were trained from scratch ([notebook
+#   09](09_from_scratch.ipynb)).
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table

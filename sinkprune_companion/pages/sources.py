@@ -223,35 +223,17 @@ def foreseen(table: str = "04_why/when.csv") -> Foreseen:
     return Foreseen(*counts, len(outcome))
 
 
-class Carried(NamedTuple):
-    """What leaving sinks out loses of what they send through a map; see `planted_model.carried_table`."""
-
-    energy: float  # the sinks' share of what the map reads
-    exchanged: float  # share of the kept weights
-    lost_output: float  # share of what the sinks send that goes through lost weights
-    leak: float  # of the planted vector, as a multiple of what leaks with sinks kept
-
-
-def carried(layer: int, dose: float, table: str = "04_why/carried.csv") -> Carried:
-    """Return a row of a published table of `planted_model.carried_table`."""
+def carried(layer: int, dose: float, table: str = "04_why/carried.csv") -> dict[str, float]:
+    """Return a row of a published table of `planted_model.carried_table`, by column."""
     frame = pd.read_csv(project_root() / "figures" / table).set_index(["layer", "dose"])
-    return Carried(**frame.loc[(layer, dose), list(Carried._fields)])
+    return frame.loc[(layer, dose)].to_dict()
 
 
-class WorstFit(NamedTuple):
-    """The map of which a prediction is furthest from the exact change, over models."""
-
-    model: str
-    worst_map: str
-    predicted: float  # shares of the map's kept weights
-    exact: float
-
-
-def worst_fit(zeros: float, table: str = "04_why/fits.csv") -> WorstFit:
-    """Return what a published table of `why.fit_table` says of its largest miss, over its models."""
+def worst_fit(zeros: float, table: str = "04_why/fits.csv") -> dict[str, object]:
+    """Return the row with the largest miss, over models, of a published table of `why.fit_table`."""
     frame = pd.read_csv(project_root() / "figures" / table)
     frame = frame[frame.zeros == zeros]
-    return WorstFit(**frame.loc[frame.largest_miss.abs().idxmax(), list(WorstFit._fields)])
+    return frame.loc[frame.largest_miss.abs().idxmax()].to_dict()
 
 
 def calibration_tokens(figure: str) -> int:
