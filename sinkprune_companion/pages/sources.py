@@ -35,7 +35,8 @@ from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_o
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import Recipe
 
-LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
+LARGE = "large"  # pruning a checkpoint of LLaDA-8B's size
+LARGE_DIAGNOSIS = "large diagnosis"  # the same checkpoint diagnosed
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
 
 
