@@ -71,6 +71,32 @@ class Part:
         return out_NST.masked_fill(is_outside_N[:, None, None], 1.0)
 
 
+@dataclass(frozen=True)
+class Positions:
+    """A choice of calibration tokens: those at some places of every sequence, of which 0 is the first."""
+
+    places: tuple[int, ...]
+
+    def __post_init__(self):
+        if not self.places or not all(type(place) is int and place >= 0 for place in self.places):
+            raise ValueError(f"places={self.places!r} must be whole numbers from 0, at least one of them")
+
+    def __call__(self, context: SinkContext) -> torch.Tensor:
+        """Return the share left out of every token, float32 (N, S, T)."""
+        out_NST = torch.zeros_like(context.profile_NST)
+        out_NST[..., list(self.places)] = 1.0
+        return out_NST
+
+    def check(self, length: int) -> None:
+        """Raise ValueError for a place that a sequence of `length` tokens does not have."""
+        outside = sorted(place for place in self.places if place >= length)
+        if outside:
+            raise ValueError(
+                f"places={self.places!r}: a sequence has {length} tokens and no place {outside[0]}: give "
+                f"numbers from 0 to {length - 1}, or longer sequences"
+            )
+
+
 def energy_share(norm_I: torch.Tensor, norm_without_I: torch.Tensor) -> torch.Tensor:
     """Return the share p_j of every channel's squared norm that left-out tokens hold, float64 (I,) in [0, 1].
 
@@ -213,8 +239,8 @@ def diagnose(
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
 
     The first half of the sequences is the calibration text, the second half what it is compared with. `sinks`
-    is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError
-    for fewer than two sequences and for what does not fit the model.
+    is a choice of tokens: a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes, or `Positions`.
+    Raises ValueError for fewer than two sequences and for what does not fit the model.
     """
     norms = norms_of(lm, calibration, noise_levels, sinks, progress)
     return diagnosis_from(lm, norms, sparsities)
@@ -258,6 +284,9 @@ def norms_of(
             f"the calibration text has {sequences} sequence: give at least {DRAWS_IN_A_PASS}, since the "
             "second half of them says what other text changes"
         )
+
+    if isinstance(sinks, Positions):
+        sinks.check(calibration.ids_NT.shape[1])
 
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
     check_dense(lm, list(recipes.values()), calibration)

@@ -80,7 +80,20 @@ def test_norms_that_are_damaged_are_taken_again(model, text, tmp_path):
         (("--figure", "x.txt"), "must end in one of .png, .pdf, .svg"),
         (("--sparsity", "1"), "above 0 and below 1"),
         (("--sequences", "1"), "at least 2"),
+        (("--text", "nowhere.txt"), "there is no such file"),
+        (("--text", "."), "is a folder: give a text file"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_one_sentence(model, refused, no_model, options, said):
     assert said in refused("diagnose", model, *options)
+
+
+def test_a_model_that_is_none_is_one_sentence(refused):
+    assert "unknown model 'smol-dlmm'; did you mean smol-dlm" in refused("diagnose", "smol-dlmm")
+
+
+def test_a_text_that_is_too_short_is_one_sentence(model, refused, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text("three short words")
+    said = refused("diagnose", model, "--text", text, "--length", 16)
+    assert "too few for one sequence of 16: give more text" in said
