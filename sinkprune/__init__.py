@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.recovery.zeros import zeros_held
     from sinkprune.runs.diagnosing import diagnose
     from sinkprune.runs.pruning import prune
-    from sinkprune.trace_files import load_trace
     from sinkprune_core import (
         DREAM_SAMPLER,
         LLADA_SAMPLER,
@@ -59,7 +58,6 @@ __all__ = [
     "generate",
     "hide",
     "load",
-    "load_trace",
     "nelbo",
     "nll",
     "preset",
@@ -91,7 +89,6 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.recovery.zeros": ("zeros_held",),
     "sinkprune.runs.diagnosing": ("diagnose",),
     "sinkprune.runs.pruning": ("prune",),
-    "sinkprune.trace_files": ("load_trace",),
 }  # all others are those of the core
 
 
