@@ -6,6 +6,7 @@ updated (SparseGPT) or recovered. Dimensions: W weights of one linear.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,22 @@ from sinkprune.files import atomic
 from sinkprune.models.weight_files import refused
 from sinkprune_core.language_model import LanguageModel, zero_out
 
-FORMAT = "sinkprune masks 1"
+FORMAT = "sinkprune masks 2"
 
 
-def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None = None) -> Path:
+def save_masks(
+    lm: LanguageModel,
+    file: Path | str,
+    dense: LanguageModel | None = None,
+    card: Mapping[str, object] | None = None,
+) -> Path:
     """Write where the linears of the blocks are zero to a safetensors file, a bit per weight; return it.
 
     Packed rows are compressed no further: a file has an eighth of a byte per weight. It knows the model by
     its other parameters (embeddings, head and norms), and by the weights that stayed, so that `apply_masks`
     can refuse another one. With `dense` it is checked that the pruned model is the dense one with zeros.
-    Raises ValueError where it is not, and for a model without zeros.
+    `card` is what the pruned model's says of its recipe, which `masks_about` gives back. Raises ValueError
+    where it is not the dense one with zeros, and for a model without zeros.
     """
     packed = {}
     zeros = 0
@@ -43,11 +50,40 @@ def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None 
     if not zeros:
         raise ValueError(f"{lm.name} has no zeros in its linears: there is no mask to save")
 
-    about = {"format": FORMAT, "model": lm.name, "fingerprint": _fingerprint(lm, packed), "zeros": zeros}
+    about = {
+        "format": FORMAT,
+        "model": lm.name,
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "fingerprint": _fingerprint(lm, packed),
+        "zeros": zeros,
+        "card": dict(card or {}),
+    }
     with atomic(file) as partial:
         save_file(packed, partial, metadata={"sinkprune": json.dumps(about)})
 
     return Path(file)
+
+
+def masks_about(file: Path | str) -> dict:
+    """Return what a file of masks says: the name and `dtype` of the pruned model, its `zeros` and its `card`.
+
+    Raises FileNotFoundError where there is no file, and ValueError for one that is no mask.
+    """
+    return _read(Path(file))[0]
+
+
+def _read(file: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Return what a file of masks says, and its bits by linear; raise as `masks_about` does."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such mask")
+
+    with refused(f"{file} is no mask", "write one with save_masks"), safe_open(file, "pt") as handle:
+        about = json.loads((handle.metadata() or {})["sinkprune"])
+        packed = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - of a file
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']!r}")
+
+    return about, packed
 
 
 @torch.no_grad()
@@ -57,15 +93,7 @@ def apply_masks(lm: LanguageModel, file: Path | str) -> int:
     Raises FileNotFoundError where there is no file, and ValueError, before anything is changed, for a file
     that is no mask, and for a mask of another model.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such mask")
-
-    with refused(f"{file} is no mask", "write one with save_masks"), safe_open(file, "pt") as handle:
-        about = json.loads((handle.metadata() or {})["sinkprune"])
-        packed = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - of a file
-        if about["format"] != FORMAT:
-            raise ValueError(f"its format is {about['format']!r}")
+    about, packed = _read(Path(file))
 
     weights = dict(_linears(lm))
     sizes = {name: -(-weight.numel() // 8) for name, weight in weights.items()}
