@@ -17,6 +17,7 @@ from prune_large import LENGTH, LEVELS, SEQUENCES, Size, write_checkpoint
 from sinkprune.memory import release_freed_memory
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
+from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.diagnosing import diagnose
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune_core import Calibration, Recipe
@@ -52,7 +53,7 @@ def test_a_diagnosis_takes_at_most_a_fifth_more_than_one_pass_of_statistics(tmp_
     def one_pass() -> None:
         folder = tmp_path / f"pass-{next(numbers)}"
         folder.mkdir()
-        collect(lm, [key], text, progress=False, store=OnDisk(folder, True))
+        collect(lm, [key], text, progress=False, store=OnDisk(folder, True), kind=KeptPass)
 
     def diagnosis() -> None:
         diagnose(lm, text, noise_levels=LEVELS, progress=False, work=tmp_path / f"work-{next(numbers)}")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sinkprune import load
+from sinkprune.cli.diagnose import sentence
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune.runs.diagnosing import diagnose
@@ -35,7 +36,7 @@ def test_the_command_prints_what_python_finds(model, command, text, tmp_path, ca
     assert picture.read_bytes().startswith(b"\x89PNG")
 
     said = " ".join(capsys.readouterr().out.split())
-    assert expected.sentence(0.5) in said
+    assert sentence(expected, 0.5) in said
     assert "Most affected" in said
 
 
