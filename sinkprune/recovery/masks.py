@@ -10,24 +10,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import InstanceOf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sinkprune.files import atomic
 from sinkprune.models.weight_files import refused
+from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel, zero_out
+from sinkprune_core.model_checks import check_changeable, check_structure
+from sinkprune_core.values import Place, checked, checked_arguments
 
 FORMAT = "sinkprune masks 1"
 
 
-def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None = None) -> Path:
+@checked_arguments
+def save_masks(lm: InstanceOf[LanguageModel], file: Place, dense: LanguageModel | None = None) -> Path:
     """Write where the linears of the blocks are zero to a safetensors file, a bit per weight; return it.
 
     Packed rows are compressed no further: a file has an eighth of a byte per weight. It knows the model by
     its other parameters (embeddings, head and norms), and by the weights that stayed, so that `apply_masks`
     can refuse another one. With `dense` it is checked that the pruned model is the dense one with zeros.
-    Raises ValueError where it is not, and for a model without zeros.
+    Raises ValueError where it is not, and for a model without zeros, or whose weights are not in memory.
     """
+    if Path(file).is_dir():
+        raise IsADirectoryError(f"file {file} is a folder: name a file in it")
+
+    given = [lm]
+    if dense is not None:
+        given.append(checked("dense", dense, InstanceOf[LanguageModel]))
+    for each in given:
+        check_structure(each.model)
+        check_loaded(each)
+
     packed = {}
     zeros = 0
     for name, weight in _linears(lm):
@@ -50,13 +65,18 @@ def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None 
     return Path(file)
 
 
+@checked_arguments
 @torch.no_grad()
-def apply_masks(lm: LanguageModel, file: Path | str) -> int:
+def apply_masks(lm: InstanceOf[LanguageModel], file: Place) -> int:
     """Set the weights of a dense model that a mask marks to zero, in place; return how many are zero.
 
     Raises FileNotFoundError where there is no file, and ValueError, before anything is changed, for a file
-    that is no mask, and for a mask of another model.
+    that is no mask, for a mask of another model, and for a model that is not covered, or cannot be changed.
     """
+    check_structure(lm.model)
+    check_loaded(lm)
+    check_changeable(lm)
+
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such mask")

@@ -327,7 +327,7 @@ BAD = {
     "method": ({"steps": 1, "method": "qlora"}, ValueError, "method='qlora' is unknown; choose one of"),
     "rate": ({"steps": 1, "learning_rate": 0.0}, ValueError, "learning_rate=0.0 must be"),
     "short": ({"steps": 1, "text": ["the list"]}, ValueError, "too short for sequences of length=12"),
-    "empty": ({"steps": 1, "text": []}, ValueError, "empty list"),
+    "empty": ({"steps": 1, "text": []}, TypeError, "a list of documents, texts or chats"),
     "no file": ({"steps": 1, "text": "nowhere.txt"}, FileNotFoundError, "no such file"),
     "positions": ({"steps": 1, "length": 65}, ValueError, "exceeds the 64 positions"),
     "no teacher": ({"steps": 1, "distillation": 0.5}, ValueError, "needs a teacher"),
