@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -35,4 +36,5 @@ def _emptied(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parame
 
 
 # Once and for all: a hook that comes and goes would disturb threads that make modules meanwhile.
-register_module_parameter_registration_hook(_emptied)
+# torch declares it as one that returns nothing, and takes what it returns in the parameter's place.
+register_module_parameter_registration_hook(cast(Any, _emptied))

@@ -255,7 +255,7 @@ def arguments(root: Path) -> Iterator[Case]:
         for argument in call.arguments():
             for what, value in VALUES.items():
                 is_own = argument == "lm" and name in ("hidden", "encode")  # of which it is a method
-                if is_own or (argument in ("watch", "until") and callable(value)):
+                if is_own or (argument in ("watch", "until", "tell") and callable(value)):
                     continue
                 run = partial(_run, call, argument, value)
                 yield Case(f"{name}: {argument} is {what}", run, WORKED, (argument, *SAID))
