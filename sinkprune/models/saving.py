@@ -74,7 +74,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     return folder
 
 
-def _check_beside(texts: Mapping[str, str], card: dict[str, object]) -> None:
+def _check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
     """Raise an error for what cannot be written beside a model, as a file or on its card."""
     for name in texts:
         if Path(name).name != name:
@@ -82,12 +82,18 @@ def _check_beside(texts: Mapping[str, str], card: dict[str, object]) -> None:
                 f"texts has {in_short(name)}, which is no name of a file in the folder of a model"
             )
 
+    taken = [name for name in OWN if name in card]
+    if taken:
+        raise ValueError(
+            f"{taken[0]}={in_short(card[taken[0]])} cannot be put on the card, which says by that name what "
+            "the model is: choose another name"
+        )
+    check_json(card)
+
+
+def check_json(card: Mapping[str, object]) -> None:
+    """Raise TypeError for an entry of a card that is no JSON."""
     for name, value in card.items():
-        if name in OWN:
-            raise ValueError(
-                f"{name}={in_short(value)} cannot be put on the card, which says by that name what "
-                "the model is: choose another name"
-            )
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError):

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from sinkprune.files import held, resolved
 from sinkprune.models.meta_model import is_streamed
+from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.work_folder import claim, identity, written_once
 from sinkprune_core.calibration.text import Calibration
@@ -50,7 +51,7 @@ def diagnose(
         store = OnDisk(root, is_streamed(lm))
 
         def take() -> Norms:
-            return diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, store)
+            return diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, store, KeptPass)
 
         if isinstance(sinks, str):
             file = root / f"norms-{sinks}-{noise_levels}.safetensors"

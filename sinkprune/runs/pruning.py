@@ -17,6 +17,7 @@ from sinkprune.files import held, resolved
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
+from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune_core.blocks import BlockInput, Rows
@@ -103,6 +104,7 @@ def _dense_again(lm: LanguageModel, folder: Path) -> Iterator[None]:
 class KeptText(Text):
     """Calibration text whose rows and statistics are computed once, and restored by a run that goes on."""
 
+    dense_pass = KeptPass
     checkpoint: PruningCheckpoint
     own_rows: Rows | None = None  # of a user's function
 

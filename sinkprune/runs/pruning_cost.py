@@ -21,8 +21,8 @@ from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
-from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
+from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, make_plan

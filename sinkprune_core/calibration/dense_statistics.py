@@ -6,32 +6,18 @@ calibration text collects the statistics of many choices of tokens: all controls
 Dimensions: R calibration rows, T position, W choices of token weights.
 """
 
-import errno
 import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import nn
 
-from sinkprune_core.blocks import (
-    IN_MEMORY,
-    Held,
-    HeldInMemory,
-    Points,
-    Rows,
-    Store,
-    Tensors,
-    inputs_before,
-    run_block,
-    visit,
-    with_bar,
-)
-from sinkprune_core.calibration.input_statistics import InputStatistics, Observer, observe
-from sinkprune_core.calibration.observed_points import ObservedPoints, Place
+from sinkprune_core.blocks import Rows, Steps, run_block, visit, with_bar
+from sinkprune_core.calibration.input_statistics import Held, InputStatistics, Observer, observe
 from sinkprune_core.calibration.sink_profiles import (
     profile,
     sink_profiles,
@@ -39,12 +25,12 @@ from sinkprune_core.calibration.sink_profiles import (
     visible_keys,
     windows_of,
 )
+from sinkprune_core.calibration.store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     StatisticsKey,
     check_weights,
-    choice_name,
     input_rows,
     weights_in_text,
 )
@@ -56,8 +42,8 @@ WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 SAMPLED = 64  # numbers of every parameter that tell a model from another one
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full store ends with
 
+Place = tuple[int, str]  # of a linear: its layer and its name
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
 
 
@@ -116,15 +102,16 @@ def collect(
     store: Store = IN_MEMORY,
     states: Trajectories | None = None,
     place: "Waiting | None" = None,
+    kind: "type[DensePass] | None" = None,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics of every key; whether keys fit the model is not checked.
 
     Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
-    whose inputs are wanted, one forward serves both, if there is room for the inputs. Inputs and hidden
-    states that wait lie in `store`, from whose points an interrupted pass goes on; the caller lets it forget
-    them once the statistics are kept. `states` are the trajectories of this text, where some are made
-    already, and `place` says where inputs wait, where a `Plan` has decided it.
+    whose inputs are wanted, one forward serves both, if there is room for the inputs. What waits lies in
+    `store`. `states` are the trajectories of this text, where some are made already, `place` says where
+    inputs wait, where a `Plan` has decided it, and `kind` is that of the passes.
     """
+    kind = kind or DensePass
     states = states or Trajectories(lm, calibration)
 
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
@@ -135,13 +122,13 @@ def collect(
     for trajectory in sorted(by_trajectory):
         together = by_trajectory[trajectory]
         here = place or waiting(lm, together, calibration, store)
-        found |= _Pass(lm, together, calibration, progress, store, states, here).collect()
+        found |= kind(lm, together, calibration, progress, store, states, here).collect()
 
     return found
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class Seen:
     """The rows that have gone through the model, how much their tokens weigh, and what was observed."""
 
     ids_RT: torch.Tensor
@@ -149,18 +136,8 @@ class _Seen:
     observer: Observer[Place]
 
 
-class _ChangedChoiceError(Exception):
-    """A user's choice of tokens is no longer the one whose sums a pass would go on from."""
-
-
-def _check_unchanged(kept: Tensors, weight_WRT: torch.Tensor) -> None:
-    """Raise _ChangedChoiceError where sums were taken with other weights than these."""
-    if "weights" in kept and not torch.equal(kept["weights"], weight_WRT):
-        raise _ChangedChoiceError
-
-
 @dataclass(frozen=True)
-class _Pass:
+class DensePass:
     """A pass of the calibration text through the dense model, for keys that share its states."""
 
     lm: LanguageModel
@@ -172,12 +149,9 @@ class _Pass:
     place: "Waiting"
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
+        """Run the pass, and return the statistics of every key."""
         started = time.perf_counter()
-        try:
-            seen = self._run()
-        except _ChangedChoiceError:
-            self.store.forget()
-            seen = self._run()
+        seen = self.run()
         seconds = time.perf_counter() - started
 
         found = {}
@@ -194,58 +168,19 @@ class _Pass:
 
         return found
 
-    def _run(self) -> _Seen:
+    def run(self) -> Seen:
         """Send the rows through the model in the way that there is room for."""
         if self.place.rows_in_memory:
             return self._with_sinks(self.place.rows_in_memory)
-
-        if self.place.bytes_on_disk:
-            try:
-                return self._through_store()
-            except OSError as error:  # of a quota, or of a disk that others fill
-                if error.errno not in NO_ROOM:
-                    raise
-                self.store.forget()
-
         return self._by_blocks()
 
-    def _by_blocks(self) -> _Seen:
-        """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
-        ids_RT, weight_WRT = self._weighted_rows()
-        rows = self._rows(ids_RT, weight_WRT)
-        hidden = self.store.hidden(self.lm, rows)
-        points = self.store.points(self._settings("statistics", weight_WRT))
+    def steps(self, steps: range, state: PassState) -> Steps:
+        """Return the steps of this pass that are left."""
+        return self.store.steps(steps, state)
 
-        with self._observed() as observer:
-            seen = ObservedPoints(points, observer, self.linears)
-            first = seen.last(hidden).done
-            inputs = inputs_before(self.lm, rows, self.calibration.batch, hidden, first)
-
-            blocks = visit(self.lm, self.progress, f"statistics of {self.lm.name}", first)
-            for done, block in enumerate(blocks, start=first + 1):
-                inputs = run_block(block, inputs, observer, hidden(done))
-                is_last = done == len(self.lm.blocks)
-                seen.keep(done, dict, None if is_last else hidden, is_last)
-
-        return _Seen(ids_RT, weight_WRT, observer)
-
-    def _through_store(self) -> _Seen:
-        """Send all rows through block after block once; inputs wait for what the last one shows."""
-        points = self.store.points(self._settings("sinks and inputs"))
-
-        with self._observed(points) as observer:
-            seen = ObservedPoints(points, observer, self.linears)
-            ids_RT, weight_WRT = self._weighted_rows(seen)
-            kept = seen.beside()
-            _check_unchanged(kept, weight_WRT)
-            beside = {**kept, "weights": weight_WRT}
-            observer.flush(
-                weight_WRT,
-                self.progress,
-                after_each=lambda: seen.keep(seen.done + 1, lambda: beside),
-            )
-
-        return _Seen(ids_RT, weight_WRT, observer)
+    def observed(self, held: Held | None = None) -> AbstractContextManager[Observer[Place]]:
+        """Return a context in which the inputs of all linears are observed."""
+        return observe(self.linears, len(self.keys), held=held)
 
     @cached_property
     def linears(self) -> dict[Place, nn.Linear]:
@@ -255,93 +190,87 @@ class _Pass:
             found |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
         return found
 
-    def _observed(self, held: Held | None = None) -> AbstractContextManager[Observer[Place]]:
-        return observe(self.linears, len(self.keys), held=held)
-
-    def _settings(self, what: str, weight_WRT: torch.Tensor | None = None) -> str:
-        """Return what tells this pass from others of the same text, whose weights may be known by now."""
-        keys = [replace(key, exclude=choice_name(key.exclude)) for key in self.keys]
-        weights = "" if weight_WRT is None else hashlib.sha256(weight_WRT.numpy().tobytes()).hexdigest()
-        return f"{what} {keys} {weights}"
-
     def _rows(self, ids_RT: torch.Tensor, weight_RT: torch.Tensor) -> Rows:
         return Rows(ids_RT, weight_RT, self.calibration.present_in(len(ids_RT)))
 
-    def _weighted_rows(self, points: Points | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _by_blocks(self) -> Seen:
+        """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
+        ids_RT, weight_WRT = self.weighted_rows(self.store)
+        rows = self._rows(ids_RT, weight_WRT)
+        hidden = self.store.hidden(self.lm, rows)
+        what = f"statistics of {self.lm.name}"
+
+        with self.observed() as observer:
+            state = PassState(("statistics", self.keys, weight_WRT), observer=observer, hidden=hidden)
+            layers = self.steps(range(len(self.lm.blocks)), state)
+            inputs = inputs_before(self.lm, rows, self.calibration.batch, hidden, layers.start)
+
+            for layer, block in visit(self.lm, self.progress, what, layers):
+                inputs = run_block(block, inputs, observer, hidden(layer + 1))
+
+        return Seen(ids_RT, weight_WRT, observer)
+
+    def weighted_rows(self, store: Store) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the calibration rows, (R, T), and the weights of their tokens for every key, (W, R, T).
 
-        `points` are those of the forwards that show the sinks, where these show more.
+        Where sinks are wanted, forwards show them; what these need waits in `store`.
         """
         lm, key = self.lm, self.keys[0]
         profiles = None
         if any(key.exclude != "none" for key in self.keys):
             profiles = sink_profiles(
-                lm,
-                self.calibration,
-                key.noise_levels,
-                key.noise,
-                self.progress,
-                self.store,
-                self.states,
-                points,
+                lm, self.calibration, key.noise_levels, key.noise, self.progress, store, self.states
             )
 
         ids_RT = input_rows(lm, self.calibration, key, self.states)
         if profiles is not None:
-            profile_NST, visible_ST = profiles
-            return ids_RT, self._weights(profile_NST, visible_ST, first_sequence=0)
+            profile_NST, _ = profiles
+            return ids_RT, self.weights(profile_NST)
 
         present_RT = self.calibration.present_in(len(ids_RT))
         weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
         return ids_RT, weight_RT.repeat(len(self.keys), 1, 1)
 
-    def _with_sinks(self, rows_at_once: int) -> _Seen:
+    def _with_sinks(self, rows_at_once: int) -> Seen:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
         lm, first = self.lm, self.keys[0]
         length = self.calibration.ids_NT.shape[1]
         windows = windows_of(lm, length, first.noise_levels)
         rows_together = _rows_together(lm, self.keys)
+        # a state that is weighed alone is a trajectory of one step
+        levels = rows_together if windows is None else first.noise_levels
 
-        steps = first.noise_levels
-        if windows is None:
-            steps = rows_together  # a state that is weighed alone is a trajectory of one step
-
-        visible_ST = visible_keys(length, windows, steps)
         ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
-        points = self.store.points(self._settings("batches"))
-        weights: list[torch.Tensor] = []
-        profiles: list[torch.Tensor] = []
+        weight_WRT = torch.zeros(len(self.keys), *ids_RT.shape)
+        profile_NST = torch.zeros(len(ids_RT) // rows_together, levels, length)
+        sums = {"profile": profile_NST, "weights": weight_WRT}
+        what = f"sinks and statistics of {lm.name}"
 
-        with attention.track(lm.model, windows) as tracker, self._observed(HeldInMemory()) as observer:
-            seen = ObservedPoints(points, observer, self.linears)
-            point = seen.last()
-            if point.done:
-                profiles.append(point.tensors["profile"])
-                weights.append(self._weights(profiles[0], visible_ST, first_sequence=0))
-                _check_unchanged(point.tensors, weights[0])
-
-            def known() -> dict[str, torch.Tensor]:
-                return {"profile": torch.cat(profiles), "weights": torch.cat(weights, dim=1)}
-
-            starts = range(point.done, len(ids_RT), rows_at_once)
-            what = f"sinks and statistics of {lm.name}"
+        with attention.track(lm.model, windows) as tracker, self.observed(held={}) as observer:
+            state = PassState(("batches", self.keys), sums, observer)
+            starts = self.steps(range(0, len(ids_RT), rows_at_once), state)
 
             for start in with_bar(starts, what, "batch", self.progress):
                 stop = min(start + rows_at_once, len(ids_RT))
                 lm.hidden(ids_RT[start:stop])
 
                 mass_RLHWK = check_output(lm, tracker.take())
-                profiles.append(profile(mass_RLHWK.mean((1, 2)).cpu(), windows, steps))
-                weights.append(self._weights(profiles[-1], visible_ST, start // rows_together))
-                observer.flush(weights[-1])
-                seen.keep(stop, known)
+                of_batch_NST = profile(mass_RLHWK.mean((1, 2)).cpu(), windows, levels)
+                sequence = start // rows_together
+                of_batch_WRT = self.weights(of_batch_NST, sequence)
+                observer.flush(of_batch_WRT)
 
-        return _Seen(ids_RT, torch.cat(weights, dim=1), observer)
+                profile_NST[sequence : sequence + len(of_batch_NST)] = of_batch_NST
+                weight_WRT[:, start:stop] = of_batch_WRT
 
-    def _weights(
-        self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first_sequence: int
-    ) -> torch.Tensor:
-        """Return the token weights of a batch for every key, (W, R, T)."""
+        return Seen(ids_RT, weight_WRT, observer)
+
+    def weights(self, profile_NST: torch.Tensor, first_sequence: int = 0) -> torch.Tensor:
+        """Return the token weights of some sequences for every key, (W, R, T)."""
+        _, steps, length = profile_NST.shape
+        windows = windows_of(self.lm, length, self.keys[0].noise_levels)
+        visible_ST = visible_keys(length, windows, steps)
+
         weights = [
             weights_in_text(self.lm, self.calibration, key, profile_NST, visible_ST, first_sequence)
             for key in self.keys

@@ -30,8 +30,8 @@ import pandas as pd
 import torch
 from pydantic import Field, InstanceOf
 
-from sinkprune_core.blocks import IN_MEMORY, Store
-from sinkprune_core.calibration.dense_statistics import collect
+from sinkprune_core.calibration.dense_statistics import DensePass, collect
+from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
@@ -300,8 +300,9 @@ def norms_of(
     sinks: ExcludeName | TokenChoice = "all",
     progress: bool = True,
     store: Store = IN_MEMORY,
+    kind: type[DensePass] = DensePass,
 ) -> Norms:
-    """Return the norms that a diagnosis reads, from one pass; inputs that wait lie in `store`.
+    """Return the norms that a diagnosis reads, from one pass of a `kind`; what waits lies in `store`.
 
     Raises what `diagnose` raises.
     """
@@ -315,7 +316,7 @@ def norms_of(
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
     check_dense(lm, list(recipes.values()), calibration)
     keys = [recipe.statistics_key for recipe in recipes.values()]
-    statistics = collect(lm, keys, calibration, progress, store)
+    statistics = collect(lm, keys, calibration, progress, store, kind=kind)
     by_name = {name: statistics[recipe.statistics_key] for name, recipe in recipes.items()}
     by_part = {name: _norms(found.layers) for name, found in by_name.items()}
 

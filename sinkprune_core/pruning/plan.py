@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 
-from sinkprune_core.blocks import IN_MEMORY, Store
 from sinkprune_core.calibration.dense_statistics import Waiting, waiting
 from sinkprune_core.calibration.sink_profiles import windows_of
+from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.forwards import check_ids

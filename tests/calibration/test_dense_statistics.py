@@ -8,8 +8,8 @@ import torch
 from naive import linears_of
 
 from sinkprune.runs import on_disk
+from sinkprune.runs.dense_pass import KeptPass
 from sinkprune_core import Recipe, preset, prune, weights_kept
-from sinkprune_core.blocks import HeldInMemory
 from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import row_bytes, waiting
 from sinkprune_core.calibration.input_statistics import observe
@@ -143,13 +143,11 @@ def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, famil
         for name, linear in lm.linears(block).items()
     }
 
-    waiting = HeldInMemory()
-    with observe(linears, held=waiting) as observer:
+    waiting = {}
+    with observe(linears, held=waiting):
         lm.hidden(make_ids(3, 10))
-        numbers = [number for *_, numbers in observer.observed() for number in numbers]
 
-    inputs = [waiting.take(number) for number in numbers]
-    held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for input_BTI in inputs}
+    held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for input_BTI in waiting.values()}
     assert sum(held.values()) == 3 * row_bytes(lm, 10) and len(held) == 4 * len(lm.blocks)
 
 
@@ -229,7 +227,7 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
             monkeypatch.setattr(on_disk, "free_disk_at", lambda folder, free=free: free)
             waits = waiting(lm, keys, calibration, store).bytes_on_disk
             assert waits == (room // 2 if free == room else 0)
-            found.append(module.collect(lm, keys, calibration, progress=False, store=store))
+            found.append(module.collect(lm, keys, calibration, False, store, kind=KeptPass))
             store.forget()
 
         for key in keys:
@@ -239,5 +237,5 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
     assert {path.name for path in tmp_path.iterdir()} <= {"hidden-0.bin", "hidden-1.bin"}
 
     monkeypatch.setattr(on_disk, "save_file", beyond_a_quota)
-    again = module.collect(lm, keys, calibration, progress=False, store=store)
+    again = module.collect(lm, keys, calibration, False, store, kind=KeptPass)
     assert_same_statistics(again[key], found[0][key], rtol=0)

@@ -187,7 +187,12 @@ def _calls(root: Path) -> dict[str, Call]:
         "save_model": (sinkprune.save_model, lambda: _to_be_saved(root / f"saved-{next(numbers)}")),
         "save_masks": (
             sinkprune.save_masks,
-            lambda: {"lm": pruned, "file": root / f"masks-{next(numbers)}", "dense": _lm()},
+            lambda: {
+                "lm": pruned,
+                "file": root / f"masks-{next(numbers)}",
+                "dense": _lm(),
+                "card": {"a": 1},
+            },
         ),
         "apply_masks": (sinkprune.apply_masks, lambda: {"lm": _lm(), "file": masks}),
         "calibration_from": (
