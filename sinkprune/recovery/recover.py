@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -271,7 +271,8 @@ def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Docu
             raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
         return documents_in(file)
 
-    if not isinstance(text, Sequence):
+    is_list = isinstance(text, Iterable) and not isinstance(text, (torch.Tensor, Mapping, bytes))
+    if not is_list:
         raise TypeError(f"text={in_short(text)} must be a file or a list of documents, or None")
 
     documents = []
