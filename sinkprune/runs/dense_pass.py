@@ -4,6 +4,7 @@ Dimensions: W choices of token weights, R calibration rows, T position.
 """
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,11 +13,38 @@ from tqdm.auto import tqdm
 from sinkprune.runs.observed import seen
 from sinkprune.runs.on_disk import KeptPoints, KeptSteps, OnDisk
 from sinkprune_core.blocks import Steps
-from sinkprune_core.calibration.dense_statistics import DensePass, Seen
+from sinkprune_core.calibration.dense_statistics import DensePass, Seen, row_bytes, sinks_show
 from sinkprune_core.calibration.input_statistics import Observer
 from sinkprune_core.calibration.store import PassState
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import StatisticsKey
+from sinkprune_core.language_model import LanguageModel
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk ends with
+
+
+def bytes_that_wait(
+    lm: LanguageModel,
+    keys: Sequence[StatisticsKey],
+    calibration: Calibration,
+    store: OnDisk,
+    device: torch.device | str | None = None,
+) -> int:
+    """Return the bytes of all inputs for `keys`, where they may wait on the disk until their sinks are known.
+
+    The text then passes once, which changes no result. It is 0 where the disk has no room for all, or sinks
+    do not show in these forwards; where the model writes its text, whose forwards are not to be observed,
+    too; and on a GPU, which computes inputs again sooner.
+    """
+    first = keys[0]
+    is_on_cpu = torch.device(device or lm.device).type == "cpu"
+    if not is_on_cpu or first.noise == "rollout" or not sinks_show(lm, keys, calibration):
+        return 0
+
+    sequences, length = calibration.ids_NT.shape
+    states = first.noise_levels if lm.is_diffusion else 1
+    total = sequences * states * row_bytes(lm, length)
+    return total if total <= store.room_for_inputs() else 0
 
 
 class ChangedChoiceError(Exception):
@@ -38,7 +66,7 @@ class KeptPass(DensePass):
             return self._run()
 
     def _run(self) -> Seen:
-        if self.place.bytes_on_disk:
+        if not self.rows_at_once and bytes_that_wait(self.lm, self.keys, self.calibration, self.store):
             try:
                 return self._through_disk()
             except OSError as error:  # of a quota, or of a disk that others fill

@@ -4,7 +4,6 @@
 statistics are computed once.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +72,7 @@ def prune(
             text = KeptText(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
             text.checkpoint = checkpoint
             text.own_rows = own_rows
-            report = engine.prune_blocks(text, KeptBlocks(lm, checkpoint))
-
-    return dataclasses.replace(report, checkpoint=checkpoint.folder)
+            return engine.prune_blocks(text, KeptBlocks(lm, checkpoint))
 
 
 def _rows_of_own_choice(

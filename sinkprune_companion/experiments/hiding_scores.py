@@ -19,11 +19,12 @@ from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.sinks.hiding import ALL, Hiding, Third, hiding_model
+from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, Third, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
 COUNT = 5  # keys that are hidden where verdicts are read
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
+LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
 
 
@@ -56,7 +57,8 @@ def hiding_scores(
             without_keys = hiding_model(lm, hiding, masses=masses)
             frame = score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
             hidden = pd.DataFrame(without_keys.log, columns=MEASURED).mean().fillna(0.0)
-            choice = {name: getattr(hiding, name) for name in ("label", "keys", "count", "layers")}
+            choice = {"label": label_of(hiding), "keys": hiding.keys}
+            choice |= {"count": hiding.count, "layers": hiding.layers}
             return frame.assign(**choice, **hidden)
 
         of_hiding = {"model": lm.name, "kind": lm.kind, "hiding": hiding}
@@ -68,6 +70,15 @@ def hiding_scores(
 
     frame = pd.concat(parts, ignore_index=True)
     return frame.assign(excess=frame.value - frame.groupby("sequence").value.transform("first"))
+
+
+def label_of(hiding: Hiding) -> str:
+    """Return what figures and tables call the choice of keys."""
+    if hiding.count == 0:
+        return "none"
+    if hiding.first:
+        return LABELS[hiding.keys]
+    return f"{LABELS[hiding.keys]}, first token kept"
 
 
 def condition_scores(

@@ -38,7 +38,7 @@ from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 
-WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
+WAITING_BYTES = 1 << 30  # inputs that may wait on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 SAMPLED = 64  # numbers of every parameter that tell a model from another one
@@ -101,15 +101,15 @@ def collect(
     progress: bool = True,
     store: Store = IN_MEMORY,
     states: Trajectories | None = None,
-    place: "Waiting | None" = None,
+    at_once: int | None = None,
     kind: "type[DensePass] | None" = None,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics of every key; whether keys fit the model is not checked.
 
     Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
     whose inputs are wanted, one forward serves both, if there is room for the inputs. What waits lies in
-    `store`. `states` are the trajectories of this text, where some are made already, `place` says where
-    inputs wait, where a `Plan` has decided it, and `kind` is that of the passes.
+    `store`. `states` are the trajectories of this text, where some are made already, `at_once` is what
+    `rows_at_once` says, where a `Plan` has asked it, and `kind` is that of the passes.
     """
     kind = kind or DensePass
     states = states or Trajectories(lm, calibration)
@@ -121,8 +121,8 @@ def collect(
     found: dict[StatisticsKey, DenseStatistics] = {}
     for trajectory in sorted(by_trajectory):
         together = by_trajectory[trajectory]
-        here = place or waiting(lm, together, calibration, store)
-        found |= kind(lm, together, calibration, progress, store, states, here).collect()
+        rows = rows_at_once(lm, together, calibration, store) if at_once is None else at_once
+        found |= kind(lm, together, calibration, progress, store, states, rows).collect()
 
     return found
 
@@ -146,7 +146,7 @@ class DensePass:
     progress: bool
     store: Store
     states: Trajectories
-    place: "Waiting"
+    rows_at_once: int  # in one forward that shows their sinks and their statistics; 0: there is none
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
         """Run the pass, and return the statistics of every key."""
@@ -170,8 +170,8 @@ class DensePass:
 
     def run(self) -> Seen:
         """Send the rows through the model in the way that there is room for."""
-        if self.place.rows_in_memory:
-            return self._with_sinks(self.place.rows_in_memory)
+        if self.rows_at_once:
+            return self._with_sinks()
         return self._by_blocks()
 
     def steps(self, steps: range, state: PassState) -> Steps:
@@ -231,7 +231,7 @@ class DensePass:
         weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
         return ids_RT, weight_RT.repeat(len(self.keys), 1, 1)
 
-    def _with_sinks(self, rows_at_once: int) -> Seen:
+    def _with_sinks(self) -> Seen:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
         lm, first = self.lm, self.keys[0]
         length = self.calibration.ids_NT.shape[1]
@@ -248,10 +248,10 @@ class DensePass:
 
         with attention.track(lm.model, windows) as tracker, self.observed(held={}) as observer:
             state = PassState(("batches", self.keys), sums, observer)
-            starts = self.steps(range(0, len(ids_RT), rows_at_once), state)
+            starts = self.steps(range(0, len(ids_RT), self.rows_at_once), state)
 
             for start in with_bar(starts, what, "batch", self.progress):
-                stop = min(start + rows_at_once, len(ids_RT))
+                stop = min(start + self.rows_at_once, len(ids_RT))
                 lm.hidden(ids_RT[start:stop])
 
                 mass_RLHWK = check_output(lm, tracker.take())
@@ -278,59 +278,42 @@ class DensePass:
         return torch.stack(weights)
 
 
-# where inputs wait
+# how many rows run at once
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """Where inputs wait until their sinks are known, so that one pass is enough; else nowhere."""
-
-    rows_in_memory: int = 0  # that run at once, where the inputs of these wait in memory
-    bytes_on_disk: int = 0  # of the inputs of all rows, where these wait in a store that is no memory
-
-    @property
-    def is_anywhere(self) -> bool:
-        """Whether inputs wait, so that one forward shows sinks and statistics."""
-        return self.rows_in_memory > 0 or self.bytes_on_disk > 0
+def sinks_show(lm: LanguageModel, keys: Sequence[StatisticsKey], calibration: Calibration) -> bool:
+    """Return whether the forwards whose inputs are wanted show the sinks; those of padded rows do not."""
+    is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
+    is_asked = any(key.exclude != "none" for key in keys)
+    return is_shown and is_asked and calibration.present_NT is None
 
 
-def waiting(
+def rows_at_once(
     lm: LanguageModel,
     keys: Sequence[StatisticsKey],
     calibration: Calibration,
     store: Store = IN_MEMORY,
     device: torch.device | str | None = None,
     memory_budget: int | None = None,
-) -> Waiting:
-    """Return where the inputs for `keys` can wait.
+) -> int:
+    """Return how many rows run at once, so that one forward shows the sinks and the statistics for `keys`.
 
-    In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
-    a model whose blocks are read would be read once for each. Else in `store`, if it has room for all, which
-    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these, or rows have
-    padding.
+    Their inputs wait in memory until the sinks are known. It is 0 where `memory_budget`, by default that of
+    `device`, does not hold those of a state or of a trajectory; where sinks do not show in these forwards;
+    and of a model whose blocks are read, which would be read once for each batch.
     """
-    is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
-    if not is_shown or all(key.exclude == "none" for key in keys) or calibration.present_NT is not None:
-        return Waiting()
+    if store.reads_blocks or not sinks_show(lm, keys, calibration):
+        return 0
 
-    sequences, length = calibration.ids_NT.shape
     rows_together = _rows_together(lm, keys)
-    size = row_bytes(lm, length)
-    device = torch.device(device or lm.device)
-    budget = input_budget(device) if memory_budget is None else memory_budget
+    size = rows_together * row_bytes(lm, calibration.ids_NT.shape[1])
+    budget = input_budget(torch.device(device or lm.device)) if memory_budget is None else memory_budget
+    if size > budget:
+        return 0
 
-    if rows_together * size <= budget and not store.reads_blocks:
-        in_batch = max(1, calibration.batch // rows_together)
-        in_enough_bytes = max(1, ENOUGH_BYTES // (rows_together * size))
-        return Waiting(rows_in_memory=rows_together * min(in_batch, in_enough_bytes))
-
-    writes = keys[0].noise == "rollout"  # whose forwards are not to be observed, too
-    if writes or device.type != "cpu" or memory_budget is not None:
-        return Waiting()
-
-    states = keys[0].noise_levels if lm.is_diffusion else 1
-    total = sequences * states * size
-    return Waiting(bytes_on_disk=total) if total <= store.room_for_inputs() else Waiting()
+    in_batch = max(1, calibration.batch // rows_together)
+    in_enough_bytes = max(1, ENOUGH_BYTES // size)
+    return rows_together * min(in_batch, in_enough_bytes)
 
 
 def input_budget(device: torch.device) -> int:

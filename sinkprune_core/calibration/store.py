@@ -46,10 +46,6 @@ class Store(Protocol):
         """Return those of the steps of a pass that are left; `state` becomes as it was before the first."""
         ...
 
-    def room_for_inputs(self) -> int:
-        """Return the bytes of inputs that may wait here, beside those that memory holds anyway."""
-        ...
-
 
 class InMemory:
     """The store that leaves everything where it was computed; a pass does all of its steps."""
@@ -63,10 +59,6 @@ class InMemory:
     def steps(self, steps: range, state: PassState) -> range:
         """Return all steps."""
         return steps
-
-    def room_for_inputs(self) -> int:
-        """Return 0: what memory may hold is known by `dense_statistics.input_budget`."""
-        return 0
 
 
 IN_MEMORY = InMemory()

@@ -70,7 +70,7 @@ class SinkContext:
     def soft_sinks(self, alpha: float) -> torch.Tensor:
         """Return sigmoid(alpha (mass - sink threshold)), (N, S, T), 0 for keys that are not visible."""
         mean_NS1, std_NS1 = detection.mean_and_std(self.profile_NST, self.visible_ST)
-        # `sink_threshold` would add mean and deviations up first, which changes the last bit
+        # `sink_sets` adds mean and deviations up first, which would change the last bit
         above_NST = self.profile_NST - mean_NS1 - self.key.sink_std * std_NS1
         return torch.sigmoid(alpha * above_NST).masked_fill(~self.visible_ST, 0)
 

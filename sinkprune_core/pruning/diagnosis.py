@@ -80,6 +80,32 @@ class Part:
         return out_NST.masked_fill(is_outside_N[:, None, None], 1.0)
 
 
+@dataclass(frozen=True)
+class Positions:
+    """A choice of calibration tokens: those at some places of every sequence, of which 0 is the first."""
+
+    places: tuple[int, ...]
+
+    def __post_init__(self):
+        if not self.places or not all(type(place) is int and place >= 0 for place in self.places):
+            raise ValueError(f"places={self.places!r} must be whole numbers from 0, at least one of them")
+
+    def __call__(self, context: SinkContext) -> torch.Tensor:
+        """Return the share left out of every token, float32 (N, S, T)."""
+        out_NST = torch.zeros_like(context.profile_NST)
+        out_NST[..., list(self.places)] = 1.0
+        return out_NST
+
+    def check(self, length: int) -> None:
+        """Raise ValueError for a place that a sequence of `length` tokens does not have."""
+        outside = sorted(place for place in self.places if place >= length)
+        if outside:
+            raise ValueError(
+                f"places={self.places!r}: a sequence has {length} tokens and no place {outside[0]}: give "
+                f"numbers from 0 to {length - 1}, or longer sequences"
+            )
+
+
 def energy_share(norm_I: torch.Tensor, norm_without_I: torch.Tensor) -> torch.Tensor:
     """Return the share p_j of every channel's squared norm that left-out tokens hold, float64 (I,) in [0, 1].
 
@@ -171,66 +197,21 @@ class Diagnosis:
     """
     left_out: float  # share of the tokens that are sinks
 
-    def by_kind(self) -> pd.DataFrame:
-        """Return the means over layers by kind of linear and sparsity, each linear counted by its weights."""
-        columns = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_text"]
-        grouped = self.table.groupby(["kind", "sparsity"], sort=False)
-        return pd.DataFrame(grouped[[*columns, "weights"]].apply(_weighted_mean))
-
     def overall(self) -> pd.DataFrame:
         """Return the means over all linears by sparsity, each linear counted by its weights."""
-        columns = ["predicted", "exact", "other_text"]
-        grouped = self.table.groupby("sparsity")
-        return pd.DataFrame(grouped[[*columns, "weights"]].apply(_weighted_mean))
-
-    def most_affected(self, count: int = 5) -> pd.DataFrame:
-        """Return the linears whose kept weights change most, at the highest sparsity."""
-        highest = self.table.sparsity == self.table.sparsity.max()
-        return self.table.loc[highest].sort_values("exact", ascending=False, kind="stable").head(count)
-
-    def affected(self) -> pd.DataFrame:
-        """Return the linears where leaving sinks out exchanges more weights than other text does.
-
-        Changes below SMALLEST of the kept weights do not count.
-        """
-        more = self.table.exact > self.table.other_text.clip(lower=SMALLEST)
-        return self.table.loc[more]
+        columns = ["predicted", "exact", "other_text", "weights"]
+        return pd.DataFrame(self.table.groupby("sparsity")[columns].apply(weighted_mean))
 
     def expect_an_effect(self, sparsity: float) -> bool:
         """Return whether leaving sinks out may matter: over all linears it changes more than other text."""
         row = self.overall().loc[sparsity]
         return bool(row.exact > max(row.other_text, SMALLEST))
 
-    def sentence(self, sparsity: float) -> str:
-        """Return what follows for pruning at a sparsity, in one sentence."""
-        row = self.overall().loc[sparsity]
-        says = f"At {sparsity:.0%} leaving sinks out changes {row.exact:.2%} of the kept weights"
-        beside = f"another draw of calibration text {row.other_text:.2%}"
 
-        if self.expect_an_effect(sparsity):
-            where = self.affected()
-            kinds = where[where.sparsity == sparsity].groupby("kind", sort=False).layer
-            places = "; ".join(f"{kind} of layers {_ranges(layers)}" for kind, layers in kinds)
-            return f"{says}, {beside}: it can matter, most in {places}."
-
-        return f"{says}, {beside}: do not expect it to matter."
-
-
-def _weighted_mean(part: pd.DataFrame) -> pd.Series:
+def weighted_mean(part: pd.DataFrame) -> pd.Series:
+    """Return the mean of every column, each linear counted by its weights."""
     share = part.weights / part.weights.sum()
     return part.drop(columns="weights").mul(share, axis=0).sum()
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    """Return numbers in words, neighbours together: 9 to 11, 28."""
-    runs: list[list[int]] = []
-    for layer in sorted(set(layers)):
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
 
 
 def diagnosis_recipes(
@@ -267,8 +248,8 @@ def diagnose(
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
 
     The first half of the sequences is the calibration text, the second half what it is compared with. `sinks`
-    is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError
-    for fewer than two sequences and for what does not fit the model.
+    is a choice of tokens: a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes, or `Positions`.
+    Raises ValueError for fewer than two sequences and for what does not fit the model.
     """
     norms = norms_of(lm, calibration, noise_levels, sinks, progress)
     return diagnosis_from(lm, norms, sparsities)
@@ -312,6 +293,9 @@ def norms_of(
             f"the calibration text has {sequences} sequence: give at least {DRAWS_IN_A_PASS}, since the "
             "second half of them says what other text changes"
         )
+
+    if isinstance(sinks, Positions):
+        sinks.check(calibration.ids_NT.shape[1])
 
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
     check_dense(lm, list(recipes.values()), calibration)

@@ -150,7 +150,7 @@ class Text:
             self.shows_progress,
             self.store,
             self.states,
-            self.plan.waiting,
+            self.plan.rows_at_once,
             self.dense_pass,
         )
 
