@@ -41,8 +41,8 @@ def run(options: commands.Diagnose) -> None:
     print_table(by_kind(found), None, MEANINGS, described(lm))
     print()
     say(f"Sinks are {found.left_out:.1%} of the tokens. {sentence(found, options.sparsity)}", sys.stdout)
-    affected = most_affected(found, AFFECTED)
-    columns = zip(affected.linear, affected.layer, affected.exact, strict=True)
+    most = most_affected(found, AFFECTED)
+    columns = zip(most.linear, most.layer, most.exact, strict=True)
     places = [f"{linear} of layer {layer} ({share:.2%})" for linear, layer, share in columns]
     say(f"Most affected: {', '.join(places)}.", sys.stdout)
 
@@ -59,20 +59,24 @@ def most_affected(found: Diagnosis, count: int) -> pd.DataFrame:
     return found.table.sort_values("exact", ascending=False, kind="stable").head(count)
 
 
-def sentence(found: Diagnosis, sparsity: float) -> str:
-    """Return what follows for pruning at the sparsity of a diagnosis, in one sentence.
+def affected(found: Diagnosis) -> pd.DataFrame:
+    """Return the linears where leaving sinks out exchanges more weights than other text does.
 
-    Where it can matter, it names the linears in which leaving sinks out exchanges more weights than other
-    text does.
+    Changes below SMALLEST of the kept weights do not count.
     """
+    is_more = found.table.exact > found.table.other_text.clip(lower=SMALLEST)
+    return found.table.loc[is_more]
+
+
+def sentence(found: Diagnosis, sparsity: float) -> str:
+    """Return what follows for pruning at the sparsity of a diagnosis, in one sentence."""
     row = found.overall().loc[sparsity]
     says = f"At {sparsity:.0%} leaving sinks out changes {row.exact:.2%} of the kept weights"
     beside = f"another draw of calibration text {row.other_text:.2%}"
     if not found.expect_an_effect(sparsity):
         return f"{says}, {beside}: do not expect it to matter."
 
-    is_more = found.table.exact > found.table.other_text.clip(lower=SMALLEST)
-    kinds = found.table.loc[is_more].groupby("kind", sort=False).layer
+    kinds = affected(found).groupby("kind", sort=False).layer
     places = "; ".join(f"{kind} of layers {_ranges(layers)}" for kind, layers in kinds)
     return f"{says}, {beside}: it can matter, most in {places}."
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkprune.cli.diagnose import sentence
+from sinkprune.cli.diagnose import affected, most_affected, sentence
 from sinkprune_core import Calibration, Recipe, prune, weights_kept
 from sinkprune_core.pruning import diagnosis
 from sinkprune_core.pruning.diagnosis import (
@@ -217,12 +217,12 @@ def test_an_effect_is_expected_where_sinks_change_more_than_other_text_and_the_l
     found = Diagnosis("a model", table, left_out=0.01)
 
     assert found.expect_an_effect(0.5)
-    assert found.sentence(0.5).endswith("it can matter, most in down_proj of layers 9 to 10, 28.")
-    assert found.most_affected(2).layer.tolist() == [10, 28]
+    assert sentence(found, 0.5).endswith("it can matter, most in down_proj of layers 9 to 10, 28.")
+    assert most_affected(found, 2).layer.tolist() == [10, 28]
 
 
 def test_a_change_below_one_percent_is_none_whatever_other_text_does():
     table = pd.DataFrame({"layer": [0], "kind": "q_proj", "sparsity": 0.5, "weights": 1})
     found = Diagnosis("a model", table.assign(predicted=0.0, exact=0.009, other_text=0.001), left_out=0.01)
     assert not found.expect_an_effect(0.5)
-    assert found.affected().empty
+    assert affected(found).empty
