@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.recovery.zeros import zeros_held
     from sinkprune.runs.diagnosing import diagnose
     from sinkprune.runs.pruning import prune
+    from sinkprune.trace_files import load_trace
     from sinkprune_core import (
         DREAM_SAMPLER,
         LLADA_SAMPLER,
@@ -58,6 +59,7 @@ __all__ = [
     "generate",
     "hide",
     "load",
+    "load_trace",
     "nelbo",
     "nll",
     "preset",
@@ -89,6 +91,7 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.recovery.zeros": ("zeros_held",),
     "sinkprune.runs.diagnosing": ("diagnose",),
     "sinkprune.runs.pruning": ("prune",),
+    "sinkprune.trace_files": ("load_trace",),
 }  # all others are those of the core
 
 

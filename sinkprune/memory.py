@@ -1,6 +1,7 @@
 """Main memory: how much of it is free."""
 
 import ctypes
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def free_memory() -> int:
     A container's limit counts, and so does that of the process (`ulimit -v`).
     """
     return min(psutil.virtual_memory().available, _free_in_groups(), _free_in_process())
+
+
+def peak_memory() -> int:
+    """Return the most bytes of main memory that this process has held since it began."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return psutil.Process().memory_info().peak_wset
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

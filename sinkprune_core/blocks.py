@@ -4,9 +4,9 @@ Dimensions: R calibration rows, B batch, T position, D hidden width, W choices o
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -53,137 +53,6 @@ class BlockInput:
     weight_BT: torch.Tensor | None = None  # weights of the tokens; or (W, B, T), several choices at once
 
 
-# where what waits lies
-
-
-Hidden = Callable[[int], torch.Tensor | None]
-"""From a layer to the tensor (R, T, D) that keeps its input; None: it stays where it was computed."""
-
-Tensors = Mapping[str, torch.Tensor]
-
-
-class Held(Protocol):
-    """Where inputs of linears, (B, T, I), wait by their numbers."""
-
-    def put(self, number: int, input_BTI: torch.Tensor) -> None:
-        """Let an input wait."""
-        ...
-
-    def take(self, number: int) -> torch.Tensor:
-        """Return an input, which is asked for once."""
-        ...
-
-
-@dataclass(frozen=True)
-class Point:
-    """How far a pass over the text has come."""
-
-    done: int = 0  # of what it counts: blocks, rows, inputs
-    tensors: Tensors = field(default_factory=dict)  # what it has summed until then
-
-
-class Points(Held, Protocol):
-    """The points of a pass: one that is run again goes on from the last of them, and so do its inputs."""
-
-    def last(self, hidden: Hidden | None = None) -> Point:
-        """Return the last point, `Point()` where there is none; `hidden` is where hidden states lie."""
-        ...
-
-    def keep(
-        self,
-        done: int,
-        tensors: Callable[[], Tensors],
-        hidden: Hidden | None = None,
-        is_last: bool = False,
-    ) -> None:
-        """Keep a point, with the hidden states before block `done` where the next block needs them.
-
-        One that follows another closely may be left out, but not the last one of a pass that has others.
-        """
-        ...
-
-
-class Store(Protocol):
-    """Where hidden states and inputs of linears wait while text goes through the blocks one by one."""
-
-    @property
-    def reads_blocks(self) -> bool:
-        """Whether blocks are read from disk one at a time, so that a forward reads the whole model."""
-        ...
-
-    def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
-        """Return where the hidden states of some rows lie before every block."""
-        ...
-
-    def points(self, settings: str) -> Points:
-        """Return the points of the pass with these settings, which tell it from other ones of this text."""
-        ...
-
-    def forget(self) -> None:
-        """Let go of all points, and of the inputs that wait."""
-        ...
-
-    def room_for_inputs(self) -> int:
-        """Return the bytes of inputs that may wait here, beside those that memory holds anyway."""
-        ...
-
-
-class InMemory:
-    """The store that leaves everything where it was computed, and nothing to go on from."""
-
-    reads_blocks = False
-
-    def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
-        """Return a function that keeps nothing elsewhere."""
-        return lambda layer: None
-
-    def points(self, settings: str) -> "NoPoints":
-        """Return points of which none is kept."""
-        return NoPoints()
-
-    def forget(self) -> None:
-        """There is nothing to let go of."""
-
-    def room_for_inputs(self) -> int:
-        """Return 0: what memory may hold is known by `dense_statistics.input_budget`."""
-        return 0
-
-
-class HeldInMemory:
-    """Inputs that wait where they were computed."""
-
-    def __init__(self):
-        self._waiting: dict[int, torch.Tensor] = {}
-
-    def put(self, number: int, input_BTI: torch.Tensor) -> None:
-        """Let an input wait."""
-        self._waiting[number] = input_BTI
-
-    def take(self, number: int) -> torch.Tensor:
-        """Return an input, and let go of it."""
-        return self._waiting.pop(number)
-
-
-class NoPoints(HeldInMemory):
-    """The points of a pass that begins anew when it is run again."""
-
-    def last(self, hidden: Hidden | None = None) -> Point:
-        """Return the beginning."""
-        return Point()
-
-    def keep(
-        self,
-        done: int,
-        tensors: Callable[[], Tensors],
-        hidden: Hidden | None = None,
-        is_last: bool = False,
-    ) -> None:
-        """Keep nothing."""
-
-
-IN_MEMORY = InMemory()
-
-
 # through a block
 
 
@@ -226,25 +95,6 @@ def block_inputs(
 
     weights = rows.weight_RT.split(batch, dim=-2)
     return [replace(state, weight_BT=weight) for state, weight in zip(captured, weights, strict=True)]
-
-
-def inputs_before(lm: LanguageModel, rows: Rows, batch: int, hidden: Hidden, done: int) -> list[BlockInput]:
-    """Return what the block `done` receives for every batch, [] where there is none.
-
-    The first one's is computed; hidden states before a later one lie in `hidden` already.
-    """
-    if done >= len(lm.blocks):
-        return []
-    if done == 0:
-        return block_inputs(lm, rows, batch, hidden(0))
-
-    here_RTD = hidden(done)
-    assert here_RTD is not None
-
-    # masks and positions are wanted; the hidden states go where the next block's output will
-    inputs = block_inputs(lm, rows, batch, hidden(done + 1))
-    batches = here_RTD.split([len(state.hidden_BTD) for state in inputs])
-    return [replace(state, hidden_BTD=hidden_BTD) for state, hidden_BTD in zip(inputs, batches, strict=True)]
 
 
 def run_block(
@@ -292,24 +142,51 @@ def _stored(state: BlockInput, store_RTD: torch.Tensor | None, start: int) -> Bl
     return replace(state, hidden_BTD=place_BTD)
 
 
-def with_bar(places: range, what: str, unit: str, progress: bool) -> Iterable[int]:
-    """Return some places with a progress bar, on which those before the first are done already."""
+class Steps(Protocol):
+    """The steps of a pass that are to be done, in their order; a `range` is one."""
+
+    @property
+    def start(self) -> int:
+        """The first of them."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """The number after the last one."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """How far they lie apart."""
+        ...
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield them; a step counts as done when the next one is asked for."""
+        ...
+
+
+def with_bar(steps: Steps, what: str, unit: str, progress: bool) -> Iterable[int]:
+    """Return some steps with a progress bar, on which those before the first are done already."""
     return tqdm(
-        places,
+        steps,
         desc=what,
-        initial=math.ceil(places.start / places.step),
-        total=math.ceil(places.stop / places.step),
+        initial=math.ceil(steps.start / steps.step),
+        total=math.ceil(steps.stop / steps.step),
         unit=unit,
         disable=not progress,
         leave=False,
     )
 
 
-def visit(lm: LanguageModel, progress: bool, what: str, first: int = 0) -> Iterator[nn.Module]:
-    """Yield every block from the `first` on in order, its weights in memory while it is yielded."""
-    for layer in with_bar(range(first, len(lm.blocks)), what, "block", progress):
+def visit(
+    lm: LanguageModel, progress: bool, what: str, layers: Steps | None = None
+) -> Iterator[tuple[int, nn.Module]]:
+    """Yield the number of every block, or of those in `layers`, and the block with its weights in memory."""
+    if layers is None:
+        layers = range(len(lm.blocks))
+    for layer in with_bar(layers, what, "block", progress):
         with lm.resident(layer) as block:
-            yield block
+            yield layer, block
 
 
 @contextmanager

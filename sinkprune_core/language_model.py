@@ -27,7 +27,7 @@ from sinkprune_core.model_checks import (
     explained,
 )
 from sinkprune_core.turns import turn
-from sinkprune_core.values import Flag, Number, Plain, Text, checked, in_short
+from sinkprune_core.values import Flag, Number, Plain, Text, checked
 
 Kind = Literal["autoregressive", "diffusion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -81,8 +81,7 @@ class LanguageModel:
 
     def _check_kind(self) -> None:
         """Raise ValueError for a kind or a mask token that cannot be."""
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={in_short(self.kind)} is not one of {KINDS}")
+        checked("kind", self.kind, Kind)
         checked("mask_token_id", self.mask_token_id, Number | None)
         checked("logits_shifted", self.logits_shifted, Flag)
         checked("name", self.name, Text)
@@ -304,10 +303,10 @@ class LanguageModel:
 
         Raises ValueError for a model that is not covered, or has no numbers.
         """
-        check_structure(self.model)
-        check_loaded(self)
         digest = hashlib.sha256()
         with self.turn():  # another thread may prune it for a while
+            check_structure(self.model)
+            check_loaded(self)
             for name, tensor in sorted(self.model.state_dict().items()):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())

@@ -1,9 +1,10 @@
 """Values that come from outside: what each may be stands in its annotation, and is checked in one place.
 
-A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below, or with
-pydantic's `InstanceOf`, is checked before any work (`check_fields`, `checked_arguments`). What does not fit
-ends in one line: its name, its value, what is allowed. An object of another class is a TypeError. A number
-that is none, or is out of its range, is a ValueError, as it may come from a command line or a file.
+A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below, with a
+`Literal` or with pydantic's `InstanceOf`, is checked before any work (`check_fields`, `checked_arguments`).
+What does not fit ends in one line: its name, its value, what is allowed. An object of another class is a
+TypeError. A number that is none, or is out of its range, is a ValueError, as it may come from a command line
+or a file.
 """
 
 import inspect
@@ -16,6 +17,7 @@ from types import NoneType
 from typing import (
     Annotated,
     Any,
+    Literal,
     Protocol,
     TypeVar,
     cast,
@@ -154,7 +156,8 @@ def _kinds(owner: object) -> dict[str, object]:
 
     kinds = {}
     for name, (hint, *arguments) in parts.items():
-        if any(get_origin(part) is Annotated for part in (hint, *arguments)):
+        is_kind = any(get_origin(part) is Annotated for part in (hint, *arguments))
+        if is_kind or get_origin(hint) is Literal:
             kinds[name] = hint
     return kinds
 
@@ -164,6 +167,9 @@ def checked(name: str, value: object, hint: object) -> Any:
 
     Raises, with its name, TypeError for an object of another class and ValueError for what does not fit.
     """
+    if get_origin(hint) is Literal:
+        check_choice(name, value, get_args(hint))
+        return value
     if isinstance(value, np.generic):
         value = value.item()  # a number of NumPy's is one of Python's
 

@@ -1,8 +1,8 @@
 """Prune or diagnose a random checkpoint in LLaDA-8B's format and size on a small machine: what it takes.
 
 Not a test: it writes 16 GB, twice where it prunes, takes a part of an hour on two cores and is run by hand.
-What pruning all blocks takes goes into docs/performance.json, from which
-`python -m sinkprune_companion.pages` writes docs/performance.md. A diagnosis, or fewer blocks, is printed
+What all blocks take goes into docs/performance.json, from which `python -m sinkprune_companion.pages` writes
+docs/performance.md. What fewer blocks take, or a diagnosis that goes on with one that was killed, is printed
 alone:
 
     python tools/prune_large.py FOLDER [--blocks 32] [--diagnose]
@@ -26,11 +26,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.functional import linear
 from transformers import PreTrainedTokenizerFast
 
-from sinkprune_companion.pages.sources import LARGE, note_performance, performance
+from sinkprune_companion.pages.sources import LARGE, LARGE_DIAGNOSIS, note_performance, performance
 from sinkprune_companion.run.records import environment
 
 SEQUENCES, LENGTH, LEVELS = 8, 256, 4
 WORDS = 100_000  # of which the text is made, where the vocabulary has as many
+WORK = "diagnosis"  # the folder that a diagnosis works in
 OTHER_TOKENS = 400  # at the end of a vocabulary, that are no words of a text
 
 
@@ -188,7 +189,7 @@ def command_line(options: argparse.Namespace, source: Path, text: Path) -> list[
     command = [sys.executable, "-m", "sinkprune.cli.main"]
     if options.diagnose:
         command += ["diagnose", str(source), "--noise-levels", str(LEVELS)]
-        command += ["--work", str(options.folder / "diagnosis")]
+        command += ["--work", str(options.folder / WORK)]
     else:
         command += ["prune", str(source), "--preset", options.preset, "--set", f"noise_levels={LEVELS}"]
         command += ["--out", str(options.folder / "pruned")]
@@ -215,6 +216,7 @@ def main() -> None:
         write_checkpoint(source, size)
     write_text(text, size)
 
+    goes_on = options.diagnose and (options.folder / WORK).exists()
     started = time.perf_counter()
     subprocess.run(command_line(options, source, text), check=True)
     seconds = time.perf_counter() - started
@@ -239,8 +241,9 @@ def main() -> None:
         **environment(),
     }
 
-    if not options.diagnose and options.blocks == Size.blocks:
-        note_performance(LARGE, performance().get(LARGE, {}) | {record["processor"]: record})
+    if options.blocks == Size.blocks and not goes_on:
+        entry = LARGE_DIAGNOSIS if options.diagnose else LARGE
+        note_performance(entry, performance().get(entry, {}) | {record["processor"]: record})
     print(json.dumps(record, indent=1))
 
 

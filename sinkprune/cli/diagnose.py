@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from sinkprune.cli.help_pages import say
 from sinkprune.files import atomic, write_json
 from sinkprune.runs.diagnosing import diagnose
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.diagnosis import Diagnosis
+from sinkprune_core.pruning.diagnosis import SMALLEST, Diagnosis, weighted_mean
 
 AFFECTED = 5  # linears that are named
 
@@ -39,17 +40,57 @@ def run(options: commands.Diagnose) -> None:
 
     print_table(by_kind(found), None, MEANINGS, described(lm))
     print()
-    say(f"Sinks are {found.left_out:.1%} of the tokens. {found.sentence(options.sparsity)}", sys.stdout)
-    affected = found.most_affected(AFFECTED)
-    columns = zip(affected.linear, affected.layer, affected.exact, strict=True)
+    say(f"Sinks are {found.left_out:.1%} of the tokens. {sentence(found, options.sparsity)}", sys.stdout)
+    most = most_affected(found, AFFECTED)
+    columns = zip(most.linear, most.layer, most.exact, strict=True)
     places = [f"{linear} of layer {layer} ({share:.2%})" for linear, layer, share in columns]
     say(f"Most affected: {', '.join(places)}.", sys.stdout)
 
 
 def by_kind(found: Diagnosis) -> pd.DataFrame:
-    """Return the shares of the table by kind of linear, as they are printed."""
-    table = found.by_kind().droplevel("sparsity")
-    return table.rename(columns={"other_text": "other text"}).loc[:, list(MEANINGS)]
+    """Return the shares by kind of linear, means over layers, as they are printed."""
+    table = found.table.rename(columns={"other_text": "other text"})
+    grouped = table.groupby("kind", sort=False)
+    return pd.DataFrame(grouped[[*MEANINGS, "weights"]].apply(weighted_mean))
+
+
+def most_affected(found: Diagnosis, count: int) -> pd.DataFrame:
+    """Return the linears whose kept weights change most."""
+    return found.table.sort_values("exact", ascending=False, kind="stable").head(count)
+
+
+def affected(found: Diagnosis) -> pd.DataFrame:
+    """Return the linears where leaving sinks out exchanges more weights than other text does.
+
+    Changes below SMALLEST of the kept weights do not count.
+    """
+    is_more = found.table.exact > found.table.other_text.clip(lower=SMALLEST)
+    return found.table.loc[is_more]
+
+
+def sentence(found: Diagnosis, sparsity: float) -> str:
+    """Return what follows for pruning at the sparsity of a diagnosis, in one sentence."""
+    row = found.overall().loc[sparsity]
+    says = f"At {sparsity:.0%} leaving sinks out changes {row.exact:.2%} of the kept weights"
+    beside = f"another draw of calibration text {row.other_text:.2%}"
+    if not found.expect_an_effect(sparsity):
+        return f"{says}, {beside}: do not expect it to matter."
+
+    kinds = affected(found).groupby("kind", sort=False).layer
+    places = "; ".join(f"{kind} of layers {_ranges(layers)}" for kind, layers in kinds)
+    return f"{says}, {beside}: it can matter, most in {places}."
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Return numbers in words, neighbours together: 9 to 11, 28."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
 
 
 def draw(found: Diagnosis, file: Path) -> None:

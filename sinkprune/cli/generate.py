@@ -1,6 +1,7 @@
 """`sinkprune generate`: write from a prompt as the model's family does, and print the text."""
 
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 
@@ -19,7 +20,8 @@ def run(options: Generate) -> None:
     if not lm.is_diffusion:
         options.refuse(("steps",), f"{lm.name} is autoregressive and writes token by token")
 
-    prompt_T = lm.encode(options.prompt)
+    given = as_message(lm, options.prompt) if options.chat else options.prompt
+    prompt_T = lm.encode(given)
     if not len(prompt_T):
         raise ValueError(f"--prompt {options.prompt!r} has no tokens of {lm.name}: give some words")
 
@@ -38,7 +40,20 @@ def run(options: Generate) -> None:
             until=lambda ids_BT: int(ids_BT[0, -1]) == lm.end_of_text,
         )
 
-    print(options.prompt + written(lm, ids_T[len(prompt_T) :]))
+    answer = written(lm, ids_T[len(prompt_T) :])
+    print(answer if options.chat else options.prompt + answer)
+
+
+def as_message(lm: LanguageModel, prompt: str) -> str:
+    """Return a prompt as a user's message, up to where the model's answer begins.
+
+    Raises ValueError, which names --chat, where the tokenizer has no template of a chat.
+    """
+    tokenizer = cast(Any, lm.tokenizer)  # of transformers: others have no template
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(f"--chat: the tokenizer of {lm.name} has no chat template; leave it out")
+    messages = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def sampler_of(lm: LanguageModel, tokens: int, steps: int, temperature: float) -> Sampler:

@@ -8,7 +8,7 @@ from types import FunctionType
 
 from sinkprune.runs.identity import probed
 from sinkprune.spelling import suggestion
-from sinkprune_core.pruning.criteria import CRITERIA, Score
+from sinkprune_core.pruning.criteria import CRITERIA, Score, needs_of
 
 FORM = "write MODULE:FUNCTION, such as mine:score for `def score(weight_OI, inputs)` in mine.py"
 
@@ -44,6 +44,11 @@ def criterion_named(text: str) -> str | Score:
             f"{option}: {taken} cannot be called with two arguments, the weight of a linear (O, I) and the "
             "InputStatistics of its input: give it these two"
         ) from None
+
+    try:
+        needs_of(function)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
 
     try:
         probed(function)

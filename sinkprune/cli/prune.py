@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from pathlib import Path
 
 import torch
 
@@ -24,7 +23,7 @@ from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.reader import CARD
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.weight_files import read_json
-from sinkprune.recovery.model_card import save_model
+from sinkprune.recovery.model_card import card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.identity import criterion_identity, settings_digest
 from sinkprune.runs.pruning import prune
@@ -66,9 +65,11 @@ def run(options: Prune) -> None:
 
         streamed = options.stream or None
         calibration = None
+        sources: list[str] = []
         if recipe.rule.calibrated:
             lm, texts = model_and_texts(options, options.sequences, options.length, False, streamed)
             calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+            sources = list(texts)
         else:
             lm = open_model(options, options.model, streamed)
 
@@ -92,7 +93,7 @@ def run(options: Prune) -> None:
             return
 
         report = prune(lm, recipe, calibration, work=options.work_folder)
-        save(lm, report, options)
+        save(lm, report, options, sources)
 
 
 def recipe_of(options: Prune) -> Recipe:
@@ -219,8 +220,11 @@ def finish(
     print(f"{options.out}: finished already, from the same model, recipe and calibration text")
 
 
-def save(lm: LanguageModel, report: Report, options: Prune) -> None:
-    """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
+def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) -> None:
+    """Write the pruned model and its table of linears, remove what the run kept, and say what came out.
+
+    `sources` are what the calibration text was taken from, by name.
+    """
     is_smaller = bool(report.kept_units) and not options.masked
     widths = widths_left(lm, report)
 
@@ -230,13 +234,17 @@ def save(lm: LanguageModel, report: Report, options: Prune) -> None:
         units = {kind: range(units.count(lm.model.config)) for kind, units in removable(lm).items()}
         lm = shrink(lm, [units] * len(lm.blocks))
 
-    made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, "given": options.model}
+    made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, **provenance(options.model)}
     made_from.pop("format", None)
     if own_criterion(report.recipe) is not None:
         made_from["criterion"] = own_criterion(report.recipe)
 
-    with suppress(OSError, ValueError, KeyError):  # of a model that was pruned before
-        made_from["recipe_before"] = read_json(Path(options.model) / CARD)["recipe"]
+    if sources:
+        made_from["text"] = sources
+
+    before = card_of(options.model).get("recipe")
+    if before is not None:  # of a model that was pruned already
+        made_from["recipe_before"] = before
 
     table = report.linears.to_csv(index=False)
     named = replace(lm, name=options.target.name)  # two models are told apart by their names

@@ -1,5 +1,6 @@
 """`sinkprune ship`: a model card, masks alone, int8, an upload."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from sinkprune.cli.commands.ship import Ship
@@ -7,8 +8,8 @@ from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.int8 import save_int8
-from sinkprune.recovery.masks import apply_masks, save_masks
-from sinkprune.recovery.model_card import README, push, push_line, save_model, write_readme
+from sinkprune.recovery.masks import apply_masks, masks_about, save_masks
+from sinkprune.recovery.model_card import OWN_FIELDS, README, push, push_line, save_model, write_readme
 
 
 def run(options: Ship) -> None:
@@ -16,14 +17,16 @@ def run(options: Ship) -> None:
     folder = Path(options.model)
     if options.masks is not None and options.dense is not None:
         dtype = max(open_checkpoint(folder).files.dtypes.values(), key=lambda kind: kind.itemsize)
-        save_masks(load(folder, dtype), options.masks, load(options.dense, dtype))
+        card = {name: value for name, value in read_json(folder / CARD).items() if name not in OWN_FIELDS}
+        save_masks(load(folder, dtype), options.masks, load(options.dense, dtype), card)
         size = options.masks.stat().st_size
         print(f"{options.masks}: {size / 1e6:.1f} MB, to be put on {options.dense}")
 
     if options.apply_masks is not None and options.out is not None:
-        lm = load(options.model, "float32")
+        about = masks_about(options.apply_masks)
+        lm = load(options.model, about["dtype"])
         zeros = apply_masks(lm, options.apply_masks)
-        save_model(lm, options.out)
+        save_model(replace(lm, name=options.out.name), options.out, **about["card"])
         print(f"{options.out}: {zeros:,} weights are zero")
 
     if options.int8 is not None:

@@ -13,6 +13,7 @@ from sinkprune.cli.common import described, estimate, model_and_texts, print_tab
 from sinkprune.cli.help_pages import say
 from sinkprune.evaluation.numbers import percent
 from sinkprune.files import atomic
+from sinkprune.trace_files import save_trace
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks.detection import variability
@@ -35,7 +36,7 @@ def run(options: commands.Trace) -> None:
     traced = trace(lm, prompts_NT, sampler, options.seed, options.batch)
     if options.out is not None:
         with atomic(options.out) as partial:
-            traced.save(partial)
+            save_trace(traced, partial)
 
     if options.figure is not None:
         draw(lm, traced, Path(options.model).name, options.figure)

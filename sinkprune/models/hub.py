@@ -16,8 +16,8 @@ from sinkprune.models.weight_files import FormatError, WeightFiles
 from sinkprune.spelling import suggestion
 from sinkprune_core.values import in_short
 
-# configuration and tokenizer, and the weights: never code, never pickles
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+# configuration and tokenizer, the weights, and the model card for its licence: never code, never pickles
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the tokenizer, small tensors
 

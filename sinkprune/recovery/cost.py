@@ -52,28 +52,29 @@ def recovery_cost(
     out: Path,
     work: Path,
     stored: torch.dtype = torch.float32,
-    has_teacher: bool = False,
+    teacher: LanguageModel | None = None,
     device: str = "cpu",
 ) -> RecoveryCost:
-    """Return what recovering `lm`, of which the shapes are enough, will take on a device.
+    """Return what recovering `lm` will take on a device; of it and of a teacher the shapes are enough.
 
     `stored` is the dtype that the result is saved in.
     """
-    step_seconds = _step_seconds(lm, settings, has_teacher, device)
+    step_seconds = _step_seconds(lm, settings, teacher, device)
     held_out_tokens = HELD_OUT_SEQUENCES * DRAWS * min(settings.length, HELD_OUT_LENGTH)
     measurement = step_seconds * FORWARD_SHARE * held_out_tokens / settings.batch_tokens
     seconds = step_seconds * settings.steps + measurement * (1 + min(MEASUREMENTS, settings.steps))
 
-    counts = _Counts(lm, settings, has_teacher)
+    counts = _Counts(lm, settings, teacher)
     memory = counts.memory(device)
     disk = counts.parameters * stored.itemsize + 2 * 3 * FLOAT * counts.trained
 
     missing = []
     free = available_memory(device)
     if memory > free:
+        last = "or method lora" if teacher is None else "method lora, or no teacher"
         missing.append(
             f"{memory / 1e9:.1f} GB of memory, and {device} has {free / 1e9:.1f} GB available: "
-            "take a smaller batch or length, gradient checkpointing, or method lora"
+            f"take a smaller batch or length, gradient checkpointing, {last}"
         )
 
     for folder in dict.fromkeys((out, work)):
@@ -90,10 +91,13 @@ def recovery_cost(
 class _Counts:
     """How many numbers a run holds, from shapes alone."""
 
-    def __init__(self, lm: LanguageModel, settings: Recovery, has_teacher: bool):
+    def __init__(self, lm: LanguageModel, settings: Recovery, teacher: LanguageModel | None):
         self.lm = lm
         self.settings = settings
-        self.has_teacher = has_teacher
+        self.of_teacher = 0
+        if teacher is not None:
+            self.of_teacher = sum(parameter.numel() for parameter in teacher.model.parameters())
+
         linears = [linear for block in lm.blocks for linear in lm.linears(block).values()]
         self.parameters = sum(parameter.numel() for parameter in lm.model.parameters())
         self.linears = sum(linear.weight.numel() for linear in linears)
@@ -114,8 +118,8 @@ class _Counts:
             memory += narrow * self.linears  # copies that the backward pass reads
         if settings.method == "lora":
             memory += 2 * FLOAT * self.linears  # products of the adapters' matrices, and weights with them
-        if self.has_teacher:
-            memory += narrow * self.parameters
+
+        memory += narrow * self.of_teacher
 
         return memory + self._activations() + self._logits()
 
@@ -138,10 +142,10 @@ class _Counts:
         vocabulary = self.lm.vocabulary
         predicted = self.settings.batch_tokens // (2 if self.lm.is_diffusion else 1)
         slice_bytes = min(LOGITS_BYTES, predicted * vocabulary * FLOAT)
-        return (7 if self.has_teacher else 4) * slice_bytes
+        return (7 if self.of_teacher else 4) * slice_bytes
 
 
-def _step_seconds(lm: LanguageModel, settings: Recovery, has_teacher: bool, device: str) -> float:
+def _step_seconds(lm: LanguageModel, settings: Recovery, teacher: LanguageModel | None, device: str) -> float:
     """Return the seconds of a step, from steps of the same model with one block and with two."""
     ids = torch.arange(2 * settings.length) % lm.vocabulary
     text = TrainingText((ids,), ids.view(2, settings.length))
@@ -150,12 +154,14 @@ def _step_seconds(lm: LanguageModel, settings: Recovery, has_teacher: bool, devi
     for blocks in (1, 2):
         spent = 0.0
         small = _of_blocks(lm, blocks, device)
-        teacher = _of_blocks(lm, blocks, device) if has_teacher else None
+        taught_by = None if teacher is None else _of_blocks(teacher, blocks, device)
         with trained(small, settings) as parameters:
             optimizer = torch.optim.AdamW(parameters.values())
             for step in range(2):  # the first one makes the moments, and warms up
                 started = time.perf_counter()
-                one_step(small, settings, text, teacher, parameters, optimizer, min(step, settings.steps - 1))
+                one_step(
+                    small, settings, text, taught_by, parameters, optimizer, min(step, settings.steps - 1)
+                )
                 spent = time.perf_counter() - started
 
         seconds.append(spent)

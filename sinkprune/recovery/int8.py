@@ -12,8 +12,6 @@ from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import tokenizer_with_mask
 from sinkprune_core.language_model import set_direction
 
-INSTALL = "install torchao, for example with pip install 'sinkprune[int8]'"
-
 
 def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
     """Write a pruned folder with the weights of its linears in int8; return the share of zeros in them.
@@ -21,12 +19,12 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
     Every row has a scale of its own and zero stays zero, which is checked. The folder is for stock
     transformers (`AutoModelForCausalLM.from_pretrained`, with torchao installed), which reads the
     direction of attention from it; `load` takes no quantised weights. Raises FileExistsError for an `out`
-    that is there, ModuleNotFoundError without torchao, and ValueError where a zero would be lost.
+    that is there, RuntimeError without torchao, and ValueError where a zero would be lost.
     """
     try:
         from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ModuleNotFoundError(f"int8 needs torchao: {INSTALL}", name="torchao") from error
+        raise RuntimeError("int8 needs torchao: install it, with pip install 'sinkprune[int8]'") from error
 
     from transformers import AutoModelForCausalLM, TorchAoConfig
 

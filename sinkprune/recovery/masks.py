@@ -6,28 +6,55 @@ updated (SparseGPT) or recovered. Dimensions: W weights of one linear.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, InstanceOf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sinkprune.files import atomic
+from sinkprune.models.saving import check_json
 from sinkprune.models.weight_files import refused
+from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel, zero_out
+from sinkprune_core.model_checks import check_changeable, check_structure
+from sinkprune_core.values import Place, checked, checked_arguments
 
-FORMAT = "sinkprune masks 1"
+Card = Annotated[Mapping[str, object], Field(description="values of JSON by their names")]
+FORMAT = "sinkprune masks 2"
 
 
-def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None = None) -> Path:
+@checked_arguments
+def save_masks(
+    lm: InstanceOf[LanguageModel],
+    file: Place,
+    dense: LanguageModel | None = None,
+    card: Card | None = None,
+) -> Path:
     """Write where the linears of the blocks are zero to a safetensors file, a bit per weight; return it.
 
     Packed rows are compressed no further: a file has an eighth of a byte per weight. It knows the model by
     its other parameters (embeddings, head and norms), and by the weights that stayed, so that `apply_masks`
     can refuse another one. With `dense` it is checked that the pruned model is the dense one with zeros.
-    Raises ValueError where it is not, and for a model without zeros.
+    `card` is what the pruned model's says of its recipe, which `masks_about` gives back. Raises ValueError
+    where it is not the dense one with zeros, for a model without zeros, and for one whose weights are not in
+    memory.
     """
+    check_json(card or {})
+    if Path(file).is_dir():
+        raise IsADirectoryError(f"file {file} is a folder: name a file in it")
+
+    given = [lm]
+    if dense is not None:
+        given.append(checked("dense", dense, InstanceOf[LanguageModel]))
+    for each in given:
+        check_structure(each.model)
+        check_loaded(each)
+
     packed = {}
     zeros = 0
     for name, weight in _linears(lm):
@@ -43,21 +70,30 @@ def save_masks(lm: LanguageModel, file: Path | str, dense: LanguageModel | None 
     if not zeros:
         raise ValueError(f"{lm.name} has no zeros in its linears: there is no mask to save")
 
-    about = {"format": FORMAT, "model": lm.name, "fingerprint": _fingerprint(lm, packed), "zeros": zeros}
+    about = {
+        "format": FORMAT,
+        "model": lm.name,
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "fingerprint": _fingerprint(lm, packed),
+        "zeros": zeros,
+        "card": dict(card or {}),
+    }
     with atomic(file) as partial:
         save_file(packed, partial, metadata={"sinkprune": json.dumps(about)})
 
     return Path(file)
 
 
-@torch.no_grad()
-def apply_masks(lm: LanguageModel, file: Path | str) -> int:
-    """Set the weights of a dense model that a mask marks to zero, in place; return how many are zero.
+def masks_about(file: Path | str) -> dict:
+    """Return what a file of masks says: the name and `dtype` of the pruned model, its `zeros` and its `card`.
 
-    Raises FileNotFoundError where there is no file, and ValueError, before anything is changed, for a file
-    that is no mask, and for a mask of another model.
+    Raises FileNotFoundError where there is no file, and ValueError for one that is no mask.
     """
-    file = Path(file)
+    return _read(Path(file))[0]
+
+
+def _read(file: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Return what a file of masks says, and its bits by linear; raise as `masks_about` does."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such mask")
 
@@ -66,6 +102,23 @@ def apply_masks(lm: LanguageModel, file: Path | str) -> int:
         packed = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - of a file
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}")
+
+    return about, packed
+
+
+@checked_arguments
+@torch.no_grad()
+def apply_masks(lm: InstanceOf[LanguageModel], file: Place) -> int:
+    """Set the weights of a dense model that a mask marks to zero, in place; return how many are zero.
+
+    Raises FileNotFoundError where there is no file, and ValueError, before anything is changed, for a file
+    that is no mask, for a mask of another model, and for a model that is not covered, or cannot be changed.
+    """
+    check_structure(lm.model)
+    check_loaded(lm)
+    check_changeable(lm)
+
+    about, packed = _read(Path(file))
 
     weights = dict(_linears(lm))
     sizes = {name: -(-weight.numel() // 8) for name, weight in weights.items()}

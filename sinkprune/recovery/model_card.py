@@ -7,20 +7,27 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from huggingface_hub import metadata_load
 from jinja2 import Environment, StrictUndefined
+from pydantic import InstanceOf
 from transformers import PreTrainedTokenizerBase
 
 from sinkprune.files import DATA, atomic, digests, write_json
 from sinkprune.models.catalog import EMBEDDED, MODELS
+from sinkprune.models.embedded import FetchError
+from sinkprune.models.hub import folder_of
 from sinkprune.models.reader import CARD
-from sinkprune.models.saving import save
+from sinkprune.models.saving import Texts, save
 from sinkprune.models.weight_files import read_json
 from sinkprune_core.language_model import LanguageModel, Tokenizer
 from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.values import Place, checked_arguments
 
 README = "README.md"
+OTHER = "other"  # a licence that the hub has no name for
 TEMPLATE = DATA / "model_card.md.j2"
 EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
 OWN_FIELDS = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # of a card: said by the model
@@ -34,10 +41,11 @@ PLAIN_ZEROS = (
 )
 
 
+@checked_arguments
 def save_model(
-    lm: LanguageModel,
-    folder: Path | str,
-    texts: Mapping[str, str] | None = None,
+    lm: InstanceOf[LanguageModel],
+    folder: Place,
+    texts: Texts | None = None,
     **card: object,
 ) -> Path:
     """Save a model as `save` does, ready to be published; return the folder.
@@ -68,6 +76,65 @@ def save_model(
         refresh_digests(partial)
 
     return folder
+
+
+# what a model was made from
+
+
+def folder_here(name: str | os.PathLike) -> Path | None:
+    """Return the folder of a model by its name: the folder it is, or that of a hub id in the hub's cache.
+
+    None for an embedded model, and for one that is not on this machine.
+    """
+    if os.fspath(name) in EMBEDDED:
+        return None
+    try:
+        folder = folder_of(name, local=True)
+    except FetchError:
+        return None
+    return folder if folder.is_dir() else None
+
+
+def card_of(name: str | os.PathLike) -> dict:
+    """Return the card beside a model of this machine, {} where there is none."""
+    folder = folder_here(name)
+    with suppress(OSError, ValueError):  # of what is no card
+        return {} if folder is None else read_json(folder / CARD)
+    return {}
+
+
+def provenance(name: str | os.PathLike) -> dict[str, str]:
+    """Return what the card of a new model says of the one that it is made from, as `load` takes its name.
+
+    That is `given`, the name, and as far as they are known `base_model`, an id on the hub, and `licence`. Of
+    a hub id that the table of models does not have, and of a folder, they stand in its model card.
+    """
+    text = os.fspath(name)
+    plain = text.partition("@")[0]
+    base_model, licence = _hub_id(plain), _licence(plain)
+
+    folder = folder_here(name)
+    if plain not in MODELS and folder is not None:
+        about = _front_matter(folder / README)
+        licence = about.get("license")
+        is_from_hub = not Path(name).exists()
+        if is_from_hub:
+            base_model = plain
+        elif (folder / CARD).is_file():  # another's README names what that folder was made from
+            base_model = about.get("base_model")
+
+    found = {"given": text, "base_model": base_model, "licence": licence}
+    return {field: value for field, value in found.items() if isinstance(value, str) and value != OTHER}
+
+
+def _front_matter(readme: Path) -> dict:
+    """Return the metadata of a model card, {} where there is none that can be read."""
+    with suppress(Exception):  # whatever the reader of YAML raises
+        return metadata_load(readme) or {}
+    return {}
+
+
+# beside the weights
 
 
 def refresh_digests(folder: Path) -> None:
@@ -124,7 +191,9 @@ def card_text(folder: Path, place: str) -> str:
     card = read_json(folder / CARD)
     config = read_json(folder / "config.json")
     origin = _origin(card)
-    licence = _licence(origin)
+    made_from = card.get("made_from") or {}
+    base_model = made_from.get("base_model") or _hub_id(origin)
+    licence = made_from.get("licence") or _licence(origin)
 
     mask = None
     if card["kind"] == "diffusion":
@@ -143,9 +212,9 @@ def card_text(folder: Path, place: str) -> str:
             logits_shifted=card["logits_shifted"],
             architecture=(config.get("architectures") or ["causal language model"])[0],
             mask_token=mask,
-            base_model=_hub_id(origin),
-            licence=licence or "other",
-            licence_sentence=_licence_sentence(licence, origin),
+            base_model=base_model,
+            licence=licence or OTHER,
+            licence_sentence=_licence_sentence(licence, base_model),
             pruned=_pruning(card, config),
             recovery=_recovery(card),
         )
@@ -179,12 +248,11 @@ def _licence(origin: str | None) -> str | None:
     return licence if licence in ("apache-2.0", "mit") else None
 
 
-def _licence_sentence(licence: str | None, origin: str | None) -> str:
-    base = _hub_id(origin)
+def _licence_sentence(licence: str | None, base_model: str | None) -> str:
     if licence is not None:
-        return f"That of `{base}`: {licence}."
-    if base is not None:
-        return f"That of `{base}`, see its page."
+        return f"That of {f'`{base_model}`' if base_model else 'the model it was made from'}: {licence}."
+    if base_model is not None:
+        return f"That of `{base_model}`, see its page."
     return "That of the model it was made from: fill it in here, and `license` above."
 
 
@@ -209,6 +277,7 @@ def _pruning(card: Mapping, config: Mapping) -> dict | None:
         "weights": f"{card['pruned_parameters']:,}" if "pruned_parameters" in card else "all",
         "what": "removed, and the model is smaller" if is_smaller else "set to zero",
         "tokens": f"{card['calibration_tokens']:,}" if card.get("calibration_tokens") else "",
+        "text": ", ".join((card.get("made_from") or {}).get("text", ())),
         "recipe": recipe,
         "pattern": kernels,
     }
@@ -235,6 +304,7 @@ def _recovery(card: Mapping) -> dict | None:
 
     return {
         "tokens": f"{done['tokens']:,}",
+        "text": done.get("text_name", ""),
         "steps": f"{done['steps']:,}",
         "zeros": f"{done['zeros']:,}",
         "how": how,
@@ -254,15 +324,17 @@ def push_line(folder: Path | str, repository: str) -> str:
 
 
 def push(folder: Path | str, repository: str) -> str:
-    """Upload a saved folder to a repository of the hub, made where there is none; return its address.
+    """Upload a saved folder to a repository of the hub, and return its address.
+
+    Where there is no such repository, a private one is made. The line of the model card that loads the folder
+    names the repository from then on.
 
     Raises ValueError for a name that is none, and RuntimeError, with the line to type, where the hub refuses.
     """
     folder = Path(folder)
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise ValueError(f"repository={repository!r} must be OWNER/NAME")
-    if not (folder / README).is_file():
-        write_readme(folder, repository)
+    _name_in_readme(folder, repository)
 
     from huggingface_hub import HfApi
 
@@ -278,3 +350,17 @@ def push(folder: Path | str, repository: str) -> str:
         ) from error
 
     return f"{api.endpoint}/{repository}"
+
+
+def _name_in_readme(folder: Path, repository: str) -> None:
+    """Let the model card say where the model will be; what else somebody wrote there stays."""
+    file = folder / README
+    if not file.is_file():
+        write_readme(folder, repository)
+        return
+
+    text = file.read_text(encoding="utf-8")
+    named = text.replace(f'load("{folder.resolve().name}")', f'load("{repository}")')
+    if named != text:
+        with atomic(file) as partial:
+            partial.write_text(named, encoding="utf-8")

@@ -3,55 +3,69 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from sinkprune.documents import Document, documents_in, written
+from sinkprune.documents import FORMS, Document, document_of, documents_in, written
 from sinkprune.files import held, make_folder
-from sinkprune.models.catalog import EMBEDDED
+from sinkprune.models.adapters import is_adapter
+from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.embedded import FetchError
+from sinkprune.models.hub import folder_of, parse
 from sinkprune.models.loading import language_model, load, open_checkpoint
-from sinkprune.models.reader import CARD
-from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
-from sinkprune.recovery.model_card import OWN_FIELDS, save_model
+from sinkprune.recovery.model_card import OWN_FIELDS, card_of, folder_here, provenance, save_model
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
-from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel, set_direction
+from sinkprune_core.values import (
+    A_FUNCTION,
+    AboveZero,
+    Count,
+    Flag,
+    Number,
+    Place,
+    Share,
+    Text,
+    checked_arguments,
+    in_short,
+)
 
 AUTO = "auto"  # the teacher that the card of a pruned model names
 PLANNED = Path("recovered")  # where a run that is only planned would write, if no place is named
 
 
+@checked_arguments
 def recover(
-    pruned: str | os.PathLike,
+    pruned: Place,
     *,
-    out: str | os.PathLike | None = None,
-    tokens: int | None = None,
-    steps: int | None = None,
+    out: Place | None = None,
+    tokens: Count | None = None,
+    steps: Count | None = None,
     text: str | os.PathLike | Sequence[Document] | None = None,
-    teacher: str | os.PathLike | None = AUTO,
-    distillation: float | None = None,
-    method: str = "full",
-    rank: int = 16,
-    learning_rate: float | None = None,
-    batch: int = 8,
-    length: int = 128,
-    seed: int = 0,
-    work: str | os.PathLike | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    gradient_checkpointing: bool = False,
-    save_every: int = 20,
-    dry_run: bool = False,
-    progress: bool = True,
-    tell: Callable[[str], None] | None = None,
+    teacher: Place | None = AUTO,
+    distillation: Share | None = None,
+    method: Text = "full",
+    rank: Count = 16,
+    learning_rate: AboveZero | None = None,
+    batch: Count = 8,
+    length: Count = 128,
+    seed: Number = 0,
+    work: Place | None = None,
+    dtype: Text = "auto",
+    device: Text = "auto",
+    gradient_checkpointing: Flag = False,
+    save_every: Count = 20,
+    dry_run: Flag = False,
+    progress: Flag = True,
+    tell: Annotated[Callable[[str], None], A_FUNCTION] | None = None,
 ) -> Recovered | RecoveryCost:
     """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
 
@@ -73,9 +87,9 @@ def recover(
     take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too.
 
     Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
-    vocabulary, a text that is too short, a work folder of another run; FileExistsError for an `out` that is
-    there, RuntimeError for a machine that lacks memory or disk, and OSError where the disk is full: what was
-    kept in `work` stays.
+    vocabulary (before any weight is read), a text that is too short, a work folder of another run;
+    FileExistsError for an `out` that is there, RuntimeError for a machine that lacks memory or disk, and
+    OSError where the disk is full: what was kept in `work` stays.
     """
     if teacher == AUTO:
         teacher = None if distillation == 0 else teacher_of(pruned)
@@ -104,8 +118,11 @@ def recover(
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
 
     documents = _documents(text)
+    teacher_shapes = None
+    if teacher is not None:
+        teacher_shapes = _teacher_shapes(teacher, plan)
 
-    cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher is not None, plan.device)
+    cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher_shapes, plan.device)
     if tell is not None:
         learned = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
         how = f"{plan.settings.method}, {learned}, {plan.settings.dtype} on {plan.device}"
@@ -131,13 +148,14 @@ def recover(
         done = recover_model(
             lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress
         )
-        former = read_json(Path(pruned) / CARD) if Path(pruned).is_dir() else {}
-        card = {name: value for name, value in former.items() if name not in OWN_FIELDS}
+        card = {name: value for name, value in card_of(pruned).items() if name not in OWN_FIELDS}
         if "recovery" in card:
             card["recovery_before"] = card.pop("recovery")
 
+        card["recovery"] = done.card() | {"text_name": _name_of(text)}
+        card.setdefault("made_from", provenance(pruned))
         named = replace(lm, name=out.name)  # two models are told apart by their names
-        save_model(named, out, _tables(Path(pruned)), **card, recovery=done.card())
+        save_model(named, out, _tables(pruned), **card)
         shutil.rmtree(work, ignore_errors=True)
 
     return done
@@ -174,13 +192,12 @@ def _plan(
     if tokens is not None:
         made = Recovery(steps=math.ceil(tokens / made.batch_tokens), **settings)
 
-    is_embedded = os.fspath(pruned) in EMBEDDED
-    checkpoint = open_checkpoint("smol-ar" if is_embedded else pruned)  # all of them have its shape
-    shapes = language_model(checkpoint, checkpoint.skeleton())
+    shapes = _shapes(pruned)
     stored = torch.float32
 
-    if not is_embedded:
+    if os.fspath(pruned) not in EMBEDDED:
         sizes = {}
+        checkpoint = open_checkpoint(pruned)
         for key, kind in checkpoint.files.dtypes.items():
             sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
         stored = max(sizes, key=lambda dtype: sizes[dtype])
@@ -188,13 +205,51 @@ def _plan(
     return _Plan(made, shapes, stored, device)
 
 
+def _shapes(name: str | os.PathLike) -> LanguageModel:
+    """Return a model without its weights; raise what `open_checkpoint` raises."""
+    text = os.fspath(name)
+    if text not in EMBEDDED:
+        checkpoint = open_checkpoint(name)
+        return language_model(checkpoint, checkpoint.skeleton())
+
+    row = MODELS[text]
+    checkpoint = open_checkpoint("smol-ar")  # all embedded models have its shape
+    model = set_direction(checkpoint.skeleton(), causal=row.kind == "autoregressive")
+    return LanguageModel(model, checkpoint.tokenizer(), text, row.kind, row.mask_token_id, row.logits_shifted)
+
+
+def _teacher_shapes(teacher: str | os.PathLike, plan: _Plan) -> LanguageModel:
+    """Return a teacher without its weights; raise ValueError for one that is not here or does not fit.
+
+    An adapter has the shape of the model that was pruned, and is looked at when it is loaded.
+    """
+    try:
+        parse(teacher)  # raises for what is no name, before the hub is asked for it
+        if os.fspath(teacher) not in EMBEDDED and is_adapter(folder_of(teacher)):
+            return plan.shapes
+        shapes = _shapes(teacher)
+    except (ValueError, FetchError) as error:
+        raise ValueError(f"the teacher {os.fspath(teacher)} cannot be had: {error}") from None
+
+    check_teacher(plan.shapes, shapes, plan.settings.distillation)
+    return shapes
+
+
 def teacher_of(pruned: str | os.PathLike) -> str | None:
-    """Return the dense model that the card of a folder says it was pruned from; None where it is not here."""
-    if not Path(pruned).is_dir():
-        return None
-    given = (read_json(Path(pruned) / CARD).get("made_from") or {}).get("given")
-    is_here = given in EMBEDDED or (given is not None and (Path(given) / "config.json").is_file())
-    return given if is_here else None
+    """Return the dense model that the card of a pruned one says it was made from; None where it is not here.
+
+    Here is a folder, an embedded model, and a hub id that the hub's cache holds. A pruned model that is a hub
+    id itself is fetched.
+    """
+    parse(pruned)  # raises for what is no name
+    if os.fspath(pruned) not in EMBEDDED:
+        folder_of(pruned)
+
+    given = (card_of(pruned).get("made_from") or {}).get("given")
+    if given is None or given in EMBEDDED:
+        return given
+    folder = folder_here(given)
+    return given if folder is not None and (folder / "config.json").is_file() else None
 
 
 def _share(teacher: str | os.PathLike | None, distillation: float | None) -> float:
@@ -207,7 +262,7 @@ def _share(teacher: str | os.PathLike | None, distillation: float | None) -> flo
 
 
 def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Document] | None:
-    """Return the documents of a file or a list; raise FileNotFoundError or ValueError for neither."""
+    """Return the documents of a file or a list; raise FileNotFoundError or TypeError for neither."""
     if text is None:
         return None
     if isinstance(text, (str, os.PathLike)):
@@ -216,14 +271,33 @@ def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Docu
             raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
         return documents_in(file)
 
-    if not text:
+    is_list = isinstance(text, Iterable) and not isinstance(text, (torch.Tensor, Mapping, bytes))
+    if not is_list:
+        raise TypeError(f"text={in_short(text)} must be a file or a list of documents, or None")
+
+    documents = []
+    for number, value in enumerate(text, start=1):
+        document = document_of(value)
+        if document is None:
+            raise ValueError(f"document {number} of text is {in_short(value)}: each must be {FORMS}")
+        documents.append(document)
+
+    if not documents:
         raise ValueError("text is an empty list: give documents, or leave it out")
 
-    return list(text)
+    return documents
 
 
-def _tables(pruned: Path) -> dict[str, str]:
+def _name_of(text: str | os.PathLike | Sequence[Document] | None) -> str:
+    """Return what a text is called on the card of the model that learned it."""
+    if text is None:
+        return "what comes with sinkprune"
+    return Path(text).name if isinstance(text, (str, os.PathLike)) else "documents given from Python"
+
+
+def _tables(pruned: str | os.PathLike) -> dict[str, str]:
     """Return the tables beside a pruned model, which its zeros still fit."""
-    if not pruned.is_dir():
+    folder = folder_here(pruned)
+    if folder is None:
         return {}
-    return {file.name: file.read_text(encoding="utf-8") for file in sorted(pruned.glob("sinkprune-*.csv"))}
+    return {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob("sinkprune-*.csv"))}

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sinkprune_core.values import AboveZero, Count, Flag, Number, Share, check_choice, check_fields
+from sinkprune_core.values import AboveZero, Count, Flag, Number, Share, check_fields
 
-METHODS = ("full", "lora")
-DTYPES = ("float32", "bfloat16")
 RATES = {"full": 1e-4, "lora": 1e-3}  # learning rates where none is named
 
 
@@ -30,8 +28,6 @@ class Recovery:
 
     def __post_init__(self):
         check_fields(self)
-        check_choice("method", self.method, METHODS)
-        check_choice("dtype", self.dtype, DTYPES)
         if self.length < 2:
             raise ValueError(f"length={self.length} must be at least 2: the first token is never predicted")
         if self.learning_rate is None:

@@ -14,6 +14,7 @@ from torch import nn
 from tqdm.auto import trange
 
 from sinkprune.evaluation.likelihood import score
+from sinkprune.memory import peak_memory
 from sinkprune.recovery.checkpoint import RecoveryCheckpoint
 from sinkprune.recovery.objectives import exercise, loss_of, precision
 from sinkprune.recovery.settings import Recovery
@@ -41,14 +42,17 @@ class Recovered:
     after: float
     zeros_before: int  # in the linears of the blocks
     zeros_after: int
-    seconds: float  # of the steps and the measurements between them
+    seconds: float  # of the steps and the measurements between them, since a run last began
+    core_seconds: float  # of processors, in that time
+    memory: int  # bytes at the peak: of the GPU, or of the whole process where there is none
     log: tuple[dict, ...]  # rows of step, tokens, training loss and held-out loss
 
     def __str__(self) -> str:
         return (
             f"{self.settings.tokens:,} tokens in {self.settings.steps:,} steps; held-out loss "
             f"{self.before:.4f} before and {self.after:.4f} after, in nats per token; zeros "
-            f"{self.zeros_before:,} before and {self.zeros_after:,} after"
+            f"{self.zeros_before:,} before and {self.zeros_after:,} after; {self.core_seconds / 60:.1f} "
+            f"core-minutes, peak memory {self.memory / 1e9:.1f} GB"
         )
 
     def card(self) -> dict:
@@ -62,6 +66,8 @@ class Recovered:
             "held_out_after": self.after,
             "zeros": self.zeros_after,
             "seconds": round(self.seconds, 1),
+            "core_seconds": round(self.core_seconds, 1),
+            "memory": self.memory,
             "log": list(self.log),
         }
 
@@ -93,6 +99,9 @@ def recover_model(
         checkpoint = RecoveryCheckpoint(work, _identity(lm, settings, text, teacher))
 
     started = time.perf_counter()
+    cores_started = time.process_time()
+    if lm.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(lm.device)
 
     zeros_before = zeros_in(lm)
     with _in_float32(lm), trained(lm, settings) as parameters:
@@ -133,6 +142,8 @@ def recover_model(
         zeros_before,
         zeros_in(lm),
         time.perf_counter() - started,
+        time.process_time() - cores_started,
+        _peak_memory(lm),
         tuple(log),
     )
 
@@ -157,6 +168,13 @@ def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation
             f"the teacher {teacher.name} has another vocabulary or mask token than {lm.name}: "
             "give the dense model that it was pruned from"
         )
+
+
+def _peak_memory(lm: LanguageModel) -> int:
+    """Return the bytes at the peak, where a model is trained."""
+    if lm.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(lm.device)
+    return peak_memory()
 
 
 def zeros_in(lm: LanguageModel) -> int:

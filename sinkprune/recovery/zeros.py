@@ -3,12 +3,13 @@
 Dimensions: O output features, I input features.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, cast
 
 import torch
+from pydantic import InstanceOf
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from transformers import PreTrainedModel
@@ -16,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sinkprune.models.streaming import StreamedModel
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.values import checked
 
 if TYPE_CHECKING:
     from peft.tuners.lora.layer import Linear as LoraLinear
@@ -35,12 +37,14 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
     plain LoRA, made before the block begins, the product of an adapter counts only where the base is not
     zero, in the forward as in the merge: what is merged inside the block keeps the zeros.
     At its end, also by an exception, zeros are set once more and all hooks are gone. Raises ValueError for a
-    model without weights, and for an adapter that is not plain LoRA.
+    model without weights, and for an adapter that is not plain LoRA; RuntimeError at the end where parameters
+    were replaced by others meanwhile, whose zeros nobody held.
     """
     if isinstance(model, LanguageModel):
         if isinstance(model, StreamedModel):
             raise ValueError(f"{model.name} is streamed from disk and cannot be trained: use `load`")
         model = model.model
+    checked("model", model, InstanceOf[nn.Module])
 
     held = _zeros_by_name(model)
     parameters = dict(model.named_parameters())
@@ -71,6 +75,22 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
         finally:
             for parameter, zeros in zeros_of.items():
                 _set_zeros(parameter, zeros)
+
+        _check_still_there(model, parameters, held)
+
+
+def _check_still_there(
+    model: nn.Module, before: Mapping[str, nn.Parameter], held: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise RuntimeError where a parameter whose zeros were held is no part of the model any more."""
+    now = set(model.parameters())
+    gone = [name for name in held if before[name] not in now]
+    if gone:
+        raise RuntimeError(
+            f"{len(gone)} parameters, {gone[0]} among them, were replaced inside `zeros_held`, as FSDP and "
+            "`load_state_dict(assign=True)` do: the zeros of the new ones were not held; take a loop that "
+            "keeps its parameters"
+        )
 
 
 def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -22,9 +22,10 @@ from sinkprune.models.streaming import METADATA, FinishedBlock, StreamedModel, a
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.waiting import HiddenFiles
 from sinkprune.runs.work_folder import claim, identity, read_progress, write_progress, written_once
-from sinkprune_core.blocks import BlockInput, Rows, block_inputs, inputs_before, run_block
+from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
+from sinkprune_core.calibration.store import inputs_before
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.seams import Progress

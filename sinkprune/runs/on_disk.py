@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune.files import atomic, bytes_below, file_digest, free_disk_at, make_folder, room_needed
+from sinkprune.runs.identity import settings_digest
+from sinkprune.runs.observed import see_again, seen
 from sinkprune.runs.waiting import HiddenFiles
-from sinkprune_core.blocks import Hidden, Point, Rows, Tensors
+from sinkprune_core.blocks import Rows
+from sinkprune_core.calibration.store import Hidden, PassState
+from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.language_model import LanguageModel
 
 POINT = "pass-*.safetensors"
@@ -31,10 +35,12 @@ INPUTS = "inputs"  # the folder of the inputs that wait
 WAITING_SHARE_OF_DISK = 0.5  # of the free room on the disk that inputs may take
 EVERY = 10.0  # seconds from one point to the next
 
+Tensors = Mapping[str, torch.Tensor]
+
 
 @dataclass(frozen=True)
 class OnDisk:
-    """The store of what waits in files of a folder (`sinkprune_core.blocks.Store`)."""
+    """The store of what waits in files of a folder (`sinkprune_core.calibration.store.Store`)."""
 
     folder: Path
     reads_blocks: bool = False  # whether the model's blocks come from disk one at a time
@@ -44,9 +50,13 @@ class OnDisk:
         count, length = rows.ids_RT.shape
         return HiddenFiles(self.folder, (count, length, lm.model.config.hidden_size), lm.model.dtype)
 
-    def points(self, settings: str) -> "KeptPoints":
-        """Return the points of a pass, whose file is named after its settings."""
-        name = hashlib.sha256(settings.encode()).hexdigest()[:12]
+    def steps(self, steps: range, state: PassState) -> "KeptSteps":
+        """Return the steps from the last point of a pass on."""
+        return KeptSteps(self.points(state.about), steps, state)
+
+    def points(self, about: tuple) -> "KeptPoints":
+        """Return the points of a pass, whose file is named after what tells it from others."""
+        name = hashlib.sha256(_spelled(about).encode()).hexdigest()[:12]
         return KeptPoints(self.folder / f"pass-{name}.safetensors", self.folder / INPUTS)
 
     def room_for_inputs(self) -> int:
@@ -68,8 +78,51 @@ class OnDisk:
             file.unlink()
 
 
+def _spelled(about: object) -> str:
+    """Return what tells a pass from others as a text that is the same in every process."""
+    if isinstance(about, torch.Tensor):
+        return hashlib.sha256(about.numpy().tobytes()).hexdigest()
+    if isinstance(about, StatisticsKey):
+        return settings_digest(about)
+    if isinstance(about, (tuple, list)):
+        return " ".join(_spelled(part) for part in about)
+    return str(about)
+
+
+class KeptSteps:
+    """The steps of a pass from its last point on; another point follows each of them."""
+
+    def __init__(self, points: "KeptPoints", steps: range, state: PassState):
+        self.points = points
+        self.state = state
+        self.start = steps.start
+        self.stop = steps.stop
+        self.step = steps.step
+
+        points.read(state.hidden)
+        if points.done:
+            self.start = points.done
+            for name, total in state.sums.items():
+                total.copy_(points.tensors[name])
+            if state.observer is not None:
+                see_again(state.observer, points.tensors)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the steps, and keep a point after each."""
+        for step in range(self.start, self.stop, self.step):
+            yield step
+            done = step + self.step
+            is_last = done >= self.stop
+            hidden = None if is_last else self.state.hidden
+            self.points.keep(done, self._summed, hidden, is_last)
+
+    def _summed(self) -> Tensors:
+        observer = self.state.observer
+        return self.state.sums if observer is None else self.state.sums | seen(observer)
+
+
 class KeptPoints:
-    """The points of a pass in a file, and the inputs that wait in a folder (`sinkprune_core.blocks.Points`).
+    """The points of a pass in a file, and the inputs that wait in a folder.
 
     A point counts if its file, its hidden states and its inputs are what was written; else the pass begins
     anew.
@@ -78,13 +131,15 @@ class KeptPoints:
     def __init__(self, file: Path, inputs: Path):
         self.file = file
         self.inputs = inputs
+        self.done = 0  # of what the pass counts: blocks, rows, inputs
+        self.tensors: Tensors = {}  # of the last point that was read
         self.waiting = 0  # inputs
         self.digests: list[str] = []  # of their files, by their numbers, as far as a point has them
         self.kept_at = time.monotonic()
 
     # inputs that wait
 
-    def put(self, number: int, input_BTI: torch.Tensor) -> None:
+    def __setitem__(self, number: int, input_BTI: torch.Tensor, /) -> None:
         """Write an input into a file; raises OSError where the disk has no room."""
         file = self._input_file(number)
         make_folder(self.inputs)
@@ -92,7 +147,7 @@ class KeptPoints:
             save_file({"input": input_BTI.contiguous()}, file)
         self.waiting = number + 1
 
-    def take(self, number: int) -> torch.Tensor:
+    def pop(self, number: int, /) -> torch.Tensor:
         """Read an input; its file stays until the whole pass is forgotten."""
         return load_file(self._input_file(number), backend="pread")["input"]
 
@@ -101,22 +156,26 @@ class KeptPoints:
 
     # points
 
-    def last(self, hidden: Hidden | None = None) -> Point:
-        """Return the last point, with a warning where it no longer counts; `Point()` where there is none."""
+    def read(self, hidden: Hidden | None = None) -> None:
+        """Read the last point, where there is one; warn of one that no longer counts.
+
+        `hidden` is where hidden states lie.
+        """
         self.kept_at = time.monotonic()
         if not self.file.exists():
-            return Point()
+            return
 
         notes, tensors = _read(self.file)
         damaged = self.file if notes is None else self._damaged_beside(notes, hidden)
         if notes is None or damaged is not None:
             warnings.warn(f"{damaged} is damaged: the pass over the text begins anew", stacklevel=2)
             self.file.unlink()
-            return Point()
+            return
 
         self.digests = notes["inputs"]
         self.waiting = len(self.digests)
-        return Point(notes["done"], tensors)
+        self.done = notes["done"]
+        self.tensors = tensors
 
     def _damaged_beside(self, notes: dict, hidden: Hidden | None) -> Path | None:
         """Return the first file beside a point that is not what was written."""
@@ -139,7 +198,11 @@ class KeptPoints:
         hidden: Hidden | None = None,
         is_last: bool = False,
     ) -> None:
-        """Write a point, where the one before is EVERY seconds old or this one `is_last` of several."""
+        """Keep a point, with the hidden states before block `done` where the next block needs them.
+
+        It is written where the one before is EVERY seconds old, or where this one `is_last` of several.
+        """
+        self.done = done
         is_recent = time.monotonic() - self.kept_at < EVERY
         if is_recent and not (is_last and self.file.exists()):
             return

@@ -4,7 +4,6 @@
 statistics are computed once.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from sinkprune.files import held, resolved
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
+from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune_core.blocks import BlockInput, Rows
@@ -72,9 +72,7 @@ def prune(
             text = KeptText(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
             text.checkpoint = checkpoint
             text.own_rows = own_rows
-            report = engine.prune_blocks(text, KeptBlocks(lm, checkpoint))
-
-    return dataclasses.replace(report, checkpoint=checkpoint.folder)
+            return engine.prune_blocks(text, KeptBlocks(lm, checkpoint))
 
 
 def _rows_of_own_choice(
@@ -103,6 +101,7 @@ def _dense_again(lm: LanguageModel, folder: Path) -> Iterator[None]:
 class KeptText(Text):
     """Calibration text whose rows and statistics are computed once, and restored by a run that goes on."""
 
+    dense_pass = KeptPass
     checkpoint: PruningCheckpoint
     own_rows: Rows | None = None  # of a user's function
 

@@ -19,10 +19,12 @@ from sinkprune.models.hub import available_memory
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
+from sinkprune.runs.dense_pass import bytes_that_wait
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
-from sinkprune_core.blocks import IN_MEMORY, Store
+from sinkprune.runs.passes import Passes, passes_of
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
+from sinkprune_core.calibration.store import IN_MEMORY
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, make_plan
@@ -31,7 +33,6 @@ from sinkprune_core.pruning.recipe import Recipe
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
 PROBE_ROWS = 256  # of the matrix whose product is timed
 PROCESS_BYTES = 700 << 20  # the interpreter with its libraries
-PASSES_OF_ROWS = ("statistics", "outputs of pruned blocks")  # those of the rows that statistics come from
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,17 @@ def pruning_cost(
     it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
     another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
-    store: Store = IN_MEMORY
-    if work is not None:
-        store = OnDisk(Path(work), is_streamed(lm))
-
+    store = None if work is None else OnDisk(Path(work), is_streamed(lm))
     place = _device(lm, device)
-    plan = make_plan(lm, recipe, calibration, store, place, memory_budget)
-    run = _Run(lm, recipe, calibration, plan, work and Path(work))
+    plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, memory_budget)
+
+    on_disk = 0
+    may_wait = plan.takes_dense and not plan.rows_at_once and memory_budget is None  # whose disk is this one
+    if may_wait and store is not None and calibration is not None:
+        on_disk = bytes_that_wait(lm, [recipe.statistics_key], calibration, store, place)
+
+    passes = passes_of(plan, lm, recipe, calibration, waits_on_disk=on_disk > 0)
+    run = _Run(lm, recipe, calibration, plan, passes, on_disk, work and Path(work))
 
     flops = run.flops()
     memory = run.memory()
@@ -98,8 +103,8 @@ def pruning_cost(
             )
 
     return PruningCost(
-        tokens=plan.rows * run.length,
-        passes=sum(each.shows in PASSES_OF_ROWS for each in plan.passes),
+        tokens=passes.rows * run.length,
+        passes=passes.of_rows,
         flops=flops,
         seconds=flops / (speed or speed_here(lm, device)),
         memory=memory,
@@ -116,6 +121,8 @@ class _Run:
     recipe: Recipe
     calibration: Calibration | None
     plan: Plan
+    passes: Passes
+    inputs_on_disk: int  # bytes
     work: Path | None
 
     @property
@@ -131,10 +138,10 @@ class _Run:
     def flops(self) -> float:
         """Return the FLOPs of all forwards, and of Gram matrices and solving where there are any."""
         lm = self.lm
-        flops = forward_cost(lm, self.length, 0).total * self.plan.rows_run
+        flops = forward_cost(lm, self.length, 0).total * self.passes.rows_run
 
         if self.uses_gram:
-            tokens = self.plan.rows * self.length
+            tokens = self.passes.rows * self.length
             grams = sum(1.2 * tokens * width**2 + width**3 for width in input_widths(lm))
             solves = sum(2 * outputs * features**2 for outputs, features in _shapes(lm))
             flops += len(lm.blocks) * (grams + solves)
@@ -168,10 +175,10 @@ class _Run:
             widths = input_widths(lm)
             memory += 4 * sum(width**2 for width in widths) + 14 * max(widths) ** 2  # while one is inverted
 
-        waiting_rows = min(self.plan.sink_rows, self.plan.waiting.rows_in_memory)
+        waiting_rows = min(self.passes.sink_rows, self.plan.rows_at_once)
         memory += waiting_rows * row_bytes(lm, self.length)
         if self.work is None:
-            memory += self.hidden_states(self.plan.hidden_rows)
+            memory += self.hidden_states(self.passes.hidden_rows)
 
         return memory
 
@@ -189,7 +196,7 @@ class _Run:
         if self.work and not (is_streamed(self.lm) and saves):
             disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
 
-        disk = max(disk, self.plan.waiting.bytes_on_disk)
+        disk = max(disk, self.inputs_on_disk)
         if self.work:
             disk += self.hidden_states(self._rows_on_disk())
 
@@ -200,10 +207,10 @@ class _Run:
 
         A pass that shows sinks or statistics has a third file, of a block from which it can go on.
         """
-        plan = self.plan
-        if plan.hidden_rows and (plan.sink_rows or plan.takes_dense):
-            return 3 * max(plan.rows, plan.sink_rows)
-        return plan.hidden_rows
+        passes = self.passes
+        if passes.hidden_rows and (passes.sink_rows or self.plan.takes_dense):
+            return 3 * max(passes.rows, passes.sink_rows)
+        return passes.hidden_rows
 
     def kept_beside(self, folder: Path | None) -> int:
         """Return the bytes that this run has left already, if they lie on the disk of `folder`."""

@@ -41,6 +41,7 @@ from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.pruning.diagnosis import energy_share, mask_changes
 from sinkprune_core.pruning.engine import dense_statistics
+from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.detection import sink_sets
@@ -83,13 +84,20 @@ def planted_vectors(lm: LanguageModel, statistics: DenseStatistics, seed: int = 
     vectors = []
     for layer, block in enumerate(lm.blocks):
         weight_OI = lm.linears(block)[PLACE].weight
-        rng = generator(seed, "planted channels", layer)
-        channels = torch.randperm(weight_OI.shape[1], generator=rng)[:CHANNELS].tolist()
-
-        norm_I = statistics.layers[layer][PLACE].norm_I.double()
-        usual = float(norm_I.square().sum().div(statistics.tokens).sqrt())
-        vectors.append(usual * null_vector(weight_OI, channels))
+        norm_I = statistics.layers[layer][PLACE].norm_I
+        vectors.append(_planted_vector(weight_OI, norm_I, statistics.tokens, layer, seed))
     return vectors
+
+
+def _planted_vector(
+    weight_OI: torch.Tensor, norm_I: torch.Tensor, tokens: int, layer: int, seed: int = 0
+) -> torch.Tensor:
+    """Return the planted vector of one layer, float32 (I,); `norm_I` is over so many tokens."""
+    rng = generator(seed, "planted channels", layer)
+    channels = torch.randperm(weight_OI.shape[1], generator=rng)[:CHANNELS].tolist()
+
+    usual = float(norm_I.double().square().sum().div(tokens).sqrt())
+    return usual * null_vector(weight_OI, channels)
 
 
 class SinksOf:
@@ -322,6 +330,73 @@ def _key(
         "sparsity": sparsity,
         "seed": seed,
     }
+
+
+# what the sinks carry, and whether it passes through weights that are lost
+
+
+def lost_output(
+    weight_OI: torch.Tensor, norm_I: torch.Tensor, without_I: torch.Tensor, sparsity: float
+) -> float:
+    """Return the share of what sinks send through a linear that goes through weights lost without them.
+
+    These are the weights that Wanda keeps by the norms `norm_I` and prunes by those without the sinks. What a
+    weight lets through is W_ij^2 times the sinks' part of n_j^2, as if channels were uncorrelated at sinks.
+    """
+    sent_OI = weight_OI.double().square() * (norm_I.double().square() - without_I.double().square())
+    kept_OI, kept_without_OI = (_kept(weight_OI, norms_I, sparsity) for norms_I in (norm_I, without_I))
+    return float(sent_OI[kept_OI & ~kept_without_OI].sum() / sent_OI.sum())
+
+
+def _kept(weight_OI: torch.Tensor, norm_I: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Return which weights Wanda keeps, bool (O, I)."""
+    return ~lowest(weight_OI.abs() * norm_I.to(weight_OI), int(weight_OI.shape[1] * sparsity))
+
+
+def carried_table(
+    lm: LanguageModel,
+    channels: pd.DataFrame,
+    tokens: int,
+    left_out: float,
+    sparsity: float,
+    doses: Iterable[float] = DOSES,
+) -> pd.DataFrame:
+    """Return what leaving sinks out loses of what they carry through `down_proj`, as it is and planted.
+
+    `channels` is a table of `why.channel_table`, of as many calibration `tokens`, of which a share `left_out`
+    are sinks. A row per layer of it and dose has, as shares in [0, 1], the sinks' `energy`, the kept weights
+    that are `exchanged`, and `lost_output`; and `leak`, how many times as much of the planted vector comes
+    out of the pruned linear as with the sinks kept. It is taken as uncorrelated with the sinks' own inputs.
+    """
+    rows = []
+
+    for layer, part in channels[channels.linear == PLACE].groupby("layer"):
+        weight_OI = lm.linears(lm.blocks[layer])[PLACE].weight.detach().float()
+        norm_I = torch.tensor(part.norm.to_numpy())
+        without_I = norm_I * (1 - torch.tensor(part.share.to_numpy())).sqrt()
+        vector_I = _planted_vector(weight_OI, norm_I, tokens, layer)
+
+        for dose in doses:
+            added_I = dose * vector_I.double()
+            planted_I = (norm_I.square() + left_out * tokens * added_I.square()).sqrt()
+            (exchanged,) = mask_changes(weight_OI, planted_I, [without_I], sparsity)
+
+            leaks = [
+                float(((weight_OI * _kept(weight_OI, norms_I, sparsity)) @ vector_I).norm())
+                for norms_I in (planted_I, without_I)
+            ]
+            rows.append(
+                {
+                    "layer": layer,
+                    "dose": dose,
+                    "energy": float(1 - without_I.square().sum() / planted_I.square().sum()),
+                    "exchanged": exchanged,
+                    "lost_output": lost_output(weight_OI, planted_I, without_I, sparsity),
+                    "leak": leaks[1] / leaks[0] if dose else float("nan"),
+                }
+            )
+
+    return pd.DataFrame(rows)
 
 
 # findings

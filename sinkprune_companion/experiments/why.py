@@ -1,6 +1,6 @@
 """Why leaving sinks out changes little: what one pass over the paper's calibration text says of a model."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +13,22 @@ from sinkprune_companion.experiments.paper_protocol import NOISE_LEVELS
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw
 from sinkprune_core import LanguageModel
-from sinkprune_core.pruning.diagnosis import ALL_TOKENS, WITHOUT_SINKS, diagnose, energy_share, norms_of
+from sinkprune_core.pruning.diagnosis import (
+    ALL_TOKENS,
+    SMALLEST,
+    WITHOUT_SINKS,
+    diagnose,
+    energy_share,
+    norms_of,
+)
 
 DIAGNOSIS_REVISION = 1  # of `diagnosis_table`
 CHANNELS_REVISION = 1  # of `channel_table`
 SPARSITIES = (0.5, 0.75)
+COLLAPSE = (
+    10,
+    11,
+)  # layers around which the attention to the strongest key collapses in the project's models
 
 
 def diagnosis_table(
@@ -74,10 +85,60 @@ def correlation(table: pd.DataFrame) -> float:
     return float(np.corrcoef(np.log(changed.predicted), np.log(changed.exact))[0, 1])
 
 
+def largest_miss(table: pd.DataFrame) -> pd.Series:
+    """Return the row of the map whose exact change is furthest from the predicted one, and its `miss`.
+
+    `miss` is exact − predicted, a share of the map's kept weights.
+    """
+    table = table.assign(miss=table.exact - table.predicted)
+    return table.loc[table.miss.abs().idxmax()]
+
+
+def fit_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return how well the prediction fits the maps of several models: a row per model and sparsity.
+
+    Columns: `maps` that change, `correlation` of logarithms, `largest_miss`, the `worst_map` where it is,
+    what was `predicted` and `exact` there, and the `largest_ratio` of the two, over all maps.
+    """
+    rows = []
+
+    for model, table in tables.items():
+        for sparsity, part in table.groupby("sparsity"):
+            changed = part[(part.predicted > 0) & (part.exact > 0)]
+            ratio = np.exp(np.abs(np.log(changed.predicted / changed.exact)))
+            worst = largest_miss(part)
+            rows.append(
+                {
+                    "model": model,
+                    "zeros": sparsity,
+                    "maps": len(changed),
+                    "correlation": correlation(part),
+                    "largest_miss": worst.miss,
+                    "worst_map": f"{worst.kind}, layer {worst.layer}",
+                    "predicted": worst.predicted,
+                    "exact": worst.exact,
+                    "largest_ratio": float(ratio.max()),
+                }
+            )
+
+    return pd.DataFrame(rows)
+
+
+def by_layer(tables: Sequence[pd.DataFrame], sparsity: float) -> pd.DataFrame:
+    """Return by layer the means over its maps, each counted by its weights, and over draws."""
+    columns = ["energy", "exact", "other_text"]
+    table = pd.concat(tables)
+    table = table[table.sparsity == sparsity]
+
+    weighted = table[columns].mul(table.weights, axis=0).groupby(table.layer).sum()
+    return weighted.div(table.weights.groupby(table.layer).sum(), axis=0)
+
+
 def diagnosis_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
     """Return what the tables of several calibration draws say, with intervals over draws, by finding.
 
-    A finding ends with the sparsity in percent. Means count every map by its weights, medians are over maps.
+    A finding ends with the sparsity in percent. Means count every map by its weights, but for those called
+    unweighted; medians are over maps.
     There is none for a single draw.
     """
     if len(draws) < 2:
@@ -90,11 +151,19 @@ def diagnosis_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
             "predicted": [_mean(table, "predicted") for table in tables],
             "exact": [_mean(table, "exact") for table in tables],
             "other_text": [_mean(table, "other_text") for table in tables],
+            "unweighted_exact": [float(table.exact.mean()) for table in tables],
+            "unweighted_other_text": [float(table.other_text.mean()) for table in tables],
             "median_exact": [float(table.exact.median()) for table in tables],
             "median_other_text": [float(table.other_text.median()) for table in tables],
             "correlation": [correlation(table) for table in tables],
             "maps_above_other_text": [float((table.exact > table.other_text).sum()) for table in tables],
+            "largest_miss": [abs(float(largest_miss(table).miss)) for table in tables],
         }
+        for layer in sorted(set(COLLAPSE) & set(tables[0].layer)):
+            of_layer = [by_layer([table], sparsity).loc[layer] for table in tables]
+            measures[f"exact_layer_{layer}"] = [row.exact for row in of_layer]
+            measures[f"other_text_layer_{layer}"] = [row.other_text for row in of_layer]
+
         found |= {f"{name}_{100 * sparsity:.0f}": interval(values) for name, values in measures.items()}
 
     found["left_out"] = interval([float(table.left_out.iloc[0]) for table in draws])
@@ -112,11 +181,15 @@ def _mean(table: pd.DataFrame, column: str) -> float:
 # what is foreseen beside what was measured
 
 
+PLANTED, AS_IT_IS, ELSEWHERE = "planted", "as it is", "loss on other calibration text"
+KINDS = (PLANTED, AS_IT_IS, ELSEWHERE)  # of ELSEWHERE the masks are of one text, and the loss of another
+
+
 class Case(NamedTuple):
     """One model, as it is or with a planted effect: what one pass foresees, and what pruning measured."""
 
     name: str
-    kind: str  # `planted` or `as it is`
+    kind: str  # one of KINDS
     exchanged: float  # share of the kept weights that leaving all sinks out exchanges
     other_text: float  # the same of another draw of calibration text
     expects: bool  # whether the diagnosis expects leaving sinks out to matter
@@ -130,6 +203,28 @@ MEASURED = {  # findings of what leaving all sinks out changed in a model, by wh
     "figures/trainings/seed-2-diffusion": "08/all_minus_none_model_4",
 }
 RIGHT, WRONG, OPEN = "right", "wrong", "not decided"
+
+
+def planted_cases(
+    passes: Sequence[pd.DataFrame], gains: Mapping[str, Estimate], name: str, sparsity: float
+) -> list[Case]:
+    """Return the cases of one model at all doses: means over calibration draws, and what was measured.
+
+    `passes` are tables of `planted.foreseen_by_dose`, `gains` the findings of `planted.planted_findings`. At
+    dose 1 nothing is planted, and the case has the model's `name`.
+    """
+    table = pd.concat(passes)
+    table = table[table.sparsity == sparsity]
+    means = table.groupby("dose")[["exact", "other_text"]].mean()
+
+    cases = []
+    for dose, row in means.iterrows():
+        gain = gains[f"planted_gain_x{dose:g}_{100 * sparsity:.0f}"]
+        case, kind = (name, AS_IT_IS) if dose == 1 else (f"× {dose:g}", PLANTED)
+        expects = bool(row.exact > max(row.other_text, SMALLEST))
+        cases.append(Case(case, kind, row.exact, row.other_text, expects, gain))
+
+    return cases
 
 
 def foresight(

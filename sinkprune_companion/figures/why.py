@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter
@@ -11,6 +12,7 @@ from matplotlib.ticker import FormatStrFormatter
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.figures.energy import READS
 from sinkprune.figures.style import WIDTH, canvas, titled
+from sinkprune_companion.experiments.why import AS_IT_IS, ELSEWHERE, PLANTED
 from sinkprune_companion.figures.looks import BLACK, BROWN, GREY, OLIVE, SKY, SLATE
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
@@ -64,7 +66,7 @@ def plot_foreseen(table: pd.DataFrame, title: str) -> Figure:
 def plot_doses(
     gains: Mapping[str, Mapping[float, Estimate]],
     title: str,
-    axis_name: str = "inputs at these tokens, times",
+    axis_name: str = "inputs at the planted tokens, times as large",
 ) -> Figure:
     """Draw what leaving tokens out changes in the loss against the planted dose, a line per kind of token.
 
@@ -97,42 +99,74 @@ def plot_doses(
     axis.set_xticks([], minor=True)
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
 
-    axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats)")
+    axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats per token)")
     return titled(figure, title, axis.get_legend_handles_labels()[0])
+
+
+WHEN = {  # how cases of a kind look, and what a legend calls them
+    PLANTED: ("inputs at the sinks made so many times as large", BROWN, "o"),
+    AS_IT_IS: ("the model as it is", BLACK, "D"),
+    ELSEWHERE: ("other models: their loss is of other calibration text (notebook 08)", SKY, "D"),
+}
 
 
 def plot_when(table: pd.DataFrame, title: str) -> Figure:
     """Draw what leaving sinks out changes in the loss against how much of the masks it exchanges.
 
-    `table` is that of `why.foresight`. The band is what does not matter, the dotted line what another draw
-    of calibration text exchanges.
+    `table` is that of `why.foresight`. The band is what does not matter, a grey stroke what another draw of
+    calibration text exchanges in a case. Models in which nothing is planted are named in a picture within it.
     """
-    looks = {"planted": {"color": BROWN, "marker": "o"}, "as it is": {"color": SKY, "marker": "D"}}
-    figure, [[axis]] = canvas(size=(WIDTH, 3.4))
+    figure, [[axis]] = canvas(size=(WIDTH, 4.0))
 
     for kind, part in table.groupby("kind", sort=False):
-        bars = [part.value - part.low, part.high - part.value]
-        shares = 100 * part.exchanged
-        label = {"planted": "inputs at the sinks made so many times as large"}.get(kind, "models as they are")
-        axis.errorbar(shares, part.value, bars, ls="", ms=5, lw=1.2, capsize=2, label=label, **looks[kind])
-
-    for row in table[table.kind == "planted"].itertuples():
+        _draw_cases(axis, part, str(kind))
+    for row in table[table.kind == PLANTED].itertuples():
         place = (100 * row.exchanged, row.value)
         axis.annotate(row.case, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
 
-    other_text = 100 * table.other_text.mean()
-    axis.axvline(other_text, color=GREY, ls=":")
-    axis.annotate(
-        "other text", (other_text, 0.02), xycoords=("data", "axes fraction"), ha="right", fontsize=8
-    )
+    strokes = {"color": GREY, "marker": "|", "ls": "", "ms": 9, "mew": 1.5}
+    axis.plot(100 * table.other_text, table.value, label="what other text exchanges there", **strokes)
 
-    ordered = table.sort_values("exchanged")
-    axis.fill_between(100 * ordered.exchanged, -ordered.margin, ordered.margin, color=GREY, alpha=0.2, lw=0)
-    axis.axhline(0, color=BLACK, lw=0.8)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set(
         xlabel="kept weights that leaving sinks out exchanges (%)",
         ylabel="loss, left out − kept (nats per token)\n← better",
     )
+
+    ordered = table.sort_values("exchanged")
+    limits = (-ordered.margin, ordered.margin)
+    axis.fill_between(100 * ordered.exchanged, *limits, color=GREY, alpha=0.2, lw=0)
+    axis.axhline(0, color=BLACK, lw=0.8)
+
+    unplanted = table[table.kind != PLANTED]
+    if len(unplanted):
+        _name_cases(axis.inset_axes((0.27, 0.12, 0.36, 0.46)), unplanted)
+
     return titled(figure, title, axis.get_legend_handles_labels()[0])
+
+
+def _draw_cases(axis: Axes, cases: pd.DataFrame, kind: str) -> None:
+    """Draw the cases of a kind with their intervals."""
+    label, colour, shape = WHEN[kind]
+    ends = [cases.value - cases.low, cases.high - cases.value]
+    look = {"color": colour, "marker": shape, "ls": "", "ms": 5, "lw": 1.2, "capsize": 2}
+    axis.errorbar(100 * cases.exchanged, cases.value, ends, label=label, **look)
+
+
+def _name_cases(axis: Axes, cases: pd.DataFrame) -> None:
+    """Draw a line per case, by name and what it exchanges: its interval on the band that does not matter."""
+    cases = cases.sort_values("exchanged", ascending=False).reset_index(drop=True)
+
+    for place, row in enumerate(cases.itertuples()):
+        _, colour, shape = WHEN[row.kind]
+        axis.barh(place, 2 * row.margin, left=-row.margin, height=0.7, color=GREY, alpha=0.2, lw=0)
+        ends = [[row.value - row.low], [row.high - row.value]]
+        axis.errorbar(row.value, place, xerr=ends, color=colour, marker=shape, ms=4, lw=1.2, capsize=2)
+
+    axis.axvline(0, color=BLACK, lw=0.8)
+    axis.set_yticks(
+        range(len(cases)), [f"{row.case} ({100 * row.exchanged:.2f} %)" for row in cases.itertuples()]
+    )
+    axis.tick_params(labelsize=7)
+    axis.set_title("the cases with nothing planted", fontsize=8)

@@ -34,14 +34,17 @@ from sinkprune_companion.pages.sources import (
     PresumedVerdictError,
     Results,
     by_prompt,
+    carried,
     foreseen,
     results_for,
+    worst_fit,
 )
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
+TABLES = {"by_prompt": by_prompt, "carried": carried, "foreseen": foreseen, "worst_fit": worst_fit}
 # what templates know of results
 RESULT_NAMES = (
     "f",
@@ -126,10 +129,10 @@ def render(template: str, **values: object) -> str:
 def render_results(template: str, results: Results, **values: object) -> str:
     """Return the text of a template with `values` and what RESULT_NAMES names of results.
 
-    Templates may call `by_prompt` and `foreseen`, which read published tables.
+    Templates may call the functions in TABLES, which read published tables.
     """
     known = {name: getattr(results, name) for name in RESULT_NAMES}
-    return render(template, by_prompt=by_prompt, foreseen=foreseen, **known, **values)
+    return render(template, **TABLES, **known, **values)
 
 
 # what notebooks show

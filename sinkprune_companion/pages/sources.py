@@ -35,7 +35,8 @@ from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_o
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import Recipe
 
-LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
+LARGE = "large"  # pruning a checkpoint of LLaDA-8B's size
+LARGE_DIAGNOSIS = "large diagnosis"  # the same checkpoint diagnosed
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
 
 
@@ -221,6 +222,19 @@ def foreseen(table: str = "04_why/when.csv") -> Foreseen:
     outcome = pd.read_csv(project_root() / "figures" / table).foreseen
     counts = [int((outcome == name).sum()) for name in (RIGHT, WRONG, OPEN)]
     return Foreseen(*counts, len(outcome))
+
+
+def carried(layer: int, dose: float, table: str = "04_why/carried.csv") -> dict[str, float]:
+    """Return a row of a published table of `planted_model.carried_table`, by column."""
+    frame = pd.read_csv(project_root() / "figures" / table).set_index(["layer", "dose"])
+    return frame.loc[(layer, dose)].to_dict()
+
+
+def worst_fit(zeros: float, table: str = "04_why/fits.csv") -> dict[str, object]:
+    """Return the row with the largest miss, over models, of a published table of `why.fit_table`."""
+    frame = pd.read_csv(project_root() / "figures" / table)
+    frame = frame[frame.zeros == zeros]
+    return frame.loc[frame.largest_miss.abs().idxmax()].to_dict()
 
 
 def calibration_tokens(figure: str) -> int:

@@ -6,32 +6,18 @@ calibration text collects the statistics of many choices of tokens: all controls
 Dimensions: R calibration rows, T position, W choices of token weights.
 """
 
-import errno
 import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import nn
 
-from sinkprune_core.blocks import (
-    IN_MEMORY,
-    Held,
-    HeldInMemory,
-    Points,
-    Rows,
-    Store,
-    Tensors,
-    inputs_before,
-    run_block,
-    visit,
-    with_bar,
-)
-from sinkprune_core.calibration.input_statistics import InputStatistics, Observer, observe
-from sinkprune_core.calibration.observed_points import ObservedPoints, Place
+from sinkprune_core.blocks import Rows, Steps, run_block, visit, with_bar
+from sinkprune_core.calibration.input_statistics import Held, InputStatistics, Observer, observe
 from sinkprune_core.calibration.sink_profiles import (
     profile,
     sink_profiles,
@@ -39,12 +25,12 @@ from sinkprune_core.calibration.sink_profiles import (
     visible_keys,
     windows_of,
 )
+from sinkprune_core.calibration.store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     StatisticsKey,
     check_weights,
-    choice_name,
     input_rows,
     weights_in_text,
 )
@@ -52,12 +38,12 @@ from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 
-WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
+WAITING_BYTES = 1 << 30  # inputs that may wait on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 SAMPLED = 64  # numbers of every parameter that tell a model from another one
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full store ends with
 
+Place = tuple[int, str]  # of a linear: its layer and its name
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
 
 
@@ -115,16 +101,17 @@ def collect(
     progress: bool = True,
     store: Store = IN_MEMORY,
     states: Trajectories | None = None,
-    place: "Waiting | None" = None,
+    at_once: int | None = None,
+    kind: "type[DensePass] | None" = None,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics of every key; whether keys fit the model is not checked.
 
     Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
-    whose inputs are wanted, one forward serves both, if there is room for the inputs. Inputs and hidden
-    states that wait lie in `store`, from whose points an interrupted pass goes on; the caller lets it forget
-    them once the statistics are kept. `states` are the trajectories of this text, where some are made
-    already, and `place` says where inputs wait, where a `Plan` has decided it.
+    whose inputs are wanted, one forward serves both, if there is room for the inputs. What waits lies in
+    `store`. `states` are the trajectories of this text, where some are made already, `at_once` is what
+    `rows_at_once` says, where a `Plan` has asked it, and `kind` is that of the passes.
     """
+    kind = kind or DensePass
     states = states or Trajectories(lm, calibration)
 
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
@@ -134,14 +121,14 @@ def collect(
     found: dict[StatisticsKey, DenseStatistics] = {}
     for trajectory in sorted(by_trajectory):
         together = by_trajectory[trajectory]
-        here = place or waiting(lm, together, calibration, store)
-        found |= _Pass(lm, together, calibration, progress, store, states, here).collect()
+        rows = rows_at_once(lm, together, calibration, store) if at_once is None else at_once
+        found |= kind(lm, together, calibration, progress, store, states, rows).collect()
 
     return found
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class Seen:
     """The rows that have gone through the model, how much their tokens weigh, and what was observed."""
 
     ids_RT: torch.Tensor
@@ -149,18 +136,8 @@ class _Seen:
     observer: Observer[Place]
 
 
-class _ChangedChoiceError(Exception):
-    """A user's choice of tokens is no longer the one whose sums a pass would go on from."""
-
-
-def _check_unchanged(kept: Tensors, weight_WRT: torch.Tensor) -> None:
-    """Raise _ChangedChoiceError where sums were taken with other weights than these."""
-    if "weights" in kept and not torch.equal(kept["weights"], weight_WRT):
-        raise _ChangedChoiceError
-
-
 @dataclass(frozen=True)
-class _Pass:
+class DensePass:
     """A pass of the calibration text through the dense model, for keys that share its states."""
 
     lm: LanguageModel
@@ -169,15 +146,12 @@ class _Pass:
     progress: bool
     store: Store
     states: Trajectories
-    place: "Waiting"
+    rows_at_once: int  # in one forward that shows their sinks and their statistics; 0: there is none
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
+        """Run the pass, and return the statistics of every key."""
         started = time.perf_counter()
-        try:
-            seen = self._run()
-        except _ChangedChoiceError:
-            self.store.forget()
-            seen = self._run()
+        seen = self.run()
         seconds = time.perf_counter() - started
 
         found = {}
@@ -194,58 +168,19 @@ class _Pass:
 
         return found
 
-    def _run(self) -> _Seen:
+    def run(self) -> Seen:
         """Send the rows through the model in the way that there is room for."""
-        if self.place.rows_in_memory:
-            return self._with_sinks(self.place.rows_in_memory)
-
-        if self.place.bytes_on_disk:
-            try:
-                return self._through_store()
-            except OSError as error:  # of a quota, or of a disk that others fill
-                if error.errno not in NO_ROOM:
-                    raise
-                self.store.forget()
-
+        if self.rows_at_once:
+            return self._with_sinks()
         return self._by_blocks()
 
-    def _by_blocks(self) -> _Seen:
-        """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
-        ids_RT, weight_WRT = self._weighted_rows()
-        rows = self._rows(ids_RT, weight_WRT)
-        hidden = self.store.hidden(self.lm, rows)
-        points = self.store.points(self._settings("statistics", weight_WRT))
+    def steps(self, steps: range, state: PassState) -> Steps:
+        """Return the steps of this pass that are left."""
+        return self.store.steps(steps, state)
 
-        with self._observed() as observer:
-            seen = ObservedPoints(points, observer, self.linears)
-            first = seen.last(hidden).done
-            inputs = inputs_before(self.lm, rows, self.calibration.batch, hidden, first)
-
-            blocks = visit(self.lm, self.progress, f"statistics of {self.lm.name}", first)
-            for done, block in enumerate(blocks, start=first + 1):
-                inputs = run_block(block, inputs, observer, hidden(done))
-                is_last = done == len(self.lm.blocks)
-                seen.keep(done, dict, None if is_last else hidden, is_last)
-
-        return _Seen(ids_RT, weight_WRT, observer)
-
-    def _through_store(self) -> _Seen:
-        """Send all rows through block after block once; inputs wait for what the last one shows."""
-        points = self.store.points(self._settings("sinks and inputs"))
-
-        with self._observed(points) as observer:
-            seen = ObservedPoints(points, observer, self.linears)
-            ids_RT, weight_WRT = self._weighted_rows(seen)
-            kept = seen.beside()
-            _check_unchanged(kept, weight_WRT)
-            beside = {**kept, "weights": weight_WRT}
-            observer.flush(
-                weight_WRT,
-                self.progress,
-                after_each=lambda: seen.keep(seen.done + 1, lambda: beside),
-            )
-
-        return _Seen(ids_RT, weight_WRT, observer)
+    def observed(self, held: Held | None = None) -> AbstractContextManager[Observer[Place]]:
+        """Return a context in which the inputs of all linears are observed."""
+        return observe(self.linears, len(self.keys), held=held)
 
     @cached_property
     def linears(self) -> dict[Place, nn.Linear]:
@@ -255,93 +190,87 @@ class _Pass:
             found |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
         return found
 
-    def _observed(self, held: Held | None = None) -> AbstractContextManager[Observer[Place]]:
-        return observe(self.linears, len(self.keys), held=held)
-
-    def _settings(self, what: str, weight_WRT: torch.Tensor | None = None) -> str:
-        """Return what tells this pass from others of the same text, whose weights may be known by now."""
-        keys = [replace(key, exclude=choice_name(key.exclude)) for key in self.keys]
-        weights = "" if weight_WRT is None else hashlib.sha256(weight_WRT.numpy().tobytes()).hexdigest()
-        return f"{what} {keys} {weights}"
-
     def _rows(self, ids_RT: torch.Tensor, weight_RT: torch.Tensor) -> Rows:
         return Rows(ids_RT, weight_RT, self.calibration.present_in(len(ids_RT)))
 
-    def _weighted_rows(self, points: Points | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _by_blocks(self) -> Seen:
+        """Send all rows through block after block; if sinks are wanted, another pass shows them before."""
+        ids_RT, weight_WRT = self.weighted_rows(self.store)
+        rows = self._rows(ids_RT, weight_WRT)
+        hidden = self.store.hidden(self.lm, rows)
+        what = f"statistics of {self.lm.name}"
+
+        with self.observed() as observer:
+            state = PassState(("statistics", self.keys, weight_WRT), observer=observer, hidden=hidden)
+            layers = self.steps(range(len(self.lm.blocks)), state)
+            inputs = inputs_before(self.lm, rows, self.calibration.batch, hidden, layers.start)
+
+            for layer, block in visit(self.lm, self.progress, what, layers):
+                inputs = run_block(block, inputs, observer, hidden(layer + 1))
+
+        return Seen(ids_RT, weight_WRT, observer)
+
+    def weighted_rows(self, store: Store) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the calibration rows, (R, T), and the weights of their tokens for every key, (W, R, T).
 
-        `points` are those of the forwards that show the sinks, where these show more.
+        Where sinks are wanted, forwards show them; what these need waits in `store`.
         """
         lm, key = self.lm, self.keys[0]
         profiles = None
         if any(key.exclude != "none" for key in self.keys):
             profiles = sink_profiles(
-                lm,
-                self.calibration,
-                key.noise_levels,
-                key.noise,
-                self.progress,
-                self.store,
-                self.states,
-                points,
+                lm, self.calibration, key.noise_levels, key.noise, self.progress, store, self.states
             )
 
         ids_RT = input_rows(lm, self.calibration, key, self.states)
         if profiles is not None:
-            profile_NST, visible_ST = profiles
-            return ids_RT, self._weights(profile_NST, visible_ST, first_sequence=0)
+            profile_NST, _ = profiles
+            return ids_RT, self.weights(profile_NST)
 
         present_RT = self.calibration.present_in(len(ids_RT))
         weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
         return ids_RT, weight_RT.repeat(len(self.keys), 1, 1)
 
-    def _with_sinks(self, rows_at_once: int) -> _Seen:
+    def _with_sinks(self) -> Seen:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
         lm, first = self.lm, self.keys[0]
         length = self.calibration.ids_NT.shape[1]
         windows = windows_of(lm, length, first.noise_levels)
         rows_together = _rows_together(lm, self.keys)
+        # a state that is weighed alone is a trajectory of one step
+        levels = rows_together if windows is None else first.noise_levels
 
-        steps = first.noise_levels
-        if windows is None:
-            steps = rows_together  # a state that is weighed alone is a trajectory of one step
-
-        visible_ST = visible_keys(length, windows, steps)
         ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
-        points = self.store.points(self._settings("batches"))
-        weights: list[torch.Tensor] = []
-        profiles: list[torch.Tensor] = []
+        weight_WRT = torch.zeros(len(self.keys), *ids_RT.shape)
+        profile_NST = torch.zeros(len(ids_RT) // rows_together, levels, length)
+        sums = {"profile": profile_NST, "weights": weight_WRT}
+        what = f"sinks and statistics of {lm.name}"
 
-        with attention.track(lm.model, windows) as tracker, self._observed(HeldInMemory()) as observer:
-            seen = ObservedPoints(points, observer, self.linears)
-            point = seen.last()
-            if point.done:
-                profiles.append(point.tensors["profile"])
-                weights.append(self._weights(profiles[0], visible_ST, first_sequence=0))
-                _check_unchanged(point.tensors, weights[0])
-
-            def known() -> dict[str, torch.Tensor]:
-                return {"profile": torch.cat(profiles), "weights": torch.cat(weights, dim=1)}
-
-            starts = range(point.done, len(ids_RT), rows_at_once)
-            what = f"sinks and statistics of {lm.name}"
+        with attention.track(lm.model, windows) as tracker, self.observed(held={}) as observer:
+            state = PassState(("batches", self.keys), sums, observer)
+            starts = self.steps(range(0, len(ids_RT), self.rows_at_once), state)
 
             for start in with_bar(starts, what, "batch", self.progress):
-                stop = min(start + rows_at_once, len(ids_RT))
+                stop = min(start + self.rows_at_once, len(ids_RT))
                 lm.hidden(ids_RT[start:stop])
 
                 mass_RLHWK = check_output(lm, tracker.take())
-                profiles.append(profile(mass_RLHWK.mean((1, 2)).cpu(), windows, steps))
-                weights.append(self._weights(profiles[-1], visible_ST, start // rows_together))
-                observer.flush(weights[-1])
-                seen.keep(stop, known)
+                of_batch_NST = profile(mass_RLHWK.mean((1, 2)).cpu(), windows, levels)
+                sequence = start // rows_together
+                of_batch_WRT = self.weights(of_batch_NST, sequence)
+                observer.flush(of_batch_WRT)
 
-        return _Seen(ids_RT, torch.cat(weights, dim=1), observer)
+                profile_NST[sequence : sequence + len(of_batch_NST)] = of_batch_NST
+                weight_WRT[:, start:stop] = of_batch_WRT
 
-    def _weights(
-        self, profile_NST: torch.Tensor, visible_ST: torch.Tensor, first_sequence: int
-    ) -> torch.Tensor:
-        """Return the token weights of a batch for every key, (W, R, T)."""
+        return Seen(ids_RT, weight_WRT, observer)
+
+    def weights(self, profile_NST: torch.Tensor, first_sequence: int = 0) -> torch.Tensor:
+        """Return the token weights of some sequences for every key, (W, R, T)."""
+        _, steps, length = profile_NST.shape
+        windows = windows_of(self.lm, length, self.keys[0].noise_levels)
+        visible_ST = visible_keys(length, windows, steps)
+
         weights = [
             weights_in_text(self.lm, self.calibration, key, profile_NST, visible_ST, first_sequence)
             for key in self.keys
@@ -349,59 +278,42 @@ class _Pass:
         return torch.stack(weights)
 
 
-# where inputs wait
+# how many rows run at once
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """Where inputs wait until their sinks are known, so that one pass is enough; else nowhere."""
-
-    rows_in_memory: int = 0  # that run at once, where the inputs of these wait in memory
-    bytes_on_disk: int = 0  # of the inputs of all rows, where these wait in a store that is no memory
-
-    @property
-    def is_anywhere(self) -> bool:
-        """Whether inputs wait, so that one forward shows sinks and statistics."""
-        return self.rows_in_memory > 0 or self.bytes_on_disk > 0
+def sinks_show(lm: LanguageModel, keys: Sequence[StatisticsKey], calibration: Calibration) -> bool:
+    """Return whether the forwards whose inputs are wanted show the sinks; those of padded rows do not."""
+    is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
+    is_asked = any(key.exclude != "none" for key in keys)
+    return is_shown and is_asked and calibration.present_NT is None
 
 
-def waiting(
+def rows_at_once(
     lm: LanguageModel,
     keys: Sequence[StatisticsKey],
     calibration: Calibration,
     store: Store = IN_MEMORY,
     device: torch.device | str | None = None,
     memory_budget: int | None = None,
-) -> Waiting:
-    """Return where the inputs for `keys` can wait.
+) -> int:
+    """Return how many rows run at once, so that one forward shows the sinks and the statistics for `keys`.
 
-    In memory, if `memory_budget` (by default that of `device`) holds those of a state or of a trajectory; but
-    a model whose blocks are read would be read once for each. Else in `store`, if it has room for all, which
-    changes no result; but a GPU computes them again sooner. Nowhere, if no sinks show in these, or rows have
-    padding.
+    Their inputs wait in memory until the sinks are known. It is 0 where `memory_budget`, by default that of
+    `device`, does not hold those of a state or of a trajectory; where sinks do not show in these forwards;
+    and of a model whose blocks are read, which would be read once for each batch.
     """
-    is_shown = keys[0].inputs == "noised" or not lm.is_diffusion
-    if not is_shown or all(key.exclude == "none" for key in keys) or calibration.present_NT is not None:
-        return Waiting()
+    if store.reads_blocks or not sinks_show(lm, keys, calibration):
+        return 0
 
-    sequences, length = calibration.ids_NT.shape
     rows_together = _rows_together(lm, keys)
-    size = row_bytes(lm, length)
-    device = torch.device(device or lm.device)
-    budget = input_budget(device) if memory_budget is None else memory_budget
+    size = rows_together * row_bytes(lm, calibration.ids_NT.shape[1])
+    budget = input_budget(torch.device(device or lm.device)) if memory_budget is None else memory_budget
+    if size > budget:
+        return 0
 
-    if rows_together * size <= budget and not store.reads_blocks:
-        in_batch = max(1, calibration.batch // rows_together)
-        in_enough_bytes = max(1, ENOUGH_BYTES // (rows_together * size))
-        return Waiting(rows_in_memory=rows_together * min(in_batch, in_enough_bytes))
-
-    writes = keys[0].noise == "rollout"  # whose forwards are not to be observed, too
-    if writes or device.type != "cpu" or memory_budget is not None:
-        return Waiting()
-
-    states = keys[0].noise_levels if lm.is_diffusion else 1
-    total = sequences * states * size
-    return Waiting(bytes_on_disk=total) if total <= store.room_for_inputs() else Waiting()
+    in_batch = max(1, calibration.batch // rows_together)
+    in_enough_bytes = max(1, ENOUGH_BYTES // size)
+    return rows_together * min(in_batch, in_enough_bytes)
 
 
 def input_budget(device: torch.device) -> int:

@@ -8,13 +8,11 @@ Dimensions: B batch, T position, I input features, N tokens, W choices of token 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
-from sinkprune_core.blocks import Held, Tensors
 from sinkprune_core.memory import rows_in_cache
 
 GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
@@ -71,20 +69,6 @@ class RunningStatistics:
                 weighted_NI = (input_BTI * weight_BT[..., None]).flatten(0, 1)
                 self.gram_WII[choice] = _add_gram(self.gram_WII[choice], weighted_NI)
 
-    def sums(self) -> dict[str, torch.Tensor]:
-        """Return the sums so far by name, without Gram matrices, which no pass keeps."""
-        return {
-            "squares": self.squares_WI,
-            "summed": self.summed_WI,
-            "sums": self.sums_WI,
-            "count": self.count_W,
-        }
-
-    def go_on_from(self, sums: Tensors) -> None:
-        """Take sums that `sums` has returned before."""
-        for name, sum_WI in self.sums().items():
-            sum_WI.copy_(sums[name])
-
     def finished(self, choice: int = 0) -> InputStatistics:
         """Return the statistics of one choice of token weights; all are 0 where every weight was 0."""
         count = float(self.count_W[choice]) or 1.0
@@ -138,20 +122,39 @@ def _mirror(gram_II: torch.Tensor) -> torch.Tensor:
     return gram_II
 
 
+class Held(Protocol):
+    """Where inputs of linears, (B, T, I), wait by their numbers; a dictionary is one."""
+
+    def __setitem__(self, number: int, input_BTI: torch.Tensor, /) -> None:
+        """Let an input wait."""
+        ...
+
+    def pop(self, number: int, /) -> torch.Tensor:
+        """Return an input, which is asked for once."""
+        ...
+
+
 class Observer(Generic[Name]):
     """Feeds the inputs of linears into running statistics, one per distinct input tensor."""
 
-    def __init__(self, choices: int = 1, gram: bool = False, held: Held | None = None):
+    def __init__(
+        self,
+        linears: Mapping[Name, nn.Linear],
+        choices: int = 1,
+        gram: bool = False,
+        held: Held | None = None,
+    ):
+        self.linears = linears
         self.choices = choices
         self.gram = gram
         self.held = held
         self.weight_WBT: torch.Tensor | None = None  # token weights of the batch that runs now
         self.running: dict[Name, RunningStatistics] = {}
         self._last: tuple[torch.Tensor, RunningStatistics] | None = None
-        self._waiting: dict[RunningStatistics, list[int]] = {}  # numbers of inputs
-        self._arrived = 0  # inputs that were held so far
+        self.waiting: dict[RunningStatistics, list[int]] = {}  # numbers of inputs
+        self.arrived = 0  # inputs that were held so far
 
-    def hook(self, name: Name, linear: nn.Linear) -> Callable[[nn.Module, tuple], None]:
+    def hook(self, name: Name) -> Callable[[nn.Module, tuple], None]:
         """Return the forward pre-hook of one linear."""
 
         def observe(module: nn.Module, args: tuple) -> None:
@@ -161,61 +164,42 @@ class Observer(Generic[Name]):
                 return
 
             if name not in self.running:
-                self.running[name] = RunningStatistics(linear.weight.shape[1], self.choices, self.gram)
+                self.running[name] = self.begun(name)
 
             self._last = (input_BTI, self.running[name])
 
-            if self.held:
-                self.held.put(self._arrived, input_BTI)
-                self._waiting.setdefault(self.running[name], []).append(self._arrived)
-                self._arrived += 1
+            if self.held is not None:
+                self.held[self.arrived] = input_BTI
+                self.waiting.setdefault(self.running[name], []).append(self.arrived)
+                self.arrived += 1
             else:
                 self.running[name].add(input_BTI, self.weight_WBT)
 
         return observe
 
-    def flush(
-        self,
-        weight_WRT: torch.Tensor,
-        progress: bool = False,
-        after_each: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Add the inputs that wait, of R rows, now that the weights of their tokens are known.
+    def begun(self, name: Name) -> RunningStatistics:
+        """Return statistics of a linear's input that have seen nothing yet."""
+        return RunningStatistics(self.linears[name].weight.shape[1], self.choices, self.gram)
 
-        `after_each` is called when the inputs of another linear are added.
-        """
-        assert self.held is not None
-        inputs = list(self._waiting.items())
-
-        for running, waiting in tqdm(inputs, "statistics", disable=not progress, leave=False, unit="input"):
-            start = 0
-            for number in waiting:
-                input_BTI = self.held.take(number)
-                running.add(input_BTI, weight_WRT[:, start : start + len(input_BTI)])
-                start += len(input_BTI)
-
-            del self._waiting[running]
-            after_each()
-
+    def flush(self, weight_WRT: torch.Tensor) -> None:
+        """Add all inputs that wait, of R rows, now that the weights of their tokens are known."""
+        for running in list(self.waiting):
+            self.add_waiting(running, weight_WRT)
         self.forget()
 
-    def observed(self) -> list[tuple[list[Name], RunningStatistics, list[int]]]:
-        """Return the linears of every distinct input, its statistics, and the numbers of inputs that wait."""
-        names: dict[RunningStatistics, list[Name]] = {}
-        for name, running in self.running.items():
-            names.setdefault(running, []).append(name)
-        return [(names[running], running, self._waiting.get(running, [])) for running in names]
+    def add_waiting(self, running: RunningStatistics, weight_WRT: torch.Tensor) -> None:
+        """Add those inputs that wait for one of the statistics."""
+        assert self.held is not None
+        start = 0
 
-    def go_on_with(self, names: list[Name], running: RunningStatistics, waiting: list[int]) -> None:
-        """Take what `observed` has said of one distinct input before."""
-        self.running.update(dict.fromkeys(names, running))
-        if waiting:
-            self._waiting[running] = waiting
-            self._arrived = max(self._arrived, waiting[-1] + 1)
+        for number in self.waiting.pop(running):
+            input_BTI = self.held.pop(number)
+            running.add(input_BTI, weight_WRT[:, start : start + len(input_BTI)])
+            start += len(input_BTI)
 
     def forget(self) -> None:
         """Let go of all inputs that are held."""
-        self._waiting = {}
+        self.waiting = {}
         self._last = None
 
     def statistics(self, choice: int = 0) -> dict[Name, InputStatistics]:
@@ -235,10 +219,8 @@ def observe(
 
     With `held` inputs wait there until `flush` says how much their tokens weigh.
     """
-    observer: Observer[Name] = Observer(choices, gram, held)
-    handles = [
-        linear.register_forward_pre_hook(observer.hook(name, linear)) for name, linear in linears.items()
-    ]
+    observer: Observer[Name] = Observer(linears, choices, gram, held)
+    handles = [linear.register_forward_pre_hook(observer.hook(name)) for name, linear in linears.items()]
 
     try:
         yield observer

@@ -8,7 +8,8 @@ Dimensions: N clean sequences, S steps, R = N * S rows of a diffusion model or N
 
 import torch
 
-from sinkprune_core.blocks import IN_MEMORY, Points, Rows, Store, inputs_before, run_block, visit
+from sinkprune_core.blocks import Rows, run_block, visit
+from sinkprune_core.calibration.store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
@@ -78,48 +79,40 @@ def sink_profiles(
     progress: bool = True,
     store: Store = IN_MEMORY,
     states: Trajectories | None = None,
-    points: Points | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention mass of every calibration token at every step, and which keys are visible.
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
     Padding gives and receives nothing. Blocks are visited one by one with all rows, so that a model whose
-    blocks come from disk is read once. Hidden states wait in `store`, whose points, or `points`, say after
-    which block to go on. `states` are the trajectories of this text, where some are made already. Raises
-    ValueError where the mass is not finite.
+    blocks come from disk is read once. Hidden states wait in `store`. `states` are the trajectories of this
+    text, where some are made already. Raises ValueError where the mass is not finite.
     """
     length = calibration.ids_NT.shape[1]
     windows = windows_of(lm, length, noise_levels)
     ids_RT = tracked_rows(lm, calibration, noise_levels, noise, states)
     rows = Rows(ids_RT, None, calibration.present_in(len(ids_RT)))
     steps_of_row = 1 if windows is None else noise_levels
-    hidden = store.hidden(lm, rows)
-    points = points or store.points(f"sinks {noise_levels} {noise}")
-    point = points.last(hidden)
     total_RST = torch.zeros(len(ids_RT), steps_of_row, length)
-    if point.done:
-        total_RST = point.tensors["mass"]
 
-    inputs = inputs_before(lm, rows, calibration.batch, hidden, point.done)
+    hidden = store.hidden(lm, rows)
+    state = PassState(("sinks", noise_levels, noise), {"mass": total_RST}, hidden=hidden)
+    layers = store.steps(range(len(lm.blocks)), state)
+    inputs = inputs_before(lm, rows, calibration.batch, hidden, layers.start)
 
     with attention.track(lm.model, windows) as tracker:
-        blocks = visit(lm, progress, "sinks of the calibration text", point.done)
-        for done, block in enumerate(blocks, start=point.done + 1):
+        for layer, block in visit(lm, progress, "sinks of the calibration text", layers):
             start = 0
-            next_RTD = hidden(done)
-            for place, state in enumerate(inputs):
-                stop = start + len(state.hidden_BTD)
+            next_RTD = hidden(layer + 1)
+            for place, batch in enumerate(inputs):
+                stop = start + len(batch.hidden_BTD)
                 if rows.present_RT is not None:
                     tracker.counted_BQ = rows.present_RT[start:stop]
                 next_BTD = None if next_RTD is None else next_RTD[start:stop]
-                (inputs[place],) = run_block(block, [state], store_RTD=next_BTD)
+                (inputs[place],) = run_block(block, [batch], store_RTD=next_BTD)
 
                 mass_BST = tracker.take().mean((1, 2)).cpu()
                 total_RST[start:stop] += mass_BST / len(lm.blocks)
                 start = stop
-
-            is_last = done == len(lm.blocks)
-            points.keep(done, lambda: {"mass": total_RST}, None if is_last else hidden, is_last)
 
     check_output(lm, total_RST)
     return profile(total_RST, windows, noise_levels), visible_keys(length, windows, noise_levels)

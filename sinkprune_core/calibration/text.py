@@ -17,7 +17,6 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, TokenIds, Whole, check_fields
 
-INPUTS = ("clean", "noised")
 OFFICIAL_EPSILON = 1e-3  # the official code masks with probability (1 - epsilon) t + epsilon
 ROLLOUT_PROMPT = 4  # a rollout keeps the first 1/4 of a sequence as its prompt
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from sinkprune_core.blocks import IN_MEMORY, Rows, Store
+from sinkprune_core.blocks import Rows
 from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.language_model import LanguageModel
@@ -69,7 +70,7 @@ class SinkContext:
     def soft_sinks(self, alpha: float) -> torch.Tensor:
         """Return sigmoid(alpha (mass - sink threshold)), (N, S, T), 0 for keys that are not visible."""
         mean_NS1, std_NS1 = detection.mean_and_std(self.profile_NST, self.visible_ST)
-        # `sink_threshold` would add mean and deviations up first, which changes the last bit
+        # `sink_sets` adds mean and deviations up first, which would change the last bit
         above_NST = self.profile_NST - mean_NS1 - self.key.sink_std * std_NS1
         return torch.sigmoid(alpha * above_NST).masked_fill(~self.visible_ST, 0)
 
@@ -194,7 +195,7 @@ def token_weights(context: SinkContext) -> torch.Tensor:
     if isinstance(exclude, str):
         out_NST = EXCLUDE[exclude].function(context).float()
     else:
-        parts = [_of_user(exclude, context, row) for row in range(len(context.profile_NST))]
+        parts = [shares_of_user(exclude, context, row) for row in range(len(context.profile_NST))]
         out_NST = torch.cat(parts)
 
     if context.key.inputs == "noised":
@@ -231,8 +232,11 @@ def weights_in_text(
     return torch.cat(weights)
 
 
-def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Tensor:
-    """Return what a user's function leaves out of one sequence, float32 (1, S, T); it gets copies."""
+def shares_of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Tensor:
+    """Return what a user's function leaves out of one sequence, float32 (1, S, T); it gets copies.
+
+    Raises ValueError for anything else than a share in [0, 1] of every token.
+    """
     alone = replace(
         context,
         profile_NST=context.profile_NST[row : row + 1].clone(),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -14,16 +14,12 @@ from sinkprune_core.values import (
     Flag,
     PositiveShare,
     Temperature,
-    check_choice,
     check_fields,
 )
 
 Order = Literal["low_confidence", "entropy", "random"]
 Schedule = Literal["even", "time"]
 Proposal = Literal["gumbel", "filtered"]
-ORDERS: tuple[Order, ...] = get_args(Order)
-SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-PROPOSALS: tuple[Proposal, ...] = get_args(Proposal)
 
 
 @dataclass(frozen=True)
@@ -94,14 +90,11 @@ class Sampler:
 
     def __post_init__(self):
         check_fields(self)
-        self._check_choices()
+        self._check_filters()
         self._check_blocks()
         self._check_order()
 
-    def _check_choices(self) -> None:
-        for name, known in (("order", ORDERS), ("schedule", SCHEDULES), ("proposal", PROPOSALS)):
-            check_choice(name, getattr(self, name), known)
-
+    def _check_filters(self) -> None:
         is_filtering = self.top_p is not None or self.top_k is not None
         if self.proposal == "gumbel" and is_filtering:
             raise ValueError(

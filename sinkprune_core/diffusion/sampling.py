@@ -41,12 +41,12 @@ Stop = Callable[[torch.Tensor], bool]  # says of a copy of a state (B, T) whethe
 
 
 def _left_padding(
-    lm: LanguageModel, prompt_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None
+    lm: LanguageModel, prompt_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None, length: int
 ) -> torch.Tensor:
-    """Return how many tokens of padding every row begins with, int64 (B,).
+    """Return how many tokens of padding every row begins with, int64 (B,), of prompts that go on by `length`.
 
-    Raises ValueError for prompts of another shape or of ids that are no tokens of the model, and for a mask
-    with padding anywhere but on the left.
+    Raises ValueError for prompts of another shape or of ids that are no tokens of the model, for a mask with
+    padding anywhere but on the left, and for more tokens than the model has positions.
     """
     check_ids(lm, prompt_BT, tokens=0)
     if prompt_BT.dim() != 2 or prompt_BT.numel() < 1:
@@ -55,17 +55,19 @@ def _left_padding(
             "shifted logits need a predecessor"
         )
 
-    if attention_mask_BT is None:
-        return torch.zeros(len(prompt_BT), dtype=torch.long)
-
-    mask_BT = attention_mask_BT.cpu().bool()
+    mask_BT = torch.ones(prompt_BT.shape, dtype=torch.bool)
+    if attention_mask_BT is not None:
+        mask_BT = attention_mask_BT.cpu().bool()
     if mask_BT.shape != prompt_BT.shape or not _is_padded_on_the_left(mask_BT):
         raise ValueError(
             f"attention_mask of shape {tuple(mask_BT.shape)} does not fit prompts of shape "
             f"{tuple(prompt_BT.shape)}: zeros stand for padding on the left, and every row has a token"
         )
 
-    return (~mask_BT).sum(1)
+    padding_B = (~mask_BT).sum(1)
+    longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
+    check_positions(lm, longest_prompt + length)
+    return padding_B
 
 
 def _is_padded_on_the_left(mask_BT: torch.Tensor) -> bool:
@@ -253,9 +255,7 @@ def generate(
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `decode`")
 
-    padding_B = _left_padding(lm, prompt_BT, attention_mask_BT)
-    longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
-    check_positions(lm, longest_prompt + sampler.length)
+    padding_B = _left_padding(lm, prompt_BT, attention_mask_BT, sampler.length)
     rngs = _row_generators(seed, "generate", len(prompt_BT), first, names)
     denoising = _Denoising(lm, prompt_BT, sampler, rngs, padding_B)
 
@@ -288,9 +288,7 @@ def decode(
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `generate`")
 
-    padding_B = _left_padding(lm, prompt_BT, attention_mask_BT)
-    longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
-    check_positions(lm, longest_prompt + length)
+    padding_B = _left_padding(lm, prompt_BT, attention_mask_BT, length)
     rngs = _row_generators(seed, "decode", len(prompt_BT), first, names)
     ids_BT = prompt_BT.to(lm.device)
     fresh_BT = ids_BT  # tokens that are not in the cache yet

@@ -63,7 +63,7 @@ def _outlier_shares(choice: "Choice") -> list[float]:
     dense = text.dense
 
     shares = []
-    for layer, block in enumerate(visit(text.lm, text.shows_progress, "outliers")):
+    for layer, block in visit(text.lm, text.shows_progress, "outliers"):
         scores = [
             choice.score(layer, name, linear.weight, dense.layers[layer], CRITERIA["wanda"])
             for name, linear in text.linears(layer, block).items()
@@ -92,7 +92,7 @@ def _global_threshold(choice: "Choice", statistics: Statistics) -> GlobalThresho
 def _all_scores(choice: "Choice", statistics: Statistics) -> Iterator[torch.Tensor]:
     """Yield the scores of all linears of the dense model, in order."""
     text = choice.text
-    for layer, block in enumerate(visit(text.lm, text.shows_progress, "scores of all layers")):
+    for layer, block in visit(text.lm, text.shows_progress, "scores of all layers"):
         inputs = statistics.of(layer, block)
         for name, linear in text.linears(layer, block).items():
             score_OI = choice.score(layer, name, linear.weight, inputs, choice.criterion)

@@ -140,6 +140,11 @@ def _checked(function: Score) -> Score:
 def needs_of(function: object) -> object:
     """Return what a user's function says that it reads; ValueError for what no statistics have."""
     needs = getattr(function, "needs", "norms")
+    if needs == "gradients":
+        raise ValueError(
+            "criterion.needs='gradients': statistics come from forwards, so a recipe has no gradients; take "
+            "them in a loop of your own and set the zeros there, as docs/pruning.md shows"
+        )
     if needs is not None and needs not in get_args(Needs):
         raise ValueError(f"criterion.needs={needs!r} is unknown; choose one of {', '.join(get_args(Needs))}")
     return needs

@@ -30,16 +30,23 @@ import pandas as pd
 import torch
 from pydantic import Field, InstanceOf
 
-from sinkprune_core.blocks import IN_MEMORY, Store
-from sinkprune_core.calibration.dense_statistics import collect
+from sinkprune_core.calibration.dense_statistics import DensePass, collect
+from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice, choice_name
+from sinkprune_core.calibration.token_weights import (
+    EXCLUDE,
+    SinkContext,
+    TokenChoice,
+    choice_name,
+    shares_of_user,
+)
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import ExcludeName, Recipe
 from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
 
+Sparsities = Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")]
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
 ROWS = 2048  # outputs of a linear whose masks are compared: more would take longer and say the same
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
@@ -63,12 +70,40 @@ class Part:
 
     def __call__(self, context: SinkContext) -> torch.Tensor:
         """Return the share left out of every token, float32 (N, S, T)."""
-        function = EXCLUDE[self.choice].function if isinstance(self.choice, str) else self.choice
-        out_NST = function(context).float()
+        if isinstance(self.choice, str):
+            out_NST = EXCLUDE[self.choice].function(context).float()
+        else:  # it is asked for one sequence, as this part is
+            out_NST = shares_of_user(self.choice, context, row=0)
 
         number_N = torch.arange(len(out_NST)) + context.first_sequence
         is_outside_N = (number_N < self.first) | (number_N >= self.last)
         return out_NST.masked_fill(is_outside_N[:, None, None], 1.0)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A choice of calibration tokens: those at some places of every sequence, of which 0 is the first."""
+
+    places: tuple[int, ...]
+
+    def __post_init__(self):
+        if not self.places or not all(type(place) is int and place >= 0 for place in self.places):
+            raise ValueError(f"places={self.places!r} must be whole numbers from 0, at least one of them")
+
+    def __call__(self, context: SinkContext) -> torch.Tensor:
+        """Return the share left out of every token, float32 (N, S, T)."""
+        out_NST = torch.zeros_like(context.profile_NST)
+        out_NST[..., list(self.places)] = 1.0
+        return out_NST
+
+    def check(self, length: int) -> None:
+        """Raise ValueError for a place that a sequence of `length` tokens does not have."""
+        outside = sorted(place for place in self.places if place >= length)
+        if outside:
+            raise ValueError(
+                f"places={self.places!r}: a sequence has {length} tokens and no place {outside[0]}: give "
+                f"numbers from 0 to {length - 1}, or longer sequences"
+            )
 
 
 def energy_share(norm_I: torch.Tensor, norm_without_I: torch.Tensor) -> torch.Tensor:
@@ -162,66 +197,21 @@ class Diagnosis:
     """
     left_out: float  # share of the tokens that are sinks
 
-    def by_kind(self) -> pd.DataFrame:
-        """Return the means over layers by kind of linear and sparsity, each linear counted by its weights."""
-        columns = ["energy", "mean_share", "hot_channels", "predicted", "exact", "other_text"]
-        grouped = self.table.groupby(["kind", "sparsity"], sort=False)
-        return pd.DataFrame(grouped[[*columns, "weights"]].apply(_weighted_mean))
-
     def overall(self) -> pd.DataFrame:
         """Return the means over all linears by sparsity, each linear counted by its weights."""
-        columns = ["predicted", "exact", "other_text"]
-        grouped = self.table.groupby("sparsity")
-        return pd.DataFrame(grouped[[*columns, "weights"]].apply(_weighted_mean))
-
-    def most_affected(self, count: int = 5) -> pd.DataFrame:
-        """Return the linears whose kept weights change most, at the highest sparsity."""
-        highest = self.table.sparsity == self.table.sparsity.max()
-        return self.table.loc[highest].sort_values("exact", ascending=False, kind="stable").head(count)
-
-    def affected(self) -> pd.DataFrame:
-        """Return the linears where leaving sinks out exchanges more weights than other text does.
-
-        Changes below SMALLEST of the kept weights do not count.
-        """
-        more = self.table.exact > self.table.other_text.clip(lower=SMALLEST)
-        return self.table.loc[more]
+        columns = ["predicted", "exact", "other_text", "weights"]
+        return pd.DataFrame(self.table.groupby("sparsity")[columns].apply(weighted_mean))
 
     def expect_an_effect(self, sparsity: float) -> bool:
         """Return whether leaving sinks out may matter: over all linears it changes more than other text."""
         row = self.overall().loc[sparsity]
         return bool(row.exact > max(row.other_text, SMALLEST))
 
-    def sentence(self, sparsity: float) -> str:
-        """Return what follows for pruning at a sparsity, in one sentence."""
-        row = self.overall().loc[sparsity]
-        says = f"At {sparsity:.0%} leaving sinks out changes {row.exact:.2%} of the kept weights"
-        beside = f"another draw of calibration text {row.other_text:.2%}"
 
-        if self.expect_an_effect(sparsity):
-            where = self.affected()
-            kinds = where[where.sparsity == sparsity].groupby("kind", sort=False).layer
-            places = "; ".join(f"{kind} of layers {_ranges(layers)}" for kind, layers in kinds)
-            return f"{says}, {beside}: it can matter, most in {places}."
-
-        return f"{says}, {beside}: do not expect it to matter."
-
-
-def _weighted_mean(part: pd.DataFrame) -> pd.Series:
+def weighted_mean(part: pd.DataFrame) -> pd.Series:
+    """Return the mean of every column, each linear counted by its weights."""
     share = part.weights / part.weights.sum()
     return part.drop(columns="weights").mul(share, axis=0).sum()
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    """Return numbers in words, neighbours together: 9 to 11, 28."""
-    runs: list[list[int]] = []
-    for layer in sorted(set(layers)):
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
 
 
 def diagnosis_recipes(
@@ -250,7 +240,7 @@ def diagnosis_recipes(
 def diagnose(
     lm: InstanceOf[LanguageModel],
     calibration: InstanceOf[Calibration],
-    sparsities: Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")] = (0.5,),
+    sparsities: Sparsities = (0.5,),
     noise_levels: Count = 8,
     sinks: ExcludeName | TokenChoice = "all",
     progress: Flag = True,
@@ -258,8 +248,8 @@ def diagnose(
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
 
     The first half of the sequences is the calibration text, the second half what it is compared with. `sinks`
-    is a choice of tokens, a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes. Raises ValueError
-    for fewer than two sequences and for what does not fit the model.
+    is a choice of tokens: a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes, or `Positions`.
+    Raises ValueError for fewer than two sequences and for what does not fit the model.
     """
     norms = norms_of(lm, calibration, noise_levels, sinks, progress)
     return diagnosis_from(lm, norms, sparsities)
@@ -291,8 +281,9 @@ def norms_of(
     sinks: ExcludeName | TokenChoice = "all",
     progress: bool = True,
     store: Store = IN_MEMORY,
+    kind: type[DensePass] = DensePass,
 ) -> Norms:
-    """Return the norms that a diagnosis reads, from one pass; inputs that wait lie in `store`.
+    """Return the norms that a diagnosis reads, from one pass of a `kind`; what waits lies in `store`.
 
     Raises what `diagnose` raises.
     """
@@ -303,10 +294,13 @@ def norms_of(
             "second half of them says what other text changes"
         )
 
+    if isinstance(sinks, Positions):
+        sinks.check(calibration.ids_NT.shape[1])
+
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
     check_dense(lm, list(recipes.values()), calibration)
     keys = [recipe.statistics_key for recipe in recipes.values()]
-    statistics = collect(lm, keys, calibration, progress, store)
+    statistics = collect(lm, keys, calibration, progress, store, kind=kind)
     by_name = {name: statistics[recipe.statistics_key] for name, recipe in recipes.items()}
     by_part = {name: _norms(found.layers) for name, found in by_name.items()}
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 PATTERNS = ("row", "layer", "global", "structured")  # and N:M, e.g. 2:4
-ALLOCATIONS = ("uniform", "owl", "linear")
 RANKED = 1 << 20  # scores that are ranked together: what a processor's cache holds
 
 Select = Callable[[torch.Tensor, int, int], torch.Tensor]

@@ -1,7 +1,4 @@
-"""What a run will do, known before any forward: `prune` follows the plan, and costs are read from it.
-
-Dimensions: R calibration rows, that is sequences in all states that statistics come from.
-"""
+"""What a run will do, known before any forward: `prune` follows the plan, and costs are read from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +6,9 @@ from typing import Literal
 
 import torch
 
-from sinkprune_core.blocks import IN_MEMORY, Store
-from sinkprune_core.calibration.dense_statistics import Waiting, waiting
+from sinkprune_core.calibration.dense_statistics import rows_at_once
 from sinkprune_core.calibration.sink_profiles import windows_of
+from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.forwards import check_ids
@@ -25,40 +22,15 @@ Source = Literal["nowhere", "dense model", "block by block"]
 """Where the statistics of a block come from: it needs none, they were taken of the dense model before the
 first block is pruned, or they are observed when pruning comes to it."""
 
-Shown = Literal["rollout", "sinks", "statistics", "outputs of pruned blocks"]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Rows that go through all blocks once, and what for."""
-
-    shows: Shown
-    rows: int
-
 
 @dataclass(frozen=True)
 class Plan:
     """What a run will do."""
 
     source: Source
-    passes: tuple[Pass, ...]  # in their order
     takes_dense: bool  # whether statistics of the dense model are taken, if only for OWL's scores
-    rows: int  # R
-    sink_rows: int  # of the forwards that show the sinks; 0 where nobody asks for them
-    waiting: Waiting  # where inputs wait, so that one pass of the dense model shows sinks and statistics
+    rows_at_once: int  # of the dense model, where one forward shows sinks and statistics; 0: it does not
     units: structured.Plan | None  # what every block loses under pattern="structured"
-
-    @property
-    def rows_run(self) -> int:
-        """How many rows go through all blocks, in all passes."""
-        return sum(each.rows for each in self.passes)
-
-    @property
-    def hidden_rows(self) -> int:
-        """How many rows' hidden states wait at a time: before a block and after it, or those of the sinks."""
-        if self.waiting.rows_in_memory and self.source == "dense model":
-            return 0
-        return max(2 * self.rows, self.sink_rows)
 
 
 def make_plan(
@@ -72,8 +44,9 @@ def make_plan(
     """Return what pruning `lm` by `recipe` will do; nothing runs.
 
     `store` is where things wait. `device` is where a model without weights would be, and `memory_budget`
-    stands for another machine's (see `waiting`). Raises ValueError for a model that is no longer covered, as
-    it was changed since it was wrapped, and for a recipe that does not fit it or its calibration text.
+    stands for another machine's (see `rows_at_once`). Raises ValueError for a model that is no longer
+    covered, as it was changed since it was wrapped, and for a recipe that does not fit it or its calibration
+    text.
     """
     check_structure(lm.model)
     _check_text(lm, recipe, calibration)
@@ -85,7 +58,7 @@ def make_plan(
 
     needs = recipe.rule.needs
     if needs is None or calibration is None:
-        return Plan("nowhere", (), False, 0, 0, Waiting(), units)
+        return Plan("nowhere", False, 0, units)
 
     source: Source = "block by block"
     if recipe.propagation == "dense" and needs != "gram":  # Gram matrices are too large to keep
@@ -93,44 +66,17 @@ def make_plan(
 
     takes_dense = source == "dense model" or recipe.allocation == "owl"
 
-    place = Waiting()
+    at_once = 0
     if takes_dense:
-        place = waiting(lm, [recipe.statistics_key], calibration, store, device, memory_budget)
+        at_once = rows_at_once(lm, [recipe.statistics_key], calibration, store, device, memory_budget)
 
-    sequences = len(calibration.ids_NT)
-    in_all_states = sequences * recipe.noise_levels
-    rows = in_all_states if recipe.inputs == "noised" else sequences
-    sink_rows = 0
-    if recipe.exclude != "none":
-        sink_rows = in_all_states if lm.is_diffusion else sequences
-
-    passes = [Pass("rollout", in_all_states)] if _is_written(lm, recipe) else []
-    passes += _forwards(recipe, source, takes_dense, place, rows, sink_rows)
-    return Plan(source, tuple(passes), takes_dense, rows, sink_rows, place, units)
+    return Plan(source, takes_dense, at_once, units)
 
 
-def _is_written(lm: LanguageModel, recipe: Recipe) -> bool:
+def is_written(lm: LanguageModel, recipe: Recipe) -> bool:
     """Return whether the model writes the states in which rows, or sinks, are seen."""
     shows_sinks = recipe.exclude != "none" and lm.is_diffusion
     return recipe.noise == "rollout" and (recipe.inputs == "noised" or shows_sinks)
-
-
-def _forwards(
-    recipe: Recipe, source: Source, takes_dense: bool, place: Waiting, rows: int, sink_rows: int
-) -> list[Pass]:
-    """Return the passes of a text whose states are made."""
-    of_sinks = [Pass("sinks", sink_rows)] if sink_rows else []
-    of_statistics = [Pass("statistics", rows)]
-
-    passes: list[Pass] = []
-    if takes_dense:
-        passes += of_statistics if place.is_anywhere else of_sinks + of_statistics
-    if source == "block by block":
-        passes += of_sinks + of_statistics
-    if recipe.propagation == "sequential":
-        passes.append(Pass("outputs of pruned blocks", rows))
-
-    return passes
 
 
 # what does not fit
@@ -175,7 +121,7 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
 def _check_padded(lm: LanguageModel, recipe: Recipe) -> None:
     """Raise ValueError where the states of a text need sequences of one length."""
     fix = "cut or pack the text into sequences of one length"
-    if recipe.noise == "rollout" and _is_written(lm, recipe):
+    if recipe.noise == "rollout" and is_written(lm, recipe):
         raise ValueError(f"noise='rollout' goes on from a quarter of each sequence, and these differ: {fix}")
     if recipe.exclude != "none" and not lm.is_diffusion:
         raise ValueError(

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from types import FunctionType
-from typing import Literal, get_args
+from typing import Literal
 
-from sinkprune_core.calibration.text import INPUTS, NOISE
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     StatisticsKey,
@@ -21,7 +20,7 @@ from sinkprune_core.pruning.criteria import (
     criterion_of,
     needs_of,
 )
-from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
+from sinkprune_core.pruning.patterns import PATTERNS, n_and_m
 from sinkprune_core.pruning.presets import FROM, PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 from sinkprune_core.values import (
@@ -56,9 +55,6 @@ NoiseName = Literal[
     "rollout",
 ]
 ExcludeName = Literal["none", "all", "official", "unstable", "stable", "random", "only"]
-
-PROPAGATION = get_args(Propagation)
-NORM_REDUCTIONS = get_args(NormReduction)
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class Recipe:
         self._take_names("targets")
         self._take_names("ignore")
         self._take_sparsities()
-        self._check_choices()
+        self._check_functions()
         self._check_pattern()
         if self.round_to is None and self.pattern == "structured":
             object.__setattr__(self, "round_to", ROUND_TO)
@@ -159,21 +155,12 @@ class Recipe:
 
         object.__setattr__(self, "sparsity", mean)
 
-    def _check_choices(self) -> None:
+    def _check_functions(self) -> None:
+        """Raise ValueError where what may be a name or a function is neither."""
         if _is_function(self.criterion):
             needs_of(self.criterion)
         else:
             check_choice("criterion", self.criterion, CRITERIA)
-
-        choices = {
-            "inputs": INPUTS,
-            "propagation": PROPAGATION,
-            "allocation": ALLOCATIONS,
-            "noise": NOISE,
-            "norm_reduction": NORM_REDUCTIONS,
-        }
-        for name, allowed in choices.items():
-            check_choice(name, getattr(self, name), allowed)
 
         is_known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
         if not is_known and not _is_function(self.exclude):

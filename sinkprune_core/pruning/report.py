@@ -1,7 +1,6 @@
 """What a pruning run says it did."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -20,8 +19,6 @@ class Report:
     seconds: float
     unpruned_parameters: int = 0  # outside the blocks' linears: embeddings, head, norms, biases
     kept_units: tuple[dict[str, list[int]], ...] = ()  # structured pruning: per block, those that stay
-    checkpoint: Path | None = None
-    """The job in the work folder; `work_folder.remove_job` removes it once the model is saved."""
 
     @property
     def sparsity(self) -> float:

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from torch import nn
 
-from sinkprune_core.blocks import IN_MEMORY, BlockInput, Rows, Store, block_inputs, run_block
-from sinkprune_core.calibration.dense_statistics import DenseStatistics, collect
+from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
+from sinkprune_core.calibration.dense_statistics import DensePass, DenseStatistics, collect
 from sinkprune_core.calibration.input_statistics import InputStatistics, observe
+from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.language_model import LanguageModel
@@ -85,6 +86,8 @@ class Blocks:
 class Text:
     """The calibration text of a run: rows for its blocks, statistics of the dense model, each made once."""
 
+    dense_pass: type[DensePass] = DensePass  # how statistics of the dense model are taken
+
     def __init__(
         self,
         lm: LanguageModel,
@@ -141,7 +144,14 @@ class Text:
         assert self.calibration is not None
         key = self.recipe.statistics_key
         found = collect(
-            self.lm, [key], self.calibration, self.shows_progress, self.store, self.states, self.plan.waiting
+            self.lm,
+            [key],
+            self.calibration,
+            self.shows_progress,
+            self.store,
+            self.states,
+            self.plan.rows_at_once,
+            self.dense_pass,
         )
 
         return found[key]

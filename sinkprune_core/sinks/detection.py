@@ -48,29 +48,19 @@ def mean_and_std(
     return mean_S1, std_S1
 
 
-def sink_threshold(
-    mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, sink_std: float = 2.0
-) -> torch.Tensor:
-    """Return the mass above which a key is a sink, (..., S, 1).
-
-    It is mean + `sink_std` population standard deviations; both statistics run over the visible keys of each
-    step, as in the official code (lib/prune_llada.py, its mean + 2 std over a sequence).
-    """
-    mean_S1, std_S1 = mean_and_std(mass_SK, visible_SK)
-    return mean_S1 + sink_std * std_S1
-
-
 def sink_sets(
     mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, sink_std: float = 2.0
 ) -> torch.Tensor:
-    """Return which keys are sinks, bool (..., S, K): visible keys whose mass exceeds `sink_threshold`.
+    """Return which keys are sinks, bool (..., S, K): visible keys of more mass than a threshold.
 
-    A step of perfectly even attention has no sink.
+    It is mean + `sink_std` population standard deviations; both statistics run over the visible keys of each
+    step, as in the official code (lib/prune_llada.py, its mean + 2 std over a sequence). A step of perfectly
+    even attention has no sink.
     """
     visible_SK = _expand_visible(visible_SK, mass_SK)
     mean_S1, std_S1 = mean_and_std(mass_SK, visible_SK)
     is_uneven_S1 = std_S1 > LEAST_VARIATION * mean_S1
-    is_above_SK = mass_SK > sink_threshold(mass_SK, visible_SK, sink_std)
+    is_above_SK = mass_SK > mean_S1 + sink_std * std_S1
     return visible_SK & is_above_SK & is_uneven_S1
 
 

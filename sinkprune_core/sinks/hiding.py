@@ -15,11 +15,10 @@ from transformers import Cache
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.values import Flag, Number, check_choice, check_fields
+from sinkprune_core.values import Flag, Number, check_fields
 
 Choice = Literal["top", "random", "first"]  # of keys
 Third = Literal["early", "middle", "late"]  # of the layers
-LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 ALL = "all"
 THIRDS: tuple[Third, ...] = get_args(Third)
 
@@ -38,27 +37,16 @@ class Hiding:
 
     count: Number = 5  # how many keys are hidden; 0 hides none, whatever `keys` says
     first: Flag = True  # whether position 0 may be hidden
-    layers: Literal["all"] | Third = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
+    layers: Literal["all", Third] = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
 
     def __post_init__(self):
         check_fields(self)
-        check_choice("keys", self.keys, LABELS)
-        check_choice("layers", self.layers, (ALL, *THIRDS))
 
         if self.keys == "first" and (self.count > 1 or not self.first):
             raise ValueError(
                 f"keys='first' hides position 0 alone: count={self.count} must be 1 (or 0) "
                 f"and first={self.first} must be True"
             )
-
-    @property
-    def label(self) -> str:
-        """What figures and tables call it."""
-        if self.count == 0:
-            return "none"
-        if self.first:
-            return LABELS[self.keys]
-        return f"{LABELS[self.keys]}, first token kept"
 
     def hides_in(self, layer: int, layers: int) -> bool:
         """Return whether keys are hidden in a layer, counted from 0, of so many."""

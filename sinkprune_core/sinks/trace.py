@@ -8,14 +8,10 @@ puts them together.
 Dimensions: B prompt, S step, K key position (= sequence position), L layer, H head.
 """
 
-import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from pydantic import InstanceOf
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
@@ -25,7 +21,6 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
 from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
 
-ABOUT = "trace"  # the entry of a file that holds what is no tensor
 BY_PROMPT = ("ids_BSK", "final_BK", "layers_BSLK", "prefix_BLK", "heads_BLHK")  # with a row per prompt
 
 
@@ -96,19 +91,6 @@ class Trace:
     def sinks(self, sink_std: float = 2.0) -> torch.Tensor:
         """Return which keys are sinks by the literal mass, bool (B, S, K), as `detection.sink_sets` says."""
         return detection.sink_sets(self.mass_BSK, self.visible_SK, sink_std)
-
-    def save(self, file: Path | str) -> None:
-        """Write the trace as safetensors, plainly: a caller that may be killed writes beside and renames."""
-        tensors = {name: getattr(self, name).contiguous() for name in (*BY_PROMPT, "windows_S2")}
-        about = json.dumps({"prompt_length": self.prompt_length, "causal": self.causal})
-        save_file(tensors, file, metadata={ABOUT: about})  # several entries would be in no fixed order
-
-    @classmethod
-    def load(cls, file: Path | str) -> "Trace":
-        """Read a trace that `save` wrote."""
-        with safe_open(file, "pt") as handle:
-            about = json.loads(handle.metadata()[ABOUT])
-        return cls(**load_file(file), **about)
 
 
 @checked_arguments

@@ -86,7 +86,7 @@ class Limit:
 def gram_statistics(lm: LanguageModel, ids_RT: torch.Tensor, batch: int) -> None:
     """Take what SparseGPT needs of every block, as pruning does, without pruning any."""
     states = block_inputs(lm, Rows(ids_RT, None), batch)
-    for block in visit(lm, progress=False, what="Gram statistics"):
+    for _, block in visit(lm, progress=False, what="Gram statistics"):
         with observe(lm.linears(block), gram=True) as observer:
             states = run_block(block, states, observer)
         observer.statistics()

@@ -8,10 +8,10 @@ import torch
 from naive import linears_of
 
 from sinkprune.runs import on_disk
+from sinkprune.runs.dense_pass import KeptPass, bytes_that_wait
 from sinkprune_core import Recipe, preset, prune, weights_kept
-from sinkprune_core.blocks import HeldInMemory
 from sinkprune_core.calibration import dense_statistics as module
-from sinkprune_core.calibration.dense_statistics import row_bytes, waiting
+from sinkprune_core.calibration.dense_statistics import row_bytes, rows_at_once
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.pruning.engine import dense_statistics
@@ -143,31 +143,29 @@ def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, famil
         for name, linear in lm.linears(block).items()
     }
 
-    waiting = HeldInMemory()
-    with observe(linears, held=waiting) as observer:
+    waiting = {}
+    with observe(linears, held=waiting):
         lm.hidden(make_ids(3, 10))
-        numbers = [number for *_, numbers in observer.observed() for number in numbers]
 
-    inputs = [waiting.take(number) for number in numbers]
-    held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for input_BTI in inputs}
+    held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for input_BTI in waiting.values()}
     assert sum(held.values()) == 3 * row_bytes(lm, 10) and len(held) == 4 * len(lm.blocks)
 
 
 def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, calibration):
     size = row_bytes(tiny_dlm, LENGTH)
 
-    def rows_at_once(choices, memory_budget, lm=tiny_dlm, **fields):
+    def at_once(choices, memory_budget, lm=tiny_dlm, **fields):
         keys = [dataclasses.replace(RECIPES[tokens], **fields).statistics_key for tokens in choices]
-        return waiting(lm, keys, calibration, memory_budget=memory_budget).rows_in_memory
+        return rows_at_once(lm, keys, calibration, memory_budget=memory_budget)
 
     trajectory = size * LEVELS
-    assert [rows_at_once(["all", "official"], budget) for budget in (size - 1, size)] == [0, 4]
-    assert [rows_at_once(["all", "unstable"], budget) for budget in (trajectory - 1, trajectory)] == [
+    assert [at_once(["all", "official"], budget) for budget in (size - 1, size)] == [0, 4]
+    assert [at_once(["all", "unstable"], budget) for budget in (trajectory - 1, trajectory)] == [
         0,
         LEVELS,
     ]
-    assert rows_at_once(["all"], size, inputs="clean") == 0, "sinks show in other forwards than the inputs"
-    assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
+    assert at_once(["all"], size, inputs="clean") == 0, "sinks show in other forwards than the inputs"
+    assert at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
 
 
 def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, make_lm, calibration):
@@ -227,17 +225,17 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
         found = []
         for free in (room - 1, room):
             monkeypatch.setattr(on_disk, "free_disk_at", lambda folder, free=free: free)
-            waits = waiting(lm, keys, calibration, store).bytes_on_disk
+            waits = bytes_that_wait(lm, keys, calibration, store)
             assert waits == (room // 2 if free == room else 0)
-            found.append(module.collect(lm, keys, calibration, progress=False, store=store))
+            found.append(module.collect(lm, keys, calibration, False, store, kind=KeptPass))
             store.forget()
 
         for key in keys:
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
-        assert waiting(lm, keys, calibration, store, "mps") == module.Waiting()
+        assert bytes_that_wait(lm, keys, calibration, store, "mps") == 0
 
     assert {path.name for path in tmp_path.iterdir()} <= {"hidden-0.bin", "hidden-1.bin"}
 
     monkeypatch.setattr(on_disk, "save_file", beyond_a_quota)
-    again = module.collect(lm, keys, calibration, progress=False, store=store)
+    again = module.collect(lm, keys, calibration, False, store, kind=KeptPass)
     assert_same_statistics(again[key], found[0][key], rtol=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sinkprune import load
+from sinkprune.cli.diagnose import sentence
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune.runs.diagnosing import diagnose
@@ -35,7 +36,7 @@ def test_the_command_prints_what_python_finds(model, command, text, tmp_path, ca
     assert picture.read_bytes().startswith(b"\x89PNG")
 
     said = " ".join(capsys.readouterr().out.split())
-    assert expected.sentence(0.5) in said
+    assert sentence(expected, 0.5) in said
     assert "Most affected" in said
 
 
@@ -79,7 +80,20 @@ def test_norms_that_are_damaged_are_taken_again(model, text, tmp_path):
         (("--figure", "x.txt"), "must end in one of .png, .pdf, .svg"),
         (("--sparsity", "1"), "above 0 and below 1"),
         (("--sequences", "1"), "at least 2"),
+        (("--text", "nowhere.txt"), "there is no such file"),
+        (("--text", "."), "is a folder: give a text file"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_one_sentence(model, refused, no_model, options, said):
     assert said in refused("diagnose", model, *options)
+
+
+def test_a_model_that_is_none_is_one_sentence(refused):
+    assert "unknown model 'smol-dlmm'; did you mean smol-dlm" in refused("diagnose", "smol-dlmm")
+
+
+def test_a_text_that_is_too_short_is_one_sentence(model, refused, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text("three short words")
+    said = refused("diagnose", model, "--text", text, "--length", 16)
+    assert "too few for one sequence of 16: give more text" in said

@@ -27,6 +27,23 @@ def test_a_diffusion_model_fills_masks(model, capsys):
     assert "float32 on cpu" in found.err and "3 steps, order low_confidence" in found.err
 
 
+def test_a_chat_is_written_in_the_template_of_the_model(tiny_ar, tmp_path, refused, capsys):
+    bare = save(tiny_ar, tmp_path / "bare")
+    capsys.readouterr()
+    assert "--chat: the tokenizer of tiny-autoregressive has no chat template" in refused(
+        "generate", bare, *LINE, "--chat"
+    )
+
+    tiny_ar.tokenizer.chat_template = "<|im_start|> {{ messages[0].content }} <|im_end|> assistant"
+    folder = save(tiny_ar, tmp_path / "ar")
+    capsys.readouterr()
+    assert main.main(["generate", str(folder), *LINE, "--chat"]) == 0
+
+    prompt_T = tiny_ar.encode(f"<|im_start|> {PROMPT} <|im_end|> assistant")
+    [ids_T] = decode(tiny_ar, prompt_T[None], 6)
+    assert capsys.readouterr().out == written(tiny_ar, ids_T[len(prompt_T) :]) + "\n"
+
+
 def test_another_seed_writes_another_text_above_temperature_0(model, capsys):
     def text(*options: str) -> str:
         assert main.main(["generate", str(model), *LINE, *options]) == 0

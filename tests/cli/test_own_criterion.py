@@ -35,6 +35,11 @@ def by_gram(weight_OI, inputs):
 def a_number(weight_OI, inputs):
     return 3.0
 
+def taylor(weight_OI, inputs):
+    return weight_OI * inputs.gradient_OI
+
+taylor.needs = "gradients"
+
 class Scores:
     pass
 
@@ -107,6 +112,7 @@ REFUSED = {
     "mine:table": "table is a dict, not a function",
     "mine:one": "one(weight_OI) cannot be called with two arguments, the weight of a linear",
     "mine:by_gram": "fails on a small linear (AttributeError: 'NoneType' object has no attribute 'diagonal')",
+    "mine:taylor": "criterion.needs='gradients': statistics come from forwards, so a recipe has no gradients",
     "mine:a_number": "must return a score for every weight",
 }
 

@@ -15,7 +15,7 @@ from sinkprune.cli.commands.trace import MEANINGS
 from sinkprune.evaluation.suite import GROUPS, items
 from sinkprune.evaluation.two_choice import accuracy
 from sinkprune.models.saving import save
-from sinkprune_core import Trace
+from sinkprune.trace_files import load_trace
 
 SHORT = ("--prompt", 8, "--tokens", 6, "--steps", 3)
 
@@ -23,7 +23,7 @@ SHORT = ("--prompt", 8, "--tokens", 6, "--steps", 3)
 def test_trace_writes_what_it_saw_and_a_row_of_every_measure(command, tmp_path):
     out = tmp_path / "trace.safetensors"
     assert command("trace", *SHORT, "--out", out, "--json", tmp_path / "table.json") == 0
-    assert Trace.load(out).ids_BSK.shape == (6, 3, 14)
+    assert load_trace(out).ids_BSK.shape == (6, 3, 14)
     rows = json.loads((tmp_path / "table.json").read_text())
     assert all(set(row) == {"index", "value", "low", "high", "units", "method"} for row in rows)
     assert [*(row["index"] for row in rows), "value"] == list(MEANINGS)

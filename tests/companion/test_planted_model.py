@@ -1,5 +1,6 @@
 """An effect planted in a model: the dense model computes what it did, and its statistics are foreseen."""
 
+import pandas as pd
 import pytest
 import torch
 
@@ -7,6 +8,9 @@ from sinkprune_companion.experiments.planted import planted_recipe
 from sinkprune_companion.experiments.planted_model import (
     PLACE,
     SinksOf,
+    carried_table,
+    change_of_masks,
+    lost_output,
     null_vector,
     planted_in,
     planted_statistics,
@@ -17,6 +21,7 @@ from sinkprune_core import Calibration
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.text import Trajectories
 from sinkprune_core.calibration.token_weights import rows_for
+from sinkprune_core.pruning.diagnosis import energy_share, mask_changes
 from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS = 8  # of the experiment's recipes
@@ -117,3 +122,47 @@ def test_statistics_without_random_tokens_are_those_of_the_planted_model_at_the_
     (inputs_RTI,) = inputs
     squares_I = (inputs_RTI.double().square() * rows.weight_RT[..., None]).sum((0, 1))
     assert torch.allclose(foreseen.layers[0][PLACE].norm_I.double(), squares_I.sqrt(), rtol=1e-4)
+
+
+def test_a_hot_channel_that_stays_hot_without_sinks_loses_nothing_of_what_they_send():
+    weight_OI = torch.randn(40, 20, generator=torch.Generator().manual_seed(0))
+    norm_I, others_I = torch.ones(20), torch.ones(20)
+    norm_I[0], others_I[0] = 1000.0, 100.0
+    norm_I[1], others_I[1] = 1.1, 1.0  # of which some weights are lost
+
+    (exchanged,) = mask_changes(weight_OI, norm_I, [others_I], 0.5)
+
+    assert exchanged > 0
+    assert lost_output(weight_OI, norm_I, others_I, 0.5) < 1e-6
+
+
+def test_a_channel_that_sinks_alone_fill_loses_much_of_what_they_send():
+    weight_OI = torch.randn(40, 20, generator=torch.Generator().manual_seed(0))
+    norm_I, others_I = torch.ones(20), torch.ones(20)
+    norm_I[0] = 1000.0
+
+    kept_OI = (weight_OI.abs() * others_I) >= (weight_OI.abs() * others_I).sort(dim=1).values[:, 10:11]
+    lost = (weight_OI.square() * ~kept_OI)[:, 0].sum() / weight_OI[:, 0].square().sum()
+
+    assert lost > 0.05
+    assert lost_output(weight_OI, norm_I, others_I, 0.5) == pytest.approx(float(lost), rel=1e-3)
+
+
+def test_what_is_carried_is_that_of_the_planted_statistics(lm, taken):
+    kept, left_out = taken
+    tables = []
+    for layer in range(len(lm.blocks)):
+        norm_I, without_I = (found.layers[layer][PLACE].norm_I for found in taken)
+        share_I = energy_share(norm_I, without_I)
+        tables.append(pd.DataFrame({"layer": layer, "linear": PLACE, "norm": norm_I, "share": share_I}))
+    sinks = left_out.left_out_share
+
+    found = carried_table(lm, pd.concat(tables), kept.tokens, sinks, 0.5, (0.0, DOSE))
+
+    planted = planted_statistics(kept, left_out, planted_vectors(lm, kept), DOSE)
+    changed, energy = change_of_masks(lm, planted, left_out, 0.5)
+    at_dose = found[found.dose == DOSE]
+    assert at_dose.exchanged.mean() == pytest.approx(changed, rel=0.2)  # but for correlations with the vector
+    assert at_dose.energy.mean() == pytest.approx(energy, rel=0.02)
+    assert (at_dose.leak > 1).all()
+    assert (found[found.dose == 0].energy < at_dose.energy.to_numpy()).all()

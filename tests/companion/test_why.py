@@ -1,9 +1,24 @@
 """What was foreseen, held against what was measured."""
 
+import pandas as pd
 import pytest
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG, Case, foresight
+from sinkprune_companion.experiments.why import (
+    AS_IT_IS,
+    ELSEWHERE,
+    OPEN,
+    PLANTED,
+    RIGHT,
+    WRONG,
+    Case,
+    by_layer,
+    diagnosis_findings,
+    fit_table,
+    foresight,
+    planted_cases,
+)
+from sinkprune_companion.figures.why import plot_when
 
 
 def estimate(low: float, high: float, margin: float = 0.01) -> Estimate:
@@ -24,8 +39,23 @@ def estimate(low: float, high: float, margin: float = 0.01) -> Estimate:
     )
 
 
-def case(expects: bool, low: float, high: float) -> Case:
-    return Case("a model", "as it is", 0.001, 0.02, expects, estimate(low, high))
+def case(expects: bool, low: float, high: float, name: str = "a model", kind: str = AS_IT_IS) -> Case:
+    return Case(name, kind, 0.001, 0.02, expects, estimate(low, high))
+
+
+def maps(**columns: list) -> pd.DataFrame:
+    """Return a table of two maps of layer 3 and one of layer 4, with other columns in place of these."""
+    table = {
+        "layer": [3, 3, 4],
+        "kind": ["q_proj", "down_proj", "down_proj"],
+        "sparsity": 0.5,
+        "weights": [1, 3, 5],
+        "energy": [0.0, 0.4, 0.9],
+        "predicted": [0.001, 0.02, 0.0],
+        "exact": [0.002, 0.05, 0.0],
+        "other_text": [0.02, 0.02, 0.02],
+    }
+    return pd.DataFrame(table | columns)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +72,64 @@ def case(expects: bool, low: float, high: float) -> Case:
 def test_what_was_foreseen_is_held_against_what_was_measured(expects, low, high, foreseen):
     table = foresight([case(expects, low, high)])
     assert table.foreseen.tolist() == [foreseen]
+
+
+def test_the_largest_miss_is_named_and_maps_that_do_not_change_have_no_ratio():
+    (row,) = fit_table({"a model": maps()}).to_dict("records")
+    assert row["largest_miss"] == pytest.approx(0.03)
+    assert (row["worst_map"], row["predicted"], row["exact"]) == ("down_proj, layer 3", 0.02, 0.05)
+    assert row["largest_ratio"] == pytest.approx(2.5)
+    assert row["maps"] == 2
+
+
+def test_a_miss_below_the_prediction_counts_as_much_as_one_above():
+    (row,) = fit_table({"a model": maps(predicted=[0.1, 0.02, 0.0])}).to_dict("records")
+    assert row["largest_miss"] == pytest.approx(-0.098)
+    assert row["worst_map"] == "q_proj, layer 3"
+
+
+def test_a_layer_counts_its_maps_by_their_weights_over_all_draws():
+    found = by_layer([maps(), maps(exact=[0.004, 0.03, 0.0])], 0.5)
+    assert found.exact[3] == pytest.approx((0.002 + 3 * 0.05 + 0.004 + 3 * 0.03) / 8)
+    assert found.energy[4] == pytest.approx(0.9)
+
+
+def test_a_planted_case_is_the_mean_over_draws_and_judged_by_it():
+    draws = [
+        pd.DataFrame({"dose": [1.0, 9.0], "sparsity": 0.5, "exact": [0.001, exact], "other_text": 0.02})
+        for exact in (0.01, 0.04)
+    ]
+    gains = {f"planted_gain_x{dose}_50": estimate(-0.1, 0.1) for dose in (1, 9)}
+
+    plain, planted = planted_cases(draws, gains, "a model", 0.5)
+
+    assert (plain.name, plain.kind, plain.expects) == ("a model", AS_IT_IS, False)
+    assert (planted.name, planted.kind, planted.expects) == ("× 9", PLANTED, True)
+    assert planted.exchanged == pytest.approx(0.025)
+
+
+def test_the_picture_names_every_model_in_which_nothing_is_planted():
+    cases = [case(False, -0.002, 0.003, "one"), case(False, -0.002, 0.003, "two", ELSEWHERE)]
+    planted = case(True, -0.3, -0.2, "× 9", PLANTED)
+
+    figure = plot_when(foresight([*cases, planted]), "a title")
+
+    (inner,) = figure.axes[0].child_axes
+    assert {label.get_text().split(" (")[0] for label in inner.get_yticklabels()} == {"one", "two"}
+    assert plot_when(foresight([planted]), "a title").axes[0].child_axes == []
+
+
+def test_means_count_maps_by_their_weights_but_for_those_called_unweighted():
+    other = maps().assign(layer=[10, 11, 11], left_out=0.01)
+    found = diagnosis_findings([pd.concat([other, other.assign(sparsity=0.75)])] * 2)
+    assert found["exact_50"].value == pytest.approx((0.002 + 3 * 0.05) / 9)
+    assert found["unweighted_exact_50"].value == pytest.approx((0.002 + 0.05) / 3)
+    assert found["largest_miss_50"].value == pytest.approx(0.03)
+    assert found["exact_layer_11_50"].value == pytest.approx(3 * 0.05 / 8)
+
+
+def test_a_model_of_few_layers_has_no_findings_of_the_layers_where_attention_collapses():
+    draw = pd.concat([maps(), maps(sparsity=0.75)]).assign(left_out=0.01)
+    found = diagnosis_findings([draw, draw])
+    assert found["exact_50"].value > 0
+    assert not any("layer" in name for name in found)

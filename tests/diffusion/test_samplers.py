@@ -1,12 +1,14 @@
 """Samplers: how many tokens each step reveals, the published settings, and settings that cannot work."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_sampler import naive_reveals
 
 from sinkprune.evaluation.protocols import SAMPLERS
-from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, SCHEDULES, Sampler
+from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler, Schedule
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -14,7 +16,7 @@ from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, SCHE
     blocks=st.integers(1, 5),
     width=st.integers(1, 12),
     per_block=st.integers(1, 20),
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=st.sampled_from(get_args(Schedule)),
 )
 def test_reveals_agree_with_a_naive_count_and_sum_to_the_length(blocks, width, per_block, schedule):
     if schedule == "even" and per_block > width:

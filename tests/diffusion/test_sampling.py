@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 from naive_sampler import naive_generate
 
 from sinkprune.models.embedded import MASK_TOKEN_ID
-from sinkprune_core.diffusion.samplers import ORDERS, SCHEDULES, Sampler
+from sinkprune_core.diffusion.samplers import Order, Sampler, Schedule
 from sinkprune_core.diffusion.sampling import decode, generate
 
 pytestmark = pytest.mark.slow
@@ -25,11 +26,11 @@ def states_of(lm, prompt_BT, sampler, **options) -> list[torch.Tensor]:
 
 SAMPLED = [
     Sampler(12, steps, block, order, schedule, temperature)
-    for order in ORDERS
-    for schedule in SCHEDULES
+    for order in get_args(Order)
+    for schedule in get_args(Schedule)
     for steps, block, temperature in ((6, 4, 0.0), (5, None, 0.8))
 ]
-SAMPLED += [Sampler(12, 5, None, order, "time", 0.8, "filtered", top_p=0.7) for order in ORDERS]
+SAMPLED += [Sampler(12, 5, None, order, "time", 0.8, "filtered", top_p=0.7) for order in get_args(Order)]
 SAMPLED += [
     Sampler(12, 4, None, "entropy", "time", 0.0, "filtered", top_p=0.6, top_k=9),
     Sampler(12, 4, None, "entropy", "time", 1.5, "filtered", top_k=3),

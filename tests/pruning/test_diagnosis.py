@@ -1,12 +1,16 @@
 """What one pass foresees: the formula on Gaussian weights, the exact change of a mask, and planted sinks."""
 
+import pandas as pd
 import pytest
 import torch
 
+from sinkprune.cli.diagnose import affected, most_affected, sentence
 from sinkprune_core import Calibration, Recipe, prune, weights_kept
 from sinkprune_core.pruning import diagnosis
 from sinkprune_core.pruning.diagnosis import (
+    Diagnosis,
     Part,
+    Positions,
     diagnose,
     energy_share,
     mask_changes,
@@ -165,7 +169,7 @@ def test_no_sinks_change_nothing_and_the_sentence_says_so(lm, text):
     assert (found.table.exact == 0).all()
     assert found.left_out == 0
     assert not found.expect_an_effect(0.5)
-    assert "do not expect it to matter" in found.sentence(0.5)
+    assert "do not expect it to matter" in sentence(found, 0.5)
 
 
 def test_too_little_text_is_one_sentence(lm, make_ids):
@@ -173,6 +177,52 @@ def test_too_little_text_is_one_sentence(lm, make_ids):
         diagnose(lm, Calibration(make_ids(1, 24)), progress=False)
 
 
+def test_given_positions_are_what_is_left_out(lm, text):
+    by_place = norms_of(lm, text, LEVELS, Positions((0, 3)), progress=False)
+
+    def by_function(context):
+        out_NST = torch.zeros_like(context.profile_NST)
+        out_NST[:, :, 0] = out_NST[:, :, 3] = 1
+        return out_NST
+
+    expected = norms_of(lm, text, LEVELS, by_function, progress=False)
+    assert by_place.left_out == pytest.approx(2 / text.ids_NT.shape[1])
+    for name, norm_I in by_place.by_part["without sinks"][0].items():
+        assert torch.equal(norm_I, expected.by_part["without sinks"][0][name])
+
+
+def test_a_place_that_no_sequence_has_is_one_sentence(lm, text, monkeypatch):
+    monkeypatch.setattr(diagnosis, "collect", lambda *_, **__: pytest.fail("a pass before the check"))
+    length = text.ids_NT.shape[1]
+    with pytest.raises(ValueError, match=f"no place {length}: give numbers from 0 to {length - 1}"):
+        diagnose(lm, text, sinks=Positions((0, length)), progress=False)
+
+
+@pytest.mark.parametrize("places", [(), (-1,), (0.5,), ("first",)])
+def test_places_that_are_no_numbers_from_zero_are_one_sentence(places):
+    with pytest.raises(ValueError, match="must be whole numbers from 0"):
+        Positions(places)
+
+
 def test_a_part_is_named_by_its_fields():
     assert Part(0, 4) == Part(0, 4)
     assert Part(0, 4) != Part(0, 5)
+
+
+def test_an_effect_is_expected_where_sinks_change_more_than_other_text_and_the_layers_are_named():
+    exact = [0.001, 0.06, 0.08, 0.07]
+    table = pd.DataFrame({"layer": [1, 9, 10, 28], "kind": "down_proj", "sparsity": 0.5, "weights": 1})
+    table = table.assign(predicted=exact, exact=exact, other_text=0.02)
+
+    found = Diagnosis("a model", table, left_out=0.01)
+
+    assert found.expect_an_effect(0.5)
+    assert sentence(found, 0.5).endswith("it can matter, most in down_proj of layers 9 to 10, 28.")
+    assert most_affected(found, 2).layer.tolist() == [10, 28]
+
+
+def test_a_change_below_one_percent_is_none_whatever_other_text_does():
+    table = pd.DataFrame({"layer": [0], "kind": "q_proj", "sparsity": 0.5, "weights": 1})
+    found = Diagnosis("a model", table.assign(predicted=0.0, exact=0.009, other_text=0.001), left_out=0.01)
+    assert not found.expect_an_effect(0.5)
+    assert affected(found).empty

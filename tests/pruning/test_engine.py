@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import get_args
 
 import naive
 import pytest
@@ -16,7 +17,7 @@ from sinkprune_core.calibration import text as text_module
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.pruning import seams, structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
-from sinkprune_core.pruning.recipe import PROPAGATION, compared_preset
+from sinkprune_core.pruning.recipe import Propagation, compared_preset
 from sinkprune_core.pruning.structured import plan
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
@@ -68,7 +69,7 @@ def test_every_pattern_of_every_family_equals_a_naive_calculation(
 
 @pytest.mark.parametrize("allocation", ["linear", "owl"])
 @pytest.mark.parametrize("pattern", ["row", "layer"])
-@pytest.mark.parametrize("propagation", PROPAGATION)
+@pytest.mark.parametrize("propagation", get_args(Propagation))
 def test_allocated_layers_equal_a_naive_calculation_with_exact_counts(
     tiny_ar, calibration, allocation, pattern, propagation
 ):

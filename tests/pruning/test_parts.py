@@ -13,9 +13,9 @@ from naive import linears_of, same, weights_of
 from sinkprune import prune
 from sinkprune.runs.identity import settings_digest
 from sinkprune_core import Recipe, weights_kept
+from sinkprune_core.calibration.text import NOISE
 from sinkprune_core.pruning.criteria import CRITERIA, CriterionName, wanda
-from sinkprune_core.pruning.patterns import ALLOCATIONS
-from sinkprune_core.pruning.recipe import EXCLUDE, INPUTS, NOISE, Allocation, ExcludeName, Inputs, NoiseName
+from sinkprune_core.pruning.recipe import EXCLUDE, ExcludeName, NoiseName
 
 GRAM = {"criterion": "sparsegpt", "block_size": 16}
 
@@ -273,7 +273,5 @@ def test_names_that_tools_complete_are_those_of_the_tables():
         (CriterionName, CRITERIA),
         (ExcludeName, EXCLUDE),
         (NoiseName, NOISE),
-        (Allocation, ALLOCATIONS),
-        (Inputs, INPUTS),
     ):
         assert get_args(names) == tuple(table)

@@ -1,6 +1,7 @@
 """Recipes: what cannot work is refused before any change, and a preset is what the literature says."""
 
 import re
+from typing import get_args
 
 import pytest
 from naive import same, weights_of
@@ -9,7 +10,7 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.plan import make_plan
-from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, READERS, Recipe, compared_preset, preset
+from sinkprune_core.pruning.recipe import PRESETS, READERS, NormReduction, Recipe, compared_preset, preset
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_every_preset_is_a_recipe_with_a_name_of_its_own():
     assert {recipe.sparsity for recipe in recipes} == {0.25}
     assert {recipe.criterion for recipe in recipes} >= {"magnitude", "wanda", "sparsegpt", "flap"}
     assert {recipe.exclude for recipe in recipes} == set(EXCLUDE)
-    assert {recipe.norm_reduction for recipe in recipes} == set(NORM_REDUCTIONS)
+    assert {recipe.norm_reduction for recipe in recipes} == set(get_args(NormReduction))
 
 
 def test_a_preset_that_removes_units_takes_no_other_pattern():

@@ -6,7 +6,7 @@ import pytest
 from naive import same, weights_of
 
 from sinkprune_core import Recipe, prune, weights_kept
-from sinkprune_core.blocks import InMemory
+from sinkprune_core.calibration.store import InMemory
 from sinkprune_core.pruning.engine import prune_blocks
 from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.seams import Blocks, Text

@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,11 +18,11 @@ from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune_core import Calibration, Recipe, Report, weights_kept
 from sinkprune_core.calibration import dense_statistics
-from sinkprune_core.calibration.text import INPUTS, NOISE
+from sinkprune_core.calibration.text import NOISE
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
-from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION
+from sinkprune_core.pruning.patterns import PATTERNS, n_and_m
+from sinkprune_core.pruning.recipe import Allocation, Inputs, NormReduction, Propagation
 from sinkprune_core.pruning.structured import plan
 
 pytestmark = pytest.mark.slow
@@ -34,18 +35,19 @@ def recipes(draw, **fixed) -> Recipe:
     """Any recipe that `Recipe` accepts; `fixed` fields have the values given."""
     pattern = draw(st.sampled_from((*PATTERNS, "1:4", "2:4")))
     ratio = n_and_m(pattern)
+    allocations = get_args(Allocation) if pattern in ("row", "layer") else ("uniform",)
 
     fields = {
         "criterion": draw(st.sampled_from(sorted(CRITERIA))),
         "sparsity": ratio[0] / ratio[1] if ratio else draw(st.floats(0.15, 0.8)),
-        "inputs": draw(st.sampled_from(INPUTS)),
-        "propagation": draw(st.sampled_from(PROPAGATION)),
+        "inputs": draw(st.sampled_from(get_args(Inputs))),
+        "propagation": draw(st.sampled_from(get_args(Propagation))),
         "exclude": draw(st.sampled_from(sorted(EXCLUDE))),
         "pattern": pattern,
-        "allocation": draw(st.sampled_from(ALLOCATIONS)) if pattern in ("row", "layer") else "uniform",
+        "allocation": draw(st.sampled_from(allocations)),
         "noise_levels": draw(st.integers(1, 3)),
         "noise": draw(st.sampled_from(sorted(NOISE))),
-        "norm_reduction": draw(st.sampled_from(NORM_REDUCTIONS)),
+        "norm_reduction": draw(st.sampled_from(get_args(NormReduction))),
         "sink_std": draw(st.floats(0.5, 1.5)),
         "alpha": draw(st.none() | st.floats(0.1, 10)),
         "stability_threshold": draw(st.floats(0, 1)),

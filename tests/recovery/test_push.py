@@ -8,7 +8,7 @@ from fake_hub import TOKEN, running_hub
 from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 
-from sinkprune import load, save_model
+from sinkprune import load, recover, save_model
 from sinkprune.cli import main
 
 
@@ -37,6 +37,67 @@ def test_what_is_pushed_loads_by_its_id(hub, folder, capsys):
     written = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert hub.repositories["me/pruned"] == written and {"README.md", "sinkprune.json"} <= written.keys()
     assert load("me/pruned").fingerprint() == load(folder).fingerprint()
+
+
+def test_the_card_of_what_is_pushed_loads_it_from_there_and_keeps_what_was_written_in_it(hub, folder):
+    readme = folder / "README.md"
+    assert 'lm = load("a model")' in readme.read_text()
+    readme.write_text(readme.read_text() + "\nFor research alone.\n")
+
+    assert main.main(["ship", str(folder), "--push", "me/pruned"]) == 0
+    text = hub.repositories["me/pruned"]["README.md"].decode()
+    assert 'lm = load("me/pruned")' in text and text.endswith("For research alone.\n")
+
+
+@pytest.fixture
+def text(tmp_path, make_ids):
+    """A file of paragraphs in the words of the tiny vocabulary."""
+    rows = make_ids(60, 12, seed=4).tolist()
+    file = tmp_path / "words.txt"
+    file.write_text(
+        "\n\n".join(" ".join(f"word{index}" if index > 26 else "the" for index in row) for row in rows)
+    )
+    return file
+
+
+def test_what_is_pushed_is_evaluated_by_its_id_as_its_folder_is(hub, folder, text, tmp_path):
+    assert main.main(["ship", str(folder), "--push", "me/pruned"]) == 0
+    found = []
+    for number, name in enumerate((folder, "me/pruned")):
+        file = tmp_path / f"{number}.json"
+        line = ["evaluate", str(name), "--text", str(text), "--sequences", "4", "--length", "12"]
+        assert main.main([*line, "--json", str(file)]) == 0
+        found.append(json.loads(file.read_text()))
+    assert found[0] == found[1]
+
+
+def test_a_chain_of_ids_is_kept_on_the_cards(hub, make_lm, text, tmp_path):
+    """A dense model of the hub is pruned; the result is pushed, and recovered by its id."""
+    lm = make_lm("diffusion", "gqa-24")
+    dense = save_model(lm, tmp_path / "dense")
+    (dense / "README.md").write_text("---\nlicense: cc-by-4.0\nbase_model: someone/else\n---\n")
+    hub.repositories["them/dense"] = {file.name: file.read_bytes() for file in dense.iterdir()}
+
+    line = ["prune", "them/dense", "--preset", "wanda", "--text", str(text), "--sequences", "4"]
+    assert main.main([*line, "--length", "12", "--out", str(tmp_path / "pruned")]) == 0
+    readme = (tmp_path / "pruned" / "README.md").read_text()
+    assert "base_model: them/dense\n" in readme and "license: cc-by-4.0\n" in readme
+    assert "48 tokens of calibration text (words.txt)" in readme
+
+    assert main.main(["ship", str(tmp_path / "pruned"), "--push", "me/pruned"]) == 0
+    settings = {"steps": 1, "batch": 2, "length": 12, "progress": False}
+    done = recover("me/pruned", out=tmp_path / "recovered", text=text, **settings)
+
+    assert done.teacher == lm.name  # which the hub's cache holds
+    card = json.loads((tmp_path / "recovered" / "sinkprune.json").read_text())
+    assert card["recipe"]["criterion"] == "wanda" and card["made_from"]["given"] == "them/dense"
+    readme = (tmp_path / "recovered" / "README.md").read_text()
+    assert "base_model: them/dense\n" in readme and "24 tokens of text (words.txt) in 1 steps" in readme
+
+    again = ["prune", "me/pruned", "--preset", "magnitude", "--sparsity", "0.6"]
+    assert main.main([*again, "--out", str(tmp_path / "again")]) == 0
+    made_from = json.loads((tmp_path / "again" / "sinkprune.json").read_text())["made_from"]
+    assert made_from["recipe_before"] == card["recipe"] and made_from["base_model"] == "me/pruned"
 
 
 def test_what_the_hub_refuses_is_one_sentence_with_the_line_to_type(hub, folder, capsys, monkeypatch):

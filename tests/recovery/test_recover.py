@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from datasets import Dataset
 
 from sinkprune import load
 from sinkprune.models.saving import save
@@ -225,7 +226,7 @@ def test_a_folder_becomes_a_recovered_folder(folder, documents, zeros, tmp_path)
     assert card["recipe"] == before["recipe"] and card["recovery"]["tokens"] == 240
     assert card["recovery"]["held_out_after"] == done.after
 
-    assert "240 tokens of text in 5 steps" in (out / "README.md").read_text()
+    assert "240 tokens of text (documents given from Python) in 5 steps" in (out / "README.md").read_text()
     assert (out / "sinkprune-linears.csv").read_text() == "layer\n"
     assert not (tmp_path / "out.work").exists()
 
@@ -242,6 +243,42 @@ def test_a_file_of_paragraphs_is_the_same_text(folder, documents, tmp_path):
         recover(folder, out=tmp_path / name, steps=2, text=text, **_short(), progress=False)
         models.append(load(tmp_path / name).fingerprint())
     assert models[0] == models[1]
+
+
+def test_a_data_set_is_the_same_text(folder, documents, tmp_path):
+    models = []
+    for name, text in (("a", documents), ("b", Dataset.from_dict({"text": documents}))):
+        recover(folder, out=tmp_path / name, steps=1, text=text, **_short(), progress=False)
+        models.append(load(tmp_path / name).fingerprint())
+    assert models[0] == models[1]
+
+
+def test_what_it_took_is_said(folder, documents, tmp_path):
+    done = recover(folder, out=tmp_path / "out", steps=2, text=documents, **_short(), progress=False)
+    assert done.core_seconds > 0 and done.memory > 1e8  # a process with torch
+    assert str(done).endswith(f"core-minutes, peak memory {done.memory / 1e9:.1f} GB")
+    card = json.loads((tmp_path / "out" / "sinkprune.json").read_text())
+    assert card["recovery"]["memory"] == done.memory and card["recovery"]["core_seconds"] > 0
+
+
+def test_a_plan_counts_the_teacher_that_is_there(folder, make_lm, documents, tmp_path):
+    """A structured model is smaller than its teacher."""
+    save(make_lm("diffusion", "gqa-24", layers=12), tmp_path / "deeper")
+    save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
+    plan = {"steps": 2, "text": documents, **_short(), "dtype": "float32", "dry_run": True}
+    memory = [recover(folder, teacher=tmp_path / name, **plan).memory for name in ("dense", "deeper")]
+    layers = sum(parameter.numel() for parameter in load(tmp_path / "dense").blocks.parameters()) / 3
+    assert memory[1] - memory[0] == 9 * layers * torch.float32.itemsize
+
+
+def test_too_little_memory_is_said_with_the_ways_out(folder, make_lm, documents, tmp_path, monkeypatch):
+    save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
+    monkeypatch.setattr("sinkprune.recovery.cost.available_memory", lambda _: 1_000_000)
+    run = {"steps": 2, "text": documents, **_short(), "out": tmp_path / "out"}
+    with pytest.raises(RuntimeError, match=r"lacks .* GB of memory.* checkpointing, or method lora$"):
+        recover(folder, **run)
+    with pytest.raises(RuntimeError, match=r"checkpointing, method lora, or no teacher$"):
+        recover(folder, teacher=tmp_path / "dense", **run)
 
 
 def test_a_plan_writes_nothing(folder, documents, tmp_path):
@@ -330,6 +367,13 @@ BAD = {
     "empty": ({"steps": 1, "text": []}, ValueError, "empty list"),
     "no file": ({"steps": 1, "text": "nowhere.txt"}, FileNotFoundError, "no such file"),
     "positions": ({"steps": 1, "length": 65}, ValueError, "exceeds the 64 positions"),
+    "no text": ({"steps": 1, "text": ["the list", 7]}, ValueError, "document 2 of text is 7: each must be"),
+    "token ids": ({"steps": 1, "text": [[1, 2]]}, ValueError, r"document 1 of text is \[1, 2\]: each must"),
+    "unknown teacher": (
+        {"steps": 1, "teacher": "dense"},
+        ValueError,
+        "the teacher dense cannot be had: unkn",
+    ),
     "no teacher": ({"steps": 1, "distillation": 0.5}, ValueError, "needs a teacher"),
 }
 
@@ -349,6 +393,24 @@ def test_a_teacher_of_another_vocabulary_is_refused(folder, make_family, documen
         training.check_teacher(load(folder), other, 1.0)
     with pytest.raises(ValueError, match="is autoregressive and"):
         training.check_teacher(load(folder), make_family("llama-gqa", "autoregressive"), 1.0)
+
+
+def test_a_teacher_that_does_not_fit_is_refused_before_a_weight_is_read(
+    folder, make_lm, documents, tmp_path, monkeypatch
+):
+    save(make_lm("autoregressive", "gqa-24"), tmp_path / "teacher")
+    monkeypatch.setattr("sinkprune.recovery.recover.load", lambda *_: pytest.fail("loaded a model"))
+    for dry_run in (False, True):
+        with pytest.raises(ValueError, match="is autoregressive and"):
+            recover(
+                folder,
+                out=tmp_path / "out",
+                steps=1,
+                text=documents,
+                teacher=tmp_path / "teacher",
+                dry_run=dry_run,
+                **_short(),
+            )
 
 
 class _Vocabulary:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from sinkprune import load
+from sinkprune.cli import main
 from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
 from sinkprune.models.saving import save
 from sinkprune.recovery.adopt import adopt
@@ -163,6 +164,27 @@ def test_masks_bring_a_pruned_model_back(make_reported, make_lm, tmp_path, dtype
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_command_brings_a_pruned_model_back_with_its_card(make_reported, make_lm, tmp_path, dtype):
+    """In the dtype that the pruned model was saved in."""
+    dense, (lm, report) = make_lm("diffusion", "gqa-24"), make_reported()
+    for each, name in ((dense, "dense"), (lm, "pruned")):
+        each.model.to(dtype)
+        save_model(each, tmp_path / name, **(report.card() if each is lm else {}))
+
+    masks, again = str(tmp_path / "masks.safetensors"), tmp_path / "again"
+    lines = (
+        ["ship", str(tmp_path / "pruned"), "--dense", str(tmp_path / "dense"), "--masks", masks],
+        ["ship", str(tmp_path / "dense"), "--apply-masks", masks, "--out", str(again)],
+    )
+    assert [main.main(line) for line in lines] == [0, 0]
+    assert load(again).fingerprint() == load(tmp_path / "pruned").fingerprint()
+
+    cards = [json.loads((tmp_path / name / "sinkprune.json").read_text()) for name in ("again", "pruned")]
+    assert cards[0]["recipe"] == cards[1]["recipe"] and cards[0]["name"] == "again"
+    assert "| criterion | wanda |" in (again / "README.md").read_text()
+
+
 def test_masks_take_less_than_a_tenth_of_the_dense_file(make_lm, calibration, tmp_path):
     """Of bfloat16, and of a model whose linears are most of it, as those of real ones are."""
     lm = make_lm("diffusion", "gqa-24", layers=12)
@@ -311,7 +333,11 @@ def test_int8_keeps_zeros(make_reported, make_ids, tmp_path):
     assert float(error) < 0.1 * float(expected.abs().mean())
 
 
-def test_int8_without_torchao_is_one_sentence(tmp_path, monkeypatch):
+def test_int8_without_torchao_is_one_sentence_with_the_one_way_out(
+    make_reported, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(ModuleNotFoundError, match="int8 needs torchao: install"):
-        save_int8(tmp_path, tmp_path / "int8")
+    save_model(make_reported()[0], tmp_path / "pruned")
+    assert main.main(["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "error: int8 needs torchao: install it, with pip install 'sinkprune[int8]'"

@@ -8,6 +8,7 @@ from torch.optim import optimizer as of_torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from sinkprune import load, save, save_model
 from sinkprune.recovery.objectives import training_loss
 from sinkprune.recovery.zeros import zeros_held
 
@@ -115,6 +116,16 @@ def test_the_optimizer_of_another_model_is_left_alone(pruned, make_pruned, zeros
     with zeros_held(pruned):
         some_steps(other.model, torch.optim.AdamW(other.model.parameters(), 1e-2), make_ids(3, 12))
     assert not same(before, zeros(other))
+
+
+def test_parameters_that_were_replaced_are_an_error(pruned):
+    """Nobody held their zeros."""
+    weights = {name: value.clone() for name, value in pruned.model.state_dict().items()}
+    with (
+        pytest.raises(RuntimeError, match=r"21 parameters, .*q_proj.weight among them, were replaced inside"),
+        zeros_held(pruned),
+    ):
+        pruned.model.load_state_dict(weights, assign=True)
 
 
 def test_rows_of_unused_tokens_are_no_zeros_of_a_linear(pruned, make_ids):
@@ -267,6 +278,27 @@ def test_another_kind_of_adapter_is_refused(pruned):
         zeros_held(with_lora(pruned.model, use_dora=True)),
     ):
         pass
+
+
+def test_weights_are_chosen_by_gradients_in_a_loop_of_one_s_own(make_lm, make_ids, tmp_path):
+    """As docs/pruning.md shows: the lowest |W * dL/dW| of every row become zero."""
+    save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
+    lm = load(tmp_path / "dense", trainable=True)
+    for step, ids_BT in enumerate(make_ids(4, 12).split(2)):
+        training_loss(lm, ids_BT, step=step).backward()
+
+    linear = lm.blocks[1].mlp.up_proj
+    score_OI = (linear.weight * linear.weight.grad).abs().detach()
+    with torch.no_grad():
+        for block in lm.blocks:
+            for each in lm.linears(block).values():
+                order_OI = (each.weight * each.weight.grad).abs().argsort(1)
+                each.weight.scatter_(1, order_OI[:, : order_OI.shape[1] // 2], 0)
+
+    again = load(save_model(lm, tmp_path / "pruned"))
+    weight_OI = again.blocks[1].mlp.up_proj.weight
+    kept_OI = score_OI > score_OI.median(1, keepdim=True).values
+    assert torch.equal(weight_OI != 0, kept_OI) and float(score_OI.count_nonzero() / score_OI.numel()) > 0.3
 
 
 def test_2_4_zeros_stay(make_pruned, zeros, make_ids):

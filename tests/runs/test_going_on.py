@@ -125,7 +125,7 @@ def killed_while_summing(going, monkeypatch):
     """A function that kills a run when three inputs of linears are summed, and returns what was read."""
 
     def run(work: str, **options) -> set[int]:
-        take = KeptPoints.take
+        take = KeptPoints.pop
         taken = []
 
         def counted(points, number):
@@ -135,7 +135,7 @@ def killed_while_summing(going, monkeypatch):
             return take(points, number)
 
         with monkeypatch.context() as patches:
-            patches.setattr(KeptPoints, "take", counted)
+            patches.setattr(KeptPoints, "pop", counted)
             assert going(ON_DISK, work, **options)[0] is None
         return set(taken[:-1])
 

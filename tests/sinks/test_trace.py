@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sinkprune.models.embedded import MASK_TOKEN_ID
+from sinkprune.trace_files import load_trace, save_trace
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.sinks.attention import track
@@ -93,8 +94,8 @@ def test_a_trace_does_not_depend_on_the_batch(make_lm, make_ids, kind, sampler):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind):
     result = traced(make_lm(kind), make_ids(2, PROMPT))
-    result.save(tmp_path / "trace.safetensors")
-    again = Trace.load(tmp_path / "trace.safetensors")
+    save_trace(result, tmp_path / "trace.safetensors")
+    again = load_trace(tmp_path / "trace.safetensors")
     for name in FIELDS:
         one, other = getattr(result, name), getattr(again, name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other

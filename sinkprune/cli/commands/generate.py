@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from sinkprune.cli.options import ModelOptions, real, whole, word
+from sinkprune.cli.options import ModelOptions, real, switch, whole, word
 
 
 @dataclass(kw_only=True)
@@ -13,6 +13,9 @@ class Generate(ModelOptions):
     NAME: ClassVar[str] = "generate"
 
     prompt: Annotated[str, word("what the model goes on from (required)", metavar="TEXT")] = ""
+    chat: Annotated[bool, switch("give the prompt as a user's message, in the tokenizer's chat template")] = (
+        False
+    )
     tokens: Annotated[int, whole("tokens to write", at_least=1)] = 64
     steps: Annotated[
         int | None,

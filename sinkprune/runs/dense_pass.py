@@ -1,0 +1,132 @@
+"""Statistics of the dense model in a work folder: a killed pass goes on, and inputs may wait on the disk.
+
+Dimensions: W choices of token weights, R calibration rows, T position.
+"""
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from tqdm.auto import tqdm
+
+from sinkprune.runs.observed import seen
+from sinkprune.runs.on_disk import KeptPoints, KeptSteps, OnDisk
+from sinkprune_core.blocks import Steps
+from sinkprune_core.calibration.dense_statistics import DensePass, Seen, row_bytes, sinks_show
+from sinkprune_core.calibration.input_statistics import Observer
+from sinkprune_core.calibration.store import PassState
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import StatisticsKey
+from sinkprune_core.language_model import LanguageModel
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk ends with
+
+
+def bytes_that_wait(
+    lm: LanguageModel,
+    keys: Sequence[StatisticsKey],
+    calibration: Calibration,
+    store: OnDisk,
+    device: torch.device | str | None = None,
+) -> int:
+    """Return the bytes of all inputs for `keys`, where they may wait on the disk until their sinks are known.
+
+    The text then passes once, which changes no result. It is 0 where the disk has no room for all, or sinks
+    do not show in these forwards; where the model writes its text, whose forwards are not to be observed,
+    too; and on a GPU, which computes inputs again sooner.
+    """
+    first = keys[0]
+    is_on_cpu = torch.device(device or lm.device).type == "cpu"
+    if not is_on_cpu or first.noise == "rollout" or not sinks_show(lm, keys, calibration):
+        return 0
+
+    sequences, length = calibration.ids_NT.shape
+    states = first.noise_levels if lm.is_diffusion else 1
+    total = sequences * states * row_bytes(lm, length)
+    return total if total <= store.room_for_inputs() else 0
+
+
+class ChangedChoiceError(Exception):
+    """A user's choice of tokens is no longer the one whose sums a pass would go on from."""
+
+
+@dataclass(frozen=True)
+class KeptPass(DensePass):
+    """A pass that goes on where it was killed; the folder forgets it once its statistics are kept."""
+
+    store: OnDisk
+
+    def run(self) -> Seen:
+        """Send the rows through the model, anew where a choice of tokens has changed since a kill."""
+        try:
+            return self._run()
+        except ChangedChoiceError:
+            self.store.forget()
+            return self._run()
+
+    def _run(self) -> Seen:
+        if not self.rows_at_once and bytes_that_wait(self.lm, self.keys, self.calibration, self.store):
+            try:
+                return self._through_disk()
+            except OSError as error:  # of a quota, or of a disk that others fill
+                if error.errno not in NO_ROOM:
+                    raise
+                self.store.forget()
+
+        return super().run()
+
+    def steps(self, steps: range, state: PassState) -> Steps:
+        """Return the steps that are left, where the sums before them are those of these choices."""
+        left = super().steps(steps, state)
+
+        if left.start and "profile" in state.sums:
+            profile_NST, weight_WRT = state.sums["profile"], state.sums["weights"]
+            rows = min(left.start, weight_WRT.shape[1])
+            sequences = rows * len(profile_NST) // weight_WRT.shape[1]
+            self._check_unchanged(weight_WRT[:, :rows], self.weights(profile_NST[:sequences]))
+
+        return left
+
+    def _check_unchanged(self, kept_WRT: torch.Tensor, weight_WRT: torch.Tensor) -> None:
+        """Raise ChangedChoiceError where sums were taken with other weights than these."""
+        if not torch.equal(kept_WRT, weight_WRT):
+            raise ChangedChoiceError
+
+    def _through_disk(self) -> Seen:
+        """Send all rows through block after block once; inputs wait for what the last one shows."""
+        points = self.store.points(("sinks and inputs", self.keys))
+
+        with self.observed(held=points) as observer:
+            store = _Observing(
+                self.store.folder, self.store.reads_blocks, points_of_both=points, observer=observer
+            )
+            ids_RT, weight_WRT = self.weighted_rows(store)
+            if "weights" in points.tensors:
+                self._check_unchanged(points.tensors["weights"], weight_WRT)
+
+            sums = {**store.sums, "weights": weight_WRT}
+            inputs = tqdm(
+                list(observer.waiting), "statistics", disable=not self.progress, leave=False, unit="input"
+            )
+            for running in inputs:
+                observer.add_waiting(running, weight_WRT)
+                points.keep(points.done + 1, lambda: sums | seen(observer))
+
+            observer.forget()
+
+        return Seen(ids_RT, weight_WRT, observer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Observing(OnDisk):
+    """The store of forwards that show sinks, while the inputs of all linears wait beside them."""
+
+    points_of_both: KeptPoints
+    observer: Observer
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def steps(self, steps: range, state: PassState) -> KeptSteps:
+        """Return the steps that are left of the pass that does both."""
+        self.sums.update(state.sums)
+        return KeptSteps(self.points_of_both, steps, replace(state, observer=self.observer))
