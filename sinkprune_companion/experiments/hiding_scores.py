@@ -19,7 +19,7 @@ from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, Third, hiding_model
+from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, MeasuredAttention, Third, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
 COUNT = 5  # keys that are hidden where verdicts are read
@@ -50,12 +50,12 @@ def hiding_scores(
     if first_scored > 1:  # other records lack it
         key["first_scored"] = first_scored
 
-    masses = {}  # the same text is scored again and again: what attention it gets is kept
+    measured = MeasuredAttention()  # the same text is scored again and again: what attention it gets is kept
     parts = []
     for hiding in tqdm([Hiding(count=0), *hidings], desc=f"hiding, {lm.name}"):
 
         def compute(hiding: Hiding = hiding) -> pd.DataFrame:
-            without_keys = hiding_model(lm, hiding, masses=masses)
+            without_keys = hiding_model(lm, hiding, measured=measured)
             frame = score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
             hidden = pd.DataFrame(without_keys.log, columns=MEASURED).mean().fillna(0.0)
             choice = {"label": label_of(hiding), "keys": hiding.keys}

@@ -304,9 +304,17 @@ def norms_of(
     by_name = {name: statistics[recipe.statistics_key] for name, recipe in recipes.items()}
     by_part = {name: _norms(found.layers) for name, found in by_name.items()}
 
-    # of the whole text's tokens, of which the parts are a half
-    more_left_out = by_name[WITHOUT_SINKS].left_out_share - by_name[ALL_TOKENS].left_out_share
-    return Norms(by_part, DRAWS_IN_A_PASS * more_left_out)
+    left_out = {name: found.left_out_share for name, found in by_name.items()}
+    return Norms(by_part, share_of_sinks(left_out[ALL_TOKENS], left_out[WITHOUT_SINKS]))
+
+
+def share_of_sinks(left_out: float, left_out_with_sinks: float) -> float:
+    """Return the share of a part's tokens that are sinks.
+
+    Given are the shares of the whole text's tokens that are left out: what is not of the part, and that with
+    the part's sinks.
+    """
+    return (left_out_with_sinks - left_out) / (1 - left_out)
 
 
 def _norms(layers: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:
