@@ -40,6 +40,7 @@ def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
     ("values", "said"),
     [
         ({"num_hidden_layers": 2**31}, "the weights beside it are those of 3 blocks"),
+        ({"num_hidden_layers": 0}, "the weights beside it are those of 3 blocks"),
         ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a number from 1"),
         ({"hidden_size": "32"}, "Validation error for field 'hidden_size'"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
