@@ -132,9 +132,9 @@ assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 # %% [markdown]
 # **Do sinks move?** Two different questions hide in this one. The upper panel shows the model while
-# it *writes* a text: each row is a step, each column a token, and rings mark sinks. The lower one
-# shows eight passes over another text, a calibration text, each with fewer masks than the one
-# before it. Steps of writing follow from each other; passes of pruning only share the text. Sinks
+# it *writes* a text: each row is a step, each column a token, and rings mark sinks. The dark part at
+# its upper right is masks, which draw little attention. The lower panel shows eight passes over
+# another text, a calibration text, each with fewer masks than the one before it. Steps of writing follow from each other; passes of pruning only share the text. Sinks
 # that jump between such passes say nothing about sinks while writing; [notebook
 # 01](01_do_sinks_move.ipynb) measures both.
 
@@ -190,11 +190,11 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 # %%
 import pandas as pd
 from sinkprune.evaluation.intervals import interval
-from sinkprune.evaluation.numbers import percent
 
 differ_O = (1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)).cpu()  # of every row, a share
 differ = interval(differ_O)
-plain = f"Without sinks {percent(differ.value)} of this map's kept weights make room for others"
+kept, leave = int(kept_OI.sum()), int((kept_OI & ~also_OI).sum())
+plain = f"Without the sinks {leave} of the {kept:,} kept weights are different ones"
 both = (kept_OI.cpu().numpy(), also_OI.cpu().numpy())
 told = {"data": pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O})}
 told["caption"] = "two masks of one linear map, drawn where they differ most"
@@ -263,7 +263,9 @@ key = {"fingerprint": fingerprint, "data": few_NT.tolist(), "seed": SEED}
 by_mask = run.record("nelbo", lambda: nelbo(dlm, few_NT, draws=16, seed=SEED), **key)
 many = by_mask.noise > 0.5
 low, high = by_mask.value[~many].mean(), by_mask.value[many].mean()
-plain = f"A masked token costs {low:.1f} nats where at most half are masked, {high:.1f} above"
+plain = (
+    f"A masked token costs {low:.1f} nats where at most half are masked, {high:.1f} where more are"
+)
 told = {"data": by_mask, "caption": f"loss of {dlm.name} against the share that is masked"}
 draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 
@@ -274,9 +276,9 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 # read: at several noise levels, and each block fed by the dense model. `unstable` changes one thing
 # more, and only that: it leaves out the *unstable sinks*, a token where it is a sink, unless it is
 # one at 80 % of the noise levels or more. **Their difference is what leaving the sinks out does.**
-# Beside it stand what Wanda costs, which is the scale of everything here, and what magnitude costs,
-# which reads no text at all. Both models of a difference read the same sequences under the same
-# masks.
+# Beside it stands what Wanda costs, which is the scale of everything here. What magnitude costs,
+# which reads no text at all, is in the table at the end. Both models of a difference are scored on
+# the same sequences under the same masks.
 
 # %%
 from sinkprune_companion.run.texts import calibration_draw
@@ -297,10 +299,9 @@ for name in ("magnitude", "wanda", "noised-dense", "unstable"):
 from sinkprune_companion.figures import forests
 
 pairs = {
-    "sinks left out: unstable − noised-dense": ("unstable", "noised-dense"),
-    "how text is read: noised-dense − Wanda": ("noised-dense", "wanda"),
     "what pruning costs: Wanda − dense": ("wanda", "dense"),
-    "the same by magnitude: magnitude − dense": ("magnitude", "dense"),
+    "how text is read: noised-dense − Wanda": ("noised-dense", "wanda"),
+    "sinks left out: unstable − noised-dense": ("unstable", "noised-dense"),
 }
 forest = {
     label: interval(scores[one].value - scores[other].value)

@@ -92,7 +92,8 @@ run = start("01_do_sinks_move", globals())
 # Two models write behind the same prompt. They come from the same base weights and tokenizer; the
 # DLM attends to both sides, the AR model only backwards. Each column is a token, each row a step.
 # Bright cells receive many times the mean attention, and rings mark sinks: a sink that stays is a
-# column of rings.
+# column of rings. The dark part at the upper right of the DLM's panel is masks, which draw little
+# attention.
 
 # %%
 from sinkprune.figures import trajectories as pictures
@@ -235,9 +236,7 @@ for kind, sum_RSK in sums.items():
 settling = pd.concat(parts)
 axes = {"step": "step", "overlap": "overlap with the sinks of the step before"}
 told = {"data": settling, "caption": "sinks of random queries, step by step, mean of 100 draws"}
-plain = (
-    "Of the same random queries, sinks of the sum over all so far settle, those of new ones do not"
-)
+plain = "A running sum of attention settles even where its queries look at random keys"
 draw(run, "settles", plain, figures.plot_curves, settling, "step", "overlap", "kind", axes, **told)
 
 # %% [markdown]
@@ -327,7 +326,9 @@ for name, part in of_seed.groupby("reading", sort=False):
 run.find(found)
 
 # %% [markdown]
-# Two of the measures, of trained and of random weights side by side:
+# Two of the measures, of trained and of random weights side by side. *Newest queries, in even shares*
+# have the sinks of the newest queries and are left out. Where random weights lack a point of the
+# DLM, no key passes the threshold.
 
 # %%
 from sinkprune_companion.figures import forests
@@ -341,6 +342,7 @@ METRICS = {
 panels = []
 for metric in ("temporal_variance", "stable_share"):
     for weights, part in {"trained": in_main, "random": of_seed}.items():
+        part = part[part.reading != "newest_shares"]
         means = figures.intervals(part, ["label", "kind"], metric)
         panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
 means = pd.concat(panels)
@@ -353,7 +355,7 @@ draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told
 # %% [markdown]
 # Every prompt, as a few can carry a mean, on an axis that may be logarithmic away from zero; and a
 # count of the prompts in which the DLM's sinks move more, with a sign test (ties count for neither)
-# and Wilcoxon's test.
+# and Wilcoxon's test. With random weights a prompt counts with its mean over seeds.
 
 # %%
 from sinkprune.evaluation.numbers import number, p_text
@@ -363,8 +365,10 @@ parts = dict(list(in_main.groupby("label", sort=False)))
 del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone
 if "first_token" in set(literal.condition):
     parts["sum, behind a special first token"] = literal[literal.condition == "first_token"]
-for seed, part in untrained[untrained.reading == LITERAL].groupby("seed"):
-    parts[f"sum, random weights {seed}"] = part
+if null_seeds:
+    by_seed = untrained[untrained.reading == LITERAL].groupby(["prompt", "kind"])
+    means = by_seed[["temporal_variance"]].mean().reset_index()
+    parts[f"sum, random weights, mean of {null_seeds} seeds"] = means
 gaps = pd.concat([gap(part).to_frame("value").assign(row=name) for name, part in parts.items()])
 told = {"data": gaps.reset_index(), "caption": "a point per prompt"}
 axis = "temporal variance, DLM − AR (positions²)"
@@ -386,15 +390,17 @@ table.astype({"prompts": int, "larger": int, "smaller": int, "tied": int}).renam
 # ## How many sinks stay, by length and where pruning looks
 #
 # The share of stable sinks in the literal reading; intervals over prompts, calibration sequences or
-# seeds of random weights. *Calibration text* is what pruning reads: masked at several levels for
-# the DLM, cut into windows for the AR model.
+# seeds of random weights. The tokens of a *written text* are those of the finished one, of which the
+# first 32 are the prompt. *Calibration text* is what pruning reads: masked at several levels for the
+# DLM, cut into windows for the AR model.
 
 # %%
 shares = []
 for name, part in literal.groupby("condition", sort=False):
     if name == "main" or name.startswith("tokens_"):
-        shares.append(part.assign(where=f"writing {part.tokens.iloc[0]:,} tokens"))
-shares += [*measured.at_noise, of_seed[of_seed.reading == LITERAL].assign(where="random weights")]
+        shares.append(part.assign(where=f"written text, {part.tokens.iloc[0]:,} tokens"))
+of_random = f"random weights, {main.tokens:,} tokens"
+shares += [*measured.at_noise, of_seed[of_seed.reading == LITERAL].assign(where=of_random)]
 table = pd.concat(shares).assign(panel="share of stable sinks")
 means = figures.intervals(table, ["panel", "where", "kind"], "stable_share")
 told = {"data": means, "caption": "means over prompts", "hue": "kind"}
@@ -405,23 +411,24 @@ draw(run, "stability", plain, forests.plot_rows, means, "panel", "where", "", **
 # ## All measures, by the way to sum and by condition
 #
 # In the first figure the DLM's points are the same in every row but that of another threshold: all
-# its queries are new in every step, so the ways to sum agree. The last panel shows that, as the
-# share of a step's queries that are new. The second figure has the literal reading, with one thing
-# changed at a time; its first panel divides positions by the text's length. *From nothing* both
-# models get `<|endoftext|>` alone. All conditions have the same number of steps, so longer texts
-# write more tokens in a step: length does not change alone. The models were trained on up to 512
-# tokens.
+# its queries are new in every step, so the ways to sum agree. The AR model's newest queries are few,
+# and their mass is not scaled to a mean of 1, so its spatial variance is near 0 there. The second
+# figure has the literal reading, with one thing changed at a time; its first panel divides positions
+# by the text's length. With `<|endoftext|>` alone both models write from nothing. The DLM
+# writes by LLaDA's sampler where no other is named. All conditions
+# have the same number of steps, so longer texts write more tokens in a step: length does not change
+# alone. The models were trained on up to 512 tokens.
 
 # %%
-NEW = {"new_queries": "share of a step's\nqueries that are new"}
 told = {"data": in_main, "caption": "means over prompts"}
 plain = "How much sinks move, by the reading of a step"
-by_label = (in_main, "label", METRICS | NEW)
+by_label = (in_main, "label", METRICS)
 display(draw(run, "readings", plain, forests.plot_by_row, *by_label, **told))
 
 RELATIVE = {"temporal_variance_relative": "temporal variance\n(text lengths²)"}
+RELATIVE |= {name: words for name, words in METRICS.items() if name != "temporal_variance"}
 told = {"data": literal, "caption": "sum over all queries so far, means over prompts"}
-by_what = (literal, "what", RELATIVE | METRICS)
+by_what = (literal, "what", RELATIVE)
 draw(run, "conditions", "How much sinks move, by condition", forests.plot_by_row, *by_what, **told)
 
 # %% [markdown]
@@ -440,7 +447,7 @@ layers = pd.concat(measured.by_layer, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
 run.find(found)
 LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
-LAYERS["top_share"] = "attention to the strongest key"
+LAYERS["top_share"] = "attention to\nthe strongest key"
 means = [
     figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
     for column, words in LAYERS.items()

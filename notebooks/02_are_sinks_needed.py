@@ -75,15 +75,18 @@ run = start("02_are_sinks_needed", globals())
 # %% [markdown]
 # ## Hide a sink, and look
 #
-# The AR model reads one text. Each row is a layer, each column a token, and bright tokens receive
-# many times the mean attention; rings mark sinks. Above the model has all its keys. In the middle
-# the five strongest keys are hidden in every layer. Below they are hidden in the middle third of
-# the layers alone. Hidden keys are grey.
+# Both models read one text, the AR model on the left and the DLM on the right. Each row is a layer,
+# each column a token, and bright tokens receive many times the mean attention; rings mark sinks. In
+# the upper pictures the model has all its keys. In the middle ones its five strongest keys are
+# hidden in every layer, in the lower ones in the middle third of the layers alone. Hidden keys are
+# grey. Keys are those of the first half of the text; the AR model is asked by the second half, which
+# sees all of them, and the DLM, without masks, by the first half itself.
 #
-# **What to look for.** A new bright column in the middle picture is a key that has *taken over*:
-# the model makes another sink, so that hiding was not being without a sink. Below, in the rows of
-# the middle third (layers 10 to 19), no column should be as bright. Rings there are weak: with the
-# strong keys gone, the rule of two standard deviations marks keys of little more than the mean.
+# **What to look for.** A new bright column in a middle picture is a key that has *taken over*: the
+# model makes another sink, so that hiding was not being without a sink. In the lower pictures, in
+# the rows of the middle third (layers 10 to 19), no column should be as bright. Rings there are
+# weak: with the strong keys gone, the rule of two standard deviations marks keys of little more than
+# the mean.
 
 # %%
 from sinkprune.figures import trajectories
@@ -99,9 +102,10 @@ main = conditions[0]
 texts_of_main = sink_conditions.prompts(dlm.tokenizer, main, sequences, main.tokens)
 ids_1T = next(iter(texts_of_main.values()))[:1].to(dlm.device)
 
-panels = hiding_scores.layer_panels(ar, ids_1T)
-told = {"data": trajectories.positions_table(panels)}
-told["caption"] = "attention of an AR model to every key, layer by layer, with keys hidden"
+pairs_of_panels = zip(*(hiding_scores.layer_panels(lm, ids_1T) for lm in (ar, dlm)), strict=True)
+panels = [panel for pair in pairs_of_panels for panel in pair]
+told = {"data": trajectories.positions_table(panels), "columns": 2}
+told["caption"] = "attention of both models to every key, layer by layer, with keys hidden"
 plain = "Attention with all keys, and without the five strongest"
 draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 
@@ -195,7 +199,7 @@ of_main = all_scores[all_scores.condition == "main"]
 from sinkprune_companion.figures import forests
 
 COSTS = "cost beyond that of as many random keys (nats per token)"
-WHERE = {"middle": "middle third", "late": "late third", "early": "early third"}
+WHERE = {"early": "early third", "middle": "middle third", "late": "late third"}
 rows = []
 for layers in [third for third in WHERE if third in thirds] + ["all"]:
     part = of_main[of_main.layers == layers]
@@ -283,6 +287,7 @@ costs = figures.intervals(some_hidden, ["model", "kind", "label", "count"], "exc
 axes = {"count": "keys hidden", "value": "cost (nats per token)"}
 curves = (costs, "count", "value", "label", axes, ("low", "high"))
 told = {"data": costs, "caption": "bars: 95 % interval over sequences", "panel": "model"}
+told["dodge"] = True  # side by side, as some of them cost the same
 plain = "What hiding keys in all layers costs, by the number of keys"
 display(draw(run, "costs", plain, figures.plot_curves, *curves, **told))
 

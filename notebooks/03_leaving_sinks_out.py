@@ -71,6 +71,8 @@ seeds: int = 1  # calibration draws
 
 # %% tags=["parameters"]
 protocol_other_draws: int = 1  # its calibration draws there, and of whole units
+protocol_large_tokens: int = 0  # more calibration tokens for Wanda and the official recipe at 50 %
+protocol_large_draws: int = 1  # calibration draws with that many
 # other text: what is measured
 sparsegpt_sparsities: list[float] = []  # where SparseGPT has `sparsegpt_draws`, if need be alone
 patterns: list[str] = []  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
@@ -162,6 +164,11 @@ sizes = (draws_at, draws_of_units, protocol_tokens, protocol_sequences, cell_dra
 losses = paper_protocol.protocol_losses(run, dlm, fingerprint, *sizes)
 protocol = above_dense(losses)
 found = paper_protocol.protocol_findings(protocol)
+if protocol_large_tokens:
+    large = ({0.5: protocol_large_draws}, {}, protocol_large_tokens, protocol_sequences, cell_draws)
+    losses = paper_protocol.protocol_losses(run, dlm, fingerprint, *large, paper_protocol.LARGE)
+    of_large = paper_protocol.protocol_findings(above_dense(losses))
+    found |= paper_protocol.on_tokens(of_large, protocol_large_tokens)
 run.find(found)
 
 # %% [markdown]
@@ -252,6 +259,9 @@ from sinkprune_companion.run.texts import held_out_stream
 pool = len(held_out_stream(dlm.tokenizer, "natural"))
 overlap = paper_protocol.pool_overlap(pool, protocol_tokens // paper_protocol.LENGTH)
 print(f"the pool has {pool:,} tokens; two draws of Wanda's text share {overlap:.1%} of theirs")
+if protocol_large_tokens:
+    overlap = paper_protocol.pool_overlap(pool, protocol_large_tokens // paper_protocol.LENGTH)
+    print(f"of {protocol_large_tokens:,} tokens each they share {overlap:.0%}")
 margins = [estimate.margin for estimate in found.values()]
 display(Folded(listed(found, margin=margins), "Differences under the paper's protocol"))
 costs = paper_protocol.costs(protocol)

@@ -21,7 +21,10 @@
 # the calibration statistics changes next to nothing. A null result can have two reasons: there is
 # no effect, or the pipeline could not have seen one. This notebook tells them apart. It says from
 # one pass over a dense model how much leaving sinks out *can* change, checks that against the
-# masks, and then plants an effect, to see how large it must be before the loss shows it.
+# masks, and then plants an effect, to see how large it must be before the loss shows it. It
+# *exchanges* weights: some that are kept with the sinks in the statistics are pruned without them,
+# and as many others are kept in their place; their share of all kept weights is what is counted.
+# The [glossary](../docs/glossary.md) defines the other terms.
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Because sinks hold little of what Wanda reads. Where they hold much, at `down_proj` of
@@ -190,6 +193,8 @@ figures.save_figure(run, figure, "channels", channels, caption)
 #
 # The same over several calibration draws. *Other text* is what another draw of calibration text
 # changes, with all sinks kept. Means count every map by its weights; medians are over maps.
+# `mean_share` is the mean of $p_j$ over channels, and `hot_channels` the share of channels of which
+# sinks hold more than half.
 
 # %%
 import pandas as pd
@@ -217,7 +222,7 @@ by_layer.nlargest(5, "exact").round(2).add_suffix(" (%)")
 # %% [markdown]
 # ## Other lengths
 #
-# The same diagnosis on longer calibration sequences, of as many tokens in all.
+# The same diagnosis on longer calibration sequences, of as many tokens in all, on one draw.
 
 # %%
 by_length = {128: draws[0]}
@@ -509,7 +514,7 @@ if model_doses:
 #   −0.044 nats per token [−0.062, −0.025], 30 times by −0.13 [−0.17, −0.079] and 100 times by −0.27
 #   [−0.37, −0.18]; as they are, it changes the loss by 0.0028 [−0.0010, 0.0066], where 0.014 would
 #   matter, so a difference that matters would have been seen. With as many random tokens, 30 times
-#   as large, it is −0.015 [−0.029, −0.0019].
+#   as large, it is −0.015 [−0.029, −0.0019], undecided after correction.
 # * **It begins to matter between 3 and 10 times**, where leaving the sinks out exchanges more
 #   weights (0.87 %, then 3.7 %) than another draw of text does. That is what `diagnose` compares.
 #   Of the 9 cases in the picture 8 are consistent with it and 0 contradict it; in 1 the measured
@@ -561,4 +566,6 @@ Folded(listed(found))
 # it is a yardstick for an amount of text; a change below 1 % is never taken for one. `diagnose`
 # does not tell help from harm. The formula is of Wanda's score, row by row. SparseGPT reads
 # products of channels as well. The vector that is planted in the model lies in `down_proj` alone,
-# and is the same at every sink. And every model here comes from one base of 135 million weights.
+# and is the same at every sink. What another draw of text exchanges is counted in weights: what it
+# does to the loss was not measured, so it is no yardstick of harm. And every model here comes from
+# one base of 135 million weights.

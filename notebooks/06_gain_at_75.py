@@ -268,11 +268,11 @@ large_losses = recipe_search.losses(run, large_dlm, large_rows, large_texts, len
 
 # %%
 STEPS = {  # a label in the picture: the name of its finding
-    "all of it: the official recipe": "paper_minus_wanda",
     "+ noised text, dense propagation": "noised_dense_minus_wanda",
     "+ official noise levels": "official_levels_minus_grid",
     "+ official sum of norms": "paper_no_sinks_minus_official_levels",
     "+ official sink weights": "paper_minus_paper_no_sinks",
+    "= the official recipe": "paper_minus_wanda",
 }
 large_costs = above_dense(large_losses)
 on_more = differences(large_costs, COMPARED)

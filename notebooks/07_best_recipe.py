@@ -75,6 +75,7 @@ weight_sequences: list[int] = [2]  # fewer calibration sequences, for part `weig
 recovery_draws: int = 1  # calibration draws of these models
 recovery_sequences: int = 12  # scored sequences of these models, natural English
 recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune them
+recovery_at_75: list[str] = []  # more presets, at 75 % alone
 official_sparsities: list[float] = [0.75]  # of Wanda and the official recipe, to compare with
 large_calibration: int = 8  # calibration sequences of part `large`
 large_dtype: str = "auto"  # of the weights there
@@ -406,6 +407,8 @@ from sinkprune_companion.pages.render import draw
 if recovery_tokens:
     recovered_places = [recovery.PLACES[place] for place in recovery_places]
     recovery_rows = recovery.recovery_rows(recovered_places, 16_384, recipes=recovery_recipes)
+    place_75 = [recovery.PLACES["75"]]
+    recovery_rows += recovery.recovery_rows(place_75, 16_384, recipes=recovery_at_75)
     recovered_dlm = load(model, large_dtype, run.device)
     recovered = [
         recovery.recovered_losses(
@@ -440,6 +443,8 @@ if recovery_tokens:
         "recipe",
         axes,
         interval_columns=("low", "high"),
+        panel="zeros",
+        sharey=False,
         data=curves,
         caption="NELBO above the dense model's, trained on as many tokens, with 95 % intervals",
     )

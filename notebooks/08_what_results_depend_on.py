@@ -130,7 +130,7 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 # 9.18 % of what Wanda costs.
 
 # %%
-from sinkprune_companion.figures.recipes import save_by_kind, save_settings
+from sinkprune_companion.figures.recipes import save_by_kind, save_draws, save_settings
 
 SHOWN = ["paper_minus_wanda", "all_sinks_minus_none"]
 SHOWN += ["unstable_minus_none", "sparsegpt_minus_wanda"]
@@ -170,14 +170,14 @@ robustness.widths_by_noise(differences)
 # ## Another training of the adapter
 #
 # Other pairs began with the same earlier adapter and went on with other seeds
-# ([docs/trainings.md](../docs/trainings.md)). No interval covers how trainings differ. The table
-# has every calibration draw by itself: with two of them an interval is narrow where they happen to
-# agree.
+# ([docs/trainings.md](../docs/trainings.md)). No interval covers how trainings differ. The picture
+# and the table have every calibration draw by itself: with two of them an interval is narrow where
+# they happen to agree. What these trainings show when they are made again is below.
 
 # %%
 if pairs:
-    plain_title = "The same differences on other trainings, 50 %"
-    display(save_settings(run, "pair", differences, SHOWN, plain_title))
+    plain_title = "The same differences on other trainings, 50 %, draw by draw"
+    display(save_draws(run, "pair", scores, differences, SHOWN, plain_title))
     display(robustness.by_draw(scores, "pair", SHOWN))
 else:
     print("This run has one training alone: name others in pairs.")
@@ -293,8 +293,9 @@ for number, name in enumerate(models, 1):
 run.find(found)
 
 # %% [markdown]
-# A section is one model at one sparsity. Random tokens are in the figure's data and in the table at
-# the end.
+# A row is one model at one sparsity; `seed-1-diffusion` and `seed-2-diffusion` are the two trainings
+# made again. Unstable sinks left out alone, and random tokens, are in the figure's data and in the
+# table at the end.
 
 # %%
 from sinkprune_companion.figures.recipes import save_left_out
@@ -314,11 +315,10 @@ save_left_out(run, effects, "What leaving tokens out of the statistics costs")
 
 # %% [markdown]
 # The official code leaves all sinks out, whether they move or not. Which share of them are stable?
-# By the abstract, which says that it leaves out unstable ones, it would be 0; up to 5 % is taken
-# for
-# 0. A mean over calibration draws, on the first model. A sink counts as stable here if it is one at
-#    80 % of the noise levels of calibration text; while a text is written, far more of them are
-#    ([notebook 01](01_do_sinks_move.ipynb)).
+# By the abstract, which says that it leaves out unstable ones, it would be none, and up to 5 % is
+# taken for none. The share is a mean over calibration draws, on the first model. A sink counts as
+# stable here if it is one at 80 % of the noise levels of calibration text; while a text is written,
+# far more of them are ([notebook 01](01_do_sinks_move.ipynb)).
 
 # %%
 from dataclasses import replace

@@ -94,11 +94,13 @@ run = start("10_prune_llada", globals())
 # memory, from the published shapes. `paper` sees every sequence at ten noise levels, and
 # `paper-sparsegpt` looks for sinks at as many. Minutes are those of the arithmetic alone, FLOPs
 # over the speed in the line above the table: a lower bound that nobody has measured, without
-# loading, disk, and all that is no matrix product. 200 items of each of three benchmarks are a
+# loading, disk, and all that is no matrix product. The single pass of `paper` presumes that its
+# inputs find room in memory or on disk, else it takes two: `--dry-run` says what your machine does. 200 items of each of three benchmarks are a
 # first evaluation, which nobody has timed; each accuracy is then known to within six or seven
 # points, and the paper's differences are smaller. Its eight in full take days.
 #
-# Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`. On the
+# Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`, and
+# beside `paper-no-sinks`, in which the sink weights alone differ. On the
 # small model here `recommended` costs least, and SparseGPT less than Wanda ([notebook
 # 07](07_best_recipe.ipynb)); on LLaDA-8B the paper's table below has Wanda ahead of SparseGPT, and
 # so have others.
@@ -112,7 +114,7 @@ from sinkprune_companion.ledger import published
 
 row, _ = parse(model)
 HOUR, ITEMS = ("piqa", "winogrande", "arc_challenge"), 200  # tasks, and items of each
-commands = []
+commands = {}  # by what they are for
 if row is not None:
     plans = {}
     official = "paper-dream" if row.family == "dream" else "paper"
@@ -121,9 +123,9 @@ if row is not None:
         cost = result.pruning()
         plans[name] = {"calibration tokens": f"{cost.tokens:,}", "passes": cost.passes}
         plans[name] |= {"TFLOP": round(cost.flops / 1e12), "memory (GB)": round(cost.memory / 1e9)}
-        plans[name]["minutes, at least"] = round(60 * result.pruning_hours(), 1)
+        plans[name]["minutes of arithmetic alone"] = round(60 * result.pruning_hours(), 1)
         if name in (preset, official, "wanda"):
-            commands += result.commands()
+            commands[f"{name}, official amount of text"] = result.commands()
     hours = 0.0  # of the evaluation
     for task in HOUR:
         whole = published.Result(model, None, 0.0, (task,)).evaluation_hours()
@@ -135,10 +137,11 @@ if row is not None:
 # %% [markdown]
 # ## The commands
 #
-# These copy the official amount of text, 128 sequences. `paper` sees each of them at ten noise
-# levels, so it gets ten times as many tokens as `wanda`. To test what leaving sinks out does,
-# compare `paper` with `paper-no-sinks`, in which the sink weights alone differ; to compare `paper`
-# with `wanda` on as many tokens, give `paper` `--sequences 13`.
+# The first ones copy the official amount of text, 128 sequences. The official recipe sees each of
+# them at ten noise levels, so it gets ten times as many tokens as `wanda`: compare these two, and you
+# compare more text with less. The commands behind them are for comparisons of like with like: the
+# official recipe on 13 sequences has about as many tokens as `wanda`, and with its sinks kept
+# (`paper-no-sinks`; `paper-dream` has no such preset) it differs from that in the sink weights alone.
 #
 # Prune, evaluate what was pruned, and last the dense model in the same way. Leave `--limit` out for
 # the whole benchmarks, and take `--tasks paper` for the paper's eight. `--dry-run` shows what your
@@ -146,11 +149,19 @@ if row is not None:
 # disk. `--text wikitext-2` is its training split, from the hub; a file of running text will do.
 
 # %%
+MATCHED = 13  # sequences: at ten noise levels about as many tokens as 128 that are read once
 if commands:
-    dense = published.Result(model, None, 0.0, HOUR).commands()[0]
-    for command in dict.fromkeys((*commands, dense)):
-        limit_of = f" --limit {ITEMS}" if " evaluate " in command else ""
-        print(f"{command}{limit_of}\n".replace(" --", " \\\n    --"))
+    controls = {official: "as it is"}
+    controls |= {"paper-no-sinks": "its sinks kept"} if official == "paper" else {}
+    for name, words in controls.items():
+        result = published.Result(model, name, sparsities[0], HOUR, sequences=MATCHED)
+        commands[f"{official}, on as many tokens as wanda, {words}"] = result.commands()
+    commands["the dense model"] = published.Result(model, None, 0.0, HOUR).commands()
+    for what, lines in commands.items():
+        print(f"# {what}")
+        for command in lines:
+            limit_of = f" --limit {ITEMS}" if " evaluate " in command else ""
+            print(f"{command}{limit_of}\n".replace(" --", " \\\n    --"))
 else:
     print(f"{model} is a folder: sinkprune prune {model} --dry-run plans it")
 
@@ -344,7 +355,10 @@ for sparsity in pruned:
     excess = scores[sparsity].value - scores[0.0].value
     forest[f"{preset}, {sparsity:.0%} − dense, nats per token"] = interval(excess)
 run.find({})
-listed(forest)
+if real:
+    display(listed(forest))
+else:
+    print("Random weights: losses were measured, and say nothing.")
 
 # %% [markdown]
 # The benchmarks, and on whole ones the published numbers beside them:

@@ -17,7 +17,7 @@ from sinkprune.documents import Document, document_of, documents_in, written
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, Whole, checked_arguments, in_short
+from sinkprune_core.values import Count, Whole, checked_arguments, in_short, is_plain
 
 SEQUENCES = 128
 TEXT_LENGTH = 512  # tokens per sequence of a user's own text
@@ -169,6 +169,8 @@ def _whole_numbers(value: object) -> torch.Tensor | None:
         return None
 
     ids = torch.as_tensor(value)
+    if not is_plain(ids):
+        raise TypeError(f"token ids are {in_short(ids)}: give a dense tensor with numbers")
     if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
         raise TypeError(f"token ids are {ids.dtype}: give whole numbers, as a tokenizer of this model does")
     return ids.detach().cpu().long()

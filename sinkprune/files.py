@@ -247,8 +247,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on success and vanishes on any failure.
 
     Works for a file or for a directory that does not exist yet (the block decides which by what it creates).
-    What replaces `path` has been flushed to disk. Raises OSError with a sentence where the disk is full, and
-    what `check_replaceable` raises.
+    What replaces `path` has been flushed to disk. Raises OSError with a sentence where the disk is full,
+    FileExistsError for a folder that another call has made meanwhile, and what `check_replaceable` raises.
     """
     path = Path(path)
     check_replaceable(path)
@@ -259,8 +259,20 @@ def atomic(path: Path | str) -> Iterator[Path]:
             yield partial
             give_ordinary_modes(partial)
             flush(partial)
-            os.replace(partial, path)
+            _put_in_place(partial, path)
             flush_one(path.parent)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    """Give what is finished its name; raise FileExistsError where a folder has it meanwhile."""
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise FileExistsError(
+            f"{path} exists: another call has made it meanwhile; choose another name or remove it first"
+        ) from None
 
 
 @contextmanager

@@ -303,10 +303,10 @@ class LanguageModel:
 
         Raises ValueError for a model that is not covered, or has no numbers.
         """
-        check_structure(self.model)
-        check_loaded(self)
         digest = hashlib.sha256()
         with self.turn():  # another thread may prune it for a while
+            check_structure(self.model)
+            check_loaded(self)
             for name, tensor in sorted(self.model.state_dict().items()):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())

@@ -1,5 +1,7 @@
 """The tables of hostile cases in docs/promises.md: a row for every group that a test has, and no other."""
 
+import json
+
 import pytest
 from hostile.groups import EVERY, FAMILIES
 from hostile.page import HEAD, PAGE, Family, groups_of, write
@@ -48,6 +50,14 @@ def test_counts_of_a_group_that_is_not_listed_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no list of groups has .*'unlisted'"):
         write(counts_of("unlisted", HELD), ["first"], [], page)
     assert page.read_text() == page_of()
+
+
+def test_counts_of_two_processes_add_up():
+    """What a process sends are plain values."""
+    both = Tally()
+    for sent in (counts_of("first", HELD, BROKE), counts_of("first", HELD)):
+        both.join(Tally.of_values(json.loads(json.dumps(sent.values()))))
+    assert both == counts_of("first", HELD, BROKE, HELD)
 
 
 def test_the_page_has_one_row_for_every_group():

@@ -3,6 +3,7 @@
 Dimensions: S step, K key position.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,9 @@ SIGNS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "$": r"\$"})
 LABEL_LETTERS = 13  # of a token's name
 APART = 1 / 34  # of the axis: the least from one token that is named to the next
 RING = "#CC0022"  # shows on blue and on yellow
+RING_POINTS = 6.0  # across, at most
+PANEL_POINTS = 140  # that the rows of a panel have together
+ROW_SHARE = 0.8  # of its row that a ring takes where rows are many
 UNSEEN = "#DDDDDD"  # where there is no attention to show
 LEAST = 0.3  # ends of the colour scale; 1 is the mean of all keys
 MOST = 30.0
@@ -66,41 +70,48 @@ def attention_image(axis: Axes, attention: np.ndarray, **options: Any) -> AxesIm
     return axis.imshow(attention, aspect="auto", cmap=colours, norm=LogNorm(LEAST, MOST), **options)
 
 
-def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
-    """Draw attention per key position (across) and step (down), one panel per model, below a `title`.
+def plot_sink_positions(panels: list[dict], title: str = "", columns: int = 1) -> Figure:
+    """Draw attention per key position (across) and step (down), one panel per model, below a `title`, in
+    `columns` columns.
 
     A panel has `title`, `profile_SK` (mass; 1 is the mean of all keys), `visible_SK`, `sinks_SK`, `labels`
     (K), `prompt_length` (0: none), and `rows` where they are no steps. Keys that do not count are grey.
     """
-    figure, axes = canvas(len(panels), 1, (WIDTH, 2.9 * len(panels)))
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = canvas(rows, columns, (WIDTH, 2.9 * rows))
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
 
     images = []
-    for axis, panel in zip(axes[:, 0], panels, strict=True):
+    for axis, panel in zip(axes.flat, panels, strict=False):
         profile_SK = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
         images.append(attention_image(axis, profile_SK, interpolation="nearest"))
         step, position = np.nonzero(panel["sinks_SK"])
-        axis.plot(position, step, "o", mfc="none", mec="white", ms=6, mew=2.6)
-        axis.plot(position, step, "o", mfc="none", mec=RING, ms=6, mew=1.4)
+        ring = min(RING_POINTS, ROW_SHARE * PANEL_POINTS / len(profile_SK))  # rings of two rows keep apart
+        axis.plot(position, step, "o", mfc="none", mec="white", ms=ring, mew=0.43 * ring)
+        axis.plot(position, step, "o", mfc="none", mec=RING, ms=ring, mew=0.23 * ring)
         if panel["prompt_length"]:
             axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
 
         attention_K = np.nan_to_num(profile_SK).mean(0)
         strongest = np.lexsort((-attention_K, -panel["sinks_SK"].sum(0)))  # sinks come first
-        named = sorted(spaced(strongest.tolist(), APART * len(strongest)))
+        named = sorted(spaced(strongest.tolist(), APART * columns * len(strongest)))
         labels = [panel["labels"][key] for key in named]
         tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axis.set_xticks(named, labels, **tilted, fontsize=7, family=MONOSPACED)
         axis.tick_params(axis="x", length=2, pad=1)
-        axis.set(title=panel["title"], ylabel=panel.get("rows", "step of the trajectory"))
+        axis.set_title(panel["title"], fontsize=10 if columns == 1 else 8.5)
+        axis.set_ylabel(panel.get("rows", "step of the trajectory"))
         axis.grid(False)
 
     figure.colorbar(
         images[-1], ax=axes, pad=0.01, format="%g", label="attention received (1 = mean of all keys)"
     )
     dashed = "dashed: end of the prompt; " if any(panel["prompt_length"] for panel in panels) else ""
-    axes[-1, 0].set_xlabel(
+    figure.supxlabel(
         "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
-        f"{dashed}red rings: sinks"
+        f"{dashed}red rings: sinks",
+        fontsize=9,
     )
 
     return titled(figure, title)

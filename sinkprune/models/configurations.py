@@ -86,8 +86,8 @@ RANGES: dict[str, tuple[float, float]] = {
 def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
     """Raise FormatError for a field of a configuration file that cannot be meant and would be taken.
 
-    A number outside its range gives other numbers in silence, and blocks beyond the stored ones are begun.
-    Null counts as not stated.
+    A number outside its range gives other numbers in silence, and a model of more blocks than are stored, or
+    of none, is begun. Null counts as not stated.
     """
     ropes = [raw[name] for name in ("rope_scaling", "rope_parameters") if isinstance(raw.get(name), dict)]
     for name, value in [entry for fields in (raw, *ropes) for entry in fields.items()]:
@@ -109,7 +109,7 @@ def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
         )
 
     for name in LAYERS:
-        if isinstance(raw.get(name), int) and raw[name] > len(blocks):
+        if isinstance(raw.get(name), int) and not 1 <= raw[name] <= len(blocks):
             raise FormatError(
                 f"{file} has {name}={raw[name]}, and the weights beside it are those of {len(blocks)} blocks"
                 ": take the configuration of these weights"

@@ -56,7 +56,23 @@ def choose_device(device: str | torch.device, written: str | None = None) -> str
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"{written}: this machine has no MPS; give cpu or auto")
 
+    is_checked = chosen.type in ("cpu", "cuda", "mps")
+    if not is_checked and not _holds_tensors(chosen):
+        raise ValueError(f"{written}: this PyTorch can put nothing there; give cpu or auto")
+
     return name
+
+
+def _holds_tensors(device: torch.device) -> bool:
+    """Return whether PyTorch can put a tensor on a device.
+
+    It knows the names of many that it is not built for, and what it raises for one depends on its name.
+    """
+    try:
+        torch.empty(0, device=device)
+    except Exception:
+        return False
+    return True
 
 
 def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -> torch.dtype:

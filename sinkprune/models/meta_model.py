@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from accelerate import init_empty_weights
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sinkprune.models.catalog import KnownModel
@@ -32,7 +31,7 @@ def is_streamed(lm: LanguageModel) -> bool:
 
 def without_weights(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) -> PreTrainedModel:
     """Return a model of a configuration whose weights have shapes and no numbers."""
-    with init_empty_weights(include_buffers=True):
+    with torch.device("meta"):
         model = native_class(config)(config)
         move(model, dtype)
 

@@ -1,9 +1,12 @@
 """Writing a model: transformers' own format, with a card of what its configuration cannot say."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field, InstanceOf
 
 from sinkprune.files import atomic, digests, write_json
 from sinkprune.models.reader import CARD
@@ -12,6 +15,7 @@ from sinkprune.models.weight_files import read_json
 from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
+from sinkprune_core.values import Place, checked_arguments, in_short
 
 GENERATION = "generation_config.json"  # what transformers' `generate` reads of a folder
 REFUSAL = (
@@ -19,12 +23,12 @@ REFUSAL = (
     "generate() and the text-generation pipeline of transformers do; write with "
     "`sinkprune generate FOLDER --prompt TEXT` or sinkprune.generate"
 )
+Texts = Annotated[Mapping[str, str], Field(description="texts by the names of their files")]
 OWN = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # what a card says of the model itself
 
 
-def save(
-    lm: LanguageModel, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object
-) -> Path:
+@checked_arguments
+def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = None, **card: object) -> Path:
     """Write a model, its tokenizer and its card in transformers' format (safetensors), atomically.
 
     `load(folder)` reads it back; of a diffusion model, transformers' `generate` is refused. A streamed model
@@ -39,17 +43,13 @@ def save(
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+
+    _check_beside(texts or {}, card)
     check_structure(lm.model)
     if not isinstance(lm, StreamedModel):
         check_loaded(lm)
-    taken = [name for name in OWN if name in card]
-    if taken:
-        raise ValueError(
-            f"{taken[0]}={card[taken[0]]!r} cannot be put on the card, which says by that name what "
-            "the model is: choose another name"
-        )
 
-    with lm.turn(), atomic(folder) as partial:  # another thread may prune it for a while
+    with atomic(folder) as partial:
         if isinstance(lm, StreamedModel):
             lm.write_weights(partial)
         else:
@@ -72,6 +72,35 @@ def save(
         }
         write_json(partial / CARD, {**own, **card})
     return folder
+
+
+def _check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
+    """Raise an error for what cannot be written beside a model, as a file or on its card."""
+    for name in texts:
+        if Path(name).name != name:
+            raise ValueError(
+                f"texts has {in_short(name)}, which is no name of a file in the folder of a model"
+            )
+
+    taken = [name for name in OWN if name in card]
+    if taken:
+        raise ValueError(
+            f"{taken[0]}={in_short(card[taken[0]])} cannot be put on the card, which says by that name what "
+            "the model is: choose another name"
+        )
+    check_json(card)
+
+
+def check_json(card: Mapping[str, object]) -> None:
+    """Raise TypeError for an entry of a card that is no JSON."""
+    for name, value in card.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise TypeError(
+                f"{name}={in_short(value)} cannot be put on the card, which is JSON: give finite numbers, "
+                "texts, lists and dictionaries of these"
+            ) from None
 
 
 def refuse_generate(folder: Path) -> None:

@@ -71,9 +71,10 @@ def recovery_cost(
     missing = []
     free = available_memory(device)
     if memory > free:
+        last = "or method lora" if teacher is None else "method lora, or no teacher"
         missing.append(
             f"{memory / 1e9:.1f} GB of memory, and {device} has {free / 1e9:.1f} GB available: "
-            "take a smaller batch or length, gradient checkpointing, or method lora"
+            f"take a smaller batch or length, gradient checkpointing, {last}"
         )
 
     for folder in dict.fromkeys((out, work)):

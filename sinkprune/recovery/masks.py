@@ -8,24 +8,32 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, InstanceOf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sinkprune.files import atomic
+from sinkprune.models.saving import check_json
 from sinkprune.models.weight_files import refused
+from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel, zero_out
+from sinkprune_core.model_checks import check_changeable, check_structure
+from sinkprune_core.values import Place, checked, checked_arguments
 
+Card = Annotated[Mapping[str, object], Field(description="values of JSON by their names")]
 FORMAT = "sinkprune masks 2"
 
 
+@checked_arguments
 def save_masks(
-    lm: LanguageModel,
-    file: Path | str,
+    lm: InstanceOf[LanguageModel],
+    file: Place,
     dense: LanguageModel | None = None,
-    card: Mapping[str, object] | None = None,
+    card: Card | None = None,
 ) -> Path:
     """Write where the linears of the blocks are zero to a safetensors file, a bit per weight; return it.
 
@@ -33,8 +41,20 @@ def save_masks(
     its other parameters (embeddings, head and norms), and by the weights that stayed, so that `apply_masks`
     can refuse another one. With `dense` it is checked that the pruned model is the dense one with zeros.
     `card` is what the pruned model's says of its recipe, which `masks_about` gives back. Raises ValueError
-    where it is not the dense one with zeros, and for a model without zeros.
+    where it is not the dense one with zeros, for a model without zeros, and for one whose weights are not in
+    memory.
     """
+    check_json(card or {})
+    if Path(file).is_dir():
+        raise IsADirectoryError(f"file {file} is a folder: name a file in it")
+
+    given = [lm]
+    if dense is not None:
+        given.append(checked("dense", dense, InstanceOf[LanguageModel]))
+    for each in given:
+        check_structure(each.model)
+        check_loaded(each)
+
     packed = {}
     zeros = 0
     for name, weight in _linears(lm):
@@ -86,13 +106,18 @@ def _read(file: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     return about, packed
 
 
+@checked_arguments
 @torch.no_grad()
-def apply_masks(lm: LanguageModel, file: Path | str) -> int:
+def apply_masks(lm: InstanceOf[LanguageModel], file: Place) -> int:
     """Set the weights of a dense model that a mask marks to zero, in place; return how many are zero.
 
     Raises FileNotFoundError where there is no file, and ValueError, before anything is changed, for a file
-    that is no mask, and for a mask of another model.
+    that is no mask, for a mask of another model, and for a model that is not covered, or cannot be changed.
     """
+    check_structure(lm.model)
+    check_loaded(lm)
+    check_changeable(lm)
+
     about, packed = _read(Path(file))
 
     weights = dict(_linears(lm))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import metadata_load
 from jinja2 import Environment, StrictUndefined
+from pydantic import InstanceOf
 from transformers import PreTrainedTokenizerBase
 
 from sinkprune.files import DATA, atomic, digests, write_json
@@ -19,10 +20,11 @@ from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import folder_of
 from sinkprune.models.reader import CARD
-from sinkprune.models.saving import save
+from sinkprune.models.saving import Texts, save
 from sinkprune.models.weight_files import read_json
 from sinkprune_core.language_model import LanguageModel, Tokenizer
 from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.values import Place, checked_arguments
 
 README = "README.md"
 OTHER = "other"  # a licence that the hub has no name for
@@ -39,10 +41,11 @@ PLAIN_ZEROS = (
 )
 
 
+@checked_arguments
 def save_model(
-    lm: LanguageModel,
-    folder: Path | str,
-    texts: Mapping[str, str] | None = None,
+    lm: InstanceOf[LanguageModel],
+    folder: Place,
+    texts: Texts | None = None,
     **card: object,
 ) -> Path:
     """Save a model as `save` does, ready to be published; return the folder.

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from pydantic import InstanceOf
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import Number, TokenIds, Whole, checked_arguments
 
 LOGITS_BYTES = 1 << 28  # of the logits that are kept for the backward pass; more are computed twice
 
@@ -93,15 +95,22 @@ def loss_of(
     return total
 
 
-def training_loss(lm: LanguageModel, ids_BT: torch.Tensor, seed: int = 0, step: int = 0) -> torch.Tensor:
+@checked_arguments
+def training_loss(
+    lm: InstanceOf[LanguageModel], ids_BT: TokenIds, seed: Whole = 0, step: Number = 0
+) -> torch.Tensor:
     """Return the loss of a batch of token ids, int64 (B, T), for a training loop of one's own.
 
     It is the objective of `recover`, a scalar in nats per token with a gradient: masked positions of a
     diffusion model, where the noise is a function of `seed` and `step`, next tokens of another. Every row
-    counts as text to its end, so rows without padding are wanted.
+    counts as text to its end, so rows without padding are wanted. Raises ValueError for ids that are no
+    rows of at least two tokens of the model.
     """
+    if not len(ids_BT) or ids_BT.shape[1] < 2:
+        raise ValueError(f"ids_BT has shape {tuple(ids_BT.shape)}: give at least one sequence of 2 tokens")
+
     rng = generator(seed, "recovery noise", step)
-    return loss_of(lm, exercise(lm, ids_BT.cpu(), rng))
+    return loss_of(lm, exercise(lm, ids_BT, rng))
 
 
 def _slice_loss(

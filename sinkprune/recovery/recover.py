@@ -3,11 +3,11 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -25,35 +25,47 @@ from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
 from sinkprune_core.language_model import LanguageModel, set_direction
-from sinkprune_core.values import in_short
+from sinkprune_core.values import (
+    A_FUNCTION,
+    AboveZero,
+    Count,
+    Flag,
+    Number,
+    Place,
+    Share,
+    Text,
+    checked_arguments,
+    in_short,
+)
 
 AUTO = "auto"  # the teacher that the card of a pruned model names
 PLANNED = Path("recovered")  # where a run that is only planned would write, if no place is named
 
 
+@checked_arguments
 def recover(
-    pruned: str | os.PathLike,
+    pruned: Place,
     *,
-    out: str | os.PathLike | None = None,
-    tokens: int | None = None,
-    steps: int | None = None,
+    out: Place | None = None,
+    tokens: Count | None = None,
+    steps: Count | None = None,
     text: str | os.PathLike | Sequence[Document] | None = None,
-    teacher: str | os.PathLike | None = AUTO,
-    distillation: float | None = None,
-    method: str = "full",
-    rank: int = 16,
-    learning_rate: float | None = None,
-    batch: int = 8,
-    length: int = 128,
-    seed: int = 0,
-    work: str | os.PathLike | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    gradient_checkpointing: bool = False,
-    save_every: int = 20,
-    dry_run: bool = False,
-    progress: bool = True,
-    tell: Callable[[str], None] | None = None,
+    teacher: Place | None = AUTO,
+    distillation: Share | None = None,
+    method: Text = "full",
+    rank: Count = 16,
+    learning_rate: AboveZero | None = None,
+    batch: Count = 8,
+    length: Count = 128,
+    seed: Number = 0,
+    work: Place | None = None,
+    dtype: Text = "auto",
+    device: Text = "auto",
+    gradient_checkpointing: Flag = False,
+    save_every: Count = 20,
+    dry_run: Flag = False,
+    progress: Flag = True,
+    tell: Annotated[Callable[[str], None], A_FUNCTION] | None = None,
 ) -> Recovered | RecoveryCost:
     """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
 
@@ -250,7 +262,7 @@ def _share(teacher: str | os.PathLike | None, distillation: float | None) -> flo
 
 
 def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Document] | None:
-    """Return the documents of a file or a list; raise FileNotFoundError or ValueError for neither."""
+    """Return the documents of a file or a list; raise FileNotFoundError or TypeError for neither."""
     if text is None:
         return None
     if isinstance(text, (str, os.PathLike)):
@@ -258,6 +270,10 @@ def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Docu
         if not file.is_file():
             raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
         return documents_in(file)
+
+    is_list = isinstance(text, Iterable) and not isinstance(text, (torch.Tensor, Mapping, bytes))
+    if not is_list:
+        raise TypeError(f"text={in_short(text)} must be a file or a list of documents, or None")
 
     documents = []
     for number, value in enumerate(text, start=1):

@@ -9,6 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, cast
 
 import torch
+from pydantic import InstanceOf
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from transformers import PreTrainedModel
@@ -16,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sinkprune.models.streaming import StreamedModel
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.values import checked
 
 if TYPE_CHECKING:
     from peft.tuners.lora.layer import Linear as LoraLinear
@@ -42,6 +44,7 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
         if isinstance(model, StreamedModel):
             raise ValueError(f"{model.name} is streamed from disk and cannot be trained: use `load`")
         model = model.model
+    checked("model", model, InstanceOf[nn.Module])
 
     held = _zeros_by_name(model)
     parameters = dict(model.named_parameters())

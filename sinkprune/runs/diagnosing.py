@@ -1,9 +1,9 @@
 """A diagnosis in a work folder: streamed models, and norms that a run that goes on does not take again."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from pydantic import InstanceOf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -13,22 +13,24 @@ from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.work_folder import claim, identity, written_once
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import TokenChoice
+from sinkprune_core.calibration.token_weights import SinkContext, TokenChoice  # noqa: F401 (of TokenChoice)
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import diagnosis
 from sinkprune_core.pruning.diagnosis import Diagnosis, Norms
 from sinkprune_core.pruning.recipe import ExcludeName
+from sinkprune_core.values import Count, Flag, Place, checked_arguments
 
 
+@checked_arguments
 @torch.no_grad()
 def diagnose(
-    lm: LanguageModel,
-    calibration: Calibration,
-    sparsities: Sequence[float] = (0.5,),
-    noise_levels: int = 8,
+    lm: InstanceOf[LanguageModel],
+    calibration: InstanceOf[Calibration],
+    sparsities: diagnosis.Sparsities = (0.5,),
+    noise_levels: Count = 8,
     sinks: ExcludeName | TokenChoice = "all",
-    progress: bool = True,
-    work: Path | str | None = None,
+    progress: Flag = True,
+    work: Place | None = None,
 ) -> Diagnosis:
     """Return what leaving sinks out can change in a model, as `sinkprune_core.diagnose` does.
 

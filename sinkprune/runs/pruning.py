@@ -19,6 +19,7 @@ from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
+from sinkprune.runs.work_folder import claim, identity
 from sinkprune_core.blocks import BlockInput, Rows
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.text import Calibration
@@ -80,12 +81,19 @@ def _rows_of_own_choice(
 ) -> Rows | None:
     """Return the calibration rows of a user's function, whose weights tell its job from others.
 
-    They come from dense blocks; None for a choice that has a name.
+    They come from dense blocks; None for a choice that has a name. The pass that shows the sinks goes on
+    where a killed one was, and serves every job of this text.
     """
     if calibration is None or not callable(recipe.exclude) or not recipe.rule.calibrated:
         return None
+
+    claim(root, identity(lm, calibration))
+    store = OnDisk(root, is_streamed(lm))
     with _dense_again(lm, root):
-        return rows_for(lm, calibration, recipe.statistics_key, progress)
+        rows = rows_for(lm, calibration, recipe.statistics_key, progress, store=store)
+
+    store.forget_hidden()
+    return rows
 
 
 @contextmanager

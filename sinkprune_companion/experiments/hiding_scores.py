@@ -19,10 +19,11 @@ from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, Third, hiding_model
+from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, MeasuredAttention, Third, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
 COUNT = 5  # keys that are hidden where verdicts are read
+NAMES = {"diffusion": "DLM", "autoregressive": "AR model"}  # in titles of panels, by kind
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
@@ -49,12 +50,12 @@ def hiding_scores(
     if first_scored > 1:  # other records lack it
         key["first_scored"] = first_scored
 
-    masses = {}  # the same text is scored again and again: what attention it gets is kept
+    measured = MeasuredAttention()  # the same text is scored again and again: what attention it gets is kept
     parts = []
     for hiding in tqdm([Hiding(count=0), *hidings], desc=f"hiding, {lm.name}"):
 
         def compute(hiding: Hiding = hiding) -> pd.DataFrame:
-            without_keys = hiding_model(lm, hiding, masses=masses)
+            without_keys = hiding_model(lm, hiding, measured=measured)
             frame = score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
             hidden = pd.DataFrame(without_keys.log, columns=MEASURED).mean().fillna(0.0)
             choice = {"label": label_of(hiding), "keys": hiding.keys}
@@ -154,11 +155,15 @@ def layer_panels(lm: LanguageModel, ids_1T: torch.Tensor, count: int = COUNT) ->
     """Return the attention of every layer to every key, as panels of `plot_sink_positions`.
 
     The first panel has all keys; then the `count` strongest are hidden in all layers, or in the middle third
-    alone. What counts are queries of the later half of the text and keys of the first half, which all of
-    these queries see, also in a causal model.
+    alone. Keys are those of the first half of the text. What counts are, in a causal model, the queries of
+    the later half, which see all of these keys; a diffusion model reads the first half alone.
     """
-    tokens = ids_1T.shape[1]
-    hidden_1K = torch.zeros(1, tokens, dtype=torch.bool, device=lm.device)
+    keys_shown = ids_1T.shape[1] // 2
+    if lm.kind == "diffusion":
+        ids_1T, asking = ids_1T[:, :keys_shown], (0, keys_shown)
+    else:
+        asking = (keys_shown, ids_1T.shape[1])
+    hidden_1K = torch.zeros_like(ids_1T, dtype=torch.bool, device=lm.device)
     panels = []
     for words, hiding in (
         ("all keys", None),
@@ -169,18 +174,21 @@ def layer_panels(lm: LanguageModel, ids_1T: torch.Tensor, count: int = COUNT) ->
         def keys(layer: int, hiding: Hiding | None = hiding) -> torch.Tensor | None:
             return hidden_1K if hiding and hiding.hides_in(layer, len(lm.blocks)) else None
 
-        tracked = attention.track(lm.model, [(tokens // 2, tokens)])
+        tracked = attention.track(lm.model, [asking])
         with torch.inference_mode(), attention.hide(lm.model, keys), tracked as tracker:
             lm.hidden(ids_1T)
-            mass_LK = tracker.take()[0, :, :, 0].mean(1).cpu()[:, : tokens // 2]
+            mass_LK = tracker.take()[0, :, :, 0].mean(1).cpu()[:, :keys_shown]
         if hiding is None:
             hidden_1K[0, mass_LK.mean(0).topk(count).indices] = True
 
-        profile_LK = mass_LK * tokens / (tokens - tokens // 2)  # 1 is the mean of all keys
+        profile_LK = mass_LK * ids_1T.shape[1] / (asking[1] - asking[0])  # 1 is the mean of all keys
         visible_LK = torch.ones_like(profile_LK, dtype=torch.bool)
-        panel = {"title": f"{lm.name}, {words}", "rows": "layer", "profile_SK": profile_LK.numpy()}
-        panel |= {"visible_SK": visible_LK.numpy(), "prompt_length": 0}
-        panel["sinks_SK"] = detection.sink_sets(profile_LK, visible_LK).numpy()
-        panel["labels"] = token_labels(lm.tokenizer, ids_1T[0, : tokens // 2])
+        panel = {"title": f"{NAMES[lm.kind]}, {words}", "rows": "layer", "profile_SK": profile_LK.numpy()}
+        panel |= {"prompt_length": 0, "sinks_SK": detection.sink_sets(profile_LK, visible_LK).numpy()}
+        for layer in range(len(lm.blocks)):
+            if keys(layer) is not None:
+                visible_LK[layer] = ~hidden_1K[0, :keys_shown].cpu()  # a hidden key still sees itself
+        panel["visible_SK"] = visible_LK.numpy()
+        panel["labels"] = token_labels(lm.tokenizer, ids_1T[0, :keys_shown])
         panels.append(panel)
     return panels

@@ -214,6 +214,11 @@ def finding_name(comparison: str, pattern: str, sparsity: float) -> str:
     return f"{comparison}_{ENDING}_{100 * sparsity:.0f}"
 
 
+def on_tokens(found: Mapping[str, Estimate], tokens: int) -> dict[str, Estimate]:
+    """Return differences under names that end with the calibration tokens of their recipes."""
+    return {f"{name}_{tokens}": estimate for name, estimate in found.items()}
+
+
 def by_label(found: Mapping[str, Estimate], pattern: str, sparsity: float) -> dict[str, Estimate]:
     """Return the differences that were found at one place, by what figures and tables call them."""
     named = {finding_name(name, pattern, sparsity): each.label for name, each in COMPARISONS.items()}

@@ -26,13 +26,13 @@ from sinkprune_core import Calibration, LanguageModel, Recipe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
 from sinkprune_core.pruning.diagnosis import (
     ALL_TOKENS,
-    DRAWS_IN_A_PASS,
     OTHER_TEXT,
     WITHOUT_SINKS,
     Norms,
     Part,
     diagnosis_from,
     diagnosis_recipes,
+    share_of_sinks,
 )
 from sinkprune_core.pruning.engine import dense_statistics
 
@@ -172,7 +172,7 @@ def taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
         by_part[part] = [{name: inputs.norm_I for name, inputs in block.items()} for block in layers]
 
     shares = {part: taken[recipe.statistics_key].left_out_share for part, recipe in recipes.items()}
-    return Norms(by_part, DRAWS_IN_A_PASS * (shares[WITHOUT_SINKS] - shares[ALL_TOKENS]))
+    return Norms(by_part, share_of_sinks(shares[ALL_TOKENS], shares[WITHOUT_SINKS]))
 
 
 def with_dose(norms: Norms, dose: float) -> Norms:

@@ -46,6 +46,13 @@ class Place(NamedTuple):
         return {} if self.pattern == UNSTRUCTURED else {"pattern": self.pattern}
 
     @property
+    def words(self) -> str:
+        """What a picture calls this place."""
+        if self.pattern == UNSTRUCTURED:
+            return f"{100 * self.sparsity:.0f} % of the weights zero"
+        return f"{self.pattern} zeros"
+
+    @property
     def ending(self) -> str:
         """What findings of this place end with: `50`, `75` or `2_4`."""
         if self.pattern == UNSTRUCTURED:
@@ -250,6 +257,6 @@ def recovery_curves(
             for count in (0, *tokens):
                 cost = found.get(f"after_{recipe.replace('-', '_')}_{place.ending}_{count // 1000}")
                 if cost is not None:
-                    row = {"recipe": recipe, "zeros": place.ending, "tokens": count / 1000}
+                    row = {"recipe": recipe, "zeros": place.words, "tokens": count / 1000}
                     rows.append(row | {"value": cost.value, "low": cost.low, "high": cost.high})
     return pd.DataFrame(rows)

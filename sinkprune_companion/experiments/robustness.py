@@ -251,7 +251,20 @@ def findings_of(differences: Differences) -> dict[str, Estimate]:
 
 
 def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence[str]) -> pd.DataFrame:
-    """Return differences at 50 % draw by draw, in the settings that differ in a factor alone."""
+    """Return a table to read of `draw_values`, a column for every draw."""
+    values = draw_values(scores, factor, shown)
+    if values.empty:
+        return pd.DataFrame()
+
+    columns = values.assign(draw="draw " + values.draw.astype(str), value=values.value.round(4))
+    table = columns.pivot_table("value", ["difference", factor], "draw", sort=False)
+    return table.astype(object).fillna("–").rename_axis(columns=None)
+
+
+def draw_values(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence[str]) -> pd.DataFrame:
+    """Return differences at 50 % draw by draw, in the settings that differ in a factor alone: a row with
+    `difference`, the factor, `draw` and `value`, a mean over sequences.
+    """
     rows = []
 
     for setting in apart_in(factor, scores):
@@ -261,14 +274,11 @@ def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence
             compared = COMPARISONS[comparison]
             one, other = (at_half[at_half.variant == side] for side in compared[:2])
             if len(one) and len(other):
-                draws = (pivot(one) - pivot(other)).mean(1).round(4)
                 row = {"difference": compared.label, factor: setting.value_of(factor)}
-                rows.append(row | {f"draw {draw}": value for draw, value in enumerate(draws)})
+                draws = enumerate((pivot(one) - pivot(other)).mean(1))
+                rows += [row | {"draw": draw, "value": value} for draw, value in draws]
 
-    if not rows:
-        return pd.DataFrame()
-
-    return pd.DataFrame(rows, dtype=object).fillna("–").set_index(["difference", factor])
+    return pd.DataFrame(rows)
 
 
 def costs_by_amount(scores: Mapping[Setting, pd.DataFrame]) -> pd.DataFrame:

@@ -50,8 +50,9 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """What figures and tables call it."""
-        return f"{self.begins}, {self.tokens:,} tokens, {SAMPLERS[self.sampler]}"
+        """What figures and tables call it: the sampler is LLaDA's where none is named."""
+        sampler = "" if self.sampler == "llada" else f", {SAMPLERS[self.sampler]}"
+        return f"{self.begins}, {self.tokens:,} tokens{sampler}"
 
     def name(self, main: "Condition") -> str:
         """Return what differs from the main condition, as findings are named; empty for nothing."""

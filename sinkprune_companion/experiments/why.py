@@ -137,7 +137,8 @@ def by_layer(tables: Sequence[pd.DataFrame], sparsity: float) -> pd.DataFrame:
 def diagnosis_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
     """Return what the tables of several calibration draws say, with intervals over draws, by finding.
 
-    A finding ends with the sparsity in percent. Means count every map by its weights, medians are over maps.
+    A finding ends with the sparsity in percent. Means count every map by its weights, but for those called
+    unweighted; medians are over maps.
     There is none for a single draw.
     """
     if len(draws) < 2:
@@ -150,13 +151,15 @@ def diagnosis_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
             "predicted": [_mean(table, "predicted") for table in tables],
             "exact": [_mean(table, "exact") for table in tables],
             "other_text": [_mean(table, "other_text") for table in tables],
+            "unweighted_exact": [float(table.exact.mean()) for table in tables],
+            "unweighted_other_text": [float(table.other_text.mean()) for table in tables],
             "median_exact": [float(table.exact.median()) for table in tables],
             "median_other_text": [float(table.other_text.median()) for table in tables],
             "correlation": [correlation(table) for table in tables],
             "maps_above_other_text": [float((table.exact > table.other_text).sum()) for table in tables],
             "largest_miss": [abs(float(largest_miss(table).miss)) for table in tables],
         }
-        for layer in COLLAPSE:
+        for layer in sorted(set(COLLAPSE) & set(tables[0].layer)):
             of_layer = [by_layer([table], sparsity).loc[layer] for table in tables]
             measures[f"exact_layer_{layer}"] = [row.exact for row in of_layer]
             measures[f"other_text_layer_{layer}"] = [row.other_text for row in of_layer]

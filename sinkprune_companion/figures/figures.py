@@ -167,12 +167,13 @@ def plot_curves(
     title: str = "",
     panel: str | None = None,
     sharey: bool = True,
+    point: str | None = None,
 ) -> Figure:
     """Draw y against x, one line per value of `hue`, below a `title`; bars are 95 % intervals.
 
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `panel` is a
-    column whose values have a panel each. With `dodge` what was measured at one x stands side by side, in a
-    strip around it, without lines.
+    column whose values have a panel each, `point` one whose values are written beside the marks. With `dodge`
+    what was measured at one x stands side by side, in a strip around it, without lines.
     """
     names = frame[hue].drop_duplicates().tolist()
     panels = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
@@ -190,6 +191,10 @@ def plot_curves(
             look = series(name, names.index(name)) | {"capsize": 2 if interval_columns else 0}
             look |= {"linestyle": "none"} if dodge else {}
             axis.errorbar(line.moved, line[y], ends, label=name, ms=4.5, lw=1.3, **look)
+
+            for place, height, words in zip(line.moved, line[y], line[point] if point else [], strict=False):
+                beside = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7.5}
+                axis.annotate(str(words), (place, height), color=look["color"], **beside)
 
         if logx:
             axis.set_xscale("log")
@@ -225,9 +230,12 @@ def _side_by_side(axis: Axes, places: pd.Series) -> pd.Series:
 
 
 def _number_logarithmic(axis: Axis, values: pd.Series) -> None:
-    """Give a logarithmic axis plain numbers: at 1, 2 and 5, or at decades alone where it reaches far."""
-    reaches_far = values.max() > 100 * values.min()
-    axis.set_major_locator(LogLocator(subs=(1,) if reaches_far else (1, 2, 5)))
+    """Give a logarithmic axis plain numbers: at 1, 2 and 5, at more where it reaches less than a decade, at
+    decades alone where it reaches far.
+    """
+    reach = values.max() / values.min()
+    between = (1,) if reach > 100 else (1, 2, 5) if reach > 10 else (1, 1.5, 2, 3, 5, 7)
+    axis.set_major_locator(LogLocator(subs=between))
     axis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set_minor_formatter(NullFormatter())
 

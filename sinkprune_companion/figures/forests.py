@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import signed_interval
@@ -20,9 +19,10 @@ from sinkprune_companion.figures import figures
 from sinkprune_companion.figures.figures import bars, intervals
 from sinkprune_companion.figures.looks import BLACK, GREY, INK, VERDICTS, series
 
-REACH = 2  # times the interval that reaches second furthest: an interval that goes further is cut
+REACH = 3  # times the interval that reaches second furthest: an interval that goes further is cut
 FAR = 8  # times the same: a row whose number lies further is cut altogether
 LETTERS = 34  # of a row's name on one line
+GOES_ON = (r"$\ll$", r"$\gg$")  # marks of an interval that is cut, left and right: no verdict has them
 
 Judge = Callable[[Collection[Estimate]], list[str]]  # verdicts on differences of losses
 
@@ -47,7 +47,8 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
 
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
     filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest
-    ends in an arrow, but for the first row, the headline; a number is on the axis unless it lies FAR away.
+    is cut and ends in a double arrow, but for the first row, the headline; a number is on the axis unless it
+    lies FAR away.
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
 
@@ -74,27 +75,35 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         numbers = table.value.abs()
         near = numbers[numbers <= FAR * second].max()
         reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
-        words += "; ◂ ▸: goes on" if furthest > reach else ""
+        words += "; ≪ ≫: goes on" if furthest > reach else ""
 
     least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
     left = max(-reach, min(-least, 1.08 * table.low.min()))
     right = min(reach, max(least, 1.08 * table.high.max()))
 
     figure = _plot_table(table, (left, right), words, title, marks)
-    figure.axes[0].locator_params(axis="x", nbins=6)
+    figure.axes[0].locator_params(axis="x", nbins=5)  # more would run into each other
     return figure
 
 
 def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
-    """Draw costs, each with the mark and the name of its `kind`; rows that follow each other may share a
-    `comparison`, which stands before the first of them.
+    """Draw costs, each with the mark of its `kind`; rows that follow each other may share a `comparison`,
+    whose name stands beside the middle of them.
     """
-    is_first = table.comparison != table.comparison.shift()
-    named = table.kind.where(~is_first, table.comparison + ": " + table.kind)
+    groups = (table.comparison != table.comparison.shift()).cumsum()
+    names = table.comparison.groupby(groups).first().tolist()
+    middles = pd.Series(range(len(table))).groupby(groups.to_numpy()).mean().tolist()
+
     marks = {kind: _mark_of(kind, 0) for kind in table.kind.unique()}
-    ends = min(0.0, 1.05 * table.low.min()), 1.05 * table.high.max()
-    table = table.assign(section="", margin=float("nan"), comparison=named, mark=table.kind.map(marks))
-    return _plot_table(table, ends, f"{xlabel}\nbars: 95 % interval", title, marks)
+    lowest, highest = min(0.0, table.low.min()), max(0.0, table.high.max())
+    room = 0.04 * (highest - lowest)
+    drawn = table.assign(section="", margin=float("nan"), comparison="", mark=table.kind.map(marks))
+
+    ends = (lowest - room, highest + room)
+    figure = _plot_table(drawn, ends, f"{xlabel}\nbars: 95 % interval", title, marks)
+    broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in names]
+    figure.axes[0].set_yticks(middles, broken, fontsize=8.5)
+    return figure
 
 
 def _mark_of(name: str, place: int) -> dict[str, str]:
@@ -116,7 +125,9 @@ def _plot_table(
     table: pd.DataFrame, ends: tuple[float, float], xlabel: str, title: str, marks: dict[str, dict[str, str]]
 ) -> Figure:
     """Draw rows with margin, interval, `mark` and numbers between `ends`, and a legend of `marks`."""
-    table = table.assign(comparison=[textwrap.fill(str(name), LETTERS) for name in table.comparison])
+    table = table.assign(
+        comparison=[textwrap.fill(str(name), LETTERS, break_on_hyphens=False) for name in table.comparison]
+    )
     lines = len(table) + sum(section != "" for section in table.section.unique())
     lines += 0.5 * table.comparison.str.count("\n").sum()
     figure, [[axis]] = canvas(size=(WIDTH, 1.2 + 0.27 * lines))
@@ -136,9 +147,9 @@ def _plot_table(
         axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
 
         if row.low < left:
-            axis.plot(left, place, marker=CARETLEFT, color=colour, ms=7, clip_on=False)
+            axis.plot(left, place, marker=GOES_ON[0], color=colour, ms=7, clip_on=False)
         if row.high > right:
-            axis.plot(right, place, marker=CARETRIGHT, color=colour, ms=7, clip_on=False)
+            axis.plot(right, place, marker=GOES_ON[1], color=colour, ms=7, clip_on=False)
 
         if left <= row.value <= right:
             axis.plot(row.value, place, ls="none", ms=6, **row.mark)
@@ -206,10 +217,43 @@ def plot_rows(
 
         axis.set(ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_title(head, fontsize=8.5)
-        axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 28) for name in rows], fontsize=8)
+        axis.set_yticks(
+            range(len(rows)),
+            [textwrap.fill(str(name), 28, break_on_hyphens=False) for name in rows],
+            fontsize=8,
+        )
 
     figure.supxlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8)
     return titled(figure, title, handles_of(marks))
+
+
+def plot_lanes(
+    frame: pd.DataFrame, row: str, lane: str, margins: dict[str, float], xlabel: str, title: str
+) -> Figure:
+    """Draw `value` of every unit as a dot: a row per value of one column, beneath each other in it a lane per
+    value of another, and the margin of every row as a band.
+    """
+    rows = frame[row].drop_duplicates().tolist()
+    marks = {name: _mark_of(name, place) for place, name in enumerate(frame[lane].drop_duplicates())}
+    figure, [[axis]] = canvas(size=(WIDTH, 1.1 + 0.2 * len(rows) * (len(marks) + 0.6)))
+    axis.axvline(0, color=BLACK, lw=0.9)
+
+    for place, name in enumerate(rows):
+        margin = margins.get(name) or 0.0  # there may be none
+        axis.barh(place, 2 * margin, 0.8, -margin, color=GREY, alpha=0.2, lw=0)
+        for order, (of, mark) in enumerate(marks.items()):
+            values = frame.value[(frame[row] == name) & (frame[lane] == of)]
+            height = place + 0.7 * ((order + 0.5) / len(marks) - 0.5)
+            axis.plot(values, [height] * len(values), ls="none", ms=5, alpha=0.75, mew=0, **mark)
+
+    broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in rows]
+    axis.set_yticks(range(len(rows)), broken, fontsize=8.5)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel(f"{xlabel}\n← better; dots: calibration draws; band: too small to matter", fontsize=8.5)
+    handles = [Line2D([], [], ls="none", **mark, label=name) for name, mark in marks.items()]
+    return titled(figure, title, handles)
 
 
 def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: str) -> Figure:

@@ -30,7 +30,7 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     A panel has `title`, `map_QK` (rows add up to 1) and `labels` (K). Keys that get more than twice an even
     share are named.
     """
-    figure, axes = canvas(1, len(panels), (WIDTH, 3.0 if len(panels) > 2 else 3.8))
+    figure, axes = canvas(1, len(panels), (WIDTH, 2.6 if len(panels) > 2 else 3.8))
 
     for axis, panel in zip(axes[0], panels, strict=True):
         map_QK = panel["map_QK"]
@@ -47,7 +47,9 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
 
     figure.supxlabel("key", fontsize=10)
     axes[0, 0].set_ylabel("query")
-    figure.colorbar(image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's attention")
+    figure.colorbar(
+        image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's\nattention (root scale)"
+    )
     return titled(figure, title)
 
 

@@ -15,7 +15,14 @@ from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED
 from sinkprune_companion.experiments.recipe_differences import Difference
-from sinkprune_companion.experiments.robustness import HALF, Differences, apart_in, by_kind
+from sinkprune_companion.experiments.robustness import (
+    HALF,
+    Differences,
+    Setting,
+    apart_in,
+    by_kind,
+    draw_values,
+)
 from sinkprune_companion.figures import bridge, figures, forests
 from sinkprune_companion.pages import render
 from sinkprune_companion.pages.sources import results_for
@@ -229,6 +236,31 @@ def save_settings(
     return _save_compared(run, f"by_{factor}", by_comparison, plain)
 
 
+def save_draws(
+    run: Run,
+    factor: str,
+    scores: Mapping[Setting, pd.DataFrame],
+    differences: Differences,
+    shown: Sequence[str],
+    plain: str,
+) -> Figure | None:
+    """Save and return the picture of every calibration draw at 50 %, in the settings that differ in one
+    factor alone; None where no two settings differ so.
+
+    Bands are the margins in the first of these settings.
+    """
+    values = draw_values(scores, factor, shown)
+    if values.empty:
+        return None
+
+    first = differences[apart_in(factor, scores)[0], HALF]
+    margins = {COMPARISONS[name].label: first[name].margin for name in shown if name in first}
+    title = render.title(run, f"by_{factor}", plain)
+    picture = forests.plot_lanes(values, "difference", factor, margins, IN_NATS, title)
+    data = values.assign(margin=values.difference.map(margins))
+    return figures.save_figure(run, picture, f"by_{factor}", data, f"{title}: one dot for every draw")
+
+
 def save_by_kind(run: Run, scores: pd.DataFrame, shown: Sequence[str], plain: str) -> Figure | None:
     """Save and return the picture of differences at 50 % on every kind of text that is scored."""
     return _save_compared(run, "by_kind", by_kind(scores, shown), plain)
@@ -260,11 +292,18 @@ def _save_compared(
 def save_left_out(
     run: Run, effects: Mapping[str, tuple[Mapping[str, np.ndarray], float | None]], plain: str
 ) -> Figure:
-    """Save and return the picture of effects, (R, N) and a margin by section, without random tokens."""
-    parts = [judge(by_choice, margin, section) for section, (by_choice, margin) in effects.items()]
+    """Save and return the picture of effects, (R, N) and a margin by model: stable sinks, then all sinks, a
+    row for each model. What is measured besides is in its data alone.
+    """
+    parts = [judge(by_choice, margin, model) for model, (by_choice, margin) in effects.items()]
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, "left_out", plain)
-    shown = table[~table.comparison.str.startswith("random")]
-    picture = forests.plot_effects(shown, IN_NATS, title)
+    drawn = [
+        table[table.comparison == f"{choice} − none"].assign(
+            comparison=lambda part: part.section, section=f"{choice} sinks left out"
+        )
+        for choice in ("stable", "all")
+    ]
+    picture = forests.plot_effects(pd.concat(drawn, ignore_index=True), IN_NATS, title)
     caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"
     return figures.save_figure(run, picture, "left_out", table, caption)

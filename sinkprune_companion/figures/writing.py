@@ -23,6 +23,13 @@ COLOURS = 64  # of an animation
 MILLISECONDS = 400  # that a frame of it is shown
 
 
+def _sinks_named(panel: dict, step: int) -> str:
+    """Return the model of a panel with the tokens that are its sinks at a step."""
+    tokens = [panel["states_SK"][step][position] for position in np.flatnonzero(panel["sinks_SK"][step])]
+    named = ", ".join(f"“{token.strip('·') or token}”" for token in dict.fromkeys(tokens) if token)
+    return f"{panel['title'].partition(' ')[0]}: {named or 'none'}"
+
+
 def plot_writing(panels: list[dict], step: int) -> Figure:
     """Draw one step of writing, one panel per model: the text so far, every token coloured by its attention.
 
@@ -57,7 +64,10 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
         axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=9)
 
     figure.colorbar(image, ax=axes, pad=0.02, format="%g", label="attention (1 = mean of all keys)")
-    return titled(figure, "The brighter a token, the more attention it gets; those in a red frame are sinks")
+    sinks = "; ".join(_sinks_named(panel, step) for panel in panels)
+    return titled(
+        figure, f"Sinks are framed in red ({sinks}); the brighter a token, the more attention it gets"
+    )
 
 
 def save_animation(run: Run, frames: Iterable[Figure], name: str) -> None:

@@ -44,12 +44,14 @@ class Result:
     source: str = ""
     note: str = ""
     values: dict[str, float] = field(default_factory=dict)  # by task; empty where none were at hand
+    sequences: int = SEQUENCES  # of calibration text; the official number but in comparisons of our own
 
     @property
     def folder(self) -> str:
         """The name of the pruned model's folder in the commands."""
         model = self.model.split("/")[-1].lower().removesuffix("-8b-base")
-        return f"{model}-{self.preset or 'dense'}-{round(100 * self.sparsity)}"
+        asked = "" if self.sequences == SEQUENCES else f"-{self.sequences}x"
+        return f"{model}-{self.preset or 'dense'}-{round(100 * self.sparsity)}{asked}"
 
     @property
     def family(self) -> str:
@@ -68,13 +70,13 @@ class Result:
             return [f"sinkprune evaluate {self.model} {asked}"]
 
         recipe = f"--preset {self.preset} --sparsity {self.sparsity:g}"
-        text = f"--text wikitext-2 --sequences {SEQUENCES} --length {self.length} --batch 1"
+        text = f"--text wikitext-2 --sequences {self.sequences} --length {self.length} --batch 1"
         prune = f"sinkprune prune {self.model} {recipe} {text} --out {self.folder}"
         return [prune, f"sinkprune evaluate {self.folder} {asked}"]
 
     def pruning(self) -> PruningCost:
         """Return what pruning by the preset takes at the assumed speed."""
-        calibration = Calibration(torch.zeros(SEQUENCES, self.length, dtype=torch.long), batch=1)
+        calibration = Calibration(torch.zeros(self.sequences, self.length, dtype=torch.long), batch=1)
         lm = meta_model(MODELS[self.model])
         where = {"work": PLANNED, "speed": SPEED, "memory_budget": int(WAITING_SHARE * MEMORY)}
         return pruning_cost(lm, preset(self.preset), calibration, **where)

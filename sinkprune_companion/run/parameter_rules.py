@@ -52,6 +52,7 @@ RANGES = {
     "other_lengths": _at_least(8),
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
+    "protocol_large_tokens": Number,  # 0: not measured
     "protocol_sequences": _at_least(4),  # two of each start
     "ratios": Sparsity,
     "reach_layers": Number,
@@ -171,6 +172,7 @@ NAMES: dict[str, Callable[[], list[str]]] = {
     "parts": _parts,
     "preset": _presets,
     "recipes": _presets,
+    "recovery_at_75": _recovered_recipes,
     "recovery_places": _recovered_places,
     "recovery_recipes": _recovered_recipes,
     "samplers": _samplers,

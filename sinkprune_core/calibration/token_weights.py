@@ -195,7 +195,7 @@ def token_weights(context: SinkContext) -> torch.Tensor:
     if isinstance(exclude, str):
         out_NST = EXCLUDE[exclude].function(context).float()
     else:
-        parts = [_of_user(exclude, context, row) for row in range(len(context.profile_NST))]
+        parts = [shares_of_user(exclude, context, row) for row in range(len(context.profile_NST))]
         out_NST = torch.cat(parts)
 
     if context.key.inputs == "noised":
@@ -232,8 +232,11 @@ def weights_in_text(
     return torch.cat(weights)
 
 
-def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Tensor:
-    """Return what a user's function leaves out of one sequence, float32 (1, S, T); it gets copies."""
+def shares_of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Tensor:
+    """Return what a user's function leaves out of one sequence, float32 (1, S, T); it gets copies.
+
+    Raises ValueError for anything else than a share in [0, 1] of every token.
+    """
     alone = replace(
         context,
         profile_NST=context.profile_NST[row : row + 1].clone(),

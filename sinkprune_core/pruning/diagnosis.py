@@ -33,13 +33,20 @@ from pydantic import Field, InstanceOf
 from sinkprune_core.calibration.dense_statistics import DensePass, collect
 from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice, choice_name
+from sinkprune_core.calibration.token_weights import (
+    EXCLUDE,
+    SinkContext,
+    TokenChoice,
+    choice_name,
+    shares_of_user,
+)
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import ExcludeName, Recipe
 from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
 
+Sparsities = Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")]
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
 ROWS = 2048  # outputs of a linear whose masks are compared: more would take longer and say the same
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
@@ -63,8 +70,10 @@ class Part:
 
     def __call__(self, context: SinkContext) -> torch.Tensor:
         """Return the share left out of every token, float32 (N, S, T)."""
-        function = EXCLUDE[self.choice].function if isinstance(self.choice, str) else self.choice
-        out_NST = function(context).float()
+        if isinstance(self.choice, str):
+            out_NST = EXCLUDE[self.choice].function(context).float()
+        else:  # it is asked for one sequence, as this part is
+            out_NST = shares_of_user(self.choice, context, row=0)
 
         number_N = torch.arange(len(out_NST)) + context.first_sequence
         is_outside_N = (number_N < self.first) | (number_N >= self.last)
@@ -231,7 +240,7 @@ def diagnosis_recipes(
 def diagnose(
     lm: InstanceOf[LanguageModel],
     calibration: InstanceOf[Calibration],
-    sparsities: Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")] = (0.5,),
+    sparsities: Sparsities = (0.5,),
     noise_levels: Count = 8,
     sinks: ExcludeName | TokenChoice = "all",
     progress: Flag = True,
@@ -295,9 +304,17 @@ def norms_of(
     by_name = {name: statistics[recipe.statistics_key] for name, recipe in recipes.items()}
     by_part = {name: _norms(found.layers) for name, found in by_name.items()}
 
-    # of the whole text's tokens, of which the parts are a half
-    more_left_out = by_name[WITHOUT_SINKS].left_out_share - by_name[ALL_TOKENS].left_out_share
-    return Norms(by_part, DRAWS_IN_A_PASS * more_left_out)
+    left_out = {name: found.left_out_share for name, found in by_name.items()}
+    return Norms(by_part, share_of_sinks(left_out[ALL_TOKENS], left_out[WITHOUT_SINKS]))
+
+
+def share_of_sinks(left_out: float, left_out_with_sinks: float) -> float:
+    """Return the share of a part's tokens that are sinks.
+
+    Given are the shares of the whole text's tokens that are left out: what is not of the part, and that with
+    the part's sinks.
+    """
+    return (left_out_with_sinks - left_out) / (1 - left_out)
 
 
 def _norms(layers: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:

@@ -280,13 +280,16 @@ class Recipe:
     @property
     def name(self) -> str:
         """A short label, e.g. `wanda noised dense unstable`: what is not the default is named."""
-        parts = [choice_name(self.criterion).rpartition(".")[2]]
+        parts = [_short(choice_name(self.criterion))]
         optional = [(self.pattern, "row"), (self.allocation, "uniform")]
 
         if self.rule.calibrated:
             parts += [self.inputs, self.propagation]
-            exclude = choice_name(self.exclude).rpartition(".")[2]
-            calibration = [(exclude, "none"), (self.noise, "grid"), (self.norm_reduction, "root")]
+            calibration = [
+                (_short(choice_name(self.exclude)), "none"),
+                (self.noise, "grid"),
+                (self.norm_reduction, "root"),
+            ]
             optional = calibration + optional
 
         return " ".join(parts + [value for value, default in optional if value != default])
@@ -406,3 +409,9 @@ def compared_preset(name: str, **changes: object) -> Recipe:
             recipe = Recipe(**{**PRESETS[name], **more, **changes})
 
     return recipe
+
+
+def _short(name: str) -> str:
+    """Return a name without its module: of `own.Late(share=0.5)` the part `Late(share=0.5)`."""
+    head, bracket, arguments = name.partition("(")
+    return head.rpartition(".")[2] + bracket + arguments

@@ -55,10 +55,12 @@ class _AttentionMap:
     softcap: float | None = None  # scores s become cap * tanh(s / cap)
     sink_H: torch.Tensor | None = None  # a learned score per head, which takes its share of the softmax
 
+    @torch.no_grad()
     def mass(self, first: int, last: int, chunk: int, counted_BQ: torch.Tensor | None = None) -> torch.Tensor:
         """Return the mass every key receives from the queries [first, last), float32 (B, H, K).
 
-        `counted_BQ` (bool) says which queries count; None: all.
+        `counted_BQ` (bool) says which queries count; None: all. No gradient goes through it, so that nothing
+        of the map is kept for one.
         """
         batch, heads, _, _ = self.query_BHQE.shape
         _, groups, keys, _ = self.key_BGKE.shape

@@ -94,6 +94,25 @@ class Hiding:
         return chosen_masks_K | chosen_tokens_K
 
 
+@dataclass(eq=False)
+class MeasuredAttention:
+    """The attention that every key received with all keys, by the tokens of a row.
+
+    It is forgotten when the weights have changed since, as pruning changes them.
+    """
+
+    mass_LK: dict[bytes, torch.Tensor] = field(default_factory=dict)
+    version: int | None = None  # of the weights that it was measured with
+
+    def of(self, model: torch.nn.Module) -> dict[bytes, torch.Tensor]:
+        """Return what was measured with the weights that the model has now, by the bytes of a row, (L, K)."""
+        now = _version(model)
+        if self.version != now:
+            self.mass_LK.clear()
+            self.version = now
+        return self.mass_LK
+
+
 @dataclass(frozen=True, eq=False)
 class HidingModel(LanguageModel):
     """A model whose every forward hides keys, in all heads of the layers that `hiding` names, from every
@@ -109,14 +128,8 @@ class HidingModel(LanguageModel):
     hiding: Hiding = Hiding()  # which keys are hidden
     seed: int = 0  # of random keys, which depend on it and the tokens of the row alone
 
-    masses: dict[bytes, torch.Tensor] = field(default_factory=dict, repr=False)
-    """Attention every key received with all keys, (L, K), by the tokens of a row; variants share it.
-
-    It is forgotten when the weights have changed since, as pruning changes them.
-    """
-
-    measured_on: list[int] = field(default_factory=list, repr=False)
-    """Which weights `masses` are of, as `_version` counts."""
+    measured: MeasuredAttention = field(default_factory=MeasuredAttention, repr=False)
+    """Attention that keys received with all keys; variants of one model share it."""
 
     log: list[dict[str, float]] = field(default_factory=list, repr=False)
     """Per row of every forward, what was hidden.
@@ -147,9 +160,13 @@ class HidingModel(LanguageModel):
             hidden_BK = self.keys_to_hide(ids_BT)
             layers = len(self.blocks)
 
-            in_layer = {True: hidden_BK, False: None}
-            with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
-                hidden_BTD, left_BLK = self._measured(ids_BT)
+            def hidden_in(layer: int) -> torch.Tensor | None:
+                if self.hiding.hides_in(layer, layers):
+                    return hidden_BK
+                return None
+
+            with attention.hide(self.model, hidden_in):
+                hidden_BTD, left_BLK = self._measure(ids_BT)
 
             for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
                 self._note(row_K, keys_K, left_LK)
@@ -158,21 +175,21 @@ class HidingModel(LanguageModel):
 
     def _hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states with every key, (B, T, D), and remember the attention each got."""
-        self._forget_other_weights()
-        hidden_BTD, mass_BLK = self._measured(ids_BT)
+        measured = self.measured.of(self.model)
+        hidden_BTD, mass_BLK = self._measure(ids_BT)
         for row_K, mass_LK in zip(ids_BT, mass_BLK, strict=True):
-            self.masses[_bytes(row_K)] = mass_LK
+            measured[_bytes(row_K)] = mass_LK
         return hidden_BTD
 
     def keys_to_hide(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the keys to hide in a state, bool (B, K), on the CPU."""
         ids_BT = ids_BT.cpu()
-        self._forget_other_weights()
-        if any(_bytes(row_K) not in self.masses for row_K in ids_BT):
+        measured = self.measured.of(self.model)
+        if any(_bytes(row_K) not in measured for row_K in ids_BT):
             with attention.untracked(self.model):  # who tracks this model means the forward without the keys
                 self._hidden_dense(ids_BT)
 
-        mass_BK = torch.stack([self.masses[_bytes(row_K)].mean(0) for row_K in ids_BT])
+        mass_BK = torch.stack([measured[_bytes(row_K)].mean(0) for row_K in ids_BT])
         visible_BK = torch.ones_like(ids_BT, dtype=torch.bool)
         if not self.is_diffusion:
             visible_BK[:, self._first_query(ids_BT.shape[1]) + 1 :] = False
@@ -195,19 +212,12 @@ class HidingModel(LanguageModel):
 
         return self.head(hidden_BTD[:, -1].contiguous())
 
-    def _measured(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _measure(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return last hidden states, and the mass of every key in every layer, mean over heads, (B, L, K)."""
         length = ids_BT.shape[1]
         with attention.track(self.model, [(self._first_query(length), length)]) as tracker:
             hidden_BTD = super().hidden(ids_BT)
             return hidden_BTD, tracker.take().mean(2)[:, :, 0].cpu()
-
-    def _forget_other_weights(self) -> None:
-        """Forget what was measured before a weight changed, or was put back."""
-        now = _version(self.model)
-        if self.measured_on and self.measured_on != [now]:
-            self.masses.clear()
-        self.measured_on[:] = [now]
 
     def _first_query(self, length: int) -> int:
         """Return the first of the queries whose attention decides."""
@@ -222,7 +232,7 @@ class HidingModel(LanguageModel):
     def _note(self, row_K: torch.Tensor, keys_K: torch.Tensor, left_LK: torch.Tensor) -> None:
         """Log one row: its tokens, its hidden keys, and the mass that is left to every key without them."""
         hiding = [layer for layer in range(len(left_LK)) if self.hiding.hides_in(layer, len(left_LK))]
-        mass_K = self.masses[_bytes(row_K)][hiding].mean(0)
+        mass_K = self.measured.of(self.model)[_bytes(row_K)][hiding].mean(0)
         left_K = left_LK[hiding].mean(0)
         strongest = int(left_K.argmax())
 
@@ -238,11 +248,11 @@ class HidingModel(LanguageModel):
 
 
 def hiding_model(
-    lm: LanguageModel, hiding: Hiding, seed: int = 0, masses: dict[bytes, torch.Tensor] | None = None
+    lm: LanguageModel, hiding: Hiding, seed: int = 0, measured: MeasuredAttention | None = None
 ) -> HidingModel:
     """Return `lm`, the same weights, without the keys of `hiding`.
 
-    Variants given one `masses` measure each state once. Raises ValueError where no layer could hide keys.
+    Variants given one `measured` measure each state once. Raises ValueError where no layer could hide keys.
     """
     if not lm.has_blocks_in_memory:
         raise ValueError(f"the blocks of {lm.name} are not in memory, so no keys can be hidden: use `load`")
@@ -250,7 +260,7 @@ def hiding_model(
         raise ValueError(f"layers={hiding.layers!r} has none of the {len(lm.blocks)} layers of {lm.name}")
 
     parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}
-    return HidingModel(**parts, hiding=hiding, seed=seed, masses={} if masses is None else masses)
+    return HidingModel(**parts, hiding=hiding, seed=seed, measured=measured or MeasuredAttention())
 
 
 def _version(model: torch.nn.Module) -> int:

@@ -13,6 +13,7 @@ from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments.paper_protocol import finding_name
 from sinkprune_companion.figures import figures, forests, recipes
+from sinkprune_companion.figures.looks import VERDICTS
 from sinkprune_companion.pages import render, sources
 from sinkprune_companion.run.records import Run
 
@@ -57,11 +58,39 @@ def test_a_number_is_on_the_axis_though_its_interval_is_cut():
     assert 0.05 < right < 0.3
 
 
-def test_every_cost_names_its_model():
-    table = pd.DataFrame({"comparison": ["early", "early"], "kind": ["diffusion", "autoregressive"]})
-    table = table.assign(value=[0.1, 0.2], low=[0.0, 0.1], high=[0.2, 0.3])
-    names = [label.get_text() for label in forests.plot_costs(table, "nats").axes[0].get_yticklabels()]
-    assert names == ["early: diffusion", "autoregressive"]
+def test_rows_of_one_comparison_share_its_name_and_the_legend_names_their_models():
+    table = pd.DataFrame({"comparison": ["early", "early", "late"]})
+    table["kind"] = ["diffusion", "autoregressive", "diffusion"]
+    table = table.assign(value=[-0.1, 0.2, 0.1], low=[-0.2, 0.1, 0.0], high=[0.0, 0.3, 0.2])
+    drawn = forests.plot_costs(table, "nats")
+    axis = drawn.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["early", "late"]
+    assert axis.get_yticks().tolist() == [0.5, 2.0], "beside the middle of its rows"
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["diffusion", "autoregressive"]
+    left, right = axis.get_xlim()
+    assert left < -0.2 and right > 0.3, "no interval touches the edge"
+
+
+def test_an_interval_that_is_cut_has_no_verdict_s_mark_at_its_end():
+    rows = {"near": estimate(0.02, 0.01), "near too": estimate(0.03, 0.01), "far": estimate(0.03, 1.0)}
+    marks = {line.get_marker() for line in forests.plot_forest(rows, "nats").axes[0].lines}
+    assert set(forests.GOES_ON) <= marks
+    assert not set(forests.GOES_ON) & {look["marker"] for look in VERDICTS.values()}
+
+
+def test_every_draw_is_a_dot_in_the_lane_of_its_series():
+    frame = pd.DataFrame({"what": ["one"] * 3 + ["two"], "of": ["a", "a", "b", "b"], "value": [1.0, 2, 3, 4]})
+    axis = forests.plot_lanes(frame, "what", "of", {"one": 0.5}, "nats", "").axes[0]
+    dots = {(value, height) for line in axis.lines[1:] for value, height in line.get_xydata()}
+    assert {value for value, _ in dots} == {1, 2, 3, 4}
+    heights = dict(dots)
+    assert heights[1] == heights[2] < heights[3] < 0.5 < heights[4], "a lane below the other, within its row"
+
+
+def test_points_of_a_curve_have_their_words_beside_them():
+    frame = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0], "of": ["a", "a"], "steps": [8, 16]})
+    drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, point="steps")
+    assert [(note.get_text(), *note.xy) for note in drawn.axes[0].texts] == [("8", 1, 3), ("16", 2, 4)]
 
 
 def test_what_is_measured_at_one_place_stands_side_by_side_and_nearer_than_the_next_place():

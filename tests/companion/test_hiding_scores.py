@@ -51,6 +51,16 @@ def test_panels_show_what_is_left_of_attention_in_every_layer(make_lm, make_ids)
     inside = sorted(set(range(len(lm.blocks))) - set(untouched))
     assert np.allclose(middle["profile_SK"][inside][:, hidden], 0)
     assert (middle["profile_SK"][untouched][:, hidden] > 0.1).all()
+    assert not everywhere["visible_SK"][:, hidden].any() and dense["visible_SK"].all(), "hidden keys are grey"
+
+
+def test_the_panel_of_a_diffusion_model_has_the_first_half_of_the_text_asked_by_itself(make_lm, make_ids):
+    lm = make_lm("diffusion")
+    ids_1T = make_ids(1, 16)
+    dense, everywhere, _ = hiding_scores.layer_panels(lm, ids_1T, count=2)
+    assert dense["profile_SK"].shape == (len(lm.blocks), 8)
+    assert np.allclose(dense["profile_SK"].mean(1), 1), "all attention stays among the keys that are shown"
+    assert (~everywhere["visible_SK"]).sum(1).tolist() == [2] * len(lm.blocks)
 
 
 def test_conditions_are_named_and_a_special_first_token_is_context(run, make_lm, monkeypatch):

@@ -13,6 +13,7 @@ from sinkprune_companion.experiments.why import (
     WRONG,
     Case,
     by_layer,
+    diagnosis_findings,
     fit_table,
     foresight,
     planted_cases,
@@ -116,3 +117,19 @@ def test_the_picture_names_every_model_in_which_nothing_is_planted():
     (inner,) = figure.axes[0].child_axes
     assert {label.get_text().split(" (")[0] for label in inner.get_yticklabels()} == {"one", "two"}
     assert plot_when(foresight([planted]), "a title").axes[0].child_axes == []
+
+
+def test_means_count_maps_by_their_weights_but_for_those_called_unweighted():
+    other = maps().assign(layer=[10, 11, 11], left_out=0.01)
+    found = diagnosis_findings([pd.concat([other, other.assign(sparsity=0.75)])] * 2)
+    assert found["exact_50"].value == pytest.approx((0.002 + 3 * 0.05) / 9)
+    assert found["unweighted_exact_50"].value == pytest.approx((0.002 + 0.05) / 3)
+    assert found["largest_miss_50"].value == pytest.approx(0.03)
+    assert found["exact_layer_11_50"].value == pytest.approx(3 * 0.05 / 8)
+
+
+def test_a_model_of_few_layers_has_no_findings_of_the_layers_where_attention_collapses():
+    draw = pd.concat([maps(), maps(sparsity=0.75)]).assign(left_out=0.01)
+    found = diagnosis_findings([draw, draw])
+    assert found["exact_50"].value > 0
+    assert not any("layer" in name for name in found)

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -79,9 +80,34 @@ def _quiet(**more: object) -> dict[str, object]:
 def _calls(root: Path) -> dict[str, Call]:
     """Return every function that is offered, by name."""
     saved = sinkprune.save(_lm(), root / "saved")
+    pruned = _pruned()
+    masks = sinkprune.save_masks(pruned, root / "masks.safetensors")
+    recovered = sinkprune.save(pruned, root / "pruned")
+    numbers = count()  # of places that nothing lies at yet
     sampler = sinkprune.Sampler(length=4, steps=2, block=2)
     dense = sinkprune.preset("wanda", propagation="dense")
     writing = {"seed": 0, "first": 0, "attention_mask_BT": None, "names": None, "until": None}
+    recovery = {
+        "out": root / "recovered",
+        "tokens": None,
+        "steps": 2,
+        "text": None,
+        "teacher": None,
+        "distillation": None,
+        "method": "full",
+        "rank": 2,
+        "learning_rate": None,
+        "batch": 2,
+        "length": 6,
+        "seed": 0,
+        "work": None,
+        "dtype": "float32",
+        "device": "cpu",
+        "gradient_checkpointing": False,
+        "save_every": 2,
+        "progress": False,
+        "tell": None,
+    }
     given: dict[str, tuple[Callable, Callable[[], dict[str, object]]]] = {
         "load": (
             sinkprune.load,
@@ -157,6 +183,32 @@ def _calls(root: Path) -> dict[str, Call]:
             lambda: {"model": _lm().model, "windows": None, "chunk": 128, "counted_BQ": None},
         ),
         "shrink": (sinkprune.shrink, lambda: {"lm": _lm(), "kept": _kept_units()}),
+        "save": (sinkprune.save, lambda: _to_be_saved(root / f"saved-{next(numbers)}")),
+        "save_model": (sinkprune.save_model, lambda: _to_be_saved(root / f"saved-{next(numbers)}")),
+        "save_masks": (
+            sinkprune.save_masks,
+            lambda: {
+                "lm": pruned,
+                "file": root / f"masks-{next(numbers)}",
+                "dense": _lm(),
+                "card": {"a": 1},
+            },
+        ),
+        "apply_masks": (sinkprune.apply_masks, lambda: {"lm": _lm(), "file": masks}),
+        "calibration_from": (
+            sinkprune.calibration_from,
+            lambda: {"lm": _lm(), "data": IDS_NT, "length": 6, "sequences": 2, "seed": 0, "batch": 2},
+        ),
+        "diagnose in a folder": (
+            sinkprune.diagnose,
+            lambda: _quiet(calibration=_calibration(), sinks="all", work=root / f"work-{next(numbers)}"),
+        ),
+        "training_loss": (
+            sinkprune.training_loss,
+            lambda: {"lm": _lm(), "ids_BT": IDS_BT, "seed": 0, "step": 0},
+        ),
+        "zeros_held": (_entered(sinkprune.zeros_held), lambda: {"model": _pruned()}),
+        "recover": (sinkprune.recover, lambda: {"pruned": recovered, "dry_run": True, **recovery}),
         "hidden": (_hidden, lambda: {"lm": _lm(), "ids_BT": IDS_BT, "attention_mask_BT": None}),
         "encode": (_encoded, lambda: {"lm": _lm(), "text": "the list"}),
     }
@@ -183,6 +235,17 @@ def _kept_units() -> tuple:
     return sinkprune.prune(_lm(), recipe, _calibration(), progress=False).kept_units
 
 
+def _pruned():
+    lm = _lm()
+    sinkprune.prune(lm, sinkprune.preset("magnitude"), progress=False)
+    return lm
+
+
+def _to_be_saved(folder: Path) -> dict[str, object]:
+    """Return the arguments of `save`: a model, a place, a text beside it, an entry of the card."""
+    return {"lm": _lm(), "folder": folder, "texts": {"note.txt": "a note"}, "about": [1]}
+
+
 def _hidden(lm, ids_BT, attention_mask_BT) -> object:
     return lm.hidden(ids_BT, attention_mask_BT)
 
@@ -197,7 +260,7 @@ def arguments(root: Path) -> Iterator[Case]:
         for argument in call.arguments():
             for what, value in VALUES.items():
                 is_own = argument == "lm" and name in ("hidden", "encode")  # of which it is a method
-                if is_own or (argument in ("watch", "until") and callable(value)):
+                if is_own or (argument in ("watch", "until", "tell") and callable(value)):
                     continue
                 run = partial(_run, call, argument, value)
                 yield Case(f"{name}: {argument} is {what}", run, WORKED, (argument, *SAID))

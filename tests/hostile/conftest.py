@@ -1,7 +1,8 @@
 """What hostile cases share: servers for commands, and one tally, printed at the end.
 
-`make hostile` is `pytest tests/hostile --record`: it writes the tally into docs/promises.md, too; rows of
-groups that are not run stay (`-k kills`). All takes less than half an hour; other tests have short cases.
+`make hostile` is `pytest tests/hostile --record` in two processes: it writes the tally into docs/promises.md,
+too; rows of groups that are not run stay (`-k kills`). All takes less than half an hour; other tests have
+short cases.
 """
 
 import pytest
@@ -12,11 +13,40 @@ from hostile.tally import Tally
 
 SERVERS = 2
 PASSED = pytest.StashKey[bool]()  # of a test
-counted = Tally()
+COUNTED = "counted"  # the property of a test's reports that holds its tally
 
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write the table into docs/promises.md")
+
+
+def pytest_configure(config):
+    is_worker = hasattr(config, "workerinput")  # of xdist, whose reports go to the process that began it
+    if not is_worker:
+        config.pluginmanager.register(Counts(config.getoption("--record")))
+
+
+class Counts:
+    """The counts of all tests that have ended, in whatever process each of them ran."""
+
+    def __init__(self, is_recorded: bool):
+        self.is_recorded = is_recorded
+        self.tally = Tally()
+
+    def pytest_runtest_logreport(self, report):
+        """Add the counts of a test that has ended, and write them into the page, which an interrupt keeps."""
+        if report.when != "teardown":
+            return
+        for name, values in report.user_properties:
+            if name == COUNTED:
+                self.tally.join(Tally.of_values(values))
+                if self.is_recorded:
+                    write(self.tally, EVERY, FAMILIES)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        """Print the table."""
+        if self.tally.counts:
+            terminalreporter.write_line(f"\n{self.tally.table()}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -37,16 +67,11 @@ def bench(tmp_path_factory):
 
 @pytest.fixture
 def tally(request):
-    """The counts of one test; they join those of the session, and of the page, when it ends."""
+    """The counts of one test; they join those of all, and of the page, when it ends.
+
+    Those of a test that was stopped, or went wrong otherwise, do not count.
+    """
     own = Tally()
     yield own
-    if not (request.node.stash.get(PASSED, False) or own.broken):
-        return  # it was stopped, or went wrong otherwise
-    counted.join(own)
-    if request.config.getoption("--record"):
-        write(counted, EVERY, FAMILIES)
-
-
-def pytest_terminal_summary(terminalreporter):
-    if counted.counts:
-        terminalreporter.write_line(f"\n{counted.table()}")
+    if request.node.stash.get(PASSED, False) or own.broken:
+        request.node.user_properties.append((COUNTED, own.values()))

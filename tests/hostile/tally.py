@@ -21,6 +21,17 @@ class Tally:
         if verdict == BROKE:
             self.broken.setdefault(group, []).append(f"{case}: {how}")
 
+    def values(self) -> dict[str, dict]:
+        """Return the counts as plain values, which another process can be sent; see `of_values`."""
+        counts = {group: dict(found) for group, found in self.counts.items()}
+        return {"counts": counts, "broken": self.broken}
+
+    @classmethod
+    def of_values(cls, values: dict[str, dict]) -> "Tally":
+        """Return the tally that gave some plain values."""
+        counts = {group: Counter(found) for group, found in values["counts"].items()}
+        return cls(counts, dict(values["broken"]))
+
     def join(self, other: "Tally") -> None:
         """Add the counts of another tally."""
         for group, counts in other.counts.items():

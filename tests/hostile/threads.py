@@ -1,4 +1,4 @@
-"""Two calls at once on one model: each gives what it gives alone, or says that it cannot."""
+"""Two calls at once on one model: each waits for its turn, and gives what it gives alone."""
 
 import shutil
 import threading
@@ -27,7 +27,7 @@ from sinkprune_core.sinks.trace import trace
 IDS_NT = torch.randint(21, 66, (3, 12), generator=torch.Generator().manual_seed(0))
 SAMPLER = Sampler(length=6, steps=3, block=6)
 TURNS = 3  # times that each of two threads makes its call
-NAMED = ("model", "tiny", "turn")
+NAMED = ()  # of nothing that is refused: calls wait
 
 Job = Callable[[LanguageModel], object]
 

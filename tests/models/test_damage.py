@@ -40,6 +40,7 @@ def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
     ("values", "said"),
     [
         ({"num_hidden_layers": 2**31}, "the weights beside it are those of 3 blocks"),
+        ({"num_hidden_layers": 0}, "the weights beside it are those of 3 blocks"),
         ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a number from 1"),
         ({"hidden_size": "32"}, "Validation error for field 'hidden_size'"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
@@ -58,6 +59,22 @@ def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
     folder = fresh("a2d qwen3")
     edit(folder, **values)
     with pytest.raises(FormatError, match=f"config.json.*{said}"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised, or its config says so"),
+        ({"output_attentions": True}, "config.output_attentions of .* must be False"),
+        ({"return_dict": False}, "config.return_dict of .* must be True"),
+        ({"is_encoder_decoder": True}, "is an encoder with a decoder"),
+    ],
+)
+def test_a_configuration_that_would_spoil_what_is_saved_is_refused_before_the_work(fresh, values, said):
+    folder = fresh("llama")
+    edit(folder, **values)
+    with pytest.raises(ValueError, match=said):
         load(folder)
 
 
@@ -108,6 +125,12 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
     with pytest.raises(ValueError, match=f"device='{device}': PyTorch finds no GPU here"):
+        load(saved, device=device)
+
+
+@pytest.mark.parametrize("device", ["privateuseone", "xla", "vulkan:1"])
+def test_a_device_that_this_pytorch_is_not_built_for_is_a_sentence(saved, device):
+    with pytest.raises(ValueError, match=f"device='{device}': this PyTorch can put nothing there; give cpu"):
         load(saved, device=device)
 
 

@@ -191,6 +191,12 @@ def test_given_positions_are_what_is_left_out(lm, text):
         assert torch.equal(norm_I, expected.by_part["without sinks"][0][name])
 
 
+def test_an_odd_number_of_sequences_has_the_same_share_of_sinks(lm, make_ids):
+    odd = Calibration(make_ids(5, 24), seed=1)
+    found = norms_of(lm, odd, LEVELS, Positions((0, 3)), progress=False)
+    assert found.left_out == pytest.approx(2 / 24)
+
+
 def test_a_place_that_no_sequence_has_is_one_sentence(lm, text, monkeypatch):
     monkeypatch.setattr(diagnosis, "collect", lambda *_, **__: pytest.fail("a pass before the check"))
     length = text.ids_NT.shape[1]

@@ -271,6 +271,16 @@ def test_a_plan_counts_the_teacher_that_is_there(folder, make_lm, documents, tmp
     assert memory[1] - memory[0] == 9 * layers * torch.float32.itemsize
 
 
+def test_too_little_memory_is_said_with_the_ways_out(folder, make_lm, documents, tmp_path, monkeypatch):
+    save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
+    monkeypatch.setattr("sinkprune.recovery.cost.available_memory", lambda _: 1_000_000)
+    run = {"steps": 2, "text": documents, **_short(), "out": tmp_path / "out"}
+    with pytest.raises(RuntimeError, match=r"lacks .* GB of memory.* checkpointing, or method lora$"):
+        recover(folder, **run)
+    with pytest.raises(RuntimeError, match=r"checkpointing, method lora, or no teacher$"):
+        recover(folder, teacher=tmp_path / "dense", **run)
+
+
 def test_a_plan_writes_nothing(folder, documents, tmp_path):
     there = sorted(tmp_path.rglob("*"))
     cost = recover(folder, steps=2, text=documents, **_short(), dry_run=True)

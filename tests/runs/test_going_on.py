@@ -220,12 +220,18 @@ def test_sinks_of_an_unknown_name_are_refused_before_the_work(going, tmp_path):
     assert not (tmp_path / "refused").exists()
 
 
+def strong_tokens(context):
+    """A choice of one's own: the tokens that get more attention than others."""
+    return (context.profile_NST > context.profile_NST.mean(2, keepdim=True)).float()
+
+
+@pytest.mark.parametrize("exclude", ["all", strong_tokens])
 @pytest.mark.parametrize("propagation", ["dense", "sequential"])
 def test_pruning_that_is_killed_in_a_pass_before_the_first_block_goes_on_too(
-    checkpoint, text, tmp_path, monkeypatch, propagation
+    checkpoint, text, tmp_path, monkeypatch, propagation, exclude
 ):
     monkeypatch.setattr(on_disk, "EVERY", 0)
-    recipe = Recipe(inputs="noised", noise_levels=LEVELS, exclude="all", propagation=propagation)
+    recipe = Recipe(inputs="noised", noise_levels=LEVELS, exclude=exclude, propagation=propagation)
 
     def run(calls: float, work: str):
         lm = stream(open_checkpoint(checkpoint), "streamed", torch.float32)

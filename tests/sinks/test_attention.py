@@ -73,6 +73,16 @@ def test_tracking_changes_no_bit_of_the_output(make_lm, make_ids, kind, shape):
     assert torch.equal(before_BTD, lm.hidden(ids_BT))
 
 
+def test_mass_keeps_no_map_for_gradients(make_lm, make_ids):
+    lm, ids_BT = make_lm("diffusion"), make_ids(2, 9)
+    lm.model.requires_grad_(True)
+    with track(lm.model) as tracker:
+        lm.model(ids_BT)
+        mass_BLHSK = tracker.take()
+    assert mass_BLHSK.grad_fn is None
+    torch.testing.assert_close(mass_BLHSK, mass_of(lm, ids_BT), atol=1e-5, rtol=1e-5)
+
+
 def forward_and_interrupt(lm, ids_BT) -> None:
     lm.hidden(ids_BT)
     raise KeyboardInterrupt

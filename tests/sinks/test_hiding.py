@@ -11,7 +11,7 @@ from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import sink_sets
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
+from sinkprune_core.sinks.hiding import Hiding, MeasuredAttention, hiding_model
 
 KINDS = ("autoregressive", "diffusion")
 SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
@@ -163,14 +163,28 @@ def test_keys_depend_on_the_row_alone(make_lm, make_ids, kind, keys):
     assert torch.equal(hiding_lm.keys_to_hide(ids_BT.flip(0)), one_by_one.flip(0))
 
 
-def test_variants_that_share_masses_measure_once_and_hide_the_same(make_lm, make_ids, monkeypatch):
+def test_variants_that_share_attention_measure_once_and_hide_the_same(make_lm, make_ids, monkeypatch):
     lm = make_lm("diffusion")
-    ids_BT, masses = noised(lm, make_ids(3, 16)), {}
-    hiding_model(lm, Hiding(count=0), masses=masses).hidden(ids_BT)
+    ids_BT, measured = noised(lm, make_ids(3, 16)), MeasuredAttention()
+    hiding_model(lm, Hiding(count=0), measured=measured).hidden(ids_BT)
     alone_BTD = hiding_model(lm, Hiding("top", 3)).hidden(ids_BT)
-    shared = hiding_model(lm, Hiding("top", 3), masses=masses)
+    shared = hiding_model(lm, Hiding("top", 3), measured=measured)
     monkeypatch.setattr(type(shared), "_hidden_dense", None)
     torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_attention_is_forgotten_by_a_new_variant_when_weights_changed(make_lm, make_ids):
+    lm = make_lm("diffusion")
+    ids_BT, measured = noised(lm, make_ids(3, 16)), MeasuredAttention()
+    hiding_model(lm, Hiding(count=0), measured=measured).hidden(ids_BT)
+
+    with torch.no_grad():
+        for block in lm.blocks:
+            block.self_attn.q_proj.weight.mul_(-3)
+
+    shared = hiding_model(lm, Hiding("top", 3), measured=measured)
+    alone = hiding_model(lm, Hiding("top", 3))
+    assert torch.equal(shared.keys_to_hide(ids_BT), alone.keys_to_hide(ids_BT))
 
 
 @pytest.mark.parametrize("layers", ["all", "early"])
