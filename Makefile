@@ -45,7 +45,7 @@ benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
 	$(BIN)/python -m sinkprune_companion.pages
 
-hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the tables of docs/promises.md (half an hour)
+hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the tables of docs/promises.md (20 minutes on two cores)
 	$(BIN)/python -m pytest tests/hostile -q -n 2 --dist worksteal --record $(ARGS)
 
 site: $(READY) ## build the static site in build/site, from what is committed

@@ -57,6 +57,7 @@ COUNTED = {  # how the title counts verdicts
     NOT_RUN: "not run",
 }
 REACH = 5.0  # margins: what lies further is cut
+ROOM = 1.3  # margins beside it, for the numbers of what is cut
 WIDE = 7.0  # inches
 NARROW = 3.6
 ROW = 0.27
@@ -134,7 +135,7 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
         _draw_row(axis, row, place)
 
     _name_rows(axis, claims, places, is_narrow)
-    axis.set(xlim=(-REACH - 0.4, REACH + 0.4), ylim=(max(places.values()) + 0.7, -0.7))
+    axis.set(xlim=(-REACH - ROOM, REACH + ROOM), ylim=(max(places.values()) + 0.7, -0.7))
     axis.set_xticks([-4, -2, 0, 2, 4])
     axis.tick_params(axis="y", length=0)
     axis.grid(False)
@@ -171,7 +172,8 @@ def _draw_row(axis: Axes, row: object, place: float) -> None:
 
     side = np.sign(row.value)
     axis.plot(side * (REACH - 0.45), place, ls="none", ms=7, **ON_CLAIMS[row.verdict])
-    axis.text(side * (REACH - 0.95), place, number(abs(row.value)), **_small("right" if side > 0 else "left"))
+    beyond = side * (REACH + 0.35)
+    axis.text(beyond, place, number(row.value), **_small("left" if side > 0 else "right"))
 
 
 def _small(side: str) -> dict[str, object]:

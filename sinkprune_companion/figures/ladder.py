@@ -132,7 +132,10 @@ def plot_ladder(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     axis.set_xticks([])
     axis.spines["bottom"].set_visible(False)
     axis.grid(False)
-    words = "what models write is that of notebook 00, calibrated on less text than the losses"
+    words = (
+        "losses are those of notebook 07, over three kinds of text; what models write is that of notebook 00, "
+        "calibrated on less text"
+    )
     axis.set_xlabel(textwrap.fill(words, LETTERS_NARROW if is_narrow else LETTERS), fontsize=8)
     axis.set_ylabel("loss above the dense model (nats per token)")
     return titled(figure, _title(table))
