@@ -1,17 +1,12 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from types import FunctionType
-from typing import Literal
+from typing import Any, Literal
 
-from sinkprune_core.calibration.token_weights import (
-    EXCLUDE,
-    StatisticsKey,
-    as_settings,
-    choice_name,
-)
+from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.pruning.criteria import (
     CRITERIA,
     Criterion,
@@ -354,6 +349,26 @@ def _is_function(given: object) -> bool:
 
 def _fits(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(spelling, pattern) for spelling in spellings for pattern in patterns)
+
+
+LATER: dict[str, tuple] = {
+    "targets": ((),),
+    "ignore": ((),),
+    "sparsities": ((),),
+    "keep_zeros": (False,),
+    "round_to": (None, 1),
+}
+"""Fields that recipes have got since records of them are kept, and the values, those of all recipes before,
+with which they stand in no key."""
+
+
+def as_settings(settings: Any) -> dict:
+    """Return the fields of a dataclass for a key: those of LATER only where they are set."""
+    return asdict(settings, dict_factory=_without_unset)
+
+
+def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
+    return {name: value for name, value in pairs if value not in LATER.get(name, ())}
 
 
 @dataclass(frozen=True)
