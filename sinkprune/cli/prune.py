@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import torch
 
@@ -247,7 +247,7 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
         made_from["recipe_before"] = before
 
     table = report.linears.to_csv(index=False)
-    named = replace(lm, name=options.target.name)  # two models are told apart by their names
+    named = lm.named(options.target.name)  # two models are told apart by their names
     save_model(named, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
 
