@@ -263,9 +263,13 @@ def test_what_is_no_criterion_is_refused():
     def by_gradient(weight_OI, inputs):
         return weight_OI
 
-    by_gradient.needs = "gradients"
-    with pytest.raises(ValueError, match="needs='gradients' is unknown; choose one of norms, moments, gram"):
-        Recipe(criterion=by_gradient)
+    for needs, refused in (
+        ("gradients", "needs='gradients': statistics come from forwards, so a recipe has no gradients"),
+        ("signs", "needs='signs' is unknown; choose one of norms, moments, gram"),
+    ):
+        by_gradient.needs = needs
+        with pytest.raises(ValueError, match=refused):
+            Recipe(criterion=by_gradient)
 
 
 def test_names_that_tools_complete_are_those_of_the_tables():
