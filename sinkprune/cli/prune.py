@@ -25,9 +25,9 @@ from sinkprune.models.shrinking import shrink
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
-from sinkprune.runs.recipe_identity import criterion_identity, settings_digest
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
+from sinkprune.runs.recipe_identity import criterion_identity, settings_digest
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion

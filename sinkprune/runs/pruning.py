@@ -17,8 +17,8 @@ from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.dense_pass import KeptPass
-from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.work_folder import claim, identity
 from sinkprune_core.blocks import BlockInput, Rows
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
