@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from sinkprune_core.forwards import check_ids
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import hidden_of
 from sinkprune_core.values import checked
 
 
@@ -121,8 +122,7 @@ def run_block(
         if observer is not None:
             observer.weight_WBT = state.weight_BT
 
-        output = block(state.hidden_BTD.to(device), *state.others, **state.arguments)
-        hidden_BTD = output[0] if isinstance(output, tuple) else output
+        hidden_BTD = hidden_of(block(state.hidden_BTD.to(device), *state.others, **state.arguments))
 
         if keep:
             outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))

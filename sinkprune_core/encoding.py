@@ -1,7 +1,34 @@
-"""What a text spells is text: the mask of a diffusion model stands where noise puts it, and nowhere else."""
+"""What is asked of a tokenizer; and the mask's name in a text, which is text: only noise puts masks there."""
+
+from pathlib import Path
+from typing import Any, Protocol
 
 
-def without_mask(ids: list[int], tokenizer, mask_token_id: int | None) -> list[int]:
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer, besides `eos_token_id` where it has one; those of transformers fit."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool = ..., split_special_tokens: bool = ...) -> Any:
+        """Return an object with the ids of a text, `input_ids`; its special tokens may be split."""
+        ...
+
+    def decode(self, token_ids: Any) -> Any:
+        """Return the text of some ids."""
+        ...
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any:
+        """Return what the vocabulary calls an id."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of every token."""
+        ...
+
+    def save_pretrained(self, save_directory: str | Path) -> Any:
+        """Write the tokenizer's files."""
+        ...
+
+
+def without_mask(ids: list[int], tokenizer: Tokenizer, mask_token_id: int | None) -> list[int]:
     """Return the token ids of a text with the letters of the mask's name in place of each mask among them.
 
     Tokenizers take the name of a special token, wherever a text has it, for that token. All other ids stay as

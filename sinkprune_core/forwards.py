@@ -87,8 +87,13 @@ def check_loaded(lm: LanguageModel) -> None:
     happens to lie in memory.
     """
     for name, parameter in lm.model.named_parameters():
-        if parameter.is_meta:
-            raise ValueError(f"{name} of {lm.name} has no numbers, only a shape: load the model first")
+        check_numbers(lm, name, parameter)
+
+
+def check_numbers(lm: LanguageModel, name: str, value: torch.Tensor) -> None:
+    """Raise ValueError for a part of a model that has a shape and no numbers."""
+    if value.is_meta:
+        raise ValueError(f"{name} of {lm.name} has no numbers, only a shape: load the model first")
 
 
 def check_positions(lm: LanguageModel, tokens: int) -> None:

@@ -6,19 +6,28 @@ bidirectional (`is_causal=False`) and whose vocabulary has a mask token: no remo
 Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary, N selected positions.
 """
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
 
-from sinkprune_core.encoding import without_mask
-from sinkprune_core.forwards import check_ids, check_loaded, check_mode, check_output, check_rows, is_finite
+from sinkprune_core.encoding import Tokenizer, without_mask
+from sinkprune_core.forwards import (
+    check_ids,
+    check_loaded,
+    check_mode,
+    check_numbers,
+    check_output,
+    check_rows,
+    is_finite,
+)
 from sinkprune_core.model_checks import (
     blocks_of,
     check_changeable,
@@ -32,26 +41,6 @@ from sinkprune_core.values import Flag, Number, Plain, Text, checked
 Kind = Literal["autoregressive", "diffusion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TEXTLESS = "give the tokenizer to `wrap`, or token ids instead of text"
-
-
-class Tokenizer(Protocol):
-    """What is asked of a tokenizer, besides `eos_token_id` where it has one; those of transformers fit."""
-
-    def __call__(self, text: str, *, add_special_tokens: bool = ...) -> Any:
-        """Return an object with the ids of a text, `input_ids`."""
-        ...
-
-    def decode(self, token_ids: Any) -> Any:
-        """Return the text of some ids."""
-        ...
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return the id of every token."""
-        ...
-
-    def save_pretrained(self, save_directory: str | Path) -> Any:
-        """Write the tokenizer's files."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +85,13 @@ class LanguageModel:
         vocabulary = self.vocabulary
         if self.mask_token_id is not None and not 0 <= self.mask_token_id < vocabulary:
             raise ValueError(f"mask_token_id={self.mask_token_id} is outside the vocabulary of {vocabulary}")
+
+    def named(self, name: str) -> Self:
+        """Return the same model by another name; nothing of it is copied, and no forward runs."""
+        checked("name", name, Text)
+        renamed = copy.copy(self)
+        object.__setattr__(renamed, "name", name)
+        return renamed
 
     def turn(self) -> AbstractContextManager[None]:
         """Return a context in which no other thread uses the model: it waits until the block has ended."""
@@ -411,9 +407,7 @@ def check_finite(lm: LanguageModel, named: Iterable[tuple[str, nn.Parameter]]) -
     """Raise ValueError, naming the first parameter without numbers, or with one that is not finite."""
     for name, parameter in named:
         value = lm.value_of(name, parameter)
-        if value.is_meta:
-            raise ValueError(f"{name} of {lm.name} has no numbers, only a shape: load the model first")
-
+        check_numbers(lm, name, value)
         if not is_finite(value):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "

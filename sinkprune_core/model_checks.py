@@ -319,7 +319,7 @@ def _captured(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tu
         lm.blocks[0].register_forward_pre_hook(
             lambda module, args, kwargs: received.append((args, kwargs)), with_kwargs=True
         ),
-        lm.blocks[-1].register_forward_hook(lambda module, args, output: given.append(_hidden_of(output))),
+        lm.blocks[-1].register_forward_hook(lambda module, args, output: given.append(hidden_of(output))),
     ]
 
     try:
@@ -331,7 +331,8 @@ def _captured(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tu
     return hidden_BTD, received[0], given[0]
 
 
-def _hidden_of(output) -> torch.Tensor:
+def hidden_of(output: torch.Tensor | tuple) -> torch.Tensor:
+    """Return the hidden states among what a block returns."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -365,7 +366,7 @@ def _check_blocks_one_by_one(lm: LanguageModel, first: tuple, last_BTD: torch.Te
     try:
         for block in lm.blocks:
             device = next(block.parameters()).device
-            hidden_BTD = _hidden_of(block(hidden_BTD.to(device), *others, **arguments))
+            hidden_BTD = hidden_of(block(hidden_BTD.to(device), *others, **arguments))
         differs = _difference(lm, last_BTD, hidden_BTD) > 1
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError):
         differs = True

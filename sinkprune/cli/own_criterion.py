@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from types import FunctionType
 
-from sinkprune.runs.identity import probed
+from sinkprune.runs.recipe_identity import probed
 from sinkprune.spelling import suggestion
 from sinkprune_core.pruning.criteria import CRITERIA, Score, needs_of
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import torch
 
@@ -25,9 +25,9 @@ from sinkprune.models.shrinking import shrink
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
-from sinkprune.runs.identity import criterion_identity, settings_digest
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
+from sinkprune.runs.recipe_identity import criterion_identity, settings_digest
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
@@ -247,7 +247,7 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
         made_from["recipe_before"] = before
 
     table = report.linears.to_csv(index=False)
-    named = replace(lm, name=options.target.name)  # two models are told apart by their names
+    named = lm.named(options.target.name)  # two models are told apart by their names
     save_model(named, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
     discard(options, report.recipe)
 

@@ -1,6 +1,5 @@
 """`sinkprune ship`: a model card, masks alone, int8, an upload."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from sinkprune.cli.commands.ship import Ship
@@ -26,7 +25,7 @@ def run(options: Ship) -> None:
         about = masks_about(options.apply_masks)
         lm = load(options.model, about["dtype"])
         zeros = apply_masks(lm, options.apply_masks)
-        save_model(replace(lm, name=options.out.name), options.out, **about["card"])
+        save_model(lm.named(options.out.name), options.out, **about["card"])
         print(f"{options.out}: {zeros:,} weights are zero")
 
     if options.int8 is not None:

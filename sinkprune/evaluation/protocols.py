@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sinkprune_core.diffusion.noise import random_mask, stratified_counts
+from sinkprune_core.diffusion.noise import random_mask, shifted_grid, stratified_counts
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.values import AtLeastZero, Count, Flag, check_choice, check_fields
 
@@ -85,9 +85,7 @@ class Protocol:
 
     def _bernoulli_masks(self, length: int, rng: torch.Generator) -> list[Masking]:
         """Return the masks of one grid; in each, tokens are masked independently with one probability."""
-        shift = torch.rand(1, generator=rng, dtype=torch.float64)
-        uniform = (shift + torch.arange(self.grid, dtype=torch.float64) / self.grid) % 1
-        levels = (1 - LEAST_NOISE) * uniform + LEAST_NOISE
+        levels = (1 - LEAST_NOISE) * shifted_grid(self.grid, rng) + LEAST_NOISE
         return [
             (torch.rand(length, generator=rng, dtype=torch.float64) < level, 1 / level)
             for level in levels.tolist()

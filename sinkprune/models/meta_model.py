@@ -40,7 +40,7 @@ def without_weights(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) 
     return model
 
 
-def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: bool = False) -> MetaModel:
+def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16") -> MetaModel:
     """Return a model of the published shape of a row of the table; nothing is downloaded."""
     config = of_shape(row.native, row.shape, row.context or CONTEXT)
     model = without_weights(config, choose_dtype(dtype), causal=row.kind == "autoregressive")
@@ -48,4 +48,4 @@ def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed:
     if row.kind == "diffusion":
         mask_token_id = row.mask_token_id or 0  # any token will do for a plan
 
-    return MetaModel(model, None, row.id, row.kind, mask_token_id, row.logits_shifted, streamed)
+    return MetaModel(model, None, row.id, row.kind, mask_token_id, row.logits_shifted)

@@ -22,7 +22,8 @@ from sinkprune.models.hub import folder_of
 from sinkprune.models.reader import CARD
 from sinkprune.models.saving import Texts, save
 from sinkprune.models.weight_files import read_json
-from sinkprune_core.language_model import LanguageModel, Tokenizer
+from sinkprune_core.encoding import Tokenizer
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.values import Place, checked_arguments
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,7 +154,7 @@ def recover(
 
         card["recovery"] = done.card() | {"text_name": _name_of(text)}
         card.setdefault("made_from", provenance(pruned))
-        named = replace(lm, name=out.name)  # two models are told apart by their names
+        named = lm.named(out.name)  # two models are told apart by their names
         save_model(named, out, _tables(pruned), **card)
         shutil.rmtree(work, ignore_errors=True)
 

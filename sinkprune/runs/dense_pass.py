@@ -94,7 +94,11 @@ class KeptPass(DensePass):
             raise ChangedChoiceError
 
     def _through_disk(self) -> Seen:
-        """Send all rows through block after block once; inputs wait for what the last one shows."""
+        """Send all rows through block after block once; inputs wait for what the last one shows.
+
+        The pass has two phases: blocks show the sinks, then inputs are summed with the weights that follow.
+        Its points count on from one to the other: `done` is first of blocks, then all blocks and the inputs.
+        """
         points = self.store.points(("sinks and inputs", self.keys))
 
         with self.observed(held=points) as observer:
@@ -102,20 +106,23 @@ class KeptPass(DensePass):
                 self.store.folder, self.store.reads_blocks, points_of_both=points, observer=observer
             )
             ids_RT, weight_WRT = self.weighted_rows(store)
-            if "weights" in points.tensors:
+            if "weights" in points.tensors:  # a run before this one was killed in the second phase
                 self._check_unchanged(points.tensors["weights"], weight_WRT)
 
-            sums = {**store.sums, "weights": weight_WRT}
-            inputs = tqdm(
-                list(observer.waiting), "statistics", disable=not self.progress, leave=False, unit="input"
-            )
-            for running in inputs:
-                observer.add_waiting(running, weight_WRT)
-                points.keep(points.done + 1, lambda: sums | seen(observer))
-
-            observer.forget()
+            self._sum_waiting(observer, points, {**store.sums, "weights": weight_WRT})
 
         return Seen(ids_RT, weight_WRT, observer)
+
+    def _sum_waiting(self, observer: Observer, points: KeptPoints, sums: dict[str, torch.Tensor]) -> None:
+        """Sum the inputs that wait, one after the other, and keep a point after each of them."""
+        still_waiting = list(observer.waiting)
+        inputs = tqdm(still_waiting, "statistics", disable=not self.progress, leave=False, unit="input")
+
+        for running in inputs:
+            observer.add_waiting(running, sums["weights"])
+            points.keep(points.done + 1, lambda: sums | seen(observer))
+
+        observer.forget()
 
 
 @dataclass(frozen=True, kw_only=True)

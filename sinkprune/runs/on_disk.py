@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune.files import atomic, bytes_below, file_digest, free_disk_at, make_folder, room_needed
-from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.observed import see_again, seen
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.waiting import HiddenFiles
 from sinkprune_core.blocks import Rows
 from sinkprune_core.calibration.store import Hidden, PassState

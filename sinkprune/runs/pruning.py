@@ -1,7 +1,7 @@
 """Pruning in a work folder: what a killed run goes on from, and how a model that is streamed is pruned.
 
-`sinkprune_core` has the loop; here it gets blocks that are finished on the disk, and text whose rows and
-statistics are computed once.
+`sinkprune_core` has the loop; here it gets blocks that are finished on the disk, and a run whose rows
+and statistics are computed once.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.dense_pass import KeptPass
-from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.work_folder import claim, identity
 from sinkprune_core.blocks import BlockInput, Rows
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
@@ -29,7 +29,7 @@ from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import Blocks, Text
+from sinkprune_core.pruning.seams import Blocks, PruningRun
 from sinkprune_core.values import Flag, Place, checked_arguments
 
 
@@ -70,10 +70,10 @@ def prune(
         with _dense_again(lm, job_folder(root, job)):
             checkpoint = PruningCheckpoint(root, lm, job, calibration)
             plan = make_plan(lm, recipe, calibration, checkpoint.store)
-            text = KeptText(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
-            text.checkpoint = checkpoint
-            text.own_rows = own_rows
-            return engine.prune_blocks(text, KeptBlocks(lm, checkpoint))
+            run = KeptRun(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
+            run.checkpoint = checkpoint
+            run.own_rows = own_rows
+            return engine.prune_blocks(run, KeptBlocks(lm, checkpoint))
 
 
 def _rows_of_own_choice(
@@ -106,8 +106,8 @@ def _dense_again(lm: LanguageModel, folder: Path) -> Iterator[None]:
         yield
 
 
-class KeptText(Text):
-    """Calibration text whose rows and statistics are computed once, and restored by a run that goes on."""
+class KeptRun(PruningRun):
+    """A run whose rows and statistics are computed once, and restored where it goes on after a kill."""
 
     dense_pass = KeptPass
     checkpoint: PruningCheckpoint
@@ -115,7 +115,7 @@ class KeptText(Text):
 
     def make_rows(self) -> Rows:
         """Return the rows of this job."""
-        return self.checkpoint.rows(lambda: self.own_rows or super(KeptText, self).make_rows())
+        return self.checkpoint.rows(lambda: self.own_rows or super(KeptRun, self).make_rows())
 
     def take_dense(self) -> DenseStatistics:
         """Return the statistics that serve all jobs of this text."""
@@ -135,10 +135,10 @@ class KeptBlocks(Blocks):
         """Write what was decided."""
         self.checkpoint.write()
 
-    def resume(self, text: Text, rows: Rows | None) -> list[BlockInput]:
+    def resume(self, run: PruningRun, rows: Rows | None) -> list[BlockInput]:
         """Take finished blocks back; return what the next one receives of `rows`, [] where none need run."""
-        batch = 1 if text.calibration is None else text.calibration.batch
-        from_dense = text.recipe.propagation == "dense"
+        batch = 1 if run.calibration is None else run.calibration.batch
+        from_dense = run.recipe.propagation == "dense"
         return self.checkpoint.resume(self.lm, rows, batch, from_dense)
 
     def finish(self, layer: int, block: nn.Module) -> None:

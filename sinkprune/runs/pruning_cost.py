@@ -20,9 +20,9 @@ from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
 from sinkprune.runs.dense_pass import bytes_that_wait
-from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.passes import Passes, passes_of
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
 from sinkprune_core.calibration.store import IN_MEMORY
 from sinkprune_core.calibration.text import Calibration

@@ -1,6 +1,5 @@
 """Diffusion models by name, among them those that are an adapter in a folder of the project."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from sinkprune import load
@@ -27,7 +26,7 @@ def diffusion_model(name: str, dtype: str = "auto", device: str = "cpu") -> Lang
     if _holds_adapter(folder):
         lm = with_adapter(MODELS[ADAPTED], folder, choose_dtype(dtype, device))
         lm.model.requires_grad_(False).to(device)
-        return replace(lm, name=folder.name)
+        return lm.named(folder.name)
 
     lm = load(name, dtype, device)
     if not lm.is_diffusion:

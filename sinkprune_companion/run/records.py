@@ -25,7 +25,7 @@ from sinkprune.files import PACKAGE, atomic, file_digest, write_json
 from sinkprune.memory import release_freed_memory
 from sinkprune.models.devices import choose_device, device_name
 from sinkprune_companion import project_root
-from sinkprune_core.calibration.token_weights import as_settings
+from sinkprune_core.pruning.recipe import as_settings
 
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 OURS = ("sinkprune_core", "sinkprune", "sinkprune_companion")  # the packages of this project

@@ -3,7 +3,8 @@
 Activations of a dense model depend on no recipe, only the weights of tokens do. So one pass of the
 calibration text collects the statistics of many choices of tokens: all controls of an experiment cost as one.
 
-Dimensions: R calibration rows, T position, W choices of token weights.
+Dimensions: R calibration rows, T position, W choices of token weights; of sequences N, their steps S; of
+attention L layers, H heads, K keys, which are the tokens T.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 SAMPLED = 64  # numbers of every parameter that tell a model from another one
 
-Place = tuple[int, str]  # of a linear: its layer and its name
+LinearAt = tuple[int, str]  # of a linear: its layer and its name
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
 
 
@@ -133,7 +134,7 @@ class Seen:
 
     ids_RT: torch.Tensor
     weight_WRT: torch.Tensor  # a choice per key
-    observer: Observer[Place]
+    observer: Observer[LinearAt]
 
 
 @dataclass(frozen=True)
@@ -178,14 +179,14 @@ class DensePass:
         """Return the steps of this pass that are left."""
         return self.store.steps(steps, state)
 
-    def observed(self, held: Held | None = None) -> AbstractContextManager[Observer[Place]]:
+    def observed(self, held: Held | None = None) -> AbstractContextManager[Observer[LinearAt]]:
         """Return a context in which the inputs of all linears are observed."""
         return observe(self.linears, len(self.keys), held=held)
 
     @cached_property
-    def linears(self) -> dict[Place, nn.Linear]:
+    def linears(self) -> dict[LinearAt, nn.Linear]:
         """The linears of all blocks."""
-        found: dict[Place, nn.Linear] = {}
+        found: dict[LinearAt, nn.Linear] = {}
         for layer, block in enumerate(self.lm.blocks):
             found |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
         return found
@@ -239,31 +240,35 @@ class DensePass:
         rows_together = _rows_together(lm, self.keys)
         # a state that is weighed alone is a trajectory of one step
         levels = rows_together if windows is None else first.noise_levels
+        what = f"sinks and statistics of {lm.name}"
 
         ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
         weight_WRT = torch.zeros(len(self.keys), *ids_RT.shape)
         profile_NST = torch.zeros(len(ids_RT) // rows_together, levels, length)
         sums = {"profile": profile_NST, "weights": weight_WRT}
-        what = f"sinks and statistics of {lm.name}"
 
         with attention.track(lm.model, windows) as tracker, self.observed(held={}) as observer:
+            # a pass that goes on finds in its sums and its observer what was summed before the first start
             state = PassState(("batches", self.keys), sums, observer)
             starts = self.steps(range(0, len(ids_RT), self.rows_at_once), state)
 
             for start in with_bar(starts, what, "batch", self.progress):
-                stop = min(start + self.rows_at_once, len(ids_RT))
-                lm.hidden(ids_RT[start:stop])
-
-                mass_RLHWK = check_output(lm, tracker.take())
-                of_batch_NST = profile(mass_RLHWK.mean((1, 2)).cpu(), windows, levels)
-                sequence = start // rows_together
-                of_batch_WRT = self.weights(of_batch_NST, sequence)
+                batch_RT = ids_RT[start : start + self.rows_at_once]
+                of_batch_NST = profile(self._mass(batch_RT, tracker), windows, levels)
+                first_sequence = start // rows_together
+                of_batch_WRT = self.weights(of_batch_NST, first_sequence)
                 observer.flush(of_batch_WRT)
 
-                profile_NST[sequence : sequence + len(of_batch_NST)] = of_batch_NST
-                weight_WRT[:, start:stop] = of_batch_WRT
+                profile_NST[first_sequence : first_sequence + len(of_batch_NST)] = of_batch_NST
+                weight_WRT[:, start : start + len(batch_RT)] = of_batch_WRT
 
         return Seen(ids_RT, weight_WRT, observer)
+
+    def _mass(self, batch_RT: torch.Tensor, tracker: attention.Tracker) -> torch.Tensor:
+        """Run some rows; return the attention mass of every key, mean over layers and heads, (R, S, K)."""
+        self.lm.hidden(batch_RT)
+        mass_RLHSK = check_output(self.lm, tracker.take())
+        return mass_RLHSK.mean((1, 2)).cpu()
 
     def weights(self, profile_NST: torch.Tensor, first_sequence: int = 0) -> torch.Tensor:
         """Return the token weights of some sequences for every key, (W, R, T)."""

@@ -143,8 +143,13 @@ def half_clean(
     With a `half`, the others are from the upper (0) or lower (1) half of noise levels.
     """
     noised = noise_levels - noise_levels // 2
-    strata = noised if half is None else 2 * noised
-    noised_ST = stratified(ids_T, strata, seed, sequence).split(noised)[half or 0]
+    if half is None:
+        noised_ST = stratified(ids_T, noised, seed, sequence)
+    elif half == 0:
+        noised_ST = stratified(ids_T, 2 * noised, seed, sequence)[:noised]
+    else:
+        noised_ST = stratified(ids_T, 2 * noised, seed, sequence)[noised:]
+
     return torch.cat([noised_ST, torch.zeros(noise_levels - noised, len(ids_T), dtype=torch.bool)])
 
 

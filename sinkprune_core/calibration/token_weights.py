@@ -9,8 +9,7 @@ Dimensions: N clean sequences, S steps of a trajectory, R rows (N * S if noised,
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -54,7 +53,7 @@ class SinkContext:
     profile_NST: torch.Tensor  # float32: attention mass in even shares, mean over layers and heads
     visible_ST: torch.Tensor  # bool: keys that every query of a step can see
     key: StatisticsKey  # the recipe's settings
-    heads: int  # layers x heads: what one even share is in the official code's sums
+    heads: int  # of all layers together: what one even share is in the official code's sums
     seed: int  # of the calibration text
     first_sequence: int = 0  # its number: random choices do not depend on the batch
 
@@ -163,26 +162,6 @@ def choice_name(choice: str | Callable) -> str:
     return f"{choice.__module__}.{name}"
 
 
-LATER: dict[str, tuple] = {
-    "targets": ((),),
-    "ignore": ((),),
-    "sparsities": ((),),
-    "keep_zeros": (False,),
-    "round_to": (None, 1),
-}
-"""Fields that recipes have got since records of them are kept, and the values, those of all recipes before,
-with which they stand in no key."""
-
-
-def as_settings(settings: Any) -> dict:
-    """Return the fields of a dataclass for a key: those of LATER only where they are set."""
-    return asdict(settings, dict_factory=_without_unset)
-
-
-def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
-    return {name: value for name, value in pairs if value not in LATER.get(name, ())}
-
-
 def token_weights(context: SinkContext) -> torch.Tensor:
     """Return the weights of calibration tokens, float32 (R, T).
 
@@ -282,7 +261,7 @@ def check_weights(weight_RT: torch.Tensor, key: StatisticsKey) -> None:
 
 
 def heads_of(lm: LanguageModel) -> int:
-    """Return layers x heads of a model."""
+    """Return how many heads all layers of a model have together."""
     return lm.model.config.num_hidden_layers * lm.model.config.num_attention_heads
 
 

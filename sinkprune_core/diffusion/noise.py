@@ -6,16 +6,20 @@ Dimensions: B batch, T sequence position, S noisings of one sequence.
 import torch
 
 
+def shifted_grid(draws: int, rng: torch.Generator) -> torch.Tensor:
+    """Return noise levels in [0, 1), float64 (S,): an even grid, shifted by one uniform number."""
+    shift = torch.rand(1, generator=rng, dtype=torch.float64)
+    grid_S = torch.arange(draws, dtype=torch.float64) / draws
+    return (shift + grid_S) % 1
+
+
 def stratified_counts(draws: int, maskable: int, rng: torch.Generator) -> torch.Tensor:
     """Return numbers of masks for `draws` noisings of a sequence, int64 (S,), each uniform on 1 … maskable.
 
-    One uniform number shifts an even grid, so the draws cover all noise levels. LLaDA's evaluation stratifies
-    in the same way (its section on conditional likelihood).
+    They lie on a `shifted_grid`, so that they cover all noise levels. LLaDA's evaluation stratifies in the
+    same way (its section on conditional likelihood).
     """
-    shift = torch.rand(1, generator=rng, dtype=torch.float64)
-    grid_S = torch.arange(draws, dtype=torch.float64) / draws
-    level_S = (shift + grid_S) % 1  # noise levels in [0, 1)
-    return 1 + (level_S * maskable).long()
+    return 1 + (shifted_grid(draws, rng) * maskable).long()
 
 
 def even_split(items: int, parts: int) -> list[int]:

@@ -147,14 +147,22 @@ class _Denoising:
             watch(step, self.ids_BT.clone())
 
         block = step // self.sampler.steps_per_block
-        end = self.start + (block + 1) * self.sampler.block_length
+        end_of_block = self.start + (block + 1) * self.sampler.block_length
 
         for row, logits_LV in enumerate(logits_NV.split(where_BT.sum(1).tolist())):
             position_L = where_BT[row].nonzero().squeeze(-1)
-            token_L, confidence_L = self._propose(logits_LV, self.rngs[row])
-            confidence_L = confidence_L.masked_fill(position_L >= end, -torch.inf)
-            chosen = confidence_L.sort(descending=True, stable=True).indices[:count]
-            self.ids_BT[row, position_L[chosen]] = token_L[chosen]
+            self._reveal(row, position_L, logits_LV, count, end_of_block)
+
+    def _reveal(
+        self, row: int, position_L: torch.Tensor, logits_LV: torch.Tensor, count: int, end_of_block: int
+    ) -> None:
+        """Write the `count` most confident proposals of a row; positions of later blocks wait."""
+        token_L, confidence_L = self._propose(logits_LV, self.rngs[row])
+        is_of_later_block_L = position_L >= end_of_block
+        confidence_L = confidence_L.masked_fill(is_of_later_block_L, -torch.inf)
+
+        chosen = confidence_L.sort(descending=True, stable=True).indices[:count]
+        self.ids_BT[row, position_L[chosen]] = token_L[chosen]
 
     def _logits(self, where_BT: torch.Tensor) -> torch.Tensor:
         """Return the logits at the masked positions, (N, V), guided and without forbidden tokens."""

@@ -17,7 +17,7 @@ from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
-from sinkprune_core.pruning.seams import OfLinears, Progress, Statistics, Text
+from sinkprune_core.pruning.seams import OfLinears, Progress, PruningRun, Statistics
 from sinkprune_core.pruning.sparsegpt import SingularGram
 
 Linears = dict[str, nn.Linear]  # of a block, by name
@@ -27,14 +27,14 @@ Zeros = dict[str, int]  # how many weights of each linear became zero
 # before the first block, from the dense model
 
 
-def decide(text: Text, statistics: Statistics, progress: Progress) -> "Choice":
+def decide(run: PruningRun, statistics: Statistics, progress: Progress) -> "Choice":
     """Decide what concerns all blocks: how much each loses, or from which score on.
 
     A run that goes on has it in its progress.
     """
-    recipe = text.recipe
-    choice = Choice(text, progress)
-    if text.plan.units is not None:
+    recipe = run.recipe
+    choice = Choice(run, progress)
+    if run.plan.units is not None:
         return choice
 
     threshold = None
@@ -46,7 +46,7 @@ def decide(text: Text, statistics: Statistics, progress: Progress) -> "Choice":
         outliers = _outlier_shares(choice)
 
     sparsities = recipe.sparsities or allocate(
-        recipe.allocation, recipe.sparsity, len(text.lm.blocks), recipe.owl_lambda, outliers
+        recipe.allocation, recipe.sparsity, len(run.lm.blocks), recipe.owl_lambda, outliers
     )
     choice.selects = [select(recipe.pattern, sparsity, threshold) for sparsity in sparsities]
 
@@ -59,16 +59,16 @@ def _outlier_shares(choice: "Choice") -> list[float]:
     if progress.outlier_shares is not None:
         return progress.outlier_shares
 
-    text = choice.text
-    dense = text.dense
+    run = choice.run
+    dense = run.dense
 
     shares = []
-    for layer, block in visit(text.lm, text.shows_progress, "outliers"):
+    for layer, block in visit(run.lm, run.shows_progress, "outliers"):
         scores = [
             choice.score(layer, name, linear.weight, dense.layers[layer], CRITERIA["wanda"])
-            for name, linear in text.linears(layer, block).items()
+            for name, linear in run.linears(layer, block).items()
         ]
-        shares.append(outlier_share(scores, text.recipe.owl_m))
+        shares.append(outlier_share(scores, run.recipe.owl_m))
 
     progress.outlier_shares = shares
     return shares
@@ -78,7 +78,7 @@ def _global_threshold(choice: "Choice", statistics: Statistics) -> GlobalThresho
     """Return the threshold over all linears; those of finished blocks have had their part of the ties."""
     progress = choice.progress
     if progress.threshold is None:
-        found = GlobalThreshold.of(lambda: _all_scores(choice, statistics), choice.text.recipe.sparsity)
+        found = GlobalThreshold.of(lambda: _all_scores(choice, statistics), choice.run.recipe.sparsity)
         progress.threshold = (float(found.value), found.ties)
 
     threshold = GlobalThreshold(*progress.threshold)
@@ -91,10 +91,10 @@ def _global_threshold(choice: "Choice", statistics: Statistics) -> GlobalThresho
 
 def _all_scores(choice: "Choice", statistics: Statistics) -> Iterator[torch.Tensor]:
     """Yield the scores of all linears of the dense model, in order."""
-    text = choice.text
-    for layer, block in visit(text.lm, text.shows_progress, "scores of all layers"):
+    run = choice.run
+    for layer, block in visit(run.lm, run.shows_progress, "scores of all layers"):
         inputs = statistics.of(layer, block)
-        for name, linear in text.linears(layer, block).items():
+        for name, linear in run.linears(layer, block).items():
             score_OI = choice.score(layer, name, linear.weight, inputs, choice.criterion)
             if bool((score_OI < 0).any()):  # of a user's function
                 raise ValueError(f"block {layer} {name}: pattern='global' orders scores of at least 0")
@@ -108,20 +108,20 @@ def _all_scores(choice: "Choice", statistics: Statistics) -> Iterator[torch.Tens
 class Choice:
     """What chooses the weights of a block, and makes them zero."""
 
-    text: Text
+    run: PruningRun
     progress: Progress
     selects: list[Select] = field(default_factory=list)  # per layer, for single weights
 
     def __post_init__(self):
-        self.recipe = self.text.recipe
+        self.recipe = self.run.recipe
         self.criterion = self.recipe.rule
         self.has_changed = self.progress.done > 0  # whether a weight of the model is pruned
 
     def zero(self, layer: int, block: nn.Module, inputs: OfLinears) -> None:
         """Prune the linears of a block in place, and note how many zeros each of them has."""
-        linears = self.text.linears(layer, block)
-        if self.text.plan.units is not None:
-            zeros = self._zero_units(layer, block, inputs, self.text.plan.units)
+        linears = self.run.linears(layer, block)
+        if self.run.plan.units is not None:
+            zeros = self._zero_units(layer, block, inputs, self.run.plan.units)
         elif self.criterion.score is not None:
             zeros = self._zero_by_score(layer, linears, inputs)
         else:
@@ -147,13 +147,8 @@ class Choice:
         zeros = {}
         for name, linear in linears.items():
             weight = linear.weight
-            rows, columns = weight.shape
-            is_of_user = not isinstance(self.recipe.criterion, str)  # it may compare rows
-            if self.recipe.pattern != "layer" and not is_of_user:  # rows can be chosen from apart
-                rows = rows_in_cache(columns * torch.float32.itemsize, weight.device)
-
             pruned_parts = []
-            for part in weight.split(rows):
+            for part in weight.split(self._rows_together(weight)):
                 score = self.score(layer, name, part, inputs, self.criterion)
                 pruned_parts.append(self._select(layer, part, score))
 
@@ -164,6 +159,14 @@ class Choice:
             zeros[name] = int(torch.count_nonzero(pruned_OI))  # many times as fast as a sum
 
         return zeros
+
+    def _rows_together(self, weight: torch.Tensor) -> int:
+        """Return how many rows of a linear must, or may, be chosen from together."""
+        rows, columns = weight.shape
+        is_of_user = not isinstance(self.recipe.criterion, str)  # it may compare rows
+        if self.recipe.pattern == "layer" or is_of_user:
+            return rows
+        return rows_in_cache(columns * torch.float32.itemsize, weight.device)
 
     def _select(self, layer: int, weight: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
         """Return which weights leave, by their scores; with `keep_zeros` those that are zero leave first."""
@@ -207,9 +210,11 @@ class Choice:
 
         return zeros
 
-    def _zero_units(self, layer: int, block: nn.Module, inputs: OfLinears, units: structured.Plan) -> Zeros:
+    def _zero_units(
+        self, layer: int, block: nn.Module, inputs: OfLinears, units: structured.UnitPlan
+    ) -> Zeros:
         """Zero the units of the lowest scores."""
-        lm, recipe = self.text.lm, self.recipe
+        lm, recipe = self.run.lm, self.recipe
         for name, linear in lm.linears(block).items():
             self._finite(linear.weight, layer, name)
 

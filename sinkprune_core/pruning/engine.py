@@ -22,7 +22,7 @@ from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.plan import check_dense, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import Blocks, Statistics, Text
+from sinkprune_core.pruning.seams import Blocks, PruningRun, Statistics
 from sinkprune_core.values import Flag, checked_arguments
 
 A_RECIPES = Field(description="a list of recipes")
@@ -47,42 +47,42 @@ def prune(
     """
     plan = make_plan(lm, recipe, calibration)
     check_before(lm, recipe, calibration, statistics)
-    text = Text(lm, recipe, calibration, plan, progress, known=statistics)
-    return prune_blocks(text, Blocks(lm))
+    run = PruningRun(lm, recipe, calibration, plan, progress, known=statistics)
+    return prune_blocks(run, Blocks(lm))
 
 
 @torch.no_grad()
-def prune_blocks(text: Text, blocks: Blocks) -> Report:
+def prune_blocks(run: PruningRun, blocks: Blocks) -> Report:
     """Observe, choose, zero, go on: the loop, wherever blocks and statistics live."""
     started = time.perf_counter()
 
-    statistics = text.statistics()
-    choice = decide(text, statistics, blocks.progress)
+    statistics = run.statistics()
+    choice = decide(run, statistics, blocks.progress)
     blocks.decided()
-    statistics.begin(blocks.resume(text, statistics.rows))
+    statistics.begin(blocks.resume(run, statistics.rows))
 
-    layers = range(blocks.progress.done, len(text.lm.blocks))
-    what = f"prune {text.lm.name}: {text.recipe.name}"
+    layers = range(blocks.progress.done, len(run.lm.blocks))
+    what = f"prune {run.lm.name}: {run.recipe.name}"
 
-    for layer in with_bar(layers, what, "block", text.shows_progress):
+    for layer in with_bar(layers, what, "block", run.shows_progress):
         with blocks.taken(layer) as block:
             inputs = statistics.of(layer, block)
             choice.zero(layer, block, inputs)
             statistics.go_on(layer, block)
 
     blocks.close()
-    return report(text, blocks, statistics, time.perf_counter() - started)
+    return report(run, blocks, statistics, time.perf_counter() - started)
 
 
-def report(text: Text, blocks: Blocks, statistics: Statistics, seconds: float) -> Report:
+def report(run: PruningRun, blocks: Blocks, statistics: Statistics, seconds: float) -> Report:
     """Return what was done."""
     linears = pd.DataFrame(blocks.progress.table)
-    parameters = sum(parameter.numel() for parameter in text.lm.model.parameters())
-    seconds_before = text.known.seconds if text.known else 0.0
+    parameters = sum(parameter.numel() for parameter in run.lm.model.parameters())
+    seconds_before = run.known.seconds if run.known else 0.0
 
     return Report(
-        recipe=text.recipe,
-        model=text.lm.name,
+        recipe=run.recipe,
+        model=run.lm.name,
         linears=linears,
         calibration_tokens=statistics.tokens,
         left_out_share=statistics.left_out_share,

@@ -166,9 +166,9 @@ class GlobalThreshold:
         return cls(float(value), count - below_high - below_low)
 
     def take(self, score_OI: torch.Tensor) -> torch.Tensor:
-        """Return the mask of one linear, bool (O, I).
+        """Return the mask of a linear, or of some rows of it, bool (O, I).
 
-        Call it once per linear, in order: ties are counted down.
+        Call it once for every row of every linear, in order: ties are counted down.
         """
         value = self.value.to(score_OI.device)
         tied = (score_OI == value).flatten()

@@ -30,7 +30,7 @@ class Plan:
     source: Source
     takes_dense: bool  # whether statistics of the dense model are taken, if only for OWL's scores
     rows_at_once: int  # of the dense model, where one forward shows sinks and statistics; 0: it does not
-    units: structured.Plan | None  # what every block loses under pattern="structured"
+    units: structured.UnitPlan | None  # what every block loses under pattern="structured"
 
 
 def make_plan(
@@ -185,7 +185,7 @@ def _check_layers(lm: LanguageModel, recipe: Recipe) -> None:
         allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
 
 
-def _units(lm: LanguageModel, recipe: Recipe) -> structured.Plan | None:
+def _units(lm: LanguageModel, recipe: Recipe) -> structured.UnitPlan | None:
     if recipe.pattern != "structured":
         return None
 

@@ -1,17 +1,12 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from types import FunctionType
-from typing import Literal
+from typing import Any, Literal
 
-from sinkprune_core.calibration.token_weights import (
-    EXCLUDE,
-    StatisticsKey,
-    as_settings,
-    choice_name,
-)
+from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.pruning.criteria import (
     CRITERIA,
     Criterion,
@@ -127,7 +122,10 @@ class Recipe:
         self._check_pattern()
         if self.round_to is None and self.pattern == "structured":
             object.__setattr__(self, "round_to", ROUND_TO)
-        self._check_contradictions()
+        self._check_text_of_criterion()
+        self._check_pattern_of_criterion()
+        self._check_options()
+        self._check_alpha()
         self._check_effects(OWN)
 
     def _take_names(self, field: str) -> None:
@@ -222,15 +220,23 @@ class Recipe:
                     f"leave {name} out"
                 )
 
-    def _check_contradictions(self) -> None:
-        """Raise ValueError for fields that do not go together, the criterion's functions included."""
-        criterion = self.rule
-        prefix = f"criterion={choice_name(self.criterion)!r}"
+    @property
+    def _stated_criterion(self) -> str:
+        """The criterion as an error names it."""
+        return f"criterion={choice_name(self.criterion)!r}"
 
-        if not criterion.calibrated and (self.exclude != "none" or self.inputs != "clean"):
+    def _check_text_of_criterion(self) -> None:
+        """Raise ValueError for a choice of tokens that the criterion does not look at."""
+        if not self.rule.calibrated and (self.exclude != "none" or self.inputs != "clean"):
             raise ValueError(
-                f"{prefix} looks at no calibration token: it takes inputs='clean' and exclude='none' only"
+                f"{self._stated_criterion} looks at no calibration token: "
+                "it takes inputs='clean' and exclude='none' only"
             )
+
+    def _check_pattern_of_criterion(self) -> None:
+        """Raise ValueError for a pattern that the criterion's functions cannot serve."""
+        criterion = self.rule
+        prefix = self._stated_criterion
 
         if criterion.solve is not None and self.pattern in ("structured", "global"):
             raise ValueError(
@@ -251,6 +257,11 @@ class Recipe:
         if self.pattern == "global" and criterion.needs == "gram":
             raise ValueError(f"{prefix} reads Gram matrices, one by one: it takes no pattern='global'")
 
+    def _check_options(self) -> None:
+        """Raise ValueError for an option that needs another criterion, or another pattern."""
+        criterion = self.rule
+        prefix = self._stated_criterion
+
         if self.keep_zeros and (criterion.score is None or self.pattern in ("structured", "global")):
             raise ValueError(
                 "keep_zeros=True needs a criterion that scores single weights and leaves the others as they "
@@ -269,6 +280,8 @@ class Recipe:
         if self.norm_reduction != "root" and criterion.needs != "norms" and self.allocation != "owl":
             raise ValueError(f"{prefix} reads no norms: it takes norm_reduction='root' only")
 
+    def _check_alpha(self) -> None:
+        """Raise ValueError for an `alpha` beside a choice of tokens without a soft threshold."""
         soft = [name for name, choice in EXCLUDE.items() if choice.soft]
 
         if self.alpha is not None and self.exclude not in soft and not callable(self.exclude):
@@ -336,6 +349,26 @@ def _is_function(given: object) -> bool:
 
 def _fits(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(spelling, pattern) for spelling in spellings for pattern in patterns)
+
+
+LATER: dict[str, tuple] = {
+    "targets": ((),),
+    "ignore": ((),),
+    "sparsities": ((),),
+    "keep_zeros": (False,),
+    "round_to": (None, 1),
+}
+"""Fields that recipes have got since records of them are kept, and the values, those of all recipes before,
+with which they stand in no key."""
+
+
+def as_settings(settings: Any) -> dict:
+    """Return the fields of a dataclass for a key: those of LATER only where they are set."""
+    return asdict(settings, dict_factory=_without_unset)
+
+
+def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
+    return {name: value for name, value in pairs if value not in LATER.get(name, ())}
 
 
 @dataclass(frozen=True)

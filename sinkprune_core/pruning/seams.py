@@ -1,6 +1,7 @@
 """The two seams of the loop: where blocks live, and what answers for the inputs of a block.
 
-A loop that finishes blocks on a disk, or goes on from there, hands in its own `Blocks` and its own `Text`.
+A loop that finishes blocks on a disk, or goes on from there, hands in its own `Blocks` and its own
+`PruningRun`.
 
 Dimensions: R calibration rows, T position, D hidden width.
 """
@@ -59,11 +60,11 @@ class Blocks:
     def decided(self) -> None:
         """Keep what `progress` says was decided."""
 
-    def resume(self, text: "Text", rows: Rows | None) -> list[BlockInput]:
+    def resume(self, run: "PruningRun", rows: Rows | None) -> list[BlockInput]:
         """Take finished blocks back; return what the next one receives of `rows`, [] where none need run."""
-        if rows is None or text.calibration is None:
+        if rows is None or run.calibration is None:
             return []
-        return block_inputs(self.lm, rows, text.calibration.batch)
+        return block_inputs(self.lm, rows, run.calibration.batch)
 
     @contextmanager
     def taken(self, layer: int) -> Iterator[nn.Module]:
@@ -80,11 +81,11 @@ class Blocks:
         """Let go of what only the next block would have needed."""
 
 
-# statistics
+# the run, and its statistics
 
 
-class Text:
-    """The calibration text of a run: rows for its blocks, statistics of the dense model, each made once."""
+class PruningRun:
+    """What is pruned, how, and from which text; its rows and dense statistics are made once, at need."""
 
     dense_pass: type[DensePass] = DensePass  # how statistics of the dense model are taken
 
@@ -162,7 +163,7 @@ class Text:
             return Unread()
         if self.plan.source == "dense model":
             return Taken(self.dense)
-        return Observed(self)
+        return Observed(self, self.rows)
 
 
 class Statistics(Protocol):
@@ -222,15 +223,15 @@ class Taken(Unread):
 class Observed:
     """Statistics that a block shows when pruning comes to it."""
 
-    def __init__(self, text: Text):
-        self.text = text
-        self.layers = len(text.lm.blocks)
-        self.rows: Rows | None = text.rows
-        self.tokens = text.rows.tokens
-        self.left_out_share = text.rows.left_out_share
-        self.from_dense = text.recipe.propagation == "dense"
-        self.wants_gram = text.recipe.rule.needs == "gram"
-        self.hidden = text.store.hidden(text.lm, text.rows)
+    def __init__(self, run: PruningRun, rows: Rows):
+        self.run = run
+        self.layers = len(run.lm.blocks)
+        self.rows: Rows | None = rows
+        self.tokens = rows.tokens
+        self.left_out_share = rows.left_out_share
+        self.from_dense = run.recipe.propagation == "dense"
+        self.wants_gram = run.recipe.rule.needs == "gram"
+        self.hidden = run.store.hidden(run.lm, rows)
         self.inputs: list[BlockInput] = []
         self.outputs: list[BlockInput] = []
 
@@ -243,7 +244,7 @@ class Observed:
         keep = self.from_dense and not self._is_last(layer)
         store_RTD = self.hidden(layer + 1) if keep else None
 
-        with observe(self.text.linears(layer, block), gram=self.wants_gram) as observer:
+        with observe(self.run.linears(layer, block), gram=self.wants_gram) as observer:
             self.outputs = run_block(block, self.inputs, observer, store_RTD, keep)
         return observer.statistics()
 

@@ -72,26 +72,27 @@ class _Solver:
         for start in range(first, last, strip):
             stop = min(start + strip, last)
             if (start - first) % scored_together == 0:
-                end = min(start + scored_together, last)
-                error_PO[start - first : end - first] = self._choose(start, end)
+                self._choose(start, min(start + scored_together, last))
+
             strip_error_PO = error_PO[start - first : stop - first]
             self._solve_strip(start, stop, strip_error_PO)
             self._push(strip_error_PO, start, stop, last)
 
         self._push(error_PO, first, last, len(self.weight_IO))
 
-    def _choose(self, first: int, last: int) -> torch.Tensor:
-        """Choose what is pruned in some columns, linear by linear; return the mask, bool (P, O)."""
+    def _choose(self, first: int, last: int) -> None:
+        """Choose what is pruned in some columns, linear by linear."""
         score_PO = (self.weight_IO[first:last] / self.diagonal_I[first:last, None]).square()
         score_PO[self.always_zero_I[first:last]] = -1.0
         parts = score_PO.split(self.outputs, dim=1)
         masks = [self.select(part_PO.T.contiguous(), first, last).T for part_PO in parts]
-        return torch.cat(masks, dim=1, out=self.pruned_IO[first:last])
+        torch.cat(masks, dim=1, out=self.pruned_IO[first:last])
 
     def _solve_strip(self, start: int, stop: int, error_PO: torch.Tensor) -> None:
-        """Turn the mask in `error_PO` into errors, column by column, and update the strip's later columns."""
+        """Write the errors of a strip into `error_PO`, column by column, and update its later columns."""
         for column in range(start, stop):
-            error_O = error_PO[column - start].mul_(self.weight_IO[column])
+            error_O = error_PO[column - start]
+            torch.mul(self.weight_IO[column], self.pruned_IO[column], out=error_O)
             factor_P = self.factor_II[column, column + 1 : stop]
             self.weight_IO[column + 1 : stop].addr_(factor_P, error_O, alpha=-1)
 

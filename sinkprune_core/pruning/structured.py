@@ -125,7 +125,7 @@ def choose(score_U: torch.Tensor, removed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UnitPlan:
     """What every block loses."""
 
     removed: dict[str, int]  # units that leave, by kind
@@ -143,7 +143,7 @@ class Plan:
         return self.weights_removed / self.weights
 
 
-def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> Plan:
+def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitPlan:
     """Return how many units every block loses so that `ratio` of the weights of its linears leave.
 
     Biases do not count. Attention loses the number of groups nearest to `ratio` of it (the smaller of two
@@ -154,16 +154,17 @@ def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> Plan:
     """
     kinds = removable(lm)
     linears = lm.linears(lm.blocks[0])
-    removed, missing_channels = _nearest(lm, ratio, round_to)
+    nearest = _nearest(lm, ratio, round_to)
+    removed = {"attention": nearest.groups, "mlp": nearest.channels}
     zeros = dict.fromkeys(linears, 0)
 
     for kind, units in kinds.items():
         for name in units.linears:
             zeros[name] = linears[name].weight.numel() // units.count(lm.model.config) * removed[kind]
 
-    planned = Plan({kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
+    planned = UnitPlan({kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
 
-    if missing_channels > 0:
+    if nearest.missing_channels > 0:
         raise ValueError(
             f"ratio={ratio} cannot be reached: at most {planned.reached:.4f} of a block's weights can leave "
             f"{lm.name}, whose blocks keep a unit of each kind"
@@ -192,8 +193,23 @@ def rounded(channels: int, removed: int, round_to: int) -> int:
     return channels - min(max(kept, round_to), channels)
 
 
-def _nearest(lm: LanguageModel, ratio: float, round_to: int) -> tuple[dict[str, int], int]:
-    """Return the units by kind whose weights come nearest to `ratio`, and how many channels it misses by."""
+@dataclass(frozen=True)
+class _Candidate:
+    """A number of key-value groups that may leave, and what follows from it."""
+
+    groups: int
+    channels: int  # of the MLP that leave with them
+    missing_channels: int  # that would have to leave beside these, or to stay
+    distance: float  # weights by which attention loses more, or less, than its share
+
+    @property
+    def preference(self) -> tuple[int, float, int]:
+        """What orders candidates: the lowest reaches the ratio best, and takes attention's share best."""
+        return self.missing_channels, self.distance, self.groups
+
+
+def _nearest(lm: LanguageModel, ratio: float, round_to: int) -> _Candidate:
+    """Return the units whose weights come nearest to `ratio`."""
     config = lm.model.config
     weights = _block_weights(lm)
     group = _unit_weights(lm, "attention")
@@ -205,13 +221,15 @@ def _nearest(lm: LanguageModel, ratio: float, round_to: int) -> tuple[dict[str, 
     for groups in group_counts(config):
         wanted_channels = round((ratio * weights - groups * group) / channel)
         channels = min(max(wanted_channels, 0), all_channels - 1)
-        missing_channels = abs(wanted_channels - channels)
-        distance = abs(groups * group - ratio * attention)
-        candidates.append((missing_channels, distance, groups, rounded(all_channels, channels, round_to)))
+        candidate = _Candidate(
+            groups=groups,
+            channels=rounded(all_channels, channels, round_to),
+            missing_channels=abs(wanted_channels - channels),
+            distance=abs(groups * group - ratio * attention),
+        )
+        candidates.append(candidate)
 
-    missing_channels, _, groups, channels = min(candidates)
-
-    return {"attention": groups, "mlp": channels}, missing_channels
+    return min(candidates, key=lambda candidate: candidate.preference)
 
 
 def _block_weights(lm: LanguageModel) -> int:

@@ -36,7 +36,8 @@ from sinkprune_core.values import Number, Plain, TokenIds, checked, in_short, is
 NAME = "sinkprune"
 Windows = Sequence[tuple[int, int]]  # half-open ranges of queries
 WINDOWS = Field(description="a list of (first, last) for half-open ranges of queries")
-Hidden = torch.Tensor | Callable[[int], torch.Tensor | None]  # bool (B, K), or what returns it for a layer
+HiddenKeys = torch.Tensor | Callable[[int], torch.Tensor | None]
+"""Bool (B, K), or what returns it for a layer."""
 
 # Attributes of an attention module, kept in its `__dict__`: torch registers nothing there.
 _TRACKERS = "_sink_trackers"  # a list: a block may stand in another
@@ -281,9 +282,9 @@ def even_share(queries: int, windows: Windows | None = None, causal: bool = Fals
     return torch.stack(shares).float()
 
 
-def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> torch.Tensor:
+def _mask_without(hidden_keys_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> torch.Tensor:
     """Return the attention mask (B, 1, Q, K) that hides keys from every query but their own."""
-    _check_hidden(hidden_BK)
+    _check_hidden(hidden_keys_BK)
     batch, _, queries, _ = query_BHQE.shape
 
     keys = key_BGKE.shape[2]
@@ -292,14 +293,14 @@ def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> t
             f"{queries} queries and {keys} keys: keys can be hidden in full forwards only, without a cache"
         )
 
-    if hidden_BK.shape not in ((batch, keys), (1, keys)):
+    if hidden_keys_BK.shape not in ((batch, keys), (1, keys)):
         raise ValueError(
-            f"hidden keys have shape {tuple(hidden_BK.shape)}; expected ({batch}, {keys}), "
+            f"hidden keys have shape {tuple(hidden_keys_BK.shape)}; expected ({batch}, {keys}), "
             f"or (1, {keys}) for all rows alike"
         )
 
     own_QK = torch.eye(keys, dtype=torch.bool, device=key_BGKE.device)
-    visible_B11K = ~hidden_BK.to(key_BGKE.device)[:, None, None, :]
+    visible_B11K = ~hidden_keys_BK.to(key_BGKE.device)[:, None, None, :]
     allowed_B1QK = (visible_B11K | own_QK).expand(batch, -1, -1, -1)
     if mask_B1QK is None and causal:
         return allowed_B1QK & torch.ones_like(own_QK).tril()
@@ -311,13 +312,13 @@ def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> t
     return mask_B1QK.masked_fill(~allowed_B1QK, -torch.inf)
 
 
-def _check_hidden(hidden_BK: object) -> None:
+def _check_hidden(hidden_keys_BK: object) -> None:
     """Raise ValueError unless hidden keys are a bool tensor of two dimensions."""
-    given = in_short(hidden_BK)
-    if isinstance(hidden_BK, torch.Tensor) and is_plain(hidden_BK):
-        if hidden_BK.dtype == torch.bool and hidden_BK.dim() == 2:
+    given = in_short(hidden_keys_BK)
+    if isinstance(hidden_keys_BK, torch.Tensor) and is_plain(hidden_keys_BK):
+        if hidden_keys_BK.dtype == torch.bool and hidden_keys_BK.dim() == 2:
             return
-        given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}"
+        given = f"{hidden_keys_BK.dtype} {tuple(hidden_keys_BK.shape)}"
 
     raise ValueError(
         f"hidden keys are {given}; expected a bool tensor of (batch, keys), "
@@ -333,11 +334,11 @@ def attention(module: nn.Module, query, key, value, attention_mask, scaling=None
     transformers' eager attention gives.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    hidden_BK = module.__dict__.get(_HIDDEN)
-    if callable(hidden_BK):
-        hidden_BK = hidden_BK(module.layer_idx)
-    if hidden_BK is not None:
-        attention_mask = _mask_without(hidden_BK, query, key, attention_mask, causal)
+    hidden_keys_BK = module.__dict__.get(_HIDDEN)
+    if callable(hidden_keys_BK):
+        hidden_keys_BK = hidden_keys_BK(module.layer_idx)
+    if hidden_keys_BK is not None:
+        attention_mask = _mask_without(hidden_keys_BK, query, key, attention_mask, causal)
 
     attention_map = _AttentionMap(
         query,
@@ -490,7 +491,7 @@ def untracked(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def hide(model: PreTrainedModel, keys: Hidden) -> Iterator[None]:
+def hide(model: PreTrainedModel, keys: HiddenKeys) -> Iterator[None]:
     """Hide keys from attention in every forward of `model` inside the block, in all heads.
 
     `keys` is bool (B, K), or (1, K) for all rows alike, True where a key is hidden; or a function of the

@@ -140,7 +140,7 @@ class HidingModel(LanguageModel):
     """
 
     def __post_init__(self):
-        """What it is made from, a LanguageModel, was checked."""
+        pass  # what it is made from, a LanguageModel, was checked
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states without the hidden keys, (B, T, D).
@@ -157,18 +157,18 @@ class HidingModel(LanguageModel):
             if self.hiding.count == 0:
                 return self._hidden_dense(ids_BT)
 
-            hidden_BK = self.keys_to_hide(ids_BT)
+            hidden_keys_BK = self.keys_to_hide(ids_BT)
             layers = len(self.blocks)
 
             def hidden_in(layer: int) -> torch.Tensor | None:
                 if self.hiding.hides_in(layer, layers):
-                    return hidden_BK
+                    return hidden_keys_BK
                 return None
 
             with attention.hide(self.model, hidden_in):
                 hidden_BTD, left_BLK = self._measure(ids_BT)
 
-            for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
+            for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_keys_BK, left_BLK, strict=True):
                 self._note(row_K, keys_K, left_LK)
 
             return hidden_BTD

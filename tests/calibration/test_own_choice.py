@@ -13,8 +13,9 @@ from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
 from sinkprune_core import Calibration, Recipe, weights_kept
-from sinkprune_core.calibration.token_weights import as_settings, rows_for
+from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.pruning.engine import dense_statistics
+from sinkprune_core.pruning.recipe import as_settings
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "sink_std": 1.0}
 

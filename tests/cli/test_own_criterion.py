@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune import load, prune
 from sinkprune.cli import main
-from sinkprune.runs.identity import criterion_identity
+from sinkprune.runs.recipe_identity import criterion_identity
 from sinkprune_core import Calibration, Recipe
 
 MODULE = '''

@@ -118,6 +118,23 @@ def test_logits_at_equals_shifted_logits_of_every_position(make_lm, make_ids, ki
     assert not torch.allclose(unshifted_NV, logits_NV, atol=0.1)
 
 
+def test_a_model_gets_another_name_without_a_forward(tiny_dlm):
+    forwards = []
+    handle = tiny_dlm.model.register_forward_pre_hook(lambda *_: forwards.append("whole"))
+    inner = tiny_dlm.model.base_model.register_forward_pre_hook(lambda *_: forwards.append("inner"))
+    try:
+        renamed = tiny_dlm.named("another")
+    finally:
+        handle.remove()
+        inner.remove()
+
+    assert renamed.name == "another" and tiny_dlm.name != "another"
+    assert renamed.model is tiny_dlm.model and renamed.mask_token_id == tiny_dlm.mask_token_id
+    assert type(renamed) is type(tiny_dlm) and forwards == []
+    with pytest.raises(ValueError, match="name=5 must be a text"):
+        tiny_dlm.named(5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind, shape):
     lm = make_lm(kind, shape)

@@ -11,7 +11,7 @@ import torch
 from naive import linears_of, same, weights_of
 
 from sinkprune import prune
-from sinkprune.runs.identity import settings_digest
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune_core import Recipe, weights_kept
 from sinkprune_core.calibration.text import NOISE
 from sinkprune_core.pruning.criteria import CRITERIA, CriterionName, wanda
@@ -263,9 +263,13 @@ def test_what_is_no_criterion_is_refused():
     def by_gradient(weight_OI, inputs):
         return weight_OI
 
-    by_gradient.needs = "gradients"
-    with pytest.raises(ValueError, match="needs='gradients' is unknown; choose one of norms, moments, gram"):
-        Recipe(criterion=by_gradient)
+    for needs, refused in (
+        ("gradients", "needs='gradients': statistics come from forwards, so a recipe has no gradients"),
+        ("signs", "needs='signs' is unknown; choose one of norms, moments, gram"),
+    ):
+        by_gradient.needs = needs
+        with pytest.raises(ValueError, match=refused):
+            Recipe(criterion=by_gradient)
 
 
 def test_names_that_tools_complete_are_those_of_the_tables():

@@ -9,7 +9,7 @@ from sinkprune_core import Recipe, prune, weights_kept
 from sinkprune_core.calibration.store import InMemory
 from sinkprune_core.pruning.engine import prune_blocks
 from sinkprune_core.pruning.plan import make_plan
-from sinkprune_core.pruning.seams import Blocks, Text
+from sinkprune_core.pruning.seams import Blocks, PruningRun
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "exclude": "all"}
 RECIPES = [
@@ -61,8 +61,8 @@ def test_blocks_that_live_elsewhere_are_pruned_as_those_in_memory(tiny_dlm, cali
 
     store, blocks = Counting(), Elsewhere(tiny_dlm)
     plan = make_plan(tiny_dlm, recipe, calibration, store)
-    text = Text(tiny_dlm, recipe, calibration, plan, shows_progress=False, store=store)
-    found = prune_blocks(text, blocks)
+    run = PruningRun(tiny_dlm, recipe, calibration, plan, shows_progress=False, store=store)
+    found = prune_blocks(run, blocks)
     assert same(weights_of(tiny_dlm), before)
     assert same(blocks.pruned, {name: expected[name] for name in blocks.pruned})
     assert len(blocks.pruned) == sum(name.startswith("model.layers.") for name in expected)

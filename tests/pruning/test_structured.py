@@ -25,10 +25,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sinkprune.models.shrinking import shrink
 from sinkprune_core import Recipe
 from sinkprune_core.blocks import weights_kept
-from sinkprune_core.calibration.token_weights import as_settings
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.recipe import as_settings
 from sinkprune_core.pruning.structured import choose, group_counts, mask, plan, removable, scores
 
 UNIT_CRITERIA = [name for name, criterion in CRITERIA.items() if criterion.unit_score is not None]

@@ -9,8 +9,8 @@ from sinkprune import prune
 from sinkprune.models.shrinking import shrink
 from sinkprune.runs import on_disk
 from sinkprune.runs.checkpoint import job_folder
-from sinkprune.runs.identity import settings_digest
 from sinkprune.runs.pruning_cost import pruning_cost
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune_companion.experiments import compute
 from sinkprune_core import Calibration, Recipe, preset, weights_kept
 from sinkprune_core.calibration import dense_statistics

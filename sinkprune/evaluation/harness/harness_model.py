@@ -29,8 +29,8 @@ from sinkprune.models.devices import choose_device
 from sinkprune.models.loading import load
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.encoding import without_mask
-from sinkprune_core.language_model import LanguageModel, Tokenizer
+from sinkprune_core.encoding import Tokenizer, without_mask
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.values import check_choice, in_short
 
 BATCHES_PER_SAVE = 16  # batches between two saves of finished requests into the harness's cache

@@ -9,9 +9,9 @@ import json
 import torch
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
-from sinkprune_core.calibration.token_weights import StatisticsKey, as_settings, choice_name
+from sinkprune_core.calibration.token_weights import StatisticsKey, choice_name
 from sinkprune_core.pruning.criteria import Score, criterion_of, needs_of
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.recipe import Recipe, as_settings
 
 
 def settings_digest(settings: Recipe | StatisticsKey, weight_RT: torch.Tensor | None = None) -> str:
