@@ -133,8 +133,8 @@ def plot_ladder(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     axis.spines["bottom"].set_visible(False)
     axis.grid(False)
     words = (
-        "losses are those of notebook 07, over three kinds of text; what models write is that of notebook 00, "
-        "calibrated on less text"
+        "losses are those of notebook 07, over three kinds of text; what models write is that of "
+        "notebook 00, calibrated on less text"
     )
     axis.set_xlabel(textwrap.fill(words, LETTERS_NARROW if is_narrow else LETTERS), fontsize=8)
     axis.set_ylabel("loss above the dense model (nats per token)")

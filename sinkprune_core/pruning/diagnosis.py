@@ -48,7 +48,7 @@ from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
 
 Sparsities = Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")]
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
-ROWS = 2048  # outputs of a linear whose masks are compared: more would take longer and say the same
+ROWS = 1536  # outputs of a linear whose masks are compared: more would take longer and say the same
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
 ALL_TOKENS = "all tokens"
 WITHOUT_SINKS = "without sinks"
