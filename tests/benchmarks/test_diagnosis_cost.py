@@ -1,4 +1,4 @@
-"""What a diagnosis takes beside one pass of statistics: time and peak memory, on one block of LLaDA-8B's shape.
+"""What a diagnosis takes beside one pass of statistics: time and peak memory, on a block of LLaDA-8B's shape.
 
 A pass is what pruning takes before its first block: the sinks and the statistics of the dense model, as a
 streamed model has them, through files. Both are timed in turns, on one thread.
