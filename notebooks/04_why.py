@@ -27,20 +27,14 @@
 # The [glossary](../docs/glossary.md) defines the other terms.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Because sinks hold little of what Wanda reads. Where they hold much, at `down_proj` of
-# a few layers, they hold it in a few channels, and only the weights of those channels can change
-# places, because Wanda ranks the weights of a row against each other. With half of the weights
-# zero, leaving all sinks out exchanges 0.17 % of the kept weights; calibrating on another draw of
-# text exchanges 2.2 %. The pipeline sees larger effects where they are planted. When the statistics
-# alone are falsified, so that inputs at the sinks count 30 times as large, leaving the sinks out
-# repairs that and lowers the loss by 0.13 nats per token. When the model itself is given large
-# activations at its sinks (a vector that `down_proj` maps to zero, 10 times as long as a usual
-# input, so that the dense model stays as it was), leaving the sinks out raises the loss by 0.66,
-# because the pruned model no longer cancels what its sinks carry. The model's own sinks carry large
-# activations, too, but in channels that stay large without them, so the weights that pass them on
-# are kept either way. `sinkprune diagnose` says from one pass, before anything is pruned, how many
-# weights leaving sinks out can exchange in a model. It does not say whether that would help or
-# harm, and no model has been found yet in which it expects an effect without a planted one.
+# **Answer.** Sinks hold little of what Wanda reads, and where they hold much, at `down_proj` of a
+# few layers, only the weights of a few channels can change places: with half of the weights zero,
+# leaving all sinks out exchanges 0.17 % of the kept weights, while another draw of calibration text
+# exchanges 2.2 %. It would matter if sinks held much more. With their inputs made 30 times as large
+# in the statistics alone, leaving them out repairs the error and lowers the loss by 0.13 nats per
+# token; with a large vector added to them in the model itself, leaving them out raises the loss by
+# 0.66. `sinkprune diagnose` says from one pass how many weights leaving sinks out can exchange in a
+# model, but not whether that would help or harm.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -545,6 +539,7 @@ if model_doses:
 #   as with the sinks kept. So what counts here is not how much energy sinks hold, but whether other
 #   tokens fill the same channels. This is read from the norms of one draw in two layers; no loss
 #   was measured for it.
+# * No model has been found yet in which `diagnose` expects an effect without a planted one.
 # * Not run: planted effects at 75 %, with the official token weights, or in SparseGPT; sequences of
 #   1,024 tokens; and the pair of models that were trained from scratch ([notebook
 #   09](09_from_scratch.ipynb)).
