@@ -82,7 +82,8 @@ $(READY): pyproject.toml
   echo "making $(VENV) with Python $$found"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing what the project needs into $(VENV): some minutes the first time"
-	@if command -v uv >/dev/null 2>&1; then \
+	@export PYTHONWARNINGS='ignore:Editable install,ignore:Package'; \
+	if command -v uv >/dev/null 2>&1; then \
 	  uv pip install --quiet --python $(BIN)/python --editable '$(EXTRAS)'; \
 	else \
 	  $(BIN)/python -m pip install $(QUIET) --upgrade pip && \
