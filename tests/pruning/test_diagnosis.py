@@ -12,6 +12,7 @@ from sinkprune_core.pruning.diagnosis import (
     Part,
     Positions,
     diagnose,
+    diagnosis_from,
     energy_share,
     mask_changes,
     norms_of,
@@ -195,6 +196,18 @@ def test_an_odd_number_of_sequences_has_the_same_share_of_sinks(lm, make_ids):
     odd = Calibration(make_ids(5, 24), seed=1)
     found = norms_of(lm, odd, LEVELS, Positions((0, 3)), progress=False)
     assert found.left_out == pytest.approx(2 / 24)
+
+
+def test_hot_channels_are_those_that_the_sinks_hold_more_than_half_of(lm, text):
+    norms = norms_of(lm, text, LEVELS, progress=False)
+    all_I = norms.by_part["all tokens"][0]["mlp.down_proj"]
+    hot = len(all_I) // 4
+    falls_I = torch.ones_like(all_I)
+    falls_I[:hot] = 0.5  # of the norm, so that a quarter of the energy is left
+    norms.by_part["without sinks"][0]["mlp.down_proj"] = all_I * falls_I
+
+    table = diagnosis_from(lm, norms).table.set_index(["layer", "linear"])
+    assert table.hot_channels[0, "mlp.down_proj"] == pytest.approx(hot / len(all_I))
 
 
 def test_a_place_that_no_sequence_has_is_one_sentence(lm, text, monkeypatch):
