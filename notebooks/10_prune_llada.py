@@ -95,9 +95,10 @@ run = start("10_prune_llada", globals())
 # `paper-sparsegpt` looks for sinks at as many. Minutes are those of the arithmetic alone, FLOPs
 # over the speed in the line above the table: a lower bound that nobody has measured, without
 # loading, disk, and all that is no matrix product. The single pass of `paper` presumes that its
-# inputs find room in memory or on disk, else it takes two: `--dry-run` says what your machine does. 200 items of each of three benchmarks are a
-# first evaluation, which nobody has timed; each accuracy is then known to within six or seven
-# points, and the paper's differences are smaller. Its eight in full take days.
+# inputs find room in memory or on disk, else it takes two: `--dry-run` says what your machine does.
+# 200 items of each of three benchmarks are a first evaluation, which nobody has timed; each
+# accuracy is then known to within six or seven points, and the paper's differences are smaller. Its
+# eight in full take days.
 #
 # Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`, and
 # beside `paper-no-sinks`, in which the sink weights alone differ. On the
