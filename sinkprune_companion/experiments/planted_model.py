@@ -331,7 +331,7 @@ def control_losses(
 def exchanged_table(
     lm: LanguageModel, calibration: Calibration, sparsity: float, doses: Iterable[float] = DOSES
 ) -> pd.DataFrame:
-    """Return what leaving sinks out, and other text, exchange of `down_proj` in planted models, from one pass.
+    """Return what sinks left out, and other text, exchange of planted models' `down_proj`, by one pass.
 
     A row per dose and layer: `weights` of the linear, the sinks' `energy`, and the shares of its kept weights
     that leaving sinks out exchanges (`exact`) and that other text does (`other_text`). The first half of the
