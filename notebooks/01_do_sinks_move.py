@@ -24,9 +24,9 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** By the paper's measure the sinks of the DLM move more than those of its AR twin, but
-# with random weights they do so, too, and by more: the measure does not show what was learned.
-# While the models write short texts, 79 % of the DLM's sinks and 94 % of the AR model's stay in
-# place. On the masked text that pruning reads, 24 % of the DLM's do.
+# with random weights they do so, too: the measure does not show what was learned. While the models
+# write short texts, 79 % of the DLM's sinks and 94 % of the AR model's stay in place. On the masked
+# text that pruning reads, 24 % of the DLM's do.
 #
 # The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
 

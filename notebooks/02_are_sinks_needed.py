@@ -25,8 +25,8 @@
 # %% [markdown] tags=["answer"]
 # **Answer.** The DLM needs its sinks, but less than its AR twin does. Without attention to its five
 # strongest keys in the middle third of the layers, a third chosen in hindsight, it loses 0.31 nats
-# per token more than without five random keys, and the AR model 0.72. Hidden in all layers, these
-# keys cost the DLM more, but there another key takes their place, so that this is no test of need.
+# per token more than without five random keys, and the AR model 0.72. Hidden in all layers they
+# cost the DLM more, but there another key takes over, so this tests no need.
 #
 # The pictures to look at are [how another key takes
 # over](../figures/02_are_sinks_needed/taken_over.png) and [what hiding sinks costs, by
