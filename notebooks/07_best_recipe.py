@@ -71,7 +71,8 @@ recovery_places: list[str] = ["75"]  # their zeros: "50", "75" or "2:4"
 # %% tags=["parameters"]
 other_models: list[str] = []  # more diffusion models, or folders of adapters, for part `other`
 weight_sequences: list[int] = [2]  # fewer calibration sequences, for part `weights`
-recovery_draws: int = 1  # calibration draws of these models
+recovery_draws: int = 1  # calibration draws of these models, with zeros as the first place has
+recovery_other_draws: int = 1  # the same at all other places, and of more presets
 recovery_sequences: int = 12  # scored sequences of these models, natural English
 recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune them
 recovery_at_75: list[str] = []  # more presets, at 75 % alone
@@ -413,9 +414,13 @@ from sinkprune_companion.pages.render import draw
 
 if recovery_tokens:
     recovered_places = [recovery.PLACES[place] for place in recovery_places]
-    recovery_rows = recovery.recovery_rows(recovered_places, 16_384, recipes=recovery_recipes)
-    place_75 = [recovery.PLACES["75"]]
-    recovery_rows += recovery.recovery_rows(place_75, 16_384, recipes=recovery_at_75)
+    recovery_rows = []
+    for places_of, draws_of, recipes in (
+        (recovered_places[:1], recovery_draws, recovery_recipes),
+        (recovered_places[1:], recovery_other_draws, recovery_recipes),
+        ([recovery.PLACES["75"]], recovery_other_draws, recovery_at_75),
+    ):
+        recovery_rows += recovery.recovery_rows(places_of, 16_384, draws_of, recipes)
     recovered_dlm = load(model, large_dtype, run.device)
     recovered = [
         recovery.recovered_losses(
@@ -429,7 +434,7 @@ if recovery_tokens:
             dtype=str(recovered_dlm.model.dtype).removeprefix("torch."),
         )
         for seed in draws
-        if seed < recovery_draws
+        if seed < max(recovery_draws, recovery_other_draws)
     ]
     recovered = pd.concat(recovered, ignore_index=True)
     after = recovery.recovery_findings(recovered, recovered_places, recovery_tokens)
