@@ -23,6 +23,7 @@ from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import Calibration, LanguageModel, Recipe
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
 from sinkprune_core.pruning.diagnosis import (
     ALL_TOKENS,
@@ -158,20 +159,26 @@ def planted_losses(
 OTHER_WITHOUT = "other text without sinks"
 
 
-def taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
-    """Return the norms of a diagnosis, and those of the other text without its sinks, from one pass."""
+def taken_statistics(lm: LanguageModel, calibration: Calibration) -> dict[str, DenseStatistics]:
+    """Return what a diagnosis takes, and the other text without its sinks, by part and from one pass."""
     sequences = len(calibration.ids_NT)
     recipes = diagnosis_recipes(lm, sequences, NOISE_LEVELS)
     without = Part(sequences // 2, 2 * (sequences // 2), "all")
     recipes[OTHER_WITHOUT] = replace(recipes[OTHER_TEXT], exclude=without)
 
     taken = dense_statistics(lm, list(recipes.values()), calibration, progress=False)
-    by_part = {}
-    for part, recipe in recipes.items():
-        layers = taken[recipe.statistics_key].layers
-        by_part[part] = [{name: inputs.norm_I for name, inputs in block.items()} for block in layers]
+    return {part: taken[recipe.statistics_key] for part, recipe in recipes.items()}
 
-    shares = {part: taken[recipe.statistics_key].left_out_share for part, recipe in recipes.items()}
+
+def taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
+    """Return the norms of `taken_statistics`."""
+    taken = taken_statistics(lm, calibration)
+    by_part = {
+        part: [{name: inputs.norm_I for name, inputs in block.items()} for block in found.layers]
+        for part, found in taken.items()
+    }
+
+    shares = {part: found.left_out_share for part, found in taken.items()}
     return Norms(by_part, share_of_sinks(shares[ALL_TOKENS], shares[WITHOUT_SINKS]))
 
 

@@ -18,7 +18,7 @@ Dimensions: B batch, T position, I input features of a linear, O output features
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -29,8 +29,8 @@ from torch import nn
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.text_scores import score_texts
 from sinkprune_companion.experiments.paired_differences import compare
-from sinkprune_companion.experiments.paper_protocol import LENGTH
-from sinkprune_companion.experiments.planted import planted_recipe
+from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS
+from sinkprune_companion.experiments.planted import OTHER_WITHOUT, planted_recipe, taken_statistics
 from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
@@ -39,7 +39,14 @@ from sinkprune_core import Calibration, LanguageModel, prune, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
-from sinkprune_core.pruning.diagnosis import energy_share, mask_changes
+from sinkprune_core.pruning.diagnosis import (
+    ALL_TOKENS,
+    OTHER_TEXT,
+    WITHOUT_SINKS,
+    energy_share,
+    mask_changes,
+    weighted_mean,
+)
 from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.seeds import generator
@@ -48,6 +55,7 @@ from sinkprune_core.sinks.detection import sink_sets
 
 PLANTED_REVISION = 1  # of `planted_model_losses`
 CONTROLS_REVISION = 1  # of `control_losses`
+EXCHANGED_REVISION = 1  # of `exchanged_in_model`
 DOSES = (0.0, 3.0, 10.0, 30.0)  # length of the planted vector, in lengths of a usual input
 CHANNELS = 4  # whose projection on the null space is planted
 PLACE = "mlp.down_proj"  # the linear whose input is changed
@@ -85,12 +93,17 @@ def planted_vectors(lm: LanguageModel, statistics: DenseStatistics, seed: int = 
     for layer, block in enumerate(lm.blocks):
         weight_OI = lm.linears(block)[PLACE].weight
         norm_I = statistics.layers[layer][PLACE].norm_I
-        vectors.append(_planted_vector(weight_OI, norm_I, statistics.tokens, layer, seed))
+        vectors.append(_planted_vector(weight_OI, norm_I, _seen(statistics), layer, seed))
     return vectors
 
 
+def _seen(statistics: DenseStatistics) -> float:
+    """Return how many calibration tokens statistics are of, those that are left out not counted."""
+    return statistics.tokens * (1 - statistics.left_out_share)
+
+
 def _planted_vector(
-    weight_OI: torch.Tensor, norm_I: torch.Tensor, tokens: int, layer: int, seed: int = 0
+    weight_OI: torch.Tensor, norm_I: torch.Tensor, tokens: float, layer: int, seed: int = 0
 ) -> torch.Tensor:
     """Return the planted vector of one layer, float32 (I,); `norm_I` is over so many tokens."""
     rng = generator(seed, "planted channels", layer)
@@ -182,8 +195,7 @@ def _planted_norm(
     added_I: torch.Tensor,
 ) -> torch.Tensor:
     """Return the norms of a linear's inputs, float32 (I,), if `added_I` is added to those of every sink."""
-    seen = kept.tokens * (1 - kept.left_out_share)
-    others = kept.tokens * (1 - left_out.left_out_share)
+    seen, others = _seen(kept), _seen(left_out)
     sinks = seen - others
 
     sum_of_sinks_I = seen * of_kept.mean_I.double() - others * of_left_out.mean_I.double()
@@ -206,10 +218,15 @@ def change_of_masks(
         without_I = left_out.layers[layer][PLACE].norm_I
         changes += mask_changes(lm.linears(block)[PLACE].weight, norm_I, [without_I], sparsity)
 
-        energy_I = norm_I.double().square()
-        held_I = energy_share(norm_I, without_I) * energy_I
-        energies.append(float(held_I.sum() / energy_I.sum()))
+        energies.append(_energy(norm_I, without_I))
     return sum(changes) / len(changes), sum(energies) / len(energies)
+
+
+def _energy(norm_I: torch.Tensor, without_I: torch.Tensor) -> float:
+    """Return the share of all energy that left-out tokens hold, from norms with and without them."""
+    energy_I = norm_I.double().square()
+    held_I = energy_share(norm_I, without_I) * energy_I
+    return float(held_I.sum() / energy_I.sum())
 
 
 def planted_model_losses(
@@ -256,7 +273,7 @@ def planted_model_losses(
             parts += [scored(LEFT_OUT, dose) for dose in doses]
         return pd.concat(parts, ignore_index=True).assign(calibration_tokens=kept.tokens)
 
-    key = _key(lm, calibration, texts, sparsity, seed, doses)
+    key = _key(lm, calibration, sparsity, seed, doses) | {"data": fingerprint_of(texts)}
     return run.record("planted_model", compute, PLANTED_REVISION, **key)
 
 
@@ -306,24 +323,92 @@ def control_losses(
 
         return pd.concat(parts, ignore_index=True).assign(calibration_tokens=kept.tokens)
 
-    key = _key(lm, calibration, texts, sparsity, seed, doses) | {"random_dose": RANDOM_DOSE}
+    key = _key(lm, calibration, sparsity, seed, doses)
+    key |= {"data": fingerprint_of(texts), "random_dose": RANDOM_DOSE}
     return run.record("planted_model_controls", compute, CONTROLS_REVISION, **key)
 
 
-def _key(
+def exchanged_table(
+    lm: LanguageModel, calibration: Calibration, sparsity: float, doses: Iterable[float] = DOSES
+) -> pd.DataFrame:
+    """Return what sinks left out, and other text, exchange of planted models' `down_proj`, by one pass.
+
+    A row per dose and layer: `weights` of the linear, the sinks' `energy`, and the shares of its kept weights
+    that leaving sinks out exchanges (`exact`) and that other text does (`other_text`). The first half of the
+    text is what models are pruned on, the second half is other text, at whose sinks the same vector is added.
+    """
+    taken = taken_statistics(lm, calibration)
+    left_out = taken[WITHOUT_SINKS]
+    vectors = planted_vectors(lm, taken[ALL_TOKENS])
+
+    rows = []
+    for dose in doses:
+        planted = planted_statistics(taken[ALL_TOKENS], left_out, vectors, dose)
+        other = planted_statistics(taken[OTHER_TEXT], taken[OTHER_WITHOUT], vectors, dose)
+
+        for layer, block in enumerate(lm.blocks):
+            weight_OI = lm.linears(block)[PLACE].weight
+            norm_I, without_I, other_I = (
+                found.layers[layer][PLACE].norm_I for found in (planted, left_out, other)
+            )
+            exact, by_other_text = mask_changes(weight_OI, norm_I, [without_I, other_I], sparsity)
+            rows.append(
+                {
+                    "dose": dose,
+                    "layer": layer,
+                    "weights": weight_OI.numel(),
+                    "energy": _energy(norm_I, without_I),
+                    "exact": exact,
+                    "other_text": by_other_text,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def exchanged_in_model(
+    run: Run,
     lm: LanguageModel,
-    calibration: Calibration,
-    texts: Mapping[str, torch.Tensor],
     sparsity: float,
+    calibration_sequences: int,
     seed: int,
-    doses: Sequence[float],
+    doses: Sequence[float] = DOSES,
+) -> pd.DataFrame:
+    """Return the record of `exchanged_table` on one calibration draw, and as many sequences of other text."""
+    calibration = protocol_draw(lm, 2 * calibration_sequences, LENGTH, seed)
+
+    def compute() -> pd.DataFrame:
+        return exchanged_table(lm, calibration, sparsity, doses)
+
+    key = _key(lm, calibration, sparsity, seed, doses) | {"noise_levels": NOISE_LEVELS}
+    return run.record("planted_model_exchanged", compute, EXCHANGED_REVISION, **key)
+
+
+def foreseen_in_model(exchanged: pd.DataFrame, diagnosis: pd.DataFrame) -> pd.DataFrame:
+    """Return what one pass foresees of the planted model on one draw: a row per dose above zero.
+
+    Columns are `dose`, `sparsity`, `exact` and `other_text`, means over all maps by their weights. Those of
+    `down_proj` come from a table of `exchanged_in_model`. Nothing is planted in the others, so theirs are in
+    the `diagnosis` of the model as it is, a table of `why.diagnosis_table` on the same draw.
+    """
+    columns = ["exact", "other_text", "weights"]
+    rows = []
+
+    for (dose, sparsity), part in exchanged[exchanged.dose > 0].groupby(["dose", "sparsity"]):
+        others = diagnosis[(diagnosis.sparsity == sparsity) & (diagnosis.linear != PLACE)]
+        over_all_maps = weighted_mean(pd.concat([part[columns], others[columns]]))
+        rows.append({"dose": dose, "sparsity": sparsity, **over_all_maps})
+
+    return pd.DataFrame(rows)
+
+
+def _key(
+    lm: LanguageModel, calibration: Calibration, sparsity: float, seed: int, doses: Sequence[float]
 ) -> dict[str, object]:
     """Return what a record of this experiment depends on."""
     return {
         "model": lm.name,
         "fingerprint": lm.fingerprint(),
         "calibration": calibration.fingerprint,
-        "data": fingerprint_of(texts),
         "place": PLACE,
         "channels": CHANNELS,
         "doses": list(doses),

@@ -10,6 +10,8 @@ from sinkprune_companion.experiments.planted_model import (
     SinksOf,
     carried_table,
     change_of_masks,
+    exchanged_table,
+    foreseen_in_model,
     lost_output,
     null_vector,
     planted_in,
@@ -21,7 +23,7 @@ from sinkprune_core import Calibration
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.text import Trajectories
 from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.pruning.diagnosis import energy_share, mask_changes
+from sinkprune_core.pruning.diagnosis import diagnose, energy_share, mask_changes
 from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS = 8  # of the experiment's recipes
@@ -122,6 +124,55 @@ def test_statistics_without_random_tokens_are_those_of_the_planted_model_at_the_
     (inputs_RTI,) = inputs
     squares_I = (inputs_RTI.double().square() * rows.weight_RT[..., None]).sum((0, 1))
     assert torch.allclose(foreseen.layers[0][PLACE].norm_I.double(), squares_I.sqrt(), rtol=1e-4)
+
+
+def test_what_is_exchanged_is_what_passes_through_the_planted_model_exchange(lm, dense, text):
+    half = Calibration(text.ids_NT[:2], text.seed, text.batch)
+    recipes = [planted_recipe("none", 0.5), planted_recipe("all", 0.5)]
+    found = dense_statistics(lm, recipes, half, progress=False)
+    kept, left_out = (found[recipe.statistics_key] for recipe in recipes)
+    vectors = planted_vectors(lm, kept)
+
+    rows_RT = Trajectories(lm, text).rows(LEVELS, "grid")
+    linears = {layer: lm.linears(block)[PLACE] for layer, block in enumerate(lm.blocks)}
+    seen = []
+    for rows in rows_RT.chunk(2):  # the draw, and other text
+        with planted_in(lm, SinksOf(dense), vectors, DOSE), observe(linears) as observer, torch.no_grad():
+            lm.hidden(rows)
+        seen.append(observer.statistics())
+
+    table = exchanged_table(lm, text, 0.5, [DOSE]).set_index("layer")
+
+    for layer, linear in linears.items():
+        without_I = left_out.layers[layer][PLACE].norm_I
+        others = [without_I, seen[1][layer].norm_I]
+        exact, by_other_text = mask_changes(linear.weight, seen[0][layer].norm_I, others, 0.5)
+        assert table.exact[layer] == pytest.approx(exact, abs=2e-3)
+        assert table.other_text[layer] == pytest.approx(by_other_text, abs=2e-3)
+        assert exact > 0
+        assert by_other_text > 0
+
+
+def test_without_a_vector_the_planted_model_exchanges_what_a_diagnosis_says(lm, text):
+    table = exchanged_table(lm, text, 0.5, [0.0])
+    diagnosis = diagnose(lm, text, (0.5,), LEVELS, progress=False).table
+    diagnosis = diagnosis[diagnosis.linear == PLACE]
+    for column in ("weights", "energy", "exact", "other_text"):
+        assert table[column].tolist() == pytest.approx(diagnosis[column].tolist(), abs=1e-6)
+
+
+def test_the_planted_model_is_foreseen_over_all_maps_of_which_one_kind_is_planted():
+    exchanged = pd.DataFrame({"dose": [0.0, 3.0, 3.0], "sparsity": 0.5, "weights": [6, 6, 6]})
+    exchanged = exchanged.assign(exact=[0.0, 0.1, 0.3], other_text=[0.0, 0.2, 0.2])
+    diagnosis = pd.DataFrame({"linear": ["self_attn.q_proj", PLACE], "sparsity": 0.5, "weights": [4, 6]})
+    diagnosis = diagnosis.assign(exact=[0.05, 0.9], other_text=[0.1, 0.9])
+    other_sparsity = diagnosis.assign(sparsity=0.75, exact=1.0)
+
+    (row,) = foreseen_in_model(exchanged, pd.concat([diagnosis, other_sparsity])).to_dict("records")
+
+    assert row["exact"] == pytest.approx((6 * 0.1 + 6 * 0.3 + 4 * 0.05) / 16)
+    assert row["other_text"] == pytest.approx((12 * 0.2 + 4 * 0.1) / 16)
+    assert (row["dose"], row["sparsity"]) == (3.0, 0.5)
 
 
 def test_a_hot_channel_that_stays_hot_without_sinks_loses_nothing_of_what_they_send():
