@@ -22,6 +22,7 @@ class Prune(TextOptions):
     """Options of `sinkprune prune`."""
 
     NAME: ClassVar[str] = "prune"
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("int8",)
 
     batch: Annotated[
         int,
@@ -32,6 +33,10 @@ class Prune(TextOptions):
     out: Annotated[
         Path | None,
         place("where the pruned model goes; it must not exist (required, but with --dry-run)", "FOLDER"),
+    ] = None
+    int8: Annotated[
+        Path | None,
+        place("write the pruned model's linears in int8 to this folder, too, zeros kept (torchao)", "FOLDER"),
     ] = None
     sequences: Annotated[
         int | None,
@@ -108,6 +113,9 @@ class Prune(TextOptions):
             raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
         if self.device_map is not None:
             self.refuse(("stream",), f"--device-map {self.device_map} lays the whole model on its devices")
+
+        if self.int8 is not None:
+            self.refuse(("stream",), "--int8 holds the whole model in memory")
 
         check_planned(self.device, self.dry_run)
         for name in ("out", "work"):
