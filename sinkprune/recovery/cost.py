@@ -175,12 +175,11 @@ class _Counts:
         """Return the bytes of what LoRA has beside the linears: products of its two matrices.
 
         In bfloat16 they take half, and a copy of the weights as much again. Of blocks that are computed twice
-        there are those of one.
+        there are those of one. While they are made and learned from, those of a block are there twice more.
         """
-        kept = self.linears
-        if self.settings.gradient_checkpointing:
-            kept //= len(self.lm.blocks)
-        return FLOAT * kept
+        of_block = self.linears // len(self.lm.blocks)
+        kept = of_block if self.settings.gradient_checkpointing else self.linears
+        return FLOAT * (kept + 2 * of_block)
 
     def _activations(self) -> int:
         config = self.lm.model.config
