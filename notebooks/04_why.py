@@ -168,10 +168,9 @@ figures.save_figure(run, figure, "foreseen", table, caption)
 # ## Few hot channels
 #
 # In a few layers sinks carry massive activations: there they hold most of the energy that
-# `down_proj` reads. But they do so in a few channels of 1,536, and the hottest of these stay far
-# above all others even without the sinks, so that their weights are kept either way. Behind a
-# normalisation layer (q, k, v, gate, up) every token has the same norm, so a sink holds about its
-# share of the tokens, and less in channels that others fill.
+# `down_proj` reads. But they do so in a few channels of 1,536. Behind a normalisation layer (q, k,
+# v, gate, up) every token has the same norm, so a sink holds about its share of the tokens, and
+# less in channels that others fill.
 
 # %%
 channels = why.channel_table(run, dlm, fingerprint, 2 * calibration, 128, 0, layers)
@@ -183,6 +182,26 @@ caption = f"norm of every input channel and the sinks' share of its energy, for 
 figures.save_figure(run, figure, "channels", channels, caption)
 
 # %% [markdown]
+# A window of the matrix behind the first of these panels shows which weights change places. It has
+# the 40 channels with the largest norms, 80 of the others, spread evenly over their norms, and 40
+# of the 576 outputs; what is pruned is white. The two channels on the left hold nearly all that
+# sinks carry. Even without the sinks they stay far above all others, so nearly all of their weights
+# are kept either way. Next to them are channels whose norm falls among the others' without the
+# sinks: weights there that were not far above the threshold are pruned then. Others take their
+# places, wherever they were just below it.
+
+# %%
+hot = channels[(channels.layer == layers[0]) & (channels.linear == "mlp.down_proj")]
+norm_I = torch.tensor(hot["norm"].to_numpy())
+without_I = norm_I * (1 - torch.tensor(hot["share"].to_numpy())).sqrt()
+weight_OI = dlm.linears(dlm.blocks[layers[0]])["mlp.down_proj"].weight
+window = why.score_window(weight_OI, norm_I, without_I, 0.5)
+says = title(run, "window", f"Scores at down_proj of layer {layers[0]}, and what changes places")
+figure = pictures.plot_window(window, says)
+caption = f"scores over the threshold of their row; marks: exchanged without sinks. {says}"
+figures.save_figure(run, figure, "window", window.round(4), caption)
+
+# %% [markdown]
 # ## How much leaving sinks out changes, beside other text
 #
 # The same over several calibration draws. *Other text* is what another draw of calibration text
@@ -192,7 +211,6 @@ figures.save_figure(run, figure, "channels", channels, caption)
 
 # %%
 import pandas as pd
-from sinkprune_core.pruning.diagnosis import Diagnosis
 
 draws = [
     why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed) for seed in range(seeds)
@@ -223,11 +241,9 @@ by_length = {128: draws[0]}
 for tokens in other_lengths:
     count = max(2, 2 * calibration * 128 // tokens)
     by_length[tokens] = why.diagnosis_table(run, dlm, fingerprint, count, tokens, seed=0)
-rows = {
-    tokens: Diagnosis(dlm.name, of_length, float(of_length.left_out.iloc[0])).overall().loc[0.5]
-    for tokens, of_length in by_length.items()
-}
-(100 * pd.DataFrame(rows).T).round(3).add_suffix(" (%)").rename_axis("tokens of a sequence")
+lengths = why.length_table(by_length)
+figures.save_table(run, "lengths", lengths, "what one pass foresees, by length of a sequence")
+lengths.round(4)
 
 # %% [markdown]
 # ## Other models
@@ -239,6 +255,7 @@ rows = {
 # %%
 from sinkprune import load
 from sinkprune_companion.experiments.random_null import with_random_weights
+from sinkprune_core.pruning.diagnosis import Diagnosis
 
 rows = []
 foreseen = {}  # Diagnosis by model
@@ -355,46 +372,6 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 (100 * by_dose.mean()).round(2).add_suffix(" (%)")
 
 # %% [markdown]
-# ## Does the diagnosis foresee the gain?
-#
-# Every case in which both are known: the doses planted in the statistics, the model as it is, and
-# other models whose sinks [notebook 08](08_what_results_depend_on.ipynb) left out. *Right*: an
-# effect was expected and is there, or none was expected and the difference is negligible. Each case
-# is judged by what other text exchanges in it, the grey stroke beside it.
-#
-# Doses and the model as it is are means over draws, masks and losses of the same text. For the
-# other models the two come from different calibration text: the masks here are of one draw of
-# WikiText-2, in this notebook's number format, and notebook 08's losses of draws of model samples
-# and documentation, in float32. Their place on the picture says how large both are, and not that
-# one mask has that loss.
-
-# %%
-from pathlib import Path
-
-from sinkprune_companion.pages.sources import results_for
-
-cases = []
-for sparsity in planted_sparsities:
-    cases += why.planted_cases(passes, gains, model, sparsity)
-measured = results_for(run).f
-for name, finding in why.MEASURED.items():
-    if name in foreseen and finding in measured:
-        overall = foreseen[name].overall().loc[0.5]
-        expects = foreseen[name].expect_an_effect(0.5)
-        gain = measured[finding]
-        about = (Path(name).name, why.ELSEWHERE, overall.exact, overall.other_text, expects, gain)
-        cases.append(why.Case(*about))
-hits = why.foresight(cases, results_for(run).on_losses)
-says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")
-figure = pictures.plot_when(hits, says)
-caption = (
-    f"loss, sinks left out less kept, by the weights exchanged; elsewhere: notebook 08. {says}"
-)
-display(figures.save_figure(run, figure, "when", hits, caption))
-shown = ["case", "kind", "exchanged", "other_text", "expects", "value", "measured", "foreseen"]
-hits[shown].round(4)
-
-# %% [markdown]
 # ## An effect planted in the model
 #
 # So far the statistics alone were changed, and were false about the model. Now the model itself
@@ -417,9 +394,13 @@ print(inspect.getsource(planted_model.null_vector))
 # cancel does so up to rounding.
 
 # %%
+diagnosed = []
+if model_doses:
+    for seed in range(model_draws):
+        diagnosed.append(why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed))
 dlm.model.to("meta")  # the weights of these have served
 lm.model.to("meta")
-losses_in_model = []
+losses_in_model, exchanged = [], []
 if model_doses:
     single = load(model, "float32", run.device)
     dense = load(model, "float32", run.device)  # shows where the sinks are
@@ -427,13 +408,17 @@ if model_doses:
         given = (run, single, dense, 0.5, model_sequences, calibration, seed, model_doses)
         losses_in_model.append(planted_model.planted_model_losses(*given))
         losses_in_model.append(planted_model.control_losses(*given))
+        given = (run, single, 0.5, calibration, seed, model_doses)
+        exchanged.append(planted_model.exchanged_in_model(*given))
 else:
     print("no vector was planted in this run: set model_doses, for instance to [0.0, 10.0]")
 
 # %% [markdown]
 # What the vector does to the dense model, which must be nothing but rounding; how much of the
 # energy at `down_proj` the sinks hold with it, and how many of its kept weights leaving them out
-# exchanges:
+# exchanges, beside what another draw of text does in which the sinks carry the same vector. The
+# last two columns count all maps, of which `down_proj` has a quarter of the weights. Nothing is
+# planted in the others.
 
 # %%
 if model_doses:
@@ -442,10 +427,18 @@ if model_doses:
     print(f"the dense model's NELBO of a sequence changes by {change:.1e} at most")
     assert change < 0.01
     in_the_model = planted_model.planted_model_findings(in_model, model_doses)
-    found |= in_the_model
+    passes_in_model = [
+        planted_model.foreseen_in_model(*tables)
+        for tables in zip(exchanged, diagnosed, strict=True)
+    ]
+    found |= in_the_model | planted_model.exchanged_findings(passes_in_model)
     run.find(found)
-    by_dose = in_model[in_model.variant == "kept"].groupby("dose")[["energy", "changed"]].mean()
-    display((100 * by_dose).round(1).add_suffix(" (% of down_proj)"))
+
+    by_dose = pd.concat(exchanged).groupby("dose")[["energy", "exact", "other_text"]].mean()
+    pruned = in_model[in_model.variant == "kept"].groupby("dose").changed.mean()
+    assert (by_dose.exact - pruned).abs().max() < 0.001, "one pass says what pruning did"
+    of_all_maps = pd.concat(passes_in_model).groupby("dose")[["exact", "other_text"]].mean()
+    display((100 * by_dose.join(of_all_maps, rsuffix=" of all maps")).round(1).add_suffix(" (%)"))
 
     PLANTED = {"gain": "all sinks left out", "random": "as many random tokens left out"}
     PLANTED["waste"] = "all sinks left out, scored without the vector"
@@ -483,6 +476,49 @@ if model_doses:
         run, "carried", carried, "what of the sinks' output goes through lost weights"
     )
     display(carried.round(5))
+
+# %% [markdown]
+# ## Does the diagnosis foresee the effect?
+#
+# Every case in which both are known: what was planted in the statistics and in the model, the model
+# as it is, and other models whose sinks [notebook 08](08_what_results_depend_on.ipynb) left out.
+# *Right*: an effect was expected and is there, be it gain or harm, or none was expected and the
+# difference is negligible. Each case is judged by what other text exchanges in it, the grey stroke
+# beside it.
+#
+# Planted effects and the model as it is are means over draws, masks and losses of the same text.
+# For the other models the two come from different calibration text: the masks here are of one draw
+# of WikiText-2, in this notebook's number format, and notebook 08's losses of draws of model
+# samples and documentation, in float32. Their place on the picture says how large both are, and not
+# that one mask has that loss.
+
+# %%
+from pathlib import Path
+
+from sinkprune_companion.pages.sources import results_for
+
+cases = []
+for sparsity in planted_sparsities:
+    cases += why.planted_cases(passes, gains, model, sparsity)
+if model_doses:
+    cases += why.planted_model_cases(passes_in_model, in_the_model, 0.5)
+measured = results_for(run).f
+for name, finding in why.MEASURED.items():
+    if name in foreseen and finding in measured:
+        overall = foreseen[name].overall().loc[0.5]
+        expects = foreseen[name].expect_an_effect(0.5)
+        gain = measured[finding]
+        exchanges = (overall.exact, overall.other_text)
+        cases.append(why.Case(Path(name).name, why.ELSEWHERE, 0.5, *exchanges, expects, gain))
+hits = why.foresight(cases, results_for(run).on_losses)
+says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")
+figure = pictures.plot_when(hits, says)
+caption = (
+    f"loss, sinks left out less kept, by the weights exchanged; elsewhere: notebook 08. {says}"
+)
+display(figures.save_figure(run, figure, "when", hits, caption))
+shown = ["case", "kind", "zeros", "exchanged", "other_text", "expects", "value", "measured"]
+hits[[*shown, "foreseen"]].round(4)
 
 # %% [markdown]
 # ## The reading
