@@ -20,26 +20,29 @@
 # **Question.** What is sink-aware pruning of a diffusion language model, and does it help?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Sink-aware pruning chooses the weights that it removes without reading the few tokens
-# that draw most attention. On this small model that does not help. In the 5 calibration draws of
-# [notebook 03](03_leaving_sinks_out.ipynb), at 50 % sparsity, leaving the unstable sinks out
-# changes the loss by 0.0017 nats per token [−0.0032, 0.0067], where pruning itself costs 0.30 and
-# less than 0.014 would not matter. The single draw below gives 0.0064 of 0.32. One matrix
-# illustrates why: without the sinks only 0.0084 % of the weights that it keeps are different ones.
+# **Answer.** Sink-aware pruning decides which weights to remove without counting the few tokens
+# that draw most attention, the sinks. On this small model that does not help. Making half of the
+# weights zero adds 0.30 nats per token to the loss; leaving out the sinks that come and go changes
+# this by 0.0017 [−0.0032, 0.0067], where less than 0.014 would not matter ([notebook
+# 03](03_leaving_sinks_out.ipynb)).
 #
-# The pictures to look at are [two masks of one matrix](../figures/00_start_here/two_masks.png) and,
-# at the end, [one switch at a time](../figures/00_start_here/first_look.png).
+# The pictures to look at are [two masks of one matrix](../figures/00_start_here/two_masks.png),
+# which are almost the same, and at the end [one switch at a
+# time](../figures/00_start_here/first_look.png).
 
 # %% [markdown]
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
-# many steps, each a forward pass over the whole sequence. A few tokens, the *attention sinks*, draw
-# far more attention than the rest. *Pruning* sets weights to zero, and must choose which: most
-# methods read *calibration text* for that, a few sequences that the model is run on. [The
-# paper](https://arxiv.org/abs/2602.17664), *Sink-Aware Pruning for Diffusion Language Models*,
-# makes that choice without looking at sinks. The model here, `smol-dlm`, has 135 million weights.
-# This notebook shows every step once: a sink, the choice for one matrix, what pruned models write,
-# and what leaving the sinks out changes. The [glossary](../docs/glossary.md) defines every term,
-# and [docs/performance.md](../docs/performance.md) says how long each notebook takes.
+# many steps, each of which is a forward pass over the whole sequence. A few tokens, the *attention
+# sinks*, draw far more attention than the rest. *Pruning* sets weights to zero; the share of zeros
+# is the *sparsity*, and a model without them is called *dense*. Most methods choose these weights
+# by how the model reads some *calibration text*, and one random choice of that text is a
+# *calibration draw*. [The paper](https://arxiv.org/abs/2602.17664), *Sink-Aware Pruning for
+# Diffusion Language Models*, makes the choice without looking at sinks.
+#
+# The model here, `smol-dlm`, has 135 million weights. This notebook shows every step once: a sink,
+# the choice for one matrix, what pruned models write, and what leaving the sinks out changes.
+# Brackets behind a number are its 95 % interval. The [glossary](../docs/glossary.md) defines every
+# term, and [docs/performance.md](../docs/performance.md) says how long each notebook takes.
 
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
@@ -73,10 +76,11 @@ run = start("00_start_here", globals())
 # %% [markdown]
 # ## See a sink
 #
-# Every *query*, a token, shares its attention out among the *keys*, all tokens that it may look at.
-# Here is the map of one head for one text: in an autoregressive model (AR), which looks backwards
-# only, and in a DLM from the same base weights, with few of its tokens masked and with most.
-# A bright column is a key that nearly all queries look at: a *sink*.
+# In an attention head every token, as a *query*, shares its attention out among the tokens that it
+# may look at, the *keys*. Here is the map of one head for one text: in an autoregressive model
+# (AR), which looks backwards only, and in a DLM from the same base weights, once with few of its
+# tokens masked and once with most. A bright column is a key that nearly all queries look at: a
+# *sink*.
 
 # %%
 from sinkprune.models.loading import load
@@ -97,7 +101,7 @@ draw(run, "attention_maps", plain, maps.plot_attention_maps, panels, **told)
 
 # %% [markdown]
 # The *attention mass* of a key is the sum of its column. The library measures it while the model's
-# fast attention runs, without ever forming the map; both must agree.
+# fast attention runs, without ever forming the map. Both ways must give the same:
 
 # %%
 import torch
@@ -114,7 +118,7 @@ ar.model.to("meta")  # its memory is needed: Binder has 2 GB
 # %% [markdown]
 # **Sinks by the paper's rule.** Take the mass as a mean over layers and heads. A key is a sink
 # where its mass exceeds the mean of all keys by more than two standard deviations. Pruning looks
-# for sinks on *calibration text* of which it masks more or less:
+# for sinks on *noised* calibration text: a share of its tokens, the *noise level*, is masked.
 
 # %%
 from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
@@ -131,11 +135,13 @@ sinks_ST = mass_ST > threshold_S1
 assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 # %% [markdown]
-# **Do sinks move?** Two different questions hide in this one. The upper panel shows the model while
-# it *writes* a text: each row is a step, each column a token, and rings mark sinks. The dark part at
-# its upper right is masks, which draw little attention. The lower panel shows eight passes over
-# another text, a calibration text, each with fewer masks than the one before it. Steps of writing follow from each other; passes of pruning only share the text. Sinks
-# that jump between such passes say nothing about sinks while writing; [notebook
+# **Do sinks move?** This can mean two things. The upper panel shows the model while it *writes* a
+# text: each row is a step, each column a token, and rings mark sinks. The dark part at its upper
+# right is masks, which draw little attention. The lower panel shows a calibration text as pruning
+# reads it, in eight passes, each with fewer masks than the one before it.
+#
+# One step of writing leads to the next, but two passes of pruning have only their text in common.
+# So sinks that jump between such passes say nothing about sinks while the model writes. [Notebook
 # 01](01_do_sinks_move.ipynb) measures both.
 
 # %%
@@ -159,9 +165,10 @@ draw(run, "a_sink", plain, trajectories.plot_sink_positions, views, **told)
 # %% [markdown]
 # ## Wanda on one layer
 #
-# Wanda multiplies the size of each weight by the norm of its input over the calibration tokens. In
-# every row the lowest become zero, the share `sparsity`. The example is the query projection of the
-# middle block. **To leave the sinks out**, one line changes: the norm runs over all other tokens.
+# *Wanda* multiplies the size of each weight by the norm of its input over the calibration tokens.
+# In every row of the matrix the weights with the lowest products become zero, as many as `sparsity`
+# says. The example is the query projection of the middle block. **To leave the sinks out**, one
+# line changes: the norm runs over all other tokens.
 
 # %%
 from sinkprune_core.calibration.input_statistics import RunningStatistics
@@ -183,9 +190,10 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
     assert torch.allclose(criteria.wanda(weight_OI, statistics.finished()), own_OI, rtol=1e-3)
 
 # %% [markdown]
-# **Compare the two masks.** The picture shows the part of the matrix where they differ most; every
-# cell is a weight. In every row as many weights come in as go out; one of such a pair may lie
-# outside the part shown.
+# **Compare the two choices.** The picture shows the part of the matrix where they differ most;
+# every cell is a weight. Both keep as many weights in every row. So where one keeps another weight
+# than the other there are two black cells in a row, and one of them may lie outside the part that
+# is shown.
 
 # %%
 import pandas as pd
@@ -203,12 +211,17 @@ draw(run, "two_masks", plain, maps.plot_kept_weights, *both, **told)
 # %% [markdown]
 # ## Read what pruned models write
 #
-# Now all linear maps of all blocks. The dense model continues a prompt, and so does what four
-# recipes make of it, with the same random numbers. *Wanda* reads clean text. `paper` is the recipe
-# of the official code: it reads noised text and gives sinks little weight. *SparseGPT* also changes
-# the weights that it keeps. `recommended` is the best recipe found here: SparseGPT on text that it
-# sees once clean and once noised, from 75 % on with more zeros in some layers than in others
-# ([OWL's allocation](../docs/pruning.md)). All read about as many tokens, and few of them.
+# Now all linear maps of all blocks are pruned. The dense model continues a prompt, and so do the
+# models that four recipes make of it, with the same random numbers:
+#
+# * `wanda` reads clean text;
+# * `paper`, the recipe of the official code, reads noised text and gives sinks little weight;
+# * `sparsegpt` also changes the weights that it keeps;
+# * `recommended`, the best recipe found here, is SparseGPT on text that it sees once clean and once
+#   noised. From 75 % sparsity on it puts more zeros into some layers than into others ([OWL's
+#   allocation](../docs/pruning.md)).
+#
+# All of them read about the same number of tokens, which is small.
 
 # %%
 import textwrap
@@ -228,10 +241,10 @@ for name, recipe, text in first_look.writers(dlm, written_sparsities, length, le
 # %% [markdown]
 # ## One number
 #
-# How much worse is a pruned model? Mask a share of a text, let the DLM predict these tokens,
-# and take their mean loss. The mean over all shares is the *NELBO* (negative evidence lower
-# bound), in nats per token. It bounds the negative log-likelihood from above: lower is better. Here
-# it is for one text, and the library must give the same under the same masks.
+# How much worse is a pruned model? Mask a share of a text, let the DLM predict the masked tokens,
+# and take their mean loss. The mean of this loss over all shares is the *NELBO* (negative evidence
+# lower bound), in nats per token. It bounds the negative log-likelihood from above, so lower is
+# better. Here it is for one text, and the library must give the same under the same masks.
 
 # %%
 import numpy as np
@@ -254,7 +267,8 @@ assert np.allclose(sorted(losses), sorted(of_library), atol=0.05)
 print(f"{sum(losses) / len(losses):.2f} nats per token, the library has {of_library.mean():.2f}")
 
 # %% [markdown]
-# The loss against the share that is masked, on four texts under 16 masks each:
+# The same loss against the share that is masked, now on four texts under 16 masks each. Texts
+# differ, so the NELBO of these four is another number than that of the first alone:
 
 # %%
 from sinkprune_companion.figures import figures
@@ -272,13 +286,16 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 # %% [markdown]
 # ## One switch at a time
 #
-# From Wanda to a recipe that leaves sinks out, in two steps. `noised-dense` changes how the text is
-# read: at several noise levels, and each block fed by the dense model. `unstable` changes one thing
-# more, and only that: it leaves out the *unstable sinks*, a token where it is a sink, unless it is
-# one at 80 % of the noise levels or more. **Their difference is what leaving the sinks out does.**
-# Beside it stands what Wanda costs, which is the scale of everything here. What magnitude costs,
-# which reads no text at all, is in the table at the end. Both models of a difference are scored on
-# the same sequences under the same masks.
+# Two steps lead from Wanda to a recipe that leaves sinks out. The first, `noised-dense`, changes
+# how the text is read. It is read at several noise levels, and every block gets the inputs that it
+# has in the dense model. (In Wanda it gets them from blocks that are already pruned.) The second,
+# `unstable`, changes one thing more, and only that: it leaves out the *unstable sinks*. A sink is
+# unstable if its token is a sink at fewer than 80 % of the noise levels. **The difference between
+# `unstable` and `noised-dense` is what leaving the sinks out does.**
+#
+# Beside it stands what Wanda costs, which is the scale of everything here. What *magnitude* costs,
+# which keeps the largest weights and reads no text at all, is in the table at the end. Both models
+# of a difference are scored on the same sequences under the same masks.
 
 # %%
 from sinkprune_companion.run.texts import calibration_draw
@@ -323,18 +340,19 @@ draw(run, "first_look", plain, forests.plot_forest, forest, axis, **told)
 # %% [markdown] tags=["reading"]
 # * **What the sinks do.** With nothing else changed, leaving the unstable sinks out changes the
 #   loss by 0.0064 nats per token [0.0013, 0.012], where Wanda costs 0.32 [0.25, 0.39] above the
-#   dense model. This is one calibration draw, whose interval covers the choice of scored text
-#   alone, so it decides nothing.
-# * **The answer** is in [notebook 03](03_leaving_sinks_out.ipynb), which takes 5 draws under the
-#   paper's protocol: there the same switch changes the loss by 0.0017 [−0.0032, 0.0067], and less
-#   than 0.014 would not matter.
-# * **Why so little.** On the one matrix that is shown, leaving all sinks out of its input norms
-#   exchanges 0.0084 % of the kept weights. It reads the output of a normalisation layer, where
-#   every token has the same norm; [notebook 04](04_why.ipynb) has all matrices, says why, and when
-#   it would be more.
-# * **How the text is read**, noised instead of clean and each block fed by the dense model, changes
-#   the loss by 0.0012 [−0.017, 0.020] here, at 50 %. At 75 % this is what makes the gain of such
-#   recipes, and sinks do not ([notebook 06](06_gain_at_75.ipynb)).
+#   dense model. This is a single draw of calibration text, and the interval covers the choice of
+#   scored text alone. So it decides nothing.
+# * **What decides** is [notebook 03](03_leaving_sinks_out.ipynb). Its calibration text is
+#   WikiText-2, as in the paper, and over 5 draws of it the same switch changes the loss by 0.0017
+#   [−0.0032, 0.0067], where less than 0.014 would not matter.
+# * **Why so little.** In the one matrix that is shown, leaving all sinks out of the input norms
+#   exchanges 0.0084 % of the kept weights. This matrix reads the output of a normalisation layer,
+#   where every token has about the same norm, so that a few tokens make up little of the sum.
+#   [Notebook 04](04_why.ipynb) has all matrices, and says when sinks would matter more.
+# * **How the text is read.** Reading noised text instead of clean text, with each block fed by the
+#   dense model, changes the loss by 0.0012 [−0.017, 0.020] here, at 50 %. At 75 % these two changes
+#   are what makes such recipes better than Wanda, and leaving sinks out adds nothing that matters
+#   ([notebook 06](06_gain_at_75.ipynb)).
 # * **What pruned models write.** At 75 % the models of Wanda, `paper` and SparseGPT write no phrase
 #   of English any more, and that of `recommended` still does. These are single samples of models
 #   that were calibrated on little text.

@@ -19,16 +19,14 @@
 #
 # **Question.** [The paper](https://arxiv.org/abs/2602.17664) calls attention sinks, the few tokens
 # that receive most attention, less essential in a diffusion model (DLM) than in an autoregressive
-# one (AR). Block attention to the keys that receive most of it, or to as many others: what does
-# that cost?
+# one (AR). We *hide* the keys that receive most attention, so that no other token can attend to
+# them, or as many other keys. What does that cost?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Where no single other key takes over, the DLM needs its sinks less than its AR twin
-# does. With attention to the five strongest keys blocked in the middle third of the layers, the AR
-# model loses 0.72 nats per token more than with five random keys blocked, and the DLM 0.31. This
-# third was chosen after the costs of all layers had been seen: with the keys blocked in all layers
-# it is the other way round, −0.021 and 0.17. But there another key becomes the sink, so that this
-# says how well a model does with other sinks, and not whether it needs any.
+# **Answer.** The DLM needs its sinks, but less than its AR twin does. Without attention to its five
+# strongest keys in the middle third of the layers, a third chosen in hindsight, it loses 0.31 nats
+# per token more than without five random keys, and the AR model 0.72. Hidden in all layers they
+# cost the DLM more, but there another key takes over, so this tests no need.
 #
 # The pictures to look at are [how another key takes
 # over](../figures/02_are_sinks_needed/taken_over.png) and [what hiding sinks costs, by
@@ -37,8 +35,8 @@
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
 # stored on this page are of a larger run, a [profile](../docs/glossary.md), whose values the set-up
-# below lists. The first values of `texts`, `first_tokens` and `lengths` make the main condition, on
-# which verdicts rest. Time and memory: [docs/performance.md](../docs/performance.md).
+# below lists. The first values of `texts`, `first_tokens` and `lengths` make the *main condition*,
+# on which verdicts rest. Time and memory: [docs/performance.md](../docs/performance.md).
 
 # %% tags=["main-parameters"]
 # the models
@@ -79,14 +77,16 @@ run = start("02_are_sinks_needed", globals())
 # each column a token, and bright tokens receive many times the mean attention; rings mark sinks. In
 # the upper pictures the model has all its keys. In the middle ones its five strongest keys are
 # hidden in every layer, in the lower ones in the middle third of the layers alone. Hidden keys are
-# grey. Keys are those of the first half of the text; the AR model is asked by the second half, which
-# sees all of them, and the DLM, without masks, by the first half itself.
+# grey.
+#
+# The columns are the tokens of the first half of the text. The AR model reads all of it, and what
+# counts is the attention of the second half, as these tokens see all columns. The DLM reads the
+# first half alone, without masks.
 #
 # **What to look for.** A new bright column in a middle picture is a key that has *taken over*: the
-# model makes another sink, so that hiding was not being without a sink. In the lower pictures, in
-# the rows of the middle third (layers 10 to 19), no column should be as bright. Rings there are
-# weak: with the strong keys gone, the rule of two standard deviations marks keys of little more than
-# the mean.
+# model has made itself another sink, so it was not without one. In the lower pictures, in the rows
+# of the middle third (layers 10 to 19), no column should be as bright. Rings there mean little:
+# without strong keys, two standard deviations above the mean are not much above it.
 
 # %%
 from sinkprune.figures import trajectories
@@ -117,25 +117,26 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 #
 # **What would falsify it.** On the same text, hiding its sinks in the middle third of the layers
 # costs the DLM more than the AR model: the whole interval of the difference lies above zero. This
-# third was chosen after the costs of all layers had been seen. Hidden in all layers, sinks do not
-# go away, as another key takes over; that is measured beside it.
+# third was chosen after the costs of all layers had been seen. Hiding in all layers is measured
+# beside it.
 #
-# **Which keys are hidden.** A first forward over the same text, noised as it will be scored, tells
-# how much attention each key receives:
+# **Which keys are hidden.** A first pass over the same text, with the same masks as when it is
+# scored, tells how much attention each key receives:
 #
-# * **strongest**: the keys that receive most. In the DLM they are chosen at each noised state, and
-#   masks can be among them. In the AR model the second half of the text chooses among the keys of
-#   the first half, which all of its queries see; a chosen key is then hidden from every query
-#   behind it.
-# * **random**: as many other keys that are no sinks, and as many of them masks as among the
-#   strongest; otherwise a text would be compared with blanks.
-# * **first token kept**: the strongest, with position 0 never among them.
-# * **first token**: position 0 alone, special or not. It is compared with one key at another
+# * **strongest** are the keys that receive most. The DLM reads the text under several masks, and
+#   for each its strongest keys are chosen anew; masks can be among them. In the AR model the second
+#   half of the text chooses among the keys of the first half, which all of its queries see; a
+#   chosen key is then hidden from every query behind it.
+# * **random** are as many other keys that are no sinks. As many of them are masks as among the
+#   strongest, so that both take away as many words.
+# * **first token kept** means the strongest, with position 0 never among them.
+# * **first token** is position 0 alone, special or not. It is compared with one key at another
 #   position, a random one or the strongest.
 #
-# **The method by hand.** An attention mask takes the five strongest keys of one text from all
-# queries but their own; softmax shares their attention out among the other keys. The library, which
-# does the same in chosen layers and at every state, must give the same hidden states.
+# **The method by hand.** An attention mask takes the five strongest keys of one text away from all
+# queries; each key still sees itself. Softmax then shares their attention out among the other keys.
+# The library, which does the same in chosen layers and under every mask of the text, must give the
+# same hidden states.
 
 # %%
 import torch
@@ -158,12 +159,13 @@ print(f"in the DLM the {COUNT} keys that are hidden had {share:.0%} of the atten
 # %% [markdown]
 # ## What hiding costs
 #
-# Both models score the same held-out text, the DLM by its NELBO under the same noise in every
-# variant, the AR model by its exact likelihood. The *cost* is in nats per token above the model
-# that sees all keys, paired by sequence and noise. The main condition is natural English that
-# begins in the middle of a paragraph, without a special first token. Every other condition differs
-# in one thing, as far as there is text for it. Long natural texts show `<unk>`, WikiText-2's sign
-# for a rare word.
+# Both models score the same held-out text. The DLM's loss is its NELBO, a bound on the negative
+# log-likelihood (see [notebook 00](00_start_here.ipynb)), under the same masks whatever is hidden;
+# the AR model's is the exact likelihood. The *cost* is in nats per token above the model that sees
+# all keys, paired by sequence and masks. The main condition is natural English that begins in the
+# middle of a paragraph, without a special first token. Every other condition differs in one thing,
+# except that not all kinds of text are long enough for the greater lengths. Long natural texts show
+# `<unk>`, WikiText-2's sign for a rare word.
 
 # %%
 import pandas as pd
@@ -192,7 +194,7 @@ scores = all_scores[all_scores.layers == "all"]
 of_main = all_scores[all_scores.condition == "main"]
 
 # %% [markdown]
-# **Layer by layer.** The same five keys, hidden in one third of the layers alone. A profile that
+# **Layer by layer.** The same five keys are hidden in one third of the layers alone. A profile that
 # lists no `thirds` has the row of all layers only.
 
 # %%
@@ -207,9 +209,9 @@ for layers in [third for third in WHERE if third in thirds] + ["all"]:
 by_layers = pd.DataFrame(rows)
 
 # %% [markdown]
-# Differences behind the picture, by name: the cost of one side less that of the other. A side is a
-# model, a choice of keys and their number; the ending of a name says where or under which
-# condition.
+# The next cell gives names to the differences behind the picture. Each is the cost of one side less
+# that of the other, where a side is a model, a choice of keys and their number. The ending of a
+# name says in which layers or under which condition.
 
 # %%
 from sinkprune.evaluation.intervals import interval
@@ -256,12 +258,13 @@ plain = "What hiding the five strongest keys costs, by the layers they leave"
 draw(run, "layers", plain, forests.plot_costs, by_layers, COSTS, **told)
 
 # %% [markdown]
-# **Was a sink hidden at all?** Before, the hidden keys got the share `attention` of all attention.
-# Once they are hidden, the strongest key that remains gets the share `left`; `second` says how
-# often that is position 1. All are means over the layers where keys are hidden. Where `left` is as
-# much as one sink had, another key has taken over, as in the first picture, and the cost is not
-# that of being without a sink. Without position 0, the second token of a causal model sees only
-# itself, as the first one did.
+# **Was a sink hidden at all?** The first column of the table is the cost without that of random
+# keys taken off. The next is the share of all attention that the hidden keys had before. Once they
+# are hidden, the strongest key that remains gets the share `left`; `second` says how often that is
+# position 1. All are means over the layers where keys are hidden. Where `left` is as much as one
+# sink had, another key has taken over, as in the first picture, and the cost is not that of being
+# without a sink. In a causal model that may be position 1: without position 0 it sees only itself,
+# as position 0 did before.
 
 # %%
 strongest = of_main[(of_main.label == "strongest") & (of_main["count"] == COUNT)]
@@ -273,8 +276,9 @@ checked[["excess", "attention", "left", "second"]].mean().round(3).rename(column
 # %% [markdown]
 # ## More keys; other text, a special first token, longer text
 #
-# All in all layers. Under other conditions five keys, or where a row says so as large a share of a
-# longer text as five are of the shortest.
+# From here on keys are hidden in all layers. The first figure varies the number of keys; the second
+# hides five under other conditions. The table below hides more of them in longer texts, as large a
+# share of the keys as five are in the shortest.
 
 # %%
 from IPython.display import display
@@ -305,7 +309,7 @@ by_condition[by_condition["keys"] != COUNT].set_index("comparison").round(3)
 # %% [markdown]
 # **Position 0 against another position.** One key is hidden: the first, a random other, or the
 # strongest other. A model that does not depend on a special first token pays for position 0 what it
-# pays for any other. Nats per token above the model with all keys.
+# pays for any other. The numbers are nats per token above the model with all keys.
 
 # %%
 from sinkprune.evaluation.numbers import signed_interval
@@ -321,29 +325,34 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 # %% [markdown]
 # ## The reading
 #
-# Costs in this section are those beyond random keys; rows of the table below it compare costs as
-# they are, except where they name random keys.
+# In these sentences a cost is what the strongest keys cost beyond random ones. In the table of
+# claims below, rows that compare the two models take the difference of their costs as they are,
+# without taking off random keys.
 
 # %% [markdown] tags=["reading"]
 # * **Hidden in the middle third of the layers, the five strongest keys cost the AR model 0.72
 #   [0.68, 0.76] and the DLM 0.31 [0.27, 0.34] nats per token beyond what random keys cost.** In the
 #   late third it is 0.55 and 0.23. In neither third does another key take their place: the
-#   strongest that is left gets a few percent of the attention (the table below the second figure).
-#   This is the paper's direction: sinks matter less to the DLM, in nats of each model's own loss.
-#   But they do matter to it: for scale, making half of its weights zero costs 0.30 nats ([notebook
-#   03](03_leaving_sinks_out.ipynb)). It was measured on short natural text without a special first
-#   token, and on nothing else.
+#   strongest key that is left gets a few percent of the attention (the table below the second
+#   figure). As the paper says, sinks matter less to the DLM, in nats of each model's own loss. But
+#   they do matter to it: for scale, making half of its weights zero costs 0.30 nats ([notebook
+#   03](03_leaving_sinks_out.ipynb)).
+# * **What this rests on.** The middle third was chosen after the costs of all layers had been seen.
+#   Thirds were measured on short natural text without a special first token, and on nothing else.
 # * **In the early third it looks the other way round**: hiding costs the AR model 0.035 and the DLM
-#   0.12 nats per token. After correction that is undecided, and another key takes over there, too.
+#   0.12 nats per token. After Holm's correction that is undecided, and another key takes over
+#   there, too.
 # * **Hidden in all layers, sinks do not go away.** Another key takes over, and alone receives much
-#   of what the five had together. What this costs, −0.021 [−0.043, 0.0018] in the AR model and 0.17
-#   [0.12, 0.21] in the DLM, says how well a model does with other sinks and not whether it needs
-#   any.
-# * **In longer texts no cost is seen in all layers**, where another key may take over, so that this
-#   is no test of need. Over 512 and 1,024 tokens the five strongest keys, hidden in all layers,
-#   cost the DLM −0.016 [−0.057, 0.026] and 0.013 [−0.0035, 0.030] (12 texts each). Where as large a
-#   share of the keys is hidden as in short texts, the cost is undecided: 0.038 [−0.043, 0.12] and
-#   0.062 [−0.057, 0.18].
+#   of what the five had together. The cost is −0.021 [−0.043, 0.0018] in the AR model and 0.17
+#   [0.12, 0.21] in the DLM. It says how well a model does with other sinks, and not whether it
+#   needs any.
+# * **In longer texts the strongest keys, hidden in all layers, are not seen to cost the DLM more
+#   than random ones.** Over 512 and 1,024 tokens the five strongest cost it −0.016 [−0.057, 0.026]
+#   and 0.013 [−0.0035, 0.030] (12 texts each). Where as large a share of the keys is hidden as in
+#   short texts, it is 0.038 [−0.043, 0.12] and 0.062 [−0.057, 0.18]. Here, too, another key may
+#   have taken over.
+# * **Position 0 alone**, hidden in all layers, costs the DLM −0.0090 [−0.028, 0.010] and the AR
+#   model 0.015 [0.0031, 0.026] beyond what one random key costs.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -358,10 +367,10 @@ Folded(listed(found))
 # 1. Set `counts` to `[5, 8]`. Expect hiding to cost more with every key, random ones included.
 # 2. Set `twin` to `smol-ar`, the base. Does its first token matter more to it, or less?
 #
-# **What this does not show.** One pair of small models. A nat of a DLM's bound and a nat of an AR
-# model's likelihood are not the same loss; the AR model predicts better and has more to lose. It
-# was trained on far less text, as its base was autoregressive already. A model that forms a new
-# sink may still need one. Hidden sinks push attention to places it was not trained for: a model
-# trained without sinks may need none. Keys are chosen by their mean over layers and heads; in the
-# AR model the choice has seen the whole text. There are few long texts, and unlike short ones they
-# run over paragraphs.
+# **What this does not show.** There is one pair of small models. A nat of a DLM's bound and a nat
+# of an AR model's likelihood are not the same loss; the AR model predicts better and has more to
+# lose. It was trained on far less text, as its base was autoregressive already. A model that forms
+# a new sink may still need one. Hidden sinks push attention to places it was not trained for: a
+# model trained without sinks may need none. Keys are chosen by their mean over layers and heads; in
+# the AR model the choice has seen the whole text. There are few long texts, and unlike short ones
+# they run over paragraphs.

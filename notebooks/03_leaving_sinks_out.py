@@ -19,27 +19,29 @@
 #
 # **Question.** Pruning scores weights on calibration text. Does it help to leave the attention
 # sinks out of that text: all of them, as the official code does, or only the unstable ones, as the
-# abstract says? It is asked as the paper asks it first, on WikiText-2, and then on other text, with
-# Wanda and with SparseGPT, for single weights, for 2:4 zeros and for whole units.
+# abstract says? First this is asked on WikiText-2, as in the paper, and then on other text; with
+# Wanda and with SparseGPT; for single weights, for whole units, and for 2:4 zeros, which are two
+# zeros among every four weights.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** No. Calibrated on WikiText-2, as in the paper, and scored on other articles of it,
-# leaving the unstable sinks out changes the loss at 50 % by 0.0017 nats per token [−0.0032, 0.0067]
-# and leaving all sinks out by 0.0028 [−0.0011, 0.0067], where pruning itself costs 0.30: neither
-# makes a difference that matters, and at 75 % neither does. Whether the whole official recipe has a
-# lower loss than Wanda is undecided at both, and so it is at 25 %, where it tends to be higher.
-# Sink-aware pruning of half of the whole units has a lower loss than plain structured pruning, but
-# it differs from that in more than its sinks, whose part is undecided. SparseGPT has a lower loss
-# than Wanda, by 0.16 at 50 %.
+# **Answer.** No. On WikiText-2, as in the paper, at 50 %, leaving the unstable sinks out changes
+# the loss by 0.0017 nats per token [−0.0032, 0.0067] and leaving all sinks out by 0.0028
+# [−0.0011, 0.0067], where 0.014 would matter; at 75 % neither matters, either. Whether the whole
+# official recipe beats Wanda is undecided. Sink-aware pruning of whole units beats plain pruning at
+# 50 %, but the part of the sinks in that is undecided.
 #
 # The picture to look at is [the paper's protocol at 50
 # %](../figures/03_leaving_sinks_out/protocol_50.png).
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. These defaults take
-# minutes. The pictures and numbers stored on this page are of a larger run, a
-# [profile](../docs/glossary.md), whose values the set-up below lists. Time and memory stand in
-# [docs/performance.md](../docs/performance.md).
+# Words are those of the [glossary](../docs/glossary.md). The loss of the diffusion model is its
+# NELBO, an upper bound on the negative log-likelihood, in nats per token. What a recipe *costs* is
+# how far the loss of the pruned model lies above that of the dense one. A *calibration draw* is one
+# random choice of the calibration text.
+#
+# **Parameters**, with the values that *Run all* takes, which takes minutes. The pictures and
+# numbers stored on this page are of a larger run, whose values the set-up below lists.
+# [docs/performance.md](../docs/performance.md) has times and memory.
 
 # %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -116,39 +118,40 @@ run = start("03_leaving_sinks_out", globals())
 # ## The claim
 #
 # > we propose Sink-Aware Pruning, which automatically identifies and prunes unstable sinks in DLMs
-# > (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a better
-# > quality-efficiency trade-off and outperforms strong prior pruning baselines under matched
-# > compute. (abstract)
+# (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a better
+# quality-efficiency trade-off and outperforms strong prior pruning baselines under matched compute.
+# (abstract)
 #
 # For LLaDA-8B with half of its weights zero the paper reports averages over eight tasks: dense
 # 57.93, Wanda 52.70, the method 53.18, SparseGPT 52.34, SparseGPT with sink weights 52.36. So the
-# method gives back 9.18 % of what Wanda cost. Half of that share of a recipe's cost is the *margin*
-# here: a smaller difference does not matter.
+# method gives back 9.18 % of what Wanda lost. Here the *margin*, the smallest difference that
+# matters, is half of that share of what the second of two recipes costs.
 #
 # **What would falsify it.** A difference in NELBO, method − baseline, whose whole 95 % interval
-# lies above zero, with p below 0.05 after correction for related rows (Holm). To test whether the
-# sinks are the reason, the same rule is applied to two recipes that differ in the sink weights
-# alone. If the whole interval lies between −margin and +margin we first say *no difference that
-# matters*, even where it excludes zero; that does not support the claim either. Fewer than five
+# lies above zero, with p below 0.05 after correction for related questions (Holm). To test whether
+# the sinks are the reason, the same rule is applied to two recipes that differ in the sink weights
+# alone. An interval that lies wholly between −margin and +margin shows *no difference that
+# matters*, even where it excludes zero, and that does not support the claim either. Fewer than five
 # calibration draws give no verdict.
 
 # %% [markdown]
 # ## The paper's protocol
 #
-# The paper calibrates on WikiText-2 and scores on text that calibration has not seen. So do these
-# models: calibrated on crops of its validation split, as its training split is not shipped, and
-# scored on articles of its test split. Every recipe sees as many tokens: a noised one sees its
-# sequences at several noise levels, so it gets fewer of them. The claims on pruning are judged
+# The paper calibrates on WikiText-2 and scores on text that calibration has not seen. Here
+# calibration text is crops of WikiText-2's validation split, as its training split is not shipped,
+# and scored text is articles of its test split. Every recipe sees equally many tokens; one that
+# sees each sequence at several noise levels gets fewer sequences. The claims on pruning are judged
 # here.
 #
-# * **Wanda** scores a weight by its size times the norm of its input, on clean text.
-# * The **official recipe** is the method of the paper's code. It changes six things at once: text
-#   is noised, at levels of its own, and seen at ten of them; later blocks are calibrated on what
-#   the dense model gives them (*dense propagation*); norms are summed over levels; sinks count
-#   less.
-# * **One switch**: where all sinks, the unstable ones or as many random tokens are left out,
-#   nothing else changes. What it is compared with is noised text with dense propagation, all tokens
-#   kept.
+# * **Wanda** scores a weight by its size times the norm of its input, on clean text. It prunes
+#   block after block, and each block is calibrated on what the pruned ones before it give
+#   (*sequential propagation*).
+# * The **official recipe** is the method of the paper's code. It changes four things at once: text
+#   is noised, at ten levels; each block is calibrated on what the dense model's blocks give (*dense
+#   propagation*); a norm is taken at each level, and these are added; and sinks count less.
+# * **One switch**: all sinks are left out, or the unstable ones, or as many random tokens, and
+#   nothing else changes. The recipe to compare with sees noised text with dense propagation, and
+#   keeps all tokens.
 # * **SparseGPT** also adjusts the weights that stay. With *sink weights* its sinks count less.
 
 # %%
@@ -173,11 +176,12 @@ if protocol_large_tokens:
 run.find(found)
 
 # %% [markdown]
-# **At 50 %.** In each row the first recipe is better left of zero. The band is what does not
-# matter. *Helps* and *hurts* need an interval on one side of zero that does not lie within the
-# band, and p below 0.05 after correction for related rows (Holm), those of the claims table where
-# it has the row. Intervals are t intervals over draws and sequences together, so they cover new
-# calibration text and new scored text.
+# **At 50 %.** Each row is a difference of two recipes; left of zero the first is better, and inside
+# the grey band the difference does not matter. *Helps* and *hurts* need an interval on one side of
+# zero that does not lie within the band, and p below 0.05 after correction for related questions
+# (Holm). A row that also stands in the claims table has its verdict from there. Intervals are t
+# intervals over draws and sequences together, so they cover new calibration text and new scored
+# text.
 
 # %%
 from sinkprune_companion.figures.recipes import save_protocol
@@ -187,9 +191,9 @@ save_protocol(run, found, 0.5)
 # %% [markdown]
 # ## The method in code
 #
-# What *sinks count less* means: the official weight of a calibration token is one minus a sigmoid
-# of how far its attention mass lies above the sink threshold. It multiplies the token's input. The
-# library must give the same.
+# What does *sinks count less* mean? The official weight of a calibration token is one minus a
+# sigmoid of how far its attention mass lies above the sink threshold, and the token's input is
+# multiplied by it. The library must give the same weights as the cell:
 
 # %%
 import torch
@@ -211,8 +215,9 @@ print(f"official token weights: {float(weight_NST.min()):.2f} to {float(weight_N
 
 # %% [markdown]
 # Wanda's score is a weight's size times the norm of its input ([notebook 00](00_start_here.ipynb)).
-# SparseGPT's divides the weight by its entry in the Cholesky factor of the inverse Gram matrix. The
-# library must leave out the same weights, but for rounding.
+# SparseGPT's is the square of the weight over its input's entry on the diagonal of the Cholesky
+# factor of the inverse Gram matrix. The library must leave out the weights with the lowest of these
+# scores, but for rounding:
 
 # %%
 from sinkprune_core.pruning.patterns import lowest, select
@@ -235,9 +240,10 @@ assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999
 # %% [markdown]
 # ## The paper's protocol at other sparsities, and for whole units
 #
-# Single weights at the other sparsities of this run, and whole key-value groups and MLP channels,
-# the same number in every block, so that a smaller dense model remains. The official code that is
-# based on Wanda has no such pattern: its token weights are applied to ours.
+# First come single weights at the other sparsities of this run. Then come whole units, which are
+# key-value groups and MLP channels: every block loses the same number of them, so that a smaller
+# dense model remains. The official code that is based on Wanda does not prune units. So here its
+# token weights are used in a structured pruning of our own.
 
 # %%
 from IPython.display import display
@@ -248,9 +254,9 @@ pictures.append(save_protocol_units(run, found, protocol_ratios))
 display(*filter(None, pictures))
 
 # %% [markdown]
-# All differences, folded, and below them what each recipe costs: NELBO of the pruned model less
-# that of the dense one, on the same sequences under the same noise. Lower is better. Two
-# calibration draws share some of their text, as the pool is small.
+# The folded table has all differences. The table below it has what each recipe costs: the NELBO of
+# the pruned model less that of the dense one, on the same sequences under the same noise. Lower is
+# better. Two calibration draws share some of their text, as the pool is small.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -271,16 +277,17 @@ listed({f"{variant}, {share:.0%}": cost for (variant, share), cost in costs.item
 # %% [markdown]
 # ## Other text, as a control
 #
-# Is that so because WikiText-2 is what it is? The same recipes are calibrated on a pool of samples
-# of the AR model and documentation, and scored on three kinds of text: natural English, samples and
-# documentation. Half of the scored sequences are crops, and half begin a document, behind the
-# separator `<|endoftext|>`; calibration text is crops that begin anywhere, so no token is special.
+# Is it the same on other text? The same recipes are calibrated on samples of the AR model that the
+# diffusion model was made from, and on documentation. Tables and titles call this text the *former
+# pool*, since it was used before the paper's protocol was. Models are scored on three kinds of
+# text: natural English, samples and documentation. Half of the scored sequences are crops, and half
+# begin a document, behind the separator `<|endoftext|>`. Calibration text is crops that begin
+# anywhere, so it has no such special first token.
 #
-# Here noised text, dense propagation and sinks are switches; [notebook 06](06_gain_at_75.ipynb)
-# throws the official levels and the sum of norms as well. There are more recipes than above, more
-# sparsities and patterns: the appendix names them and shows the rest. Recipes get equal calibration
-# tokens, but SparseGPT's see clean text alone, and are compared with Wanda on as many tokens as
-# they get.
+# There are more recipes here than above, and more sparsities and patterns: the appendix names them
+# and shows the rest. Recipes get equally many calibration tokens. SparseGPT's are an exception:
+# they see clean text alone and fewer tokens, and are compared with a Wanda that sees as few.
+# [Notebook 06](06_gain_at_75.ipynb) takes the official recipe apart on this text.
 
 # %%
 from sinkprune_companion.experiments import pruning_grid
@@ -318,10 +325,10 @@ print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration 
 # %% [markdown]
 # **The loop.** What looks at no calibration text is measured first: the dense model, under the
 # noise of every draw, and `magnitude`. A variant is pruned inside its `with` block, when it is
-# first asked for something that is not on record, and its weights come back at the end. Variants of
-# one draw see the same noise, and each draw has noise of its own. Recipes with dense propagation
-# share their passes over the text, because the dense model computes the same for all of them. Every
-# result is a record, so a run that was stopped goes on where it was.
+# first asked for something that is not on record, and at the end of the block the dense weights are
+# put back. Variants of one draw see the same noise, and each draw has noise of its own. Recipes
+# with dense propagation share their passes over the text, because the dense model computes the same
+# for all of them. Every result is a record, so a run that was stopped goes on where it was.
 
 # %%
 import pandas as pd
@@ -360,11 +367,11 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # %% [markdown]
 # ## Paired differences on other text
 #
-# The number of zeros, their pattern and, but for rounding to whole sequences, the calibration
-# tokens are equal in every row. The margin of a difference, the smallest that matters, is half of
-# 9.18 % of what its second recipe costs at the same place. The data of the picture has more rows:
-# what fewer tokens are worth to Wanda, extreme controls, and where a run has five draws, rows with
-# fewer, which give no verdict.
+# The two recipes of a row have equally many zeros in the same pattern and, but for rounding to
+# whole sequences, equally many calibration tokens. The margin of a difference, the smallest that
+# matters, is half of 9.18 % of what its second recipe costs at the same place. The data of the
+# picture has more rows: what fewer tokens are worth to Wanda, extreme controls, and, where other
+# rows have five draws, rows with fewer, which give no verdict.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
@@ -404,13 +411,16 @@ pd.DataFrame.from_dict(rows, orient="index")
 # %% [markdown]
 # ## Right answers, as the paper counts them
 #
-# The published numbers are accuracies. Here pruned models answer the six groups of the offline
+# The published numbers are accuracies. So here pruned models answer the six groups of the offline
 # [suite](../sinkprune/data/tasks/README.md) and a slice of
-# [BLiMP](../sinkprune/data/blimp/README.md). Both have two choices: chance is 50 %. First right
-# answers in percent, as means over calibration draws; the average counts every column alike. Then
-# shares with intervals over templates of items (in BLiMP: paradigms) and calibration draws, and the
-# differences in points, paired by item: above zero the first is better. A finer measure, in the
-# reading below, is how far the right answer's log-likelihood lies above the wrong one's, in nats.
+# [BLiMP](../sinkprune/data/blimp/README.md). All items have two choices, and chance is 50 %.
+#
+# The first table has right answers in percent, as means over calibration draws; its average counts
+# every column alike. The second has intervals of these shares, over calibration draws and over the
+# templates that items are made from (in BLiMP, paradigms). The third, folded, has differences in
+# points, paired by item: above zero the first recipe is better. The reading below has a finer
+# measure, too: how far the log-likelihood of the right answer lies above that of the wrong one, in
+# nats.
 
 # %%
 column = answers.group.where(answers.benchmark == "suite", "BLiMP")
@@ -425,8 +435,9 @@ Folded(listed(accuracy), "Differences in points")
 # %% [markdown]
 # ## Where the masks differ
 #
-# The share of kept weights that two recipes do not have in common, at 50 %, by layer and linear
-# map, on one calibration draw of other text. The first pair gives the scale: one recipe on another
+# This is the share of kept weights that two recipes do not have in common, at 50 %, by layer and
+# linear map, on one calibration draw of other text. All are compared with `noised-dense`: noised
+# text, dense propagation and all tokens. The first pair gives the scale: the same recipe on another
 # draw. Two random masks would differ by 50 %. [Notebook 04](04_why.ipynb) says why so few weights
 # change.
 
@@ -459,10 +470,10 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
     display(draw(run, "masks", plain, maps.plot_mask_differences, masks, **told))
 
 # %% [markdown]
-# Folded: the share of calibration tokens that each recipe leaves out, the zeros as counted, the
-# calibration tokens, and the seconds to prune, including those for statistics that recipes share.
-# These are means over the draws whose record has them, as many as `counted in` says; records of the
-# first runs have the tokens alone.
+# The folded table has the share of calibration tokens that each recipe leaves out, the zeros as
+# counted, the calibration tokens, and the seconds to prune, which include those for statistics that
+# recipes share. The records of the first runs have the tokens alone, so the other columns are means
+# over fewer draws: as many as `counted in` says.
 
 # %%
 COUNTED = ["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]
@@ -474,8 +485,8 @@ Folded(by_variant.mean().round(4).assign(**counts), "Tokens left out, zeros, tok
 # %% [markdown]
 # ## The AR twin, as a control
 #
-# Pruning recipes for AR models keep sinks. Here Wanda prunes the AR model with and without its
-# sinks. The value is its exact negative log-likelihood; left of zero the first is better.
+# Pruning recipes for AR models keep sinks. Here Wanda prunes the AR model with its sinks and
+# without them. The value is its exact negative log-likelihood; below zero the first is better.
 
 # %%
 from sinkprune_companion.experiments.comparisons import TWIN_COMPARISONS
@@ -508,65 +519,70 @@ listed(twins)
 # %% [markdown]
 # ## The reading
 #
-# Claims are read at 50 %, controls and questions where they say so. Intervals are over calibration
-# draws and sequences together.
+# The paper's claims are judged at 50 %. Controls and questions of our own say at which sparsity
+# they are. Intervals are over calibration draws and sequences together, in nats per token, and
+# below zero the first of two recipes is better.
 
 # %% [markdown] tags=["reading"]
 # **Under the paper's protocol**
 #
 # * **Leaving sinks out makes no difference that matters at 50 %.** With the unstable sinks left out
 #   the loss changes by 0.0017 nats per token [−0.0032, 0.0067], with all sinks left out by 0.0028
-#   [−0.0011, 0.0067], and with as many random tokens by 0.00052 [−0.0023, 0.0033]. A change below
-#   0.014 would not matter. The official sink weights alone change it by 0.0032 [−0.0013, 0.0077].
+#   [−0.0011, 0.0067], and with as many random tokens by 0.00052 [−0.0023, 0.0033]. The recipe
+#   without this switch costs 0.30, so 0.014 would matter. The official sink weights alone change
+#   the loss by 0.0032 [−0.0013, 0.0077], which does not matter.
 # * **Whether the official recipe beats Wanda at 50 % is undecided.** The difference is −0.0012
-#   [−0.015, 0.012]. Noised text with dense propagation, with no sink left out, has a lower loss
-#   than Wanda, by −0.016 [−0.028, −0.0046].
-# * **SparseGPT costs less than Wanda**: the difference is −0.16 [−0.18, −0.14]. In the paper it is
-#   the other way round, by a little and in right answers. Its own official sink weights change it
-#   by −0.0041 [−0.020, 0.011], which is undecided. The preset `recommended`, SparseGPT that sees
-#   each text once clean and once noised, differs from it by −0.016 [−0.031, −0.0021].
-# * **At 25 % nothing is decided.** Wanda costs 0.018 nats there. Official recipe − Wanda is 0.0082
-#   [0.0031, 0.013], on the side of harm, but undecided after correction. What its sink weights do
-#   is undecided, −0.00037 [−0.0018, 0.0010], and so is what they do to SparseGPT, 0.00069
-#   [−0.0014, 0.0028]. SparseGPT − Wanda is −0.0062 [−0.011, −0.0014].
-# * **At 75 %** Wanda costs 2.7 nats. The official recipe − Wanda is −0.13 [−0.31, 0.044]
-#   (undecided). Its sink weights alone change the loss by 0.043 [0.0053, 0.081], the unstable sinks
-#   left out by 0.029 [0.012, 0.047], all sinks by 0.023 [0.0056, 0.040], and as many random tokens
-#   by 0.0074 [−0.0093, 0.024]. The first three are on the side of harm, and none of them matters:
-#   less than 0.11 is negligible there. SparseGPT − Wanda is −1.3 [−1.5, −1.1], and SparseGPT's sink
-#   weights change it by 0.028 [−0.17, 0.22] (undecided).
-# * **For whole units, half of the attention groups and MLP channels,** sink-aware − plain is −0.39
-#   [−0.58, −0.20], where plain structured pruning costs 1.5. That the sinks are the reason is not
-#   shown: its sink weights alone change the loss by 0.018 [−0.056, 0.091], which is undecided, and
-#   the sink-aware recipe differs from plain structured pruning in noised text, dense propagation
-#   and summed norms, too. With 30 % of the units removed, where plain structured pruning costs
-#   0.77, sink-aware − plain is −0.17 [−0.28, −0.050] (undecided), and the sink weights alone give
-#   0.032 [−0.037, 0.10], a row that was not asked beforehand.
+#   [−0.015, 0.012], where Wanda costs 0.31. Noised text with dense propagation beats Wanda with no
+#   sink left out: the difference is −0.016 [−0.028, −0.0046].
+# * **SparseGPT beats Wanda**: the difference is −0.16 [−0.18, −0.14]. In the paper, which counts
+#   right answers, Wanda is a little ahead. What the official sink weights do to SparseGPT is
+#   undecided, −0.0041 [−0.020, 0.011]. The preset `recommended` is SparseGPT that sees each text
+#   once clean and once noised; `recommended` − SparseGPT is −0.016 [−0.031, −0.0021].
+# * **At 25 % nothing is decided.** Wanda costs 0.018 there. Official recipe − Wanda is 0.0082
+#   [0.0031, 0.013]: the interval is on the side of harm, but after correction for related questions
+#   it does not decide. Its sink weights change the loss by −0.00037 [−0.0018, 0.0010], and those of
+#   SparseGPT by 0.00069 [−0.0014, 0.0028]; both are undecided. SparseGPT − Wanda is −0.0062
+#   [−0.011, −0.0014].
+# * **At 75 % leaving sinks out does not matter, either.** Wanda costs 2.7 there, and less than 0.11
+#   is negligible. The official sink weights alone change the loss by 0.043 [0.0053, 0.081], leaving
+#   out the unstable sinks by 0.029 [0.012, 0.047], all sinks by 0.023 [0.0056, 0.040], and as many
+#   random tokens by 0.0074 [−0.0093, 0.024]. The first three are on the side of harm. Official
+#   recipe − Wanda is −0.13 [−0.31, 0.044], which is undecided. SparseGPT − Wanda is −1.3
+#   [−1.5, −1.1], and SparseGPT's sink weights change its loss by 0.028 [−0.17, 0.22] (undecided).
+# * **Of whole units, sink-aware pruning beats plain pruning when half of the weights are removed.**
+#   Sink-aware − plain is −0.39 [−0.58, −0.20], where plain structured pruning costs 1.5. That the
+#   sinks are the reason is not shown. The sink weights alone change the loss by 0.018
+#   [−0.056, 0.091], which is undecided, and the sink-aware recipe differs from plain pruning in
+#   noised text, dense propagation and summed norms, too. With 30 % removed, where plain pruning
+#   costs 0.77, sink-aware − plain is −0.17 [−0.28, −0.050]; although this interval lies below zero,
+#   corrected for related questions it is undecided. The sink weights alone give 0.032
+#   [−0.037, 0.10] there, a question that was not asked beforehand. On other text it is the other
+#   way round: 30 % is decided and 50 % is not ([notebook 06](06_gain_at_75.ipynb)).
 #
 # **On other text, as a control**
 #
 # * **The sign of official recipe − Wanda depends on the kind of text.** Over the three kinds it is
 #   0.012 nats per token [0.0058, 0.018] at 50 %, so the official recipe does worse on that mixture;
-#   on natural English alone it is −0.012 [−0.023, −0.00083]. The sinks are not the reason: with
+#   on natural English alone it is −0.012 [−0.023, −0.00083]. The sinks are not the reason, as with
 #   none left out it is 0.015 [0.0092, 0.021]. Its noise levels are, at least on this much text:
 #   [notebook 06](06_gain_at_75.ipynb) takes the recipe apart.
-# * **Leaving sinks out makes no difference that matters here, either**: all sinks 0.0015
-#   [−0.00019, 0.0032], unstable ones 0.0019 [0.00060, 0.0032], where Wanda costs 0.31 and 0.014
-#   would matter. The second is told from zero, on the side of harm. Leaving all sinks out exchanges
-#   0.14 % of the kept weights, and other calibration text exchanges 0.77 %; [notebook
-#   04](04_why.ipynb) says why.
-# * **SparseGPT costs less than Wanda on as much text**: −0.056 [−0.066, −0.047] at 50 % and −1.1
-#   [−1.2, −1.0] at 75 %. Its official sink weights make no difference that matters at 50 % (0.0036
-#   [−0.00035, 0.0075]). At 25 % (0.00046 [−0.0025, 0.0034]) and at 75 % (−0.059 [−0.18, 0.059])
-#   five draws do not decide. At 50 %, and in three draws at 75 %, the two were pruned on different
-#   kinds of processor, whose rounding adds to the scatter of their difference.
-# * **With 2:4 zeros the official recipe does worse than Wanda**: 0.063 [0.040, 0.085], where Wanda
-#   costs 0.81. The official code has no such pattern.
+# * **Leaving sinks out makes no difference that matters here, either.** All sinks left out change
+#   the loss by 0.0015 [−0.00019, 0.0032] and unstable ones by 0.0019 [0.00060, 0.0032], where 0.014
+#   would matter. The second interval excludes zero, on the side of harm. Leaving all sinks out
+#   exchanges 0.14 % of the kept weights, and another draw of calibration text exchanges 0.77 %;
+#   [notebook 04](04_why.ipynb) says why.
+# * **SparseGPT beats Wanda on as many tokens**: the difference is −0.056 [−0.066, −0.047] at 50 %
+#   and −1.1 [−1.2, −1.0] at 75 %. Its official sink weights make no difference that matters at 50 %
+#   (0.0036 [−0.00035, 0.0075]). At 25 % (0.00046 [−0.0025, 0.0034]) and at 75 % (−0.059
+#   [−0.18, 0.059]) five draws do not decide. At 50 %, and in three draws at 75 %, the two were
+#   pruned on different kinds of processor, whose rounding adds to the scatter of their difference.
+# * **With 2:4 zeros the official recipe does worse than Wanda**: the difference is 0.063
+#   [0.040, 0.085], where Wanda costs 0.81. The official code has no such pattern.
 # * **Right answers do not decide about the official recipe.** At 50 % Wanda loses 5.9 points on the
-#   offline suite; the official recipe − Wanda is −0.28 points [−1.6, 1.0] there and −0.18
-#   [−2.9, 2.5] on BLiMP. By log-likelihood, in nats and better above zero, it is 0.011
-#   [−0.061, 0.082] and −0.13 [−0.35, 0.087]. With unstable sinks left out nothing that matters
-#   changes on the suite (0.0073 [−0.0029, 0.017]); on BLiMP it is undecided.
+#   offline suite. Official recipe − Wanda is −0.28 points [−1.6, 1.0] there and −0.18 [−2.9, 2.5]
+#   on BLiMP. By log-likelihood, where above zero is better, it is 0.011 nats [−0.061, 0.082] and
+#   −0.13 [−0.35, 0.087]. With unstable sinks left out nothing that matters changes on the suite
+#   (0.0073 [−0.0029, 0.017]); on BLiMP it is undecided.
 
 # %%
 from sinkprune_companion.pages.render import results_table
@@ -581,20 +597,20 @@ estimates = {name: estimate for name, estimate in found.items() if estimate is n
 Folded(listed(estimates, margin=[estimate.margin for estimate in estimates.values()]))
 
 # %% [markdown]
-# **What this does not show.** One small model, whose NELBO is far above its twin's likelihood and
-# which gets many items wrong before pruning. Calibration draws overlap, as they come from one pool
-# of text. The official Wanda-based code has no N:M pattern and no structured pruning to compare
-# with; those rows apply its token weights to our patterns. Speed is the subject of [notebook
-# 05](05_matched_compute.ipynb).
+# **What this does not show.** This is one small model. Its NELBO is far above its twin's negative
+# log-likelihood, and it gets many items wrong before it is pruned. Calibration draws overlap, as
+# they come from one pool of text. The official code that is based on Wanda has no N:M pattern and
+# no structured pruning to compare with; those rows apply its token weights to our patterns. Speed
+# is the subject of [notebook 05](05_matched_compute.ipynb).
 #
 # ## Exercises
 #
-# 1. Set `noise_levels` to 1. Expect no unstable sinks on other text: what is a sink at the only
-#    level is one at all levels, so `unstable` becomes `noised-dense`.
+# 1. Set `noise_levels` to 1. Expect no unstable sinks on other text: a sink at the only level is
+#    one at all levels, so `unstable` becomes `noised-dense`.
 # 2. Set `protocol_sparsities` to `[0.6]`. Expect costs to rise. Do the methods keep their order?
 
 # %% [markdown]
-# ## Appendix: nineteen recipes, and how they are named
+# ## Appendix: the recipes, and how they are named
 #
 # | recipe | calibration text and propagation | left out of the statistics |
 # |---|---|---|

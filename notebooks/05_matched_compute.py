@@ -17,17 +17,15 @@
 # %% [markdown]
 # # 05 · Or rather fewer denoising steps? Matched compute
 #
-# **Question.** A DLM can be made cheaper in two ways: fewer weights, or fewer denoising steps,
-# which need no calibration. At the same compute, which gives the better model, and does sink-aware
-# pruning beat its baselines there?
+# **Question.** A diffusion language model (DLM) can be made cheaper in two ways: fewer weights, or
+# fewer denoising steps, which need no calibration. At the same compute, which gives the better
+# model, and does sink-aware pruning beat its baselines there?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** At 50 % sparsity fewer denoising steps are the better bargain. At the same effective
-# FLOPs the loss of the pruned model lies 0.20 nats per token [0.16, 0.24] above that of the dense
-# model in fewer steps, which needs no calibration; taking out whole units costs more than a nat.
-# Sink-aware pruning is not seen to beat its baseline either: `unstable` − Wanda is 0.0027
-# [−0.012, 0.017] at equal sparsity. Zeros alone save no time on the dense kernels that everybody
-# runs.
+# **Answer.** Fewer denoising steps are the better bargain. Even where a zero weight counts as saved
+# arithmetic, the dense model that saves as much by taking fewer steps has the lower loss: by 0.20
+# nats per token [0.16, 0.24] with half of the weights zero. Sink-aware pruning is not seen to beat
+# Wanda either: at equal sparsity its loss is higher by 0.0027 [−0.012, 0.017].
 #
 # The picture to look at is [loss against compute](../figures/05_matched_compute/front.png).
 
@@ -73,10 +71,12 @@ run = start("05_matched_compute", globals())
 # %% [markdown]
 # ## Loss against compute
 #
-# A pruned model takes *K* steps. The dense model may take as many as cost no more: for the same
-# *effective* FLOPs of generation, where a zero weight counts as skipped work, or in the same
-# measured time. Steps are rounded down, which puts the dense model at a disadvantage. Here is the
-# table of matches:
+# A pruned model takes *K* steps. The dense model, with all its weights, gets as many steps as cost
+# no more than these *K*. The cost is counted in two ways. One is *effective* FLOPs of generation,
+# where a multiplication by a zero weight counts as skipped. The other is measured time. Steps are
+# rounded down, which puts the dense model at a disadvantage. Here is the table of matches, where
+# *unstructured* pruning makes single weights zero and *structured* pruning removes whole attention
+# heads and channels:
 
 # %%
 from sinkprune.models.loading import load
@@ -96,12 +96,16 @@ costs = matched_steps.step_costs(run, dlm, fingerprint, example_1T, sparsity, st
 costs.matched.set_index("steps")
 
 # %% [markdown]
-# Every model is scored at its number of steps. Zero is the dense model that reveals one token per
-# step; every variant is paired with it by sequence and noise. The number beside a point is that of
-# its denoising steps. **Down and to the left is better.**
-# `unstable` has Wanda's scores, of noised text with dense propagation, and leaves unstable sinks
-# out; `structured-sink` and `flap` take out whole heads and channels, by the official sink-aware
-# scores and by FLAP's. Bars are 95 % intervals over calibration draws and sequences.
+# Every model is scored at its number of steps, which stands beside its point. The vertical axis
+# counts from the dense model that reveals one token per step; every model is paired with it by
+# sequence and noise. Bars are 95 % intervals over calibration draws and sequences. **Down and to
+# the left is better.**
+#
+# * `unstable` chooses weights by Wanda's rule, the size of a weight times the norm of its input. It
+#   reads noised text, with inputs from the dense model, and leaves out unstable sinks ([notebook
+#   00](00_start_here.ipynb) explains these words).
+# * `structured-sink` and `flap` remove whole heads and channels. The first scores them as the
+#   official sink-aware code does, the second as FLAP does, by how much their inputs vary.
 
 # %%
 from sinkprune_companion.experiments.pruning_grid import grid_rows
@@ -132,10 +136,10 @@ draw(run, "front", plain, figures.plot_curves, *curves, **told)
 #
 # Reveal the tokens of a text in random order, in *K* groups of even size. Each group is predicted
 # in parallel from what was revealed before, and the cross-entropies add up to a bound on the
-# negative log-likelihood. With as many steps as tokens this is the ordinary NELBO; in fewer steps
-# the bound is higher, since tokens of one group do not see each other. By hand, for one text and
-# one order; the library estimates it on all texts at random tokens, each when its own group and all
-# later ones are masked.
+# negative log-likelihood. With as many steps as tokens this is the ordinary NELBO. In fewer steps
+# the bound is higher, since tokens of one group do not see each other. Here it is by hand, for one
+# text and one order. The library estimates the same on all texts from some tokens drawn at random:
+# each is predicted while its own group and all later ones are masked.
 
 # %%
 import torch
@@ -165,22 +169,26 @@ for count in (min(4, length - 1), length - 1):
 # **What would falsify it.** With as many calibration tokens, Wanda does better: the whole interval
 # of `unstable` − Wanda lies above zero. `unstable` differs from Wanda in three things, so what it
 # does is not put down to sinks here; [notebook 03](03_leaving_sinks_out.ipynb) changes one at a
-# time. The paper compares recipes with each other; that the dense model with fewer steps is a
-# competitor, too, is our own question. The ledger judges the claim itself in notebooks
+# time. The paper compares recipes with each other. That the dense model with fewer steps is a
+# competitor, too, is our own question, and the verdict on the claim itself is in notebooks
 # [03](03_leaving_sinks_out.ipynb) and [07](07_best_recipe.ipynb).
 #
 # *Matched* has four meanings here. Recipes are compared at the same sparsity of the same weights,
 # and on as many calibration tokens. Pruned models and the dense one in fewer steps are compared at
-# as many effective FLOPs, or in as much time. A difference is a loss of the first less one of the
-# second, so below zero the first is better. It matters if it is at least 4.6 % of what the second
-# *costs*, half of the 9.18 % that the paper's method takes back of what Wanda costs LLaDA-8B.
+# as many effective FLOPs, or in as much time.
+#
+# A difference is a loss of the first less one of the second, so below zero the first is better. It
+# matters if it is at least 4.6 % of what the second *costs*, that is, adds to the loss of the dense
+# model that reveals one token per step. This share is taken from the paper: it is half of the share
+# of Wanda's cost that the paper's method takes back on LLaDA-8B.
 
 # %% [markdown]
 # ## Paired differences
 #
-# The same sequences under the same noise. Differences to the dense model in fewer steps are means
-# over all numbers of steps, which the table has one by one; a section of the figure says what is
-# equal. Their margin is a share of what fewer steps cost the dense model.
+# Both models of a difference see the same sequences under the same noise. Differences to the dense
+# model in fewer steps are means over all numbers of steps, and the table has each number by itself.
+# The figure has a section for each thing that is equal. The bands in it are the differences that do
+# not matter, a share of what fewer steps cost the dense model, or of what Wanda costs.
 
 # %%
 import pandas as pd
@@ -219,10 +227,10 @@ draw(run, "differences", plain, forests.plot_forest, forest, axis, dict(labels.v
 
 # %% [markdown]
 # Noised recipes see `calibration` sequences, each at `noise_levels` noise levels; clean ones see
-# `calibration` × `noise_levels` sequences once, as many tokens. Recipes with the official levels
-# have ten, so their sequences are rounded down, to at least one. The table says which share of the
-# weights each makes zero or removes, what it was calibrated on, the share of these tokens that it
-# leaves out, and how long it took.
+# `calibration` × `noise_levels` sequences once, which are as many tokens. Recipes that follow the
+# official code have ten levels, so they get fewer sequences, rounded down to a whole number of at
+# least one. The table says which share of the weights each makes zero or removes, what it was
+# calibrated on, the share of these tokens that it leaves out, and how long it took.
 
 # %%
 COUNTED = ["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]
@@ -231,10 +239,12 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # %% [markdown]
 # ## What each kind of model costs
 #
-# One model of each kind. The table has parameters, non-zero weights and bytes as stored. FLOPs are
-# those of one denoising step of one sequence: all its tokens, logits at half of them, which is the
-# mean over a generation. They follow from shapes; *effective* FLOPs count zeros as skipped work.
-# The lines above the table compare them with torch's own counter in a real forward: 1 is exact.
+# Here is one model of each kind. In a *2:4* model two of every four neighbouring weights are zero,
+# a pattern that some GPUs can use. The table has parameters, non-zero weights and bytes as stored.
+# FLOPs are those of one denoising step of one sequence: all its tokens, logits at half of them,
+# which is the mean over a generation. They follow from shapes; *effective* FLOPs count zeros as
+# skipped work. The lines above the table compare them with torch's own counter in a real forward: 1
+# is exact.
 
 # %%
 totals = costs.totals
@@ -252,9 +262,9 @@ pd.DataFrame(
 
 # %% [markdown]
 # **Time of a step.** Effective FLOPs are an ideal: dense kernels multiply zeros like any other
-# number. Here is the measured time of one denoising step, the models taking turns in one run, and
-# its ratio to the dense model's, medians over rounds. Kernels for 2:4 need a CUDA GPU from Ampere
-# on.
+# number. The next table has the measured time of one denoising step, with the models taking turns
+# in one run, and its ratio to the dense model's time, as medians over rounds. Kernels for 2:4 need
+# a CUDA GPU of the Ampere generation or later.
 
 # %%
 from sinkprune.models.devices import device_name
@@ -276,12 +286,12 @@ in_order = ("dense", "unstructured", "2:4", "structured", matched_steps.KERNELS)
 latency.loc[[name for name in in_order if name in latency.index]].round(3)
 
 # %% [markdown]
-# **What calibration costs.** For as many calibration sequences as here: the tokens, passes and
-# FLOPs that the library plans for each run. Sequential propagation passes over the text twice,
-# dense propagation once, and SparseGPT also solves for the weights that stay; sink weights for
-# SparseGPT are found at the official ten noise levels, in ten more forwards. Finding sinks adds no
-# pass where the same forward also gives the inputs. So calibration tokens of the recipes above
-# match, and FLOPs do not: sequential recipes take twice as many.
+# **What calibration costs.** The table has the tokens, passes and FLOPs that the library plans for
+# a recipe on as much text as here. *Sequential* recipes read the outputs of blocks that are pruned
+# already, so they pass over the text twice; recipes that read the dense model's pass over it once.
+# SparseGPT also solves for the weights that stay. `paper-sparsegpt` looks for sinks at the official
+# ten noise levels, which takes ten more forwards. Finding sinks adds no pass where the same forward
+# also gives the inputs. So calibration tokens of the recipes above match, and FLOPs do not.
 
 # %%
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -303,18 +313,18 @@ planned.round(2)
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **Fewer denoising steps beat pruning.** At the same effective FLOPs, `unstable` has a loss that
-#   lies 0.20 nats per token [0.16, 0.24] above that of the dense model in fewer steps, which needs
-#   no calibration.
-# * **Taking out whole units costs more than a nat** against fewer steps: sink-aware structured
-#   pruning 1.2 [1.1, 1.3] at the same FLOPs and 1.3 [1.1, 1.4] in the same measured time, FLAP 1.3
-#   [1.2, 1.4] and 1.3 [1.3, 1.4].
-# * **The recipe without unstable sinks is not seen to beat Wanda.** At equal sparsity and
-#   calibration tokens `unstable` − Wanda is 0.0027 [−0.012, 0.017], where 0.014 would matter. That
-#   is in 5 calibration draws; [notebook 03](03_leaving_sinks_out.ipynb) has more of them, under the
-#   paper's protocol.
-# * **Zeros alone save no time** on dense kernels: the table of times above has the step of the
-#   unstructured model beside that of the dense one.
+# * **Fewer denoising steps beat pruning.** At the same effective FLOPs the loss of `unstable` lies
+#   0.20 nats per token [0.16, 0.24] above that of the dense model in fewer steps, which needs no
+#   calibration.
+# * **Removing whole heads and channels costs more than a nat** against fewer steps. Sink-aware
+#   structured pruning loses 1.2 [1.1, 1.3] at the same FLOPs and 1.3 [1.1, 1.4] in the same
+#   measured time. FLAP loses 1.3 [1.2, 1.4] and 1.3 [1.3, 1.4].
+# * **The recipe that leaves unstable sinks out is not seen to beat Wanda.** At equal sparsity, and
+#   on as many calibration tokens, `unstable` − Wanda is 0.0027 [−0.012, 0.017], where 0.014 would
+#   matter. This is over 5 calibration draws; over the 10 of [notebook
+#   03](03_leaving_sinks_out.ipynb) it is 0.00089 [−0.0041, 0.0059].
+# * **Zeros alone save no time** on dense kernels, which is what everybody runs: the table of times
+#   above has a step of the unstructured model beside one of the dense model.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -331,8 +341,8 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # 2. Set `sparsity` to 0.25. Expect pruning to save less, so that the dense model may take more
 #    steps.
 #
-# **What this does not show.** Tokens are revealed in random order, where samplers take the most
-# confident first, which may make few steps cheaper still. Quality is likelihood, not task accuracy.
-# One sparsity; Wanda and SparseGPT were not measured in fewer steps. A small model may tolerate
+# **What this does not show.** Tokens are revealed in random order. Samplers take the most confident
+# first, which may make few steps cheaper still. Quality is likelihood, not task accuracy. There is
+# one sparsity, and Wanda and SparseGPT were not measured in fewer steps. A small model may tolerate
 # pruning less than an 8B model does. Time is that of one machine and batch with dense kernels, and
 # its chance is not in the intervals; 2:4 kernels are timed only where the GPU has them.

@@ -17,29 +17,29 @@
 # %% [markdown]
 # # 06 · What makes the gain at 75 %?
 #
-# **Question.** The official recipe, which the paper's code runs, does better than Wanda when three
-# quarters of the weights become zero, and not when half of them do. It differs from Wanda in
-# several things at once. Which of them makes the gain, and is it the sinks?
+# **Question.** On this project's calibration text the official recipe, which the paper's code runs,
+# does better than Wanda when three quarters of the weights become zero, and not when half of them
+# do. It differs from Wanda in several things at once. Which of them makes the gain, and is it the
+# sinks?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Not the sinks. Calibrated on samples of the model and on documentation, with 75 % of
-# the weights zero, the official recipe lowers Wanda's loss by 0.42 of the 2.8 nats per token that
-# Wanda costs; at 50 % no gain is seen, and calibrated on WikiText-2, as in the paper, a gain at 75
-# % is undecided. Four steps add up to the gain: noised text and dense propagation −0.604, the
-# official noise levels +0.297, because in the last of them every token is a mask, the official sum
-# of norms −0.146, and the official sink weights +0.036. Leaving sinks out makes no difference that
-# matters at 50, 65 or 75 %.
+# **Answer.** Not the sinks: leaving them out makes no difference that matters at 50, 65 or 75 %. At
+# 75 % the official recipe gives back 0.42 of the 2.8 nats per token that Wanda costs: noised text
+# and dense propagation give back 0.60, the official noise levels lose 0.30 again, and the sum of
+# norms gives back 0.15. On WikiText-2, which the paper calibrates on, a gain at 75 % is undecided.
 #
 # The picture to look at is [the way from Wanda to the official
 # recipe](../figures/06_gain_at_75/bridge.png).
 
 # %% [markdown]
-# Words are those of the [glossary](../docs/glossary.md). What a recipe *costs* is the loss of the
-# pruned model above that of the dense one, in nats per token; the loss is the NELBO, a bound. All
-# recipes see about as many calibration tokens and are scored on the same held-out text, in five
-# calibration draws, each under noise of its own. Calibration text is samples of the AR model and
-# documentation, scored text these and natural English; the paper's WikiText-2 is calibrated on in
-# [notebook 03](03_leaving_sinks_out.ipynb).
+# Words are those of the [glossary](../docs/glossary.md). The loss is the NELBO, an upper bound on
+# the negative log-likelihood. What a recipe *costs* is how far the loss of the pruned model lies
+# above that of the dense one, in nats per token.
+#
+# All recipes see equally many calibration tokens, up to whole sequences, and are scored on the same
+# held-out text, in five random draws of the calibration text, each under noise of its own. They are
+# calibrated on samples of the AR model and on documentation, and scored on these two and on natural
+# English. [Notebook 03](03_leaving_sinks_out.ipynb) calibrates on WikiText-2, as the paper does.
 #
 # | profile | time | peak memory |
 # |---|---|---|
@@ -90,19 +90,22 @@ run = start("06_gain_at_75", globals())
 # > Gains are most pronounced at higher sparsity. (README of the official code)
 #
 # **What would falsify it.** The claim says that the official recipe gains more on Wanda at 75 %
-# than at 50 %. It fails unless the whole interval of that growth is below zero. The word
-# *sink-aware* fails if the gain grows as much with no sink left out.
+# than at 50 %. It fails unless the whole interval of that growth lies below zero. If the gain grows
+# as much with no sink left out, it is no gain of being *sink-aware*.
 #
 # Wanda scores a weight by its size times the norm of its inputs over clean calibration text. The
 # official recipe is four steps away:
 #
-# 1. *Noised text and dense propagation*: it sees text of which a share of the tokens is masked, the
-#    *noise level*, as the model sees it while it writes; an *even grid* of levels has the midpoints
-#    of equal parts of 0 to 1. And every block is calibrated on what the dense model's blocks give,
-#    not the pruned one's.
-# 2. *The official noise levels*: 0.1, 0.2 and so on up to t = 1.0, where every token is a mask.
-# 3. *The official sum of norms*: norms of the levels are summed, not their squares.
-# 4. *The official sink weights*: tokens that draw much attention count less.
+# 1. *Noised text and dense propagation.* Text is noised: a share of its tokens is masked, as the
+#    model sees it while it writes. That share is the *noise level*. Here the levels are an *even
+#    grid*, the midpoints of equal parts of the range from 0 to 1. Propagation is dense: every block
+#    is calibrated on what the dense model's blocks give it. Wanda's is sequential, on what the
+#    pruned blocks give.
+# 2. *The official noise levels.* They are 0.1, 0.2 and so on up to t = 1.0, at which every token is
+#    a mask.
+# 3. *The official sum of norms.* A norm is taken at every level, and these norms are added, where
+#    Wanda takes one norm over all tokens.
+# 4. *The official sink weights.* Tokens that draw much attention count less.
 
 # %%
 from sinkprune.models.loading import load
@@ -123,16 +126,21 @@ draws = range(first_seed, first_seed + seeds)
 losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 
 # %% [markdown]
-# **The first picture.** What each step adds to the loss, one after the other; left of Wanda is
-# better. The last row is the whole way, and the four steps add up to it.
+# **The first picture.** What each step adds to the loss, one after the other. The place of a mark
+# says how far the recipe has come: left of Wanda is better. Its shape says what its own step did,
+# so a step may make *no difference that matters* and still stand far from Wanda. The last row is
+# the whole way, to which the four steps add up, and the grey band is what would not matter in that
+# row.
 #
-# With five draws or more every row has a verdict: *no difference that matters*, if its whole
-# interval lies within its margin; else *helps* or *hurts*, which need an interval without zero and
-# a p-value below 0.05 after correction for related rows (Holm), those of the claims table where it
-# has the row; else *undecided*. Intervals are t intervals over draws and sequences together, so
-# they cover new calibration text and new scored text. A margin is half of 9.18 % of the cost of the
-# recipe that is compared with, because on LLaDA-8B the paper's method takes back 9.18 % of what
-# Wanda costs. The band is that of the last row.
+# With five draws or more every row has a verdict. It is *no difference that matters* where the
+# whole interval lies within the margin. It is *helps* or *hurts* where the interval excludes zero
+# and p is below 0.05 after correction for related questions (Holm). All else is *undecided*, even
+# if the interval by itself excludes zero. A row that also stands in the claims table has its
+# verdict from there.
+#
+# Intervals are t intervals over calibration draws and sequences together, so they cover new
+# calibration text and new scored text. The margin is half of 9.18 % of what the second recipe
+# costs: on LLaDA-8B the paper's method takes back 9.18 % of what Wanda costs.
 
 # %%
 from sinkprune_companion.experiments.paired_differences import above_dense, pivot
@@ -165,12 +173,12 @@ shown.groupby(["variant", "place"], sort=False).value.mean().unstack().round(3)
 # %% [markdown]
 # ## One switch at a time
 #
-# The first step changes two things, and the last one weighs sinks softly. So three switches are
-# thrown apart, in all eight combinations: noised or clean text, dense or sequential propagation,
-# and all sinks left out or none. A *main effect* is the mean difference that a switch makes over
-# the settings of the others; that of text and of propagation is read with no sink left out. Clean
-# text has no noise level, so the sinks to leave out of it are found in one noised copy of each
-# sequence.
+# The first step changes two things, and the last one weighs sinks softly. So here three switches
+# are thrown apart, in all eight combinations: noised or clean text, dense or sequential
+# propagation, and all sinks left out or none. A *main effect* is the mean difference that a switch
+# makes over the settings of the others. Those of text and of propagation are means over the
+# settings with no sink left out. Clean text has no noise level, so the sinks to leave out of it are
+# found in one noised copy of each sequence.
 #
 # Effects are drawn in percent of what Wanda costs, so that two sparsities fit one picture.
 
@@ -206,13 +214,15 @@ for share in sorted(factorial_sparsities, reverse=True):
 save_shares(run, "switches", "What each switch does, mean over the others", sections)
 
 # %% [markdown]
-# ## Whole heads and channels
+# ## Whole attention groups and channels
 #
-# Structured pruning removes whole attention heads and MLP channels. The sink-aware variant is
-# compared with the plain one, and with itself where all tokens count: the second difference is what
-# sinks alone do. It has twice as many draws as the rest. The second half of them was added when the
-# first half had left both ratios undecided, so p is doubled for the two looks; findings that end in
-# `later` are of the second half alone, which is the cleaner test.
+# Structured pruning removes whole attention groups and MLP channels, a *ratio* of the weights. The
+# sink-aware recipe is compared with the plain one, and with itself where all tokens count: the
+# second difference is what sinks alone do.
+#
+# This part has twice as many draws as the rest. The second half of them was added after the first
+# half had left both ratios undecided. As the data were looked at twice, p is doubled. Findings that
+# end in `later` rest on the second half alone, which is the cleaner test.
 
 # %%
 structured_rows = []
@@ -245,11 +255,11 @@ save_shares(run, "structured", "Sink-aware structured pruning", sections, of=of)
 # ## At 50 %, on more text
 #
 # With half of the weights zero the steps are small, and five draws of so little text cannot tell
-# some of them from nothing. So the way is measured once more on more calibration text and more
-# held-out text; in profile evidence that is eight times the calibration text and four times the
-# other. The switches follow beneath it, and here, unlike above, each is averaged over all settings
-# of the others, sinks left out among them. Which tokens are left out, all sinks, unstable ones or
-# random ones, is asked in [notebook 03](03_leaving_sinks_out.ipynb), in ten draws of the same text.
+# some of them from nothing. So the way is measured once more: in profile evidence on eight times as
+# much calibration text and four times as much held-out text. The switches follow beneath it. Here,
+# unlike above, each is averaged over all settings of the others, those with sinks left out among
+# them. [Notebook 03](03_leaving_sinks_out.ipynb) asks in ten draws of the same text whether it
+# matters which tokens are left out: all sinks, the unstable ones or random tokens.
 
 # %%
 large_tokens = large_calibration * noise_levels
@@ -293,9 +303,9 @@ costs = dict.fromkeys(sections, on_more["paper_minus_wanda_50_large"].cost_RN.me
 save_shares(run, "more_text", "The same steps at 50 %, on more text", sections, costs)
 
 # %% [markdown]
-# All findings, in nats per token. Differences are found on every kind of text apart as well, since
-# the sign may depend on it: calibration text is samples and documentation, never natural English.
-# [docs/results.md](../docs/results.md#by-kind-of-text) has them side by side.
+# All findings, in nats per token. Differences are also found on every kind of scored text apart,
+# since the sign may depend on it: calibration text is samples and documentation, never natural
+# English. [docs/results.md](../docs/results.md#by-kind-of-text) has them side by side.
 
 # %%
 from sinkprune.evaluation.intervals import crossed_interval
@@ -312,11 +322,12 @@ run.find(findings | by_kind)
 # ## Why sinks do so little
 #
 # How much could any choice of so few tokens change? In the blocks of `reach_layers` a greedy search
-# looks for the calibration tokens that change the most kept weights when they are left out. A
-# first-order measure ranks the tokens: how many weights near their row's threshold move. What the
-# chosen tokens change is then counted exactly. Beside them stand the sinks, as many random tokens,
-# and other calibration text in place of all tokens, with and without a special first token.
-# [Notebook 04](04_why.ipynb) says why, with an equation.
+# looks for the calibration tokens that change the most kept weights when they are left out. It
+# ranks tokens by a first-order estimate of how many weights near the threshold of their row would
+# cross it, and then counts exactly what the chosen tokens change. The sinks and as many random
+# tokens stand beside them. Other calibration text, in place of all tokens, gives the scale. All of
+# this is done with and without a special first token. [Notebook 04](04_why.ipynb) says why sinks do
+# so little, with an equation.
 
 # %%
 from IPython.display import display
@@ -335,45 +346,49 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# Nats per token; below zero the first of two is better. What is not said here is in the figures and
-# tables.
+# Differences are in nats per token; below zero the first of the two is better. What is not said
+# here is in the figures and tables.
 #
-# * **Of 25, 50 and 75 % the official recipe gains on Wanda at 75 % alone.** Official recipe − Wanda
-#   is 0.017 [−0.0081, 0.043] at 50 % and −0.42 [−0.60, −0.24] at 75 %, where Wanda costs 2.8.
-#   Calibrated on WikiText-2, as in the paper, it is −0.13 [−0.31, 0.044] at 75 % (undecided).
-# * **Sinks do not make the gain.** At 75 % the official sink weights change the loss by 0.036
-#   [0.013, 0.058], and all sinks left out of Wanda by 0.0071 [−0.039, 0.053] on average over text
-#   and propagation. Neither matters, and nor do sinks left out at 65 % (−0.00057 [−0.011, 0.010]).
-# * **Noised text and dense propagation make it.** At 75 % they change Wanda's loss by −0.29 and
-#   −0.31, and together by −0.60 [−0.78, −0.43], at even noise levels: that is more than the whole
-#   official recipe does. With the official levels both together give −0.31 [−0.51, −0.10]; the
-#   official sum of norms lowers the loss by another 0.15. Levels, norms and sinks were added in one
-#   order; in another one their parts may be others. **At 65 % neither is seen to help** (0.029
-#   [−0.0028, 0.060] and −0.0075 [−0.028, 0.013]).
-# * **The official noise levels cost, and their last one is why.** At 75 % they lose 0.30
-#   [0.26, 0.33] against an even grid. In the last of them every token is a mask; without that one
-#   level the loss is lower by 0.31 [0.25, 0.38]. At 50 % and on so little text this is undecided.
-# * **Sink-aware structured pruning is better than plain where 30 % of the weights go, and not
-#   because sinks are left out.** In 10 draws it changes the loss of plain structured pruning by
-#   −0.13 [−0.20, −0.052] there and by −0.11 [−0.21, −0.022] at ratio 0.5. Draws 5 to 9 were added
-#   when the first five had been seen, which were undecided; p is doubled for the two looks, and
-#   ratio 0.5 is undecided after that. The added draws alone give −0.10 [−0.21, 0.0030] and −0.16
-#   [−0.32, 0.0054], so by themselves they decide neither. With all tokens kept it does as well:
-#   what then differs from plain structured pruning is how the text is read: noised, with dense
-#   propagation and summed norms.
-# * **At 50 %, on eight times the text, only the official noise levels move the loss.** They cost
-#   0.025 [0.019, 0.031], of the 0.32 that Wanda costs. The whole official recipe − Wanda is 0.014
-#   [0.0023, 0.025], undecided after correction; in the ten draws of [notebook
-#   03](03_leaving_sinks_out.ipynb) it does worse. The sum of norms is undecided, −0.0087
-#   [−0.018, 0.00036]. Neither the sink weights (−0.0018 [−0.0061, 0.0026]) nor all sinks left out
-#   (0.00057 [−0.0017, 0.0028]), noised text (0.0030 [−0.0061, 0.012]) or dense propagation (−0.0030
-#   [−0.0068, 0.00074]) make a difference that matters: that would be 0.015.
-# * **Why sinks do so little.** Leaving them out exchanges few weights. In 21 linear maps, on few
-#   calibration sequences, even the choice of as many tokens by which a greedy search exchanges
-#   most, and there may be better ones, changes 0.39 % of the kept weights. All sinks left out
-#   change 0.19 %, as many random tokens 0.046 % (a difference of −0.073 % to 0.35 %); other
-#   calibration text changes 3.1 %. These are masks at 50 %; [notebook 04](04_why.ipynb) has all
-#   maps, on the paper's text, and both sparsities.
+# * **The official recipe gains on Wanda at 75 %, and not at 25 or 50 %.** Official recipe − Wanda
+#   is −0.42 [−0.60, −0.24] at 75 %, where Wanda costs 2.8, and 0.017 [−0.0081, 0.043] at 50 %.
+#   Calibrated on WikiText-2, as in the paper, it is −0.13 [−0.31, 0.044] at 75 %, which is
+#   undecided.
+# * **The sinks do not make the gain.** At 75 % the official sink weights change the loss by 0.036
+#   [0.013, 0.058]. All sinks left out of Wanda's statistics change it by 0.0071 [−0.039, 0.053], on
+#   average over text and propagation, and at 65 % by −0.00057 [−0.011, 0.010]. None of these
+#   matters.
+# * **Noised text and dense propagation make it.** At 75 % noised text changes Wanda's loss by −0.29
+#   and dense propagation by −0.31, each averaged over the other. Together, at even noise levels,
+#   they change it by −0.60 [−0.78, −0.43], which is more than the whole official recipe does. With
+#   the official levels instead, both together give −0.31 [−0.51, −0.10], and the official sum of
+#   norms lowers the loss by another 0.15. Levels, norms and sinks were added in one order; in
+#   another order their parts may differ. At 65 % neither noised text (0.029 [−0.0028, 0.060]) nor
+#   dense propagation (−0.0075 [−0.028, 0.013]) is seen to help.
+# * **The official noise levels cost, because of their last one.** At 75 % they raise the loss by
+#   0.30 [0.26, 0.33] beside an even grid. At the last of them every token is a mask, and without
+#   that one level the loss is lower by 0.31 [0.25, 0.38]. At 50 %, on as little text, it is
+#   undecided whether they cost anything.
+# * **Of whole units, sink-aware pruning is better than plain with 30 % removed, and not because
+#   sinks are left out.** In 10 draws sink-aware − plain is −0.13 [−0.20, −0.052] there and −0.11
+#   [−0.21, −0.022] with 50 % removed, where p, doubled for the two looks, leaves it undecided. The
+#   draws that were added by themselves decide neither: they give −0.10 [−0.21, 0.0030] and −0.16
+#   [−0.32, 0.0054]. With all tokens kept the sink-aware recipe does as well. What then still sets
+#   it apart from plain structured pruning is how text is read: noised, with dense propagation and
+#   summed norms. On WikiText-2, in [notebook 03](03_leaving_sinks_out.ipynb), sink-aware pruning is
+#   better with 50 % removed, and with 30 % that is undecided.
+# * **At 50 %, on eight times as much text, only the official noise levels are seen to move the
+#   loss.** They cost 0.025 [0.019, 0.031], where Wanda costs 0.32 and 0.015 would matter. The sum
+#   of norms (−0.0087 [−0.018, 0.00036]) is undecided. None of the others makes a difference that
+#   matters: the sink weights (−0.0018 [−0.0061, 0.0026]), all sinks left out (0.00057
+#   [−0.0017, 0.0028]), noised text (0.0030 [−0.0061, 0.012]) and dense propagation (−0.0030
+#   [−0.0068, 0.00074]). The whole official recipe − Wanda is 0.014 [0.0023, 0.025], undecided after
+#   correction; in the ten draws of notebook 03 it does worse.
+# * **Leaving sinks out exchanges few weights.** In 21 linear maps, at 50 % and on few calibration
+#   sequences, it exchanges 0.19 % of the kept weights. As many tokens, chosen by the greedy search
+#   to exchange the most, exchange 0.39 %; there may be a better choice. As many random tokens
+#   exchange 0.046 %, which on so few maps is not told apart from the sinks: the difference lies
+#   between −0.073 % and 0.35 %. Another draw of so little text exchanges 3.1 %. [Notebook
+#   04](04_why.ipynb) has all maps, on the paper's text, at both sparsities.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table
@@ -396,10 +411,10 @@ Folded(listed(findings, margin=[estimate.margin for estimate in findings.values(
 #    %?
 # 3. Set `reach_layers` to `[0, 14, 29]`. Do early layers depend on few tokens more than late ones?
 #
-# **What this does not show.** One small base model, by its likelihood, with Wanda's scores. The way
-# is measured in five draws of 16,384 tokens in float32, and at 50 % on 131,072 tokens in bfloat16,
-# where some draws were pruned on another kind of processor than others, whose rounding adds to the
-# chance of a draw. The official levels see fewer sequences than the even grid, as they are ten and
-# not eight. Settings of sinks are those of the official code: joint effects of settings are not
-# seen. The search for the tokens that change most is greedy and of first order, so a better one
-# could find others.
+# **What this does not show.** This is one small base model, judged by its likelihood, and pruned by
+# Wanda's scores. The way is measured in five draws of 16,384 tokens in float32. At 50 % it is
+# measured on 131,072 tokens in bfloat16 as well; some of those draws were pruned on another kind of
+# processor than others, whose rounding adds to the chance of a draw. The official levels see fewer
+# sequences than the even grid, as there are ten of them and not eight. What counts as a sink is set
+# as in the official code, so effects of other settings are not seen. The search for the tokens that
+# change most is greedy and of first order, so a better one could find others.

@@ -18,17 +18,17 @@
 # # 09 · From scratch
 #
 # **Question.** The pair of the other notebooks was adapted from an AR model, and may have kept its
-# sinks. Do the claims hold for two small models that saw nothing before? One was trained to
-# denoise, one to predict the next token, from the same weights, on the same text in the same order.
-# Both are weak, which limits every answer, so how weak they are is measured first.
+# sinks. Do the claims hold for two small models that saw nothing before? A diffusion model (DLM)
+# was trained to denoise, and an AR model to predict the next token, from the same weights, on the
+# same text in the same order. Both are weak, which limits every answer, so how weak they are is
+# measured first.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Only one of three answers is that of the adapted pair: by the paper's measure the
-# sinks of the DLM move more here, too. Those of an untrained DLM move more still. They stay in
-# place far less often than the adapted DLM's: 34 % of their occurrences are at stable positions,
-# there 79 %. Whether they are needed, and what leaving them out does to pruning, these models
-# cannot tell: the DLM is worse than a table of token pairs, and making half of its weights zero
-# costs it next to nothing.
+# **Answer.** By the paper's measure the DLM's sinks move more here, too, but those of an untrained
+# DLM move more still, so training did not make them move. Unlike in the adapted DLM most do not
+# stay: 34 % of their occurrences are at stable positions here, 79 % there. Whether sinks are
+# needed, and what leaving them out does to pruning, models this weak cannot tell: the DLM is worse
+# than a table of token pairs.
 #
 # The picture to look at is [how much sinks move from
 # scratch](../figures/09_from_scratch/sinks.png).
@@ -36,21 +36,23 @@
 # %% [markdown]
 # ![How much sinks move, from scratch](../figures/09_from_scratch/sinks.png)
 #
-# The published run, training by training: left, how far the centroid of the sinks moves while a
-# text is written; right, the share of their occurrences at positions that stay a sink. How it is
-# made follows.
+# This is the picture of the published run, training by training. On the left is how far the
+# centroid of the sinks, their mean position weighted by the attention that they draw, moves while a
+# text is written. On the right is the share of their occurrences at stable positions, which are a
+# sink in at least 80 % of the steps. *Untrained* models have the same shape and random weights. How
+# the picture is made follows.
 
 # %% [markdown]
 # Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
-# and prompts or sequences.
+# and how prompts or sequences do. Words are those of the [glossary](../docs/glossary.md).
 #
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 2 core-minutes, estimated | 2 GB |
 # | evidence | about 110 core-minutes with AMX | 2 GB a job |
 #
-# **Parameters**, with the values that *Run all* takes: the models train for a minute, which shows
-# the machinery and says nothing about the claims.
+# **Parameters**, with the values that *Run all* takes. With them the models train for a minute:
+# that shows how everything works, and says nothing about the claims.
 
 # %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -96,19 +98,21 @@ run = start("09_from_scratch", globals())
 # for models that were trained to denoise from the start, then (a) sinks move more in the DLM, (b)
 # hiding them costs it less, and (c) leaving them out when weights are scored does not hurt it.
 #
-# **What would falsify it.** The temporal variance of the centroid is as high in the AR model;
-# hiding sinks in the middle layers costs the DLM as much; leaving unstable sinks out of the
-# statistics costs more than matters.
+# **What would falsify it.** For (a), sinks that move as much in the AR model, by the temporal
+# variance of their centroid; for (b), that hiding sinks in the middle layers costs the DLM as much;
+# for (c), that leaving unstable sinks out of the statistics costs more than matters.
 #
 # ## Training
 #
-# A Llama of 5 million weights, with a vocabulary of 1,024, made of the training text: samples of
-# the base, and the documentation of all packages that are installed, so other packages give other
-# models and other numbers. Both kinds of one seed begin with the same weights. In its first 768,000
-# training tokens, if it gets so many, the DLM has a fifth of them masked, then any share: in a
-# first trial, of which no record is kept, it stayed at the level of token frequencies when it had
-# all shares from the start. The command is `sinkprune train --from-scratch`; a training that was
-# stopped goes on where it was.
+# The models are Llamas of 5 million weights. Their vocabulary of 1,024 is made of the training
+# text: samples of the AR base of the adapted pair, and the documentation of all packages that are
+# installed, so other packages give other models and other numbers. Both kinds of one seed begin
+# with the same weights.
+#
+# The DLM sees a fifth of the tokens masked in its first 768,000 training tokens, if it gets so
+# many, and any share after that. In a first trial, of which no record is kept, it had any share
+# from the start, and learned no more than how frequent each token is. The command is `sinkprune
+# train --from-scratch`; a training that was stopped goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export
@@ -140,8 +144,9 @@ for seed in range(first_seed, first_seed + seeds):
 # %% [markdown]
 # ## How good are they?
 #
-# Nats per token of held-out text, beside a unigram and a bigram model that were fitted on the
-# shipped training text. A model that is no better than these has not learned to use a context.
+# Nats per token of held-out text, beside a unigram and a bigram model, which count single tokens
+# and pairs of tokens in the shipped training text. A model that is no better than these has not
+# learned to use a context.
 
 # %%
 import pandas as pd
@@ -168,10 +173,10 @@ quality.pivot_table("value", "text", "kind").join(of_levels).round(2)
 # %% [markdown]
 # ## Do sinks move?
 #
-# The paper's measure, as in [notebook 01](01_do_sinks_move.ipynb): the temporal variance of the
-# sink centroid over the steps in which a text is written, by the sum over all queries so far.
-# Beside the trained models stand untrained ones of the same shape, whose weights are random: what
-# they show, training did not make.
+# The paper's measure, as in [notebook 01](01_do_sinks_move.ipynb): how much the centroid of the
+# sinks varies over the steps in which a text is written (*temporal variance*). A token's attention
+# is summed over all queries of all steps so far. Beside the trained models stand untrained ones of
+# the same shape, whose weights are random: what they show was not made by training.
 
 # %%
 import torch
@@ -209,10 +214,11 @@ by_the_sum.groupby(["state", "kind"])[METRICS].mean().round(3)
 # %% [markdown]
 # ## Does a model need them?
 #
-# The strongest keys, or as many random ones, hidden in the middle third of the layers, as in
-# [notebook 02](02_are_sinks_needed.ipynb): what that costs in nats per token, which share of the
-# attention of these layers the hidden keys had together, and which the strongest key that is left
-# gets then. Where that is as much as one sink had, another key has taken over.
+# As in [notebook 02](02_are_sinks_needed.ipynb), the keys that draw the most attention, or as many
+# random ones, are hidden in the middle third of the layers. The table says what that costs in nats
+# per token, which share of the attention of these layers the hidden keys had together, and which
+# share the strongest of the other keys gets then. If that is as much as one sink had, another key
+# has taken over.
 
 # %%
 from sinkprune_companion.experiments.hiding_scores import hiding_scores
@@ -232,8 +238,8 @@ shown.rename(columns=COLUMNS).round(3)
 # %% [markdown]
 # ## Which sinks matter when weights are scored?
 #
-# The DLMs, pruned by Wanda to 50 % on noised text with dense propagation; what is left out of the
-# statistics is all that differs, as in [notebook 08](08_what_results_depend_on.ipynb). Each
+# Here the DLMs are pruned by Wanda to 50 %, on noised text with dense propagation. What is left out
+# of the statistics is all that differs, as in [notebook 08](08_what_results_depend_on.ipynb). Each
 # training has a calibration draw and noise of its own.
 
 # %%
@@ -261,7 +267,8 @@ shown.round(4)
 # %% [markdown]
 # ## The findings
 #
-# By training and unit: prompts, or sequences. First each model for itself:
+# The next cells put what was measured into tables with a row for each training and a column for
+# each prompt or sequence, and take means and intervals over both. Each model comes first by itself.
 
 # %%
 import numpy as np
@@ -280,7 +287,7 @@ def over_trainings(values_RN: np.ndarray) -> Estimate | None:
 
 
 # %% [markdown]
-# What is measured, by kind of model:
+# These are the measures, by kind of model:
 
 # %%
 beyond_random = some_hidden.pivot_table("excess", ["kind", "training", "sequence"], "keys")
@@ -305,10 +312,11 @@ found = {
 }
 
 # %% [markdown]
-# Then the differences that the ledger asks about; fewer than five trainings give no verdict. A
-# difference in costs of hiding matters from 0.05 nats per token on. One of leaving tokens out
-# matters from 4.6 % of what pruning costs on, half of what the paper's method takes back at 8B;
-# where that cost is not told from zero there is no margin and no verdict.
+# Then come the differences that the ledger of claims asks about; fewer than five trainings give no
+# verdict. A difference in the costs of hiding matters if it is at least 0.05 nats per token. A
+# difference from leaving tokens out matters if it is at least half of 9.18 % of what pruning costs,
+# as the paper's method takes back 9.18 % of what Wanda costs at 8B. Where that cost is not told
+# from zero there is no margin and no verdict.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -357,6 +365,8 @@ display(
 
 # %% [markdown]
 # ## What leaving sinks out costs
+#
+# Each row is the DLM pruned without some tokens less the same with all tokens.
 
 # %%
 from sinkprune_companion.figures.forests import forest_table
@@ -371,33 +381,35 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **How weak they are, first.** The DLM's bound is 1.4 nats per token above the loss of a bigram
-#   model, so it is worse than a table of token pairs; the AR model's loss 0.53 below it; making
-#   half of its weights zero changes the DLM's by 0.0084 [−0.0046, 0.022], so not clearly at all.
-#   Such a model has little to lose, so that nothing costs it anything had to be expected.
-# * **(a) From scratch, too, the DLM's sinks move more**: the temporal variance of their centroid is
-#   140 squared positions, 24 in the AR model, a difference of 110 [59, 170] over 5 trainings of
+# * **How weak they are, first.** The DLM's loss, which is a bound, lies 1.4 nats per token above
+#   that of a bigram model, so it is worse than a table of token pairs. The AR model's loss lies
+#   0.53 below it. Making half of the DLM's weights zero changes its loss by 0.0084
+#   [−0.0046, 0.022], which is not told from zero. Such a model has little to lose, so it had to be
+#   expected that nothing costs it anything.
+# * **(a) From scratch, too, the DLM's sinks move more.** The temporal variance of their centroid is
+#   140 squared positions, and 24 in the AR model: a difference of 110 [59, 170] over 5 trainings of
 #   each kind. But in untrained models of the same shape it is 420 and 0.40: training did not make
-#   the difference, it made it smaller. Half of the DLM's training had a fifth of the tokens masked,
-#   which may itself have a part in where its sinks are. 34 % of the occurrences are at stable
-#   positions, in the AR model 69 %.
-# * The adapted DLM has 79 % at stable positions while it writes texts of 128 tokens. That its sinks
-#   stay may come from its base, and the paper's models from scratch may differ from it in this.
-# * **(b) Hiding sinks costs neither of them anything that matters**, which a pair this weak had to
-#   show. The hidden keys get little attention to begin with (the table above). Five keys hidden in
-#   the middle third cost the DLM 0.0050 [−0.0018, 0.012] and the AR model 0.0040 [−0.00017, 0.0082]
-#   nats more than random keys do, a difference of 0.00095 [−0.0056, 0.0075]. Without the five
-#   another key gets as much as one of them had (the table above), so this says little about being
-#   without sinks. That sinks matter less to a DLM, as in the adapted pair, is not seen here; a pair
-#   that hardly uses its context could not show it.
-# * **(c) What leaving sinks out does cannot be told**: unstable ones 0.00039 [−0.00037, 0.0011],
-#   stable ones −0.000071 [−0.00042, 0.00028], all of them 0.00040 [−0.00036, 0.0012] at 50 %. A
-#   margin would be a share of what pruning costs, which is not told from nothing here, so there is
-#   none.
+#   the difference, it made it smaller. In half of the DLM's training a fifth of the tokens was
+#   masked; that may itself have a part in where its sinks are.
+# * **Few of the DLM's sinks stay.** 34 % of their occurrences are at stable positions, in the AR
+#   model 69 %. The adapted DLM has 79 % there while it writes texts of 128 tokens. That its sinks
+#   stay may come from its base, and the paper's models, which were trained from scratch, may differ
+#   from it in this.
+# * **(b) Hiding sinks costs neither of them anything that matters**, which models this weak had to
+#   show. Five keys hidden in the middle third cost the DLM 0.0050 [−0.0018, 0.012] nats more than
+#   random keys do and the AR model 0.0040 [−0.00017, 0.0082], a difference of 0.00095
+#   [−0.0056, 0.0075]. The hidden keys get little attention to begin with, and without them another
+#   key gets as much as one of them had (table above), so this says little about being without
+#   sinks. In the adapted pair sinks matter less to the DLM. That is not seen here, and a pair that
+#   hardly uses its context could not show it.
+# * **(c) What leaving sinks out does to pruning cannot be told.** At 50 % leaving unstable sinks
+#   out changes the loss by 0.00039 [−0.00037, 0.0011], stable ones by −0.000071
+#   [−0.00042, 0.00028], and all of them by 0.00040 [−0.00036, 0.0012]. The margin would be a share
+#   of what pruning costs. That cost is not told from zero here, so there is no margin.
 # * **Five trainings are few.** The same trainings on another kind of processor, whose rounding
-#   differs, gave a larger difference in (a), of the same sign and beyond the interval above
-#   ([history](../figures/claims.md)), which then does not hold the chance of a rerun: of (a) the
-#   sign alone is safe.
+#   differs, gave a larger difference in (a), of the same sign and outside the interval above
+#   ([history](../figures/claims.md)). So that interval does not cover the chance of a rerun, and of
+#   (a) the sign alone is safe.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -419,6 +431,6 @@ Folded(listed(known, margin=[estimate.margin for estimate in known.values()]))
 #    less than those of untrained models?
 # 2. Set `hidden` to 20. Does another key still take over?
 #
-# **What this does not show.** Five million weights and one and a half million tokens: a model that
-# hardly uses its context can hardly be damaged, by hiding keys or by pruning. Both kinds saw equal
-# tokens, of which a DLM learns less, and the DLM had few masks first.
+# **What this does not show.** The models have five million weights and saw one and a half million
+# tokens. A model that hardly uses its context can hardly be damaged, by hiding keys or by pruning.
+# Both kinds saw equally many tokens, of which a DLM learns less, and the DLM had few masks first.

@@ -18,18 +18,17 @@
 # # 10 · Prune LLaDA-8B: a plan
 #
 # **This is a plan: no model of 8 billion weights is pruned here, and nobody has run it on published
-# weights.** The paper prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion
-# weights.
+# weights.** *Run all* takes a tiny model with random weights through the same steps. The paper
+# prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion weights.
 #
 # **Question.** What would it take to do the same with one of them, which commands do it, and which
 # numbers do its authors report?
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Two commands would do it, `sinkprune prune` and `sinkprune evaluate`. This notebook
-# prints them for a preset and its controls, and works out from published shapes the least minutes
-# and the gigabytes that they take; [docs/results.md](../docs/results.md) has the commands for every
-# number that the authors report. Nobody has run them here on the published weights, so no claim
-# about a model of 8 billion weights is decided by this project.
+# prints them, with the least time and memory that they take; [docs/results.md](../docs/results.md)
+# has them for every number that the authors report. Nobody has run them here on published weights,
+# so this project decides no claim about a model of 8 billion weights.
 #
 # The picture to look at is [what others measured at 8B](../figures/pictures/others_at_8b.png), and
 # then the plan below.
@@ -37,18 +36,22 @@
 # %% [markdown]
 # ![On LLaDA-8B others saw no difference beyond chance](../figures/pictures/others_at_8b.png)
 #
-# Accuracy on WinoGrande with sinks left out, less accuracy with sinks kept: as others measured it,
-# with 95 % intervals, and as the paper prints it ([all
-# results](../docs/results.md)).
+# The picture shows the accuracy on WinoGrande of a sink-aware method less that of the method
+# without it. Squares are an independent run of the official code by somebody else, with 95 %
+# intervals. Stars are the paper's numbers, which have no intervals; open stars are as that source
+# quotes them, and we have not checked them. Grey bands are differences too small to matter.
+# [docs/results.md](../docs/results.md#at-8b-by-others) has all of these numbers, and says who
+# measured.
 
 # %% [markdown]
-# What is run are all steps on a tiny random checkpoint in the public format of the chosen model.
-# That checks the code, and its numbers say nothing about the model. How the formats are read was
-# checked against formulas at toy size, and the plan follows from published shapes.
+# *Run all* makes a tiny checkpoint of random weights, in the format in which the chosen model is
+# published, and takes it through all steps. That checks the code, and its numbers say nothing about
+# the model. How each format is read was checked against its formulas, also at a tiny size. The plan
+# needs no weights: it follows from the shapes of the published model.
 #
 # To prune the published weights, set `real` to true. That needs a network, and for the 7B and 8B
-# models a GPU is advised. Some, as the Llama that LLaDA is traced beside, ask you to accept a
-# licence first. [docs/models.md](../docs/models.md) lists all models.
+# models a GPU is advised. Some models ask you to accept a licence first, among them the Llama that
+# attention is traced in beside LLaDA. [docs/models.md](../docs/models.md) lists all models.
 #
 # **Parameters**, with the values that *Run all* takes.
 
@@ -90,20 +93,23 @@ run = start("10_prune_llada", globals())
 # %% [markdown]
 # ## The plan
 #
-# Tokens and FLOPs of pruning on the official amount of text, 128 sequences of 4,096 tokens, and
-# memory, from the published shapes. `paper` sees every sequence at ten noise levels, and
-# `paper-sparsegpt` looks for sinks at as many. Minutes are those of the arithmetic alone, FLOPs
-# over the speed in the line above the table: a lower bound that nobody has measured, without
-# loading, disk, and all that is no matrix product. The single pass of `paper` presumes that its
-# inputs find room in memory or on disk, else it takes two: `--dry-run` says what your machine does.
-# 200 items of each of three benchmarks are a first evaluation, which nobody has timed; each
-# accuracy is then known to within six or seven points, and the paper's differences are smaller. Its
-# eight in full take days.
+# The table has the tokens and FLOPs of pruning on the official amount of text, 128 sequences of
+# 4,096 tokens, and the memory that it takes. `paper` is the official recipe and sees every sequence
+# at ten noise levels; `paper-sparsegpt` looks for sinks at as many.
 #
-# Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`, and
-# beside `paper-no-sinks`, in which the sink weights alone differ. On the
+# **Time.** Minutes are those of the arithmetic alone: FLOPs over the speed in the line above the
+# table. This is a lower bound that nobody has measured, without loading, disk, and everything that
+# is no matrix product. `paper` needs a single pass over the text if there is room for its inputs in
+# memory or on disk, and else two; `--dry-run` says which it is on your machine.
+#
+# **Evaluation.** A first one is 200 items of each of three benchmarks, which nobody has timed. It
+# gives each accuracy to within six or seven points, while the paper's differences are smaller. All
+# eight benchmarks of the paper, in full, take days.
+#
+# **Which recipe?** To test the paper's claim, take `paper` (for Dream `paper-dream`) beside
+# `wanda`, and beside `paper-no-sinks`, which differs from `paper` in the sink weights alone. On the
 # small model here `recommended` costs least, and SparseGPT less than Wanda ([notebook
-# 07](07_best_recipe.ipynb)); on LLaDA-8B the paper's table below has Wanda ahead of SparseGPT, and
+# 07](07_best_recipe.ipynb)). On LLaDA-8B the paper's table below has Wanda ahead of SparseGPT, and
 # so have others.
 
 # %%
@@ -138,11 +144,12 @@ if row is not None:
 # %% [markdown]
 # ## The commands
 #
-# The first ones copy the official amount of text, 128 sequences. The official recipe sees each of
-# them at ten noise levels, so it gets ten times as many tokens as `wanda`: compare these two, and you
-# compare more text with less. The commands behind them are for comparisons of like with like: the
-# official recipe on 13 sequences has about as many tokens as `wanda`, and with its sinks kept
-# (`paper-no-sinks`; `paper-dream` has no such preset) it differs from that in the sink weights alone.
+# The first commands copy the official amount of text, 128 sequences. The official recipe sees each
+# of them at ten noise levels, so it gets ten times as many tokens as `wanda`, and a comparison of
+# these two is unfair to `wanda`. The commands behind them compare like with like. The official
+# recipe on 13 sequences has about as many tokens as `wanda`. With its sinks kept, as
+# `paper-no-sinks` (there is no such preset for `paper-dream`), it differs from that in the sink
+# weights alone.
 #
 # Prune, evaluate what was pruned, and last the dense model in the same way. Leave `--limit` out for
 # the whole benchmarks, and take `--tasks paper` for the paper's eight. `--dry-run` shows what your
@@ -172,12 +179,15 @@ else:
 # > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README of
 # > the official code, LLaDA-8B)
 #
-# **What would falsify it.** A paired difference in accuracy on one of the benchmarks, method less
-# baseline, whose whole interval lies below zero. 200 items do not give such an interval. The tables
-# of that README have no intervals; what the sink-aware recipe gains in them stands beneath each; in
-# some it loses. The first prunes single weights, and its `average` is over eight benchmarks, of
-# which two are not printed; the second prunes whole heads and channels, and does not name its
-# baseline. [docs/results.md](../docs/results.md) has the commands for every row.
+# **What would falsify it.** On one of the benchmarks the method has the lower accuracy: the whole
+# interval of the paired difference, method less baseline, lies below zero. An interval from 200
+# items is too wide for that.
+#
+# The numbers below are from that README and have no intervals. Beneath each table stands what the
+# sink-aware recipe gains in it; below zero it loses. The first table is of pruning single weights,
+# and its `average` is over eight benchmarks, of which two are not printed. The second is of pruning
+# whole heads and channels, and does not name its baseline. [docs/results.md](../docs/results.md)
+# has the commands for every row.
 
 # %%
 BASELINES = {"sink-aware Wanda": "Wanda", "sink-aware SparseGPT": "SparseGPT"}
@@ -200,10 +210,10 @@ for unit, of_unit in table.groupby("unit", sort=False):
 # %% [markdown]
 # ## All steps at small size, or for real
 #
-# Weights of the formats in docs/models.md are renamed to those of a native transformers class; no
-# remote code runs. The table says what the published weights of the model and of the AR model
-# beside it would take, and what this machine lacks for loading them (`--dry-run` above plans the
-# pruning).
+# From here on, the notebook runs. Weights of the formats in docs/models.md are renamed to those of
+# a native transformers class; no remote code runs. The table says what the published weights of the
+# model, and of the AR model beside it, would take, and what this machine lacks for loading them
+# (`--dry-run` above plans the pruning).
 
 # %%
 from sinkprune.models.hub import requirements
@@ -226,8 +236,8 @@ for name, need in needs.items():
 pd.DataFrame.from_dict(sizes, orient="index").round(1)
 
 # %% [markdown]
-# What is loaded: the published weights where `real` is true, else random ones in the same format,
-# and the text.
+# The next cell loads the text, and the published weights where `real` is true, else random ones in
+# the same format:
 
 # %%
 import torch
@@ -253,12 +263,13 @@ for name, lm in models.items():
 pd.DataFrame.from_dict(loaded, orient="index", dtype=object).fillna("–")
 
 # %% [markdown]
-# **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary; attention
-# is recorded at every step. Means over prompts: the paper's measure, the temporal variance of the
-# sink centroid; the share of sinks that the next step shares, and of sinks at positions that are
-# one in 80 % of the steps. With random weights the DLM's sinks move more, too: that part of the
-# contrast is the causal mask's, and a trained model has to be read beside it ([notebook
-# 01](01_do_sinks_move.ipynb)).
+# **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary, and
+# attention is recorded at every step. The table has means over prompts of three measures.
+# `temporal_variance` is the paper's, the variance of the sinks' mean position over steps. `overlap`
+# is the share of sinks that two consecutive steps have in common. `stable_share` is the share of
+# sinks at positions that are one in 80 % of the steps. With random weights the DLM's sinks move
+# more, too, because of the causal mask alone. So the numbers of a trained model should be read
+# beside those of a random one ([notebook 01](01_do_sinks_move.ipynb)).
 
 # %%
 from sinkprune_core.diffusion.samplers import Sampler
@@ -287,8 +298,8 @@ pd.DataFrame(moves).round(3)
 
 # %% [markdown]
 # **Pruning, saving, reloading, writing.** Each sparsity has a folder in `runs/<profile>/models`.
-# Stock transformers reads it without this package, both directions of attention among what it
-# reads (`is_causal`), and must give the logits that this package gives from the same folder.
+# Stock transformers reads it without this package. It finds there, too, that attention goes in both
+# directions (`is_causal`). It must give the logits that this package gives from the same folder.
 
 # %%
 from sinkprune_companion.experiments.variants import saved_variant
@@ -313,7 +324,8 @@ for sparsity, recipe in recipes.items():
     print(f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives the same logits")
 
 # %% [markdown]
-# All continue one prompt. Random weights write random bytes, which nobody can read.
+# The dense model and the pruned ones continue one prompt. Random weights write random bytes, which
+# nobody can read.
 
 # %%
 from sinkprune_core.diffusion.sampling import generate
@@ -326,10 +338,11 @@ for sparsity, lm in variants.items():
     print(f"{sparsity:.0%}: {shown}")
 
 # %% [markdown]
-# **Evaluation.** Likelihood on held-out text, in nats per token and paired with the dense
-# model: the same sequences under the same noise; below zero the pruned one is better. Then the
-# benchmarks: tasks of lm-evaluation-harness under the published protocol of the model's family, or
-# the offline suite of this project, where chance is one half. Of random weights both are noise.
+# **Evaluation.** First comes the likelihood on held-out text, in nats per token and paired with the
+# dense model: the same sequences under the same noise, and below zero the pruned one is better.
+# Then come the benchmarks. These are tasks of lm-evaluation-harness under the published protocol of
+# the model's family, or this project's own suite of two-choice questions, which needs no network
+# and where chance is one half. Of random weights both are noise.
 
 # %%
 from functools import partial
@@ -362,7 +375,8 @@ else:
     print("Random weights: losses were measured, and say nothing.")
 
 # %% [markdown]
-# The benchmarks, and on whole ones the published numbers beside them:
+# The next table has the benchmarks. Where they were run whole, on published weights, the published
+# numbers stand beside them:
 
 # %%
 from sinkprune_companion.pages.render import Folded

@@ -215,8 +215,12 @@ class Options:
         return None
 
     def run(self) -> int | None:
-        """Do what the command does, and return its exit status, None for 0."""
-        raise NotImplementedError
+        """Do what the command does, and return its exit status, None for 0.
+
+        That is `run(options)` of `cli/<name>.py` beside the folder of the options. It is imported here, not
+        before, because models and PyTorch take seconds to import.
+        """
+        return import_module(type(self).__module__.replace(".cli.commands.", ".cli.")).run(self)
 
     def left_behind(self) -> str:
         """Return what the command leaves where it is interrupted, in words."""

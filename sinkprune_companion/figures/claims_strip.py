@@ -209,5 +209,7 @@ def _handles(claims: pd.DataFrame) -> list[Line2D]:
     """Return the entries of the legend: verdicts that occur, and controls."""
     marks = {verdict: mark for verdict, mark in ON_CLAIMS.items() if verdict in set(claims.verdict)}
     handles = [Line2D([], [], ls="none", ms=7, label=verdict, **mark) for verdict, mark in marks.items()]
-    control = Line2D([], [], ls="none", marker="|", ms=9, color=GREY, alpha=0.55, label="under another condition")
+    control = Line2D(
+        [], [], ls="none", marker="|", ms=9, color=GREY, alpha=0.55, label="under another condition"
+    )
     return [*handles, control]

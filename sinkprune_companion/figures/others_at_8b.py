@@ -1,4 +1,4 @@
-"""The picture of what others measured at 8B when sinks are left out, beside the paper's numbers."""
+"""The picture of what others measured at 8B of sink-aware methods, beside the paper's numbers."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from sinkprune_companion.figures.looks import GREY, INK, METHODS
 from sinkprune_companion.ledger import others
 
 CAPTION = (
-    "LLaDA-8B on WinoGrande: accuracy with sinks left out less accuracy with sinks kept, as others measured "
-    "it, with 95 % intervals, and as the paper prints it"
+    "LLaDA-8B on WinoGrande: accuracy of the sink-aware method less that of the plain one, as others "
+    "measured it, with 95 % intervals, and as the paper prints it"
 )
 RECIPES = {"Wanda": "wanda", "SparseGPT": "sparsegpt"}  # as METHODS names them
 WIDE = (7.0, 2.6)  # inches
@@ -74,7 +74,7 @@ def plot_others(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     axis.set_ylim(len(table) - 0.5, -0.7)
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    words = "sinks left out − kept (points of accuracy): better →\nband: too small to matter"
+    words = "sink-aware − plain (points of accuracy): better →\nband: too small to matter"
     axis.set_xlabel(words.replace(" (", "\n(") if is_narrow else words)
     return titled(figure, _title(table), _handles())
 

@@ -35,15 +35,5 @@ class Adopt(Options):
         if self.family is None:
             raise ValueError("--family is missing: give dream, llada or native, which says how to read it")
 
-    def run(self) -> None:
-        """Write the card, and print what it says."""
-        from sinkprune.recovery.adopt import adopt
-
-        assert self.family is not None  # or it would not have settled
-        card = adopt(self.folder, self.family, self.mask_token)
-        mask = f", mask token {card['mask_token_id']}" if card["kind"] == "diffusion" else ""
-        recipe = "its recipe is kept" if "recipe" in card else "no recipe is known"
-        print(f"{self.folder}: {card['kind']}{mask}; {recipe}")
-
 
 COMMAND = Adopt

@@ -58,11 +58,5 @@ class Compare(TextOptions):
         if not self.tasks:
             self.refuse(("limit",), "it counts items of --tasks")
 
-    def run(self) -> None:
-        """Score both models, and print the verdict."""
-        from sinkprune.cli import compare
-
-        compare.run(self)
-
 
 COMMAND = Compare

@@ -57,11 +57,5 @@ class Diagnose(TextOptions):
         super().settle()
         check_picture(self.figure)
 
-    def run(self) -> None:
-        """Diagnose, and print the table."""
-        from sinkprune.cli import diagnose
-
-        diagnose.run(self)
-
 
 COMMAND = Diagnose

@@ -137,11 +137,5 @@ class Evaluate(TextOptions):
                 f"--include-path {folder} holds no YAML file: give a folder of tasks of lm-evaluation-harness"
             )
 
-    def run(self) -> None:
-        """Evaluate, and print a table."""
-        from sinkprune.cli import evaluate
-
-        evaluate.run(self)
-
 
 COMMAND = Evaluate

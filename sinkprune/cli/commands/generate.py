@@ -40,11 +40,5 @@ class Generate(ModelOptions):
         if self.temperature == 0:
             self.refuse(("seed",), "at --temperature 0 nothing is drawn")
 
-    def run(self) -> None:
-        """Write, and print the text."""
-        from sinkprune.cli import generate
-
-        generate.run(self)
-
 
 COMMAND = Generate

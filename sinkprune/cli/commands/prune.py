@@ -133,12 +133,6 @@ class Prune(TextOptions):
         """Where the pruned model goes, or would go where a run is only planned."""
         return self.out or PLANNED
 
-    def run(self) -> None:
-        """Prune, or say what it would take."""
-        from sinkprune.cli import prune
-
-        prune.run(self)
-
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
         if self.dry_run or not self.work_folder.exists():

@@ -141,12 +141,6 @@ class Recover(Options):
         if self.work is not None:
             checks.check_apart("work", self.work, "out", self.out or Path("recovered"))
 
-    def run(self) -> None:
-        """Recover, or say what it would take."""
-        from sinkprune.cli import recover
-
-        recover.run(self)
-
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
         out = self.out or Path("recovered")

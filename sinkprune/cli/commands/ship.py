@@ -50,11 +50,5 @@ class Ship(Options):
         """Say which model comes."""
         return f"loading {self.model} …"
 
-    def run(self) -> None:
-        """Do what was asked for, and print the line that uploads the folder."""
-        from sinkprune.cli import ship
-
-        ship.run(self)
-
 
 COMMAND = Ship

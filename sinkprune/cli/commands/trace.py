@@ -63,11 +63,5 @@ class Trace(TextOptions):
         super().settle()
         check_picture(self.figure)
 
-    def run(self) -> None:
-        """Trace, and print the table."""
-        from sinkprune.cli import trace
-
-        trace.run(self)
-
 
 COMMAND = Trace

@@ -21,11 +21,5 @@ class Claims(Options):
         ),
     ] = "quick"
 
-    def run(self) -> None:
-        """Print the table."""
-        from sinkprune_companion.cli import claims
-
-        claims.run(self)
-
 
 COMMAND = Claims

@@ -18,12 +18,6 @@ class Publish(Options):
         names("publish these notebooks alone, e.g. 03_leaving_sinks_out (default: all of the run)"),
     ] = ()
 
-    def run(self) -> None:
-        """Publish, and print the files that were written."""
-        from sinkprune_companion.cli import publish
-
-        publish.run(self)
-
     def left_behind(self) -> str:
         """Return what an interrupted command leaves, in words."""
         return "what is published may be of two runs; the same command publishes all of this one"

@@ -31,12 +31,6 @@ class Reproduce(Options):
         ),
     ] = False
 
-    def run(self) -> int:
-        """Run the notebooks."""
-        from sinkprune_companion.cli import reproduce
-
-        return reproduce.run(self)
-
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
         return (

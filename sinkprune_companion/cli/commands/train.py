@@ -161,12 +161,6 @@ class Train(Options):
             check_text(self.text)
         checks.check_writable("folder", self.work_folder)
 
-    def run(self) -> None:
-        """Train, and export what came out."""
-        from sinkprune_companion.cli import train
-
-        train.run(self)
-
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
         if not self.work_folder.exists():
