@@ -28,13 +28,14 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Sinks hold little of what Wanda reads, and where they hold much, at `down_proj` of a
-# few layers, only the weights of a few channels can change places: with half of the weights zero,
-# leaving all sinks out exchanges 0.17 % of the kept weights, while another draw of calibration text
-# exchanges 2.2 %. It would matter if sinks held much more. With their inputs made 30 times as large
-# in the statistics alone, leaving them out repairs the error and lowers the loss by 0.13 nats per
-# token; with a large vector added to them in the model itself, leaving them out raises the loss by
-# 0.66. `sinkprune diagnose` says from one pass how many weights leaving sinks out can exchange in a
-# model, but not whether that would help or harm.
+# few layers, nearly all of it lies in a few channels, most of whose weights are kept with or
+# without them: with half of the weights zero, leaving all sinks out exchanges 0.17 % of the kept
+# weights, while another draw of calibration text exchanges 2.2 %. It would matter if sinks held
+# much more. With their inputs made 30 times as large in the statistics alone, leaving them out
+# repairs the error and lowers the loss by 0.13 nats per token; with a large vector added to them in
+# the model itself, leaving them out raises the loss by 0.66. `sinkprune diagnose` says from one
+# pass how many weights leaving sinks out can exchange in a model, but not whether that would help
+# or harm.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -543,15 +544,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   the sinks out repairs them. With inputs at the sinks 10 times as large it changes the loss by
 #   −0.044 nats per token [−0.062, −0.025], 30 times by −0.13 [−0.17, −0.079] and 100 times by −0.27
 #   [−0.37, −0.18]; as they are, it changes the loss by 0.0028 [−0.0010, 0.0066], where 0.014 would
-#   matter, so a difference that matters would have been seen. With as many random tokens, 30 times
-#   as large, it is −0.015 [−0.029, −0.0019], undecided after correction.
-# * **It begins to matter between 3 and 10 times**, where leaving the sinks out exchanges more
-#   weights (0.87 %, then 3.7 %) than another draw of text does. That is what `diagnose` compares.
-#   Of the 9 cases in the picture 8 are consistent with it and 0 contradict it; in 1 the measured
-#   difference does not decide. That is weaker than it sounds. All models as they are lie far below
-#   what other text exchanges, and every case above it is a dose planted in the statistics of one
-#   model, so any threshold between the doses 3 and 10 would have done as well. The planted model is
-#   not among the cases, because what other text exchanges in it was not measured.
+#   matter, so a difference that matters would have been seen. It begins to matter between 3 and 10
+#   times. With as many random tokens, 30 times as large, it is −0.015 [−0.029, −0.0019], undecided
+#   after correction.
 # * **In a model that carries such activations itself it is the other way round.** There the
 #   statistics with sinks are the true ones. With a vector 3, 10 and 30 times as long as a usual
 #   input at every sink, leaving the sinks out raises the loss by 0.098 [0.064, 0.13], 0.66
@@ -568,14 +563,22 @@ hits[[*shown, "foreseen"]].round(4)
 #   sinks.** At `down_proj` of layer 11 sinks hold 98 % of the energy, and leaving them out
 #   exchanges 2.6 % of the kept weights. But these weights pass on only 0.0018 % of what the sinks
 #   send through the map: the two channels that carry nearly all of it are about a hundred times as
-#   large as the median channel even without the sinks, so their weights are kept. A planted vector
-#   lies in channels that sinks alone fill. At layer 20, 10 usual lengths long, it gives the sinks
-#   54 % of the energy, and leaving them out exchanges 10 % of the kept weights, through which 14 %
-#   of what the sinks send had passed. Of the vector 3.5 times as much comes out of the pruned map
-#   as with the sinks kept. So what counts here is not how much energy sinks hold, but whether other
-#   tokens fill the same channels. This is read from the norms of one draw in two layers; no loss
-#   was measured for it.
-# * No model has been found yet in which `diagnose` expects an effect without a planted one.
+#   large as the median channel even without the sinks, so nearly all of their weights are kept. A
+#   planted vector lies in channels that sinks alone fill. At layer 20, 10 usual lengths long, it
+#   gives the sinks 54 % of the energy, and leaving them out exchanges 10 % of the kept weights,
+#   through which 14 % of what the sinks send had passed. Of the vector 3.5 times as much comes out
+#   of the pruned map as with the sinks kept. So what counts here is not how much energy sinks hold,
+#   but whether other tokens fill the same channels. This is read from the norms of one draw in two
+#   layers; no loss was measured for it.
+# * **`diagnose` compares what leaving sinks out exchanges with what another draw of text does.**
+#   For inputs 3 and 10 times as large in the statistics it exchanges 0.87 %, then 3.7 %, and only
+#   the second is more than another draw of text does. What other text exchanges in the planted
+#   model was not measured, so that model is not among the cases.
+# * **Of the 9 cases in the picture 8 are consistent with it and 0 contradict it;** in 1 the
+#   measured difference does not decide. That is weaker than it sounds: all models as they are lie
+#   far below what other text exchanges, and every case above it was planted in one model. So these
+#   cases do not tell the threshold from others between 0.87 % and 3.7 % of the kept weights. No
+#   model has been found yet in which `diagnose` expects an effect without a planted one.
 # * Not run: planted effects at 75 %, with the official token weights, or in SparseGPT; sequences of
 #   1,024 tokens; and the pair of models that were trained from scratch ([notebook
 #   09](09_from_scratch.ipynb)).

@@ -348,4 +348,4 @@ def foresight(
             }
         )
 
-    return pd.DataFrame(rows).astype({"margin": float})  # NaN where pruning costs nothing and all would matter
+    return pd.DataFrame(rows).astype({"margin": float})  # NaN where pruning costs nothing

@@ -384,7 +384,7 @@ def experiment_table() -> str:
     """Return a table in Markdown of what experiments took that were run by themselves."""
     entries = read_json(project_root() / "docs" / "experiment_costs.json")
     rows = [
-        [one["notebook"], one["what"], one["draws"], f"{one['core_minutes']:.1f}", one["where"]]
-        for one in entries
+        [one["notebook"], what, one["draws"], f"{one['core_minutes']:.1f}", one["where"]]
+        for what, one in entries.items()
     ]
     return markdown_table(["notebook", "experiment", "calibration draws", "core-minutes", "where"], rows)
