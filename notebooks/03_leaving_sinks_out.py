@@ -656,10 +656,10 @@ by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–"
 # %% [markdown]
 # ### What pruning costs on other text
 #
-# NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
-# as a mean over text and calibration draws. Lower is better. Six recipes are drawn; the data of the
-# figure (`quality.csv`) has the others. Magnitude and statistics from sinks alone cost far more;
-# their numbers stand below.
+# This is the NELBO of the pruned DLM minus that of the dense one, on the same sequences under the
+# same noise, as a mean over text and calibration draws. Lower is better. Six recipes are drawn; the
+# data of the figure (`quality.csv`) has the others. Magnitude and statistics from sinks alone cost
+# far more, and their numbers stand below the picture.
 
 # %%
 from sinkprune_companion.figures import figures
@@ -680,10 +680,10 @@ excess[excess.recipe.isin(FAR_ABOVE)].set_index(["panel", "recipe"])[["shown"]]
 # %% [markdown]
 # ### Other sparsities, and N:M patterns
 #
-# Pictures of differences on other text at the other sparsities, and with N zeros in every M
+# Here are differences on other text at the other sparsities, and with N zeros in every M
 # consecutive inputs (2:4), which hardware supports. The table has what every recipe costs, at all
 # places, also for whole units. Notebooks [06](06_gain_at_75.ipynb) and [07](07_best_recipe.ipynb)
-# have more draws at 75 %, and notebook 06 of whole units.
+# have more draws at 75 %, and notebook 06 has more of whole units.
 
 # %%
 measured = pruning_findings.places(scores)

@@ -216,9 +216,9 @@ save_shares(run, "switches", "What each switch does, mean over the others", sect
 # %% [markdown]
 # ## Whole attention groups and channels
 #
-# Structured pruning removes whole attention groups and MLP channels, a *ratio* of the weights. The
-# sink-aware recipe is compared with the plain one, and with itself where all tokens count: the
-# second difference is what sinks alone do.
+# Structured pruning removes whole attention groups and MLP channels; the *ratio* is the share of
+# the weights that goes with them. The sink-aware recipe is compared with the plain one, and with
+# itself where all tokens count: the second difference is what sinks alone do.
 #
 # This part has twice as many draws as the rest. The second half of them was added after the first
 # half had left both ratios undecided. As the data were looked at twice, p is doubled. Findings that

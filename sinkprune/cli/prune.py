@@ -14,11 +14,11 @@ from sinkprune.calibration import SEQUENCES
 from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, check_writable
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
-from sinkprune.cli.gpus import planned_gpu
 from sinkprune.cli.help_pages import say
 from sinkprune.cli.own_criterion import criterion_named
 from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
+from sinkprune.models.gpus import planned_gpu
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.reader import CARD
 from sinkprune.models.shrinking import shrink
