@@ -70,8 +70,9 @@ def _cost(lm: MetaModel, recipe: Recipe, options: Prune, sequences: int, gpu: Gp
     if gpu is None:
         return pruning_cost(lm, recipe, calibration, out, work, device=options.device)
 
-    budget = int(WAITING_SHARE * gpu.memory)
     width = lm.model.dtype.itemsize
+    weights = sum(parameter.numel() for parameter in lm.model.parameters()) * width
+    budget = int(WAITING_SHARE * max(0.0, gpu.memory - weights))
     speed = gpu.speed(width)
     cost = pruning_cost(lm, recipe, calibration, out, work, speed=speed, device="cpu", memory_budget=budget)
     return replace(cost, pace=gpu.pace(width))
