@@ -439,7 +439,8 @@ if model_doses:
     pruned = in_model[in_model.variant == "kept"].groupby("dose").changed.mean()
     assert (by_dose.exact - pruned).abs().max() < 0.001, "one pass says what pruning did"
     of_all_maps = pd.concat(passes_in_model).groupby("dose")[["exact", "other_text"]].mean()
-    display((100 * by_dose.join(of_all_maps, rsuffix=" of all maps")).round(1).add_suffix(" (%)"))
+    together = by_dose.join(of_all_maps.add_suffix(" of all maps"))
+    display((100 * together).round(1).add_suffix(" (%)"))
 
     PLANTED = {"gain": "all sinks left out", "random": "as many random tokens left out"}
     PLANTED["waste"] = "all sinks left out, scored without the vector"
