@@ -34,8 +34,8 @@
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
 # many steps, each of which is a forward pass over the whole sequence. A few tokens, the *attention
 # sinks*, draw far more attention than the rest. *Pruning* sets weights to zero; the share of zeros
-# is the *sparsity*, and a model without them is called *dense*. Most methods choose these weights
-# by how the model reads some *calibration text*, and one random choice of that text is a
+# is the *sparsity*, and the model before pruning is called *dense*. Most methods choose these
+# weights by how the model reads some *calibration text*, and one random choice of that text is a
 # *calibration draw*. [The paper](https://arxiv.org/abs/2602.17664), *Sink-Aware Pruning for
 # Diffusion Language Models*, makes the choice without looking at sinks.
 #
@@ -107,13 +107,13 @@ draw(run, "attention_maps", plain, maps.plot_attention_maps, panels, **told)
 import torch
 from sinkprune_core.sinks import attention
 
+ar.model.to("meta")  # its memory is needed: Binder has 2 GB
 layer, head = panels[-1]["layer"], panels[-1]["head"]
 with torch.inference_mode(), attention.track(dlm.model) as tracker:
     dlm.hidden(panels[-1]["ids_1T"])
     mass_LHK = tracker.take()[0, :, :, 0].cpu()
 column_sums_K = torch.tensor(panels[-1]["map_QK"]).sum(0)
 assert torch.allclose(mass_LHK[layer, head], column_sums_K, atol=0.02 * len(text_T))
-ar.model.to("meta")  # its memory is needed: Binder has 2 GB
 
 # %% [markdown]
 # **Sinks by the paper's rule.** Take the mass as a mean over layers and heads. A key is a sink
@@ -191,9 +191,8 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 
 # %% [markdown]
 # **Compare the two choices.** The picture shows the part of the matrix where they differ most;
-# every cell is a weight. Both keep as many weights in every row. So where one keeps another weight
-# than the other there are two black cells in a row, and one of them may lie outside the part that
-# is shown.
+# every cell is a weight. Both choices keep equally many weights in every row. So for every weight
+# that comes in another one goes out, which may lie outside the part that is shown.
 
 # %%
 import pandas as pd
@@ -310,7 +309,7 @@ for name in ("magnitude", "wanda", "noised-dense", "unstable"):
         scores[name] = variant.scores(run, texts, draws, variant=name)
 
 # %% [markdown]
-# Left of zero the first of two models is better.
+# Left of zero the first model of a difference is the better one:
 
 # %%
 from sinkprune_companion.figures import forests
@@ -377,9 +376,9 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 # 2. Set `LEVELS` to 2 and look at the second picture. Are the sinks at the same places with many
 #    masks and with few?
 #
-# **What this does not show.** One small model, one calibration draw, half of its weights, and a
-# loss instead of benchmarks: [notebook 03](03_leaving_sinks_out.ipynb) has the draws that verdicts
-# need.
+# **What this does not show.** This is one small model with half of its weights zero, one
+# calibration draw, and a loss instead of benchmarks. [Notebook 03](03_leaving_sinks_out.ipynb) has
+# the draws that verdicts need.
 #
 # ## Where to go on
 #

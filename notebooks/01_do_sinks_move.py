@@ -300,9 +300,9 @@ run.find(found)
 #
 # Now both models of a pair get the same random weights, in the main condition. If they differ in
 # the same direction as the trained pair, that measure cannot show what training did: the direction
-# of attention and the definition of a step are enough. With random weights attention is almost
-# even, and the rule still finds sinks, which are the largest fluctuations. Each such pair has a
-# seed of its own, and the seed's number is its mean over prompts.
+# of attention and the definition of a step are enough to make the difference. With random weights
+# attention is almost even, and the rule still finds sinks, which are the largest fluctuations. Each
+# such pair has a seed of its own, and the seed's number is its mean over prompts.
 #
 # The picture has the main measure and, beside it, other ways to sum the queries of an AR step:
 #

@@ -19,14 +19,14 @@
 #
 # **Question.** [The paper](https://arxiv.org/abs/2602.17664) calls attention sinks, the few tokens
 # that receive most attention, less essential in a diffusion model (DLM) than in an autoregressive
-# one (AR). We *hide* the keys that receive most attention, so that no other token can attend to
-# them, or as many other keys. What does that cost?
+# one (AR). We *hide* some keys, so that no other token can attend to them: those that receive most
+# attention, or as many others. What does that cost?
 
 # %% [markdown] tags=["answer"]
 # **Answer.** The DLM needs its sinks, but less than its AR twin does. Without attention to its five
 # strongest keys in the middle third of the layers, a third chosen in hindsight, it loses 0.31 nats
 # per token more than without five random keys, and the AR model 0.72. Hidden in all layers they
-# cost the DLM more, but there another key takes over, so this tests no need.
+# cost the DLM more, but there another key takes over, which makes it no test of need.
 #
 # The pictures to look at are [how another key takes
 # over](../figures/02_are_sinks_needed/taken_over.png) and [what hiding sinks costs, by
@@ -258,13 +258,13 @@ plain = "What hiding the five strongest keys costs, by the layers they leave"
 draw(run, "layers", plain, forests.plot_costs, by_layers, COSTS, **told)
 
 # %% [markdown]
-# **Was a sink hidden at all?** The first column of the table is the cost without that of random
-# keys taken off. The next is the share of all attention that the hidden keys had before. Once they
-# are hidden, the strongest key that remains gets the share `left`; `second` says how often that is
-# position 1. All are means over the layers where keys are hidden. Where `left` is as much as one
-# sink had, another key has taken over, as in the first picture, and the cost is not that of being
-# without a sink. In a causal model that may be position 1: without position 0 it sees only itself,
-# as position 0 did before.
+# **Was a sink hidden at all?** The first column of the table is the whole cost, from which that of
+# random keys is not subtracted. The next is the share of all attention that the hidden keys had
+# before. Once they are hidden, the strongest key that remains gets the share `left`; `second` says
+# how often that is position 1. All are means over the layers where keys are hidden. Where `left` is
+# as much as one sink had, another key has taken over, as in the first picture, and the cost is not
+# that of being without a sink. In a causal model that may be position 1: without position 0 it sees
+# only itself, as position 0 did before.
 
 # %%
 strongest = of_main[(of_main.label == "strongest") & (of_main["count"] == COUNT)]
@@ -326,8 +326,7 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 # ## The reading
 #
 # In these sentences a cost is what the strongest keys cost beyond random ones. In the table of
-# claims below, rows that compare the two models take the difference of their costs as they are,
-# without taking off random keys.
+# claims below, rows that compare the two models take the difference of their whole costs.
 
 # %% [markdown] tags=["reading"]
 # * **Hidden in the middle third of the layers, the five strongest keys cost the AR model 0.72

@@ -23,9 +23,9 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Fewer denoising steps are the better bargain. Even where a zero weight counts as saved
-# arithmetic, the dense model that saves as much by taking fewer steps has the lower loss: by 0.20
-# nats per token [0.16, 0.24] with half of the weights zero. Sink-aware pruning is not seen to beat
-# Wanda either: at equal sparsity its loss is higher by 0.0027 [−0.012, 0.017].
+# arithmetic, the unpruned model that saves as much by taking fewer steps has the lower loss: by
+# 0.20 nats per token [0.16, 0.24] with half of the weights zero. Sink-aware pruning is not seen to
+# beat Wanda either: at equal sparsity its loss is higher by 0.0027 [−0.012, 0.017].
 #
 # The picture to look at is [loss against compute](../figures/05_matched_compute/front.png).
 
@@ -288,10 +288,11 @@ latency.loc[[name for name in in_order if name in latency.index]].round(3)
 # %% [markdown]
 # **What calibration costs.** The table has the tokens, passes and FLOPs that the library plans for
 # a recipe on as much text as here. *Sequential* recipes read the outputs of blocks that are pruned
-# already, so they pass over the text twice; recipes that read the dense model's pass over it once.
-# SparseGPT also solves for the weights that stay. `paper-sparsegpt` looks for sinks at the official
-# ten noise levels, which takes ten more forwards. Finding sinks adds no pass where the same forward
-# also gives the inputs. So calibration tokens of the recipes above match, and FLOPs do not.
+# already, so they pass over the text twice; recipes that read the outputs of the dense model's
+# blocks pass over it once. SparseGPT also solves for the weights that stay. `paper-sparsegpt` looks
+# for sinks at the official ten noise levels, which takes ten more forwards. Finding sinks adds no
+# pass where the same forward also gives the inputs. So calibration tokens of the recipes above
+# match, and FLOPs do not.
 
 # %%
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -317,8 +318,8 @@ planned.round(2)
 #   0.20 nats per token [0.16, 0.24] above that of the dense model in fewer steps, which needs no
 #   calibration.
 # * **Removing whole heads and channels costs more than a nat** against fewer steps. Sink-aware
-#   structured pruning loses 1.2 [1.1, 1.3] at the same FLOPs and 1.3 [1.1, 1.4] in the same
-#   measured time. FLAP loses 1.3 [1.2, 1.4] and 1.3 [1.3, 1.4].
+#   structured pruning is worse by 1.2 [1.1, 1.3] at the same FLOPs and 1.3 [1.1, 1.4] in the same
+#   measured time. FLAP is worse by 1.3 [1.2, 1.4] and 1.3 [1.3, 1.4].
 # * **The recipe that leaves unstable sinks out is not seen to beat Wanda.** At equal sparsity, and
 #   on as many calibration tokens, `unstable` − Wanda is 0.0027 [−0.012, 0.017], where 0.014 would
 #   matter. This is over 5 calibration draws; over the 10 of [notebook

@@ -36,8 +36,8 @@
 # %% [markdown]
 # ![On LLaDA-8B others saw no difference beyond chance](../figures/pictures/others_at_8b.png)
 #
-# The picture shows the accuracy on WinoGrande of a sink-aware method less that of the method
-# without it. Squares are an independent run of the official code by somebody else, with 95 %
+# The picture shows the accuracy on WinoGrande of a sink-aware method less that of its plain
+# version. Squares are an independent run of the official code by somebody else, with 95 %
 # intervals. Stars are the paper's numbers, which have no intervals; open stars are as that source
 # quotes them, and we have not checked them. Grey bands are differences too small to matter.
 # [docs/results.md](../docs/results.md#at-8b-by-others) has all of these numbers, and says who
@@ -210,10 +210,10 @@ for unit, of_unit in table.groupby("unit", sort=False):
 # %% [markdown]
 # ## All steps at small size, or for real
 #
-# From here on, the notebook runs. Weights of the formats in docs/models.md are renamed to those of
-# a native transformers class; no remote code runs. The table says what the published weights of the
-# model, and of the AR model beside it, would take, and what this machine lacks for loading them
-# (`--dry-run` above plans the pruning).
+# Weights of the formats in docs/models.md are renamed to those of a native transformers class; no
+# remote code runs. The table says what the published weights of the model, and of the AR model
+# beside it, would take, and what this machine lacks for loading them (`--dry-run` above plans the
+# pruning).
 
 # %%
 from sinkprune.models.hub import requirements
@@ -399,6 +399,6 @@ Folded(of_tasks, f"Tasks, {limit or 'all'} items of each, {of_what} weights")
 #    change?
 # 2. Set `preset` to `"wanda"`. How much less time does the plan give it than SparseGPT?
 #
-# **What this does not show.** With random weights, nothing about any model. With published weights
-# and a `limit`, a first look without the precision that a claim needs. The quoted claim is not
-# tested here.
+# **What this does not show.** With random weights the notebook shows nothing about any model. With
+# published weights and a `limit` it is a first look, without the precision that a claim needs. The
+# quoted claim is not tested here.

@@ -29,6 +29,7 @@ ARGUMENTS = Group("arguments", sort_key=0)
 OPTIONS = Group("options", sort_key=1)
 TEXT = Group("text", sort_key=2)
 WHERE = Group("where the model is computed", sort_key=3)
+RUNNING = Group("how to run", sort_key=5)
 OTHERS = Group("others", sort_key=99)
 
 
@@ -176,6 +177,10 @@ Device = Annotated[
         show_default=False,
         group=WHERE,
     ),
+]
+DryRun = Annotated[
+    bool,
+    switch("say what it takes, and stop; with --device cuda:H100 for a GPU that is not here", group=RUNNING),
 ]
 ALIASES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

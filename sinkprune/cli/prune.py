@@ -14,15 +14,17 @@ from sinkprune.calibration import SEQUENCES
 from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, check_writable
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
-from sinkprune.cli.gpus import planned_gpu
 from sinkprune.cli.help_pages import say
 from sinkprune.cli.own_criterion import criterion_named
 from sinkprune.cli.planning import plan_unfetched
+from sinkprune.cli.ship import write_int8
 from sinkprune.files import held
+from sinkprune.models.gpus import planned_gpu
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.reader import CARD
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.weight_files import read_json
+from sinkprune.recovery.int8 import int8_config
 from sinkprune.recovery.model_card import card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
@@ -57,43 +59,53 @@ def run(options: Prune) -> None:
         is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
         options.sequences = SEQUENCES if is_clean or recipe.noise_levels <= 2 else NOISED_SEQUENCES
 
+    if options.int8 is not None:
+        int8_config()  # raises without torchao
+
     with places_held(options, recipe) as made_from:
-        if planned_gpu(options.device) is None:
-            settle_device(options)
-        if options.dry_run and plan_unfetched(options, recipe, options.sequences):
-            return
+        prune_or_plan(options, recipe, made_from)
+        if options.int8 is not None and not options.dry_run:
+            write_int8(options.target, options.int8)
 
-        streamed = options.stream or None
-        calibration = None
-        sources: list[str] = []
-        if recipe.rule.calibrated:
-            lm, texts = model_and_texts(options, options.sequences, options.length, False, streamed)
-            calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
-            sources = list(texts)
-        else:
-            lm = open_model(options, options.model, streamed)
 
-        stated = [assignment for assignment in options.set if assignment.startswith("noise=")]
-        if stated and not lm.is_diffusion:
-            raise ValueError(
-                f"--set {stated[0]} does nothing here: {lm.name} is autoregressive and sees its text clean; "
-                "leave it out"
-            )
+def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> None:
+    """Say what pruning takes, and unless that is all, prune and save; `places_held` gives `made_from`."""
+    if planned_gpu(options.device) is None:
+        settle_device(options)
+    if options.dry_run and plan_unfetched(options, recipe, options.sequences):
+        return
 
-        if made_from is not None:
-            finish(made_from, options, lm, recipe, calibration)
-            return
+    streamed = options.stream or (None if options.int8 is None else False)  # int8 takes the whole model
+    calibration = None
+    sources: list[str] = []
+    if recipe.rule.calibrated:
+        lm, texts = model_and_texts(options, options.sequences, options.length, False, streamed)
+        calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+        sources = list(texts)
+    else:
+        lm = open_model(options, options.model, streamed)
 
-        cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
-        how = ", streamed from disk" if is_streamed(lm) else ""
-        say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
-        if cost.missing:
-            raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
-        if options.dry_run:
-            return
+    stated = [assignment for assignment in options.set if assignment.startswith("noise=")]
+    if stated and not lm.is_diffusion:
+        raise ValueError(
+            f"--set {stated[0]} does nothing here: {lm.name} is autoregressive and sees its text clean; "
+            "leave it out"
+        )
 
-        report = prune(lm, recipe, calibration, work=options.work_folder)
-        save(lm, report, options, sources)
+    if made_from is not None:
+        finish(made_from, options, lm, recipe, calibration)
+        return
+
+    cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
+    how = ", streamed from disk" if is_streamed(lm) else ""
+    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
+    if cost.missing:
+        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+    if options.dry_run:
+        return
+
+    report = prune(lm, recipe, calibration, work=options.work_folder)
+    save(lm, report, options, sources)
 
 
 def recipe_of(options: Prune) -> Recipe:
@@ -163,7 +175,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
     Raises FileExistsError for any other output, OSError for places that cannot be written, ValueError for
     those that do not go together and for a work folder that is none, RuntimeError for one that is in use.
     """
-    check_distinct(out=options.out, work=options.work)
+    check_distinct(out=options.out, work=options.work, int8=options.int8)
     if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
         check_new_path("out", options.out)
     if options.out is not None and options.work is not None:

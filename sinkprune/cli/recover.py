@@ -4,6 +4,8 @@ import shlex
 
 from sinkprune.cli.commands.recover import Recover
 from sinkprune.cli.help_pages import say
+from sinkprune.models.gpus import planned_gpu
+from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.training import Recovered
 
@@ -31,6 +33,11 @@ def run(options: Recover) -> None:
     """Print what a run would take, or run, and print what came of it."""
     arguments = {name: getattr(options, name) for name in ARGUMENTS}
     found = recover(options.pruned, out=options.out, dry_run=options.dry_run, tell=say, **arguments)
+    if isinstance(found, RecoveryCost) and found.missing:
+        if planned_gpu(options.device) is None:
+            raise RuntimeError("; ".join(found.missing))
+        say("; ".join(found.missing))
+
     if isinstance(found, Recovered):
         print(f"{options.out}: {found}")
         print(f"next: sinkprune compare {shlex.quote(options.pruned)} {shlex.quote(str(options.out))}")

@@ -29,8 +29,7 @@ def run(options: Ship) -> None:
         print(f"{options.out}: {zeros:,} weights are zero")
 
     if options.int8 is not None:
-        share = save_int8(folder, options.int8)
-        print(f"{options.int8}: linears in int8, {100 * share:.1f} % of them zero; for stock transformers")
+        write_int8(folder, options.int8)
 
     if options.apply_masks is not None or not folder.is_dir():
         return
@@ -42,3 +41,9 @@ def run(options: Ship) -> None:
         print(push(folder, options.push))
     else:
         print(f"to publish it: {push_line(folder, 'OWNER/NAME')}")
+
+
+def write_int8(folder: Path, out: Path) -> None:
+    """Write the int8 version of a saved model, and say what it is."""
+    share = save_int8(folder, out)
+    print(f"{out}: linears in int8, {100 * share:.1f} % of them zero; for stock transformers")

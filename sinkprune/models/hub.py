@@ -32,6 +32,11 @@ class Requirements:
     memory: int  # for the parameters and the largest tensor in flight; activations come on top
     missing: tuple[str, ...]  # what this machine lacks, in sentences
 
+    @property
+    def lacks_disk(self) -> tuple[str, ...]:
+        """What this machine lacks of disk for the download, in sentences."""
+        return tuple(lack for lack in self.missing if "of disk" in lack)
+
 
 def parse(name: str | os.PathLike[str]) -> tuple[KnownModel | None, str | None]:
     """Return the row of a name and the revision after its `@`.
@@ -181,6 +186,24 @@ def requirements(
             "take a smaller dtype or model, or a larger machine"
         )
     return Requirements(parameters, download, disk, memory, tuple(missing))
+
+
+def requirements_of_plan(
+    name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu"
+) -> Requirements | None:
+    """Return what `requirements` says; None for a folder with a configuration and no weights."""
+    folder = Path(name)
+    if (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")):
+        return None
+    return requirements(name, dtype, device)
+
+
+def weights_are_here(name: str | os.PathLike, needed: Requirements | None) -> bool:
+    """Return whether the weights of a name are on this machine.
+
+    `needed` is what `requirements_of_plan` says of it.
+    """
+    return os.fspath(name) in EMBEDDED or (needed is not None and not needed.download)
 
 
 def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str | None) -> WeightFiles:

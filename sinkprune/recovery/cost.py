@@ -1,6 +1,7 @@
 """What a recovery takes, said before it starts: time, memory and disk, and what this machine lacks.
 
-Time is that of real steps, on this machine, of the same model with one block and with two.
+Time is that of real steps, on this machine, of the same model with one block and with two. For a GPU that is
+not here it is that of the matrix products alone.
 """
 
 import copy
@@ -12,11 +13,13 @@ import torch
 
 from sinkprune.files import bytes_below, free_disk_at
 from sinkprune.models.devices import move
+from sinkprune.models.gpus import HERE, Gpu
 from sinkprune.models.hub import available_memory
 from sinkprune.recovery.objectives import LOGITS_BYTES
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import HELD_OUT_LENGTH, HELD_OUT_SEQUENCES, TrainingText
 from sinkprune.recovery.training import DRAWS, MEASUREMENTS, one_step, trained
+from sinkprune.runs.compute_cost import forward_cost, head_flops
 from sinkprune.runs.pruning_cost import PROCESS_BYTES
 from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.model_checks import blocks_of
@@ -34,14 +37,16 @@ class RecoveryCost:
     seconds: float  # of the whole run
     memory: int  # bytes at the peak
     disk: int  # bytes, of the recovered model and of two checkpoints
-    missing: tuple[str, ...]  # what this machine lacks, in sentences
+    missing: tuple[str, ...]  # what this machine lacks, or a GPU that is planned for, in sentences
+    pace: str = HERE  # whose speed the time counts with, in words
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
         hours, minutes = divmod(minutes, 60)
         duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+        how_surely = "about" if self.pace == HERE else "at least"
         return (
-            f"{self.tokens:,} tokens in {self.steps:,} steps, about {duration} at this machine's speed now; "
+            f"{self.tokens:,} tokens in {self.steps:,} steps, {how_surely} {duration} {self.pace}; "
             f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
         )
 
@@ -54,38 +59,82 @@ def recovery_cost(
     stored: torch.dtype = torch.float32,
     teacher: LanguageModel | None = None,
     device: str = "cpu",
+    gpu: Gpu | None = None,
 ) -> RecoveryCost:
     """Return what recovering `lm` will take on a device; of it and of a teacher the shapes are enough.
 
-    `stored` is the dtype that the result is saved in.
+    `stored` is the dtype that the result is saved in, and `gpu` one that is not here and stands for `device`.
     """
-    step_seconds = _step_seconds(lm, settings, teacher, device)
+    pace = HERE
+    if gpu is None:
+        step_seconds = _step_seconds(lm, settings, teacher, device)
+    else:
+        width = _product_bytes(settings)
+        step_seconds = step_flops(lm, settings, teacher) / gpu.speed(width)
+        pace = gpu.pace(width)
+
     held_out_tokens = HELD_OUT_SEQUENCES * DRAWS * min(settings.length, HELD_OUT_LENGTH)
     measurement = step_seconds * FORWARD_SHARE * held_out_tokens / settings.batch_tokens
     seconds = step_seconds * settings.steps + measurement * (1 + min(MEASUREMENTS, settings.steps))
 
     counts = _Counts(lm, settings, teacher)
-    memory = counts.memory(device)
+    memory = counts.memory(is_on_cpu=gpu is None and torch.device(device).type == "cpu")
     disk = counts.parameters * stored.itemsize + 2 * 3 * FLOAT * counts.trained
 
     missing = []
-    free = available_memory(device)
-    if memory > free:
-        last = "or method lora" if teacher is None else "method lora, or no teacher"
+    last = "or method lora" if teacher is None else "method lora, or no teacher"
+    ways_out = f"take a smaller batch or length, gradient checkpointing, {last}"
+    if gpu is not None and memory > gpu.memory:
+        missing.append(f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: {ways_out}")
+    elif gpu is None and memory > (free := available_memory(device)):
         missing.append(
-            f"{memory / 1e9:.1f} GB of memory, and {device} has {free / 1e9:.1f} GB available: "
-            f"take a smaller batch or length, gradient checkpointing, {last}"
+            f"this machine lacks {memory / 1e9:.1f} GB of memory, and {device} has {free / 1e9:.1f} GB "
+            f"available: {ways_out}"
         )
 
     for folder in dict.fromkeys((out, work)):
         free = free_disk_at(folder) + (bytes_below(work) if work.is_dir() else 0)
         if disk > free:
             missing.append(
-                f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
-                "make room or choose another place"
+                f"this machine lacks {disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB "
+                "free: make room or choose another place"
             )
 
-    return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, tuple(missing))
+    return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, tuple(missing), pace)
+
+
+def step_flops(lm: LanguageModel, settings: Recovery, teacher: LanguageModel | None = None) -> float:
+    """Return the FLOPs of the matrix products of a step, from shapes.
+
+    A backward pass computes two products for one of the forward, and one where a weight is not trained. What
+    is not kept for it is computed twice. Beside a linear LoRA has one of the same shape, which is trained in
+    its place; what makes that from its two matrices is left out.
+    """
+    is_lora = settings.method == "lora"
+    is_twice = settings.gradient_checkpointing
+    predicted = _predicted(lm, settings)
+    is_sliced = predicted * lm.vocabulary * FLOAT > LOGITS_BYTES
+
+    forward = forward_cost(lm, settings.length, 0)
+    of_linears = 2 * (1 + is_twice) + 3 if is_lora else 3 + is_twice
+    of_blocks = forward.linears * of_linears + forward.attention * (3 + is_twice)
+    flops = settings.batch * of_blocks + head_flops(lm, predicted) * (2 + is_sliced)
+
+    if teacher is not None:
+        flops += settings.batch * forward_cost(teacher, settings.length, 0).total
+        flops += head_flops(teacher, predicted) * (1 + is_sliced)
+
+    return flops
+
+
+def _predicted(lm: LanguageModel, settings: Recovery) -> int:
+    """Return how many positions of a step are predicted: all, or on average half of a diffusion model's."""
+    return settings.batch_tokens // (2 if lm.is_diffusion else 1)
+
+
+def _product_bytes(settings: Recovery) -> int:
+    """Return the bytes of a number in the products."""
+    return 2 if settings.dtype == "bfloat16" else FLOAT
 
 
 class _Counts:
@@ -107,21 +156,30 @@ class _Counts:
         else:
             self.trained = sum(parameter.numel() for parameter in lm.blocks.parameters())
 
-    def memory(self, device: str) -> int:
-        """Return the bytes at the peak: weights, masks, gradients, moments, what the backward pass needs."""
-        settings = self.settings
-        narrow = 2 if settings.dtype == "bfloat16" else FLOAT
-        memory = PROCESS_BYTES if torch.device(device).type == "cpu" else 0
+    def memory(self, is_on_cpu: bool) -> int:
+        """Return the bytes at the peak: weights, masks, gradients, moments, what the backward pass needs.
+
+        Copies of weights in bfloat16 are freed as gradients of twice their size come, and add nothing.
+        """
+        memory = PROCESS_BYTES if is_on_cpu else 0
         memory += FLOAT * self.parameters + self.linears  # a byte says whether a weight is zero
         memory += 3 * FLOAT * self.trained
-        if settings.dtype == "bfloat16":
-            memory += narrow * self.linears  # copies that the backward pass reads
-        if settings.method == "lora":
-            memory += 2 * FLOAT * self.linears  # products of the adapters' matrices, and weights with them
+        if self.settings.method == "lora":
+            memory += self._products()
 
-        memory += narrow * self.of_teacher
+        memory += _product_bytes(self.settings) * self.of_teacher
 
         return memory + self._activations() + self._logits()
+
+    def _products(self) -> int:
+        """Return the bytes of what LoRA has beside the linears: products of its two matrices.
+
+        In bfloat16 they take half, and a copy of the weights as much again. Of blocks that are computed twice
+        there are those of one. While they are made and learned from, those of a block are there twice more.
+        """
+        of_block = self.linears // len(self.lm.blocks)
+        kept = of_block if self.settings.gradient_checkpointing else self.linears
+        return FLOAT * (kept + 2 * of_block)
 
     def _activations(self) -> int:
         config = self.lm.model.config
@@ -140,8 +198,7 @@ class _Counts:
 
     def _logits(self) -> int:
         vocabulary = self.lm.vocabulary
-        predicted = self.settings.batch_tokens // (2 if self.lm.is_diffusion else 1)
-        slice_bytes = min(LOGITS_BYTES, predicted * vocabulary * FLOAT)
+        slice_bytes = min(LOGITS_BYTES, _predicted(self.lm, self.settings) * vocabulary * FLOAT)
         return (7 if self.of_teacher else 4) * slice_bytes
 
 

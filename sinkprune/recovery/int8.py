@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, TorchAoConfig
 
 from sinkprune.files import atomic, write_json
 from sinkprune.models.loading import load
@@ -21,19 +22,12 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
     direction of attention from it; `load` takes no quantised weights. Raises FileExistsError for an `out`
     that is there, RuntimeError without torchao, and ValueError where a zero would be lost.
     """
-    try:
-        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise RuntimeError("int8 needs torchao: install it, with pip install 'sinkprune[int8]'") from error
-
-    from transformers import AutoModelForCausalLM, TorchAoConfig
-
+    config = int8_config()
     out = Path(out)
     if out.exists():
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
 
     lm = load(pruned, torch.bfloat16)
-    config = TorchAoConfig(Int8WeightOnlyConfig())
 
     with atomic(out) as partial:
         narrow = AutoModelForCausalLM.from_pretrained(
@@ -51,6 +45,16 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
         write_json(partial / CARD, {**card, "int8": "torchao, weights of the linears, a scale per row"})
 
     return share
+
+
+def int8_config() -> TorchAoConfig:
+    """Return how the weights of linears become int8; raise RuntimeError without torchao."""
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise RuntimeError("int8 needs torchao: install it, with pip install 'sinkprune[int8]'") from error
+
+    return TorchAoConfig(Int8WeightOnlyConfig())
 
 
 def _plain_folder(pruned: str | os.PathLike) -> Path:

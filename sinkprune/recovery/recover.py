@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,11 @@ from sinkprune.models.adapters import is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.embedded import FetchError
-from sinkprune.models.hub import folder_of, parse
+from sinkprune.models.gpus import Gpu, check_planned, planned_gpu
+from sinkprune.models.hub import Requirements, folder_of, parse, requirements_of_plan, weights_are_here
 from sinkprune.models.loading import language_model, load, open_checkpoint
+from sinkprune.models.meta_model import shapes_of
+from sinkprune.models.weight_files import DTYPES
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
 from sinkprune.recovery.model_card import OWN_FIELDS, card_of, folder_here, provenance, save_model
 from sinkprune.recovery.settings import Recovery
@@ -84,13 +87,15 @@ def recover(
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps and is removed at the end: the
     same call goes on from there, and its result is the same to the bit. `dry_run` returns what a run would
-    take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too.
+    take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too. It plans from shapes
+    alone where the weights of a model are not on this machine, or for a GPU that is not (`cuda:H100`).
 
     Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
     vocabulary (before any weight is read), a text that is too short, a work folder of another run;
     FileExistsError for an `out` that is there, RuntimeError for a machine that lacks memory or disk, and
     OSError where the disk is full: what was kept in `work` stays.
     """
+    check_planned(device, dry_run)
     if teacher == AUTO:
         teacher = None if distillation == 0 else teacher_of(pruned)
 
@@ -98,6 +103,7 @@ def recover(
         pruned,
         device,
         dtype,
+        dry_run,
         tokens=tokens,
         steps=steps,
         batch=batch,
@@ -118,25 +124,22 @@ def recover(
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
 
     documents = _documents(text)
-    teacher_shapes = None
-    if teacher is not None:
-        teacher_shapes = _teacher_shapes(teacher, plan)
-
-    cost = recovery_cost(plan.shapes, plan.settings, out, work, plan.stored, teacher_shapes, plan.device)
+    taught = None if teacher is None else _teacher_known(teacher, plan, dry_run)
+    cost = plan.cost(taught, out, work)
     if tell is not None:
         learned = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
-        how = f"{plan.settings.method}, {learned}, {plan.settings.dtype} on {plan.device}"
-        tell(f"{plan.shapes.name}, {how}: {cost}")
+        how = f"{plan.settings.method}, {learned}, {plan.settings.dtype} on {plan.place}"
+        tell(f"{plan.known.lm.name}, {how}: {_fetched(plan.known, taught)}{cost}")
 
     if dry_run:
         return cost
     if cost.missing:
-        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+        raise RuntimeError("; ".join(cost.missing))
 
     with ExitStack() as stack:
         stack.enter_context(held(out))
         stack.enter_context(held(work))
-        lm = load(pruned, plan.stored, plan.device)
+        lm = load(pruned, plan.known.stored, plan.device)
         taught_by = None
         if teacher is not None:
             taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
@@ -162,19 +165,44 @@ def recover(
 
 
 @dataclass(frozen=True)
+class _Known:
+    """What is known of a model before a weight of it is read."""
+
+    lm: LanguageModel  # without weights
+    stored: torch.dtype  # of most of its weights
+    download: int = 0  # bytes that this machine does not have
+    missing: tuple[str, ...] = ()  # what this machine lacks for the download, in sentences
+
+
+@dataclass(frozen=True)
 class _Plan:
-    """What is known before any weight is read."""
+    """What is known of a run before it begins."""
 
     settings: Recovery
-    shapes: LanguageModel  # without weights
-    stored: torch.dtype  # of the result
+    known: _Known  # of the model that is recovered
     device: str
+    gpu: Gpu | None  # that is not here, and stands for the device
+
+    @property
+    def place(self) -> str:
+        """Where it is computed, in words."""
+        return self.device if self.gpu is None else self.gpu.words
+
+    def cost(self, taught: _Known | None, out: Path, work: Path) -> RecoveryCost:
+        """Return what the run takes, the downloads included."""
+        teacher = None if taught is None else taught.lm
+        known = self.known
+        cost = recovery_cost(known.lm, self.settings, out, work, known.stored, teacher, self.device, self.gpu)
+
+        of_downloads = known.missing if taught is None else (*known.missing, *taught.missing)
+        return replace(cost, missing=(*of_downloads, *cost.missing))
 
 
 def _plan(
     pruned: str | os.PathLike,
     device: str,
     dtype: str,
+    dry_run: bool,
     tokens: int | None,
     steps: int | None,
     **settings: Any,
@@ -183,67 +211,94 @@ def _plan(
     if (tokens is None) == (steps is None):
         raise ValueError(f"tokens={tokens} and steps={steps}: give one of them, which says how long to train")
 
-    device = choose_device(device)
+    gpu = planned_gpu(device)
+    device = choose_device(device if gpu is None else "cpu")
     if dtype == "auto":
-        dtype = "bfloat16" if choose_dtype(dtype, device) == torch.bfloat16 else "float32"
+        has_bfloat16 = choose_dtype(dtype, device) == torch.bfloat16 if gpu is None else gpu.has_bfloat16
+        dtype = "bfloat16" if has_bfloat16 else "float32"
 
     settings["dtype"] = dtype
     made = Recovery(steps=1 if steps is None else steps, **settings)
     if tokens is not None:
         made = Recovery(steps=math.ceil(tokens / made.batch_tokens), **settings)
 
-    shapes = _shapes(pruned)
-    stored = torch.float32
-
-    if os.fspath(pruned) not in EMBEDDED:
-        sizes = {}
-        checkpoint = open_checkpoint(pruned)
-        for key, kind in checkpoint.files.dtypes.items():
-            sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
-        stored = max(sizes, key=lambda dtype: sizes[dtype])
-
-    return _Plan(made, shapes, stored, device)
+    return _Plan(made, _known(pruned, dry_run), device, gpu)
 
 
-def _shapes(name: str | os.PathLike) -> LanguageModel:
-    """Return a model without its weights; raise what `open_checkpoint` raises."""
+def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
+    """Return what is known of a model; raise what `open_checkpoint` raises.
+
+    A dry run downloads no weights of a model that the table has, and needs none in a folder.
+    """
     text = os.fspath(name)
-    if text not in EMBEDDED:
-        checkpoint = open_checkpoint(name)
-        return language_model(checkpoint, checkpoint.skeleton())
+    if text in EMBEDDED:
+        row = MODELS[text]
+        checkpoint = open_checkpoint("smol-ar")  # all embedded models have its shape
+        model = set_direction(checkpoint.skeleton(), causal=row.kind == "autoregressive")
+        of_row = (text, row.kind, row.mask_token_id, row.logits_shifted)
+        return _Known(LanguageModel(model, checkpoint.tokenizer(), *of_row), torch.float32)
 
-    row = MODELS[text]
-    checkpoint = open_checkpoint("smol-ar")  # all embedded models have its shape
-    model = set_direction(checkpoint.skeleton(), causal=row.kind == "autoregressive")
-    return LanguageModel(model, checkpoint.tokenizer(), text, row.kind, row.mask_token_id, row.logits_shifted)
+    if dry_run:
+        needed = requirements_of_plan(name)
+        if not weights_are_here(name, needed):
+            return _from_shapes(name, needed)
+
+    checkpoint = open_checkpoint(name)
+    sizes = {}
+    for key, kind in checkpoint.files.dtypes.items():
+        sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
+
+    stored = max(sizes, key=lambda dtype: sizes[dtype])
+    return _Known(language_model(checkpoint, checkpoint.skeleton()), stored)
 
 
-def _teacher_shapes(teacher: str | os.PathLike, plan: _Plan) -> LanguageModel:
-    """Return a teacher without its weights; raise ValueError for one that is not here or does not fit.
+def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known:
+    """Return what is known of a model whose weights are not on this machine."""
+    lm = shapes_of(name, torch.float32)
+    row, _ = parse(name)
+    stored = torch.float32 if row is None else DTYPES[row.stored]
+    if needed is None:
+        return _Known(lm, stored)
+
+    lacks = tuple(f"this machine lacks {lack}" for lack in needed.lacks_disk)
+    return _Known(lm, stored, needed.download, lacks)
+
+
+def _fetched(*models: _Known | None) -> str:
+    """Return what has to be downloaded first, in words; nothing where all is here."""
+    download = sum(known.download for known in models if known is not None)
+    if not download:
+        return ""
+    return f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
+
+
+def _teacher_known(teacher: str | os.PathLike, plan: _Plan, dry_run: bool) -> _Known:
+    """Return what is known of a teacher; raise ValueError for one that is not here or does not fit.
 
     An adapter has the shape of the model that was pruned, and is looked at when it is loaded.
     """
     try:
-        parse(teacher)  # raises for what is no name, before the hub is asked for it
-        if os.fspath(teacher) not in EMBEDDED and is_adapter(folder_of(teacher)):
-            return plan.shapes
-        shapes = _shapes(teacher)
+        row, _ = parse(teacher)  # raises for what is no name, before the hub is asked for it
+        if row is None and is_adapter(folder_of(teacher)):
+            return replace(plan.known, download=0, missing=())
+        known = _known(teacher, dry_run)
     except (ValueError, FetchError) as error:
         raise ValueError(f"the teacher {os.fspath(teacher)} cannot be had: {error}") from None
 
-    check_teacher(plan.shapes, shapes, plan.settings.distillation)
-    return shapes
+    check_teacher(plan.known.lm, known.lm, plan.settings.distillation)
+    return known
 
 
 def teacher_of(pruned: str | os.PathLike) -> str | None:
     """Return the dense model that the card of a pruned one says it was made from; None where it is not here.
 
     Here is a folder, an embedded model, and a hub id that the hub's cache holds. A pruned model that is a hub
-    id itself is fetched.
+    id itself is fetched. A model of the table was published dense, and has none.
     """
-    parse(pruned)  # raises for what is no name
-    if os.fspath(pruned) not in EMBEDDED:
-        folder_of(pruned)
+    row, _ = parse(pruned)  # raises for what is no name
+    if row is not None:
+        return None
+    folder_of(pruned)
 
     given = (card_of(pruned).get("made_from") or {}).get("given")
     if given is None or given in EMBEDDED:

@@ -15,6 +15,7 @@ from tqdm.auto import trange
 
 from sinkprune.evaluation.likelihood import score
 from sinkprune.memory import peak_memory
+from sinkprune.models.meta_model import MetaModel
 from sinkprune.recovery.checkpoint import RecoveryCheckpoint
 from sinkprune.recovery.objectives import exercise, loss_of, precision
 from sinkprune.recovery.settings import Recovery
@@ -160,9 +161,13 @@ def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation
             "give the dense model that it was pruned from"
         )
 
-    sizes = [each.output_head.weight.shape[0] for each in (lm, teacher)]
-    is_same = sizes[0] == sizes[1] and teacher.text_tokenizer.get_vocab() == lm.text_tokenizer.get_vocab()
-    if not is_same or teacher.mask_token_id != lm.mask_token_id:
+    is_same = teacher.vocabulary == lm.vocabulary
+    if not isinstance(lm, MetaModel) and not isinstance(
+        teacher, MetaModel
+    ):  # whose size is all that is known
+        is_same &= teacher.text_tokenizer.get_vocab() == lm.text_tokenizer.get_vocab()
+        is_same &= teacher.mask_token_id == lm.mask_token_id
+    if not is_same:
         raise ValueError(
             f"the teacher {teacher.name} has another vocabulary or mask token than {lm.name}: "
             "give the dense model that it was pruned from"

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sinkprune.files import bytes_below, existing, free_disk_at
+from sinkprune.models.gpus import HERE
 from sinkprune.models.hub import available_memory
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
@@ -46,6 +47,7 @@ class PruningCost:
     memory: int  # bytes at the peak
     disk: int  # bytes
     missing: tuple[str, ...]  # what this machine lacks, in sentences
+    pace: str = HERE  # whose speed the time counts with, in words
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
@@ -56,7 +58,7 @@ class PruningCost:
 
         return (
             f"{self.tokens:,} calibration tokens x {self.passes} passes, {work} TFLOP, "
-            f"at least {duration} at this machine's speed now; "
+            f"at least {duration} {self.pace}; "
             f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
         )
 

@@ -237,14 +237,16 @@ def foreseen_by_dose(
 
 
 def foreseen_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
-    """Return the shares of kept weights that leaving planted sinks out exchanges, over draws, by dose."""
+    """Return what leaving planted sinks out and other text exchange, shares of kept weights, by dose."""
     if len(draws) < 2:
         return {}
 
     found = {}
     table = pd.concat(draws)
     for (dose, sparsity), part in table.groupby(["dose", "sparsity"]):
-        found[f"planted_exact_x{dose:g}_{100 * sparsity:.0f}"] = interval(part.exact)
+        ending = f"x{dose:g}_{100 * sparsity:.0f}"
+        found[f"planted_exact_{ending}"] = interval(part.exact)
+        found[f"planted_other_text_{ending}"] = interval(part.other_text)
     return found
 
 

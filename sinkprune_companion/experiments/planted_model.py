@@ -26,12 +26,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune.evaluation.text_scores import score_texts
 from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS
 from sinkprune_companion.experiments.planted import OTHER_WITHOUT, planted_recipe, taken_statistics
 from sinkprune_companion.experiments.variants import fingerprint_of
+from sinkprune_companion.experiments.why import wanda_keeps
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
@@ -48,7 +49,6 @@ from sinkprune_core.pruning.diagnosis import (
     weighted_mean,
 )
 from sinkprune_core.pruning.engine import dense_statistics
-from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.detection import sink_sets
@@ -429,13 +429,8 @@ def lost_output(
     weight lets through is W_ij^2 times the sinks' part of n_j^2, as if channels were uncorrelated at sinks.
     """
     sent_OI = weight_OI.double().square() * (norm_I.double().square() - without_I.double().square())
-    kept_OI, kept_without_OI = (_kept(weight_OI, norms_I, sparsity) for norms_I in (norm_I, without_I))
+    kept_OI, kept_without_OI = (wanda_keeps(weight_OI, norms_I, sparsity) for norms_I in (norm_I, without_I))
     return float(sent_OI[kept_OI & ~kept_without_OI].sum() / sent_OI.sum())
-
-
-def _kept(weight_OI: torch.Tensor, norm_I: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """Return which weights Wanda keeps, bool (O, I)."""
-    return ~lowest(weight_OI.abs() * norm_I.to(weight_OI), int(weight_OI.shape[1] * sparsity))
 
 
 def carried_table(
@@ -467,7 +462,7 @@ def carried_table(
             (exchanged,) = mask_changes(weight_OI, planted_I, [without_I], sparsity)
 
             leaks = [
-                float(((weight_OI * _kept(weight_OI, norms_I, sparsity)) @ vector_I).norm())
+                float(((weight_OI * wanda_keeps(weight_OI, norms_I, sparsity)) @ vector_I).norm())
                 for norms_I in (planted_I, without_I)
             ]
             rows.append(
@@ -485,6 +480,21 @@ def carried_table(
 
 
 # findings
+
+
+def exchanged_findings(draws: Sequence[pd.DataFrame]) -> dict[str, Estimate]:
+    """Return what leaving sinks out and other text exchange in the planted model, over all maps, by dose.
+
+    `draws` are tables of `foreseen_in_model`. There is no finding of a single draw.
+    """
+    if len(draws) < 2:
+        return {}
+
+    found = {}
+    for dose, part in pd.concat(draws).groupby("dose"):
+        found[f"planted_model_exact_x{dose:g}"] = interval(part.exact)
+        found[f"planted_model_other_text_x{dose:g}"] = interval(part.other_text)
+    return found
 
 
 def largest_change_of_dense(losses: pd.DataFrame) -> float:

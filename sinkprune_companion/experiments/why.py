@@ -20,7 +20,9 @@ from sinkprune_core.pruning.diagnosis import (
     diagnose,
     energy_share,
     norms_of,
+    weighted_mean,
 )
+from sinkprune_core.pruning.patterns import lowest
 
 DIAGNOSIS_REVISION = 1  # of `diagnosis_table`
 CHANNELS_REVISION = 1  # of `channel_table`
@@ -79,6 +81,54 @@ def channel_table(
     return run.record("channels", compute, CHANNELS_REVISION, layers=list(layers), **key)
 
 
+def wanda_keeps(weight_OI: torch.Tensor, norm_I: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Return which weights Wanda keeps, bool (O, I)."""
+    return ~lowest(weight_OI.abs() * norm_I.to(weight_OI), int(weight_OI.shape[1] * sparsity))
+
+
+def score_window(
+    weight_OI: torch.Tensor,
+    norm_I: torch.Tensor,
+    without_I: torch.Tensor,
+    sparsity: float,
+    rows: int = 40,
+    hottest: int = 40,
+    others: int = 80,
+) -> pd.DataFrame:
+    """Return a window of a linear's scores by Wanda: some rows, the hottest channels, some of the others.
+
+    A row per weight has its `row`, its `channel`, the channel's `norm` by `norm_I` and its `norm_without` the
+    sinks, the score by `norm_I` over its row's `threshold` (the smallest score that is kept), and whether it
+    is `kept` and `kept_without`. Channels are ordered by norm, the largest first, and by `place` from 0. Rows
+    and other channels are spread evenly: over the rows, and over the norms.
+    """
+    weight_OI = weight_OI.detach().float().cpu()
+    score_OI = weight_OI.abs() * norm_I.to(weight_OI)
+    kept_OI = wanda_keeps(weight_OI, norm_I, sparsity)
+    kept_without_OI = wanda_keeps(weight_OI, without_I, sparsity)
+    threshold_O = score_OI.masked_fill(~kept_OI, float("inf")).amin(1)
+
+    by_norm_I = norm_I.argsort(descending=True)
+    spread = torch.linspace(hottest, len(by_norm_I) - 1, min(others, len(by_norm_I) - hottest)).long()
+    channels = [*by_norm_I[:hottest].tolist(), *by_norm_I[spread].tolist()]
+    shown = torch.linspace(0, len(weight_OI) - 1, min(rows, len(weight_OI))).long().tolist()
+
+    return pd.DataFrame(
+        {
+            "row": row,
+            "channel": channel,
+            "place": place,
+            "norm": float(norm_I[channel]),
+            "norm_without": float(without_I[channel]),
+            "over_threshold": float(score_OI[row, channel] / threshold_O[row]),
+            "kept": bool(kept_OI[row, channel]),
+            "kept_without": bool(kept_without_OI[row, channel]),
+        }
+        for row in shown
+        for place, channel in enumerate(channels)
+    )
+
+
 def correlation(table: pd.DataFrame) -> float:
     """Return the correlation of predicted and exact changes, of their logarithms, over maps that change."""
     changed = table[(table.predicted > 0) & (table.exact > 0)]
@@ -121,6 +171,20 @@ def fit_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 }
             )
 
+    return pd.DataFrame(rows)
+
+
+def length_table(tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """Return what a diagnosis says over all maps, by length of a sequence: a row per length and sparsity.
+
+    Columns: `tokens`, `zeros`, `predicted`, `exact` and `other_text`, means by the maps' weights.
+    """
+    columns = ["predicted", "exact", "other_text", "weights"]
+    rows = [
+        {"tokens": tokens, "zeros": sparsity, **weighted_mean(part[columns])}
+        for tokens, table in tables.items()
+        for sparsity, part in table.groupby("sparsity")
+    ]
     return pd.DataFrame(rows)
 
 
@@ -181,8 +245,10 @@ def _mean(table: pd.DataFrame, column: str) -> float:
 # what is foreseen beside what was measured
 
 
-PLANTED, AS_IT_IS, ELSEWHERE = "planted", "as it is", "loss on other calibration text"
-KINDS = (PLANTED, AS_IT_IS, ELSEWHERE)  # of ELSEWHERE the masks are of one text, and the loss of another
+PLANTED, IN_MODEL = "planted in the statistics", "planted in the model"
+AS_IT_IS, ELSEWHERE = "as it is", "loss on other calibration text"
+# of ELSEWHERE the masks are of one text, and the loss of another
+KINDS = (PLANTED, IN_MODEL, AS_IT_IS, ELSEWHERE)
 
 
 class Case(NamedTuple):
@@ -190,6 +256,7 @@ class Case(NamedTuple):
 
     name: str
     kind: str  # one of KINDS
+    sparsity: float
     exchanged: float  # share of the kept weights that leaving all sinks out exchanges
     other_text: float  # the same of another draw of calibration text
     expects: bool  # whether the diagnosis expects leaving sinks out to matter
@@ -213,18 +280,40 @@ def planted_cases(
     `passes` are tables of `planted.foreseen_by_dose`, `gains` the findings of `planted.planted_findings`. At
     dose 1 nothing is planted, and the case has the model's `name`.
     """
-    table = pd.concat(passes)
-    table = table[table.sparsity == sparsity]
-    means = table.groupby("dose")[["exact", "other_text"]].mean()
-
     cases = []
-    for dose, row in means.iterrows():
+    for dose, row in _mean_exchanges(passes, sparsity).iterrows():
         gain = gains[f"planted_gain_x{dose:g}_{100 * sparsity:.0f}"]
         case, kind = (name, AS_IT_IS) if dose == 1 else (f"× {dose:g}", PLANTED)
-        expects = bool(row.exact > max(row.other_text, SMALLEST))
-        cases.append(Case(case, kind, row.exact, row.other_text, expects, gain))
-
+        cases.append(Case(case, kind, sparsity, row.exact, row.other_text, _expects(row), gain))
     return cases
+
+
+def planted_model_cases(
+    passes: Sequence[pd.DataFrame], gains: Mapping[str, Estimate], sparsity: float
+) -> list[Case]:
+    """Return the cases of the planted model: means over calibration draws, and what was measured.
+
+    `passes` are tables of `planted_model.foreseen_in_model`, `gains` the findings of
+    `planted_model.planted_model_findings`.
+    """
+    cases = []
+    for dose, row in _mean_exchanges(passes, sparsity).iterrows():
+        gain = gains[f"planted_model_gain_x{dose:g}"]
+        name = f"vector × {dose:g}"
+        cases.append(Case(name, IN_MODEL, sparsity, row.exact, row.other_text, _expects(row), gain))
+    return cases
+
+
+def _mean_exchanges(passes: Sequence[pd.DataFrame], sparsity: float) -> pd.DataFrame:
+    """Return `exact` and `other_text` by dose, means over the tables of some calibration draws."""
+    table = pd.concat(passes)
+    table = table[table.sparsity == sparsity]
+    return table.groupby("dose")[["exact", "other_text"]].mean()
+
+
+def _expects(row: pd.Series) -> bool:
+    """Return whether a diagnosis of these means would expect leaving sinks out to matter."""
+    return bool(row.exact > max(row.other_text, SMALLEST))
 
 
 def foresight(
@@ -249,6 +338,7 @@ def foresight(
             {
                 "case": case.name,
                 "kind": case.kind,
+                "zeros": case.sparsity,
                 "exchanged": case.exchanged,
                 "other_text": case.other_text,
                 "expects": case.expects,
@@ -258,4 +348,4 @@ def foresight(
             }
         )
 
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"margin": float})  # NaN where pruning costs nothing

@@ -12,8 +12,8 @@ from matplotlib.ticker import FormatStrFormatter
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.figures.energy import READS
 from sinkprune.figures.style import WIDTH, canvas, titled
-from sinkprune_companion.experiments.why import AS_IT_IS, ELSEWHERE, PLANTED
-from sinkprune_companion.figures.looks import BLACK, BROWN, GREY, OLIVE, SKY, SLATE
+from sinkprune_companion.experiments.why import AS_IT_IS, ELSEWHERE, IN_MODEL, PLANTED
+from sinkprune_companion.figures.looks import BLACK, BROWN, GREY, OLIVE, ORANGE, SKY, SLATE
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
 HUES = {"q_proj": SLATE, "o_proj": OLIVE, "gate_proj": GREY, "down_proj": BROWN}
@@ -32,6 +32,42 @@ def plot_channels(channels: pd.DataFrame, places: Sequence[tuple[int, str]], tit
 
     axes[0, 0].set_ylabel("sinks' share of its energy (%)")
     return titled(figure, title)
+
+
+def plot_window(window: pd.DataFrame, title: str) -> Figure:
+    """Draw a window of a score matrix, a table of `why.score_window`, below the norms of its channels.
+
+    A kept weight is the darker the further its score is above the threshold of its row; pruned ones are
+    white. Those that leaving sinks out exchanges are marked.
+    """
+    figure, axes = canvas(2, 1, (WIDTH, 4.2), sharex=True, height_ratios=[1, 1.6])
+    (above,), (below,) = axes
+
+    channels = window.drop_duplicates("place").sort_values("place")
+    above.plot(channels.place, channels.norm, ".", ms=4, color=BROWN, label="norm with the sinks")
+    above.plot(channels.place, channels.norm_without, ".", ms=4, color=SKY, label="norm without the sinks")
+    above.set_yscale("log")
+    above.set_ylabel("norm of\nthe channel")
+
+    ratio = window.pivot(index="row", columns="place", values="over_threshold")
+    darkness = np.log10(ratio.where(ratio >= 1))
+    how = {"cmap": "Greys", "vmin": -0.3, "vmax": 1, "aspect": "auto", "interpolation": "nearest"}
+    image = below.imshow(darkness, **how)
+
+    rows = {row: place for place, row in enumerate(ratio.index)}
+    lost = window[window.kept & ~window.kept_without]
+    won = window[~window.kept & window.kept_without]
+    mark = {"ls": "", "ms": 3.5, "mew": 0.4, "mec": BLACK}
+    below.plot(lost.place, lost.row.map(rows), "v", color=ORANGE, label="kept only with the sinks", **mark)
+    below.plot(won.place, won.row.map(rows), "^", color=SKY, label="kept only without the sinks", **mark)
+
+    below.grid(visible=False)
+    below.set(xlabel="input channels, the largest norm first", ylabel="outputs", yticks=[])
+    bar = figure.colorbar(image, ax=below, ticks=[0, 0.5, 1], pad=0.01)
+    bar.ax.set_yticklabels(["at the\nthreshold", "3 times", "10 times"], fontsize=8)
+
+    handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
+    return titled(figure, title, handles)
 
 
 def plot_foreseen(table: pd.DataFrame, title: str) -> Figure:
@@ -104,23 +140,46 @@ def plot_doses(
 
 
 WHEN = {  # how cases of a kind look, and what a legend calls them
-    PLANTED: ("inputs at the sinks made so many times as large", BROWN, "o"),
+    PLANTED: ("in the statistics alone, inputs at the sinks made so many times as large", BROWN, "o"),
+    IN_MODEL: ("in the model, a vector so many usual inputs long added to them", ORANGE, "s"),
     AS_IT_IS: ("the model as it is", BLACK, "D"),
-    ELSEWHERE: ("other models: their loss is of other calibration text (notebook 08)", SKY, "D"),
+    ELSEWHERE: ("other models, whose loss is of other calibration text (notebook 08)", SKY, "D"),
 }
 
 
 def plot_when(table: pd.DataFrame, title: str) -> Figure:
     """Draw what leaving sinks out changes in the loss against how much of the masks it exchanges.
 
-    `table` is that of `why.foresight`. The band is what does not matter, a grey stroke what another draw of
-    calibration text exchanges in a case. Models in which nothing is planted are named in a picture within it.
+    `table` is that of `why.foresight`; a panel per sparsity. The band is what does not matter, a grey stroke
+    what another draw of calibration text exchanges in a case. Where nothing is planted in several models they
+    are named in a picture within the panel.
     """
-    figure, [[axis]] = canvas(size=(WIDTH, 4.0))
+    sparsities = sorted(table.zeros.unique())
+    heights = [4.0, *[2.4] * (len(sparsities) - 1)]
+    size = (WIDTH, sum(heights))
+    figure, axes = canvas(len(sparsities), 1, size, sharex=True, height_ratios=heights)
 
-    for kind, part in table.groupby("kind", sort=False):
-        _draw_cases(axis, part, str(kind))
-    for row in table[table.kind == PLANTED].itertuples():
+    for axis, sparsity in zip(axes[:, 0], sparsities, strict=True):
+        _draw_panel(axis, table[table.zeros == sparsity])
+        if len(sparsities) > 1:
+            axis.set_title(f"{sparsity:.0%} zeros")
+
+    axes[-1, 0].set_xlabel("kept weights that leaving sinks out exchanges (%)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    return titled(figure, title, list(by_label.values()))
+
+
+def _draw_panel(axis: Axes, table: pd.DataFrame) -> None:
+    """Draw all cases at one sparsity."""
+    for kind in WHEN:
+        part = table[table.kind == kind]
+        if len(part):
+            _draw_cases(axis, part, kind)
+
+    unplanted = table[table.kind.isin([AS_IT_IS, ELSEWHERE])]
+    named = table if len(unplanted) == 1 else table.drop(unplanted.index)
+    for row in named.itertuples():
         place = (100 * row.exchanged, row.value)
         axis.annotate(row.case, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
 
@@ -129,21 +188,15 @@ def plot_when(table: pd.DataFrame, title: str) -> Figure:
 
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.set(
-        xlabel="kept weights that leaving sinks out exchanges (%)",
-        ylabel="loss, left out − kept (nats per token)\n← better",
-    )
+    axis.set_ylabel("loss, left out − kept\n(nats per token)\n← better")
 
     ordered = table.sort_values("exchanged")
     limits = (-ordered.margin, ordered.margin)
     axis.fill_between(100 * ordered.exchanged, *limits, color=GREY, alpha=0.2, lw=0)
     axis.axhline(0, color=BLACK, lw=0.8)
 
-    unplanted = table[table.kind != PLANTED]
-    if len(unplanted):
-        _name_cases(axis.inset_axes((0.27, 0.12, 0.36, 0.46)), unplanted)
-
-    return titled(figure, title, axis.get_legend_handles_labels()[0])
+    if len(unplanted) > 1:
+        _name_cases(axis.inset_axes((0.27, 0.52, 0.25, 0.4)), unplanted)
 
 
 def _draw_cases(axis: Axes, cases: pd.DataFrame, kind: str) -> None:

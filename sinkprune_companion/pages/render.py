@@ -33,6 +33,7 @@ from sinkprune_companion.ledger.tables import HEADS
 from sinkprune_companion.pages.sources import (
     PresumedVerdictError,
     Results,
+    by_length,
     by_prompt,
     carried,
     foreseen,
@@ -44,7 +45,13 @@ from sinkprune_companion.run.records import Run
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
-TABLES = {"by_prompt": by_prompt, "carried": carried, "foreseen": foreseen, "worst_fit": worst_fit}
+TABLES = {  # functions of `sources` that templates may call
+    "by_length": by_length,
+    "by_prompt": by_prompt,
+    "carried": carried,
+    "foreseen": foreseen,
+    "worst_fit": worst_fit,
+}
 # what templates know of results
 RESULT_NAMES = (
     "f",
@@ -142,7 +149,7 @@ def rendered_title(notebook: str, figure: str, results: Results) -> str:
     """Return the written title of a figure with the numbers of a run; errors are those of `render`."""
     template = environment().from_string(TITLES[notebook][figure])
     try:
-        return template.render(f=results.f, holds=results.holds).strip()
+        return template.render(f=results.f, holds=results.holds, verdict=results.verdict).strip()
     except PresumedVerdictError as error:
         raise PresumedVerdictError(f"titles.yml, {notebook}/{figure}: {error}") from None
 

@@ -237,6 +237,13 @@ def worst_fit(zeros: float, table: str = "04_why/fits.csv") -> dict[str, object]
     return frame.loc[frame.largest_miss.abs().idxmax()].to_dict()
 
 
+def by_length(table: str = "04_why/lengths.csv", zeros: float = 0.5) -> dict[int, dict[str, float]]:
+    """Return what a published diagnosis says on sequences of so many tokens: its columns, by that number."""
+    frame = pd.read_csv(project_root() / "figures" / table)
+    rows = frame[frame.zeros == zeros].set_index("tokens")
+    return rows.to_dict("index")
+
+
 def calibration_tokens(figure: str) -> int:
     """Return the tokens that recipes were calibrated on in the run that drew a published figure."""
     given = read_json(project_root() / "figures" / f"{figure}.json")["parameters"]
@@ -371,3 +378,13 @@ def cost_table() -> str:
 
     heads = ["profile", "notebook", "jobs", "core-minutes", "memory of the largest job", "where"]
     return markdown_table(heads, rows)
+
+
+def experiment_table() -> str:
+    """Return a table in Markdown of what experiments took that were run by themselves."""
+    entries = read_json(project_root() / "docs" / "experiment_costs.json")
+    rows = [
+        [one["notebook"], what, one["draws"], f"{one['core_minutes']:.1f}", one["where"]]
+        for what, one in entries.items()
+    ]
+    return markdown_table(["notebook", "experiment", "calibration draws", "core-minutes", "where"], rows)

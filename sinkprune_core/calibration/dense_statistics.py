@@ -40,7 +40,7 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may wait on a CPU until the weights of their tokens are known
-WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
+WAITING_SHARE = 0.25  # of a GPU's free memory that they may take there
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 SAMPLED = 64  # numbers of every parameter that tell a model from another one
 
@@ -324,12 +324,15 @@ def rows_at_once(
 def input_budget(device: torch.device) -> int:
     """Return the bytes of inputs that may wait in memory.
 
-    A fixed number on a CPU, so that results do not depend on the machine.
+    A fixed number on a CPU, and a share of what is free on a GPU, where PyTorch keeps some that it does not
+    use. The budget decides whether the text passes once or twice, which changes results by rounding alone.
     """
     if device.type != "cuda":
         return WAITING_BYTES
-    _, total = torch.cuda.mem_get_info(device)
-    return int(WAITING_SHARE * total)
+
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(WAITING_SHARE * (free + unused))
 
 
 def row_bytes(lm: LanguageModel, length: int) -> int:

@@ -168,6 +168,34 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     assert at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
 
 
+def test_what_may_wait_on_a_gpu_is_a_share_of_its_free_memory(monkeypatch):
+    """What other programs and the weights take is not free; what PyTorch keeps without using it is."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 << 30, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 36 << 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 30 << 30)
+    assert module.input_budget(torch.device("cuda")) == 4 << 30
+    assert module.input_budget(torch.device("cpu")) == module.WAITING_BYTES
+
+
+@pytest.mark.parametrize("tokens", ["unstable", "official"])
+def test_what_is_pruned_does_not_depend_on_the_budget(make_lm, calibration, monkeypatch, tokens):
+    """The budgets hold nothing, a state, a trajectory, everything: the text passes twice, or once."""
+    row = row_bytes(make_lm("diffusion"), LENGTH)
+    recipe = RECIPES[tokens]
+    ways = set()
+    zeros = []
+
+    for budget in (0, row, LEVELS * row, 1 << 40):
+        monkeypatch.setattr(module, "input_budget", lambda _, budget=budget: budget)
+        lm = make_lm("diffusion")
+        ways.add(rows_at_once(lm, [recipe.statistics_key], calibration) > 0)
+        prune(lm, recipe, calibration, progress=False)
+        zeros.append(torch.cat([linear.weight.flatten() == 0 for linear in linears_of(lm).values()]))
+
+    assert ways == {False, True}
+    assert all(torch.equal(zeros[0], others) for others in zeros)
+
+
 def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, make_lm, calibration):
     known = preset("unstable", noise_levels=2)
     statistics = dense_statistics(tiny_dlm, [known], calibration, progress=False)[known.statistics_key]

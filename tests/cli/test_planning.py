@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from sinkprune.cli import main
-from sinkprune.cli.gpus import GPUS, REACHED, planned_gpu
-from sinkprune.cli.planning import HERE, shapes_of
-from sinkprune.models.meta_model import MetaModel
-from sinkprune.runs.pruning_cost import PruningCost
+from sinkprune.models.gpus import GPUS, HERE, REACHED, planned_gpu
+from sinkprune.models.meta_model import MetaModel, shapes_of
 
 FLAGS = ("--preset", "wanda", "--sequences", "4", "--length", "12", "--dry-run")
 
@@ -55,10 +53,6 @@ def test_a_gpu_that_is_not_here_can_be_planned_for(model, plan):
     assert "lacks" not in said
 
 
-def test_the_words_that_a_plan_replaces_are_those_of_a_cost():
-    assert HERE in str(PruningCost(1, 1, 1.0, 1.0, 1, 1, ()))
-
-
 def test_what_is_too_large_for_a_gpu_is_said(monkeypatch, model, plan):
     monkeypatch.setitem(GPUS, "L4", GPUS["L4"].__class__("L4", 1e6, 1e12, 1e12))
     said = plan(model, "--device", "cuda:L4")
@@ -79,3 +73,49 @@ def test_a_planned_gpu_prunes_nothing(options, said, refused):
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps", "auto"])
 def test_devices_of_this_machine_are_no_planned_gpus(device):
     assert planned_gpu(device) is None
+
+
+# recover
+
+
+@pytest.fixture
+def plan_recovery(capsys):
+    """A function that plans a recovery and returns what it says."""
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        line = ["recover", *map(str, arguments), "--tokens", "96", "--length", "12", "--dry-run"]
+        assert main.main(line) == 0
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_a_recovery_can_be_planned_for_a_gpu_that_is_not_here(model, plan_recovery):
+    said = plan_recovery(model, "--device", "cuda:H100")
+    assert "bfloat16 on H100, which is not here: 96 tokens in 1 steps, at least 0 min 0 s" in said
+    assert f"{REACHED * 989:.0f} TFLOP/s" in said and HERE not in said
+    assert "too little" not in said and "lacks" not in said
+
+
+def test_what_is_too_large_to_recover_on_a_gpu_is_said(monkeypatch, model, plan_recovery):
+    monkeypatch.setitem(GPUS, "L4", GPUS["L4"].__class__("L4", 1e6, 1e12, 1e12))
+    said = plan_recovery(model, "--device", "cuda:L4").splitlines()
+    assert said[-1].startswith("L4 has 0 GB of memory, which is too little: take a smaller batch")
+
+
+def test_what_this_machine_lacks_for_a_recovery_fails(monkeypatch, model, capsys):
+    monkeypatch.setattr("sinkprune.recovery.cost.available_memory", lambda _: 1e6)
+    assert main.main(["recover", str(model), "--tokens", "96", "--length", "12", "--dry-run"]) == 1
+    assert "error: this machine lacks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--device", "cuda:H100", "--out", "x"), "add --dry-run"),
+        (("--device", "cuda:H10", "--dry-run"), "did you mean H100"),
+    ],
+)
+def test_a_planned_gpu_recovers_nothing(options, said, refused):
+    assert said in refused("recover", "smol-dlm", "--tokens", "9", *options)

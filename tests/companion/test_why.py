@@ -2,11 +2,13 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune_companion.experiments.why import (
     AS_IT_IS,
     ELSEWHERE,
+    IN_MODEL,
     OPEN,
     PLANTED,
     RIGHT,
@@ -16,12 +18,16 @@ from sinkprune_companion.experiments.why import (
     diagnosis_findings,
     fit_table,
     foresight,
+    length_table,
     planted_cases,
+    planted_model_cases,
+    score_window,
 )
-from sinkprune_companion.figures.why import plot_when
+from sinkprune_companion.figures.why import plot_when, plot_window
+from sinkprune_core.pruning.diagnosis import mask_changes
 
 
-def estimate(low: float, high: float, margin: float = 0.01) -> Estimate:
+def estimate(low: float, high: float, margin: float | None = 0.01) -> Estimate:
     """Return an estimate with an interval over six draws that is symmetrical."""
     half_width = (high - low) / 2
 
@@ -39,8 +45,10 @@ def estimate(low: float, high: float, margin: float = 0.01) -> Estimate:
     )
 
 
-def case(expects: bool, low: float, high: float, name: str = "a model", kind: str = AS_IT_IS) -> Case:
-    return Case(name, kind, 0.001, 0.02, expects, estimate(low, high))
+def case(
+    expects: bool, low: float, high: float, name: str = "a model", kind: str = AS_IT_IS, zeros: float = 0.5
+) -> Case:
+    return Case(name, kind, zeros, 0.001, 0.02, expects, estimate(low, high))
 
 
 def maps(**columns: list) -> pd.DataFrame:
@@ -94,6 +102,14 @@ def test_a_layer_counts_its_maps_by_their_weights_over_all_draws():
     assert found.energy[4] == pytest.approx(0.9)
 
 
+def test_a_length_has_a_row_per_sparsity_with_means_by_weights():
+    both = pd.concat([maps(), maps(sparsity=0.75, exact=[0.0, 0.09, 0.0])])
+    found = length_table({128: both, 512: maps(other_text=[0.2, 0.2, 0.2])})
+    assert found[["tokens", "zeros"]].to_numpy().tolist() == [[128, 0.5], [128, 0.75], [512, 0.5]]
+    assert found.exact.tolist()[:2] == pytest.approx([(0.002 + 3 * 0.05) / 9, 3 * 0.09 / 9])
+    assert found.other_text.tolist()[2] == pytest.approx(0.2)
+
+
 def test_a_planted_case_is_the_mean_over_draws_and_judged_by_it():
     draws = [
         pd.DataFrame({"dose": [1.0, 9.0], "sparsity": 0.5, "exact": [0.001, exact], "other_text": 0.02})
@@ -106,6 +122,57 @@ def test_a_planted_case_is_the_mean_over_draws_and_judged_by_it():
     assert (plain.name, plain.kind, plain.expects) == ("a model", AS_IT_IS, False)
     assert (planted.name, planted.kind, planted.expects) == ("× 9", PLANTED, True)
     assert planted.exchanged == pytest.approx(0.025)
+
+
+def test_a_case_of_the_planted_model_is_that_of_its_dose_and_judged_as_every_other():
+    draws = [
+        pd.DataFrame({"dose": [3.0, 9.0], "sparsity": 0.5, "exact": [0.015, exact], "other_text": 0.02})
+        for exact in (0.01, 0.04)
+    ]
+    gains = {f"planted_model_gain_x{dose}": estimate(0.1, 0.1 * dose) for dose in (3, 9)}
+
+    small, large = planted_model_cases(draws, gains, 0.5)
+
+    assert (small.name, small.kind, small.expects) == ("vector × 3", IN_MODEL, False)
+    assert (large.expects, large.exchanged, large.gain) == (True, 0.025, gains["planted_model_gain_x9"])
+
+
+def test_every_sparsity_has_a_panel_and_every_case_its_name():
+    cases = [case(False, -0.002, 0.003, "plain"), case(True, -0.3, -0.2, "× 9", PLANTED)]
+    cases += [case(True, 0.2, 0.3, "vector × 9", IN_MODEL)]
+    cases += [case(False, 0.0, 0.1, "at three quarters", AS_IT_IS, 0.75)]
+
+    figure = plot_when(foresight(cases), "a title")
+
+    assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["50% zeros", "75% zeros"]
+    named = [{text.get_text() for text in axis.texts} for axis in figure.axes[:2]]
+    assert named == [{"plain", "× 9", "vector × 9"}, {"at three quarters"}]
+
+
+def test_a_case_without_a_margin_is_drawn_without_a_band():
+    cases = [Case(name, AS_IT_IS, 0.5, 0.001, 0.02, False, estimate(-0.1, 0.1, None)) for name in "ab"]
+    table = foresight(cases)
+    assert table.margin.isna().all()
+    assert plot_when(table, "a title").axes
+
+
+def test_a_window_has_the_hottest_channels_first_and_marks_what_is_exchanged():
+    weight_OI = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+    norm_I, without_I = torch.ones(20), torch.ones(20)
+    norm_I[[4, 7]] = torch.tensor([50.0, 3.0])
+    (exchanged,) = mask_changes(weight_OI, norm_I, [without_I], 0.5)
+
+    window = score_window(weight_OI, norm_I, without_I, 0.5, rows=30, hottest=2, others=18)
+
+    assert window.drop_duplicates("place").channel.tolist()[:2] == [4, 7]
+    assert sorted(window.channel.unique()) == list(range(20))
+    assert (window.kept & ~window.kept_without).sum() / window.kept.sum() == pytest.approx(exchanged)
+    assert ((window.over_threshold >= 1) == window.kept).all()
+    assert len(plot_window(window, "a title").axes) == 3  # with the bar of colours
+
+    part = score_window(weight_OI, norm_I, without_I, 0.5, rows=3, hottest=2, others=5)
+    assert part.row.unique().tolist() == [0, 14, 29]
+    assert len(part) == 3 * 7
 
 
 def test_the_picture_names_every_model_in_which_nothing_is_planted():

@@ -8,13 +8,12 @@ from typing import Annotated, ClassVar
 from cyclopts import Group
 
 from sinkprune.cli import checks
-from sinkprune.cli.gpus import planned_gpu
-from sinkprune.cli.options import WHERE, TextOptions, place, real, switch, whole, word
+from sinkprune.cli.options import RUNNING, WHERE, DryRun, TextOptions, place, real, switch, whole, word
 from sinkprune.files import PLANNED, resolved
+from sinkprune.models.gpus import check_planned
 from sinkprune_core.pruning.presets import ABOUT
 
 HOW = Group("how to prune", sort_key=4)
-RUNNING = Group("how to run", sort_key=5)
 EXAMPLE = "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out smol-dlm-pruned"
 
 
@@ -23,6 +22,7 @@ class Prune(TextOptions):
     """Options of `sinkprune prune`."""
 
     NAME: ClassVar[str] = "prune"
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("int8",)
 
     batch: Annotated[
         int,
@@ -33,6 +33,10 @@ class Prune(TextOptions):
     out: Annotated[
         Path | None,
         place("where the pruned model goes; it must not exist (required, but with --dry-run)", "FOLDER"),
+    ] = None
+    int8: Annotated[
+        Path | None,
+        place("write the pruned model's linears in int8 to this folder, too, zeros kept (torchao)", "FOLDER"),
     ] = None
     sequences: Annotated[
         int | None,
@@ -100,12 +104,7 @@ class Prune(TextOptions):
             group=RUNNING,
         ),
     ] = False
-    dry_run: Annotated[
-        bool,
-        switch(
-            "say what it takes, and stop; with --device cuda:H100 for a GPU that is not here", group=RUNNING
-        ),
-    ] = False
+    dry_run: DryRun = False
 
     def settle(self) -> None:
         """Refuse what does not go together, and find the folder of finished blocks and statistics."""
@@ -115,13 +114,10 @@ class Prune(TextOptions):
         if self.device_map is not None:
             self.refuse(("stream",), f"--device-map {self.device_map} lays the whole model on its devices")
 
-        gpu = planned_gpu(self.device)
-        if gpu is not None and not self.dry_run:
-            raise ValueError(
-                f"--device {self.device} names a GPU that a run can be planned for: add --dry-run, or give "
-                "cuda, a GPU of this machine"
-            )
+        if self.int8 is not None:
+            self.refuse(("stream",), "--int8 holds the whole model in memory")
 
+        check_planned(self.device, self.dry_run)
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
 

@@ -10,8 +10,10 @@ from cyclopts import Group
 from sinkprune.cli import checks
 from sinkprune.cli.options import (
     ARGUMENTS,
+    RUNNING,
     WHERE,
     Device,
+    DryRun,
     Options,
     check_text,
     place,
@@ -20,9 +22,9 @@ from sinkprune.cli.options import (
     whole,
     word,
 )
+from sinkprune.models.gpus import check_planned
 
 HOW = Group("how to train", sort_key=4)
-RUNNING = Group("how to run", sort_key=5)
 EXAMPLE = "  sinkprune recover smol-dlm-pruned --tokens 250000 --out smol-dlm-recovered"
 
 
@@ -106,11 +108,12 @@ class Recover(Options):
         ),
     ] = None
     save_every: Annotated[int, whole("steps between two states", at_least=1, group=RUNNING)] = 20
-    dry_run: Annotated[bool, switch("say what it takes, and stop", group=RUNNING)] = False
+    dry_run: DryRun = False
 
     def settle(self) -> None:
         """Refuse what does not go together."""
         super().settle()
+        check_planned(self.device, self.dry_run)
         if self.out is None and not self.dry_run:
             raise ValueError(
                 "--out is missing: name the folder the recovered model goes to (or use --dry-run)"
