@@ -55,10 +55,6 @@ def run(options: Prune) -> None:
         options.refuse(CALIBRATION, f"criterion={choice_name(recipe.criterion)} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
-    if options.sequences is None:
-        is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
-        options.sequences = SEQUENCES if is_clean or recipe.noise_levels <= 2 else NOISED_SEQUENCES
-
     if options.int8 is not None:
         int8_config()  # raises without torchao
 
@@ -70,6 +66,10 @@ def run(options: Prune) -> None:
 
 def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> None:
     """Say what pruning takes, and unless that is all, prune and save; `places_held` gives `made_from`."""
+    if options.sequences is None:
+        is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
+        options.sequences = SEQUENCES if is_clean or recipe.noise_levels <= 2 else NOISED_SEQUENCES
+
     if planned_gpu(options.device) is None:
         settle_device(options)
     if options.dry_run and plan_unfetched(options, recipe, options.sequences):

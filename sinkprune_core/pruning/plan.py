@@ -121,7 +121,7 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
 def _check_padded(lm: LanguageModel, recipe: Recipe) -> None:
     """Raise ValueError where the states of a text need sequences of one length."""
     fix = "cut or pack the text into sequences of one length"
-    if recipe.noise == "rollout" and is_written(lm, recipe):
+    if is_written(lm, recipe):
         raise ValueError(f"noise='rollout' goes on from a quarter of each sequence, and these differ: {fix}")
     if recipe.exclude != "none" and not lm.is_diffusion:
         raise ValueError(

@@ -206,6 +206,8 @@ def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, make_l
     for lm, recipe, text in (
         (tiny_dlm, preset("all-sinks", noise_levels=2), calibration),
         (tiny_dlm, Recipe(), calibration),
+        (tiny_dlm, dataclasses.replace(known, propagation="sequential"), calibration),
+        (tiny_dlm, Recipe(criterion="magnitude"), None),
         (tiny_dlm, known, other_text),
         (another, known, calibration),
         (of_its_name, known, calibration),

@@ -107,6 +107,10 @@ def test_prompts_of_a_wrong_shape_are_refused(tiny_dlm, make_ids):
         generate(tiny_dlm, make_ids(2, 3), Sampler(8, 4, None), names=["one"])
 
 
+def test_a_prompt_of_one_token_is_enough(tiny_dlm, make_ids):
+    assert generate(tiny_dlm, make_ids(1, 1), Sampler(4, 2, None)).shape == (1, 5)
+
+
 def test_padding_anywhere_but_on_the_left_is_refused(tiny_dlm, make_ids):
     for mask in ([1, 1, 0], [1, 0, 1], [0, 0, 0], [1, 1]):
         with pytest.raises(ValueError, match="zeros stand for padding on the left"):

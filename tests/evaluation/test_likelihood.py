@@ -136,6 +136,14 @@ def test_the_estimator_of_the_other_kind_is_refused(tiny_ar, tiny_dlm, make_ids)
         nll(tiny_dlm, make_ids(1, 5))
 
 
+def test_the_shortest_text_is_one_sequence_of_two_tokens(tiny_ar, tiny_dlm, make_ids):
+    for call, lm in ((nelbo, tiny_dlm), (nll, tiny_ar)):
+        assert len(call(lm, make_ids(1, 2))) >= 1
+        for ids_NT in (make_ids(1, 1), make_ids(2, 2)[:0]):
+            with pytest.raises(ValueError, match="expected at least one sequence of at least 2 tokens"):
+                call(lm, ids_NT)
+
+
 # one more first token
 
 
