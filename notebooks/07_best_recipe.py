@@ -533,8 +533,21 @@ else:
 #   [−0.42, 0.10] before and −0.034 [−0.13, 0.057] after, undecided both times. The official sink
 #   weights make no difference that matters before (0.050 [0.027, 0.074]) or after it (−0.010
 #   [−0.033, 0.012]).
-# * For want of time recovery was not run at 50 %, with 2:4 zeros, for SparseGPT on clean text, on
-#   more tokens, or with the dense model as a teacher.
+# * **SparseGPT's model was trained further in the same way.** On clean text SparseGPT costs 1.5 at
+#   75 %, and the training changes its loss by −0.47 [−0.67, −0.27], in 3 draws. After it SparseGPT
+#   − Wanda is −0.75 [−0.85, −0.66] (too few draws for a verdict), and `recommended` − SparseGPT is
+#   −0.27 [−0.45, −0.093] (too few draws for a verdict).
+# * **At 50 % there is less to give back.** Wanda costs 0.34 there. The same training, in 3 draws,
+#   changes the loss of Wanda's model by −0.0029 [−0.017, 0.011], of the official recipe's by
+#   −0.0083 [−0.032, 0.016] and of `recommended` by 0.0076 [−0.051, 0.066]. `recommended` − Wanda is
+#   −0.17 [−0.21, −0.14] before it (too few draws for a verdict) and −0.16 [−0.21, −0.12] after it
+#   (too few draws for a verdict). Official recipe − Wanda is 0.0056 [−0.052, 0.063] (too few draws
+#   for a verdict) and 0.00022 [−0.023, 0.024] (too few draws for a verdict). The official sink
+#   weights alone change the loss by 0.0037 [−0.014, 0.021] (too few draws for a verdict) and 0.0022
+#   [−0.019, 0.023] (too few draws for a verdict). `recommended` without any training − Wanda after
+#   it is −0.17 [−0.20, −0.14] (too few draws for a verdict).
+# * For want of time recovery was not run with 2:4 zeros, for SparseGPT at 50 %, on more tokens, or
+#   with the dense model as a teacher.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table
