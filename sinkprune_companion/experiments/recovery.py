@@ -128,11 +128,9 @@ def recovered_scores(
         with all_weights_kept(variant.lm):
             done = recover_model(variant.lm, settings, text)
             scores = score_texts(variant.lm, texts, draws, seed=noise)
-        linears = [linear for block in variant.lm.blocks for linear in variant.lm.linears(block).values()]
-        weights = sum(linear.weight.numel() for linear in linears)
         return scores.assign(
             tokens=settings.tokens,
-            zeros=done.zeros_after / weights,
+            zeros=done.zeros_after / variant.lm.prunable_weights,
             held_out_before=done.before,
             held_out_after=done.after,
             train_seconds=done.seconds,

@@ -290,10 +290,9 @@ def test_weights_are_chosen_by_gradients_in_a_loop_of_one_s_own(make_lm, make_id
     linear = lm.blocks[1].mlp.up_proj
     score_OI = (linear.weight * linear.weight.grad).abs().detach()
     with torch.no_grad():
-        for block in lm.blocks:
-            for each in lm.linears(block).values():
-                order_OI = (each.weight * each.weight.grad).abs().argsort(1)
-                each.weight.scatter_(1, order_OI[:, : order_OI.shape[1] // 2], 0)
+        for each in lm.all_linears().values():
+            order_OI = (each.weight * each.weight.grad).abs().argsort(1)
+            each.weight.scatter_(1, order_OI[:, : order_OI.shape[1] // 2], 0)
 
     again = load(save_model(lm, tmp_path / "pruned"))
     weight_OI = again.blocks[1].mlp.up_proj.weight
