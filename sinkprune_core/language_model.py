@@ -40,6 +40,7 @@ from sinkprune_core.values import Flag, Number, Plain, Text, checked
 
 Kind = Literal["autoregressive", "diffusion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+LinearAt = tuple[int, str]  # of a linear: the number of its block, and its name there
 TEXTLESS = "give the tokenizer to `wrap`, or token ids instead of text"
 
 
@@ -187,6 +188,23 @@ class LanguageModel:
     def linears(self, block: nn.Module) -> dict[str, nn.Linear]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""
         return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+
+    def all_linears(self) -> dict[LinearAt, nn.Linear]:
+        """Return the prunable linear maps of all blocks, by the number of the block and the name in it."""
+        return {
+            (layer, name): linear
+            for layer, block in enumerate(self.blocks)
+            for name, linear in self.linears(block).items()
+        }
+
+    @property
+    def prunable_weights(self) -> int:
+        """How many weights the linear maps of all blocks have."""
+        return sum(linear.weight.numel() for linear in self.all_linears().values())
+
+    def count_zeros(self) -> int:
+        """Return how many weights of the linear maps of all blocks are zero."""
+        return sum(int((linear.weight == 0).sum()) for linear in self.all_linears().values())
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head.

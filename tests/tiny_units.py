@@ -96,7 +96,3 @@ def masked(lm, kept, compensate=None) -> LanguageModel:
 
 def logits(lm, ids_BT) -> torch.Tensor:
     return lm.model(ids_BT, use_cache=False).logits
-
-
-def weights_in_linears(lm) -> int:
-    return sum(linear.weight.numel() for block in lm.blocks for linear in lm.linears(block).values())

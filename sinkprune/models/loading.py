@@ -109,9 +109,7 @@ def _load_adapted(name: str, folder: Path, dtype: torch.dtype, device: str) -> L
     except (ValueError, FetchError) as error:
         raise FormatError(f"{name} is an adapter of {base_name!r}, which cannot be loaded: {error}") from None
 
-    linears = [linear.weight for block in base.blocks for linear in base.linears(block).values()]
-    zeros = sum(int((weight == 0).sum()) for weight in linears)
-    share = zeros / sum(weight.numel() for weight in linears)
+    share = base.count_zeros() / base.prunable_weights
     is_pruned = share >= PRUNED_SHARE
     if is_pruned:
         warnings.warn(

@@ -14,7 +14,6 @@ from sinkprune.models.saving import GENERATION, refuse_generate
 from sinkprune.models.tokenizer_files import read_tokenizer
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import OWN_FIELDS, README, write_readme
-from sinkprune.recovery.training import zeros_in
 
 SAME_SHARE = 1e-3  # how far the share of zeros may lie from the one that a recipe states
 
@@ -117,8 +116,7 @@ def _stated(config: dict, card: dict) -> dict:
 def _zero_share(folder: Path) -> float:
     """Return the share of zeros in the linears of the blocks; raise ValueError where weights do not load."""
     lm = load(folder, torch.bfloat16)
-    weights = [linear.weight for block in lm.blocks for linear in lm.linears(block).values()]
-    return zeros_in(lm) / sum(weight.numel() for weight in weights)
+    return lm.count_zeros() / lm.prunable_weights
 
 
 def _history(former: dict, share: float) -> dict:

@@ -147,11 +147,11 @@ class _Counts:
         if teacher is not None:
             self.of_teacher = sum(parameter.numel() for parameter in teacher.model.parameters())
 
-        linears = [linear for block in lm.blocks for linear in lm.linears(block).values()]
         self.parameters = sum(parameter.numel() for parameter in lm.model.parameters())
-        self.linears = sum(linear.weight.numel() for linear in linears)
+        self.linears = lm.prunable_weights
 
         if settings.method == "lora":
+            linears = lm.all_linears().values()
             self.trained = sum(settings.rank * sum(linear.weight.shape) for linear in linears)
         else:
             self.trained = sum(parameter.numel() for parameter in lm.blocks.parameters())

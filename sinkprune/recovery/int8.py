@@ -69,14 +69,11 @@ def _check_zeros(lm, narrow) -> float:
     """Return the share of zeros in the linears; raise ValueError where one would be lost."""
     quantised = dict(narrow.named_modules())
     zeros = 0
-    weights = 0
-    for layer, block in enumerate(lm.blocks):
-        for name, linear in lm.linears(block).items():
-            is_zero = linear.weight == 0
-            value = quantised[f"{lm.blocks_name}.{layer}.{name}"].weight.dequantize()
-            if bool((value[is_zero] != 0).any()):
-                raise ValueError(f"{name} of block {layer} would lose zeros in int8: nothing was written")
-            zeros += int(is_zero.sum())
-            weights += is_zero.numel()
+    for (layer, name), linear in lm.all_linears().items():
+        is_zero = linear.weight == 0
+        value = quantised[f"{lm.blocks_name}.{layer}.{name}"].weight.dequantize()
+        if bool((value[is_zero] != 0).any()):
+            raise ValueError(f"{name} of block {layer} would lose zeros in int8: nothing was written")
+        zeros += int(is_zero.sum())
 
-    return zeros / weights
+    return zeros / lm.prunable_weights

@@ -55,13 +55,14 @@ def save_masks(
         check_structure(each.model)
         check_loaded(each)
 
+    of_dense = {} if dense is None else _weights(dense)
     packed = {}
     zeros = 0
-    for name, weight in _linears(lm):
+    for name, weight in _weights(lm).items():
         is_zero = weight == 0
         zeros += int(is_zero.sum())
         packed[name] = _pack(is_zero)
-        if dense is not None and not torch.equal(_part(dense, name).masked_fill(is_zero, 0), weight):
+        if dense is not None and not torch.equal(of_dense[name].masked_fill(is_zero, 0), weight):
             raise ValueError(
                 f"{name} of {lm.name} is not that of {dense.name} with zeros: weights were updated after "
                 "pruning, or by it, so masks alone cannot bring it back; ship the whole folder"
@@ -120,7 +121,7 @@ def apply_masks(lm: InstanceOf[LanguageModel], file: Place) -> int:
 
     about, packed = _read(Path(file))
 
-    weights = dict(_linears(lm))
+    weights = _weights(lm)
     sizes = {name: -(-weight.numel() // 8) for name, weight in weights.items()}
     if sizes != {name: bits.numel() for name, bits in packed.items()}:
         raise ValueError(f"the mask in {file} belongs to {about['model']}, and {lm.name} has other linears")
@@ -139,18 +140,9 @@ def apply_masks(lm: InstanceOf[LanguageModel], file: Place) -> int:
     return zeros
 
 
-def _linears(lm: LanguageModel) -> list[tuple[str, torch.Tensor]]:
+def _weights(lm: LanguageModel) -> dict[str, torch.Tensor]:
     """Return the weights of the linears in the blocks, by name."""
-    return [
-        (f"{layer}.{name}", linear.weight.detach())
-        for layer, block in enumerate(lm.blocks)
-        for name, linear in lm.linears(block).items()
-    ]
-
-
-def _part(lm: LanguageModel, name: str) -> torch.Tensor:
-    layer, _, linear = name.partition(".")
-    return lm.linears(lm.blocks[int(layer)])[linear].weight.detach()
+    return {f"{layer}.{name}": linear.weight.detach() for (layer, name), linear in lm.all_linears().items()}
 
 
 def _pack(is_zero: torch.Tensor) -> torch.Tensor:
@@ -169,7 +161,7 @@ def _fingerprint(lm: LanguageModel, packed: dict[str, torch.Tensor]) -> str:
     and the one that a mask was taken from.
     """
     digest = hashlib.sha256()
-    names = {linear: name for name, linear in _names_by_weight(lm).items()}
+    names = {f"{lm.blocks_name}.{layer}.{name}.weight": f"{layer}.{name}" for layer, name in lm.all_linears()}
 
     for native, value in sorted(lm.model.named_parameters()):
         value = value.detach()
@@ -179,12 +171,3 @@ def _fingerprint(lm: LanguageModel, packed: dict[str, torch.Tensor]) -> str:
         digest.update(value.cpu().contiguous().view(torch.uint8).numpy().data)
 
     return digest.hexdigest()
-
-
-def _names_by_weight(lm: LanguageModel) -> dict[str, str]:
-    """Return the native name of the weight of every linear, by its name in a mask."""
-    return {
-        f"{layer}.{name}": f"{lm.blocks_name}.{layer}.{name}.weight"
-        for layer, block in enumerate(lm.blocks)
-        for name in lm.linears(block)
-    }

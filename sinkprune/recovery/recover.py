@@ -4,7 +4,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,18 +126,14 @@ def recover(
     taught = None if teacher is None else _teacher_known(teacher, plan, dry_run)
     cost = plan.cost(taught, out, work)
     if tell is not None:
-        learned = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
-        how = f"{plan.settings.method}, {learned}, {plan.settings.dtype} on {plan.place}"
-        tell(f"{plan.known.lm.name}, {how}: {_fetched(plan.known, taught)}{cost}")
+        tell(f"{plan.words(teacher)}: {_fetched(plan.known, taught)}{cost}")
 
     if dry_run:
         return cost
     if cost.missing:
         raise RuntimeError("; ".join(cost.missing))
 
-    with ExitStack() as stack:
-        stack.enter_context(held(out))
-        stack.enter_context(held(work))
+    with held(out), held(work):
         lm = load(pruned, plan.known.stored, plan.device)
         taught_by = None
         if teacher is not None:
@@ -151,13 +146,9 @@ def recover(
         done = recover_model(
             lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress
         )
-        card = {name: value for name, value in card_of(pruned).items() if name not in OWN_FIELDS}
-        if "recovery" in card:
-            card["recovery_before"] = card.pop("recovery")
 
-        card["recovery"] = done.card() | {"text_name": _name_of(text)}
-        card.setdefault("made_from", provenance(pruned))
         named = lm.named(out.name)  # two models are told apart by their names
+        card = _card(pruned, done.card() | {"text_name": _name_of(text)})
         save_model(named, out, _tables(pruned), **card)
         shutil.rmtree(work, ignore_errors=True)
 
@@ -187,6 +178,12 @@ class _Plan:
     def place(self) -> str:
         """Where it is computed, in words."""
         return self.device if self.gpu is None else self.gpu.words
+
+    def words(self, teacher: str | os.PathLike | None) -> str:
+        """Return what is trained, from what and where, in words."""
+        source = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
+        settings = self.settings
+        return f"{self.known.lm.name}, {settings.method}, {source}, {settings.dtype} on {self.place}"
 
     def cost(self, taught: _Known | None, out: Path, work: Path) -> RecoveryCost:
         """Return what the run takes, the downloads included."""
@@ -348,6 +345,20 @@ def _name_of(text: str | os.PathLike | Sequence[Document] | None) -> str:
     if text is None:
         return "what comes with sinkprune"
     return Path(text).name if isinstance(text, (str, os.PathLike)) else "documents given from Python"
+
+
+def _card(pruned: str | os.PathLike, recovery: dict[str, Any]) -> dict[str, Any]:
+    """Return the card of a recovered model: that of the pruned one, and how it was recovered.
+
+    An earlier recovery stands beside it, and a model without a card is what this one was made from.
+    """
+    card = {name: value for name, value in card_of(pruned).items() if name not in OWN_FIELDS}
+    if "recovery" in card:
+        card["recovery_before"] = card.pop("recovery")
+
+    card["recovery"] = recovery
+    card.setdefault("made_from", provenance(pruned))
+    return card
 
 
 def _tables(pruned: str | os.PathLike) -> dict[str, str]:

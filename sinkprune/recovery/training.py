@@ -103,7 +103,7 @@ def recover_model(
     if lm.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(lm.device)
 
-    zeros_before = zeros_in(lm)
+    zeros_before = lm.count_zeros()
     with _in_float32(lm), trained(lm, settings) as parameters:
         optimizer = torch.optim.AdamW(parameters.values(), settings.rate(0), betas=BETAS, weight_decay=0.0)
         done, log = (0, []) if checkpoint is None else checkpoint.restore(parameters, optimizer)
@@ -140,7 +140,7 @@ def recover_model(
         log[0]["held_out"],
         log[-1]["held_out"],
         zeros_before,
-        zeros_in(lm),
+        lm.count_zeros(),
         time.perf_counter() - started,
         time.process_time() - cores_started,
         _peak_memory(lm),
@@ -179,12 +179,6 @@ def _peak_memory(lm: LanguageModel) -> int:
     if lm.device.type == "cuda":
         return torch.cuda.max_memory_allocated(lm.device)
     return peak_memory()
-
-
-def zeros_in(lm: LanguageModel) -> int:
-    """Return how many weights of the linears in the blocks are zero."""
-    linears = [linear for block in lm.blocks for linear in lm.linears(block).values()]
-    return sum(int((linear.weight == 0).sum()) for linear in linears)
 
 
 def held_out_loss(lm: LanguageModel, settings: Recovery, text: TrainingText) -> float:
@@ -306,7 +300,7 @@ def _held_products(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, 
     """Train LoRA's matrices beside every linear of the blocks, and merge what they learned."""
     from peft import LoraConfig, get_peft_model
 
-    leaves = {name.rpartition(".")[2] for block in lm.blocks for name in lm.linears(block)}
+    leaves = {name.rpartition(".")[2] for _, name in lm.all_linears()}
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,

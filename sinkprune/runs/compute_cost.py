@@ -28,13 +28,12 @@ def forward_cost(lm: LanguageModel, length: int, positions: int) -> ForwardCost:
 
     Attention counts the full T x T products in both directions, as kernels without a causal shortcut do.
     """
-    weights = sum(linear.weight.numel() for block in lm.blocks for linear in lm.linears(block).values())
     config = lm.model.config
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = config.num_attention_heads * head_width
 
     return ForwardCost(
-        linears=2.0 * weights * length,
+        linears=2.0 * lm.prunable_weights * length,
         attention=float(len(lm.blocks) * 2 * 2 * length**2 * width),
         head=head_flops(lm, positions),
     )

@@ -66,8 +66,8 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     EMBEDDINGS, `rest` and `total`. `flops` come from shapes; `counted_flops`, of the total, from torch's own
     counter. The forward has ids (B, T) and logits where `where_BT` is true.
     """
-    linears = [named for block in lm.blocks for named in lm.linears(block).items()]
-    kind_of = {linear.weight: f"{name.split('.')[0]} linears" for name, linear in linears}
+    linears = lm.all_linears().items()
+    kind_of = {linear.weight: f"{name.split('.')[0]} linears" for (_, name), linear in linears}
     prunable = list(dict.fromkeys(kind_of.values()))
 
     for part in (lm.model.get_input_embeddings(), lm.model.get_output_embeddings()):
@@ -143,8 +143,7 @@ def has_2_4_kernels(lm: LanguageModel) -> bool:
 
 def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
     """Turn block linears pruned 2:4 into semi-structured tensors, if `has_2_4_kernels`; return the model."""
-    for block in lm.blocks:
-        for linear in lm.linears(block).values():
-            sparse = torch.sparse.to_sparse_semi_structured(linear.weight.detach())
-            linear.weight = torch.nn.Parameter(sparse, requires_grad=False)
+    for linear in lm.all_linears().values():
+        sparse = torch.sparse.to_sparse_semi_structured(linear.weight.detach())
+        linear.weight = torch.nn.Parameter(sparse, requires_grad=False)
     return lm

@@ -14,13 +14,14 @@ import torch
 
 from sinkprune.evaluation.text_scores import score_texts
 from sinkprune_companion.experiments.linear_inputs import linear_inputs
-from sinkprune_companion.experiments.masks import Place, weights_of
+from sinkprune_companion.experiments.masks import weights_of
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_core import Calibration, LanguageModel, Recipe, weights_kept
 from sinkprune_core.blocks import Rows
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.token_weights import rows_for
+from sinkprune_core.language_model import LinearAt
 from sinkprune_core.pruning.criteria import wanda
 from sinkprune_core.pruning.patterns import select
 
@@ -57,7 +58,7 @@ def critical(
     return run.record("critical", compute, CRITICAL_REVISION, labels, **key)
 
 
-def largest_inputs(lm: LanguageModel, rows: Rows) -> dict[Place, torch.Tensor]:
+def largest_inputs(lm: LanguageModel, rows: Rows) -> dict[LinearAt, torch.Tensor]:
     """Return the largest |x| of a dense model's inputs at the tokens of `rows` that weigh 0, (I,); else 0."""
     is_left_out_N = (rows.weight_RT == 0).flatten()
     largest = {}
@@ -74,7 +75,7 @@ def lost_weights(
     recipe: Recipe,
     statistics: DenseStatistics,
     without: DenseStatistics,
-    largest: Mapping[Place, torch.Tensor],
+    largest: Mapping[LinearAt, torch.Tensor],
     count: int,
 ) -> pd.DataFrame:
     """Return the most important weights that some statistics keep and others do not, a row each, in order.
@@ -169,8 +170,7 @@ def count_of(lost: pd.DataFrame, lm: LanguageModel) -> pd.DataFrame:
 
     `lost` are records of `critical`, each with its `pair`, `share` and `seed`; all models have `lm`'s shape.
     """
-    weights = sum(weight_OI.numel() for weight_OI in weights_of(lm).values())
     named = lost.assign(model=lost.pair.map(lambda name: Path(name).name))
     by_draw = named.groupby(["model", "share", "seed"]).lost.first().reset_index()
-    by_draw["of the kept (%)"] = 100 * by_draw.lost / (weights * (1 - by_draw.share))
+    by_draw["of the kept (%)"] = 100 * by_draw.lost / (lm.prunable_weights * (1 - by_draw.share))
     return by_draw.set_index(["model", "share", "seed"]).unstack("seed").round(3)

@@ -12,20 +12,15 @@ import torch
 
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core import Calibration, LanguageModel, Recipe
+from sinkprune_core.language_model import LinearAt
 
-Place = tuple[int, str]  # number of a layer, name of a linear
 
-
-def weights_of(lm: LanguageModel) -> dict[Place, torch.Tensor]:
+def weights_of(lm: LanguageModel) -> dict[LinearAt, torch.Tensor]:
     """Return the weights of all linears of the blocks, views (O, I) that write through."""
-    return {
-        (layer, name): linear.weight.detach()
-        for layer, block in enumerate(lm.blocks)
-        for name, linear in lm.linears(block).items()
-    }
+    return {place: linear.weight.detach() for place, linear in lm.all_linears().items()}
 
 
-def kept_bits(lm: LanguageModel) -> dict[Place, np.ndarray]:
+def kept_bits(lm: LanguageModel) -> dict[LinearAt, np.ndarray]:
     """Return which weights of a pruned model are not zero, as packed bits of (O, I), by place."""
     return {place: np.packbits((kept_OI != 0).cpu().numpy()) for place, kept_OI in weights_of(lm).items()}
 

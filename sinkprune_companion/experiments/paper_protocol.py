@@ -13,7 +13,7 @@ import pandas as pd
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
-from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
+from sinkprune_companion.experiments.variants import Variant, draw_for
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
@@ -128,10 +128,8 @@ def losses_of_draw(
     rows: Sequence[GridRow],
     sequences: int,
     seed: int,
-    asked: dict[str, int] | None = None,
-    item_draws: int = 1,
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the NELBO of models pruned on one calibration draw, and their answers where items are `asked`.
+) -> pd.DataFrame:
+    """Return the NELBO of models pruned on one calibration draw.
 
     Each draw has noise of its own, which all of its models and the dense one share. Models that see the same
     states of the same text share the pass that takes their statistics.
@@ -140,16 +138,11 @@ def losses_of_draw(
     drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
 
     losses = []
-    answers = []
     for row in rows:
         labels = {**row.labels, "seed": seed}
         with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             losses.append(variant.scores(run, texts, 1, noise=seed, **labels))
-            if asked:
-                answers.append(variant_answers(run, variant, asked, item_draws, **labels))
-
-    answered = pd.concat(answers, ignore_index=True) if answers else None
-    return pd.concat(losses, ignore_index=True), answered
+    return pd.concat(losses, ignore_index=True)
 
 
 def protocol_losses(
@@ -185,14 +178,13 @@ def protocol_losses(
         parts.append(dense_losses(run, lm, fingerprint, sequences, [seed]))
         rows = [row for row in planned if seed < row.draws]
         if rows:
-            pruned, _ = losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
-            parts.append(pruned)
+            parts.append(losses_of_draw(run, lm, fingerprint, rows, sequences, seed))
     return pd.concat(parts, ignore_index=True)
 
 
-def pool_overlap(pool_tokens: int, sequences: int, length: int = LENGTH) -> float:
+def pool_overlap(pool_tokens: int, sequences: int) -> float:
     """Return the share of one draw's text that another draw of so many crops has, too, on average."""
-    return min(1.0, sequences * length / pool_tokens)
+    return min(1.0, sequences * LENGTH / pool_tokens)
 
 
 # findings
@@ -248,19 +240,19 @@ def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
     return found if growth is None else {**found, f"paper_minus_wanda_growth_{ENDING}": growth}
 
 
-def _growth(scores: pd.DataFrame, low: float = 0.5, high: float = 0.75) -> Estimate | None:
-    """Return (official − Wanda) at a high sparsity less the same at a low one, in pairs."""
+def _growth(scores: pd.DataFrame) -> Estimate | None:
+    """Return (official − Wanda) at 75 % less the same at 50 %, in pairs."""
     sides = [
-        _at(variant, UNSTRUCTURED, sparsity) for sparsity in (high, low) for variant in ("paper", "wanda")
+        _at(variant, UNSTRUCTURED, sparsity) for sparsity in (0.75, 0.5) for variant in ("paper", "wanda")
     ]
 
     values = on_common_draws(scores, *sides)
     if values is None:
         return None
 
-    paper_high, wanda_high, paper_low, wanda_low = values
-    growth = crossed_interval((paper_high - wanda_high) - (paper_low - wanda_low))
-    cost = compare(scores, _at("wanda", UNSTRUCTURED, high), _at("dense", "dense", 0.0))
+    paper_75, wanda_75, paper_50, wanda_50 = values
+    growth = crossed_interval((paper_75 - wanda_75) - (paper_50 - wanda_50))
+    cost = compare(scores, _at("wanda", UNSTRUCTURED, 0.75), _at("dense", "dense", 0.0))
     return with_share_of_damage(growth, cost)
 
 

@@ -84,16 +84,16 @@ def null_vector(weight_OI: torch.Tensor, channels: Sequence[int]) -> torch.Tenso
     return (rest_I / rest_I.norm()).float()
 
 
-def planted_vectors(lm: LanguageModel, statistics: DenseStatistics, seed: int = 0) -> list[torch.Tensor]:
+def planted_vectors(lm: LanguageModel, statistics: DenseStatistics) -> list[torch.Tensor]:
     """Return the planted vector of every layer, float32 (I,), as long as a usual input of its `down_proj`.
 
-    That length is the root mean square over calibration tokens; the channels are drawn by `seed` and layer.
+    That length is the root mean square over calibration tokens; the channels are drawn by layer.
     """
     vectors = []
     for layer, block in enumerate(lm.blocks):
         weight_OI = lm.linears(block)[PLACE].weight
         norm_I = statistics.layers[layer][PLACE].norm_I
-        vectors.append(_planted_vector(weight_OI, norm_I, _seen(statistics), layer, seed))
+        vectors.append(_planted_vector(weight_OI, norm_I, _seen(statistics), layer))
     return vectors
 
 
@@ -102,11 +102,9 @@ def _seen(statistics: DenseStatistics) -> float:
     return statistics.tokens * (1 - statistics.left_out_share)
 
 
-def _planted_vector(
-    weight_OI: torch.Tensor, norm_I: torch.Tensor, tokens: float, layer: int, seed: int = 0
-) -> torch.Tensor:
+def _planted_vector(weight_OI: torch.Tensor, norm_I: torch.Tensor, tokens: float, layer: int) -> torch.Tensor:
     """Return the planted vector of one layer, float32 (I,); `norm_I` is over so many tokens."""
-    rng = generator(seed, "planted channels", layer)
+    rng = generator(0, "planted channels", layer)
     channels = torch.randperm(weight_OI.shape[1], generator=rng)[:CHANNELS].tolist()
 
     usual = float(norm_I.double().square().sum().div(tokens).sqrt())

@@ -111,14 +111,9 @@ def main_effects(
 
         plain = {cell[:2]: values_RN for cell, values_RN in values.items() if not cell[2]}
         wanda_RN = plain[False, False]
-        has_sinks = len(values) > len(plain)
         for switch, name in enumerate(SWITCHED_ON):
-            if has_sinks and (with_sinks or name == "sinks"):
-                effect_RN = contrast(values, [switch])
-            elif name != "sinks":
-                effect_RN = contrast(plain, [switch])
-            else:
-                continue
+            cells = values if with_sinks or name == "sinks" else plain
+            effect_RN = contrast(cells, [switch])
             found[f"main_{name}_{ending(place)}"] = Difference(effect_RN, wanda_RN)
 
         both = contrast(plain, [0, 1])

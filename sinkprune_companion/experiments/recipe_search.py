@@ -54,12 +54,11 @@ def structured(ratio: float, tokens: int) -> list[GridRow]:
     return _on_as_many({name: preset(name, sparsity=ratio, round_to=1) for name in names}, tokens)
 
 
-def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[GridRow]:
-    """Return Wanda's combinations of text and propagation, and of sinks left out where it is `with_sinks`."""
+def factorial(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
+    """Return Wanda's combinations of text, propagation, and sinks that are kept or left out."""
+    combinations = product(("clean", "noised"), ("sequential", "dense"), ("none", "all"))
     recipes = {}
-    left_out = ("none", "all") if with_sinks else ("none",)
-
-    for inputs, propagation, exclude in product(("clean", "noised"), ("sequential", "dense"), left_out):
+    for inputs, propagation, exclude in combinations:
         states = {"noise_levels": noise_levels}
         if inputs == "clean" and exclude == "all":  # sinks found at one level a sequence: as many forwards
             states = {"noise": "stratified", "noise_levels": 1}

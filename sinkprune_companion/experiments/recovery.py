@@ -75,9 +75,7 @@ COMPARISONS = {
 }
 
 
-def recovery_rows(
-    places: Iterable[Place], tokens: int, draws: int = DRAWS, recipes: Iterable[str] = RECIPES
-) -> list[GridRow]:
+def recovery_rows(places: Iterable[Place], tokens: int, recipes: Iterable[str] = RECIPES) -> list[GridRow]:
     """Return how models are pruned before they are recovered, all on about `tokens` calibration tokens."""
     rows = []
     for place in places:
@@ -86,7 +84,7 @@ def recovery_rows(
             if recipe.noise == "grid":
                 recipe = replace(recipe, noise_levels=NOISE_LEVELS)
             sequences = max(1, tokens // (LENGTH * seen_levels(recipe)))
-            rows.append(GridRow(name, place.pattern, place.sparsity, recipe, sequences, draws))
+            rows.append(GridRow(name, place.pattern, place.sparsity, recipe, sequences, DRAWS))
     return rows
 
 
@@ -116,27 +114,23 @@ def recovered_scores(
     texts: dict[str, torch.Tensor],
     draws: int,
     noise: int,
-    teacher: LanguageModel | None = None,
     /,
     **labels: object,
 ) -> pd.DataFrame:
     """Return the record of a variant's nats per token after it was recovered; it is as before then.
 
     Columns are those of `score_texts`, `labels`, and `tokens`, `zeros`, `held_out_before`, `held_out_after`
-    (on the training text's held-out part) and `train_seconds`. `teacher` is another object than the
-    variant's model, whose weights it would follow.
+    (on the training text's held-out part) and `train_seconds`.
     """
 
     def compute() -> pd.DataFrame:
         variant.ready()
         with all_weights_kept(variant.lm):
-            done = recover_model(variant.lm, settings, text, teacher)
+            done = recover_model(variant.lm, settings, text)
             scores = score_texts(variant.lm, texts, draws, seed=noise)
-        linears = [linear for block in variant.lm.blocks for linear in variant.lm.linears(block).values()]
-        weights = sum(linear.weight.numel() for linear in linears)
         return scores.assign(
             tokens=settings.tokens,
-            zeros=done.zeros_after / weights,
+            zeros=done.zeros_after / variant.lm.prunable_weights,
             held_out_before=done.before,
             held_out_after=done.after,
             train_seconds=done.seconds,
@@ -146,7 +140,7 @@ def recovered_scores(
         **variant.key,
         "recovery": asdict(settings),
         "training_text": text.fingerprint,
-        "teacher": None if teacher is None else teacher.fingerprint(),
+        "teacher": None,  # it learns from the text alone
         "data": fingerprint_of(texts),
         "draws": draws,
         "evaluation_seed": noise,
@@ -162,7 +156,6 @@ def recovered_losses(
     sequences: int,
     seed: int,
     tokens: Sequence[int] = TOKENS,
-    teacher: LanguageModel | None = None,
     **settings: object,
 ) -> pd.DataFrame:
     """Return the losses of models pruned on one calibration draw, before (`asked` 0) and after recovery on
@@ -188,7 +181,7 @@ def recovered_losses(
             before = variant.scores(run, texts, 1, noise=seed, **labels)
             parts.append(before.assign(asked=0))
             for count, how in recoveries.items():
-                after = recovered_scores(run, variant, how, text, texts, 1, seed, teacher, **labels)
+                after = recovered_scores(run, variant, how, text, texts, 1, seed, **labels)
                 parts.append(after.assign(asked=count))
     losses = pd.concat(parts, ignore_index=True)
     # all rest on a draw, of noise, crops and masks, the dense model too: none serves every draw

@@ -69,7 +69,7 @@ def protocol_draw(lm: LanguageModel, sequences: int, length: int, seed: int) -> 
     return Calibration(drawn["crop"], seed)
 
 
-def protocol_texts(tokenizer, sequences: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def protocol_texts(tokenizer, sequences: int, length: int) -> dict[str, torch.Tensor]:
     """Return sequences of the first half of WikiText-2's test split, int64 (N, T) by `natural/start`.
 
     Half of them are crops, half begin a paragraph behind the separator. They do not overlap. Raises
@@ -77,7 +77,7 @@ def protocol_texts(tokenizer, sequences: int, length: int, seed: int = 0) -> dic
     """
     stream_T = corpus.stream(embedded_wikitext(TEST_FILE), tokenizer)
     wanted = dict(zip(STARTS, even_split(sequences, len(STARTS)), strict=True))
-    rng = generator(seed, "protocol, scored")
+    rng = generator(0, "protocol, scored")
     drawn = corpus.draw_sequences(stream_T, wanted, length, corpus.separator(tokenizer), rng)
     return {f"natural/{start}": ids_NT for start, ids_NT in drawn.items()}
 

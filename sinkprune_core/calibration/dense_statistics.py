@@ -12,10 +12,8 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
-from torch import nn
 
 from sinkprune_core.blocks import Rows, Steps, run_block, visit, with_bar
 from sinkprune_core.calibration.input_statistics import Held, InputStatistics, Observer, observe
@@ -36,7 +34,7 @@ from sinkprune_core.calibration.token_weights import (
     weights_in_text,
 )
 from sinkprune_core.forwards import check_output
-from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel, LinearAt
 from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may wait on a CPU until the weights of their tokens are known
@@ -44,7 +42,6 @@ WAITING_SHARE = 0.25  # of a GPU's free memory that they may take there
 ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
 SAMPLED = 64  # numbers of every parameter that tell a model from another one
 
-LinearAt = tuple[int, str]  # of a linear: its layer and its name
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
 
 
@@ -181,15 +178,7 @@ class DensePass:
 
     def observed(self, held: Held | None = None) -> AbstractContextManager[Observer[LinearAt]]:
         """Return a context in which the inputs of all linears are observed."""
-        return observe(self.linears, len(self.keys), held=held)
-
-    @cached_property
-    def linears(self) -> dict[LinearAt, nn.Linear]:
-        """The linears of all blocks."""
-        found: dict[LinearAt, nn.Linear] = {}
-        for layer, block in enumerate(self.lm.blocks):
-            found |= {(layer, name): linear for name, linear in self.lm.linears(block).items()}
-        return found
+        return observe(self.lm.all_linears(), len(self.keys), held=held)
 
     def _rows(self, ids_RT: torch.Tensor, weight_RT: torch.Tensor) -> Rows:
         return Rows(ids_RT, weight_RT, self.calibration.present_in(len(ids_RT)))

@@ -135,7 +135,7 @@ def _check_linears(lm: LanguageModel, recipe: Recipe) -> None:
     if not (recipe.targets or recipe.ignore):
         return
 
-    places = [(layer, name) for layer, block in enumerate(lm.blocks) for name in lm.linears(block)]
+    places = list(lm.all_linears())
     known = ", ".join(lm.linears(lm.blocks[0]))
 
     for field in ("targets", "ignore"):

@@ -120,6 +120,7 @@ class Recipe:
         self._take_sparsities()
         self._check_functions()
         self._check_pattern()
+        self._check_choice_of_layers()
         if self.round_to is None and self.pattern == "structured":
             object.__setattr__(self, "round_to", ROUND_TO)
         self._check_text_of_criterion()
@@ -168,6 +169,7 @@ class Recipe:
             )
 
     def _check_pattern(self) -> None:
+        """Raise ValueError for an unknown pattern; let N:M state the sparsity."""
         is_text = isinstance(self.pattern, str)
         ratio = n_and_m(self.pattern) if is_text else None
 
@@ -180,6 +182,8 @@ class Recipe:
         if ratio is not None:
             self._take_sparsity_of(ratio)
 
+    def _check_choice_of_layers(self) -> None:
+        """Raise ValueError where layers, or linears, are told apart that the pattern takes together."""
         if self.pattern not in ("row", "layer") and self.allocation != "uniform":
             raise ValueError(
                 f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: "

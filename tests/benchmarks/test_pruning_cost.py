@@ -87,11 +87,7 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torc
     As published code does it by default, with two forwards for one sequence at one noise level at a time. The
     first computes a map beside the attention the model uses, the second has hooks on all linears of a block.
     """
-    linears = {
-        (layer, name): linear
-        for layer, block in enumerate(lm.blocks)
-        for name, linear in lm.linears(block).items()
-    }
+    linears = lm.all_linears()
     squares = {place: torch.zeros(linear.in_features) for place, linear in linears.items()}
     weights = []
     former = lm.model.config._attn_implementation
@@ -136,12 +132,11 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least,
     assert torch.equal(found["weights"], rows.weight_RT) and 0 < found["ours"].left_out_share < 0.5
     choose = select("row", 0.5)
     masks, their_masks = [], []
-    for layer, block in enumerate(lm.blocks):
-        for name, linear in lm.linears(block).items():
-            statistics_of_ours = found["ours"].layers[layer][name]
-            statistics_of_theirs = replace(statistics_of_ours, norm_I=found["norms"][layer, name])
-            masks.append(choose(wanda(linear.weight, statistics_of_ours), 0, linear.in_features))
-            their_masks.append(choose(wanda(linear.weight, statistics_of_theirs), 0, linear.in_features))
+    for (layer, name), linear in lm.all_linears().items():
+        statistics_of_ours = found["ours"].layers[layer][name]
+        statistics_of_theirs = replace(statistics_of_ours, norm_I=found["norms"][layer, name])
+        masks.append(choose(wanda(linear.weight, statistics_of_ours), 0, linear.in_features))
+        their_masks.append(choose(wanda(linear.weight, statistics_of_theirs), 0, linear.in_features))
     alike = agreement(their_masks, masks)
     ratio, before, after = in_turns(straightforward, ours, rounds)
     record(

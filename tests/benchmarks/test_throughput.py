@@ -42,7 +42,7 @@ class Limit:
     """The matrix products of every kind of work, on inputs of the same shapes."""
 
     def __init__(self, lm: LanguageModel, rows: int, masked: int):
-        self.linears = [each for block in lm.blocks for each in lm.linears(block).values()]
+        self.linears = list(lm.all_linears().values())
         self.head = lm.model.get_output_embeddings()
         self.blocks = len(lm.blocks)
         self.rng = torch.Generator().manual_seed(0)

@@ -137,14 +137,8 @@ def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, famil
     """Linears that read one tensor hold it once."""
     lm = make_family(family, kind)
 
-    linears = {
-        (layer, name): linear
-        for layer, block in enumerate(lm.blocks)
-        for name, linear in lm.linears(block).items()
-    }
-
     waiting = {}
-    with observe(linears, held=waiting):
+    with observe(lm.all_linears(), held=waiting):
         lm.hidden(make_ids(3, 10))
 
     held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for input_BTI in waiting.values()}

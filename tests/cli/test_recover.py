@@ -33,8 +33,7 @@ def recover(pruned, model):
 
 
 def zeros_of(folder):
-    lm = load(folder)
-    return [linear.weight == 0 for block in lm.blocks for linear in lm.linears(block).values()]
+    return [linear.weight == 0 for linear in load(folder).all_linears().values()]
 
 
 def test_one_command_recovers_and_says_what_came_of_it(recover, pruned, model, tmp_path, capsys):

@@ -40,11 +40,7 @@ def context(lm, text):
 def masks(lm, recipe, text) -> dict[tuple[int, str], torch.Tensor]:
     with weights_kept(lm):
         prune(lm, recipe, text, progress=False)
-        return {
-            (layer, name): linear.weight != 0
-            for layer, block in enumerate(lm.blocks)
-            for name, linear in lm.linears(block).items()
-        }
+        return {place: linear.weight != 0 for place, linear in lm.all_linears().items()}
 
 
 def test_sinks_count_so_many_times_as_much_as_other_tokens(context):

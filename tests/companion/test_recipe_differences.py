@@ -91,12 +91,6 @@ def test_main_effects_are_the_coefficients_of_a_regression(with_sinks):
     assert np.array_equal(found["main_dense_75"].cost_RN, values["clean, sequential, none"])
 
 
-def test_a_design_without_sinks_has_no_effect_of_them():
-    rows = recipe_search.factorial(0.75, 16, 8, with_sinks=False)
-    costs = costs_of({(row.variant, "75 %"): np.ones((1, 2)) for row in rows})
-    assert set(main_effects(costs, rows)) == {"main_noised_75", "main_dense_75", "interaction_75"}
-
-
 def test_a_combination_that_is_missing_is_refused():
     values = {cell: np.zeros((1, 3)) for cell in product((False, True), repeat=2)}
     assert contrast(values, [0]).tolist() == [[0, 0, 0]]

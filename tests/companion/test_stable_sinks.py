@@ -50,11 +50,7 @@ def first_lost(lm, by_name, shared, largest):
 
 
 def linears(lm):
-    return {
-        (layer, name): linear.weight
-        for layer, block in enumerate(lm.blocks)
-        for name, linear in lm.linears(block).items()
-    }
+    return {place: linear.weight for place, linear in lm.all_linears().items()}
 
 
 def test_lost_weights_are_those_of_a_naive_search_in_its_order(

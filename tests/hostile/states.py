@@ -396,7 +396,7 @@ def effective_weight(linear: nn.Module, inputs: int) -> torch.Tensor:
 
 def _pruned(lm: LanguageModel, name: str, **changes: object) -> str:
     """Prune, and compare the report with the zeros that linears compute with."""
-    linears = [one for block in lm.blocks for one in lm.linears(block).values()]
+    linears = list(lm.all_linears().values())
     inputs = [one.in_features for one in linears]
     before = _zero_share(linears, inputs)
     report = prune(lm, preset(name, **changes), Calibration(IDS_NT, batch=2), progress=False)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
+from naive import linears_of, zeros_of
 from transformers import OPTConfig, OPTForCausalLM
 
 from sinkprune import nelbo
@@ -253,3 +254,13 @@ def test_what_another_thread_prunes_for_a_while_is_neither_saved_nor_taken_for_t
             wait([known, saved], timeout=0.5)  # time enough for who does not wait
         assert known.result(timeout=20) == dense
         assert load(saved.result(timeout=20)).fingerprint() == dense
+
+
+def test_all_linears_are_those_of_every_block_and_their_zeros_are_counted(tiny_dlm, calibration):
+    expected = linears_of(tiny_dlm)
+    assert list(tiny_dlm.all_linears().items()) == list(expected.items())
+    assert tiny_dlm.prunable_weights == sum(linear.weight.numel() for linear in expected.values())
+
+    with weights_kept(tiny_dlm):
+        prune(tiny_dlm, preset("wanda"), calibration, progress=False)
+        assert tiny_dlm.count_zeros() == sum(len(zeros) for zeros in zeros_of(tiny_dlm).values()) > 0

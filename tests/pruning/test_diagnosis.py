@@ -134,11 +134,7 @@ def test_the_exact_change_is_that_of_two_pruned_models(lm, text):
         recipe = Recipe(inputs="noised", propagation="dense", noise_levels=LEVELS, exclude=exclude)
         with weights_kept(lm):
             prune(lm, recipe, half, progress=False)
-            kept[exclude] = {
-                (layer, name): linear.weight != 0
-                for layer, block in enumerate(lm.blocks)
-                for name, linear in lm.linears(block).items()
-            }
+            kept[exclude] = {place: linear.weight != 0 for place, linear in lm.all_linears().items()}
 
     changed = 0
     for place, kept_OI in kept["none"].items():

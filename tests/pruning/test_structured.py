@@ -18,7 +18,6 @@ from tiny_units import (
     owned,
     some_kept,
     statistics_of,
-    weights_in_linears,
 )
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -117,18 +116,14 @@ def test_the_ratio_reached_is_counted_exactly(make_family, family, ratio):
         for _ in lm.blocks
     ]
     smaller = shrink(lm, kept)
-    before = weights_in_linears(lm)
+    before = lm.prunable_weights
 
-    assert before - weights_in_linears(smaller) == planned.weights_removed * len(lm.blocks)
+    assert before - smaller.prunable_weights == planned.weights_removed * len(lm.blocks)
     assert before == planned.weights * len(lm.blocks)
-    assert planned.reached == (before - weights_in_linears(smaller)) / before
+    assert planned.reached == (before - smaller.prunable_weights) / before
 
-    zeros = sum(
-        int((linear.weight == 0).sum())
-        for block in masked(lm, kept).blocks
-        for linear in lm.linears(block).values()
-    )
-
+    linears = masked(lm, kept).all_linears().values()
+    zeros = sum(int((linear.weight == 0).sum()) for linear in linears)
     assert zeros == planned.weights_removed * len(lm.blocks)
 
 

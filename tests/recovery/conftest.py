@@ -33,10 +33,6 @@ def zeros() -> Callable[[LanguageModel], dict[str, torch.Tensor]]:
     """A function that says where the linears of a model are zero."""
 
     def of(lm: LanguageModel) -> dict[str, torch.Tensor]:
-        return {
-            f"{layer}.{name}": linear.weight == 0
-            for layer, block in enumerate(lm.blocks)
-            for name, linear in lm.linears(block).items()
-        }
+        return {f"{layer}.{name}": linear.weight == 0 for (layer, name), linear in lm.all_linears().items()}
 
     return of

@@ -159,9 +159,7 @@ def test_masks_bring_a_pruned_model_back(make_reported, make_lm, tmp_path, dtype
     zeros = apply_masks(dense, file)
 
     assert dense.fingerprint() == lm.fingerprint()
-    assert zeros == sum(
-        int((linear.weight == 0).sum()) for b in lm.blocks for linear in lm.linears(b).values()
-    )
+    assert zeros == sum(int((linear.weight == 0).sum()) for linear in lm.all_linears().values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -268,9 +266,8 @@ def test_a_resaved_folder_gets_a_card_anew(resaved):
 def test_without_its_zeros_a_folder_loses_its_recipe(resaved):
     folder, lm = resaved
     with torch.no_grad():
-        for block in lm.blocks:
-            for linear in lm.linears(block).values():
-                linear.weight.add_(1e-3)
+        for linear in lm.all_linears().values():
+            linear.weight.add_(1e-3)
     lm.model.save_pretrained(folder)
     assert "recipe" not in adopt(folder, "dream", MASK_TOKEN_ID)
 

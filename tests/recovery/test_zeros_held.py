@@ -137,23 +137,19 @@ def test_rows_of_unused_tokens_are_no_zeros_of_a_linear(pruned, make_ids):
     assert bool((embedding_VD[70] != 0).any())
 
 
+def few_steps(folder, steps: int, **options) -> TrainingArguments:
+    """Return how a Trainer takes a few steps on the CPU, and writes nothing."""
+    quiet = {"report_to": [], "save_strategy": "no", "disable_tqdm": True}
+    return TrainingArguments(folder, max_steps=steps, learning_rate=1e-2, use_cpu=True, **quiet, **options)
+
+
 def test_a_trainer_keeps_zeros(pruned, zeros, make_ids, tmp_path):
     """With gradient accumulation, clipping and weight decay, as its defaults and options have it."""
     before = zeros(pruned)
     rows = [{"input_ids": ids_T, "labels": ids_T} for ids_T in make_ids(8, 12)]
 
-    arguments = TrainingArguments(
-        tmp_path,
-        max_steps=3,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        weight_decay=0.1,
-        learning_rate=1e-2,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-    )
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "weight_decay": 0.1}
+    arguments = few_steps(tmp_path, 3, **options)
 
     weights = pruned.blocks[0].mlp.down_proj.weight.detach().clone()
     with zeros_held(pruned.model):
@@ -176,16 +172,7 @@ def test_a_trainer_fills_masks_with_the_loss_of_recovery(make_pruned, zeros, mak
         def compute_loss(self, model, inputs, **_):
             return training_loss(lm, inputs["input_ids"], step=self.state.global_step)
 
-    arguments = TrainingArguments(
-        tmp_path,
-        max_steps=12,
-        per_device_train_batch_size=4,
-        learning_rate=1e-2,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-    )
+    arguments = few_steps(tmp_path, 12, per_device_train_batch_size=4)
     with zeros_held(lm.model):
         MaskFillingTrainer(lm.model, arguments, train_dataset=rows).train()
 
@@ -290,10 +277,9 @@ def test_weights_are_chosen_by_gradients_in_a_loop_of_one_s_own(make_lm, make_id
     linear = lm.blocks[1].mlp.up_proj
     score_OI = (linear.weight * linear.weight.grad).abs().detach()
     with torch.no_grad():
-        for block in lm.blocks:
-            for each in lm.linears(block).values():
-                order_OI = (each.weight * each.weight.grad).abs().argsort(1)
-                each.weight.scatter_(1, order_OI[:, : order_OI.shape[1] // 2], 0)
+        for each in lm.all_linears().values():
+            order_OI = (each.weight * each.weight.grad).abs().argsort(1)
+            each.weight.scatter_(1, order_OI[:, : order_OI.shape[1] // 2], 0)
 
     again = load(save_model(lm, tmp_path / "pruned"))
     weight_OI = again.blocks[1].mlp.up_proj.weight

@@ -115,9 +115,8 @@ def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, short_text, tm
 
     def coarse():
         lm = make_lm("diffusion")
-        for block in lm.blocks:
-            for linear in lm.linears(block).values():
-                linear.weight.copy_(linear.weight.sign())
+        for linear in lm.all_linears().values():
+            linear.weight.copy_(linear.weight.sign())
         return lm
 
     recipe, straight = RECIPES["magnitude global"], coarse()
