@@ -71,8 +71,7 @@ recovery_places: list[str] = ["75"]  # their zeros: "50", "75" or "2:4"
 # %% tags=["parameters"]
 other_models: list[str] = []  # more diffusion models, or folders of adapters, for part `other`
 weight_sequences: list[int] = [2]  # fewer calibration sequences, for part `weights`
-recovery_draws: int = 1  # calibration draws of these models, with zeros as the first place has
-recovery_other_draws: int = 1  # the same at all other places, and of more presets
+recovery_draws: int = 1  # calibration draws of these models
 recovery_sequences: int = 12  # scored sequences of these models, natural English
 recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune them
 recovery_at_75: list[str] = []  # more presets, at 75 % alone
@@ -414,13 +413,9 @@ from sinkprune_companion.pages.render import draw
 
 if recovery_tokens:
     recovered_places = [recovery.PLACES[place] for place in recovery_places]
-    recovery_rows = []
-    for places_of, draws_of, recipes in (
-        (recovered_places[:1], recovery_draws, recovery_recipes),
-        (recovered_places[1:], recovery_other_draws, recovery_recipes),
-        ([recovery.PLACES["75"]], recovery_other_draws, recovery_at_75),
-    ):
-        recovery_rows += recovery.recovery_rows(places_of, 16_384, draws_of, recipes)
+    recovery_rows = recovery.recovery_rows(recovered_places, 16_384, recipes=recovery_recipes)
+    place_75 = [recovery.PLACES["75"]]
+    recovery_rows += recovery.recovery_rows(place_75, 16_384, recipes=recovery_at_75)
     recovered_dlm = load(model, large_dtype, run.device)
     recovered = [
         recovery.recovered_losses(
@@ -434,7 +429,7 @@ if recovery_tokens:
             dtype=str(recovered_dlm.model.dtype).removeprefix("torch."),
         )
         for seed in draws
-        if seed < max(recovery_draws, recovery_other_draws)
+        if seed < recovery_draws
     ]
     recovered = pd.concat(recovered, ignore_index=True)
     after = recovery.recovery_findings(recovered, recovered_places, recovery_tokens)
@@ -533,19 +528,19 @@ else:
 #   [−0.42, 0.10] before and −0.034 [−0.13, 0.057] after, undecided both times. The official sink
 #   weights make no difference that matters before (0.050 [0.027, 0.074]) or after it (−0.010
 #   [−0.033, 0.012]).
-# * **SparseGPT's model was trained further in the same way.** On clean text SparseGPT costs 1.5 at
-#   75 %, and the training changes its loss by −0.47 [−0.67, −0.27], in 3 draws. After it SparseGPT
-#   − Wanda is −0.75 [−0.85, −0.66] (too few draws for a verdict), and `recommended` − SparseGPT is
-#   −0.27 [−0.45, −0.093] (too few draws for a verdict).
-# * **At 50 % there is less to give back.** Wanda costs 0.34 there. The same training, in 3 draws,
-#   changes the loss of Wanda's model by −0.0029 [−0.017, 0.011], of the official recipe's by
-#   −0.0083 [−0.032, 0.016] and of `recommended` by 0.0076 [−0.051, 0.066]. `recommended` − Wanda is
-#   −0.17 [−0.21, −0.14] before it (too few draws for a verdict) and −0.16 [−0.21, −0.12] after it
-#   (too few draws for a verdict). Official recipe − Wanda is 0.0056 [−0.052, 0.063] (too few draws
-#   for a verdict) and 0.00022 [−0.023, 0.024] (too few draws for a verdict). The official sink
-#   weights alone change the loss by 0.0037 [−0.014, 0.021] (too few draws for a verdict) and 0.0022
-#   [−0.019, 0.023] (too few draws for a verdict). `recommended` without any training − Wanda after
-#   it is −0.17 [−0.20, −0.14] (too few draws for a verdict).
+# * **SparseGPT's model was trained further in the same way.** On clean text SparseGPT costs 1.4 at
+#   75 %, and the training changes its loss by −0.46 [−0.57, −0.35], in 5 draws. After it SparseGPT
+#   − Wanda is −0.78 [−0.86, −0.70] (the first is better), and `recommended` − SparseGPT is −0.27
+#   [−0.35, −0.19] (the first is better).
+# * **At 50 % there is less to give back.** Wanda costs 0.34 there. The same training, in 5 draws,
+#   changes the loss of Wanda's model by −0.0014 [−0.021, 0.018], of the official recipe's by
+#   −0.0052 [−0.025, 0.015] and of `recommended` by 0.013 [−0.010, 0.035]. `recommended` − Wanda is
+#   −0.19 [−0.21, −0.16] before it (the first is better) and −0.17 [−0.22, −0.13] after it (the
+#   first is better). Official recipe − Wanda is 0.0026 [−0.028, 0.033] (undecided) and −0.0012
+#   [−0.026, 0.024] (undecided). The official sink weights alone change the loss by 0.0032
+#   [−0.0070, 0.013] (no difference that matters) and 0.0025 [−0.0059, 0.011] (no difference that
+#   matters). `recommended` without any training − Wanda after it is −0.18 [−0.23, −0.14] (the first
+#   is better).
 # * For want of time recovery was not run with 2:4 zeros, for SparseGPT at 50 %, on more tokens, or
 #   with the dense model as a teacher.
 

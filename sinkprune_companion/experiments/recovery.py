@@ -161,10 +161,8 @@ def recovered_losses(
     """Return the losses of models pruned on one calibration draw, before (`asked` 0) and after recovery on
     so many `tokens` each, and of the dense model trained on as many.
 
-    All losses of a draw share their noise, and all recoveries their crops and masks. Rows that have fewer
-    draws than that are left out.
+    All losses of a draw share their noise, and all recoveries their crops and masks.
     """
-    rows = [row for row in rows if seed < row.draws]
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     text = training_text(lm.tokenizer, None, LENGTH)
     recoveries = {count: settings_of(count, seed=seed, **settings) for count in tokens}

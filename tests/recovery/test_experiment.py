@@ -79,10 +79,6 @@ def test_losses_before_and_after_compare_in_pairs(run, make_lm, words, make_ids,
         recovered_losses(run, lm, lm.fingerprint(), rows, 4, seed, (1000,), **SETTINGS) for seed in range(2)
     ]
 
-    of_one_draw = [row._replace(draws=1) for row in rows]
-    second = recovered_losses(run, lm, lm.fingerprint(), of_one_draw, 4, 1, (1000,), **SETTINGS)
-    assert set(second.variant) == {"dense"}  # rows of one draw have no second one
-
     losses = pd.concat(parts, ignore_index=True)
     found = recovery_findings(losses, [PLACES["50"]], (1000,))
 
