@@ -30,8 +30,8 @@
 # official recipe beats Wanda is undecided. Sink-aware pruning of whole units beats plain pruning at
 # 50 %, but the part of the sinks in that is undecided.
 #
-# The picture to look at is [the paper's protocol at 50
-# %](../figures/03_leaving_sinks_out/protocol_50.png).
+# The picture to look at is [the paper's protocol at
+# 50 %](../figures/03_leaving_sinks_out/protocol_50.png).
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). The loss of the diffusion model is its

@@ -28,11 +28,11 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Sinks hold little of what Wanda reads, and where they hold much, nearly all of it lies
-# in a few channels whose weights are kept in either case. So leaving all sinks out exchanges 0.17 %
-# of the kept weights, where another draw of calibration text exchanges 2.2 %. It would matter if
-# sinks held much more: with their inputs made 30 times as large in the statistics alone, leaving
-# them out lowers the loss by 0.13 nats per token, and with a large vector added to them in the
-# model itself it raises the loss by 0.66.
+# in a few channels, most of whose weights are kept in either case. So leaving all sinks out
+# exchanges 0.17 % of the kept weights, where another draw of calibration text exchanges 2.2 %. It
+# would matter if sinks held much more: with their inputs made 30 times as large in the statistics
+# alone, leaving them out lowers the loss by 0.13 nats per token, and with a large vector added to
+# them in the model itself it raises the loss by 0.66.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -555,10 +555,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   helps); with nothing planted, leaving the sinks out changes it by 0.027 [0.0021, 0.051]. With as
 #   many random tokens, 30 times as large, it is −0.010 [−0.093, 0.073] (no difference that
 #   matters). The harm at 3 times was not expected. Without the sinks the model is the same at every
-#   dose, so it is the model with them that got better: by 0.12 nats beside the one with true
-#   statistics. So with three quarters of the weights zero, to count the sinks somewhat more than
-#   they are seems to serve this model, which is the opposite of leaving them out. We have no reason
-#   for it, and did not ask it beforehand.
+#   dose, so it is the model with them that got better. With three quarters of the weights zero,
+#   counting the sinks for somewhat more than they are may thus serve this model, which is the
+#   opposite of leaving them out. We did not ask that beforehand, and know no reason for it.
 # * **With the official token weights instead.** They leave sinks out softly, those just above the
 #   threshold in part. Beside no weights they change the loss at 50 % by −0.0045 nats per token
 #   [−0.015, 0.0058] at 3 times (undecided), −0.044 [−0.064, −0.025] at 10 times (it helps), −0.13

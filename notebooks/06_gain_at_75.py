@@ -407,8 +407,8 @@ Folded(listed(findings, margin=[estimate.margin for estimate in findings.values(
 # ## Exercises
 #
 # 1. Add 0.65 to `sparsities`. Does the official recipe gain on Wanda there already?
-# 2. Set `factorial_sparsities` to `[0.5]`. Which of the three switches has another sign than at 75
-#    %?
+# 2. Set `factorial_sparsities` to `[0.5]`. Which of the three switches has another sign than at
+#    75 %?
 # 3. Set `reach_layers` to `[0, 14, 29]`. Do early layers depend on few tokens more than late ones?
 #
 # **What this does not show.** This is one small base model, judged by its likelihood, and pruned by

@@ -441,8 +441,8 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 #   [0.013, 0.031] on documentation. The first picture here is of the recipe with eight noise levels
 #   instead of the official ten, so its numbers differ; on natural English its difference is not
 #   told from zero.
-# * **With eight noise levels, the official recipe is not seen to gain on Wanda in any setting at 50
-#   %.** Its loss lies above Wanda's by 0.022 [0.0058, 0.037] on 16 calibration sequences and by
+# * **With eight noise levels, the official recipe is not seen to gain on Wanda in any setting at
+#   50 %.** Its loss lies above Wanda's by 0.022 [0.0058, 0.037] on 16 calibration sequences and by
 #   0.020 [0.0024, 0.037] on 128; with noise of its own for every draw by 0.020 [0.013, 0.027]; and
 #   on the two other trainings, in two draws each, by 0.057 [0.039, 0.074] and 0.015
 #   [0.0022, 0.028].
@@ -470,12 +470,12 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 #   bfloat16) and in the number of scored sequences. Which of these it was, or chance, cannot be
 #   told any more. With the unstable sinks alone left out, the loss of the two first trainings
 #   changed by 0.00011 [−0.019, 0.019] and −0.00099 [−0.014, 0.012].
-# * **Stable sinks carry no cost**, against what was expected. Left out of Wanda's statistics at 50
-#   %, in 5 calibration draws, they cost 0.00084 [−0.0023, 0.0040] on smol-dlm, where pruning costs
-#   0.32; 0.0013 [−0.0028, 0.0054] on smol-dlm-8M; and on seed-1 and seed-2, made again, −0.00073
-#   [−0.0027, 0.0013] and −0.00023 [−0.0021, 0.0016]. As many random tokens cost as much. So there
-#   is no cost to bring back: the 100 lost weights that should matter most change the loss of
-#   smol-dlm by −0.000015 [−0.00014, 0.00011], and on none of the other three models does putting
+# * **Stable sinks carry no cost**, against what was expected. Left out of Wanda's statistics at
+#   50 %, in 5 calibration draws, they cost 0.00084 [−0.0023, 0.0040] on smol-dlm, where pruning
+#   costs 0.32; 0.0013 [−0.0028, 0.0054] on smol-dlm-8M; and on seed-1 and seed-2, made again,
+#   −0.00073 [−0.0027, 0.0013] and −0.00023 [−0.0021, 0.0016]. As many random tokens cost as much.
+#   So there is no cost to bring back: the 100 lost weights that should matter most change the loss
+#   of smol-dlm by −0.000015 [−0.00014, 0.00011], and on none of the other three models does putting
 #   them back make a difference that matters.
 # * **All sinks left out** change the loss by −0.0029 [−0.0098, 0.0040] on smol-dlm, where 0.015
 #   would matter. On smol-dlm-8M it is undecided: 0.0078 [−0.0036, 0.019], where 0.018 would matter.

@@ -30,7 +30,6 @@ from sinkprune_core import LanguageModel, preset
 RECOVERED_REVISION = 1  # of `recovered_scores`
 RECIPES = ("wanda", "paper", "paper-no-sinks", "sparsegpt", "recommended")
 TOKENS = (250_000, 1_000_000)  # of training text
-DRAWS = 3  # calibration draws
 CONTROL = "dense"  # trained on as many tokens
 
 
@@ -84,7 +83,7 @@ def recovery_rows(places: Iterable[Place], tokens: int, recipes: Iterable[str] =
             if recipe.noise == "grid":
                 recipe = replace(recipe, noise_levels=NOISE_LEVELS)
             sequences = max(1, tokens // (LENGTH * seen_levels(recipe)))
-            rows.append(GridRow(name, place.pattern, place.sparsity, recipe, sequences, DRAWS))
+            rows.append(GridRow(name, place.pattern, place.sparsity, recipe, sequences))
     return rows
 
 

@@ -19,6 +19,7 @@ from sinkprune_companion.pages.sources import Results
 
 FOLDERS = {"answer": "answers", "reading": "readings"}  # of the templates, by a cell's tag
 WIDTH = 98  # of a line in a source, behind its comment sign
+NOT_BROKEN = "\ue000%"  # of no text: stands for a space and `%` while lines are broken
 
 
 def notebook_texts(root: Path, results: Results) -> dict[str, str]:
@@ -65,7 +66,11 @@ def with_sentences(notebook: NotebookNode, said: dict[str, str], name: str) -> N
 
 
 def wrapped(text: str) -> str:
-    """Return Markdown in lines of at most WIDTH characters: items are indented, tables stay as they are."""
+    """Return Markdown in lines of at most WIDTH characters: items are indented, tables stay as they are.
+
+    No line begins with `%`, which the site would take for a comment.
+    """
+    text = text.replace(" %", NOT_BROKEN)
     lines = []
 
     for line in text.splitlines():
@@ -83,4 +88,4 @@ def wrapped(text: str) -> str:
             break_on_hyphens=False,
         )
 
-    return "\n".join(lines)
+    return "\n".join(lines).replace(NOT_BROKEN, " %")

@@ -297,3 +297,16 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
         else:
             assert options.tasks == ["paper"] or set(options.tasks) <= set(benchmarks.named(options.family))
             assert options.model == (result.folder if result.preset else result.model)
+
+
+def test_no_line_of_a_notebook_s_text_is_a_comment_to_the_site():
+    """MyST leaves out a line that begins with `%`."""
+    broken = notebook_cells.wrapped("* " + "a word " * 13 + "at 50 % of it. " * 20)
+    assert not any(line.lstrip().startswith("%") for line in broken.splitlines())
+    assert notebook_cells.NOT_BROKEN not in broken
+
+    for file in (project_root() / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(file, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                lines = cell.source.splitlines()
+                assert not any(line.lstrip().startswith("%") for line in lines), (file.name, cell.id)
