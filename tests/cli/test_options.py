@@ -182,7 +182,9 @@ def test_a_cache_that_leads_to_itself_is_one_sentence(model, tmp_path, refused, 
 def command_lines() -> list[str]:
     lines = []
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for line in file.read_text(encoding="utf-8").splitlines():
+        text = file.read_text(encoding="utf-8").replace("\\\n", " ")
+
+        for line in text.splitlines():
             if line.startswith("sinkprune "):
                 lines.append(line.partition("#")[0].strip())  # noqa: PERF401
     return lines
