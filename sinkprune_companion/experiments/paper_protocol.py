@@ -11,9 +11,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune_companion.experiments.comparisons import ACCURACY
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
+from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
-from sinkprune_companion.experiments.variants import Variant, draw_for
+from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
@@ -37,7 +39,7 @@ RECIPES = (
 AT_25 = ("wanda", "paper", "paper-no-sinks", "sparsegpt", "paper-sparsegpt")
 LARGE = ("wanda", "paper", "paper-no-sinks")  # on eight times the text, too
 STRUCTURED = ("structured", "structured-sink", "structured-no-sinks")
-ANSWERING = ("wanda", "paper", "paper-no-sinks", "unstable", "noised-dense", "sparsegpt", "paper-sparsegpt")
+ANSWERING = ("wanda", "paper", "paper-no-sinks")  # two-choice items, too
 
 
 class Comparison(NamedTuple):
@@ -68,6 +70,11 @@ COMPARISONS = {
     "structured_sink_minus_no_sinks": Comparison(
         "structured-sink", "structured-no-sinks", "whole units: official sink weights − none"
     ),
+}
+ANSWERS = {  # of two-choice items
+    "wanda_minus_dense": ACCURACY["wanda_minus_dense"],
+    "paper_minus_wanda": ACCURACY["paper_minus_wanda"],
+    "paper_minus_paper_no_sinks": ACCURACY["paper_minus_paper_no_sinks"],
 }
 DRAWN = (  # labels of what the first figure shows; the others stand in its data
     "official recipe − Wanda",
@@ -182,6 +189,35 @@ def protocol_losses(
     return pd.concat(parts, ignore_index=True)
 
 
+def protocol_answers(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    sparsity: float,
+    tokens: int,
+    questions: dict[str, int],
+    item_draws: int,
+    seeds: Iterable[int],
+) -> pd.DataFrame:
+    """Return the answers of the dense model and of those pruned by ANSWERING, by calibration draw.
+
+    These are the models that `losses_of_draw` scores. `questions` and `item_draws` are those of
+    `variant_answers`.
+    """
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": 0}
+    with Variant(lm, fingerprint) as variant:
+        parts = [variant_answers(run, variant, questions, item_draws, **dense)]
+
+    rows = protocol_rows(ANSWERING, sparsity, 1, tokens)
+    for seed in seeds:
+        drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
+        for row in rows:
+            labels = {**row.labels, "seed": seed}
+            with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
+                parts.append(variant_answers(run, variant, questions, item_draws, **labels))
+    return pd.concat(parts, ignore_index=True)
+
+
 def pool_overlap(pool_tokens: int, sequences: int) -> float:
     """Return the share of one draw's text that another draw of so many crops has, too, on average."""
     return min(1.0, sequences * LENGTH / pool_tokens)
@@ -209,6 +245,12 @@ def finding_name(comparison: str, pattern: str, sparsity: float) -> str:
 def on_tokens(found: Mapping[str, Estimate], tokens: int) -> dict[str, Estimate]:
     """Return differences under names that end with the calibration tokens of their recipes."""
     return {f"{name}_{tokens}": estimate for name, estimate in found.items()}
+
+
+def protocol_answer_findings(by_template: pd.DataFrame, sparsity: float, what: str) -> dict[str, Estimate]:
+    """Return the findings of `answer_findings` on models of this protocol, under names that say so."""
+    found = answer_findings(by_template, [sparsity], what, ANSWERS)
+    return {f"{name}_{ENDING}": estimate for name, estimate in found.items()}
 
 
 def by_label(found: Mapping[str, Estimate], pattern: str, sparsity: float) -> dict[str, Estimate]:

@@ -81,6 +81,7 @@ class PlantedVariant(NamedTuple):
 
 
 KEPT, LEFT_OUT, OFFICIAL = "kept", "left out", "official weights"
+SPARSEGPT = "SparseGPT"
 
 
 def planted_variants(doses: Sequence[float] = DOSES, with_official: bool = True) -> list[PlantedVariant]:
@@ -106,12 +107,17 @@ def planted_variants(doses: Sequence[float] = DOSES, with_official: bool = True)
     return variants
 
 
-def planted_recipe(choice: str | TokenChoice, sparsity: float) -> Recipe:
-    """Return Wanda on noised text with dense propagation, with a choice of calibration tokens."""
+def planted_recipe(choice: str | TokenChoice, sparsity: float, criterion: str = "wanda") -> Recipe:
+    """Return a recipe on noised text, with a choice of calibration tokens.
+
+    Wanda takes the dense model's inputs. SparseGPT takes what the pruned blocks give, as its authors do,
+    since it changes the weights that stay to make up for these.
+    """
     return Recipe(
+        criterion=criterion,
         sparsity=sparsity,
         inputs="noised",
-        propagation="dense",
+        propagation="sequential" if criterion == "sparsegpt" else "dense",
         noise_levels=NOISE_LEVELS,
         exclude=choice,
     )
@@ -151,6 +157,40 @@ def planted_losses(
         labels = {"variant": name, "pattern": "unstructured", "sparsity": sparsity, "seed": seed}
         with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
             parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
+    return pd.concat(parts, ignore_index=True)
+
+
+def planted_sparsegpt_losses(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    sparsities: Iterable[float],
+    sequences: int,
+    calibration_sequences: int,
+    seed: int,
+    doses: Sequence[float],
+) -> pd.DataFrame:
+    """Return the NELBO of the dense model and of those that SparseGPT prunes with sinks planted or left out.
+
+    Text, noise and tables are those of `planted_losses`, and so are the names of variants, with the method
+    before them.
+    """
+    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
+    calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
+    models = [model for model in planted_variants(doses, with_official=False) if model.place == "all"]
+
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
+    with Variant(lm, fingerprint) as variant:
+        parts = [variant.scores(run, texts, 1, noise=seed, **dense)]
+
+    for sparsity in sparsities:
+        for model in models:
+            recipe = planted_recipe(model.choice, sparsity, "sparsegpt")
+            name = f"{SPARSEGPT}, {model.variant}"
+            labels = {"variant": name, "pattern": "unstructured", "sparsity": sparsity, "seed": seed}
+
+            with Variant(lm, fingerprint, recipe, calibration) as variant:
+                parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -257,6 +297,7 @@ GAINS = {  # what is compared with the model that kept the tokens, by finding
     "planted_gain": ("all", f"all, {LEFT_OUT}"),
     "planted_official_gain": ("all", f"all, {OFFICIAL}, {{dose:g}}"),
     "planted_random_gain": ("random", f"random, {LEFT_OUT}"),
+    "planted_sparsegpt_gain": (f"{SPARSEGPT}, all", f"{SPARSEGPT}, all, {LEFT_OUT}"),
 }
 
 

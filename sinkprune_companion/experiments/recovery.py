@@ -29,6 +29,8 @@ from sinkprune_core import LanguageModel, preset
 
 RECOVERED_REVISION = 1  # of `recovered_scores`
 RECIPES = ("wanda", "paper", "paper-no-sinks", "sparsegpt", "recommended")
+SMALLER = "structured"  # Wanda for whole units, which leaves a smaller dense model
+STRUCTURED = "structured"
 TOKENS = (250_000, 1_000_000)  # of training text
 CONTROL = "dense"  # trained on as many tokens
 
@@ -41,21 +43,25 @@ class Place(NamedTuple):
 
     @property
     def fields(self) -> dict[str, str]:
-        """The fields of a recipe that the pattern decides; an unstructured recipe has its own."""
-        return {} if self.pattern == UNSTRUCTURED else {"pattern": self.pattern}
+        """The fields of a recipe that zeros N:M decide; every other pattern is that of its presets."""
+        return {"pattern": self.pattern} if ":" in self.pattern else {}
 
     @property
     def words(self) -> str:
         """What a picture calls this place."""
         if self.pattern == UNSTRUCTURED:
             return f"{100 * self.sparsity:.0f} % of the weights zero"
+        if self.pattern == STRUCTURED:
+            return f"{100 * self.sparsity:.0f} % of the weights removed in whole units"
         return f"{self.pattern} zeros"
 
     @property
     def ending(self) -> str:
-        """What findings of this place end with: `50`, `75` or `2_4`."""
+        """What findings of this place end with: `50`, `75`, `2_4` or `units_50`."""
         if self.pattern == UNSTRUCTURED:
             return f"{100 * self.sparsity:.0f}"
+        if self.pattern == STRUCTURED:
+            return f"units_{100 * self.sparsity:.0f}"
         return self.pattern.replace(":", "_")
 
 
@@ -63,6 +69,7 @@ PLACES = {
     "50": Place(UNSTRUCTURED, 0.5),
     "75": Place(UNSTRUCTURED, 0.75),
     "2:4": Place("2:4", 0.5),
+    "units 50": Place(STRUCTURED, 0.5),
 }
 DENSE = Place("dense", 0.0)  # of the control
 COMPARISONS = {
@@ -114,18 +121,20 @@ def recovered_scores(
     draws: int,
     noise: int,
     /,
+    teacher: LanguageModel | None = None,
     **labels: object,
 ) -> pd.DataFrame:
     """Return the record of a variant's nats per token after it was recovered; it is as before then.
 
-    Columns are those of `score_texts`, `labels`, and `tokens`, `zeros`, `held_out_before`, `held_out_after`
-    (on the training text's held-out part) and `train_seconds`.
+    Without a `teacher` it learns from the text alone. Columns are those of `score_texts`, `labels`, and
+    `tokens`, `zeros`, `held_out_before`, `held_out_after` (on the training text's held-out part) and
+    `train_seconds`.
     """
 
     def compute() -> pd.DataFrame:
         variant.ready()
         with all_weights_kept(variant.lm):
-            done = recover_model(variant.lm, settings, text)
+            done = recover_model(variant.lm, settings, text, teacher)
             scores = score_texts(variant.lm, texts, draws, seed=noise)
         return scores.assign(
             tokens=settings.tokens,
@@ -139,7 +148,7 @@ def recovered_scores(
         **variant.key,
         "recovery": asdict(settings),
         "training_text": text.fingerprint,
-        "teacher": None,  # it learns from the text alone
+        "teacher": None if teacher is None else teacher.fingerprint(),
         "data": fingerprint_of(texts),
         "draws": draws,
         "evaluation_seed": noise,
@@ -185,6 +194,33 @@ def recovered_losses(
     return losses.assign(calibration_tokens=losses.calibration_tokens.fillna(1).clip(lower=1))
 
 
+def taught_losses(
+    run: Run,
+    lm: LanguageModel,
+    teacher: LanguageModel,
+    fingerprint: str,
+    row: GridRow,
+    sequences: int,
+    seed: int,
+    tokens: int,
+    **settings: object,
+) -> pd.DataFrame:
+    """Return the losses of one pruned model that learnt what a teacher predicts, and nothing else.
+
+    All but the teacher is as in `recovered_losses`, so the two can be compared in pairs; the column `taught`
+    is true. `teacher` is another object than `lm`, which is pruned meanwhile.
+    """
+    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
+    text = training_text(lm.tokenizer, None, LENGTH)
+    how = settings_of(tokens, seed=seed, distillation=1.0, **settings)
+    drawn = draw_for(lm, [(row.recipe, row.sequences)], LENGTH, seed, protocol_draw)
+
+    labels = {**row.labels, "seed": seed}
+    with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
+        losses = recovered_scores(run, variant, how, text, texts, 1, seed, teacher=teacher, **labels)
+    return losses.assign(asked=tokens, taught=True)
+
+
 # findings
 
 
@@ -212,7 +248,7 @@ def recovery_findings(
             found[f"recovered_dense_{thousands}"] = compare(losses, control, {**control, "asked": 0})
 
         for place in places:
-            for recipe in RECIPES:
+            for recipe in (*RECIPES, SMALLER):
                 name = f"{recipe.replace('-', '_')}_{place.ending}_{thousands}"
                 model = _at(recipe, place, count)
                 found[f"after_{name}"] = compare(losses, model, control)
@@ -235,6 +271,47 @@ def recovery_findings(
     return found
 
 
+def smaller_findings(losses: pd.DataFrame, tokens: Sequence[int]) -> dict[str, Estimate]:
+    """Return how a model with half its weights zero differs from one with half its units removed.
+
+    Both cost as many products of a weight and an input where zeros are left out of them. The difference is
+    Wanda's model less the smaller dense one, before (N = 0) and after N thousand tokens of training.
+    """
+    found = {}
+    for count in (0, *tokens):
+        sparse = _at("wanda", PLACES["50"], count)
+        smaller = _at(SMALLER, PLACES["units 50"], count)
+
+        difference = compare(losses, sparse, smaller)
+        if difference is not None:
+            cost = compare(losses, smaller, _at(CONTROL, DENSE, count))
+            name = f"sparse_minus_smaller_50_{count // 1000}_recovered"
+            found[name] = with_share_of_damage(difference, cost)
+    return found
+
+
+def taught_findings(losses: pd.DataFrame, taught: pd.DataFrame) -> dict[str, Estimate]:
+    """Return what a teacher changes: a model that learnt from one less the same that learnt from text.
+
+    `losses` are those of `recovered_losses`, `taught` those of `taught_losses`. The margin is a share of what
+    the model costs that learnt from text.
+    """
+    found = {}
+    both = pd.concat([losses.assign(taught=False), taught], ignore_index=True)
+    for variant, pattern, sparsity, count in set(
+        taught[["variant", "pattern", "sparsity", "asked"]].itertuples(index=False, name=None)
+    ):
+        place = Place(pattern, sparsity)
+        model = _at(variant, place, count)
+
+        difference = compare(both, {**model, "taught": True}, {**model, "taught": False})
+        if difference is not None:
+            cost = compare(losses, model, _at(CONTROL, DENSE, count))
+            name = f"taught_minus_text_{variant.replace('-', '_')}_{place.ending}_{count // 1000}"
+            found[name] = with_share_of_damage(difference, cost)
+    return found
+
+
 def recovery_curves(
     found: Mapping[str, Estimate | None], places: Iterable[Place], tokens: Sequence[int]
 ) -> pd.DataFrame:
@@ -245,7 +322,7 @@ def recovery_curves(
     """
     rows = []
     for place in places:
-        for recipe in RECIPES:
+        for recipe in (*RECIPES, SMALLER):
             for count in (0, *tokens):
                 cost = found.get(f"after_{recipe.replace('-', '_')}_{place.ending}_{count // 1000}")
                 if cost is not None:
