@@ -11,8 +11,7 @@ from sinkprune.models.devices import choose_dtype
 from sinkprune.models.gpus import Gpu, planned_gpu
 from sinkprune.models.hub import Requirements, available_memory, requirements_of_plan, weights_are_here
 from sinkprune.models.meta_model import MetaModel, shapes_of
-from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
-from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
+from sinkprune.runs.pruning_cost import PruningCost, pruning_cost, weight_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import Recipe
 
@@ -30,9 +29,8 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
 
     dtype = choose_dtype(_dtype(options, gpu), _device(options))
     lm = shapes_of(options.model, dtype)
-    size = sum(parameter.numel() for parameter in lm.model.parameters()) * dtype.itemsize
     memory = gpu.memory if gpu else available_memory(options.device)
-    lm = replace(lm, is_streamed=options.stream or size > STREAM_ABOVE * memory)
+    lm = replace(lm, is_streamed=options.stream or weight_bytes(lm) > STREAM_ABOVE * memory)
 
     cost = _cost(lm, recipe, options, sequences, gpu)
     place = where(dtype, gpu.words if gpu else options.device)
@@ -71,10 +69,8 @@ def _cost(lm: MetaModel, recipe: Recipe, options: Prune, sequences: int, gpu: Gp
         return pruning_cost(lm, recipe, calibration, out, work, device=options.device)
 
     width = lm.model.dtype.itemsize
-    weights = sum(parameter.numel() for parameter in lm.model.parameters()) * width
-    budget = int(WAITING_SHARE * max(0.0, gpu.memory - weights))
     speed = gpu.speed(width)
-    cost = pruning_cost(lm, recipe, calibration, out, work, speed=speed, device="cpu", memory_budget=budget)
+    cost = pruning_cost(lm, recipe, calibration, out, work, speed, device="cpu", gpu_memory=gpu.memory)
     return replace(cost, pace=gpu.pace(width))
 
 

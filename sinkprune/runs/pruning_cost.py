@@ -24,7 +24,7 @@ from sinkprune.runs.dense_pass import bytes_that_wait
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.passes import Passes, passes_of
 from sinkprune.runs.recipe_identity import settings_digest
-from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
+from sinkprune_core.calibration.dense_statistics import budget_on_gpu, input_widths, row_bytes
 from sinkprune_core.calibration.store import IN_MEMORY
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
@@ -71,20 +71,22 @@ def pruning_cost(
     work: Path | None = None,
     speed: float | None = None,
     device: str | torch.device | None = None,
-    memory_budget: int | None = None,
+    gpu_memory: float | None = None,
 ) -> PruningCost:
     """Return what `prune` with these arguments will take; nothing is changed.
 
     `out` is the folder the pruned model will be saved to. `lm` may be a `MetaModel`, then `device` says where
-    it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
-    another machine. Raises ValueError for a recipe that does not fit the model or its text.
+    it would be. `speed` in FLOPs per second and `gpu_memory`, all bytes of a GPU that is not here, stand for
+    another machine; where it has 0, no inputs wait anywhere. Raises ValueError for a recipe that does not fit
+    the model or its text.
     """
     store = None if work is None else OnDisk(Path(work), is_streamed(lm))
     place = _device(lm, device)
-    plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, memory_budget)
+    budget = None if gpu_memory is None else budget_on_gpu(gpu_memory - weight_bytes(lm))
+    plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, budget)
 
     on_disk = 0
-    may_wait = plan.takes_dense and not plan.rows_at_once and memory_budget is None  # whose disk is this one
+    may_wait = plan.takes_dense and not plan.rows_at_once and gpu_memory is None  # whose disk is this one
     if may_wait and store is not None and calibration is not None:
         on_disk = bytes_that_wait(lm, [recipe.statistics_key], calibration, store, place)
 
@@ -194,7 +196,7 @@ class _Run:
         bytes_per_weight = self.lm.model.dtype.itemsize
         disk = 0
         if saves:
-            disk += _parameters(self.lm.model) * bytes_per_weight
+            disk += weight_bytes(self.lm)
         if self.work and not (is_streamed(self.lm) and saves):
             disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
 
@@ -231,7 +233,7 @@ def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) 
     """
     there = 0
     if not is_streamed(lm) and lm.device.type != "meta":
-        there += _parameters(lm.model) * lm.model.dtype.itemsize
+        there += weight_bytes(lm)
     if torch.device(device).type == "cpu":
         there = min(there + PROCESS_BYTES, psutil.Process().memory_info().rss)
 
@@ -270,6 +272,11 @@ def _shapes(lm: LanguageModel) -> list[tuple[int, int]]:
     """Return the shapes (O, I) of the linears of a block."""
     weights = [linear.weight for linear in lm.linears(lm.blocks[0]).values()]
     return [(weight_OI.shape[0], weight_OI.shape[1]) for weight_OI in weights]
+
+
+def weight_bytes(lm: LanguageModel) -> int:
+    """Return the bytes of all weights of a model."""
+    return _parameters(lm.model) * lm.model.dtype.itemsize
 
 
 def _parameters(module: nn.Module) -> int:
