@@ -100,7 +100,8 @@ def pruning_cost(
     missing = _missing_memory(lm, memory, place)
     for folder in dict.fromkeys([out, work]):
         free = disk if folder is None else free_disk_at(Path(folder))
-        if disk - run.kept_beside(folder) > free:
+        there = 0 if work is None or folder is None else bytes_kept(Path(work), recipe, Path(folder))
+        if disk - there > free:
             missing.append(
                 f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
                 "make room or choose another place"
@@ -156,8 +157,8 @@ class _Run:
         """Return the bytes at the peak: weights, statistics, a batch, and what waits for the next block."""
         lm = self.lm
         bytes_per_weight = lm.model.dtype.itemsize
-        of_block = _parameters(lm.blocks[0])
-        weights = _parameters(lm.model)
+        of_block = parameters_of(lm.blocks[0])
+        weights = parameters_of(lm.model)
 
         working = 3 * 4 * max(outputs * features for outputs, features in _shapes(lm))  # scores of one linear
         if self.recipe.allocation == "owl":
@@ -166,7 +167,7 @@ class _Run:
             weights -= of_block * (len(lm.blocks) - 1)
             working = max(working, of_block * bytes_per_weight)  # or a block beside the file it is read from
             if not lm.model.config.tie_word_embeddings:
-                weights -= _parameters(lm.output_head)  # pruning reads no logits
+                weights -= parameters_of(lm.output_head)  # pruning reads no logits
 
         memory = PROCESS_BYTES + weights * bytes_per_weight + working
 
@@ -198,7 +199,7 @@ class _Run:
         if saves:
             disk += weight_bytes(self.lm)
         if self.work and not (is_streamed(self.lm) and saves):
-            disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
+            disk += parameters_of(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
 
         disk = max(disk, self.inputs_on_disk)
         if self.work:
@@ -216,14 +217,15 @@ class _Run:
             return 3 * max(passes.rows, passes.sink_rows)
         return passes.hidden_rows
 
-    def kept_beside(self, folder: Path | None) -> int:
-        """Return the bytes that this run has left already, if they lie on the disk of `folder`."""
-        if self.work is None or folder is None or callable(self.recipe.exclude):
-            return 0
 
-        job = job_folder(self.work, settings_digest(self.recipe))
-        is_beside = job.exists() and job.stat().st_dev == existing(Path(folder)).stat().st_dev
-        return bytes_below(job) if is_beside else 0
+def bytes_kept(work: Path, recipe: Recipe, beside: Path) -> int:
+    """Return the bytes that a run has left in `work` already, if they lie on the disk of `beside`."""
+    if callable(recipe.exclude):
+        return 0
+
+    job = job_folder(work, settings_digest(recipe))
+    is_beside = job.exists() and job.stat().st_dev == existing(beside).stat().st_dev
+    return bytes_below(job) if is_beside else 0
 
 
 def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) -> list[str]:
@@ -276,10 +278,11 @@ def _shapes(lm: LanguageModel) -> list[tuple[int, int]]:
 
 def weight_bytes(lm: LanguageModel) -> int:
     """Return the bytes of all weights of a model."""
-    return _parameters(lm.model) * lm.model.dtype.itemsize
+    return parameters_of(lm.model) * lm.model.dtype.itemsize
 
 
-def _parameters(module: nn.Module) -> int:
+def parameters_of(module: nn.Module) -> int:
+    """Return how many numbers the parameters of a module have."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
