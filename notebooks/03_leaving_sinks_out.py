@@ -76,6 +76,8 @@ seeds: int = 1  # calibration draws
 protocol_other_draws: int = 1  # its calibration draws there, and of whole units
 protocol_large_tokens: int = 0  # more calibration tokens for Wanda and the official recipe at 50 %
 protocol_large_draws: int = 1  # calibration draws with that many
+protocol_answer_draws: int = 0  # calibration draws in which models answer two-choice items
+protocol_item_draws: int = 1  # ways to mask an ending there
 # other text: what is measured
 sparsegpt_sparsities: list[float] = []  # where SparseGPT has `sparsegpt_draws`, if need be alone
 patterns: list[str] = []  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
@@ -275,6 +277,37 @@ costs = paper_protocol.costs(protocol)
 listed({f"{variant}, {share:.0%}": cost for (variant, share), cost in costs.items()})
 
 # %% [markdown]
+# ## Right answers, as the paper counts them
+#
+# The published numbers are accuracies. So the models of Wanda, of the official recipe and of the
+# same recipe without its sink weights answer two-choice items at 50 %: the six groups of the
+# offline [suite](../sinkprune/data/tasks/README.md), and a slice of
+# [BLiMP](../sinkprune/data/blimp/README.md). Chance is 50 %. Intervals are over calibration draws
+# and over the templates that items are made from (in BLiMP, paradigms).
+
+# %%
+from sinkprune_companion.experiments.paired_differences import by_template
+from sinkprune_companion.experiments.pruning_findings import shares_right
+
+questions = {"suite": items, "blimp": blimp_pairs}
+if protocol_answer_draws:
+    of_cell = cell_draws or range(protocol_answer_draws)
+    answer_seeds = [seed for seed in of_cell if seed < protocol_answer_draws]
+    asked = (0.5, protocol_tokens, questions, protocol_item_draws, answer_seeds)
+    answers = paper_protocol.protocol_answers(run, dlm, fingerprint, *asked)
+    right = by_template(answers.assign(points=100 * answers.correct), "points")
+    points = paper_protocol.protocol_answer_findings(right, 0.5, "accuracy")
+    in_nats = by_template(answers, "margin")
+    in_nats = paper_protocol.protocol_answer_findings(in_nats, 0.5, "answer_margin")
+    found |= points | in_nats
+    run.find(found)
+    display(shares_right(right))
+    display(Folded(listed(points), "Differences in points"))
+    display(Folded(listed(in_nats), "Differences in nats: the right answer's lead over the wrong"))
+else:
+    print("no model answered in this run: set protocol_answer_draws, for instance to 5")
+
+# %% [markdown]
 # ## Other text, as a control
 #
 # Is it the same on other text? The same recipes are calibrated on samples of the AR model that the
@@ -317,7 +350,6 @@ for place in plan:
     for row in pruning_grid.grid_rows(*place, calibration, chosen=recipes, **settings):
         grid[row.variant, row.pattern, row.sparsity] = row
 grid = list(grid.values())
-questions = {"suite": items, "blimp": blimp_pairs}
 asked = {row for row in grid if row.pattern == "unstructured" and row.variant in answering}
 asked = {row for row in asked if row.sparsity in answer_sparsities}
 print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
@@ -377,7 +409,6 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 from sinkprune_companion.experiments import pruning_findings
 from sinkprune_companion.experiments.comparisons import ACCURACY, ANSWER_MARGINS
 from sinkprune_companion.experiments.kinds_of_text import findings_by_kind
-from sinkprune_companion.experiments.paired_differences import by_template
 from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.figures.recipes import save_differences
 
@@ -409,11 +440,9 @@ for name in ASKED:
 pd.DataFrame.from_dict(rows, orient="index")
 
 # %% [markdown]
-# ## Right answers, as the paper counts them
+# ## Right answers of models that were calibrated on other text
 #
-# The published numbers are accuracies. So here pruned models answer the six groups of the offline
-# [suite](../sinkprune/data/tasks/README.md) and a slice of
-# [BLiMP](../sinkprune/data/blimp/README.md). All items have two choices, and chance is 50 %.
+# The same items were answered by models of more recipes, calibrated on the former pool.
 #
 # The first table has right answers in percent, as means over calibration draws; its average counts
 # every column alike. The second has intervals of these shares, over calibration draws and over the
@@ -429,7 +458,7 @@ share_right = 100 * answers.groupby([*names, "seed"], sort=False).correct.mean()
 by_group = share_right.groupby(level=[0, 1, 2], sort=False).mean().unstack()
 by_group = by_group[list(dict.fromkeys(column))]
 display(by_group.assign(average=by_group.mean(axis=1)).round(1))
-display(pruning_findings.shares_right(right))
+display(shares_right(right))
 Folded(listed(accuracy), "Differences in points")
 
 # %% [markdown]

@@ -61,6 +61,8 @@ model_doses: list[float] = []  # lengths of the vector in the model, e.g. 0 and 
 # the planted effect
 planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
 planted_official: bool = True  # whether the official token weights are tried on it, too
+sparsegpt_doses: list[float] = []  # doses that are planted for SparseGPT, too; none: skip it
+sparsegpt_sparsities: list[float] = [0.5]  # shares of zeros there
 model_draws: int = 1  # calibration draws there
 model_sequences: int = 4  # scored sequences there
 # the machine
@@ -308,7 +310,8 @@ print(inspect.getsource(planted.Planted.__call__))
 # %% [markdown]
 # Each model is pruned with the planted tokens in the statistics (*kept*) and without (*left out*),
 # by Wanda on noised text with dense propagation. As a control, as many random tokens are planted.
-# Below zero, leaving them out helps.
+# SparseGPT, which also adjusts the weights that stay, is tried at some doses, on noised text with
+# propagation through the pruned blocks, as its authors have it. Below zero, leaving them out helps.
 
 # %%
 from IPython.display import display
@@ -333,20 +336,29 @@ losses = pd.concat(
     ignore_index=True,
 )
 gains = planted.planted_findings(above_dense(losses), planted_sparsities, doses)
+if sparsegpt_doses:
+    sizes = (sparsegpt_sparsities, sequences, calibration)
+    by_sparsegpt = [
+        planted.planted_sparsegpt_losses(run, dlm, fingerprint, *sizes, seed, sparsegpt_doses)
+        for seed in range(planted_draws)
+    ]
+    by_sparsegpt = above_dense(pd.concat(by_sparsegpt, ignore_index=True))
+    gains |= planted.planted_findings(by_sparsegpt, sparsegpt_sparsities, sparsegpt_doses)
 found |= gains
 run.find(found)
 NAMED = {
     "planted_gain": "all sinks left out",
     "planted_official_gain": "official token weights",
     "planted_random_gain": "random tokens planted and left out",
+    "planted_sparsegpt_gain": "SparseGPT: all sinks left out",
 }
 for sparsity in planted_sparsities:
     ending = f"_{100 * sparsity:.0f}"
-    lines = {
-        name: {dose: gains[f"{finding}_x{dose:g}{ending}"] for dose in doses}
-        for finding, name in NAMED.items()
-        if planted_official or finding != "planted_official_gain"
-    }
+    lines = {}
+    for finding, name in NAMED.items():
+        by_dose = {dose: gains.get(f"{finding}_x{dose:g}{ending}") for dose in doses}
+        lines[name] = {dose: gain for dose, gain in by_dose.items() if gain is not None}
+    lines = {name: line for name, line in lines.items() if line}
     says = title(
         run, f"doses{ending}", f"What leaving planted tokens out changes at {sparsity:.0%}"
     )

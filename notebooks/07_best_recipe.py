@@ -75,6 +75,8 @@ recovery_draws: int = 1  # calibration draws of these models
 recovery_sequences: int = 12  # scored sequences of these models, natural English
 recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune them
 recovery_at_75: list[str] = []  # more presets, at 75 % alone
+recovery_of_units: bool = False  # whether a model with half of its units removed is recovered, too
+recovery_teacher: bool = False  # whether Wanda's model at 75 % also learns from the dense one
 official_sparsities: list[float] = [0.75]  # of Wanda and the official recipe, to compare with
 large_calibration: int = 8  # calibration sequences of part `large`
 large_dtype: str = "auto"  # of the weights there
@@ -155,8 +157,8 @@ draws = range(first_seed, first_seed + seeds)
 losses = recipe_search.losses(run, dlm, rows, texts, length, draws, then=ask)
 
 # %% [markdown]
-# **The first picture**: what six recipes cost, against the share of zeros, on a logarithmic axis;
-# `paper` is the official recipe. Marks of one sparsity stand side by side. The dotted line is the
+# **The first picture**: what six recipes cost, against the share of zeros, on a logarithmic axis.
+# Marks of one sparsity stand side by side. The dotted line is the
 # loss of a bigram model, which counts pairs of tokens in the shipped training text (with Witten and
 # Bell's interpolation). A pruned model above the line is not shown to be better than that.
 
@@ -416,23 +418,49 @@ if recovery_tokens:
     recovery_rows = recovery.recovery_rows(recovered_places, 16_384, recipes=recovery_recipes)
     place_75 = [recovery.PLACES["75"]]
     recovery_rows += recovery.recovery_rows(place_75, 16_384, recipes=recovery_at_75)
+    if recovery_of_units:
+        of_units = recovery.PLACES["units 50"]
+        recovered_places.append(of_units)
+        recovery_rows += recovery.recovery_rows([of_units], 16_384, recipes=[recovery.SMALLER])
     recovered_dlm = load(model, large_dtype, run.device)
+    fingerprint = recovered_dlm.fingerprint()
+    products = str(recovered_dlm.model.dtype).removeprefix("torch.")
+    recovery_seeds = [seed for seed in draws if seed < recovery_draws]
     recovered = [
         recovery.recovered_losses(
             run,
             recovered_dlm,
-            recovered_dlm.fingerprint(),
+            fingerprint,
             recovery_rows,
             recovery_sequences,
             seed,
             recovery_tokens,
-            dtype=str(recovered_dlm.model.dtype).removeprefix("torch."),
+            dtype=products,
         )
-        for seed in draws
-        if seed < recovery_draws
+        for seed in recovery_seeds
     ]
     recovered = pd.concat(recovered, ignore_index=True)
     after = recovery.recovery_findings(recovered, recovered_places, recovery_tokens)
+    if recovery_of_units:
+        after |= recovery.smaller_findings(recovered, recovery_tokens)
+    if recovery_teacher:
+        teacher = load(model, large_dtype, run.device)
+        (row,) = recovery.recovery_rows(place_75, 16_384, recipes=["wanda"])
+        taught = [
+            recovery.taught_losses(
+                run,
+                recovered_dlm,
+                teacher,
+                fingerprint,
+                row,
+                recovery_sequences,
+                seed,
+                recovery_tokens[0],
+                dtype=products,
+            )
+            for seed in recovery_seeds
+        ]
+        after |= recovery.taught_findings(recovered, pd.concat(taught, ignore_index=True))
     after = {name: estimate for name, estimate in after.items() if estimate is not None}
     found |= after
     run.find(found | by_kind)
@@ -541,7 +569,7 @@ else:
 #   [−0.0070, 0.013] (no difference that matters) and 0.0025 [−0.0059, 0.011] (no difference that
 #   matters). `recommended` without any training − Wanda after it is −0.18 [−0.23, −0.14] (the first
 #   is better).
-# * For want of time recovery was not run with 2:4 zeros, for SparseGPT at 50 %, on more tokens, or
+# * For want of time recovery was not run with 2:4 zeros, for SparseGPT at 50 %, on more tokens or
 #   with the dense model as a teacher.
 
 # %%

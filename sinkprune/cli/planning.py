@@ -1,5 +1,6 @@
 """What pruning would take where the weights, or the GPU, are not on this machine: from shapes alone."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -7,13 +8,15 @@ import torch
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import STREAM_ABOVE, default_length, where
 from sinkprune.cli.help_pages import say
+from sinkprune.files import resolved
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.gpus import Gpu, planned_gpu
 from sinkprune.models.hub import Requirements, available_memory, requirements_of_plan, weights_are_here
 from sinkprune.models.meta_model import MetaModel, shapes_of
-from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
-from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
+from sinkprune.recovery.int8 import Int8Cost, int8_cost
+from sinkprune.runs.pruning_cost import PruningCost, bytes_kept, pruning_cost, weight_bytes
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.recipe import Recipe
 
 
@@ -30,11 +33,12 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
 
     dtype = choose_dtype(_dtype(options, gpu), _device(options))
     lm = shapes_of(options.model, dtype)
-    size = sum(parameter.numel() for parameter in lm.model.parameters()) * dtype.itemsize
     memory = gpu.memory if gpu else available_memory(options.device)
-    lm = replace(lm, is_streamed=options.stream or size > STREAM_ABOVE * memory)
+    is_large = options.int8 is None and weight_bytes(lm) > STREAM_ABOVE * memory  # int8 takes the whole model
+    lm = replace(lm, is_streamed=options.stream or is_large)
 
     cost = _cost(lm, recipe, options, sequences, gpu)
+    parts = with_int8(cost, lm, recipe, options)
     place = where(dtype, gpu.words if gpu else options.device)
 
     streamed = ", streamed from disk" if lm.is_streamed else ""
@@ -42,11 +46,24 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     if download:
         fetched = f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
 
-    say(f"{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {fetched}{cost}")
-    for lack in _lacks(cost, needed, gpu, lm.is_streamed):
+    planned = "; ".join(map(str, parts))
+    say(f"{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {fetched}{planned}")
+    for lack in _lacks(parts, needed, gpu, lm.is_streamed):
         say(lack)
 
     return True
+
+
+def with_int8(
+    cost: PruningCost, lm: LanguageModel, recipe: Recipe, options: Prune
+) -> list[PruningCost | Int8Cost]:
+    """Return what each part of a command takes: pruning, and then int8 where it is asked for."""
+    if options.int8 is None:
+        return [cost]
+
+    out = resolved(options.int8)
+    removed = bytes_kept(options.work_folder, recipe, out)  # the work folder is gone once a model is pruned
+    return [cost, int8_cost(lm, options.target, out, removed)]
 
 
 def _dtype(options: Prune, gpu: Gpu | None) -> str:
@@ -71,25 +88,26 @@ def _cost(lm: MetaModel, recipe: Recipe, options: Prune, sequences: int, gpu: Gp
         return pruning_cost(lm, recipe, calibration, out, work, device=options.device)
 
     width = lm.model.dtype.itemsize
-    weights = sum(parameter.numel() for parameter in lm.model.parameters()) * width
-    budget = int(WAITING_SHARE * max(0.0, gpu.memory - weights))
     speed = gpu.speed(width)
-    cost = pruning_cost(lm, recipe, calibration, out, work, speed=speed, device="cpu", memory_budget=budget)
+    cost = pruning_cost(lm, recipe, calibration, out, work, speed, device="cpu", gpu_memory=gpu.memory)
     return replace(cost, pace=gpu.pace(width))
 
 
-def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_streamed: bool) -> list[str]:
+def _lacks(
+    parts: Sequence[PruningCost | Int8Cost], needed: Requirements | None, gpu: Gpu | None, is_streamed: bool
+) -> list[str]:
     """Return sentences on what is missing: of disk here, and of memory where the run is to be."""
     of_weights = ()
     if needed is not None:
         of_weights = needed.lacks_disk if is_streamed else needed.missing
 
-    lacks = [*of_weights, *cost.missing]
+    lacks = [*of_weights, *(lack for part in parts for lack in part.missing)]
     if gpu is None:
         return [f"this machine lacks {lack}" for lack in lacks]
 
     sentences = [f"this machine lacks {lack}" for lack in lacks if "of disk" in lack]
-    if cost.memory > gpu.memory:
+    pruning = parts[0]  # int8 is written in main memory
+    if pruning.memory > gpu.memory:
         sentences.append(
             f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
             "use fewer or shorter sequences, a smaller batch, or --stream"

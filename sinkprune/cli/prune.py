@@ -16,7 +16,7 @@ from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
 from sinkprune.cli.help_pages import say
 from sinkprune.cli.own_criterion import criterion_named
-from sinkprune.cli.planning import plan_unfetched
+from sinkprune.cli.planning import plan_unfetched, with_int8
 from sinkprune.cli.ship import write_int8
 from sinkprune.files import held
 from sinkprune.models.gpus import planned_gpu
@@ -97,10 +97,14 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
         return
 
     cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
+    parts = with_int8(cost, lm, recipe, options)
     how = ", streamed from disk" if is_streamed(lm) else ""
-    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
-    if cost.missing:
-        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+    planned = "; ".join(map(str, parts))
+    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {planned}")
+
+    missing = [lack for part in parts for lack in part.missing]
+    if missing:
+        raise RuntimeError(f"this machine lacks {'; '.join(missing)}")
     if options.dry_run:
         return
 

@@ -1,17 +1,79 @@
 """Sparse and in eight bits: the linears of a pruned model in int8, its zeros kept, by torchao."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import AutoModelForCausalLM, TorchAoConfig
 
-from sinkprune.files import atomic, write_json
+from sinkprune.files import atomic, existing, free_disk_at, write_json
+from sinkprune.models.hub import available_memory
 from sinkprune.models.loading import load
 from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import tokenizer_with_mask
-from sinkprune_core.language_model import set_direction
+from sinkprune.runs.pruning_cost import PROCESS_BYTES, parameters_of, weight_bytes
+from sinkprune_core.language_model import LanguageModel, set_direction
+
+OF_WEIGHT = 1  # bytes of a linear's weight
+OF_ROW = 5  # bytes beside a row of them: its scale in float32, and a zero point in int8
+OF_OTHERS = 2  # bytes of every other parameter, in bfloat16
+
+
+@dataclass(frozen=True)
+class Int8Cost:
+    """What writing a model in int8 is expected to take, once it is pruned and out of memory."""
+
+    memory: int  # bytes of main memory at the peak, wherever the model was pruned
+    disk: int  # bytes of the folder
+    missing: tuple[str, ...]  # what this machine lacks, in sentences
+
+    def __str__(self) -> str:
+        return (
+            f"int8 after it: peak main memory about {self.memory / 1e9:.1f} GB, "
+            f"its folder {self.disk / 1e9:.1f} GB"
+        )
+
+
+def int8_cost(lm: LanguageModel, pruned: Path, out: Path, removed: int = 0) -> Int8Cost:
+    """Return what `save_int8` will take for the model that `lm` becomes; of `lm` the shapes are enough.
+
+    `removed` are bytes on the disk of `out` that lie there now, and no longer when int8 is written. A model
+    that a structured recipe makes smaller takes less.
+    """
+    disk = int8_bytes(lm)
+    in_bfloat16 = 2 * parameters_of(lm.model)  # whose zeros are compared; what is read from files gives way
+    memory = PROCESS_BYTES + in_bfloat16 + disk
+
+    missing = []
+    own = psutil.Process().memory_info().rss  # the libraries, which count, and a model that is gone by then
+    free_memory = available_memory("cpu") + own
+    if memory > free_memory:
+        missing.append(
+            f"{memory / 1e9:.1f} GB of main memory for int8, and {free_memory / 1e9:.1f} GB are available: "
+            "write it with `sinkprune ship` on a larger machine"
+        )
+
+    is_beside = existing(pruned).stat().st_dev == existing(out).stat().st_dev
+    needed = disk + weight_bytes(lm) if is_beside else disk
+    free = free_disk_at(out) + removed
+    if needed > free:
+        both = " and the pruned model" if is_beside else ""
+        missing.append(
+            f"{needed / 1e9:.1f} GB of disk at {out} for int8{both}, which has {free / 1e9:.1f} GB free: "
+            "make room or choose another place"
+        )
+
+    return Int8Cost(memory, disk, tuple(missing))
+
+
+def int8_bytes(lm: LanguageModel) -> int:
+    """Return the bytes of all tensors that `save_int8` writes for a model of these shapes."""
+    rows = sum(linear.weight.shape[0] for linear in lm.all_linears().values())
+    others = parameters_of(lm.model) - lm.prunable_weights
+    return OF_WEIGHT * lm.prunable_weights + OF_ROW * rows + OF_OTHERS * others
 
 
 def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:

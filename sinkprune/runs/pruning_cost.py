@@ -24,7 +24,7 @@ from sinkprune.runs.dense_pass import bytes_that_wait
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.passes import Passes, passes_of
 from sinkprune.runs.recipe_identity import settings_digest
-from sinkprune_core.calibration.dense_statistics import input_widths, row_bytes
+from sinkprune_core.calibration.dense_statistics import budget_on_gpu, input_widths, row_bytes
 from sinkprune_core.calibration.store import IN_MEMORY
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
@@ -71,20 +71,22 @@ def pruning_cost(
     work: Path | None = None,
     speed: float | None = None,
     device: str | torch.device | None = None,
-    memory_budget: int | None = None,
+    gpu_memory: float | None = None,
 ) -> PruningCost:
     """Return what `prune` with these arguments will take; nothing is changed.
 
     `out` is the folder the pruned model will be saved to. `lm` may be a `MetaModel`, then `device` says where
-    it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
-    another machine. Raises ValueError for a recipe that does not fit the model or its text.
+    it would be. `speed` in FLOPs per second and `gpu_memory`, all bytes of a GPU that is not here, stand for
+    another machine; where it has 0, no inputs wait anywhere. Raises ValueError for a recipe that does not fit
+    the model or its text.
     """
     store = None if work is None else OnDisk(Path(work), is_streamed(lm))
     place = _device(lm, device)
-    plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, memory_budget)
+    budget = None if gpu_memory is None else budget_on_gpu(gpu_memory - weight_bytes(lm))
+    plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, budget)
 
     on_disk = 0
-    may_wait = plan.takes_dense and not plan.rows_at_once and memory_budget is None  # whose disk is this one
+    may_wait = plan.takes_dense and not plan.rows_at_once and gpu_memory is None  # whose disk is this one
     if may_wait and store is not None and calibration is not None:
         on_disk = bytes_that_wait(lm, [recipe.statistics_key], calibration, store, place)
 
@@ -98,7 +100,8 @@ def pruning_cost(
     missing = _missing_memory(lm, memory, place)
     for folder in dict.fromkeys([out, work]):
         free = disk if folder is None else free_disk_at(Path(folder))
-        if disk - run.kept_beside(folder) > free:
+        there = 0 if work is None or folder is None else bytes_kept(Path(work), recipe, Path(folder))
+        if disk - there > free:
             missing.append(
                 f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
                 "make room or choose another place"
@@ -154,8 +157,8 @@ class _Run:
         """Return the bytes at the peak: weights, statistics, a batch, and what waits for the next block."""
         lm = self.lm
         bytes_per_weight = lm.model.dtype.itemsize
-        of_block = _parameters(lm.blocks[0])
-        weights = _parameters(lm.model)
+        of_block = parameters_of(lm.blocks[0])
+        weights = parameters_of(lm.model)
 
         working = 3 * 4 * max(outputs * features for outputs, features in _shapes(lm))  # scores of one linear
         if self.recipe.allocation == "owl":
@@ -164,7 +167,7 @@ class _Run:
             weights -= of_block * (len(lm.blocks) - 1)
             working = max(working, of_block * bytes_per_weight)  # or a block beside the file it is read from
             if not lm.model.config.tie_word_embeddings:
-                weights -= _parameters(lm.output_head)  # pruning reads no logits
+                weights -= parameters_of(lm.output_head)  # pruning reads no logits
 
         memory = PROCESS_BYTES + weights * bytes_per_weight + working
 
@@ -194,9 +197,9 @@ class _Run:
         bytes_per_weight = self.lm.model.dtype.itemsize
         disk = 0
         if saves:
-            disk += _parameters(self.lm.model) * bytes_per_weight
+            disk += weight_bytes(self.lm)
         if self.work and not (is_streamed(self.lm) and saves):
-            disk += _parameters(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
+            disk += parameters_of(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
 
         disk = max(disk, self.inputs_on_disk)
         if self.work:
@@ -214,14 +217,15 @@ class _Run:
             return 3 * max(passes.rows, passes.sink_rows)
         return passes.hidden_rows
 
-    def kept_beside(self, folder: Path | None) -> int:
-        """Return the bytes that this run has left already, if they lie on the disk of `folder`."""
-        if self.work is None or folder is None or callable(self.recipe.exclude):
-            return 0
 
-        job = job_folder(self.work, settings_digest(self.recipe))
-        is_beside = job.exists() and job.stat().st_dev == existing(Path(folder)).stat().st_dev
-        return bytes_below(job) if is_beside else 0
+def bytes_kept(work: Path, recipe: Recipe, beside: Path) -> int:
+    """Return the bytes that a run has left in `work` already, if they lie on the disk of `beside`."""
+    if callable(recipe.exclude):
+        return 0
+
+    job = job_folder(work, settings_digest(recipe))
+    is_beside = job.exists() and job.stat().st_dev == existing(beside).stat().st_dev
+    return bytes_below(job) if is_beside else 0
 
 
 def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) -> list[str]:
@@ -231,7 +235,7 @@ def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) 
     """
     there = 0
     if not is_streamed(lm) and lm.device.type != "meta":
-        there += _parameters(lm.model) * lm.model.dtype.itemsize
+        there += weight_bytes(lm)
     if torch.device(device).type == "cpu":
         there = min(there + PROCESS_BYTES, psutil.Process().memory_info().rss)
 
@@ -272,7 +276,13 @@ def _shapes(lm: LanguageModel) -> list[tuple[int, int]]:
     return [(weight_OI.shape[0], weight_OI.shape[1]) for weight_OI in weights]
 
 
-def _parameters(module: nn.Module) -> int:
+def weight_bytes(lm: LanguageModel) -> int:
+    """Return the bytes of all weights of a model."""
+    return parameters_of(lm.model) * lm.model.dtype.itemsize
+
+
+def parameters_of(module: nn.Module) -> int:
+    """Return how many numbers the parameters of a module have."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

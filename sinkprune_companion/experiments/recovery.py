@@ -51,8 +51,8 @@ class Place(NamedTuple):
         """What a picture calls this place."""
         if self.pattern == UNSTRUCTURED:
             return f"{100 * self.sparsity:.0f} % of the weights zero"
-        if self.pattern == STRUCTURED:
-            return f"{100 * self.sparsity:.0f} % of the weights removed in whole units"
+        if self.pattern == STRUCTURED:  # beside as many zeros
+            return Place(UNSTRUCTURED, self.sparsity).words
         return f"{self.pattern} zeros"
 
     @property

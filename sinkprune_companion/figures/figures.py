@@ -23,7 +23,7 @@ from sinkprune.evaluation.intervals import interval
 from sinkprune.figures.style import WIDTH, canvas, titled
 from sinkprune.files import atomic, file_digest, write_json
 from sinkprune.models.weight_files import read_json
-from sinkprune_companion.figures.looks import BLACK, BLUE, GREY, series
+from sinkprune_companion.figures.looks import BLACK, BLUE, CALLED, GREY, series
 from sinkprune_companion.run.records import Run
 
 DOTS_PER_INCH = 220  # twice what a screen shows of a picture as wide as a page
@@ -172,10 +172,10 @@ def plot_curves(
     """Draw y against x, one line per value of `hue`, below a `title`; bars are 95 % intervals.
 
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `panel` is a
-    column whose values have a panel each, `point` one whose values are written beside the marks. With `dodge`
-    what was measured at one x stands side by side, in a strip around it, without lines.
+    column whose values have a panel each, and `point` one whose values are written beside the marks. With
+    `dodge` what was measured at one x stands side by side, in a strip around it, without lines.
     """
-    names = frame[hue].drop_duplicates().tolist()
+    lines = frame[hue].drop_duplicates().tolist()
     panels = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
     figure, axes = canvas(1, len(panels), (WIDTH, 3.6 if len(panels) < 3 else 2.9), sharey=sharey)
     linear = linear_part(frame[y]) if sharey else None
@@ -188,9 +188,10 @@ def plot_curves(
         for name, line in drawn.assign(moved=moved).groupby(hue, sort=False):
             line = line.sort_values(x)
             ends = bars(line[y], line[low], line[high])
-            look = series(name, names.index(name)) | {"capsize": 2 if interval_columns else 0}
+            look = series(name, lines.index(name)) | {"capsize": 2 if interval_columns else 0}
             look |= {"linestyle": "none"} if dodge else {}
-            axis.errorbar(line.moved, line[y], ends, label=name, ms=4.5, lw=1.3, **look)
+            called = CALLED.get(name, name)
+            axis.errorbar(line.moved, line[y], ends, label=called, ms=4.5, lw=1.3, **look)
 
             for place, height, words in zip(line.moved, line[y], line[point] if point else [], strict=False):
                 beside = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7.5}

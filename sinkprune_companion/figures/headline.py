@@ -24,8 +24,8 @@ from sinkprune_companion.figures.looks import GREY, INK, METHODS
 from sinkprune_companion.ledger.margins import share_that_matters
 
 CAPTION = (
-    "An attention map with a sink; how many kept weights change where sinks are left out, and where the "
-    "calibration text is another one; what pruned models cost"
+    "An attention map with a sink; how many kept weights change where sinks are left out, and with another "
+    "sample of the calibration text; what pruned models cost"
 )
 MAP = "figures/00_start_here/attention_maps.csv"  # the map of the first panel, from the repository's root
 MAP_PANEL = "smol-dlm"  # how the name of its panel begins
@@ -203,7 +203,7 @@ def plot_headline(frame: pd.DataFrame, map_QK: np.ndarray, is_narrow: bool = Fal
     share = frame[frame.section == MASK].set_index("comparison").value
     _draw_sink(sink.subplots(), map_QK)
     _draw_thousand(left_out, share[LEFT_OUT], "Sinks left out")
-    _draw_thousand(other_text, share[OTHER_TEXT], "Other calibration text")
+    _draw_thousand(other_text, share[OTHER_TEXT], "Another text sample")
     _draw_costs(costs.subplots(), frame[frame.section == COST])
 
     title = textwrap.fill(_conclusion(frame), 42 if is_narrow else 90)

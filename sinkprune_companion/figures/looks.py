@@ -73,6 +73,17 @@ METHODS = {
     "largest change": Look(BLACK, "D", "-."),
 }
 
+# what a legend calls a method whose name is that of a preset
+CALLED = {
+    "wanda": "Wanda",
+    "paper": "official recipe",
+    "paper-no-sinks": "official recipe, sinks kept",
+    "sparsegpt": "SparseGPT",
+    "sparsegpt-noised": "SparseGPT, noised text",
+    "sparsegpt, half noised": "SparseGPT, half-noised text",
+    "structured": "whole units removed",
+}
+
 # any other series, by its place in the figure, in hues that no model and no method has
 OTHERS = (
     Look(BLACK, "o", "-"),

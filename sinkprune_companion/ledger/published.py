@@ -20,7 +20,6 @@ from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion.experiments.compute import MEMORY, SPEED
 from sinkprune_companion.ledger.margins import published_numbers
 from sinkprune_core import Calibration, preset
-from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each
@@ -78,7 +77,7 @@ class Result:
         """Return what pruning by the preset takes at the assumed speed."""
         calibration = Calibration(torch.zeros(self.sequences, self.length, dtype=torch.long), batch=1)
         lm = meta_model(MODELS[self.model])
-        where = {"work": PLANNED, "speed": SPEED, "memory_budget": int(WAITING_SHARE * MEMORY)}
+        where = {"work": PLANNED, "speed": SPEED, "gpu_memory": MEMORY}
         return pruning_cost(lm, preset(self.preset), calibration, **where)
 
     def evaluation_flops(self) -> float:

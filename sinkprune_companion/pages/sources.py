@@ -284,10 +284,10 @@ def published_averages() -> dict[str, float]:
     return {row.method: row.values["average"] for row in published.results() if row.table == "llada-50"}
 
 
-def plan(model: str, recipe: Recipe, sequences: int, length: int, memory_budget: int) -> PruningCost:
-    """Return what pruning a model of the table takes; inputs may wait in so many bytes of memory."""
+def plan(model: str, recipe: Recipe, sequences: int, length: int, gpu_memory: float) -> PruningCost:
+    """Return what pruning a model of the table takes on a GPU; with no bytes on it, no inputs wait."""
     calibration = Calibration(torch.zeros(sequences, length, dtype=torch.long))
-    where = {"work": PLANNED, "speed": compute.SPEED, "memory_budget": memory_budget}
+    where = {"work": PLANNED, "speed": compute.SPEED, "gpu_memory": gpu_memory}
     return pruning_cost(meta_model(MODELS[model]), recipe, calibration, **where)
 
 

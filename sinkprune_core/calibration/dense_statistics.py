@@ -313,7 +313,7 @@ def rows_at_once(
 def input_budget(device: torch.device) -> int:
     """Return the bytes of inputs that may wait in memory.
 
-    A fixed number on a CPU, and a share of what is free on a GPU, where PyTorch keeps some that it does not
+    A fixed number on a CPU, and `budget_on_gpu` on a GPU, where PyTorch keeps some memory that it does not
     use. The budget decides whether the text passes once or twice, which changes results by rounding alone.
     """
     if device.type != "cuda":
@@ -321,7 +321,12 @@ def input_budget(device: torch.device) -> int:
 
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(WAITING_SHARE * (free + unused))
+    return budget_on_gpu(free + unused)
+
+
+def budget_on_gpu(free: float) -> int:
+    """Return the bytes of inputs that may wait on a GPU with so many bytes free beside the model."""
+    return int(WAITING_SHARE * max(0.0, free))
 
 
 def row_bytes(lm: LanguageModel, length: int) -> int:

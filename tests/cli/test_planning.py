@@ -9,6 +9,7 @@ import torch
 from sinkprune.cli import main
 from sinkprune.models.gpus import GPUS, HERE, REACHED, planned_gpu
 from sinkprune.models.meta_model import MetaModel, shapes_of
+from sinkprune.runs.pruning_cost import PROCESS_BYTES
 
 FLAGS = ("--preset", "wanda", "--sequences", "4", "--length", "12", "--dry-run")
 
@@ -73,6 +74,36 @@ def test_a_planned_gpu_prunes_nothing(options, said, refused):
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps", "auto"])
 def test_devices_of_this_machine_are_no_planned_gpus(device):
     assert planned_gpu(device) is None
+
+
+def test_int8_is_planned_as_well(monkeypatch, capsys):
+    """A byte a weight of the linears, and in memory a model in bfloat16 beside it; both by hand."""
+    monkeypatch.setattr("sinkprune.cli.prune.int8_config", lambda: None)  # nothing is quantised
+    line = ["prune", "GSAI-ML/LLaDA-8B-Base", "--device", "cuda:H100", "--int8", "narrow", *FLAGS]
+    assert main.main(line) == 0
+    said = capsys.readouterr().err
+
+    linears = 32 * (4 * 4096**2 + 3 * 4096 * 12288)
+    others = 2 * 126464 * 4096 + 65 * 4096
+    rows = 32 * (5 * 4096 + 2 * 12288)
+    folder = linears + 5 * rows + 2 * others
+    memory = folder + 2 * (linears + others) + PROCESS_BYTES
+
+    assert f"int8 after it: peak main memory about {memory / 1e9:.1f} GB" in said
+    assert f"its folder {folder / 1e9:.1f} GB" in said
+
+
+def test_int8_is_planned_beside_a_model_that_is_here(model, tmp_path, monkeypatch, plan):
+    monkeypatch.setattr("sinkprune.cli.prune.int8_config", lambda: None)
+    assert "; int8 after it: peak main memory about 0.7 GB" in plan(model, "--int8", tmp_path / "narrow")
+    assert "; int8" not in plan(model)
+
+
+def test_a_model_for_int8_is_planned_whole_where_it_is_large(model, tmp_path, monkeypatch, plan):
+    monkeypatch.setattr("sinkprune.cli.prune.int8_config", lambda: None)
+    monkeypatch.setitem(GPUS, "L4", GPUS["L4"].__class__("L4", 1e3, 1e12, 1e12))
+    assert "streamed from disk" in plan(model, "--device", "cuda:L4")
+    assert "streamed from disk" not in plan(model, "--device", "cuda:L4", "--int8", tmp_path / "narrow")
 
 
 # recover

@@ -25,6 +25,7 @@ from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.pages import notebook_cells, pages, render, sources
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
+from sinkprune_core.calibration.dense_statistics import WAITING_SHARE, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import preset
@@ -297,6 +298,20 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
         else:
             assert options.tasks == ["paper"] or set(options.tasks) <= set(benchmarks.named(options.family))
             assert options.model == (result.folder if result.preset else result.model)
+
+
+@pytest.mark.parametrize("bytes_missing", [0, 8])
+def test_a_published_plan_leaves_the_weights_their_room_on_the_gpu(monkeypatch, bytes_missing):
+    """What waits fits beside the model, and the text passes once, or a few bytes are missing for that."""
+    result = published.Result("GSAI-ML/LLaDA-8B-Base", "paper", 0.5)
+    lm = meta_model(MODELS[result.model])
+    weights = sum(parameter.nbytes for parameter in lm.model.parameters())
+    free = row_bytes(lm, result.length) / WAITING_SHARE - bytes_missing
+
+    monkeypatch.setattr(published, "MEMORY", weights + free)
+    planned = result.pruning().flops
+    monkeypatch.setattr(published, "MEMORY", 0 if bytes_missing else 1e15)
+    assert planned == result.pruning().flops
 
 
 def test_no_line_of_a_notebook_s_text_is_a_comment_to_the_site():

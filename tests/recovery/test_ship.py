@@ -13,8 +13,9 @@ from sinkprune import load
 from sinkprune.cli import main
 from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
 from sinkprune.models.saving import save
+from sinkprune.recovery import int8
 from sinkprune.recovery.adopt import adopt
-from sinkprune.recovery.int8 import save_int8
+from sinkprune.recovery.int8 import int8_cost, save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
 from sinkprune.recovery.model_card import push_line, save_model
 from sinkprune_core import preset, prune
@@ -328,6 +329,37 @@ def test_int8_keeps_zeros(make_reported, make_ids, tmp_path):
         expected = lm.model(ids_BT).logits
         error = (narrow(ids_BT).logits - expected).abs().mean()
     assert float(error) < 0.1 * float(expected.abs().mean())
+
+
+def test_the_int8_folder_is_as_large_as_is_planned(make_reported, tmp_path):
+    pytest.importorskip("torchao")
+    lm, _ = make_reported()
+    save_model(lm, tmp_path / "pruned")
+    planned = int8_cost(lm, tmp_path / "pruned", tmp_path / "int8")
+    save_int8(tmp_path / "pruned", tmp_path / "int8")
+
+    beginning = (tmp_path / "int8" / "model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(beginning[:8], "little")
+    assert len(beginning) - header == planned.disk
+
+
+@pytest.mark.parametrize(("share", "lacks"), [(1.1, False), (0.9, True)])
+def test_int8_lies_beside_the_pruned_model_on_one_disk(make_reported, tmp_path, monkeypatch, share, lacks):
+    lm, _ = make_reported()
+    pruned = sum(parameter.nbytes for parameter in lm.model.parameters())
+    places = {"pruned": tmp_path / "pruned", "out": tmp_path / "int8"}
+    needed = int8_cost(lm, **places).disk + pruned
+
+    monkeypatch.setattr(int8, "free_disk_at", lambda _: int(share * needed))
+    said = int8_cost(lm, **places).missing
+    assert bool(said) is lacks and all("of disk at" in sentence for sentence in said)
+    assert int8_cost(lm, **places, removed=needed).missing == ()
+
+
+def test_int8_in_too_little_memory_is_one_sentence(make_reported, tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "available_memory", lambda _: -(1 << 40))
+    (said,) = int8_cost(make_reported()[0], tmp_path / "pruned", tmp_path / "int8").missing
+    assert "of main memory for int8" in said
 
 
 def test_int8_without_torchao_is_one_sentence_with_the_one_way_out(

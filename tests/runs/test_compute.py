@@ -14,6 +14,7 @@ from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune_companion.experiments import compute
 from sinkprune_core import Calibration, Recipe, preset, weights_kept
 from sinkprune_core.calibration import dense_statistics
+from sinkprune_core.pruning.plan import make_plan
 
 CLEAN = {"noise_levels": 2, "exclude": "all"}
 NOISED = {**CLEAN, "inputs": "noised"}
@@ -100,6 +101,30 @@ def test_what_others_left_in_a_work_folder_makes_no_room(tiny_dlm, calibration, 
             (folder / "file").write_bytes(bytes(needed))
             planned = pruning_cost(tiny_dlm, recipe, calibration, work=tmp_path, speed=1.0)
             assert bool(planned.missing) is lacks
+
+
+@pytest.mark.parametrize("bytes_missing", [0, 8])
+def test_a_plan_for_another_gpu_lets_wait_what_a_run_there_would(
+    tiny_dlm, calibration, monkeypatch, bytes_missing
+):
+    """A run finds the weights on the GPU already: its share is of what they leave free."""
+    recipe = Recipe(inputs="noised", propagation="dense", noise_levels=2, exclude="all")
+    row = dense_statistics.row_bytes(tiny_dlm, calibration.ids_NT.shape[1])
+    free = row / dense_statistics.WAITING_SHARE - bytes_missing
+    weights = sum(parameter.nbytes for parameter in tiny_dlm.model.parameters())
+
+    def flops(gpu_memory: float) -> float:
+        return pruning_cost(tiny_dlm, recipe, calibration, speed=1.0, gpu_memory=gpu_memory).flops
+
+    planned = flops(weights + free)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, weights + free))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: weights)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: weights)
+    there = make_plan(tiny_dlm, recipe, calibration, device="cuda")
+
+    assert bool(there.rows_at_once) is (bytes_missing == 0)
+    assert planned == (flops(0) if bytes_missing else flops(1e12)) and flops(0) == 2 * flops(1e12)
 
 
 def test_a_recipe_that_reads_no_text_is_planned_without_any(tiny_dlm):
