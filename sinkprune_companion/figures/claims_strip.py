@@ -130,7 +130,8 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     shift = 0.22 if is_narrow else 0.0  # down, from the words above
     for row in claims.itertuples(index=False):
         place = places[row.id] + shift
-        controls = table[(table.kind == "control") & (table.words == row.words)].value.dropna()
+        is_control = (table.kind == "control") & (table.words == row.words)
+        controls = table[is_control].value.dropna()
         axis.plot(controls.clip(-REACH, REACH), [place] * len(controls), "|", color=GREY, alpha=0.55, ms=9)
         _draw_row(axis, row, place)
 
@@ -140,8 +141,9 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     axis.tick_params(axis="y", length=0)
     axis.grid(False)
     axis.spines["left"].set_visible(False)
-    words = "← against the paper · in its favour →\nnumber − bar, in margins; band: too small to matter"
-    axis.set_xlabel(words if is_narrow else words.replace("\n", "\n(") + ")")
+    direction = "← against the paper · in its favour →"
+    scale = "number − bar, in margins; band: too small to matter"
+    axis.set_xlabel(f"{direction}\n{scale}" if is_narrow else f"{direction}\n({scale})")
     return titled(figure, _title(claims), _handles(claims))
 
 
