@@ -25,7 +25,9 @@ from sinkprune_companion.ledger.claims import Claim
 
 CAPTION = (
     "The paper's thirteen claims: the distance of each number from its bar, in units of the smallest "
-    "difference that matters, with its verdict; ticks are controls"
+    "difference that matters, with its verdict. A grey stroke is the claim under another condition or in "
+    "another training, or a control that would speak for it; controls that would speak against it are in the "
+    "data alone"
 )
 GROUPS = {  # ids of the claims and their words in the picture
     "Do sinks move?": {
@@ -42,12 +44,24 @@ GROUPS = {  # ids of the claims and their words in the picture
     "Does pruning improve?": {
         "paper-beats-wanda": "the official recipe beats Wanda",
         "control-weights-alone": "leaving unstable sinks out helps by itself",
-        "paper-beats-sparsegpt": "leaving sinks out helps SparseGPT",
+        "paper-beats-sparsegpt": "the official sink weights help SparseGPT",
         "higher-sparsity": "the gain over Wanda grows with sparsity",
         "structured-50": "the sink-aware recipe helps to prune whole units",
-        "llada-average": "it beats Wanda and SparseGPT on LLaDA-8B",
+        "llada-average": "sink-aware beats plain pruning on LLaDA-8B",
     },
 }
+CONDITIONS = {  # in which a claim was measured that has no controls in the ledger, as its finding names them
+    "dlm-spread": (
+        "first_token",
+        "tokens_512",
+        "tokens_1024",
+        "dream",
+        "samples",
+        "documentation",
+        "from_nothing",
+    ),
+}
+STROKE = "stroke"  # the kind of a row that is no row of the ledger
 COUNTED = {  # how the title counts verdicts
     REPRODUCED: "are reproduced",
     CONTRADICTED: "contradicted",
@@ -68,13 +82,18 @@ TWO_LINES = 0.42  # of a row whose words stand above it
 
 
 def strip_table(
-    ledger: Sequence[Claim], estimates: Mapping[str, Estimate], verdicts: pd.DataFrame
+    ledger: Sequence[Claim],
+    estimates: Mapping[str, Estimate],
+    verdicts: pd.DataFrame,
+    trainings: Mapping[str, Mapping[str, Estimate]],
 ) -> pd.DataFrame:
-    """Return a row per claim of the paper and per control, beneath its claim, in the order of GROUPS.
+    """Return a row per claim of the paper, per control and per other measurement of it, beneath its claim.
 
-    `estimates` are by finding, `verdicts` is the claims table with `verdict` and `margin`. `value`, `low` and
-    `high` count margins from the bar, above zero on the side that the row claims; they are NaN for what was
-    not run.
+    Claims come in the order of GROUPS. `estimates` are by finding, `trainings` those of other trainings by
+    their names, and `verdicts` is the claims table with `verdict` and `margin`. `value`, `low` and `high`
+    count margins from the bar, above zero on the side that the row claims; they are NaN for what was not run.
+    `is_drawn` is false for a control that would speak against its claim. Raises KeyError for a condition of
+    CONDITIONS that has no finding.
     """
     by_id = {claim.id: claim for claim in ledger}
     claim_of = {claim.id: _claim_above(claim, by_id) for claim in ledger}
@@ -82,12 +101,11 @@ def strip_table(
 
     for group, words in GROUPS.items():
         for name, says in words.items():
-            rows.append({"group": group, "words": says, **_fields(by_id[name], estimates, verdicts)})
+            claim = by_id[name]
             beneath = [row for row in ledger if row.kind == "control" and claim_of[row.id] == name]
-            rows += [
-                {"group": group, "words": says, **_fields(control, estimates, verdicts)}
-                for control in beneath
-            ]
+            of_ledger = [_fields(row, estimates, verdicts) for row in (claim, *beneath)]
+            others = _in_conditions(claim, estimates, verdicts) + _in_trainings(claim, trainings, verdicts)
+            rows += [{"group": group, "words": says, **row} for row in of_ledger + others]
 
     return pd.DataFrame(rows)
 
@@ -102,23 +120,62 @@ def _claim_above(row: Claim, by_id: Mapping[str, Claim]) -> str:
 def _fields(claim: Claim, estimates: Mapping[str, Estimate], verdicts: pd.DataFrame) -> dict[str, object]:
     """Return what the table says of one row of the ledger."""
     row = verdicts.loc[claim.id]
-    named = {"id": claim.id, "kind": claim.kind, "claim": claim.says, "verdict": row.verdict}
+    named = {
+        "id": claim.id,
+        "kind": claim.kind,
+        "claim": claim.says,
+        "is_drawn": claim.speaks_for_paper,
+        "verdict": row.verdict,
+    }
+
     estimate = estimates.get(claim.finding or "")
     if estimate is None:
         return named
+    return {**named, "finding": claim.finding, **_in_margins(estimate, claim, row.margin)}
 
+
+def _in_conditions(
+    claim: Claim, estimates: Mapping[str, Estimate], verdicts: pd.DataFrame
+) -> list[dict[str, object]]:
+    """Return what the table says of a claim in its CONDITIONS."""
+    names = [f"{claim.finding}_{condition}" for condition in CONDITIONS.get(claim.id, ())]
+    return [{"finding": name, **_stroke(claim, estimates[name], verdicts)} for name in names]
+
+
+def _in_trainings(
+    claim: Claim, trainings: Mapping[str, Mapping[str, Estimate]], verdicts: pd.DataFrame
+) -> list[dict[str, object]]:
+    """Return what the table says of a claim in the other trainings that have its finding."""
+    return [
+        {"finding": claim.finding, "training": name, **_stroke(claim, found[claim.finding], verdicts)}
+        for name, found in trainings.items()
+        if claim.finding in found
+    ]
+
+
+def _stroke(claim: Claim, estimate: Estimate, verdicts: pd.DataFrame) -> dict[str, object]:
+    """Return what the table says of a measurement of a claim that is no row of the ledger."""
+    margin = verdicts.loc[claim.id].margin
+    if isinstance(claim.margin, str):  # a rule, which gave this finding its own
+        margin = estimate.margin
+    named = {"id": claim.id, "kind": STROKE, "claim": claim.says, "is_drawn": True}
+    return {**named, **_in_margins(estimate, claim, margin)}
+
+
+def _in_margins(estimate: Estimate, claim: Claim, margin: float) -> dict[str, float]:
+    """Return an estimate's distance from the bar of a claim, in margins, above zero on the claim's side."""
     ends = (estimate.value, estimate.low, estimate.high)
-    value, low, high = ((end - claim.against) / row.margin for end in ends)
+    value, low, high = ((end - claim.against) / margin for end in ends)
     if claim.side == "below":
         value, low, high = -value, -high, -low
-    return {**named, "finding": claim.finding, "value": value, "low": low, "high": high}
+    return {"value": value, "low": low, "high": high}
 
 
 # the picture
 
 
 def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
-    """Draw `strip_table`: a row per claim, its controls as faint ticks; `is_narrow` is for a phone."""
+    """Draw `strip_table`: a row per claim, with what is beneath it as strokes; `is_narrow` is for a phone."""
     claims = table[table.kind == "claim"]
     places = _places(claims)
     row_height = TWO_LINES if is_narrow else ROW
@@ -130,9 +187,9 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     shift = 0.22 if is_narrow else 0.0  # down, from the words above
     for row in claims.itertuples(index=False):
         place = places[row.id] + shift
-        is_control = (table.kind == "control") & (table.words == row.words)
-        controls = table[is_control].value.dropna()
-        axis.plot(controls.clip(-REACH, REACH), [place] * len(controls), "|", color=GREY, alpha=0.55, ms=9)
+        is_stroke = (table.words == row.words) & (table.kind != "claim") & table.is_drawn
+        strokes = table[is_stroke].value.dropna()
+        axis.plot(strokes.clip(-REACH, REACH), [place] * len(strokes), "|", color=GREY, alpha=0.55, ms=9)
         _draw_row(axis, row, place)
 
     _name_rows(axis, claims, places, is_narrow)
@@ -208,10 +265,10 @@ def _title(claims: pd.DataFrame) -> str:
 
 
 def _handles(claims: pd.DataFrame) -> list[Line2D]:
-    """Return the entries of the legend: verdicts that occur, and controls."""
+    """Return the entries of the legend: verdicts that occur, and strokes."""
     marks = {verdict: mark for verdict, mark in ON_CLAIMS.items() if verdict in set(claims.verdict)}
     handles = [Line2D([], [], ls="none", ms=7, label=verdict, **mark) for verdict, mark in marks.items()]
-    control = Line2D(
+    stroke = Line2D(
         [], [], ls="none", marker="|", ms=9, color=GREY, alpha=0.55, label="under another condition"
     )
-    return [*handles, control]
+    return [*handles, stroke]

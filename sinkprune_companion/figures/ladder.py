@@ -19,8 +19,9 @@ from sinkprune_companion.figures.looks import BLACK, GREY, INK, METHODS
 from sinkprune_companion.ledger.margins import share_that_matters
 
 CAPTION = (
-    "What recipes add to the loss at 50 and 75 %, and a bigram model's loss, beside what such models write "
-    "(calibrated on less text than the losses)"
+    "What recipes add to the loss bound at 50 and 75 %, over natural English, samples of the AR model and "
+    "documentation, and a bigram model's loss, beside what such models write (calibrated on less text than "
+    "the losses)"
 )
 TEXTS = "notebooks/00_start_here.ipynb"  # where models write, from the repository's root
 NOTEBOOK = "07"  # the number of the one that has the findings on SparseGPT and on the bigram model
@@ -133,8 +134,8 @@ def plot_ladder(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     axis.spines["bottom"].set_visible(False)
     axis.grid(False)
     words = (
-        "losses are those of notebook 07, over three kinds of text; what models write is that of "
-        "notebook 00, calibrated on less text"
+        "losses are those of notebooks 06 and 07, over three kinds of text, so they differ from README's, "
+        "whose text is WikiText-2 alone; what models write is that of notebook 00, calibrated on less text"
     )
     axis.set_xlabel(textwrap.fill(words, LETTERS_NARROW if is_narrow else LETTERS), fontsize=8)
     axis.set_ylabel("loss above the dense model (nats per token)")
@@ -158,15 +159,15 @@ def _draw_rung(axis: Axes, row: object, level: float, is_narrow: bool) -> None:
 
 
 def _title(table: pd.DataFrame) -> str:
-    """Return the title: which recipes at 75 % fall behind a bigram model."""
+    """Return the title: the loss bounds of which recipes at 75 % lie above a bigram model's loss."""
     cost = table.set_index("recipe").cost
     behind = table[(table.cost > cost[BIGRAM]) & table.words.str.endswith("75 %")]
     before = table[(table.cost < cost[BIGRAM]) & table.words.str.endswith("75 %")]
 
     if set(behind.recipe) == {"paper", "wanda"} and len(before):
         return (
-            "At 75 % Wanda and the official recipe leave a model that is worse than a table of token pairs; "
-            "SparseGPT leaves a better one"
+            "At 75 % the loss bounds of Wanda and the official recipe lie above the loss of a table of token "
+            "pairs; SparseGPT's lie below it"
         )
 
     return "What recipes cost, and what the models write"

@@ -48,12 +48,15 @@ class Claim(Checked):
     margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = None
     not_run: Literal["needs 8B"] | None = None  # why there may be none
     seen_first: bool = False  # the row was written, or read anew, when its number had been seen
+    speaks_for_paper: bool = True  # whether it would speak for the claim above a control if that were so
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Claim":
         """Raise ValueError for a finding without what its verdict needs."""
         if self.finding is not None and self.margin is None:
             raise ValueError("margin is missing: a row with a finding needs it")
+        if self.kind != CONTROL and not self.speaks_for_paper:
+            raise ValueError(f"speaks_for_paper: false is for a control, and this row is a {self.kind}")
         return self
 
     @property

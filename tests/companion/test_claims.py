@@ -135,6 +135,7 @@ def test_rows_inherit_and_conditions_make_rows(tmp_path):
         ({"finding": "x"}, "finding: String should match pattern"),
         ({"margin": None}, "margin is missing"),
         ({"margin": 0.0}, "margin.*Input should be greater than 0"),
+        ({"speaks_for_paper": False}, "speaks_for_paper: false is for a control, and this row is a claim"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
     ],
 )
