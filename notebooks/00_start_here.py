@@ -22,13 +22,14 @@
 # %% [markdown] tags=["answer"]
 # **Answer.** Sink-aware pruning decides which weights to remove without counting the few tokens
 # that draw most attention, the sinks. On this small model that does not help. Making half of the
-# weights zero adds 0.30 nats per token to the loss; leaving out the sinks that come and go changes
-# this by 0.0017 [−0.0032, 0.0067], where less than 0.014 would not matter ([notebook
-# 03](03_leaving_sinks_out.ipynb)).
+# weights zero adds 0.30 nats per token to the loss, which says how badly a model predicts text.
+# Leaving out the sinks that come and go changes the loss by 0.0017 [−0.0032, 0.0067], where less
+# than 0.014 would not matter ([notebook 03](03_leaving_sinks_out.ipynb)).
 #
 # The pictures to look at are [two masks of one matrix](../figures/00_start_here/two_masks.png),
 # which are almost the same, and at the end [one switch at a
-# time](../figures/00_start_here/first_look.png).
+# time](../figures/00_start_here/first_look.png), which has one draw of calibration text and so
+# other numbers than notebook 03.
 
 # %% [markdown]
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
@@ -36,8 +37,14 @@
 # sinks*, draw far more attention than the rest. *Pruning* sets weights to zero; the share of zeros
 # is the *sparsity*, and the model before pruning is called *dense*. Most methods choose these
 # weights by how the model reads some *calibration text*, and one random choice of that text is a
-# *calibration draw*. [The paper](https://arxiv.org/abs/2602.17664), *Sink-Aware Pruning for
-# Diffusion Language Models*, makes the choice without looking at sinks.
+# *calibration draw*. A *recipe* is one way to choose, with all its settings. [The
+# paper](https://arxiv.org/abs/2602.17664), *Sink-Aware Pruning for Diffusion Language Models*,
+# makes the choice without looking at sinks.
+#
+# The *loss* says how badly a model predicts text, in nats per token (section *One number*): lower
+# is better. What pruning adds to it is its *cost*. A difference between two recipes *matters* here
+# if it is at least 4.6 % of what the second of them costs. That is half of the share of Wanda's
+# cost that the paper's method takes back on LLaDA-8B ([docs/results.md](../docs/results.md)).
 #
 # The model here, `smol-dlm`, has 135 million weights. This notebook shows every step once: a sink,
 # the choice for one matrix, what pruned models write, and what leaving the sinks out changes.
@@ -79,8 +86,9 @@ run = start("00_start_here", globals())
 # In an attention head every token, as a *query*, shares its attention out among the tokens that it
 # may look at, the *keys*. Here is the map of one head for one text: in an autoregressive model
 # (AR), which looks backwards only, and in a DLM from the same base weights, once with few of its
-# tokens masked and once with most. A bright column is a key that nearly all queries look at: a
-# *sink*.
+# tokens masked and once with most. A bright column is a key that nearly all queries look at, of
+# those that may: a *sink*. The head is chosen: in the DLM its sink is strong both times. So it is
+# no typical head.
 
 # %%
 from sinkprune.models.loading import load
@@ -101,7 +109,8 @@ draw(run, "attention_maps", plain, maps.plot_attention_maps, panels, **told)
 
 # %% [markdown]
 # The *attention mass* of a key is the sum of its column. The library measures it while the model's
-# fast attention runs, without ever forming the map. Both ways must give the same:
+# fast attention runs, without ever forming the map. Both ways must give the same. The cell prints
+# nothing, but stops if they do not:
 
 # %%
 import torch
@@ -117,8 +126,9 @@ assert torch.allclose(mass_LHK[layer, head], column_sums_K, atol=0.02 * len(text
 
 # %% [markdown]
 # **Sinks by the paper's rule.** Take the mass as a mean over layers and heads. A key is a sink
-# where its mass exceeds the mean of all keys by more than two standard deviations. Pruning looks
-# for sinks on *noised* calibration text: a share of its tokens, the *noise level*, is masked.
+# where its mass exceeds the mean of all keys by more than two standard deviations. Sink-aware
+# pruning looks for sinks on *noised* calibration text: a share of its tokens, the *noise level*, is
+# masked. Here is one text at eight noise levels:
 
 # %%
 from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
@@ -136,13 +146,15 @@ assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 # %% [markdown]
 # **Do sinks move?** This can mean two things. The upper panel shows the model while it *writes* a
-# text: each row is a step, each column a token, and rings mark sinks. The dark part at its upper
-# right is masks, which draw little attention. The lower panel shows a calibration text as pruning
-# reads it, in eight passes, each with fewer masks than the one before it.
+# text behind a prompt: each row is a step, each column a token, the colour is a token's mass, and
+# rings mark sinks. The dark part at its upper right is masks, which draw little attention. The
+# lower panel shows the calibration text of the last cell as pruning reads it, in eight passes, each
+# with fewer masks than the one before it.
 #
-# One step of writing leads to the next, but two passes of pruning have only their text in common.
-# So sinks that jump between such passes say nothing about sinks while the model writes. [Notebook
-# 01](01_do_sinks_move.ipynb) measures both.
+# In both panels masks only disappear. But a model that writes begins with its whole prompt, and it
+# chooses which masks it fills and with what. In pruning's passes the text is given, and the masks
+# lie anywhere in it, on nearly all tokens at first. So sinks that jump between such passes do not
+# show that sinks move while the model writes. [Notebook 01](01_do_sinks_move.ipynb) measures both.
 
 # %%
 from sinkprune.figures import trajectories
@@ -167,8 +179,9 @@ draw(run, "a_sink", plain, trajectories.plot_sink_positions, views, **told)
 #
 # *Wanda* multiplies the size of each weight by the norm of its input over the calibration tokens.
 # In every row of the matrix the weights with the lowest products become zero, as many as `sparsity`
-# says. The example is the query projection of the middle block. **To leave the sinks out**, one
-# line changes: the norm runs over all other tokens.
+# says. The example is the query projection of the middle block, calibrated on the one text above at
+# its eight noise levels. **To leave the sinks out**, all that the rule finds, one line changes: the
+# norm runs over all other tokens.
 
 # %%
 from sinkprune_core.calibration.input_statistics import RunningStatistics
@@ -214,7 +227,8 @@ draw(run, "two_masks", plain, maps.plot_kept_weights, *both, **told)
 # models that four recipes make of it, with the same random numbers:
 #
 # * `wanda` reads clean text;
-# * `paper`, the recipe of the official code, reads noised text and gives sinks little weight;
+# * `paper`, the recipe of the official code, changes four things, of which two are that it reads
+#   noised text and gives sinks little weight ([glossary](../docs/glossary.md), *official recipe*);
 # * `sparsegpt` also changes the weights that it keeps;
 # * `recommended`, the best recipe found here, is SparseGPT on text that it sees once clean and once
 #   noised. From 75 % sparsity on it puts more zeros into some layers than into others ([OWL's
@@ -266,8 +280,10 @@ assert np.allclose(sorted(losses), sorted(of_library), atol=0.05)
 print(f"{sum(losses) / len(losses):.2f} nats per token, the library has {of_library.mean():.2f}")
 
 # %% [markdown]
-# The same loss against the share that is masked, now on four texts under 16 masks each. Texts
-# differ, so the NELBO of these four is another number than that of the first alone:
+# The same loss against the share that is masked, now on four texts under 16 masks each. The line is
+# the mean of the masks in each tenth of the axis. Texts differ, so the NELBO of these four is
+# another number than that of the first alone. That of all held-out sequences, in the last table of
+# this page, is a third:
 
 # %%
 from sinkprune_companion.figures import figures
@@ -286,15 +302,19 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 # ## One switch at a time
 #
 # Two steps lead from Wanda to a recipe that leaves sinks out. The first, `noised-dense`, changes
-# how the text is read. It is read at several noise levels, and every block gets the inputs that it
-# has in the dense model. (In Wanda it gets them from blocks that are already pruned.) The second,
-# `unstable`, changes one thing more, and only that: it leaves out the *unstable sinks*. A sink is
-# unstable if its token is a sink at fewer than 80 % of the noise levels. **The difference between
-# `unstable` and `noised-dense` is what leaving the sinks out does.**
+# how the text is read: at several noise levels, and with every block fed what the dense model feeds
+# it. (In Wanda a block is fed by blocks that are already pruned.) The second, `unstable`, changes
+# one thing more, and only that: it leaves out the *unstable sinks*. A sink is unstable if its token
+# is a sink at fewer than 80 % of the noise levels. **The difference between `unstable` and
+# `noised-dense` is what leaving the sinks out does.**
 #
-# Beside it stands what Wanda costs, which is the scale of everything here. What *magnitude* costs,
-# which keeps the largest weights and reads no text at all, is in the table at the end. Both models
-# of a difference are scored on the same sequences under the same masks.
+# Beside it stands what Wanda costs, which is the scale of everything here. Models are calibrated on
+# samples of the AR base and on documentation, and scored on these two and on natural English. Both
+# models of a difference are scored on the same sequences under the same masks.
+#
+# The folded table at the end has the loss of each model, and of one more: *magnitude* keeps the
+# largest weights and reads no text at all. The seconds in the published table come from two
+# versions of the code and are not to be compared.
 
 # %%
 from sinkprune_companion.run.texts import calibration_draw
@@ -340,7 +360,8 @@ draw(run, "first_look", plain, forests.plot_forest, forest, axis, **told)
 # * **What the sinks do.** With nothing else changed, leaving the unstable sinks out changes the
 #   loss by 0.0064 nats per token [0.0013, 0.012], where Wanda costs 0.32 [0.25, 0.39] above the
 #   dense model. This is a single draw of calibration text, and the interval covers the choice of
-#   scored text alone. So it decides nothing.
+#   scored text alone. So it decides nothing, whether or not the interval leaves zero out. The two
+#   models were pruned by two versions of the code, too.
 # * **What decides** is [notebook 03](03_leaving_sinks_out.ipynb). Its calibration text is
 #   WikiText-2, as in the paper, and over 5 draws of it the same switch changes the loss by 0.0017
 #   [−0.0032, 0.0067], where less than 0.014 would not matter.
@@ -353,8 +374,8 @@ draw(run, "first_look", plain, forests.plot_forest, forest, axis, **told)
 #   are what makes such recipes better than Wanda, and leaving sinks out adds nothing that matters
 #   ([notebook 06](06_gain_at_75.ipynb)).
 # * **What pruned models write.** At 75 % the models of Wanda, `paper` and SparseGPT write no phrase
-#   of English any more, and that of `recommended` still does. These are single samples of models
-#   that were calibrated on little text.
+#   of English any more, and that of `recommended` repeats words of the prompt. These are single
+#   samples of models that were calibrated on little text.
 
 # %%
 from IPython.display import display

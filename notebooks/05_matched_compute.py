@@ -25,9 +25,11 @@
 # **Answer.** Fewer denoising steps are the better bargain. Even where a zero weight counts as saved
 # arithmetic, the unpruned model that saves as much by taking fewer steps has the lower loss: by
 # 0.20 nats per token [0.16, 0.24] with half of the weights zero. Sink-aware pruning is not seen to
-# beat Wanda either: at equal sparsity its loss is higher by 0.0027 [−0.012, 0.017].
+# beat Wanda either, the one baseline with single weights: at equal sparsity the difference of their
+# losses is 0.0027 [−0.012, 0.017], not told from zero.
 #
-# The picture to look at is [loss against compute](../figures/05_matched_compute/front.png).
+# The picture to look at is [loss against compute](../figures/05_matched_compute/front.png); Wanda
+# is in [the paired differences](../figures/05_matched_compute/differences.png).
 
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
@@ -69,14 +71,58 @@ from sinkprune_companion.run.parameters import start
 run = start("05_matched_compute", globals())
 
 # %% [markdown]
+# ## The claim
+#
+# > Without retraining, our method achieves a better quality-efficiency trade-off and outperforms
+# > strong prior pruning baselines under matched compute. (abstract)
+#
+# These are compared ([notebook 00](00_start_here.ipynb) explains the words):
+#
+# * *Wanda* scores a weight by its size times the norm of its input over the calibration text, and
+#   makes those with the lowest scores zero.
+# * `unstable` does the same, but reads noised text, with inputs from the dense model, and leaves
+#   out unstable sinks.
+# * `structured-sink` and `flap` remove whole attention heads and channels. The first scores them as
+#   the official sink-aware code does, the second as FLAP does, by how much their inputs vary.
+# * The *dense* model keeps all its weights and takes fewer steps. The paper compares recipes with
+#   each other; that this is a competitor, too, is our own question.
+#
+# **What would falsify it.** With as many calibration tokens, Wanda does better: the whole interval
+# of `unstable` − Wanda lies above zero. `unstable` differs from Wanda in three things, so what it
+# does is not put down to sinks here; [notebook 03](03_leaving_sinks_out.ipynb) changes one at a
+# time. The verdict on the claim itself is in notebooks [03](03_leaving_sinks_out.ipynb) and
+# [07](07_best_recipe.ipynb).
+#
+# A difference is a loss of the first less one of the second, so below zero the first is better. It
+# matters if it is at least 4.6 % of what the second *costs*, that is, adds to the loss of the dense
+# model that reveals one token per step. On LLaDA-8B the paper's method takes back 9.2 % of what
+# Wanda costs; 4.6 % is half of that.
+
+# %% [markdown]
+# ## The measure: a likelihood that knows the number of steps
+#
+# Reveal the tokens of a text in random order, in *K* groups of even size. Each group is predicted
+# in parallel from what was revealed before, and the cross-entropies add up to a bound on the
+# negative log-likelihood, which is the *loss* on this page. With as many steps as tokens this is
+# the ordinary NELBO of notebook 00. In fewer steps the bound is higher, since tokens of one group
+# do not see each other. The library estimates it from some tokens drawn at random: each is
+# predicted while its own group and all later ones are masked.
+
+# %% [markdown]
 # ## Loss against compute
 #
 # A pruned model takes *K* steps. The dense model, with all its weights, gets as many steps as cost
 # no more than these *K*. The cost is counted in two ways. One is *effective* FLOPs of generation,
 # where a multiplication by a zero weight counts as skipped. The other is measured time. Steps are
-# rounded down, which puts the dense model at a disadvantage. Here is the table of matches, where
-# *unstructured* pruning makes single weights zero and *structured* pruning removes whole attention
-# heads and channels:
+# rounded down, which puts the dense model at a disadvantage.
+#
+# So *matched* has four meanings here. Recipes are compared at the same sparsity of the same
+# weights, and on as many calibration tokens. Pruned models and the dense one in fewer steps are
+# compared at as many effective FLOPs, or in as much time.
+#
+# Here is the table of matches: to each *K*, the steps that the dense model gets. *Unstructured*
+# pruning makes single weights zero, and *structured* pruning removes whole attention heads and
+# channels. Time has no column for the first, whose zeros save none (*Time of a step*, below):
 
 # %%
 from sinkprune.models.loading import load
@@ -99,13 +145,8 @@ costs.matched.set_index("steps")
 # Every model is scored at its number of steps, which stands beside its point. The vertical axis
 # counts from the dense model that reveals one token per step; every model is paired with it by
 # sequence and noise. Bars are 95 % intervals over calibration draws and sequences. **Down and to
-# the left is better.**
-#
-# * `unstable` chooses weights by Wanda's rule, the size of a weight times the norm of its input. It
-#   reads noised text, with inputs from the dense model, and leaves out unstable sinks ([notebook
-#   00](00_start_here.ipynb) explains these words).
-# * `structured-sink` and `flap` remove whole heads and channels. The first scores them as the
-#   official sink-aware code does, the second as FLAP does, by how much their inputs vary.
+# the left is better.** Points one above the other cost about the same. Wanda is not in this
+# picture: it was scored at one token per step alone, and comes under *Paired differences*.
 
 # %%
 from sinkprune_companion.experiments.pruning_grid import grid_rows
@@ -132,14 +173,9 @@ plain = "Pruned models, and the dense model in fewer steps, against effective FL
 draw(run, "front", plain, figures.plot_curves, *curves, **told)
 
 # %% [markdown]
-# ## The measure: a likelihood that knows the number of steps
+# ## The measure by hand
 #
-# Reveal the tokens of a text in random order, in *K* groups of even size. Each group is predicted
-# in parallel from what was revealed before, and the cross-entropies add up to a bound on the
-# negative log-likelihood. With as many steps as tokens this is the ordinary NELBO. In fewer steps
-# the bound is higher, since tokens of one group do not see each other. Here it is by hand, for one
-# text and one order. The library estimates the same on all texts from some tokens drawn at random:
-# each is predicted while its own group and all later ones are masked.
+# For one text and one order, the loss in few steps and with one token per step:
 
 # %%
 import torch
@@ -161,34 +197,14 @@ for count in (min(4, length - 1), length - 1):
     print(f"revealed in {count} steps: {loss / (length - 1):.2f} nats per token")
 
 # %% [markdown]
-# ## The claim
-#
-# > Without retraining, our method achieves a better quality-efficiency trade-off and outperforms
-# > strong prior pruning baselines under matched compute. (abstract)
-#
-# **What would falsify it.** With as many calibration tokens, Wanda does better: the whole interval
-# of `unstable` − Wanda lies above zero. `unstable` differs from Wanda in three things, so what it
-# does is not put down to sinks here; [notebook 03](03_leaving_sinks_out.ipynb) changes one at a
-# time. The paper compares recipes with each other. That the dense model with fewer steps is a
-# competitor, too, is our own question, and the verdict on the claim itself is in notebooks
-# [03](03_leaving_sinks_out.ipynb) and [07](07_best_recipe.ipynb).
-#
-# *Matched* has four meanings here. Recipes are compared at the same sparsity of the same weights,
-# and on as many calibration tokens. Pruned models and the dense one in fewer steps are compared at
-# as many effective FLOPs, or in as much time.
-#
-# A difference is a loss of the first less one of the second, so below zero the first is better. It
-# matters if it is at least 4.6 % of what the second *costs*, that is, adds to the loss of the dense
-# model that reveals one token per step. This share is taken from the paper: it is half of the share
-# of Wanda's cost that the paper's method takes back on LLaDA-8B.
-
-# %% [markdown]
 # ## Paired differences
 #
-# Both models of a difference see the same sequences under the same noise. Differences to the dense
-# model in fewer steps are means over all numbers of steps, and the table has each number by itself.
-# The figure has a section for each thing that is equal. The bands in it are the differences that do
-# not matter, a share of what fewer steps cost the dense model, or of what Wanda costs.
+# Both models of a difference see the same sequences under the same noise. The table has the
+# differences to the dense model in fewer steps, for each number of steps by itself, and the figure
+# has their means over all numbers of steps. The figure has a section for each thing that is equal.
+# In it *dense* is the dense model in fewer steps, *hurts* says that the first model of a difference
+# has the higher loss, and *undecided* that this run cannot tell. The narrow grey band at zero is
+# what does not matter: a share of what fewer steps cost the dense model, or of what Wanda costs.
 
 # %%
 import pandas as pd
@@ -241,10 +257,10 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 #
 # Here is one model of each kind. In a *2:4* model two of every four neighbouring weights are zero,
 # a pattern that some GPUs can use. The table has parameters, non-zero weights and bytes as stored.
-# FLOPs are those of one denoising step of one sequence: all its tokens, logits at half of them,
-# which is the mean over a generation. They follow from shapes; *effective* FLOPs count zeros as
-# skipped work. The lines above the table compare them with torch's own counter in a real forward: 1
-# is exact.
+# FLOPs are those of one denoising step of one sequence: all its tokens, and logits at half of them,
+# which is about the mean over a generation. FLOPs follow from shapes, and *effective* FLOPs count
+# zeros as skipped work. The lines above the table compare FLOPs with torch's own counter in a real
+# forward: 1 is exact.
 
 # %%
 totals = costs.totals
@@ -287,12 +303,16 @@ latency.loc[[name for name in in_order if name in latency.index]].round(3)
 
 # %% [markdown]
 # **What calibration costs.** The table has the tokens, passes and FLOPs that the library plans for
-# a recipe on as much text as here. *Sequential* recipes read the outputs of blocks that are pruned
-# already, so they pass over the text twice; recipes that read the outputs of the dense model's
-# blocks pass over it once. SparseGPT also solves for the weights that stay. `paper-sparsegpt` looks
-# for sinks at the official ten noise levels, which takes ten more forwards. Finding sinks adds no
-# pass where the same forward also gives the inputs. So calibration tokens of the recipes above
-# match, and FLOPs do not.
+# a recipe. *Sequential* recipes read the outputs of blocks that are pruned already, so they pass
+# over the text twice; recipes that read the outputs of the dense model's blocks pass over it once.
+# Finding sinks adds no pass where the same forward also gives the inputs. So calibration tokens of
+# the recipes above match, and FLOPs do not.
+#
+# The two SparseGPT recipes stand here for comparison. They read each of `calibration` clean
+# sequences once, so fewer tokens, and also solve for the weights that stay. `paper-sparsegpt` looks
+# for sinks at the official ten noise levels, which takes ten more forwards of each sequence. The
+# last column has the same FLOPs as a number of sequences that the dense model writes: for whoever
+# writes many more, calibration costs next to nothing.
 
 # %%
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -316,16 +336,17 @@ planned.round(2)
 # %% [markdown] tags=["reading"]
 # * **Fewer denoising steps beat pruning.** At the same effective FLOPs the loss of `unstable` lies
 #   0.20 nats per token [0.16, 0.24] above that of the dense model in fewer steps, which needs no
-#   calibration.
+#   calibration. This is a mean over both numbers of steps; with more steps the gap is wider.
 # * **Removing whole heads and channels costs more than a nat** against fewer steps. Sink-aware
 #   structured pruning is worse by 1.2 [1.1, 1.3] at the same FLOPs and 1.3 [1.1, 1.4] in the same
-#   measured time. FLAP is worse by 1.3 [1.2, 1.4] and 1.3 [1.3, 1.4].
+#   measured time. FLAP is worse by 1.3 [1.2, 1.4] at the same FLOPs and by 1.3 [1.3, 1.4] in the
+#   same time.
 # * **The recipe that leaves unstable sinks out is not seen to beat Wanda.** At equal sparsity, and
 #   on as many calibration tokens, `unstable` − Wanda is 0.0027 [−0.012, 0.017], where 0.014 would
 #   matter. This is over 5 calibration draws; over the 10 of [notebook
 #   03](03_leaving_sinks_out.ipynb) it is 0.00089 [−0.0041, 0.0059].
-# * **Zeros alone save no time** on dense kernels, which is what everybody runs: the table of times
-#   above has a step of the unstructured model beside one of the dense model.
+# * **Zeros alone save no time** on dense kernels, the ordinary ones: the table of times above has a
+#   step of the unstructured model beside one of the dense model.
 
 # %%
 from sinkprune_companion.figures.forests import listed

@@ -569,7 +569,7 @@ else:
 #   [−0.0070, 0.013] (no difference that matters) and 0.0025 [−0.0059, 0.011] (no difference that
 #   matters). `recommended` without any training − Wanda after it is −0.18 [−0.23, −0.14] (the first
 #   is better).
-# * For want of time recovery was not run with 2:4 zeros, for SparseGPT at 50 %, on more tokens, or
+# * For want of time recovery was not run with 2:4 zeros, for SparseGPT at 50 %, on more tokens or
 #   with the dense model as a teacher.
 
 # %%

@@ -17,42 +17,45 @@
 # %% [markdown]
 # # 09 · From scratch
 #
-# **Question.** The pair of the other notebooks was adapted from an AR model, and may have kept its
-# sinks. Do the claims hold for two small models that saw nothing before? A diffusion model (DLM)
-# was trained to denoise, and an AR model to predict the next token, from the same weights, on the
-# same text in the same order. Both are weak, which limits every answer, so how weak they are is
-# measured first.
+# **Question.** The pair of the other notebooks was adapted from an autoregressive (AR) model, and
+# may have kept its sinks. Are the claims about sinks true of two small models that started from
+# random weights: that sinks move more in a diffusion model (DLM), that it needs them less, and that
+# pruning may leave them out? One was trained to denoise, the other to predict the next token, from
+# the same weights, on the same text in the same order. Both are weak, which limits every answer, so
+# how weak they are is measured first.
 
 # %% [markdown] tags=["answer"]
 # **Answer.** By the paper's measure the DLM's sinks move more here, too, but those of an untrained
-# DLM move more still, so training did not make them move. Unlike in the adapted DLM most do not
-# stay: 34 % of their occurrences are at stable positions here, 79 % there. Whether sinks are
-# needed, and what leaving them out does to pruning, models this weak cannot tell: the DLM is worse
-# than a table of token pairs.
+# DLM move more still, so that they move more is no sign of what was learned. Most of them do not
+# stay, unlike those of the adapted DLM: 34 % of their occurrences are at stable positions here,
+# 79 % there. Whether sinks are needed, and what leaving them out does to pruning, models this weak
+# cannot tell: the DLM has a worse loss bound than a table of token pairs.
 #
 # The picture to look at is [how much sinks move from
 # scratch](../figures/09_from_scratch/sinks.png).
 
 # %% [markdown]
-# ![How much sinks move, from scratch](../figures/09_from_scratch/sinks.png)
+# *Sinks* are the few tokens that draw far more attention than the rest ([notebook
+# 00](00_start_here.ipynb) shows one). Their *centroid* is their mean position, weighted by the
+# attention that they draw. How much they move is the *temporal variance* of the centroid: how much
+# it varies over the steps in which a text is written. How many stay is the share of their
+# occurrences at *stable* positions, which are a sink in at least 80 % of the steps. *Untrained*
+# models have the same shape and random weights. Other words are those of the
+# [glossary](../docs/glossary.md).
 #
-# This is the picture of the published run, training by training. On the left is how far the
-# centroid of the sinks, their mean position weighted by the attention that they draw, moves while a
-# text is written. On the right is the share of their occurrences at stable positions, which are a
-# sink in at least 80 % of the steps. *Untrained* models have the same shape and random weights. How
-# the picture is made follows.
+# Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
+# and how prompts or sequences do.
 
 # %% [markdown]
-# Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
-# and how prompts or sequences do. Words are those of the [glossary](../docs/glossary.md).
+# **Parameters**, as *Run all* takes them. With these defaults the models train for a minute: that
+# shows how everything works, and says nothing about the claims. The pictures and numbers stored on
+# this page are of a larger run, the [profile](../docs/glossary.md) `evidence`, whose values the
+# set-up below lists.
 #
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 2 core-minutes, estimated | 2 GB |
-# | evidence | about 110 core-minutes with AMX | 2 GB a job |
-#
-# **Parameters**, with the values that *Run all* takes. With them the models train for a minute:
-# that shows how everything works, and says nothing about the claims.
+# | evidence | about 110 core-minutes on a processor with AMX | 2 GB a job |
 
 # %% tags=["main-parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -144,9 +147,10 @@ for seed in range(first_seed, first_seed + seeds):
 # %% [markdown]
 # ## How good are they?
 #
-# Nats per token of held-out text, beside a unigram and a bigram model, which count single tokens
-# and pairs of tokens in the shipped training text. A model that is no better than these has not
-# learned to use a context.
+# The loss in nats per token of held-out text, of the DLM a bound, beside a unigram and a bigram
+# model, which count single tokens and pairs of tokens in the shipped training text. The first uses
+# no context, the second one token of it. A model that is worse than the second makes less of its
+# whole context than a table makes of one token.
 
 # %%
 import pandas as pd
@@ -173,10 +177,16 @@ quality.pivot_table("value", "text", "kind").join(of_levels).round(2)
 # %% [markdown]
 # ## Do sinks move?
 #
-# The paper's measure, as in [notebook 01](01_do_sinks_move.ipynb): how much the centroid of the
-# sinks varies over the steps in which a text is written (*temporal variance*). A token's attention
-# is summed over all queries of all steps so far. Beside the trained models stand untrained ones of
-# the same shape, whose weights are random: what they show was not made by training.
+# The paper's measure is the temporal variance of the centroid, as in [notebook
+# 01](01_do_sinks_move.ipynb). A token's attention is summed over all queries that exist at a step.
+# In the DLM every query runs again, so these are the queries of that step. The AR model computes
+# each query once: its steps are windows of queries, and the sum runs over all windows so far. Such
+# a sum tends to settle whatever the model has learned.
+#
+# Beside the trained models stand untrained ones of the same shape: what these show was not made by
+# training. Their attention is almost even, and the rule still finds sinks, which are the largest
+# fluctuations. In the table `stable_share` is the share of occurrences at stable positions, and
+# `sinks_per_step` the number of sinks in a step:
 
 # %%
 import torch
@@ -217,8 +227,9 @@ by_the_sum.groupby(["state", "kind"])[METRICS].mean().round(3)
 # As in [notebook 02](02_are_sinks_needed.ipynb), the keys that draw the most attention, or as many
 # random ones, are hidden in the middle third of the layers. The table says what that costs in nats
 # per token, which share of the attention of these layers the hidden keys had together, and which
-# share the strongest of the other keys gets then. If that is as much as one sink had, another key
-# has taken over.
+# share the strongest of the other keys gets then. If that is as much as one of the hidden keys had
+# on average, another key has taken over. Where random keys are hidden, the strongest key left is
+# the strongest of all:
 
 # %%
 from sinkprune_companion.experiments.hiding_scores import hiding_scores
@@ -238,9 +249,11 @@ shown.rename(columns=COLUMNS).round(3)
 # %% [markdown]
 # ## Which sinks matter when weights are scored?
 #
-# Here the DLMs are pruned by Wanda to 50 %, on noised text with dense propagation. What is left out
-# of the statistics is all that differs, as in [notebook 08](08_what_results_depend_on.ipynb). Each
-# training has a calibration draw and noise of its own.
+# Here the DLMs are pruned by Wanda to 50 %, on noised text, with every block fed what the dense
+# model feeds it (*dense propagation*). What is left out of the statistics is all that differs, as
+# in [notebook 08](08_what_results_depend_on.ipynb). A sink is *stable* here if it is one at 80 % or
+# more of the noise levels, not of the steps. *Random* leaves out as many tokens as there are sinks.
+# Each training has a calibration draw and noise of its own.
 
 # %%
 from sinkprune_companion.experiments import stable_sinks
@@ -343,9 +356,9 @@ run.find(found)
 # %% [markdown]
 # ## How much the sinks move, training by training
 #
-# Each training has its row, and each untrained pair. Left, how far the centroid of the sinks moves
-# while a text is written. Right, the share of their occurrences at positions that are a sink in at
-# least 80 % of the steps.
+# Each training has its row, and each untrained pair. Left is the temporal variance of the centroid,
+# right the share of occurrences at stable positions. Compare the rows of one colour: what untrained
+# models show, too, need not have been learned.
 
 # %%
 from IPython.display import display
@@ -379,37 +392,42 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 
 # %% [markdown]
 # ## The reading
+#
+# Numbers are rounded one by one, so a difference need not be that of the rounded numbers.
 
 # %% [markdown] tags=["reading"]
 # * **How weak they are, first.** The DLM's loss, which is a bound, lies 1.4 nats per token above
-#   that of a bigram model, so it is worse than a table of token pairs. The AR model's loss lies
-#   0.53 below it. Making half of the DLM's weights zero changes its loss by 0.0084
-#   [−0.0046, 0.022], which is not told from zero. Such a model has little to lose, so it had to be
-#   expected that nothing costs it anything.
+#   that of a bigram model, so it is not shown to be better than a table of token pairs. The AR
+#   model's loss lies 0.53 below it. Making half of the DLM's weights zero changes its loss by
+#   0.0084 [−0.0046, 0.022], which is not told from zero. Such a model has little to lose, so it had
+#   to be expected that nothing costs it anything.
 # * **(a) From scratch, too, the DLM's sinks move more.** The temporal variance of their centroid is
 #   140 squared positions, and 24 in the AR model: a difference of 110 [59, 170] over 5 trainings of
 #   each kind. But in untrained models of the same shape it is 420 and 0.40: training did not make
 #   the difference, it made it smaller. In half of the DLM's training a fifth of the tokens was
 #   masked; that may itself have a part in where its sinks are.
 # * **Few of the DLM's sinks stay.** 34 % of their occurrences are at stable positions, in the AR
-#   model 69 %. The adapted DLM has 79 % there while it writes texts of 128 tokens. That its sinks
-#   stay may come from its base, and the paper's models, which were trained from scratch, may differ
-#   from it in this.
+#   model 69 %. In untrained DLMs still fewer do (picture). The AR model's share is about the same
+#   without training, so the sum over its windows may make it. The adapted DLM has 79 % there while
+#   it writes texts of 128 tokens. That its sinks stay may come from its base. Of the paper's models
+#   LLaDA was trained from scratch and may differ from it in this; Dream was adapted from an AR
+#   model, too.
 # * **(b) Hiding sinks costs neither of them anything that matters**, which models this weak had to
 #   show. Five keys hidden in the middle third cost the DLM 0.0050 [−0.0018, 0.012] nats more than
 #   random keys do and the AR model 0.0040 [−0.00017, 0.0082], a difference of 0.00095
 #   [−0.0056, 0.0075]. The hidden keys get little attention to begin with, and without them another
-#   key gets as much as one of them had (table above), so this says little about being without
-#   sinks. In the adapted pair sinks matter less to the DLM. That is not seen here, and a pair that
-#   hardly uses its context could not show it.
+#   key gets as much as one of them had (table under *Does a model need them?*), so this says little
+#   about being without sinks. By the letter of what was written above, this speaks against (b). In
+#   the adapted pair sinks matter less to the DLM. That is not seen here, and a pair that hardly
+#   uses its context could not show it.
 # * **(c) What leaving sinks out does to pruning cannot be told.** At 50 % leaving unstable sinks
-#   out changes the loss by 0.00039 [−0.00037, 0.0011], stable ones by −0.000071
-#   [−0.00042, 0.00028], and all of them by 0.00040 [−0.00036, 0.0012]. The margin would be a share
-#   of what pruning costs. That cost is not told from zero here, so there is no margin.
+#   out changes the loss by 0.00039 [−0.00037, 0.0011], those that are stable over noise levels by
+#   −0.000071 [−0.00042, 0.00028], and all of them by 0.00040 [−0.00036, 0.0012]. The margin would
+#   be a share of what pruning costs. That cost is not told from zero here, so there is no margin.
 # * **Five trainings are few.** The same trainings on another kind of processor, whose rounding
 #   differs, gave a larger difference in (a), of the same sign and outside the interval above
-#   ([history](../figures/claims.md)). So that interval does not cover the chance of a rerun, and of
-#   (a) the sign alone is safe.
+#   ([history](../figures/claims.md), at its end). So that interval does not cover the chance of a
+#   rerun, and of (a) the sign alone is safe.
 
 # %%
 from sinkprune_companion.figures.forests import listed
