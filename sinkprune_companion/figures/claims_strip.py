@@ -198,8 +198,9 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     axis.tick_params(axis="y", length=0)
     axis.grid(False)
     axis.spines["left"].set_visible(False)
-    words = "← against the paper · in its favour →\nnumber − bar, in margins; band: too small to matter"
-    axis.set_xlabel(words if is_narrow else words.replace("\n", "\n(") + ")")
+    direction = "← against the paper · in its favour →"
+    scale = "number − bar, in margins; band: too small to matter"
+    axis.set_xlabel(f"{direction}\n{scale}" if is_narrow else f"{direction}\n({scale})")
     return titled(figure, _title(claims), _handles(claims))
 
 

@@ -51,7 +51,7 @@ class Blocks:
     def __init__(self, lm: LanguageModel):
         if not lm.has_blocks_in_memory:
             raise ValueError(
-                f"the weights of {lm.name} are not in memory: prune it with `sinkprune.prune(…, work=folder)`"
+                f"{lm.name} has no weights in memory: prune it with `sinkprune.prune(…, work=folder)`"
             )
 
         self.lm = lm

@@ -304,7 +304,7 @@ def test_magnitude_observes_nothing_and_runs_no_forward(tiny_dlm, calibration, m
 
 def test_a_model_whose_weights_are_elsewhere_is_refused(tiny_dlm, calibration):
     tiny_dlm.blocks.to("meta")
-    with pytest.raises(ValueError, match="the weights of tiny-diffusion are not in memory: prune it with"):
+    with pytest.raises(ValueError, match="tiny-diffusion has no weights in memory: prune it with"):
         prune(tiny_dlm, Recipe("magnitude"), progress=False)
 
 

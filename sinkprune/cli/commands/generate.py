@@ -34,7 +34,7 @@ class Generate(ModelOptions):
         super().settle()
         if not self.prompt.strip():
             raise ValueError(
-                'the model needs something to go on from: give --prompt "…", e.g. --prompt "Once upon a time"'
+                'the model needs something to go on from: give --prompt, e.g. --prompt "Once upon a time"'
             )
 
         if self.temperature == 0:
