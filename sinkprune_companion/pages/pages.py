@@ -17,8 +17,9 @@ from sinkprune_companion.pages.notebook_cells import notebook_texts
 from sinkprune_companion.pages.render import TITLES, render_results, rendered_title
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
+from sinkprune_core.pruning.recipe import PRESETS, preset
 
-IN_DOCS = ("results", "models", "performance", "trainings")
+IN_DOCS = ("results", "models", "performance", "trainings", "pruning")
 READ_FROM = (catalog, compute, dense_statistics, hub, others, published, sources)  # by templates
 
 
@@ -38,6 +39,7 @@ def pages(folder: Path) -> dict[str, str]:
 
     known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
     known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding(), "commands": commands()}
+    known["presets"] = {name: preset(name) for name in PRESETS}
     readme = render_results("readme.md.j2", results, **known)
 
     texts["README.md"] = with_badges(readme, FIRST, address(root))

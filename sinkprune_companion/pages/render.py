@@ -63,6 +63,7 @@ RESULT_NAMES = (
     "holds",
     "if_draws_counted",
     "unseen_draws",
+    "unseen_sequences",
 )
 GLYPHS = {
     REPRODUCED: "✔",

@@ -23,7 +23,7 @@ from sinkprune.models.meta_model import meta_model
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments import compute
+from sinkprune_companion.experiments import compute, paper_protocol
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG
 from sinkprune_companion.ledger import claims, draw_terms, others, published
@@ -62,6 +62,16 @@ class ByPrompt(NamedTuple):
     below: int  # prompts in which the AR model's do
     all: int  # prompts
     p: float  # of a two-sided sign test
+
+
+class ProtocolSizes(NamedTuple):
+    """How much text the paper's protocol takes here."""
+
+    tokens: int  # of calibration text, a sequence counted once for every noise level that a recipe sees it at
+    length: int  # tokens of a sequence
+    scored: int  # sequences that are scored
+    sequences: dict[str, int]  # of calibration text, by preset
+    levels: dict[str, int]  # noise levels at which a preset sees each of them
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,12 @@ class Results:
     def unseen_draws(self) -> list[Claim]:
         """Rows of the ledger whose calibration draws were seen to add nothing to the error."""
         return [claim for claim in self.ledger if draw_terms.is_unseen(self.estimate.get(claim.id))]
+
+    @cached_property
+    def unseen_sequences(self) -> list[Claim]:
+        """Rows of the ledger whose scored sequences were seen to add nothing to the error."""
+        rows = [(claim, self.estimate.get(claim.id)) for claim in self.ledger]
+        return [claim for claim, found in rows if found is not None and found.error_sequences == 0]
 
     @cached_property
     def by_kind(self) -> list["RowByKind"]:
@@ -248,6 +264,20 @@ def calibration_tokens(figure: str) -> int:
     """Return the tokens that recipes were calibrated on in the run that drew a published figure."""
     given = read_json(project_root() / "figures" / f"{figure}.json")["parameters"]
     return given["calibration"] * given["noise_levels"] * given["length"]
+
+
+def protocol_sizes(figure: str = "03_leaving_sinks_out/protocol_50") -> ProtocolSizes:
+    """Return how much text the paper's protocol took in the run that drew a published figure."""
+    given = read_json(project_root() / "figures" / f"{figure}.json")["parameters"]
+    tokens = given["protocol_tokens"]
+    rows = paper_protocol.protocol_rows(paper_protocol.RECIPES, 0.5, given["protocol_draws"], tokens)
+    return ProtocolSizes(
+        tokens,
+        paper_protocol.LENGTH,
+        given["protocol_sequences"],
+        {row.variant: row.sequences for row in rows},
+        {row.variant: paper_protocol.seen_levels(row.recipe) for row in rows},
+    )
 
 
 def filled_right(level: float) -> dict[str, float]:

@@ -143,7 +143,7 @@ def needs_of(function: object) -> object:
     if needs == "gradients":
         raise ValueError(
             "criterion.needs='gradients': statistics come from forwards, so a recipe has no gradients; take "
-            "them in a loop of your own and set the zeros there, as docs/pruning.md shows"
+            "them in a loop of your own and set the zeros there, as docs/python.md shows"
         )
     if needs is not None and needs not in get_args(Needs):
         raise ValueError(f"criterion.needs={needs!r} is unknown; choose one of {', '.join(get_args(Needs))}")

@@ -98,6 +98,25 @@ def results(**verdicts: str) -> sources.Results:
     return made
 
 
+def test_recipes_of_the_protocol_take_equally_many_tokens_in_fewer_sequences_at_more_levels():
+    sizes = sources.protocol_sizes()
+    assert (sizes.levels["wanda"], sizes.levels["unstable"], sizes.levels["paper"]) == (1, 8, 10)
+    assert sizes.sequences["wanda"] * sizes.length == sizes.tokens
+    for name, sequences in sizes.sequences.items():
+        taken = sequences * sizes.levels[name] * sizes.length
+        assert 0.9 * sizes.tokens < taken <= sizes.tokens, name
+
+
+def test_rows_are_counted_whose_sequences_were_seen_to_add_nothing():
+    known = {"id": "a", "kind": "question", "says": "s", "metric": "m", "family": "f", "margin": 0.1}
+    ledger = [claims.Claim(**{**known, "id": name, "finding": f"nb/{name}"}) for name in "abc"]
+    found = {"error_draws": 0.1, "draws": 5, "units": 9, "method": ""}
+    nothing = Estimate(0.0, -1.0, 1.0, error_sequences=0.0, **found)
+    something = Estimate(0.0, -1.0, 1.0, error_sequences=0.1, **found)
+    made = sources.Results(ledger, {"nb/a": something, "nb/b": nothing})  # and c was not run
+    assert [row.id for row in made.unseen_sequences] == ["b"]
+
+
 def test_a_sentence_holds_under_each_verdict_that_it_names(templates):
     templates["page.md"] = 'It works.{{ holds("a-claim", "reproduced", "undecided") }}'
     for verdict in ("reproduced", "undecided"):

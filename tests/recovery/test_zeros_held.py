@@ -268,7 +268,7 @@ def test_another_kind_of_adapter_is_refused(pruned):
 
 
 def test_weights_are_chosen_by_gradients_in_a_loop_of_one_s_own(make_lm, make_ids, tmp_path):
-    """As docs/pruning.md shows: the lowest |W * dL/dW| of every row become zero."""
+    """As docs/python.md shows: the lowest |W * dL/dW| of every row become zero."""
     save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
     lm = load(tmp_path / "dense", trainable=True)
     for step, ids_BT in enumerate(make_ids(4, 12).split(2)):
