@@ -75,7 +75,10 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
     if options.dry_run and plan_unfetched(options, recipe, options.sequences):
         return
 
-    streamed = options.stream or (None if options.int8 is None else False)  # int8 takes the whole model
+    streamed = True if options.stream else None  # None: where the weights take most of the free memory
+    if options.int8 is not None:
+        streamed = False  # it takes the whole model
+
     calibration = None
     sources: list[str] = []
     if recipe.rule.calibrated:
@@ -196,17 +199,24 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
         with suppress(OSError, ValueError):  # of what is no card
             card = read_json(options.target / CARD)
 
-        made_from = card.get(MADE_FROM) or {}
-        is_ours = card.get("recipe") == json.loads(json.dumps(recipe.card()))
-        is_ours &= made_from.get("criterion") == own_criterion(recipe)
-        is_whole = (options.target / TABLE).is_file() and made_from.get("masked") == options.masked
-        if is_ours and is_whole:
-            yield made_from
+        if is_finished(card, options, recipe):
+            yield card[MADE_FROM]
             return
 
         check_new_path("out", options.target)
         marker(options.work_folder)  # raises for a folder with other files
         yield None
+
+
+def is_finished(card: dict, options: Prune, recipe: Recipe) -> bool:
+    """Return whether the output is there, whole, and made by this recipe, as its `card` says."""
+    made_from = card.get(MADE_FROM) or {}
+    is_of_recipe = card.get("recipe") == json.loads(json.dumps(recipe.card()))
+    is_of_criterion = made_from.get("criterion") == own_criterion(recipe)
+    is_of_shape = made_from.get("masked") == options.masked
+    is_whole = (options.target / TABLE).is_file()
+
+    return is_of_recipe and is_of_criterion and is_of_shape and is_whole
 
 
 def finish(

@@ -81,26 +81,41 @@ def recovery_cost(
     memory = counts.memory(is_on_cpu=gpu is None and torch.device(device).type == "cpu")
     disk = counts.parameters * stored.itemsize + 2 * 3 * FLOAT * counts.trained
 
-    missing = []
     last = "or method lora" if teacher is None else "method lora, or no teacher"
     ways_out = f"take a smaller batch or length, gradient checkpointing, {last}"
-    if gpu is not None and memory > gpu.memory:
-        missing.append(f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: {ways_out}")
-    elif gpu is None and memory > (free := available_memory(device)):
-        missing.append(
-            f"this machine lacks {memory / 1e9:.1f} GB of memory, and {device} has {free / 1e9:.1f} GB "
-            f"available: {ways_out}"
-        )
+    missing = (*_missing_memory(memory, device, gpu, ways_out), *_missing_disk(disk, out, work))
 
+    return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, missing, pace)
+
+
+def _missing_memory(memory: int, device: str, gpu: Gpu | None, ways_out: str) -> list[str]:
+    """Return a sentence if a device, or a GPU that stands for it, has too little memory."""
+    if gpu is not None:
+        if memory <= gpu.memory:
+            return []
+        return [f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: {ways_out}"]
+
+    free = available_memory(device)
+    if memory <= free:
+        return []
+    return [
+        f"this machine lacks {memory / 1e9:.1f} GB of memory, and {device} has {free / 1e9:.1f} GB "
+        f"available: {ways_out}"
+    ]
+
+
+def _missing_disk(disk: int, out: Path, work: Path) -> list[str]:
+    """Return a sentence for each place with too little room; what an earlier start left is overwritten."""
+    missing = []
     for folder in dict.fromkeys((out, work)):
-        free = free_disk_at(folder) + (bytes_below(work) if work.is_dir() else 0)
+        free = free_disk_at(folder) + bytes_below(work)
         if disk > free:
             missing.append(
                 f"this machine lacks {disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB "
                 "free: make room or choose another place"
             )
 
-    return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, tuple(missing), pace)
+    return missing
 
 
 def step_flops(lm: LanguageModel, settings: Recovery, teacher: LanguageModel | None = None) -> float:
@@ -110,19 +125,22 @@ def step_flops(lm: LanguageModel, settings: Recovery, teacher: LanguageModel | N
     is not kept for it is computed twice. Beside a linear LoRA has one of the same shape, which is trained in
     its place; what makes that from its two matrices is left out.
     """
-    is_lora = settings.method == "lora"
-    is_twice = settings.gradient_checkpointing
     predicted = _predicted(lm, settings)
     is_sliced = predicted * lm.vocabulary * FLOAT > LOGITS_BYTES
+    forwards = 2 if settings.gradient_checkpointing else 1
+    forwards_of_head = 2 if is_sliced else 1
 
-    forward = forward_cost(lm, settings.length, 0)
-    of_linears = 2 * (1 + is_twice) + 3 if is_lora else 3 + is_twice
-    of_blocks = forward.linears * of_linears + forward.attention * (3 + is_twice)
-    flops = settings.batch * of_blocks + head_flops(lm, predicted) * (2 + is_sliced)
+    trained = forwards + 2  # products for one of a forward: of a weight that is trained, and of attention
+    frozen = forwards + 1  # of a weight that is not
+    of_linears = frozen + trained if settings.method == "lora" else trained
+
+    once = forward_cost(lm, settings.length, 0)
+    flops = settings.batch * (once.linears * of_linears + once.attention * trained)
+    flops += head_flops(lm, predicted) * (forwards_of_head + 1)
 
     if teacher is not None:
         flops += settings.batch * forward_cost(teacher, settings.length, 0).total
-        flops += head_flops(teacher, predicted) * (1 + is_sliced)
+        flops += head_flops(teacher, predicted) * forwards_of_head
 
     return flops
 

@@ -161,17 +161,22 @@ def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation
             "give the dense model that it was pruned from"
         )
 
-    is_same = teacher.vocabulary == lm.vocabulary
-    if not isinstance(lm, MetaModel) and not isinstance(
-        teacher, MetaModel
-    ):  # whose size is all that is known
-        is_same &= teacher.text_tokenizer.get_vocab() == lm.text_tokenizer.get_vocab()
-        is_same &= teacher.mask_token_id == lm.mask_token_id
-    if not is_same:
+    if not _has_same_tokens(lm, teacher):
         raise ValueError(
             f"the teacher {teacher.name} has another vocabulary or mask token than {lm.name}: "
             "give the dense model that it was pruned from"
         )
+
+
+def _has_same_tokens(lm: LanguageModel, teacher: LanguageModel) -> bool:
+    """Return whether a teacher's tokens are those of a model; without weights only their number is known."""
+    if teacher.vocabulary != lm.vocabulary:
+        return False
+    if isinstance(lm, MetaModel) or isinstance(teacher, MetaModel):
+        return True
+
+    is_same_mask = teacher.mask_token_id == lm.mask_token_id
+    return is_same_mask and teacher.text_tokenizer.get_vocab() == lm.text_tokenizer.get_vocab()
 
 
 def _peak_memory(lm: LanguageModel) -> int:

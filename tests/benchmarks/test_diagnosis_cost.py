@@ -7,14 +7,13 @@ streamed model has them, through files. Both are timed in turns, on one thread.
 import itertools
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.peaks import PEAK, peak_of
 from benchmarks.timing import in_turns
 from prune_large import LENGTH, LEVELS, SEQUENCES, Size, write_checkpoint
 
-from sinkprune.memory import release_freed_memory
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
 from sinkprune.runs.dense_pass import KeptPass
@@ -25,17 +24,6 @@ from sinkprune_core.calibration.dense_statistics import collect
 
 ROUNDS = 3  # of half a minute each
 SIZE = Size(blocks=1, vocabulary=2000)  # in narrower blocks the comparison of masks weighs more than products
-PEAK = Path("/proc/self/clear_refs")  # to which Linux is told that the peak starts anew
-
-
-def peak_of(run: Callable[[], object]) -> float:
-    """Return the gigabytes of this process at the peak of a run."""
-    release_freed_memory()
-    PEAK.write_text("5")
-    run()
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1e6
 
 
 @pytest.mark.skipif(not PEAK.exists(), reason="reads Linux's own account of peak memory")
