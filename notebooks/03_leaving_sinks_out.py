@@ -27,9 +27,9 @@
 # **Answer.** No. On WikiText-2, as in the paper, at 50 %, leaving the unstable sinks out changes
 # the loss by 0.0017 nats per token [−0.0032, 0.0067] and leaving all sinks out by 0.0028
 # [−0.0011, 0.0067], where 0.014 would matter; at 75 % neither matters, either. Whether the whole
-# official recipe beats Wanda in its loss is undecided; its models answer questions worse.
-# Sink-aware pruning of whole units beats plain pruning at 50 %, but the part of the sinks in that
-# is undecided.
+# official recipe beats Wanda in its loss is undecided; on one of two sets of questions its models
+# answer worse. Sink-aware pruning of whole units beats plain pruning at 50 %, but the part of the
+# sinks in that is undecided.
 #
 # The picture to look at is [the paper's protocol at
 # 50 %](../figures/03_leaving_sinks_out/protocol_50.png).
