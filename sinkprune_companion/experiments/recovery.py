@@ -189,9 +189,7 @@ def recovered_losses(
             for count, how in recoveries.items():
                 after = recovered_scores(run, variant, how, text, texts, 1, seed, **labels)
                 parts.append(after.assign(asked=count))
-    losses = pd.concat(parts, ignore_index=True)
-    # all rest on a draw, of noise, crops and masks, the dense model too: none serves every draw
-    return losses.assign(calibration_tokens=losses.calibration_tokens.fillna(1).clip(lower=1))
+    return _by_draw(pd.concat(parts, ignore_index=True))
 
 
 def taught_losses(
@@ -218,7 +216,14 @@ def taught_losses(
     labels = {**row.labels, "seed": seed}
     with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
         losses = recovered_scores(run, variant, how, text, texts, 1, seed, teacher=teacher, **labels)
-    return losses.assign(asked=tokens, taught=True)
+    return _by_draw(losses.assign(asked=tokens, taught=True))
+
+
+def _by_draw(losses: pd.DataFrame) -> pd.DataFrame:
+    """Return losses of which none serves every draw: all rest on one, of noise, crops and masks, the dense
+    model's, too.
+    """
+    return losses.assign(calibration_tokens=1)
 
 
 # findings
