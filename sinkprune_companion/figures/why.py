@@ -13,7 +13,7 @@ from sinkprune.evaluation.intervals import Estimate
 from sinkprune.figures.energy import READS
 from sinkprune.figures.style import WIDTH, canvas, titled
 from sinkprune_companion.experiments.why import AS_IT_IS, ELSEWHERE, IN_MODEL, PLANTED
-from sinkprune_companion.figures.looks import BLACK, BROWN, GREY, OLIVE, ORANGE, SKY, SLATE
+from sinkprune_companion.figures.looks import BLACK, BROWN, GREEN, GREY, OLIVE, ORANGE, SKY, SLATE
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
 HUES = {"q_proj": SLATE, "o_proj": OLIVE, "gate_proj": GREY, "down_proj": BROWN}
@@ -109,7 +109,7 @@ def plot_doses(
     `gains` has the estimates by dose, by the name of a line. The band is what does not matter: the margin at
     every dose.
     """
-    looks = {"color": [SKY, BLACK, GREY, BROWN], "marker": ["o", "D", "X", "s"]}
+    looks = {"color": [SKY, BLACK, GREY, GREEN], "marker": ["o", "D", "X", "s"]}
     figure, [[axis]] = canvas(size=(WIDTH, 3.2))
 
     for place, (name, by_dose) in enumerate(gains.items()):
