@@ -3,6 +3,7 @@
 Dimensions: B batch, N sequences, T sequence position.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -86,14 +87,14 @@ def recover_model(
 
     What is trained is float32 meanwhile; afterwards every parameter has its former dtype, and none takes a
     gradient. `work` is a folder that keeps the state every `save_every` steps: the same call goes on from
-    there, and its result is the same to the bit. The held-out loss is measured before, ten times on the way,
-    and after. Raises ValueError for a teacher that does not fit, more tokens than positions, a work folder of
-    another run, and where a number is not finite; then, and when it is killed, the model's weights are those
-    of no particular step.
+    there, and its result is the same to the bit. The held-out loss is measured before, at most ten times on
+    the way, and after. Raises ValueError for a teacher that does not fit, more tokens than positions, a work
+    folder of another run, and where a number is not finite; then, and when it is killed, the model's weights
+    are those of no particular step.
     """
     check_teacher(lm, teacher, settings.distillation)
     check_positions(lm, settings.length)
-    check_every = max(1, settings.steps // MEASUREMENTS)
+    check_every = math.ceil(settings.steps / MEASUREMENTS)
     checkpoint = None
     if work is not None:
         checkpoint = RecoveryCheckpoint(work, _identity(lm, settings, text, teacher))

@@ -56,16 +56,19 @@ def prune_blocks(run: PruningRun, blocks: Blocks) -> Report:
     """Observe, choose, zero, go on: the loop, wherever blocks and statistics live."""
     started = time.perf_counter()
 
-    statistics = run.statistics()
-    choice = decide(run, statistics, blocks.progress)
+    statistics = run.statistics()  # with dense propagation they are taken now, in one pass
+
+    choice = decide(run, statistics, blocks.progress)  # it scores dense blocks: before any is pruned
     blocks.decided()
-    statistics.begin(blocks.resume(run, statistics.rows))
+
+    inputs_of_next = blocks.resume(run, statistics.rows)  # finished blocks come back, if there are any
+    statistics.begin(inputs_of_next)
 
     layers = range(blocks.progress.done, len(run.lm.blocks))
     what = f"prune {run.lm.name}: {run.recipe.name}"
 
     for layer in with_bar(layers, what, "block", run.shows_progress):
-        with blocks.taken(layer) as block:
+        with blocks.taken(layer) as block:  # at the end of `with` it is finished, and on disk kept
             inputs = statistics.of(layer, block)
             choice.zero(layer, block, inputs)
             statistics.go_on(layer, block)

@@ -58,7 +58,8 @@ def test_a_record_is_measured_once_and_leaves_the_model_as_it_was(run, make_lm, 
 
 
 def test_2_4_has_its_pattern_and_all_recipes_see_as_many_tokens():
-    rows = recovery_rows(PLACES.values(), 16_384)
+    places = [PLACES[name] for name in ("50", "75", "2:4")]
+    rows = recovery_rows(places, 16_384)
     assert [row.variant for row in rows] == [*RECIPES] * 3
     assert {row.recipe.pattern for row in rows if row.pattern == "2:4"} == {"2:4"}
     seen = {row.sequences * (row.recipe.noise_levels if row.recipe.inputs == "noised" else 1) for row in rows}
@@ -92,3 +93,30 @@ def test_losses_before_and_after_compare_in_pairs(run, make_lm, words, make_ids,
     assert found["recovered_dense_1"].value == pytest.approx(mean["dense", 1000] - mean["dense", 0])
     assert recovery_findings(losses, [PLACES["75"]], (1000,))["after_paper_75_1"] is None
     assert torch.is_tensor(words.held_out_NT)
+
+
+def test_a_model_with_a_teacher_is_compared_with_the_same_without_one_draw_by_draw(
+    run, make_lm, words, make_ids, monkeypatch
+):
+    lm, teacher = make_lm("diffusion", "gqa-24"), make_lm("diffusion", "gqa-24")
+    fingerprint = lm.fingerprint()
+    texts = {"natural/crop": make_ids(4, 12, seed=9)}
+
+    monkeypatch.setattr(recovery, "protocol_texts", lambda *_: texts)
+    monkeypatch.setattr(recovery, "training_text", lambda *_: words)
+    draw = lambda lm, sequences, length, seed: Calibration(make_ids(sequences, 12, seed), seed)  # noqa: E731
+    monkeypatch.setattr(recovery, "protocol_draw", draw)
+
+    (row,) = recovery_rows([PLACES["75"]], 512, recipes=["wanda"])
+    row = row._replace(sequences=3)
+    from_text = [
+        recovered_losses(run, lm, fingerprint, [row], 4, seed, (1000,), **SETTINGS) for seed in range(3)
+    ]
+    taught = [
+        recovery.taught_losses(run, lm, teacher, fingerprint, row, 4, seed, 1000, **SETTINGS)
+        for seed in range(2)
+    ]
+
+    (estimate,) = recovery.taught_findings(pd.concat(from_text), pd.concat(taught)).values()
+    assert estimate.draws == 2  # those that both have
+    assert lm.fingerprint() == fingerprint
