@@ -43,6 +43,10 @@
 # models have the same shape and random weights. Other words are those of the
 # [glossary](../docs/glossary.md).
 #
+# ![How much sinks move, from scratch](../figures/09_from_scratch/sinks.png)
+#
+# This is the picture of the published run, training by training; how it is made follows.
+#
 # Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
 # and how prompts or sequences do.
 
