@@ -115,15 +115,15 @@ figures.save_figure(run, figure, "energy", table, caption)
 #    hold. Without them the norm is $n_j \sqrt{1 - p_j}$. So the logarithm of every score
 #    $|W_{ij}|\,n_j$ of the channel changes by $\delta_j = \frac12 \ln(1 - p_j)$.
 # 2. **The threshold.** A weight is kept if its score is above the threshold $\tau$ of its row. With
-#    $\sigma$ the standard deviation of the weights, $u_j = \tau / (\sigma n_j)$ is how many standard
-#    deviations a weight of channel $j$ needs. A share $2\,(1 - \Phi(u_j))$ of them is kept: more
+#    $\sigma$ the standard deviation of the weights, $u_j = \tau / (\sigma n_j)$ is how many
+#    standard deviations a weight of channel $j$ needs. A share $2\,(1 - \Phi(u_j))$ of them is kept: more
 #    where the norm is large.
 # 3. **Who stands near it.** Of the channel's scores a share $2 u_j\,\varphi(u_j)$ per unit of
 #    logarithm lies at the threshold. The threshold moves, too, because the number of zeros in a row
-#    is fixed: by $\bar\delta = \sum_j u_j\,\varphi(u_j)\,\delta_j \,/ \sum_j u_j\,\varphi(u_j)$, the
-#    mean of the shifts, each channel counted by how many of its scores stand there.
-# 4. **Who crosses.** A share $2 u_j\,\varphi(u_j)\,|\delta_j - \bar\delta|$ of the channel's weights
-#    crosses. As many enter as leave, so half of all that cross are losses.
+#    is fixed: by $\bar\delta = \sum_j u_j\,\varphi(u_j)\,\delta_j \,/ \sum_j u_j\,\varphi(u_j)$,
+#    the mean of the shifts, each channel counted by how many of its scores stand there.
+# 4. **Who crosses.** A share $2 u_j\,\varphi(u_j)\,|\delta_j - \bar\delta|$ of the channel's
+#    weights crosses. As many enter as leave, so half of all that cross are losses.
 #
 # Together, the share of kept weights that is lost is
 #
@@ -617,8 +617,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   cases do not tell the threshold from others between 0.87 % and 3.7 % of the kept weights, of
 #   which one below 0.96 % would have foreseen the harm at 3, too. No model has been found yet in
 #   which `diagnose` expects an effect without a planted one.
-# * Not run: planted effects in SparseGPT at 75 %, and in the model at 75 %; and the pair of models
-#   that were trained from scratch ([notebook 09](09_from_scratch.ipynb)).
+# * Not run: planted effects in SparseGPT at 75 % and with random tokens instead of sinks, and in
+#   the model at 75 %; and the pair of models that were trained from scratch ([notebook
+#   09](09_from_scratch.ipynb)).
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table

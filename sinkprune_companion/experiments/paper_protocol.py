@@ -52,7 +52,11 @@ class Comparison(NamedTuple):
 
 COMPARISONS = {
     "paper_minus_wanda": Comparison("paper", "wanda", "official recipe − Wanda"),
-    "noised_dense_minus_wanda": Comparison("noised-dense", "wanda", "noised text, dense propagation − Wanda"),
+    "noised_dense_minus_wanda": Comparison(
+        "noised-dense",
+        "wanda",
+        "noised text, dense propagation − Wanda",
+    ),
     "paper_minus_paper_no_sinks": Comparison(
         "paper", "paper-no-sinks", "official recipe: its sink weights − none"
     ),

@@ -8,7 +8,7 @@ damping is a share of the mean diagonal of the Gram matrix, so the same holds fo
 Dimensions: N sequences, S steps, T position.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -139,25 +139,12 @@ def planted_losses(
     One pass over the text takes the statistics of all of them. `sequences` are scored, as in the paper's
     protocol, under the noise of the draw.
     """
-    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
-    models = planted_variants(doses, with_official)
     recipes = {
         (model.variant, sparsity): planted_recipe(model.choice, sparsity)
         for sparsity in sparsities
-        for model in models
+        for model in planted_variants(doses, with_official)
     }
-    shared = SharedStatistics(lm, list(recipes.values()), calibration)
-
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
-    with Variant(lm, fingerprint) as variant:
-        parts = [variant.scores(run, texts, 1, noise=seed, **dense)]
-
-    for (name, sparsity), recipe in recipes.items():
-        labels = {"variant": name, "pattern": "unstructured", "sparsity": sparsity, "seed": seed}
-        with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
-            parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
-    return pd.concat(parts, ignore_index=True)
+    return _losses_of(run, lm, fingerprint, recipes, sequences, calibration_sequences, seed)
 
 
 def planted_sparsegpt_losses(
@@ -173,24 +160,40 @@ def planted_sparsegpt_losses(
     """Return the NELBO of the dense model and of those that SparseGPT prunes with sinks planted or left out.
 
     Text, noise and tables are those of `planted_losses`, and so are the names of variants, with the method
-    before them.
+    before them. No random tokens are planted.
     """
+    recipes = {
+        (f"{SPARSEGPT}, {model.variant}", sparsity): planted_recipe(model.choice, sparsity, "sparsegpt")
+        for sparsity in sparsities
+        for model in planted_variants(doses, with_official=False)
+        if model.place == "all"
+    }
+    return _losses_of(run, lm, fingerprint, recipes, sequences, calibration_sequences, seed)
+
+
+def _losses_of(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    recipes: Mapping[tuple[str, float], Recipe],
+    sequences: int,
+    calibration_sequences: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the NELBO of the dense model and of those that `recipes` make, by their names and sparsities."""
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
-    models = [model for model in planted_variants(doses, with_official=False) if model.place == "all"]
+    shared = SharedStatistics(lm, list(recipes.values()), calibration)
 
     dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
     with Variant(lm, fingerprint) as variant:
         parts = [variant.scores(run, texts, 1, noise=seed, **dense)]
 
-    for sparsity in sparsities:
-        for model in models:
-            recipe = planted_recipe(model.choice, sparsity, "sparsegpt")
-            name = f"{SPARSEGPT}, {model.variant}"
-            labels = {"variant": name, "pattern": "unstructured", "sparsity": sparsity, "seed": seed}
+    for (name, sparsity), recipe in recipes.items():
+        labels = {"variant": name, "pattern": "unstructured", "sparsity": sparsity, "seed": seed}
+        with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
+            parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
 
-            with Variant(lm, fingerprint, recipe, calibration) as variant:
-                parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -220,10 +220,13 @@ def taught_losses(
 
 
 def _by_draw(losses: pd.DataFrame) -> pd.DataFrame:
-    """Return losses of which none serves every draw: all rest on one, of noise, crops and masks, the dense
-    model's, too.
+    """Return losses of which none serves every draw: all rest on one, of noise, crops and masks.
+
+    `compare` takes a model that saw no calibration token for one that serves every draw. So the dense model,
+    and records that do not say how many tokens there were, count one.
     """
-    return losses.assign(calibration_tokens=1)
+    counted = losses.reindex(columns=losses.columns.union(["calibration_tokens"], sort=False))
+    return counted.assign(calibration_tokens=counted.calibration_tokens.fillna(1).clip(lower=1))
 
 
 # findings
@@ -279,8 +282,9 @@ def recovery_findings(
 def smaller_findings(losses: pd.DataFrame, tokens: Sequence[int]) -> dict[str, Estimate]:
     """Return how a model with half its weights zero differs from one with half its units removed.
 
-    Both cost as many products of a weight and an input where zeros are left out of them. The difference is
-    Wanda's model less the smaller dense one, before (N = 0) and after N thousand tokens of training.
+    Both cost about as many products of a weight and an input where zeros are left out of them: units are
+    whole, so the smaller model keeps a little more than half. The difference is Wanda's model less the
+    smaller dense one, before (N = 0) and after N thousand tokens of training.
     """
     found = {}
     for count in (0, *tokens):
@@ -303,9 +307,9 @@ def taught_findings(losses: pd.DataFrame, taught: pd.DataFrame) -> dict[str, Est
     """
     found = {}
     both = pd.concat([losses.assign(taught=False), taught], ignore_index=True)
-    for variant, pattern, sparsity, count in set(
-        taught[["variant", "pattern", "sparsity", "asked"]].itertuples(index=False, name=None)
-    ):
+    measured = taught[["variant", "pattern", "sparsity", "asked"]].drop_duplicates()
+
+    for variant, pattern, sparsity, count in measured.itertuples(index=False, name=None):
         place = Place(pattern, sparsity)
         model = _at(variant, place, count)
 
