@@ -67,27 +67,49 @@ def run(options: Prune) -> None:
 def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> None:
     """Say what pruning takes, and unless that is all, prune and save; `places_held` gives `made_from`."""
     if options.sequences is None:
-        is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
-        options.sequences = SEQUENCES if is_clean or recipe.noise_levels <= 2 else NOISED_SEQUENCES
-
+        options.sequences = usual_sequences(recipe)
     if planned_gpu(options.device) is None:
         settle_device(options)
     if options.dry_run and plan_unfetched(options, recipe, options.sequences):
         return
 
+    lm, calibration, sources = what_is_pruned(options, recipe)
+    check_noise(options, lm)
+
+    if made_from is not None:
+        finish(made_from, options, lm, recipe, calibration)
+        return
+
+    say_cost(options, lm, recipe, calibration)
+    if options.dry_run:
+        return
+
+    report = prune(lm, recipe, calibration, work=options.work_folder)
+    save(lm, report, options, sources)
+
+
+def usual_sequences(recipe: Recipe) -> int:
+    """Return how many calibration sequences a recipe sees where none are asked for."""
+    looks_at_noise = recipe.inputs != "clean" or recipe.exclude != "none"  # to prune, or to find sinks
+    return NOISED_SEQUENCES if looks_at_noise and recipe.noise_levels > 2 else SEQUENCES
+
+
+def what_is_pruned(options: Prune, recipe: Recipe) -> tuple[LanguageModel, Calibration | None, list[str]]:
+    """Return the model, its calibration text, and the names of what that text was taken from."""
     streamed = True if options.stream else None  # None: where the weights take most of the free memory
     if options.int8 is not None:
         streamed = False  # it takes the whole model
 
-    calibration = None
-    sources: list[str] = []
-    if recipe.rule.calibrated:
-        lm, texts = model_and_texts(options, options.sequences, options.length, False, streamed)
-        calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
-        sources = list(texts)
-    else:
-        lm = open_model(options, options.model, streamed)
+    if not recipe.rule.calibrated:
+        return open_model(options, options.model, streamed), None, []
 
+    lm, texts = model_and_texts(options, options.sequences, options.length, False, streamed)
+    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+    return lm, calibration, list(texts)
+
+
+def check_noise(options: Prune, lm: LanguageModel) -> None:
+    """Raise ValueError where noise is asked for and the model reads its text without."""
     stated = [assignment for assignment in options.set if assignment.startswith("noise=")]
     if stated and not lm.is_diffusion:
         raise ValueError(
@@ -95,10 +117,9 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
             "leave it out"
         )
 
-    if made_from is not None:
-        finish(made_from, options, lm, recipe, calibration)
-        return
 
+def say_cost(options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
+    """Say what pruning takes; raise RuntimeError for a machine that lacks a part of it."""
     cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
     parts = with_int8(cost, lm, recipe, options)
     how = ", streamed from disk" if is_streamed(lm) else ""
@@ -108,11 +129,6 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
     missing = [lack for part in parts for lack in part.missing]
     if missing:
         raise RuntimeError(f"this machine lacks {'; '.join(missing)}")
-    if options.dry_run:
-        return
-
-    report = prune(lm, recipe, calibration, work=options.work_folder)
-    save(lm, report, options, sources)
 
 
 def recipe_of(options: Prune) -> Recipe:

@@ -18,7 +18,8 @@ from sinkprune.models.hub import available_memory
 from sinkprune.recovery.objectives import LOGITS_BYTES
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import HELD_OUT_LENGTH, HELD_OUT_SEQUENCES, TrainingText
-from sinkprune.recovery.training import DRAWS, MEASUREMENTS, one_step, trained
+from sinkprune.recovery.trainable import trained
+from sinkprune.recovery.training import DRAWS, MEASUREMENTS, one_step
 from sinkprune.runs.compute_cost import forward_cost, head_flops
 from sinkprune.runs.pruning_cost import PROCESS_BYTES
 from sinkprune_core.language_model import LanguageModel, set_direction

@@ -114,14 +114,7 @@ def recover(
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
     )
-    if out is None and not dry_run:
-        raise ValueError("out is missing: name the folder that the recovered model goes to")
-
-    out = Path(out or PLANNED)
-    work = Path(work) if work is not None else out.with_name(f"{out.name}.work")
-    if out.exists():
-        raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
-
+    out, work = _places(out, work, dry_run)
     documents = _documents(text)
     taught = None if teacher is None else _teacher_known(teacher, plan, dry_run)
     cost = plan.cost(taught, out, work)
@@ -134,18 +127,12 @@ def recover(
         raise RuntimeError("; ".join(cost.missing))
 
     with held(out), held(work):
-        lm = load(pruned, plan.known.stored, plan.device)
-        taught_by = None
-        if teacher is not None:
-            taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
-            check_teacher(lm, taught_by, plan.settings.distillation)
-
+        lm, taught_by = _loaded(pruned, teacher, plan)
         texts = None if documents is None else written(documents, lm.tokenizer)
-        words = training_text(lm.tokenizer, texts, length, lm.mask_token_id)
+        learned = training_text(lm.tokenizer, texts, length, lm.mask_token_id)
+
         make_folder(work)
-        done = recover_model(
-            lm, plan.settings, words, taught_by, work, save_every=save_every, progress=progress
-        )
+        done = recover_model(lm, plan.settings, learned, taught_by, work, save_every, progress)
 
         named = lm.named(out.name)  # two models are told apart by their names
         card = _card(pruned, done.card() | {"text_name": _name_of(text)})
@@ -193,6 +180,31 @@ class _Plan:
 
         of_downloads = known.missing if taught is None else (*known.missing, *taught.missing)
         return replace(cost, missing=(*of_downloads, *cost.missing))
+
+
+def _places(out: Place | None, work: Place | None, dry_run: bool) -> tuple[Path, Path]:
+    """Return the folders of the recovered model and of its work; raise for one that is missing or there."""
+    if out is None and not dry_run:
+        raise ValueError("out is missing: name the folder that the recovered model goes to")
+
+    out = Path(out or PLANNED)
+    if out.exists():
+        raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+
+    return out, out.with_name(f"{out.name}.work") if work is None else Path(work)
+
+
+def _loaded(
+    pruned: str | os.PathLike, teacher: str | os.PathLike | None, plan: _Plan
+) -> tuple[LanguageModel, LanguageModel | None]:
+    """Return the model and its teacher, with their weights; raise ValueError for one that does not fit."""
+    lm = load(pruned, plan.known.stored, plan.device)
+    if teacher is None:
+        return lm, None
+
+    taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
+    check_teacher(lm, taught_by, plan.settings.distillation)
+    return lm, taught_by
 
 
 def _plan(

@@ -5,8 +5,7 @@ Dimensions: B batch, N sequences, T sequence position.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,10 +20,10 @@ from sinkprune.recovery.checkpoint import RecoveryCheckpoint
 from sinkprune.recovery.objectives import exercise, loss_of, precision
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
-from sinkprune.recovery.zeros import adapted_linears, zeros_held
+from sinkprune.recovery.trainable import in_float32, trained
 from sinkprune_core.forwards import check_positions
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.seeds import generator, seed_of
+from sinkprune_core.seeds import generator
 
 REVISION = 1  # of all that decides a result; a checkpoint of another one is refused
 CLIPPED = 1.0  # the norm that all gradients together are clipped to
@@ -94,7 +93,7 @@ def recover_model(
     """
     check_teacher(lm, teacher, settings.distillation)
     check_positions(lm, settings.length)
-    check_every = math.ceil(settings.steps / MEASUREMENTS)
+
     checkpoint = None
     if work is not None:
         checkpoint = RecoveryCheckpoint(work, _identity(lm, settings, text, teacher))
@@ -105,20 +104,60 @@ def recover_model(
         torch.cuda.reset_peak_memory_stats(lm.device)
 
     zeros_before = lm.count_zeros()
-    with _in_float32(lm), trained(lm, settings) as parameters:
-        optimizer = torch.optim.AdamW(parameters.values(), settings.rate(0), betas=BETAS, weight_decay=0.0)
-        done, log = (0, []) if checkpoint is None else checkpoint.restore(parameters, optimizer)
-        if not log:
-            log = [{"step": 0, "tokens": 0, "loss": None, "held_out": held_out_loss(lm, settings, text)}]
+    with in_float32(lm), trained(lm, settings) as parameters:
+        log = _all_steps(lm, settings, text, teacher, parameters, checkpoint, save_every, progress)
 
-        name = f"recover {lm.name}"
-        bar = trange(
-            done, settings.steps, initial=done, total=settings.steps, desc=name, disable=not progress
-        )
-        for step in bar:
+    return Recovered(
+        settings=settings,
+        text=text.fingerprint,
+        teacher=None if teacher is None else teacher.name,
+        before=log[0]["held_out"],
+        after=log[-1]["held_out"],
+        zeros_before=zeros_before,
+        zeros_after=lm.count_zeros(),
+        seconds=time.perf_counter() - started,
+        core_seconds=time.process_time() - cores_started,
+        memory=_peak_memory(lm),
+        log=tuple(log),
+    )
+
+
+def _all_steps(
+    lm: LanguageModel,
+    settings: Recovery,
+    text: TrainingText,
+    teacher: LanguageModel | None,
+    parameters: Mapping[str, nn.Parameter],
+    checkpoint: RecoveryCheckpoint | None,
+    save_every: int,
+    progress: bool,
+) -> list[dict]:
+    """Take the steps that are left, and keep the state as often as asked; return the rows of the log."""
+    optimizer = torch.optim.AdamW(parameters.values(), settings.rate(0), betas=BETAS, weight_decay=0.0)
+
+    done, log = 0, []
+    if checkpoint is not None:
+        done, log = checkpoint.restore(parameters, optimizer)
+    if not log:
+        log = [{"step": 0, "tokens": 0, "loss": None, "held_out": held_out_loss(lm, settings, text)}]
+
+    steps = trange(
+        done,
+        settings.steps,
+        initial=done,
+        total=settings.steps,
+        desc=f"recover {lm.name}",
+        disable=not progress,
+    )
+    measure_every = math.ceil(settings.steps / MEASUREMENTS)
+
+    with steps:
+        for step in steps:
             loss = one_step(lm, settings, text, teacher, parameters, optimizer, step)
             done = step + 1
-            if done % check_every == 0 or done == settings.steps:
+            is_last = done == settings.steps
+
+            if is_last or done % measure_every == 0:
                 row = {
                     "step": done,
                     "tokens": done * settings.batch_tokens,
@@ -127,26 +166,12 @@ def recover_model(
                 }
                 log.append(row)
 
-            if checkpoint is not None and (done % save_every == 0 or done == settings.steps):
+            if checkpoint is not None and (is_last or done % save_every == 0):
                 checkpoint.save(parameters, optimizer, done, log)
 
-            bar.set_postfix(loss=f"{loss:.3f}", held_out=f"{log[-1]['held_out']:.3f}")
+            steps.set_postfix(loss=f"{loss:.3f}", held_out=f"{log[-1]['held_out']:.3f}")
 
-        bar.close()
-
-    return Recovered(
-        settings,
-        text.fingerprint,
-        None if teacher is None else teacher.name,
-        log[0]["held_out"],
-        log[-1]["held_out"],
-        zeros_before,
-        lm.count_zeros(),
-        time.perf_counter() - started,
-        time.process_time() - cores_started,
-        _peak_memory(lm),
-        tuple(log),
-    )
+    return log
 
 
 def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation: float) -> None:
@@ -237,94 +262,3 @@ def one_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
-
-
-# what is changed for as long as a run takes
-
-
-@contextmanager
-def _in_float32(lm: LanguageModel) -> Iterator[None]:
-    """Hold all parameters in float32, and give each its own dtype back."""
-    dtypes = {parameter: parameter.dtype for parameter in lm.model.parameters()}
-    dtype_of_config = lm.model.config.dtype
-
-    for parameter in dtypes:
-        parameter.data = parameter.data.float()
-
-    try:
-        yield
-    finally:
-        for parameter, dtype in dtypes.items():
-            parameter.grad = None
-            parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(dtype)
-        lm.model.config.dtype = dtype_of_config
-
-
-@contextmanager
-def trained(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Parameter]]:
-    """Yield the parameters that are trained, by name, with zeros held; adapters are merged at the end.
-
-    Of an unfinished run what adapters have learned is dropped.
-    """
-    attention = lm.model.config._attn_implementation or "eager"
-    flags = [(block, block.training) for block in lm.blocks]
-    if lm.device.type == "cpu":
-        lm.model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
-    if settings.gradient_checkpointing:
-        lm.model.activation_checkpointing_enable({"use_reentrant": False})
-        for block, _ in flags:
-            block.training = True  # of the block alone: its dropout stays off
-
-    try:
-        if settings.method == "full":
-            yield from _held_weights(lm)
-        else:
-            yield from _held_products(lm, settings)
-    finally:
-        for block, was_training in flags:
-            block.training = was_training
-        if settings.gradient_checkpointing:
-            lm.model.activation_checkpointing_disable()
-        lm.model.set_attn_implementation(attention)
-
-
-def _held_weights(lm: LanguageModel) -> Iterator[dict[str, nn.Parameter]]:
-    """Train the blocks and the last norm: embeddings and head, which no recipe prunes, stay."""
-    kept = {lm.output_head.weight}
-    kept |= {module.weight for module in lm.model.modules() if isinstance(module, nn.Embedding)}
-
-    parameters = {name: parameter for name, parameter in lm.model.named_parameters() if parameter not in kept}
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-
-    with zeros_held(lm):
-        yield parameters
-
-
-def _held_products(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, nn.Parameter]]:
-    """Train LoRA's matrices beside every linear of the blocks, and merge what they learned."""
-    from peft import LoraConfig, get_peft_model
-
-    leaves = {name.rpartition(".")[2] for _, name in lm.all_linears()}
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=2 * settings.rank,
-        target_modules=sorted(leaves),
-        task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(settings.seed, "LoRA"))  # its first matrices come from the global generator
-        wrapped = get_peft_model(lm.model, config)
-
-    is_done = False
-    try:
-        with zeros_held(wrapped):
-            yield {name: value for name, value in lm.model.named_parameters() if value.requires_grad}
-            for layer in adapted_linears(wrapped):
-                layer.merge()
-            is_done = True
-    finally:
-        wrapped.unload()
-        if is_done:
-            lm.model.requires_grad_(False)

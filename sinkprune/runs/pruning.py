@@ -131,7 +131,7 @@ class KeptBlocks(Blocks):
         self.checkpoint = checkpoint
         self.progress = checkpoint.state
 
-    def decided(self) -> None:
+    def keep_decisions(self) -> None:
         """Write what was decided."""
         self.checkpoint.write()
 

@@ -17,7 +17,7 @@ from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
-from sinkprune_core.pruning.seams import OfLinears, Progress, PruningRun, Statistics
+from sinkprune_core.pruning.seams import OfLinears, Progress, PruningRun, StatisticsSource
 from sinkprune_core.pruning.sparsegpt import SingularGram
 
 Linears = dict[str, nn.Linear]  # of a block, by name
@@ -27,7 +27,7 @@ Zeros = dict[str, int]  # how many weights of each linear became zero
 # before the first block, from the dense model
 
 
-def decide(run: PruningRun, statistics: Statistics, progress: Progress) -> "Choice":
+def decide(run: PruningRun, source: StatisticsSource, progress: Progress) -> "Choice":
     """Decide what concerns all blocks: how much each loses, or from which score on.
 
     A run that goes on has it in its progress.
@@ -39,7 +39,7 @@ def decide(run: PruningRun, statistics: Statistics, progress: Progress) -> "Choi
 
     threshold = None
     if recipe.pattern == "global":
-        threshold = _global_threshold(choice, statistics)
+        threshold = _global_threshold(choice, source)
 
     outliers: list[float] = []
     if recipe.allocation == "owl":
@@ -74,26 +74,26 @@ def _outlier_shares(choice: "Choice") -> list[float]:
     return shares
 
 
-def _global_threshold(choice: "Choice", statistics: Statistics) -> GlobalThreshold:
+def _global_threshold(choice: "Choice", source: StatisticsSource) -> GlobalThreshold:
     """Return the threshold over all linears; those of finished blocks have had their part of the ties."""
     progress = choice.progress
     if progress.threshold is None:
-        found = GlobalThreshold.of(lambda: _all_scores(choice, statistics), choice.run.recipe.sparsity)
+        found = GlobalThreshold.of(lambda: _all_scores(choice, source), choice.run.recipe.sparsity)
         progress.threshold = (float(found.value), found.ties)
 
     threshold = GlobalThreshold(*progress.threshold)
     finished_linears = len(progress.table)
-    for score_OI in islice(_all_scores(choice, statistics), finished_linears):
+    for score_OI in islice(_all_scores(choice, source), finished_linears):
         threshold.take(score_OI)
 
     return threshold
 
 
-def _all_scores(choice: "Choice", statistics: Statistics) -> Iterator[torch.Tensor]:
+def _all_scores(choice: "Choice", source: StatisticsSource) -> Iterator[torch.Tensor]:
     """Yield the scores of all linears of the dense model, in order."""
     run = choice.run
     for layer, block in visit(run.lm, run.shows_progress, "scores of all layers"):
-        inputs = statistics.of(layer, block)
+        inputs = source.of_block(layer, block)
         for name, linear in run.linears(layer, block).items():
             score_OI = choice.score(layer, name, linear.weight, inputs, choice.criterion)
             if bool((score_OI < 0).any()):  # of a user's function

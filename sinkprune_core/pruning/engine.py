@@ -22,7 +22,7 @@ from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.plan import check_dense, make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import Blocks, PruningRun, Statistics
+from sinkprune_core.pruning.seams import Blocks, PruningRun, StatisticsSource
 from sinkprune_core.values import Flag, checked_arguments
 
 A_RECIPES = Field(description="a list of recipes")
@@ -56,28 +56,28 @@ def prune_blocks(run: PruningRun, blocks: Blocks) -> Report:
     """Observe, choose, zero, go on: the loop, wherever blocks and statistics live."""
     started = time.perf_counter()
 
-    statistics = run.statistics()  # with dense propagation they are taken now, in one pass
+    source = run.statistics_source()  # with dense propagation all statistics are taken now, in one pass
 
-    choice = decide(run, statistics, blocks.progress)  # it scores dense blocks: before any is pruned
-    blocks.decided()
+    choice = decide(run, source, blocks.progress)  # it scores dense blocks: before any is pruned
+    blocks.keep_decisions()
 
-    inputs_of_next = blocks.resume(run, statistics.rows)  # finished blocks come back, if there are any
-    statistics.begin(inputs_of_next)
+    inputs_of_next = blocks.resume(run, source.rows)  # finished blocks come back, if there are any
+    source.begin(inputs_of_next)
 
     layers = range(blocks.progress.done, len(run.lm.blocks))
     what = f"prune {run.lm.name}: {run.recipe.name}"
 
     for layer in with_bar(layers, what, "block", run.shows_progress):
         with blocks.taken(layer) as block:  # at the end of `with` it is finished, and on disk kept
-            inputs = statistics.of(layer, block)
+            inputs = source.of_block(layer, block)
             choice.zero(layer, block, inputs)
-            statistics.go_on(layer, block)
+            source.advance(layer, block)
 
     blocks.close()
-    return report(run, blocks, statistics, time.perf_counter() - started)
+    return report(run, blocks, source, time.perf_counter() - started)
 
 
-def report(run: PruningRun, blocks: Blocks, statistics: Statistics, seconds: float) -> Report:
+def report(run: PruningRun, blocks: Blocks, source: StatisticsSource, seconds: float) -> Report:
     """Return what was done."""
     linears = pd.DataFrame(blocks.progress.table)
     parameters = sum(parameter.numel() for parameter in run.lm.model.parameters())
@@ -87,8 +87,8 @@ def report(run: PruningRun, blocks: Blocks, statistics: Statistics, seconds: flo
         recipe=run.recipe,
         model=run.lm.name,
         linears=linears,
-        calibration_tokens=statistics.tokens,
-        left_out_share=statistics.left_out_share,
+        calibration_tokens=source.tokens,
+        left_out_share=source.left_out_share,
         seconds=seconds_before + seconds,
         unpruned_parameters=parameters - int(linears.weights.sum()),
         kept_units=tuple(blocks.progress.kept_units),

@@ -57,8 +57,8 @@ class Blocks:
         self.lm = lm
         self.progress = Progress()
 
-    def decided(self) -> None:
-        """Keep what `progress` says was decided."""
+    def keep_decisions(self) -> None:
+        """Keep what `progress` says was decided from the dense model."""
 
     def resume(self, run: "PruningRun", rows: Rows | None) -> list[BlockInput]:
         """Take finished blocks back; return what the next one receives of `rows`, [] where none need run."""
@@ -157,17 +157,17 @@ class PruningRun:
 
         return found[key]
 
-    def statistics(self) -> "Statistics":
-        """Return what answers for every block, as the plan says."""
+    def statistics_source(self) -> "StatisticsSource":
+        """Return where the statistics of every block come from, as the plan says."""
         if self.plan.source == "nowhere":
-            return Unread()
+            return NoStatistics()
         if self.plan.source == "dense model":
-            return Taken(self.dense)
-        return Observed(self, self.rows)
+            return StatisticsOfDense(self.dense)
+        return StatisticsOnTheWay(self, self.rows)
 
 
-class Statistics(Protocol):
-    """What answers for the inputs of a block."""
+class StatisticsSource(Protocol):
+    """Where the statistics of what a block's linears receive come from."""
 
     rows: Rows | None
     """What goes from block to block, where something does."""
@@ -177,19 +177,19 @@ class Statistics(Protocol):
     """1 minus the mean weight of a calibration token."""
 
     def begin(self, inputs: list[BlockInput]) -> None:
-        """Take what the next block receives."""
+        """Take what the first block that is left receives."""
         ...
 
-    def of(self, layer: int, block: nn.Module) -> OfLinears:
+    def of_block(self, layer: int, block: nn.Module) -> OfLinears:
         """Return the statistics of a block that is dense yet."""
         ...
 
-    def go_on(self, layer: int, block: nn.Module) -> None:
+    def advance(self, layer: int, block: nn.Module) -> None:
         """Make what the next block receives, now that this one is pruned."""
         ...
 
 
-class Unread:
+class NoStatistics:
     """No statistics: weights alone decide."""
 
     rows: Rows | None = None
@@ -199,15 +199,15 @@ class Unread:
     def begin(self, inputs: list[BlockInput]) -> None:
         """Nothing goes from block to block."""
 
-    def of(self, layer: int, block: nn.Module) -> OfLinears:
+    def of_block(self, layer: int, block: nn.Module) -> OfLinears:
         """Return no statistics."""
         return {}
 
-    def go_on(self, layer: int, block: nn.Module) -> None:
+    def advance(self, layer: int, block: nn.Module) -> None:
         """Nothing goes from block to block."""
 
 
-class Taken(Unread):
+class StatisticsOfDense(NoStatistics):
     """Statistics that were taken of the dense model."""
 
     def __init__(self, dense: DenseStatistics):
@@ -215,13 +215,13 @@ class Taken(Unread):
         self.tokens = dense.tokens
         self.left_out_share = dense.left_out_share
 
-    def of(self, layer: int, block: nn.Module) -> OfLinears:
+    def of_block(self, layer: int, block: nn.Module) -> OfLinears:
         """Return the statistics of a block."""
         return self.layers[layer]
 
 
-class Observed:
-    """Statistics that a block shows when pruning comes to it."""
+class StatisticsOnTheWay:
+    """Statistics that are taken of a block when pruning comes to it, on the way through the model."""
 
     def __init__(self, run: PruningRun, rows: Rows):
         self.run = run
@@ -236,10 +236,10 @@ class Observed:
         self.outputs: list[BlockInput] = []
 
     def begin(self, inputs: list[BlockInput]) -> None:
-        """Take what the next block receives."""
+        """Take what the first block that is left receives."""
         self.inputs = inputs
 
-    def of(self, layer: int, block: nn.Module) -> OfLinears:
+    def of_block(self, layer: int, block: nn.Module) -> OfLinears:
         """Send the text through a dense block; what comes out is kept where the next block receives it."""
         keep = self.from_dense and not self._is_last(layer)
         store_RTD = self.hidden(layer + 1) if keep else None
@@ -248,7 +248,7 @@ class Observed:
             self.outputs = run_block(block, self.inputs, observer, store_RTD, keep)
         return observer.statistics()
 
-    def go_on(self, layer: int, block: nn.Module) -> None:
+    def advance(self, layer: int, block: nn.Module) -> None:
         """Send the text through the pruned block where the next one receives that; nobody reads the last."""
         if not self.from_dense and not self._is_last(layer):
             self.outputs = run_block(block, self.inputs, store_RTD=self.hidden(layer + 1))

@@ -12,7 +12,8 @@ from sinkprune.recovery import cost
 from sinkprune.recovery.cost import step_flops
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
-from sinkprune.recovery.training import one_step, trained
+from sinkprune.recovery.trainable import trained
+from sinkprune.recovery.training import one_step
 
 SMALL = {"steps": 4, "batch": 8, "length": 12}
 
