@@ -659,7 +659,7 @@ Folded(listed(estimates, margin=[estimate.margin for estimate in estimates.value
 # | `dwanda` | noised; sequential | nothing |
 # | `noised-dense` | noised; dense | nothing |
 # | `paper` | noised at the official levels; dense; sum of norms | all sinks, softly |
-# | `paper-no-sinks` | as `paper` | nothing |
+# | `paper-sinks-kept` | as `paper` | nothing |
 # | `all-sinks` | noised; dense | all sinks |
 # | `unstable`, `stable` | noised; dense | unstable or stable sinks |
 # | `random` | noised; dense | as many random tokens as `all-sinks` |
@@ -669,7 +669,7 @@ Folded(listed(estimates, margin=[estimate.margin for estimate in estimates.value
 # | `sparsegpt-unstable` | as `sparsegpt` | unstable sinks |
 # | `structured` | clean, as many tokens; sequential | nothing |
 # | `structured-sink` | as `paper` | all sinks, softly |
-# | `structured-no-sinks` | as `paper` | nothing |
+# | `structured-sinks-kept` | as `paper` | nothing |
 # | `structured-magnitude` | – | – |
 # | `flap` | as `structured`, with biases | nothing |
 #

@@ -152,8 +152,8 @@ COMPARED = {
     "paper_minus_wanda": ("paper", "wanda"),
     "noised_dense_minus_wanda": (GRID, "wanda"),
     "official_levels_minus_grid": (LEVELS, GRID),
-    "paper_no_sinks_minus_official_levels": ("paper-no-sinks", LEVELS),
-    "paper_minus_paper_no_sinks": ("paper", "paper-no-sinks"),
+    "paper_sinks_kept_minus_official_levels": ("paper-sinks-kept", LEVELS),
+    "paper_minus_paper_sinks_kept": ("paper", "paper-sinks-kept"),
     "paper_minus_noised_dense": ("paper", GRID),
     "official_levels_minus_wanda": (LEVELS, "wanda"),
     "official_levels_minus_below_1": (LEVELS, BELOW),
@@ -233,7 +233,7 @@ structured_losses = recipe_search.losses(run, dlm, structured_rows, texts, lengt
 
 STRUCTURED = {
     "structured_sink_minus_structured": ("structured-sink", "structured"),
-    "structured_sink_minus_no_sinks": ("structured-sink", "structured-no-sinks"),
+    "structured_sink_minus_sinks_kept": ("structured-sink", "structured-sinks-kept"),
 }
 of_units = differences(above_dense(structured_losses), STRUCTURED)
 found |= of_units
@@ -241,7 +241,7 @@ for name, each in of_units.items():
     found[f"{name}_later"] = each._replace(values_RN=each.values_RN[seeds:])
 run.find(estimates(found))
 LABELS = {"sink-aware − plain": "structured_sink_minus_structured"}
-LABELS["sink-aware − the same with all tokens"] = "structured_sink_minus_no_sinks"
+LABELS["sink-aware − the same with all tokens"] = "structured_sink_minus_sinks_kept"
 sections = {
     f"{100 * ratio:g} % of the weights removed": {
         label: of_units[f"{name}_{100 * ratio:g}"] for label, name in LABELS.items()
@@ -280,8 +280,8 @@ large_losses = recipe_search.losses(run, large_dlm, large_rows, large_texts, len
 STEPS = {  # a label in the picture: the name of its finding
     "+ noised text, dense propagation": "noised_dense_minus_wanda",
     "+ official noise levels": "official_levels_minus_grid",
-    "+ official sum of norms": "paper_no_sinks_minus_official_levels",
-    "+ official sink weights": "paper_minus_paper_no_sinks",
+    "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
+    "+ official sink weights": "paper_minus_paper_sinks_kept",
     "= the official recipe": "paper_minus_wanda",
 }
 large_costs = above_dense(large_losses)

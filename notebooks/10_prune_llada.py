@@ -107,7 +107,7 @@ run = start("10_prune_llada", globals())
 # eight benchmarks of the paper, in full, take days.
 #
 # **Which recipe?** To test the paper's claim, take `paper` (for Dream `paper-dream`) beside
-# `wanda`, and beside `paper-no-sinks`, which differs from `paper` in the sink weights alone. On the
+# `wanda`, and beside `paper-sinks-kept`, which differs from `paper` in the sink weights alone. On the
 # small model here `recommended` costs least, and SparseGPT less than Wanda ([notebook
 # 07](07_best_recipe.ipynb)). On LLaDA-8B the paper's table below has Wanda ahead of SparseGPT, and
 # so have others.
@@ -148,7 +148,7 @@ if row is not None:
 # of them at ten noise levels, so it gets ten times as many tokens as `wanda`, and a comparison of
 # these two is unfair to `wanda`. The commands behind them compare like with like. The official
 # recipe on 13 sequences has about as many tokens as `wanda`. With its sinks kept, as
-# `paper-no-sinks` (there is no such preset for `paper-dream`), it differs from that in the sink
+# `paper-sinks-kept` (there is no such preset for `paper-dream`), it differs from that in the sink
 # weights alone.
 #
 # Prune, evaluate what was pruned, and last the dense model in the same way. Leave `--limit` out for
@@ -160,7 +160,7 @@ if row is not None:
 MATCHED = 13  # sequences: at ten noise levels about as many tokens as 128 that are read once
 if commands:
     controls = {official: "as it is"}
-    controls |= {"paper-no-sinks": "its sinks kept"} if official == "paper" else {}
+    controls |= {"paper-sinks-kept": "its sinks kept"} if official == "paper" else {}
     for name, words in controls.items():
         result = published.Result(model, name, sparsities[0], HOUR, sequences=MATCHED)
         commands[f"{official}, on as many tokens as wanda, {words}"] = result.commands()

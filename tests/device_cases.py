@@ -101,7 +101,7 @@ def assert_frames(expected: pd.DataFrame, found: pd.DataFrame) -> None:
 
 
 # They differ from another preset in their token weights alone.
-TWINS = {"stable", "random", "only-sinks", "paper-no-sinks", "structured-no-sinks"}
+TWINS = {"stable", "random", "only-sinks", "paper-sinks-kept", "structured-sinks-kept"}
 IN_MEMORY = [(name, "in memory") for name in RECIPES if name not in TWINS]
 KEPT = ("wanda", "unstable", "sparsegpt 2:4", "dense sparsegpt", "flap", "global", "owl")
 ON_DISK = [(name, "on disk") for name in KEPT]

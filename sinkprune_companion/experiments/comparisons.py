@@ -28,8 +28,8 @@ TWIN = "the AR twin"
 
 COMPARISONS = {
     "paper_minus_wanda": Compared("paper", "wanda", "official recipe − Wanda", OFFICIAL),
-    "paper_no_sinks_minus_wanda": Compared(
-        "paper-no-sinks", "wanda", "official recipe, sinks kept − Wanda", OFFICIAL
+    "paper_sinks_kept_minus_wanda": Compared(
+        "paper-sinks-kept", "wanda", "official recipe, sinks kept − Wanda", OFFICIAL
     ),
     "paper_sparsegpt_minus_sparsegpt": Compared(
         "paper-sparsegpt", "sparsegpt", "SparseGPT, official sink weights − none", OFFICIAL
@@ -53,8 +53,8 @@ COMPARISONS = {
     "dense_minus_sequential": Compared(
         "noised-dense", "dwanda", "dense propagation − sequential", ONE_SWITCH
     ),
-    "paper_minus_paper_no_sinks": Compared(
-        "paper", "paper-no-sinks", "official sink weights − none", ONE_SWITCH
+    "paper_minus_paper_sinks_kept": Compared(
+        "paper", "paper-sinks-kept", "official sink weights − none", ONE_SWITCH
     ),
     "all_sinks_minus_none": Compared(
         "all-sinks",
@@ -72,8 +72,8 @@ COMPARISONS = {
     "unstable_minus_sparsegpt": Compared(
         "sparsegpt-unstable", "sparsegpt", "SparseGPT, unstable sinks left out − none", ONE_SWITCH
     ),
-    "structured_sink_minus_no_sinks": Compared(
-        "structured-sink", "structured-no-sinks", "whole units, official sink weights − none", ONE_SWITCH
+    "structured_sink_minus_sinks_kept": Compared(
+        "structured-sink", "structured-sinks-kept", "whole units, official sink weights − none", ONE_SWITCH
     ),
     "only_sinks_minus_none": Compared("only-sinks", "noised-dense", "sinks alone − all tokens", CONTROLS),
     "all_sinks_minus_random": Compared(

@@ -27,7 +27,7 @@ NOISE_LEVELS = 8  # of an even grid; official recipes have their own ten
 RECIPES = (
     "wanda",
     "paper",
-    "paper-no-sinks",
+    "paper-sinks-kept",
     "noised-dense",
     "all-sinks",
     "unstable",
@@ -36,10 +36,10 @@ RECIPES = (
     "paper-sparsegpt",
     "recommended",
 )
-AT_25 = ("wanda", "paper", "paper-no-sinks", "sparsegpt", "paper-sparsegpt")
-LARGE = ("wanda", "paper", "paper-no-sinks")  # on eight times the text, too
-STRUCTURED = ("structured", "structured-sink", "structured-no-sinks")
-ANSWERING = ("wanda", "paper", "paper-no-sinks")  # two-choice items, too
+AT_25 = ("wanda", "paper", "paper-sinks-kept", "sparsegpt", "paper-sparsegpt")
+LARGE = ("wanda", "paper", "paper-sinks-kept")  # on eight times the text, too
+STRUCTURED = ("structured", "structured-sink", "structured-sinks-kept")
+ANSWERING = ("wanda", "paper", "paper-sinks-kept")  # two-choice items, too
 
 
 class Comparison(NamedTuple):
@@ -57,8 +57,8 @@ COMPARISONS = {
         "wanda",
         "noised text, dense propagation − Wanda",
     ),
-    "paper_minus_paper_no_sinks": Comparison(
-        "paper", "paper-no-sinks", "official recipe: its sink weights − none"
+    "paper_minus_paper_sinks_kept": Comparison(
+        "paper", "paper-sinks-kept", "official recipe: its sink weights − none"
     ),
     "all_sinks_minus_none": Comparison("all-sinks", "noised-dense", "all sinks left out − none"),
     "unstable_minus_none": Comparison("unstable", "noised-dense", "unstable sinks left out − none"),
@@ -71,14 +71,14 @@ COMPARISONS = {
     "structured_sink_minus_structured": Comparison(
         "structured-sink", "structured", "whole units: sink-aware − plain"
     ),
-    "structured_sink_minus_no_sinks": Comparison(
-        "structured-sink", "structured-no-sinks", "whole units: official sink weights − none"
+    "structured_sink_minus_sinks_kept": Comparison(
+        "structured-sink", "structured-sinks-kept", "whole units: official sink weights − none"
     ),
 }
 ANSWERS = {  # of two-choice items
     "wanda_minus_dense": ACCURACY["wanda_minus_dense"],
     "paper_minus_wanda": ACCURACY["paper_minus_wanda"],
-    "paper_minus_paper_no_sinks": ACCURACY["paper_minus_paper_no_sinks"],
+    "paper_minus_paper_sinks_kept": ACCURACY["paper_minus_paper_sinks_kept"],
 }
 DRAWN = (  # labels of what the first figure shows; the others stand in its data
     "official recipe − Wanda",

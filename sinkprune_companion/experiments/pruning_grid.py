@@ -19,7 +19,7 @@ HEADLINE = (  # at the sparsity at which verdicts are read, on all calibration d
     "wanda-unmatched",
     "noised-dense",
     "paper",
-    "paper-no-sinks",
+    "paper-sinks-kept",
     "all-sinks",
     "unstable",
     "random",
@@ -54,7 +54,7 @@ UNITS = (  # whole heads and channels
     "structured",
     "flap",
     "structured-sink",
-    "structured-no-sinks",
+    "structured-sinks-kept",
 )
 ANSWERING = (  # their models answer two-choice items, besides the dense one
     "wanda",

@@ -43,14 +43,14 @@ def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[GridRow]:
 
 def official(sparsity: float, tokens: int, noise_levels: int) -> list[GridRow]:
     """Return Wanda on clean text, the official recipe, and that with all tokens counted."""
-    recipes = {name: preset(name, sparsity=sparsity) for name in ("wanda", "paper", "paper-no-sinks")}
+    recipes = {name: preset(name, sparsity=sparsity) for name in ("wanda", "paper", "paper-sinks-kept")}
     recipes["wanda"] = replace(recipes["wanda"], noise_levels=noise_levels)  # the recipe of `factorial`
     return _on_as_many(recipes, tokens)
 
 
 def structured(ratio: float, tokens: int) -> list[GridRow]:
     """Return plain and sink-aware structured pruning, and the latter with all tokens counted."""
-    names = ("structured", "structured-sink", "structured-no-sinks")
+    names = ("structured", "structured-sink", "structured-sinks-kept")
     return _on_as_many({name: preset(name, sparsity=ratio, round_to=1) for name in names}, tokens)
 
 

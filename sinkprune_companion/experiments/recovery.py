@@ -28,7 +28,7 @@ from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset
 
 RECOVERED_REVISION = 1  # of `recovered_scores`
-RECIPES = ("wanda", "paper", "paper-no-sinks", "sparsegpt", "recommended")
+RECIPES = ("wanda", "paper", "paper-sinks-kept", "sparsegpt", "recommended")
 SMALLER = "structured"  # Wanda for whole units, which leaves a smaller dense model
 STRUCTURED = "structured"
 TOKENS = (250_000, 1_000_000)  # of training text
@@ -74,7 +74,7 @@ PLACES = {
 DENSE = Place("dense", 0.0)  # of the control
 COMPARISONS = {
     "paper_minus_wanda": ("paper", "wanda"),
-    "paper_minus_paper_no_sinks": ("paper", "paper-no-sinks"),
+    "paper_minus_paper_sinks_kept": ("paper", "paper-sinks-kept"),
     "sparsegpt_minus_wanda": ("sparsegpt", "wanda"),
     "recommended_minus_wanda": ("recommended", "wanda"),
     "recommended_minus_sparsegpt": ("recommended", "sparsegpt"),

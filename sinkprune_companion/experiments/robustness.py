@@ -74,7 +74,7 @@ ARCHIVED = (
     Setting(PUBLISHED, 128, False, 128, 10, 2, "full-one-noise"),
     Setting(PUBLISHED, 128, True, 128, 10, 3, "full-own-noise"),
 )
-ARCHIVED_RECIPES = ("wanda", "noised-dense", "paper", "paper-no-sinks", "all-sinks", "unstable")
+ARCHIVED_RECIPES = ("wanda", "noised-dense", "paper", "paper-sinks-kept", "all-sinks", "unstable")
 ARCHIVED_SIZES = Sizes((*ARCHIVED_RECIPES, "sparsegpt", "paper-sparsegpt"), (0.5, 0.75), 264, 8, "bfloat16")
 
 FACTORS = Setting._fields[:4]  # what a result may depend on

@@ -23,8 +23,8 @@ NOTEBOOK = "06"  # the number of the one whose findings these are
 STEPS = {  # findings without their sparsity, and what they add to the recipe before them
     "noised_dense_minus_wanda": "+ noised text and dense propagation",
     "official_levels_minus_grid": "+ the official noise levels",
-    "paper_no_sinks_minus_official_levels": "+ the sum of norms",
-    "paper_minus_paper_no_sinks": "+ official sink weights",
+    "paper_sinks_kept_minus_official_levels": "+ the sum of norms",
+    "paper_minus_paper_sinks_kept": "+ official sink weights",
 }
 WHOLE = "paper_minus_wanda"
 START = "Wanda"
@@ -147,7 +147,7 @@ def _name(axis: Axes, words: str, place: int) -> None:
 def _title(table: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
     at_75 = table[table.sparsity == 75].set_index("step").verdict
-    sinks = table[table.step == STEPS["paper_minus_paper_no_sinks"]].verdict
+    sinks = table[table.step == STEPS["paper_minus_paper_sinks_kept"]].verdict
     gains = at_75.get(STEPS["noised_dense_minus_wanda"]) == HELPS
 
     if gains and (sinks == NO_DIFFERENCE).all():

@@ -63,7 +63,7 @@ def _cost_rows(official: str, sinks: str, sparsegpt: str, recommended: str) -> l
     return [
         CostRow("wanda", "Wanda", official, False),
         CostRow("paper", "official recipe", official, True, official, "Wanda"),
-        CostRow("paper-no-sinks", "official, sinks kept", sinks, False, sinks, "official", -1),
+        CostRow("paper-sinks-kept", "official, sinks kept", sinks, False, sinks, "official", -1),
         CostRow("sparsegpt", "SparseGPT", recommended, False, sparsegpt, "Wanda"),
         CostRow("recommended", "recommended", recommended, True, recommended, "SparseGPT"),
     ]
@@ -78,7 +78,7 @@ PROTOCOLS = (
         "WikiText-2",
         _cost_rows(
             "03/paper_minus_wanda_wikitext",
-            "03/paper_minus_paper_no_sinks_wikitext",
+            "03/paper_minus_paper_sinks_kept_wikitext",
             "03/sparsegpt_minus_wanda_wikitext",
             "03/recommended_minus_sparsegpt_wikitext",
         ),
@@ -88,7 +88,7 @@ PROTOCOLS = (
         "three kinds of text",
         _cost_rows(
             "06/paper_minus_wanda_50",
-            "06/paper_minus_paper_no_sinks_50",
+            "06/paper_minus_paper_sinks_kept_50",
             "03/sparsegpt_minus_wanda",
             "07/sparsegpt_half_minus_sparsegpt_clean_50",
         ),
@@ -214,7 +214,7 @@ def plot_headline(frame: pd.DataFrame, map_QK: np.ndarray, is_narrow: bool = Fal
 def _conclusion(frame: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
     verdict = frame.set_index("recipe").verdict
-    if verdict["paper-no-sinks"] == NO_DIFFERENCE:
+    if verdict["paper-sinks-kept"] == NO_DIFFERENCE:
         return "Leaving sinks out swaps few weights and hardly changes the loss"
     return "A sink, the mask without it, and what pruned models cost"
 

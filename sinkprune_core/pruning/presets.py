@@ -20,7 +20,7 @@ PRESETS: dict[str, dict] = {
     "random": {**_DENSE_NOISED, "exclude": "random"},
     "only-sinks": {**_DENSE_NOISED, "exclude": "only"},
     "paper": {**_PAPER, "exclude": "official"},
-    "paper-no-sinks": _PAPER,
+    "paper-sinks-kept": _PAPER,
     "paper-dream": {**_PAPER, "noise": "dream", "exclude": "official"},
     "paper-sparsegpt": {**_SPARSEGPT, "noise": "official", "noise_levels": 10, "exclude": "official"},
     "sparsegpt-noised": {**_SPARSEGPT, "inputs": "noised"},
@@ -28,7 +28,7 @@ PRESETS: dict[str, dict] = {
     "structured-magnitude": {"criterion": "magnitude", "pattern": "structured"},
     "structured": {"pattern": "structured"},
     "structured-sink": {**_PAPER, "exclude": "official", "pattern": "structured"},
-    "structured-no-sinks": {**_PAPER, "pattern": "structured"},
+    "structured-sinks-kept": {**_PAPER, "pattern": "structured"},
     "flap": {"criterion": "flap", "pattern": "structured", "compensate": True},
 }
 """Fields of a `Recipe` that are not its defaults, by the name of the preset."""
@@ -53,7 +53,7 @@ ABOUT: dict[str, str] = {
     "random": "noised-dense without random tokens, as many as there are sinks",
     "only-sinks": "noised-dense calibrated on the sinks alone",
     "paper": "the paper's official code for LLaDA",
-    "paper-no-sinks": "paper with all tokens counted; its control",
+    "paper-sinks-kept": "paper with all tokens counted; its control",
     "paper-dream": "the paper's official code for Dream",
     "paper-sparsegpt": "the paper's official code with SparseGPT",
     "sparsegpt-noised": "SparseGPT on noised text; better than clean text from 70 % on here",
@@ -61,7 +61,7 @@ ABOUT: dict[str, str] = {
     "structured-magnitude": "the smallest attention groups and MLP channels; no calibration text",
     "structured": "whole attention groups and MLP channels by Wanda's score",
     "structured-sink": "structured as the paper's official code calibrates",
-    "structured-no-sinks": "structured-sink with all tokens counted; its control",
+    "structured-sinks-kept": "structured-sink with all tokens counted; its control",
     "flap": "FLAP, with the mean of what is removed given back as a bias",
 }
 """What each preset is, in a few words."""
