@@ -30,6 +30,8 @@ DOTS_PER_INCH = 220  # twice what a screen shows of a picture as wide as a page
 SHOWN_PER_INCH = 96  # pixels of a page
 NARROW = "_narrow"  # at the end of the name of a picture for phones
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
+MARK_POINTS = 4.5  # across, of a mark on a curve
+STAR_POINTS = 8.5  # the same of a star, whose body is small: its bar would hide it
 
 
 # how it looks
@@ -191,7 +193,8 @@ def plot_curves(
             look = series(name, lines.index(name)) | {"capsize": 2 if interval_columns else 0}
             look |= {"linestyle": "none"} if dodge else {}
             called = CALLED.get(name, name)
-            axis.errorbar(line.moved, line[y], ends, label=called, ms=4.5, lw=1.3, **look)
+            size = STAR_POINTS if look["marker"] == "*" else MARK_POINTS
+            axis.errorbar(line.moved, line[y], ends, label=called, ms=size, lw=1.3, **look)
 
             for place, height, words in zip(line.moved, line[y], line[point] if point else [], strict=False):
                 beside = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7.5}
