@@ -580,8 +580,8 @@ listed(twins)
 # * **In no row is it shown to help.** With Wanda's rule leaving sinks out does not matter, at 50 %
 #   and at 75 %. At 75 % all three intervals lie above zero, so that there it does a little harm,
 #   less than we call relevant.
-# * **With SparseGPT and with whole units it is undecided**, because the loss of these models
-#   changes more from one calibration draw to the next than sinks could change it.
+# * **With SparseGPT and with whole units it is undecided**, because the difference varies more from
+#   one calibration draw to the next than what would matter.
 #
 # **Whole recipes, under the paper's protocol.** Here the two recipes of a row differ in more than
 # the sinks.
