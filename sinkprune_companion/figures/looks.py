@@ -76,16 +76,21 @@ METHODS = {
 # what a legend calls a kind of model
 KINDS = {"diffusion": "DLM", "autoregressive": "AR model"}
 
-# what a legend calls a kind of model, or a method whose name is that of a preset
+# what a legend calls a kind of model, or a method whose name is that of a preset or of a table's column
 CALLED = {
     **KINDS,
     "wanda": "Wanda",
     "paper": "official recipe",
     "paper-sinks-kept": "official recipe, sinks kept",
+    "noised-dense": "noised text, dense propagation",
+    "all-sinks": "all sinks left out",
+    "unstable": "unstable sinks left out",
     "sparsegpt": "SparseGPT",
+    "paper-sparsegpt": "SparseGPT, official sink weights",
     "sparsegpt-noised": "SparseGPT, noised text",
     "sparsegpt, half noised": "SparseGPT, half-noised text",
     "structured": "whole units removed",
+    "other text": "another draw of the text",
 }
 
 # any other series, by its place in the figure, in hues that no model and no method has
