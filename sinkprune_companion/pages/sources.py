@@ -1,5 +1,6 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from scipy.stats import binomtest
 from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import markdown_table
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import PLANNED, write_json
 from sinkprune.models import embedded
 from sinkprune.models.catalog import MODELS
@@ -240,17 +242,50 @@ def foreseen(table: str = "04_why/when.csv") -> Foreseen:
     return Foreseen(*counts, len(outcome))
 
 
+class FixedThreshold(NamedTuple):
+    """One share of exchanged weights for all cases, above which an effect would be expected."""
+
+    right: int  # of the cases that are decided, by the thresholds that fit most
+    low: float  # between these two lie the thresholds that fit most
+    high: float
+    low_as_good: float  # and between these, around them, those that fit as many cases as `diagnose` or more
+    high_as_good: float
+
+
+def fixed_threshold(table: str | Path = "04_why/when.csv") -> FixedThreshold:
+    """Return which fixed thresholds fit a table of `why.foresight`, a CSV file in `figures`, best.
+
+    They are looked for in the cases that they are held against, so they say how well one can fit, no more.
+    """
+    cases = pd.read_csv(project_root() / "figures" / table)
+    decided = cases[cases.foreseen != OPEN].sort_values("exchanged")
+    matters = decided.measured.isin([HELPS, HURTS]).to_numpy()
+
+    # a threshold in gap k expects an effect of all cases from number k on
+    ends = [0.0, *decided.exchanged, math.inf]
+    right = [int((~matters[:gap]).sum() + matters[gap:].sum()) for gap in range(len(decided) + 1)]
+
+    best = right.index(max(right))
+    by_text = int((decided.foreseen == RIGHT).sum())
+    first = last = best
+    while first > 0 and right[first - 1] >= by_text:
+        first -= 1
+    while last < len(decided) and right[last + 1] >= by_text:
+        last += 1
+
+    return FixedThreshold(right[best], ends[best], ends[best + 1], ends[first], ends[last + 1])
+
+
 def carried(layer: int, dose: float, table: str = "04_why/carried.csv") -> dict[str, float]:
     """Return a row of a published table of `planted_model.carried_table`, by column."""
     frame = pd.read_csv(project_root() / "figures" / table).set_index(["layer", "dose"])
     return frame.loc[(layer, dose)].to_dict()
 
 
-def worst_fit(zeros: float, table: str = "04_why/fits.csv") -> dict[str, object]:
-    """Return the row with the largest miss, over models, of a published table of `why.fit_table`."""
+def fits(table: str = "04_why/fits.csv") -> list[dict[str, object]]:
+    """Return the rows of a published table of `why.fit_table`, with the size of the `largest_miss`."""
     frame = pd.read_csv(project_root() / "figures" / table)
-    frame = frame[frame.zeros == zeros]
-    return frame.loc[frame.largest_miss.abs().idxmax()].to_dict()
+    return frame.assign(largest_miss=frame.largest_miss.abs()).to_dict("records")
 
 
 def by_length(table: str = "04_why/lengths.csv", zeros: float = 0.5) -> dict[int, dict[str, float]]:
