@@ -251,8 +251,10 @@ def plot_lanes(
             axis.barh(height, 2 * margin, 0.8 / len(marks), -margin, color=GREY, alpha=0.2, lw=0)
             axis.plot(values, [height] * len(values), ls="none", ms=4.5, alpha=0.6, mew=0, **mark)
 
-    axis.use_sticky_edges = False  # a band is not cut at the edge
-    axis.autoscale_view()
+    ends = [*frame.value, *(side * margin for margin in margins.values() if margin for side in (-1, 1))]
+    room = 0.04 * (max(ends) - min(ends))
+    axis.set_xlim(min(ends) - room, max(ends) + room)  # a band is not cut at the edge
+
     broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in rows]
     axis.set_yticks(range(len(rows)), broken, fontsize=8.5)
     axis.tick_params(axis="y", length=0)

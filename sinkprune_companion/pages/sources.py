@@ -242,20 +242,12 @@ def foreseen(table: str = "04_why/when.csv") -> Foreseen:
     return Foreseen(*counts, len(outcome))
 
 
-class FixedThreshold(NamedTuple):
-    """One share of exchanged weights for all cases, above which an effect would be expected."""
-
-    right: int  # of the cases that are decided, by the thresholds that fit most
-    low: float  # between these two lie the thresholds that fit most
-    high: float
-    low_as_good: float  # and between these, around them, those that fit as many cases as `diagnose` or more
-    high_as_good: float
-
-
-def fixed_threshold(table: str | Path = "04_why/when.csv") -> FixedThreshold:
+def fixed_threshold(table: str | Path = "04_why/when.csv") -> dict[str, float]:
     """Return which fixed thresholds fit a table of `why.foresight`, a CSV file in `figures`, best.
 
-    They are looked for in the cases that they are held against, so they say how well one can fit, no more.
+    One expects an effect of every case in which more weights are exchanged. Those between `low` and `high`
+    fit most decided cases, `right` of them; those between `low_as_good` and `high_as_good`, around them, as
+    many as the diagnosis or more. They are looked for in the cases that they are held against.
     """
     cases = pd.read_csv(project_root() / "figures" / table)
     decided = cases[cases.foreseen != OPEN].sort_values("exchanged")
@@ -273,7 +265,13 @@ def fixed_threshold(table: str | Path = "04_why/when.csv") -> FixedThreshold:
     while last < len(decided) and right[last + 1] >= by_text:
         last += 1
 
-    return FixedThreshold(right[best], ends[best], ends[best + 1], ends[first], ends[last + 1])
+    return {
+        "right": right[best],
+        "low": ends[best],
+        "high": ends[best + 1],
+        "low_as_good": ends[first],
+        "high_as_good": ends[last + 1],
+    }
 
 
 def carried(layer: int, dose: float, table: str = "04_why/carried.csv") -> dict[str, float]:

@@ -25,7 +25,7 @@ from sinkprune_companion.experiments.why import (
     score_window,
 )
 from sinkprune_companion.figures.why import plot_doses, plot_when, plot_window
-from sinkprune_companion.pages.sources import FixedThreshold, fixed_threshold
+from sinkprune_companion.pages.sources import fixed_threshold
 from sinkprune_core.pruning.diagnosis import mask_changes
 
 
@@ -218,7 +218,8 @@ def test_fixed_thresholds_are_counted_over_decided_cases_as_the_diagnosis_is(tmp
     found = fixed_threshold(table)
 
     # four of five fit from 0.001 to 0.01 and from 0.02 to 0.03, and three, as many as by other text, around
-    assert found == FixedThreshold(4, 0.001, 0.01, 0.0, 0.05)
+    assert (found["right"], found["low"], found["high"]) == (4, 0.001, 0.01)
+    assert (found["low_as_good"], found["high_as_good"]) == (0.0, 0.05)
 
 
 def test_a_line_with_margins_of_its_own_has_its_own_limits():
