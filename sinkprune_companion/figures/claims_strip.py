@@ -25,7 +25,8 @@ from sinkprune_companion.ledger.claims import Claim
 
 CAPTION = (
     "The paper's thirteen claims: the distance of each number from its bar, in units of the smallest "
-    "difference that matters, with its verdict. A grey stroke is the claim under another condition or in "
+    "difference that matters, with its verdict; ° marks a question that was chosen or worded when its number "
+    "had been seen. A grey stroke is the claim under another condition or in "
     "another training, or a control that would speak for it; controls that would speak against it are in the "
     "data alone"
 )
@@ -71,7 +72,7 @@ COUNTED = {  # how the title counts verdicts
     NOT_RUN: "not run",
 }
 REACH = 5.0  # margins: what lies further is cut
-ROOM = 1.3  # margins beside it, for the numbers of what is cut
+ROOM = 1.9  # margins beside it, for the numbers of what is cut
 WIDE = 7.0  # inches
 NARROW = 3.6
 ROW = 0.27
@@ -92,7 +93,8 @@ def strip_table(
     Claims come in the order of GROUPS. `estimates` are by finding, `trainings` those of other trainings by
     their names, and `verdicts` is the claims table with `verdict` and `margin`. `value`, `low` and `high`
     count margins from the bar, above zero on the side that the row claims; they are NaN for what was not run.
-    `is_drawn` is false for a control that would speak against its claim. Raises KeyError for a condition of
+    `is_drawn` is false for a control that would speak against its claim, and `is_exploratory` true for a
+    question that was chosen or worded when its number had been seen. Raises KeyError for a condition of
     CONDITIONS that has no finding.
     """
     by_id = {claim.id: claim for claim in ledger}
@@ -125,6 +127,7 @@ def _fields(claim: Claim, estimates: Mapping[str, Estimate], verdicts: pd.DataFr
         "kind": claim.kind,
         "claim": claim.says,
         "is_drawn": claim.speaks_for_paper,
+        "is_exploratory": claim.seen_first,
         "verdict": row.verdict,
     }
 
@@ -158,7 +161,7 @@ def _stroke(claim: Claim, estimate: Estimate, verdicts: pd.DataFrame) -> dict[st
     margin = verdicts.loc[claim.id].margin
     if isinstance(claim.margin, str):  # a rule, which gave this finding its own
         margin = estimate.margin
-    named = {"id": claim.id, "kind": STROKE, "claim": claim.says, "is_drawn": True}
+    named = {"id": claim.id, "kind": STROKE, "claim": claim.says, "is_drawn": True, "is_exploratory": True}
     return {**named, **_in_margins(estimate, claim, margin)}
 
 
@@ -222,16 +225,16 @@ def _draw_row(axis: Axes, row: object, place: float) -> None:
 
     axis.plot(np.clip([row.low, row.high], -REACH, REACH), [place, place], color=INK, lw=1.5)
     if row.low < -REACH:
-        axis.plot(-REACH - 0.1, place, marker=CARETLEFT, color=INK, ms=6, clip_on=False)
+        axis.plot(-REACH - 0.6, place, marker=CARETLEFT, color=INK, ms=6, clip_on=False)
     if row.high > REACH:
-        axis.plot(REACH + 0.1, place, marker=CARETRIGHT, color=INK, ms=6, clip_on=False)
+        axis.plot(REACH + 0.6, place, marker=CARETRIGHT, color=INK, ms=6, clip_on=False)
     if abs(row.value) <= REACH:
         axis.plot(row.value, place, ls="none", ms=7, **ON_CLAIMS[row.verdict])
         return
 
     side = np.sign(row.value)
-    axis.plot(side * (REACH - 0.45), place, ls="none", ms=7, **ON_CLAIMS[row.verdict])
-    beyond = side * (REACH + 0.35)
+    axis.plot(side * REACH, place, ls="none", ms=7, **ON_CLAIMS[row.verdict])
+    beyond = side * (REACH + 0.9)
     axis.text(beyond, place, number(row.value), **_small("left" if side > 0 else "right"))
 
 
@@ -247,7 +250,8 @@ def _name_rows(axis: Axes, claims: pd.DataFrame, places: Mapping[str, int], is_n
     for row in claims.drop_duplicates("group").itertuples(index=False):
         _name(axis, row.group, places[row.group], is_narrow, weight="bold")
     for row in claims.itertuples(index=False):
-        _name(axis, row.words, places[row.id] - (0.22 if is_narrow else 0), is_narrow)
+        words = f"{row.words}°" if row.is_exploratory else row.words
+        _name(axis, words, places[row.id] - (0.22 if is_narrow else 0), is_narrow)
 
 
 def _name(axis: Axes, words: str, place: float, is_narrow: bool, weight: str = "normal") -> None:

@@ -22,6 +22,7 @@ from sinkprune_companion.figures.looks import BLACK, GREY, INK, VERDICTS, series
 REACH = 3  # times the interval that reaches second furthest: an interval that goes further is cut
 FAR = 8  # times the same: a row whose number lies further is cut altogether
 LETTERS = 34  # of a row's name on one line
+ROUND = 1.5  # times a number that is on the axis: an interval that ends closer is drawn to its end
 GOES_ON = (r"$\ll$", r"$\gg$")  # marks of an interval that is cut, left and right: no verdict has them
 
 Judge = Callable[[Collection[Estimate]], list[str]]  # verdicts on differences of losses
@@ -48,7 +49,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
     filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest
     is cut and ends in a double arrow, but for the first row, the headline; a number is on the axis unless it
-    lies FAR away.
+    lies FAR away, and so is its whole interval where that ends at most ROUND times as far from zero.
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
 
@@ -58,7 +59,8 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         margins = table.margin.dropna()
         if len(margins):
             sizes = dict.fromkeys(f"{margin:.2g}" for margin in (margins.min(), margins.max()))
-            words += f"; band: ± {' to '.join(sizes)}, too small to matter"
+            by_row = ", by row" if len(sizes) > 1 else ""
+            words += f"; band: ± {' to '.join(sizes)}{by_row}, too small to matter"
 
     else:
         marks = {}
@@ -73,8 +75,11 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     if ends.any():
         furthest, second = ends.nlargest(2).iloc[[0, -1]]
         numbers = table.value.abs()
-        near = numbers[numbers <= FAR * second].max()
-        reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
+        near = ends[(numbers <= FAR * second) & (ends <= ROUND * numbers)].max()  # the whole interval fits
+        number = numbers[numbers <= FAR * second].max()
+        reach = 1.08 * np.nanmax(
+            [min(furthest, REACH * second), near, number, ends.iloc[0], table.margin.max()]
+        )
         words += "; ≪ ≫: goes on" if furthest > reach else ""
 
     least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies

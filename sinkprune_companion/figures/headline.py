@@ -202,7 +202,7 @@ def plot_headline(frame: pd.DataFrame, map_QK: np.ndarray, is_narrow: bool = Fal
 
     share = frame[frame.section == MASK].set_index("comparison").value
     _draw_sink(sink.subplots(), map_QK)
-    _draw_thousand(left_out, share[LEFT_OUT], "Sinks left out")
+    _draw_thousand(left_out, share[LEFT_OUT], "All sinks left out")
     _draw_thousand(other_text, share[OTHER_TEXT], "Another text sample")
     _draw_costs(costs.subplots(), frame[frame.section == COST])
 

@@ -73,15 +73,20 @@ METHODS = {
     "largest change": Look(BLACK, "D", "-."),
 }
 
-# what a legend calls a method whose name is that of a preset
+# what a legend calls a method whose name is that of a preset, or of a table's column
 CALLED = {
     "wanda": "Wanda",
     "paper": "official recipe",
     "paper-sinks-kept": "official recipe, sinks kept",
+    "noised-dense": "noised text, dense propagation",
+    "all-sinks": "all sinks left out",
+    "unstable": "unstable sinks left out",
     "sparsegpt": "SparseGPT",
+    "paper-sparsegpt": "SparseGPT, official sink weights",
     "sparsegpt-noised": "SparseGPT, noised text",
     "sparsegpt, half noised": "SparseGPT, half-noised text",
     "structured": "whole units removed",
+    "other text": "another draw of the text",
 }
 
 # any other series, by its place in the figure, in hues that no model and no method has

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from sinkprune.evaluation.numbers import percent
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, spaced, titled
-from sinkprune_companion.figures.looks import BLACK
+from sinkprune_companion.figures.looks import BLACK, CALLED
 
 NAMED = 3  # keys that are named along the axis, at most
 APART = 4  # keys from one that is named to the next, at least
@@ -61,7 +61,10 @@ def maps_table(panels: list[dict]) -> pd.DataFrame:
 
 
 def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the table of `masks.mask_differences`: a map per pair, layers across, linears down."""
+    """Draw the table of `masks.mask_differences`: a map per pair, layers across, linears down.
+
+    A map is named after the second recipe of its pair.
+    """
     pairs = frame.groupby(["one", "other"], sort=False)
     columns = min(2, len(pairs))
     rows = math.ceil(len(pairs) / columns)
@@ -71,13 +74,14 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     order = frame.linear.drop_duplicates().tolist()
     scale = LogNorm(LEAST, max(100 * frame.differ.max(), 10 * LEAST), clip=True)
 
-    for axis, ((one, other), part) in zip(axes.flat, pairs, strict=False):
+    for axis, ((_, other), part) in zip(axes.flat, pairs, strict=False):
         table = part.pivot(index="linear", columns="layer", values="differ")
         percentages = 100 * table.loc[order].rename(lambda name: name.split(".")[-1])
         seaborn.heatmap(percentages, norm=scale, cmap="cividis", cbar=False, xticklabels=5, ax=axis)
 
         axis.set(xlabel="", ylabel="")
-        axis.set_title(f"{one}, {other}: mean {percent(table.to_numpy().mean())}", fontsize=9)
+        mean = percent(table.to_numpy().mean())
+        axis.set_title(f"{CALLED.get(other, other)}: mean {mean}", fontsize=9)
         axis.grid(False)
 
     for axis in axes.flat[len(pairs) :]:

@@ -77,7 +77,7 @@ def save_protocol_units(run: Run, found: Mapping[str, Estimate], ratios: Sequenc
         rows = paper_protocol.by_label(found, "structured", ratio)
         if rows:
             table = forests.forest_table(rows, judged)
-            parts.append(table.assign(section=f"{100 * ratio:g} % of the weights"))
+            parts.append(table.assign(section=f"{100 * ratio:g} % of the weights removed"))
     if not parts:
         return None
 

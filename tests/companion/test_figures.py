@@ -158,5 +158,5 @@ def test_the_paper_s_protocol_has_a_picture_for_every_sparsity_and_one_for_whole
     folder = run.folder / "figures" / run.notebook
     assert pd.read_csv(folder / "protocol_25.csv").value.tolist() == [-0.3, -0.2], "in the order of the table"
     of_units = pd.read_csv(folder / "protocol_units.csv")
-    assert of_units.section.tolist() == ["30 % of the weights", "50 % of the weights"]
+    assert of_units.section.tolist() == ["30 % of the weights removed", "50 % of the weights removed"]
     assert of_units.value.tolist() == [-0.5, -0.4]
