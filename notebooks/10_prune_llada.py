@@ -22,26 +22,30 @@
 # prunes LLaDA-8B, LLaDA-1.5, MMaDA and Dream, models of 7 and 8 billion weights.
 #
 # **Question.** What would it take to do the same with one of them, which commands do it, and which
-# numbers do its authors report?
+# numbers do the paper's authors report?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Two commands would do it, `sinkprune prune` and `sinkprune evaluate`. This notebook
-# prints them, with the least time and memory that they take; [docs/results.md](../docs/results.md)
-# has them for every number that the authors report. Nobody has run them here on published weights,
-# so this project decides no claim about a model of 8 billion weights.
+# **Answer.** Each pruned model takes two commands, `sinkprune prune` and `sinkprune evaluate`, and
+# a fair test of the paper's claim takes several models and the dense one. This notebook prints the
+# commands, with the least time and memory that they take; [docs/results.md](../docs/results.md) has
+# them for every number that the authors report. Nobody has run them here on published weights, so
+# this project decides no claim about a model of 8 billion weights.
 #
-# The picture to look at is [what others measured at 8B](../figures/pictures/others_at_8b.png), and
-# then the plan below.
+# The picture to look at is [what others measured at 8B](../figures/pictures/others_at_8b.png),
+# which is too imprecise to confirm or refute the paper, and then the plan below.
 
 # %% [markdown]
-# ![On LLaDA-8B others saw no difference beyond chance](../figures/pictures/others_at_8b.png)
+# ![On LLaDA-8B, what others measured is too imprecise](../figures/pictures/others_at_8b.png)
 #
 # The picture shows the accuracy on WinoGrande of a sink-aware method less that of its plain
-# version. Squares are an independent run of the official code by somebody else, with 95 %
-# intervals. Stars are the paper's numbers, which have no intervals; open stars are as that source
-# quotes them, and we have not checked them. Grey bands are differences too small to matter.
-# [docs/results.md](../docs/results.md#at-8b-by-others) has all of these numbers, and says who
-# measured.
+# version. Squares are an independent run of the official code by somebody else. Its 95 % intervals
+# are seven or eight points wide, and hold both zero and the paper's numbers, so they neither confirm
+# nor refute the paper. They are *not paired*: the source gives the standard error of each accuracy
+# by itself, and a paired interval would be narrower. Stars are the paper's numbers, which have no
+# intervals; open stars are as that source quotes them, and we have not checked them. Grey bands are
+# differences too small to matter, shares of what plain pruning costs; at 25 % that cost is not told
+# from zero, so there is none. [docs/results.md](../docs/results.md#at-8b-by-others) has all of
+# these numbers, and says who measured.
 
 # %% [markdown]
 # *Run all* makes a tiny checkpoint of random weights, in the format in which the chosen model is
@@ -99,18 +103,21 @@ run = start("10_prune_llada", globals())
 #
 # **Time.** Minutes are those of the arithmetic alone: FLOPs over the speed in the line above the
 # table. This is a lower bound that nobody has measured, without loading, disk, and everything that
-# is no matrix product. `paper` needs a single pass over the text if there is room for its inputs in
-# memory or on disk, and else two; `--dry-run` says which it is on your machine.
+# is no matrix product. Sequential propagation, as in `wanda`, takes every block twice: once to see
+# its inputs, and once, pruned, to make those of the next block. Dense propagation, as in `paper`,
+# needs no second pass, since the next block gets what the dense one made. Its sinks must be known
+# first: that takes a pass of its own unless there is room for the inputs in memory or on disk.
+# `--dry-run` says which it is on your machine.
 #
 # **Evaluation.** A first one is 200 items of each of three benchmarks, which nobody has timed. It
 # gives each accuracy to within six or seven points, while the paper's differences are smaller. All
 # eight benchmarks of the paper, in full, take days.
 #
 # **Which recipe?** To test the paper's claim, take `paper` (for Dream `paper-dream`) beside
-# `wanda`, and beside `paper-sinks-kept`, which differs from `paper` in the sink weights alone. On the
-# small model here `recommended` costs least, and SparseGPT less than Wanda ([notebook
-# 07](07_best_recipe.ipynb)). On LLaDA-8B the paper's table below has Wanda ahead of SparseGPT, and
-# so have others.
+# `wanda`, and beside `paper-sinks-kept`, which differs from `paper` in the sink weights alone. On
+# the small model here SparseGPT costs less than Wanda, and `recommended` less than SparseGPT
+# ([notebook 07](07_best_recipe.ipynb)). On LLaDA-8B the table of the official README, which stands
+# below, has Wanda ahead of SparseGPT on average, and behind it on ARC-Challenge and WinoGrande.
 
 # %%
 import pandas as pd
@@ -147,9 +154,9 @@ if row is not None:
 # The first commands copy the official amount of text, 128 sequences. The official recipe sees each
 # of them at ten noise levels, so it gets ten times as many tokens as `wanda`, and a comparison of
 # these two is unfair to `wanda`. The commands behind them compare like with like. The official
-# recipe on 13 sequences has about as many tokens as `wanda`. With its sinks kept, as
-# `paper-sinks-kept` (there is no such preset for `paper-dream`), it differs from that in the sink
-# weights alone.
+# recipe on 13 sequences has about as many tokens as `wanda`. The preset `paper-sinks-kept` is the
+# official recipe without sink weights, and nothing else differs. There is no such preset for
+# `paper-dream`.
 #
 # Prune, evaluate what was pruned, and last the dense model in the same way. Leave `--limit` out for
 # the whole benchmarks, and take `--tasks paper` for the paper's eight. `--dry-run` shows what your
@@ -174,7 +181,7 @@ else:
     print(f"{model} is a folder: sinkprune prune {model} --dry-run plans it")
 
 # %% [markdown]
-# ## What its authors report
+# ## What the paper's authors report
 #
 # > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README of
 # > the official code, LLaDA-8B)
@@ -183,11 +190,16 @@ else:
 # interval of the paired difference, method less baseline, lies below zero. An interval from 200
 # items is too wide for that.
 #
-# The numbers below are from that README and have no intervals. Beneath each table stands what the
-# sink-aware recipe gains in it; below zero it loses. The first table is of pruning single weights,
-# and its `average` is over eight benchmarks, of which two are not printed. The second is of pruning
-# whole heads and channels, and does not name its baseline. [docs/results.md](../docs/results.md)
-# has the commands for every row.
+# The numbers below are from that README and have no intervals; they are percent of right answers.
+# Beneath each table stands what the sink-aware recipe gains in it, in points; below zero it loses.
+# The first table is of pruning single weights, and its `average` is over eight benchmarks, of which
+# two are not printed. The second is of pruning whole heads and channels, and does not name its
+# baseline. [docs/results.md](../docs/results.md) has the commands for every row.
+#
+# For LLaDA-8B the averages in the first table are in the method's favour, beside Wanda and beside
+# SparseGPT. Single benchmarks are not all so: it loses to Wanda on GSM8K and HellaSwag, and to
+# SparseGPT on GSM8K, MMLU and ARC-Challenge. Without standard errors nobody can tell whether these
+# losses, or the gains, are more than chance. In the second table it gains everywhere.
 
 # %%
 BASELINES = {"sink-aware Wanda": "Wanda", "sink-aware SparseGPT": "SparseGPT"}
@@ -196,16 +208,17 @@ table = published.beside(model)
 if table.empty:
     print(f"the paper prints no number for {model}")
 for unit, of_unit in table.groupby("unit", sort=False):
-    print(unit)
+    as_percent = 1 if "percent" in unit else 100  # the README prints shares of whole units
     values = of_unit.pivot_table(
         index=["sparsity", "method"], columns="task", values="published", sort=False
     )
+    values = (as_percent * values).round(2)
     gains = {
         f"{one} − {other}": values.xs(one, level="method") - values.xs(other, level="method")
         for one, other in BASELINES.items()
         if one in values.index.get_level_values("method")
     }
-    display(values.astype(object).fillna(""), pd.concat(gains).round(4).astype(object).fillna(""))
+    display(values.astype(object).fillna(""), pd.concat(gains).round(2).astype(object).fillna(""))
 
 # %% [markdown]
 # ## All steps at small size, or for real
@@ -265,11 +278,12 @@ pd.DataFrame.from_dict(loaded, orient="index", dtype=object).fillna("–")
 # %% [markdown]
 # **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary, and
 # attention is recorded at every step. The table has means over prompts of three measures.
-# `temporal_variance` is the paper's, the variance of the sinks' mean position over steps. `overlap`
-# is the share of sinks that two consecutive steps have in common. `stable_share` is the share of
-# sinks at positions that are one in 80 % of the steps. With random weights the DLM's sinks move
-# more, too, because of the causal mask alone. So the numbers of a trained model should be read
-# beside those of a random one ([notebook 01](01_do_sinks_move.ipynb)).
+# `temporal_variance` is the paper's, the variance of the sinks' mean position over steps, in squared
+# positions. `overlap` is the share of sinks that two consecutive steps have in common.
+# `stable_share` is the share of sinks whose position is a sink in at least 80 % of the steps. Even
+# with random weights the AR model's sinks move less, as its causal mask favours early positions. So
+# the numbers of a trained model should be read beside those of a random one ([notebook
+# 01](01_do_sinks_move.ipynb)).
 
 # %%
 from sinkprune_core.diffusion.samplers import Sampler

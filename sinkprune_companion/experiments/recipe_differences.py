@@ -33,9 +33,9 @@ class Difference(NamedTuple):
         """The mean with its interval, in nats per token; the margin is a share of the cost."""
         return with_share_of_damage(crossed_interval(self.values_RN), crossed_interval(self.cost_RN))
 
-    def in_percent(self, cost: float | None = None) -> Estimate:
-        """Return the estimate in percent of a cost in nats; None: that which it is measured against."""
-        percent = 100 / (self.cost_RN.mean() if cost is None else cost)
+    def in_percent(self) -> Estimate:
+        """Return the estimate in percent of the cost that it is measured against."""
+        percent = 100 / self.cost_RN.mean()
         margin = self.estimate.margin
         return crossed_interval(percent * self.values_RN).with_margin(margin and percent * margin)
 

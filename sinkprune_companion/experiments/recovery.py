@@ -5,7 +5,7 @@ on, and the dense model on as much of it, as the control. Training text is what 
 scored is natural English, as in the paper's protocol.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -33,6 +33,13 @@ SMALLER = "structured"  # Wanda for whole units, which leaves a smaller dense mo
 STRUCTURED = "structured"
 TOKENS = (250_000, 1_000_000)  # of training text
 CONTROL = "dense"  # trained on as many tokens
+SHOWN = (  # in a picture, from above: a name, how the model was pruned, and what it learnt from
+    (CONTROL, CONTROL, "text"),
+    ("wanda", "wanda", "text"),
+    ("wanda, taught", "wanda", "teacher"),  # by the dense model
+    *((recipe, recipe, "text") for recipe in RECIPES[1:]),
+    (SMALLER, SMALLER, "text"),
+)
 
 
 class Place(NamedTuple):
@@ -321,20 +328,28 @@ def taught_findings(losses: pd.DataFrame, taught: pd.DataFrame) -> dict[str, Est
     return found
 
 
-def recovery_curves(
-    found: Mapping[str, Estimate | None], places: Iterable[Place], tokens: Sequence[int]
+def recovery_levels(
+    losses: pd.DataFrame, places: Iterable[Place], tokens: Sequence[int], taught: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return what every recipe costs before and after recovery, for a picture, from `recovery_findings`.
+    """Return the losses before and after recovery, for a picture: of every recipe, and of the dense model.
 
-    Columns: `recipe`, `zeros`, `tokens` of training in thousands, and `value`, `low` and `high` of the NELBO
-    above the dense model trained on as many tokens, in nats per token.
+    `losses` and `taught` are those of `recovered_losses` and `taught_losses`. Columns: `recipe`, `zeros`,
+    `tokens` of training, and `value`, `low` and `high` of the NELBO above that of the dense model *before*
+    any training, in nats per token. So what a model gains is how far its own value falls. Whole units have
+    the `zeros` of as many single ones, beside which they stand.
     """
+    untrained = _at(CONTROL, DENSE, 0)
+    learnt = {"text": losses, "teacher": taught if taught is not None else losses.iloc[:0]}
+    both = pd.concat([part.assign(learnt=name) for name, part in learnt.items()], ignore_index=True)
+
     rows = []
-    for place in places:
-        for recipe in (*RECIPES, SMALLER):
+    for name, recipe, source in SHOWN:
+        for place in places:
             for count in (0, *tokens):
-                cost = found.get(f"after_{recipe.replace('-', '_')}_{place.ending}_{count // 1000}")
-                if cost is not None:
-                    row = {"recipe": recipe, "zeros": place.words, "tokens": count / 1000}
-                    rows.append(row | {"value": cost.value, "low": cost.low, "high": cost.high})
-    return pd.DataFrame(rows)
+                model = _at(recipe, DENSE if recipe == CONTROL else place, count)
+                level = compare(both, {**model, "learnt": source}, untrained)
+                if level is not None:
+                    row = {"recipe": name, "zeros": place.words, "tokens": count}
+                    rows.append(row | {"value": level.value, "low": level.low, "high": level.high})
+
+    return pd.DataFrame(rows).drop_duplicates(["recipe", "zeros", "tokens"], ignore_index=True)

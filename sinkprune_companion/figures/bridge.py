@@ -1,4 +1,4 @@
-"""The picture of the way from Wanda to the official recipe: one part after the other, what each adds."""
+"""The picture of what the official recipe adds to Wanda: what each of its parts changes, and their sum."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,28 +10,28 @@ from matplotlib.lines import Line2D
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import signed
-from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE
 from sinkprune.figures.style import canvas, titled
 from sinkprune_companion.figures.forests import Judge
-from sinkprune_companion.figures.looks import GREY, INK, METHODS, VERDICTS
+from sinkprune_companion.figures.looks import GREY, METHODS, VERDICTS
+from sinkprune_companion.ledger.margins import share_that_matters
 
 CAPTION = (
-    "From Wanda to the official recipe at 50 and 75 %: what each part of the recipe changes in the loss, "
-    "with 95 % intervals"
+    "From Wanda to the official recipe at 50 and 75 %: what each part of the recipe changes in the loss, and "
+    "all of them together, in percent of what Wanda costs, with 95 % intervals"
 )
 NOTEBOOK = "06"  # the number of the one whose findings these are
 STEPS = {  # findings without their sparsity, and what they add to the recipe before them
-    "noised_dense_minus_wanda": "+ noised text and dense propagation",
+    "noised_dense_minus_wanda": "noised text and dense propagation",
     "official_levels_minus_grid": "+ the official noise levels",
     "paper_sinks_kept_minus_official_levels": "+ the sum of norms",
-    "paper_minus_paper_sinks_kept": "+ official sink weights",
+    "paper_minus_paper_sinks_kept": "+ the official sink weights",
 }
 WHOLE = "paper_minus_wanda"
-START = "Wanda"
 END = "= the official recipe"
 SPARSITIES = (50, 75)  # percent
-WIDE = (7.0, 2.6)  # inches
-NARROW = (3.6, 6.0)
+WIDE = (7.0, 2.3)  # inches
+NARROW = (3.6, 5.6)
 HEIGHT = 0.56  # of a bar, in rows
 
 
@@ -39,23 +39,30 @@ HEIGHT = 0.56  # of a bar, in rows
 
 
 def bridge_table(
-    estimates: Mapping[str, Estimate], judged: Judge, sparsities: Sequence[float] = SPARSITIES
+    estimates: Mapping[str, Estimate],
+    judged: Judge,
+    sparsities: Sequence[float] = SPARSITIES,
+    costs: Mapping[float, float] | None = None,
 ) -> pd.DataFrame:
-    """Return a row per sparsity, in percent, and step: where it begins (`start`), what it adds, its verdict.
+    """Return a row per sparsity, in percent, and step: what it changes, in nats, and its verdict.
 
     The last row of a sparsity is the whole difference, official recipe − Wanda, which the steps add up to.
-    Verdicts are those that `judged` gives. Raises KeyError, which names them, where findings are
-    missing.
+    `costs` are what Wanda costs at the sparsities, in nats, and stand in the column `cost`; None: what the
+    margins of the whole differences are a share of. Verdicts are those that `judged` gives. Raises KeyError,
+    which names them, where findings are missing.
     """
     needed = {f"{NOTEBOOK}/{name}_{sparsity:g}" for name in (*STEPS, WHOLE) for sparsity in sparsities}
     missing = sorted(needed - estimates.keys())
     if missing:
         raise KeyError(f"the bridge needs findings that are not published: {', '.join(missing)}")
 
+    if costs is None:
+        margins = {sparsity: estimates[f"{NOTEBOOK}/{WHOLE}_{sparsity:g}"].margin for sparsity in sparsities}
+        costs = {sparsity: margin / share_that_matters() for sparsity, margin in margins.items()}
+
     rows = []
     found = []
     for sparsity in sparsities:
-        start = 0.0
         for name, words in {**STEPS, WHOLE: END}.items():
             finding = f"{NOTEBOOK}/{name}_{sparsity:g}"
             estimate = estimates[finding]
@@ -64,16 +71,15 @@ def bridge_table(
                     "sparsity": sparsity,
                     "step": words,
                     "finding": finding,
-                    "start": 0.0 if name == WHOLE else start,
                     "value": estimate.value,
                     "low": estimate.low,
                     "high": estimate.high,
                     "margin": estimate.margin,
+                    "cost": costs[sparsity],
                     "draws": estimate.draws,
                 }
             )
             found.append(estimate)
-            start += estimate.value
     return pd.DataFrame(rows).assign(verdict=judged(found))
 
 
@@ -84,21 +90,23 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     """Draw `bridge_table`, a panel per sparsity; `is_narrow` is for a phone, one panel below the other."""
     panels = table.sparsity.nunique()
     shape = (panels, 1) if is_narrow else (1, panels)
-    figure, axes = canvas(*shape, NARROW if is_narrow else WIDE)
+    figure, axes = canvas(*shape, NARROW if is_narrow else WIDE, sharex=True)
 
     for axis, (sparsity, part) in zip(axes.flat, table.groupby("sparsity", sort=False), strict=True):
         _draw_panel(axis, part, is_narrow)
         axis.set_title(f"{sparsity:g} % of the weights zero", fontsize=9)
 
+    _share_limits(axes.flat[0], table, is_narrow)
     words = [
-        "loss above Wanda's (nats per token)",
-        "line: 95 % of that step alone",
-        "band: too close to Wanda to matter",
+        "change of the loss (% of what Wanda costs): ← better",
+        "line: 95 % interval; band: too small to matter",
+        "number: the same change in nats per token",
     ]
-    figure.supxlabel(("\n" if is_narrow else "; ").join(words), fontsize=9 if is_narrow else 8)
+    wide_words = f"{words[0]}\n{words[1]}; {words[2]}"
+    figure.supxlabel("\n".join(words) if is_narrow else wide_words, fontsize=8)
 
     if not is_narrow:
-        axes[0, 0].set_yticks(range(len(STEPS) + 2), [START, *STEPS.values(), END])
+        axes[0, 0].set_yticks(range(len(STEPS) + 1), [*STEPS.values(), END])
         for axis in axes[0, 1:]:
             axis.set_yticks([])
 
@@ -106,37 +114,46 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
 
 
 def _draw_panel(axis: Axes, part: pd.DataFrame, is_narrow: bool) -> None:
-    """Draw the steps of one sparsity as floating bars, each from where the one above it ends."""
-    margin = part.margin.iloc[-1]
-    if pd.isna(margin):  # what Wanda costs is not told from nothing
-        margin = 0.0
-    axis.axvspan(-margin, margin, color=GREY, alpha=0.18, lw=0)
-    axis.axvline(0, color=INK, lw=0.8)
-    axis.plot(0, 0, ls="none", marker=METHODS["wanda"].marker, color=METHODS["wanda"].color, ms=7)
+    """Draw the steps of one sparsity as bars from zero, each with its own interval, margin and verdict."""
+    percent = 100 / part.cost.iloc[0]
+    axis.axvline(0, color=METHODS["wanda"].color, lw=1.2)
 
-    ends = part.start + part.value
-    for place, row in enumerate(part.itertuples(index=False), 1):
+    for place, row in enumerate(part.itertuples(index=False)):
         is_whole = row.step == END
-        end = row.start + row.value
         colour = METHODS["paper"].color if is_whole else METHODS["noised-dense"].color
-        axis.barh(place, row.value, HEIGHT, row.start, color=colour, alpha=0.9 if is_whole else 0.55, lw=0)
-        axis.plot([row.start + row.low, row.start + row.high], [place, place], color=INK, lw=1.3)
-        axis.plot(end, place, ls="none", ms=6, **VERDICTS[row.verdict])
-        before = row.start
-        axis.plot([before, before], [place - 1 + HEIGHT / 2, place - HEIGHT / 2], color=GREY, lw=0.7)
+        if not pd.isna(row.margin):  # there is none where what a recipe costs is not told from nothing
+            margin = percent * row.margin
+            axis.barh(place, 2 * margin, 1.0, -margin, color=GREY, alpha=0.18, lw=0)
+
+        opacity = 0.9 if is_whole else 0.55
+        axis.barh(place, percent * row.value, HEIGHT, color=colour, alpha=opacity, lw=0)
+        mark = VERDICTS[row.verdict]
+        axis.plot([percent * row.low, percent * row.high], [place, place], color=mark["color"], lw=1.3)
+        axis.plot(percent * row.value, place, ls="none", ms=5.5, **mark)
+
         if is_narrow:
             _name(axis, f"{row.step}: {signed(row.value)}", place)
+        else:
+            beside = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": 8}
+            axis.text(0.995, place, signed(row.value), **beside)
+
     if is_narrow:
-        _name(axis, START, 0)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
 
-    reached = np.concatenate([part.start + part.low, part.start + part.high, ends, [-margin, margin]])
-    room = 0.06 * np.ptp(reached)
-    axis.set(xlim=(reached.min() - room, reached.max() + room), ylim=(len(part) + 0.5, -0.9))
-    axis.locator_params(axis="x", nbins=5)
+    axis.set_ylim(len(part) - 0.5, -0.9 if is_narrow else -0.6)
+    axis.locator_params(axis="x", nbins=6)
     axis.grid(False, axis="y")
     axis.tick_params(axis="y", length=0)
+
+
+def _share_limits(axis: Axes, table: pd.DataFrame, is_narrow: bool) -> None:
+    """Let all panels reach as far as any row does; wide ones have room for numbers at the right."""
+    percent = 100 / table.cost
+    margins = percent * table.margin.fillna(0.0)
+    ends = np.concatenate([percent * table.low, percent * table.high, -margins, margins])
+    reach = np.ptp(ends)
+    axis.set_xlim(ends.min() - 0.05 * reach, ends.max() + (0.05 if is_narrow else 0.3) * reach)
 
 
 def _name(axis: Axes, words: str, place: int) -> None:
@@ -146,17 +163,19 @@ def _name(axis: Axes, words: str, place: int) -> None:
 
 def _title(table: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
-    at_75 = table[table.sparsity == 75].set_index("step").verdict
-    sinks = table[table.step == STEPS["paper_minus_paper_sinks_kept"]].verdict
-    gains = at_75.get(STEPS["noised_dense_minus_wanda"]) == HELPS
+    by_step = table.set_index(["sparsity", "step"]).verdict.to_dict()
+    noised, levels, norms, sinks = STEPS.values()
+    expected = {(75, noised): HELPS, (75, levels): HURTS, (75, norms): HELPS, (75, sinks): NO_DIFFERENCE}
+    is_so = all(by_step.get(place) == verdict for place, verdict in expected.items())
+    at_50 = {verdict for (sparsity, _), verdict in by_step.items() if sparsity == 50}
 
-    if gains and (sinks == NO_DIFFERENCE).all():
+    if is_so and by_step.get((50, sinks)) == NO_DIFFERENCE and not at_50 & {HELPS, HURTS}:
         return (
-            "At 75 % the gain is that of noised text and dense propagation; leaving sinks out changes "
-            "nothing that matters"
+            "At 75 % noised text with dense propagation helps, and so do summed norms; the official noise "
+            "levels hurt. At 50 % no part is seen to do either. Sink weights matter at neither"
         )
 
-    return "From Wanda to the official recipe, one part after the other"
+    return "From Wanda to the official recipe: what each part changes"
 
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:

@@ -29,6 +29,7 @@ from sinkprune_companion.run.records import Run
 DOTS_PER_INCH = 220  # twice what a screen shows of a picture as wide as a page
 SHOWN_PER_INCH = 96  # pixels of a page
 NARROW = "_narrow"  # at the end of the name of a picture for phones
+STAR = 8.0  # points, of a marker that looks smaller than others
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
 
 
@@ -187,11 +188,12 @@ def plot_curves(
 
         for name, line in drawn.assign(moved=moved).groupby(hue, sort=False):
             line = line.sort_values(x)
-            ends = bars(line[y], line[low], line[high])
+            ends = bars(line[y], line[low], line[high]) if interval_columns else None
             look = series(name, lines.index(name)) | {"capsize": 2 if interval_columns else 0}
             look |= {"linestyle": "none"} if dodge else {}
+            size = STAR if look["marker"] == "*" else 4.5
             called = CALLED.get(name, name)
-            axis.errorbar(line.moved, line[y], ends, label=called, ms=4.5, lw=1.3, **look)
+            axis.errorbar(line.moved, line[y], ends, label=called, ms=size, lw=1.3, **look)
 
             for place, height, words in zip(line.moved, line[y], line[point] if point else [], strict=False):
                 beside = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7.5}

@@ -24,13 +24,20 @@ from sinkprune_companion.experiments.robustness import (
     draw_values,
 )
 from sinkprune_companion.figures import bridge, figures, forests
+from sinkprune_companion.figures.looks import BLACK, CALLED
 from sinkprune_companion.pages import render
 from sinkprune_companion.pages.sources import results_for
 from sinkprune_companion.run.records import Run
+from sinkprune_core.pruning.patterns import n_and_m
 
 Sections = Mapping[str, Mapping[str, Difference]]  # rows by their label, below a heading each
 
 IN_NATS = "difference in NELBO (nats per token)"
+ROWS_OF_RECOVERY = {  # what they are called beside models with single zeros
+    "dense": "dense model",
+    "wanda, taught": "Wanda, learning from the dense model",
+    "structured": "half of the units removed instead",
+}
 ASIDE = (  # comparisons on other text that are in the data of a picture alone: extremes, and fewer tokens
     "paper_minus_wanda_unmatched",
     "wanda_minus_wanda_unmatched",
@@ -117,22 +124,18 @@ def save_differences(
     return figures.save_figure(run, picture, name, forests.forest_table(estimates, judged), caption)
 
 
-def shares_table(
-    sections: Sections,
-    costs: Mapping[str, float] | None = None,
-    judged: forests.Judge = verdicts_on_losses,
-) -> pd.DataFrame:
+def shares_table(sections: Sections, judged: forests.Judge = verdicts_on_losses) -> pd.DataFrame:
     """Return a row per difference: `value`, `low` and `high` in nats, and `percent…` of a cost in nats.
 
-    That is what `costs` has for the section; where it has none, what each difference is measured against.
-    Where every row has a margin there is a `verdict`, as `judged` gives it of the rows of a section.
+    That cost is what each difference is measured against. Where every row has a margin there is a `verdict`,
+    as `judged` gives it of the rows of a section.
     """
     parts = []
     for section, rows in sections.items():
         if not rows:
             continue
         table = forests.forest_table({label: each.estimate for label, each in rows.items()}, judged)
-        shares = [each.in_percent((costs or {}).get(section)) for each in rows.values()]
+        shares = [each.in_percent() for each in rows.values()]
         table["percent"] = [share.value for share in shares]
         table["percent_low"] = [share.low for share in shares]
         table["percent_high"] = [share.high for share in shares]
@@ -148,39 +151,46 @@ def save_shares(
     name: str,
     plain: str,
     sections: Sections,
-    costs: Mapping[str, float] | None = None,
-    of: str = "what Wanda costs",
+    of: str | None = "what Wanda costs",
     aside: Mapping[str, Difference] | None = None,
 ) -> Figure | None:
     """Save and return the picture of differences in percent `of` a cost, below its written title or `plain`;
     None where no section has a row.
 
-    What is `aside` is in the data alone.
+    Where `of` is None they are drawn in nats. What is `aside` is in the data alone.
     """
     if not any(sections.values()):
         return None
 
     judged = results_for(run).on_losses
-    table = shares_table(sections, costs, judged)
-
-    drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
-    drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
-    drawn = drawn.rename(columns={"percent": "value"})
+    table = shares_table(sections, judged)
 
     title = render.title(run, name, plain)
-    picture = forests.plot_effects(drawn, f"difference in NELBO (% of {of})", title)
+    if of is None:
+        picture = forests.plot_effects(table, IN_NATS, title)
+        unit = "nats per token"
+
+    else:
+        drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
+        drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
+        drawn = drawn.rename(columns={"percent": "value"})
+        picture = forests.plot_effects(drawn, f"difference in NELBO (% of {of})", title)
+        unit = f"percent of {of}"
 
     if aside:
-        table = pd.concat([table, shares_table({"": aside}, judged=judged)], ignore_index=True)
+        table = pd.concat([table, shares_table({"": aside}, judged)], ignore_index=True)
 
-    return figures.save_figure(run, picture, name, table, f"{title}: differences in percent of {of}")
+    return figures.save_figure(run, picture, name, table, f"{title}: differences in {unit}")
 
 
-def save_bridge(run: Run, estimates: Mapping[str, Estimate], sparsities: Sequence[float]) -> Figure:
-    """Save and return the picture of the way from Wanda to the official recipe, at sparsities in [0, 1)."""
-    named = {f"{bridge.NOTEBOOK}/{name}": estimate for name, estimate in estimates.items()}
+def save_bridge(run: Run, found: Mapping[str, Difference], sparsities: Sequence[float]) -> Figure:
+    """Save and return the picture of what the official recipe adds to Wanda, at sparsities in [0, 1)."""
+    named = {f"{bridge.NOTEBOOK}/{name}": difference.estimate for name, difference in found.items()}
+    percentages = [100 * share for share in sparsities]
+    costs = {percent: found[f"{bridge.WHOLE}_{percent:g}"].cost_RN.mean() for percent in percentages}
+
     judged = results_for(run).on_losses
-    table = bridge.bridge_table(named, judged, [100 * share for share in sparsities])
+    table = bridge.bridge_table(named, judged, percentages, costs)
     return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
 
 
@@ -199,28 +209,65 @@ def save_reach(run: Run, reached: pd.DataFrame) -> Figure:
     return figures.save_figure(run, picture, "reach", reached, title)
 
 
-def save_damage(run: Run, costs: pd.DataFrame, names: Mapping[str, str], bigram: float) -> Figure:
-    """Save and return the picture of what recipes cost against sparsity, and where a bigram model stands.
+def damage_table(costs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Return what recipes cost, a row per place and recipe: places by their share of zeros, then by name.
 
-    `costs` are losses above the dense model, by `variant` and `place`; `names` says which are drawn, and how
-    they are called there; `bigram` is that model's loss above the dense model's.
+    `costs` are losses above the dense model, by `variant` and `place`, a sparsity in percent or a pattern
+    N:M; `names` says which variants are taken, and how they are called.
     """
-    is_drawn = costs.variant.isin(names) & costs.place.str.endswith(" %")
     lines = []
-    for (place, variant), cells in costs[is_drawn].groupby(["place", "variant"], sort=False):
+    for (place, variant), cells in costs[costs.variant.isin(names)].groupby(["place", "variant"], sort=False):
         cost = crossed_interval(pivot(cells))
-        line = {"recipe": names[variant], "sparsity": float(place.removesuffix(" %"))}
+        ratio = n_and_m(place)
+        zeros = 100 * ratio[0] / ratio[1] if ratio else float(place.removesuffix(" %"))
+        line = {"recipe": names[variant], "zeros": place, "sparsity": zeros, "is_pattern": ratio is not None}
         lines.append(line | {"value": cost.value, "low": cost.low, "high": cost.high, "draws": cost.draws})
-    table = pd.DataFrame(lines).sort_values("sparsity", kind="stable", ignore_index=True)
 
-    title = render.title(run, "damage", "What recipes cost, against sparsity")
-    labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
-    how = {"interval_columns": ("low", "high"), "logy": True, "dodge": 0.6, "title": title}
-    picture = figures.plot_curves(table, "sparsity", "value", "recipe", labels, **how)
-    picture.axes[0].axhline(bigram, color="0.4", ls=":")
-    picture.axes[0].annotate("a bigram model", (table.sparsity.min(), bigram), va="bottom")
-    caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals"
+    table = pd.DataFrame(lines).sort_values(["sparsity", "is_pattern"], kind="stable", ignore_index=True)
+    return table.drop(columns="is_pattern")
+
+
+def save_damage(run: Run, costs: pd.DataFrame, names: Mapping[str, str], bigram: float) -> Figure:
+    """Save and return the picture of `damage_table`, and where a bigram model stands.
+
+    `bigram` is that model's loss above the dense model's.
+    """
+    table = damage_table(costs, names)
+    places = table.zeros.drop_duplicates().tolist()
+    drawn = table.assign(place=table.zeros.map(places.index))  # evenly apart, however near they are
+
+    title = render.title(run, "damage", "What recipes cost, by the share of zeros")
+    labels = {"place": "weights that are zero; bars: 95 % interval of each cost by itself"}
+    labels["value"] = "NELBO above dense (nats per token)"
+    how = {"interval_columns": ("low", "high"), "logy": True, "dodge": True, "title": title}
+    picture = figures.plot_curves(drawn, "place", "value", "recipe", labels, **how)
+
+    axis = picture.axes[0]
+    axis.set_xticks(range(len(places)), places)
+    axis.axhline(bigram, color="0.4", ls=":")
+    axis.annotate("a bigram model", (-0.45, bigram), va="bottom")
+    caption = f"{title}: NELBO above the dense model by the share of zeros, with 95 % intervals"
     return figures.save_figure(run, picture, "damage", table, caption)
+
+
+def save_recovery(run: Run, levels: pd.DataFrame) -> Figure:
+    """Save and return the picture of `recovery.recovery_levels`: a panel for each place, a row for each
+    recipe, and a mark for each amount of training. All panels share their axis, and zero is on it.
+    """
+    table = levels.assign(
+        recipe=levels.recipe.map(lambda name: ROWS_OF_RECOVERY.get(name, CALLED.get(name, name))),
+        training=levels.tokens.map(lambda count: f"after {count:,} tokens" if count else "before training"),
+    )
+
+    title = render.title(run, "recovery", "Losses of pruned models before and after recovery")
+    xlabel = "NELBO above the dense model before training (nats per token): ← better"
+    picture = forests.plot_rows(table, "zeros", "recipe", xlabel, title, "training")
+    for axis in picture.axes:
+        axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
+        axis.axvline(0, color=BLACK, lw=0.9)
+
+    caption = f"{title}: NELBO above the dense model before training, with 95 % intervals"
+    return figures.save_figure(run, picture, "recovery", levels, caption)
 
 
 def save_settings(

@@ -75,6 +75,7 @@ GLYPHS = {
     TOO_FEW_DRAWS: "?",
     NOT_RUN: "–",
 }
+YES_OR_NO = {REPRODUCED: "yes", CONTRADICTED: "no"}  # on a question of our own
 SHOWN_QUESTIONS = 12  # of our own, at most: a longer table is folded
 
 
@@ -219,16 +220,19 @@ def _ledger_tables(run: Run, results: Results) -> list[str]:
         is_shown = claim.notebook == run.notebook and (claim.kind == CLAIM or estimate)
         if not is_shown:
             continue
-        says = HEADS.get(claim.kind, "") + claim.says
-        row = [says, results.verdict[claim.id], amount(estimate) if estimate else "–"]
-        (asked if claim.kind == "question" else claimed).append(row)
+        verdict = results.verdict[claim.id]
+        number_of = amount(estimate) if estimate else "–"
+        if claim.kind == "question":  # of our own, so there is nothing to reproduce
+            asked.append([claim.says, YES_OR_NO.get(verdict, verdict), number_of])
+        else:
+            claimed.append([HEADS.get(claim.kind, "") + claim.says, verdict, number_of])
 
     tables = []
-    columns = ["claim", "verdict", "number [95 % interval]"]
+    columns = ["verdict", "number [95 % interval]"]
     if claimed:
-        tables.append(markdown_table(columns, claimed))
+        tables.append(markdown_table(["claim", *columns], claimed))
     if asked:
-        table = markdown_table(columns, asked)
+        table = markdown_table(["our question", *columns], asked)
         if len(asked) > SHOWN_QUESTIONS:
             summary = f"<summary>{len(asked)} questions of our own</summary>"
             table = f"<details>{summary}\n\n{table}\n\n</details>"

@@ -10,6 +10,7 @@ from sinkprune_companion import project_root
 from sinkprune_companion.figures import bridge, claims_strip, headline, ladder, looks, others_at_8b
 from sinkprune_companion.figures.published import found_in_trainings
 from sinkprune_companion.ledger import others
+from sinkprune_companion.pages.render import damage
 from sinkprune_companion.pages.sources import Results, results_of
 
 
@@ -100,13 +101,26 @@ def test_a_claim_s_distance_by_hand(results, strip):
 # the bridge
 
 
-def test_the_steps_of_the_bridge_lead_from_wanda_to_the_official_recipe(results):
+def test_the_steps_of_the_bridge_add_up_to_the_official_recipe(results):
     table = bridge.bridge_table(results.f, results.on_losses)
-    for _, part in table.groupby("sparsity"):
+    for sparsity, part in table.groupby("sparsity"):
         *steps, whole = part.itertuples()
-        assert steps[0].start == whole.start == 0
-        assert np.allclose([step.start + step.value for step in steps[:-1]], [s.start for s in steps[1:]])
-        assert steps[-1].start + steps[-1].value == pytest.approx(whole.value, abs=1e-4)
+        assert sum(step.value for step in steps) == pytest.approx(whole.value, abs=1e-4)
+        found = results.f[f"{bridge.NOTEBOOK}/paper_minus_wanda_{sparsity}"]
+        assert whole.cost == pytest.approx(damage(found))
+
+
+def test_every_part_of_the_bridge_stands_beside_its_own_interval_on_one_scale(results):
+    """A mark, its bar and its interval are about the step alone, and panels can be compared."""
+    table = bridge.bridge_table(results.f, results.on_losses)
+    figure = bridge.plot_bridge(table)
+    assert len({axis.get_xlim() for axis in figure.axes}) == 1
+
+    for axis, (_, part) in zip(figure.axes, table.groupby("sparsity", sort=False), strict=True):
+        drawn = [line.get_xdata() for line in axis.lines[1:]]  # behind the line of Wanda
+        for row, interval, mark in zip(part.itertuples(), drawn[::2], drawn[1::2], strict=True):
+            assert np.allclose(interval, [100 * row.low / row.cost, 100 * row.high / row.cost])
+            assert np.allclose(mark, 100 * row.value / row.cost)
 
 
 def test_findings_that_the_bridge_lacks_are_named(results):

@@ -62,3 +62,23 @@ def test_what_was_not_measured_is_no_finding(measured):
     assert found["recovered_wanda_75_2"].value == pytest.approx(0.0)
     assert found["recovered_paper_75_2"] is None
     assert found["after_wanda_75_2"].value == pytest.approx(2.0)
+
+
+def test_levels_lie_above_the_dense_model_as_it_was_before_training():
+    """So a pruned model falls by what it gained, and the dense one moves by what it lost."""
+    at_75, at_2_4 = recovery.PLACES["75"], recovery.PLACES["2:4"]
+    parts = []
+    for asked, worse, gain in ((0, 0.0, 0.0), (TOKENS, 0.25, 1.5)):
+        parts.append(losses(recovery.CONTROL, recovery.DENSE, asked, [4.0 + worse, 5.0 + worse]))
+        parts.append(losses("wanda", at_75, asked, [6.0 - gain, 7.0 - gain]))
+        parts.append(losses("wanda", at_2_4, asked, [4.5, 5.5]))
+    taught = losses("wanda", at_75, TOKENS, [4.2, 5.2], taught=True)
+
+    measured = pd.concat(parts, ignore_index=True)
+    table = recovery.recovery_levels(measured, [at_75, at_2_4], [TOKENS], taught)
+    values = table.set_index(["zeros", "recipe", "tokens"]).value.round(9).to_dict()
+    both = {("dense", 0): 0.0, ("dense", TOKENS): 0.25}
+    of_wanda = {("wanda", 0): 2.0, ("wanda", TOKENS): 0.5, ("wanda, taught", TOKENS): 0.2}
+    expected = {(at_75.words, *key): value for key, value in {**both, **of_wanda}.items()}
+    of_2_4 = {**both, ("wanda", 0): 0.5, ("wanda", TOKENS): 0.5}
+    assert values == expected | {(at_2_4.words, *key): value for key, value in of_2_4.items()}
