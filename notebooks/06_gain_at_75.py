@@ -360,7 +360,7 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 # here is in the figures and tables. In the tables a *control* is a question that is asked beside a
 # claim of the paper: of other text, at another sparsity, or with a part of the method taken away.
 #
-# * **The claim holds on this text, and equally without sinks left out.** From 50 to 75 % the
+# * **The claim holds on this text, and does so with no sink left out.** From 50 to 75 % the
 #   difference, official recipe − Wanda, falls by 0.44 [0.26, 0.61]. With noised text and dense
 #   propagation alone, no sink left out, it falls by 0.61 [0.44, 0.77]. So the gain is none of being
 #   sink-aware.

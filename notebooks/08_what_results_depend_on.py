@@ -24,11 +24,12 @@
 # out?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** At 50 %, leaving sinks out makes no difference that matters wherever five draws were
-# taken, stable sinks or all; on one of four models, leaving all of them out is undecided. In two
-# early draws each it had cost two models 0.026 and 0.053 nats per token; made again, they show no
-# such cost. Two results do depend: SparseGPT's lead on the amount of text, and how the official
-# recipe compares with Wanda on its kind.
+# **Answer.** In every case at 50 % with at least five calibration draws but one, leaving sinks out
+# makes no difference that matters, stable sinks or all. Leaving all sinks out of smol-dlm-8M is
+# undecided. In two early draws on each of two other trainings leaving all sinks out had mean costs
+# of 0.026 and 0.053 nats per token, the second from one draw alone. Five draws on the same
+# trainings, made again, do not show it. SparseGPT's lead over Wanda depends on the amount of
+# calibration text, and how the official recipe compares with Wanda depends on the kind of text.
 #
 # The picture to look at is [what leaving sinks out costs on four
 # models](../figures/08_what_results_depend_on/left_out.png).
@@ -72,7 +73,7 @@ largest_from: int = 4  # calibration sequences whose largest activations rank th
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
 model: str = "smol-dlm"  # the diffusion model of the settings
-twin: str = "smol-ar-adapted"  # the autoregressive twin, most of whose sinks are stable
+twin: str = "smol-ar-adapted"  # the autoregressive twin
 twin_calibration: int = 4  # its calibration sequences, clean
 length: int = 128  # tokens per sequence
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -102,9 +103,10 @@ run = start("08_what_results_depend_on", globals())
 # on as few. The official recipe (`paper`) has eight noise levels here, as many as the other noised
 # recipes, and not its own ten as in notebooks 03 and 06.
 #
-# In the table, `pair` is the training of the model, `calibration` the number of sequences for
-# noised recipes, `own_noise` whether each draw has noise of its own, and `seeds` the number of
-# calibration draws at 50 %.
+# Where settings are read that were measured once (`archived`), the number of draws is theirs and
+# not `seeds`, which is that of stable sinks and of the AR twin below. In the table, `pair` is the
+# training of the model, `calibration` the number of sequences for noised recipes, `own_noise`
+# whether each draw has noise of its own, and `seeds` the number of calibration draws at 50 %.
 
 # %%
 import pandas as pd
@@ -129,10 +131,15 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 # with eight noise levels.
 #
 # Differences are paired by sequence, noise and calibration draw; left of zero the first of two is
-# better. With five draws or more every row has a verdict. It is *no difference that matters* where
-# the whole interval lies within the margin. It is *helps* or *hurts* where the interval excludes
-# zero and p is below 0.05 after correction for related questions (Holm). All else is *undecided*. A
-# row that also stands in the claims table has its verdict from there.
+# better. With five draws or more every row has a verdict, by the first of these rules that applies.
+#
+# 1. *No difference that matters*: the whole interval lies within the margin, even if it excludes
+#    zero.
+# 2. *Helps* or *hurts*: the interval excludes zero and p is below 0.05 after correction for related
+#    questions (Holm).
+# 3. *Undecided*: all else.
+#
+# Where a comparison is also in the claims table, the picture has that verdict.
 #
 # Intervals are t intervals over calibration draws and sequences together, so they cover new
 # calibration text and new scored text. The margin is half of 9.18 % of what the second recipe
@@ -157,8 +164,9 @@ save_settings(run, "calibration", differences, SHOWN, "The same differences on m
 # %% [markdown]
 # The first table has what each recipe costs above the dense model at 50 %, in nats per token, and
 # the second has differences at other sparsities. Fewer than five draws decide nothing. The interval
-# of a single draw covers the choice of scored text alone; that of two draws is wider, and says
-# more.
+# of a single draw covers the choice of scored text alone. That of two draws covers the choice of
+# calibration text, too, but two values say little about it: where they happen to agree the interval
+# is narrow, and where they do not it is very wide.
 
 # %%
 from IPython.display import display
@@ -196,12 +204,12 @@ else:
 # %% [markdown]
 # ## Do stable sinks matter?
 #
-# On seed-1 leaving all sinks out of Wanda's norms cost more than matters, in two calibration draws,
-# and leaving out the unstable ones did not. So the cost should sit in the *stable* sinks, a few
-# tokens in a thousand, which are sinks at most noise levels. These are known to carry massive
-# activations: a few input channels whose values there are hundreds of times those of other tokens.
-# Without these sinks the norms of such channels should collapse, and the weights that read these
-# channels should be pruned.
+# On the first seed-1 leaving all sinks out of Wanda's norms cost more than matters in two
+# calibration draws, and leaving out the unstable ones did not. So the cost should sit in the
+# *stable* sinks, a few tokens in a thousand, which are sinks at most noise levels. These are known
+# to carry massive activations: a few input channels whose values there are hundreds of times those
+# of other tokens. Without these sinks the norms of such channels should collapse, and the weights
+# that read these channels should be pruned.
 #
 # **What would falsify it.** Either of these:
 #
@@ -304,9 +312,9 @@ for number, name in enumerate(models, 1):
 run.find(found)
 
 # %% [markdown]
-# A row is one model at one sparsity; `seed-1-diffusion` and `seed-2-diffusion` are the two
-# trainings made again. The data of the figure and the table at the end also have unstable sinks
-# left out alone, and random tokens.
+# A row is one model, at one sparsity if there are several; `seed-1-diffusion` and
+# `seed-2-diffusion` are the two trainings made again. Random tokens are the controls. The data of
+# the figure and the table at the end also have unstable sinks left out alone.
 
 # %%
 from sinkprune_companion.figures.recipes import save_left_out
@@ -314,7 +322,7 @@ from sinkprune_companion.figures.recipes import save_left_out
 effects = {}
 for name, share in damage:
     none = loss(name, share, "none")
-    section = f"{Path(name).name}, {100 * share:g} %"
+    section = Path(name).name + (f", {100 * share:g} %" if len(sparsities) > 1 else "")
     margin = found["stable_minus_none" + endings[name, share]].margin
     by_choice = {
         f"{left_out} − none": loss(name, share, left_out) - none
@@ -402,9 +410,9 @@ listed(most, margin=[each.margin for each in most.values()])
 #
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
-# Most of the AR model's sinks are stable. Wanda prunes it, at the first sparsity, with its sinks
-# and without them. The control leaves out as many random tokens. It draws them anew for every
-# window of queries, so more tokens than there are sinks lose a part of their weight. Values are
+# Wanda prunes the AR model, at the first sparsity, with its sinks in the statistics and without
+# them. The control leaves out as many random tokens. It redraws them for every window of queries,
+# so it affects more tokens than there are sinks, and most of these only in part. Values are
 # negative log-likelihoods; above zero it hurts to leave tokens out.
 
 # %%
@@ -435,12 +443,44 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 # Differences are in nats per token; below zero the first of the two is better. What is not said
 # here is in the figures and tables.
 #
-# * **How the official recipe compares with Wanda depends on the kind of text.** In [notebook
-#   03](03_leaving_sinks_out.ipynb), at 50 %, official recipe − Wanda is −0.012 nats per token
-#   [−0.023, −0.00083] on natural English, 0.025 [0.016, 0.034] on samples of the AR base and 0.022
-#   [0.013, 0.031] on documentation. The first picture here is of the recipe with eight noise levels
-#   instead of the official ten, so its numbers differ; on natural English its difference is not
-#   told from zero.
+# * **Stable sinks left out are seen to cost nothing that matters**, against what was expected. Left
+#   out of Wanda's statistics at 50 %, in 5 calibration draws, they change the loss by 0.00084
+#   [−0.0023, 0.0040] on smol-dlm, where pruning costs 0.32; 0.0013 [−0.0028, 0.0054] on
+#   smol-dlm-8M; and on seed-1 and seed-2, made again, −0.00073 [−0.0027, 0.0013] and −0.00023
+#   [−0.0021, 0.0016]. On the first two models, beside as many random tokens left out, they make no
+#   difference that matters either. So there is no cost to bring back, and putting lost weights back
+#   brings none: the 100 lost weights that should matter most change the loss of smol-dlm by
+#   −0.000015 [−0.00014, 0.00011], and on none of the other three models does putting them back make
+#   a difference that matters.
+# * **All sinks left out** change the loss by −0.0029 [−0.0098, 0.0040] on smol-dlm, where 0.015
+#   would matter. On smol-dlm-8M it is undecided: 0.0078 [−0.0036, 0.019], where 0.018 would matter.
+# * **The official code does not leave out unstable sinks alone.** At the noise levels of
+#   calibration text 22 % [12 %, 32 %] of the sinks are stable, which is more than one in twenty;
+#   78 % are unstable. Leaving out the unstable ones instead of all makes no difference that
+#   matters.
+# * **Nor does the AR twin need its sinks in the statistics.** Most of them are stable (85 % on
+#   calibration text, [notebook 01](01_do_sinks_move.ipynb)). Without them the loss of the pruned
+#   twin changes by −0.0030 [−0.0092, 0.0032], where Wanda costs 0.65. It is calibrated on 64 clean
+#   sequences, a quarter of the tokens of 32 sequences at eight noise levels. What it does need, in
+#   its middle layers, is to attend to them ([notebook 02](02_are_sinks_needed.ipynb)).
+# * **An early cost in two draws was not seen again, and is not explained.** On the first seed-1
+#   leaving all sinks out cost 0.026 [0.020, 0.032] in two draws, where 0.016 would matter, and the
+#   official sink weights cost 0.030 [0.023, 0.037]. On the first seed-2 it was 0.053 [−0.61, 0.72]:
+#   a large cost in one draw and next to none in the other, as the picture of trainings shows. On
+#   the published model it was 0.00068 [−0.0015, 0.0028]. The weights of the two trainings were not
+#   kept. Made again by their commands and measured in five draws, seed-1 shows 0.0026
+#   [−0.0035, 0.0087] and seed-2 −0.0012 [−0.0058, 0.0033]. These measurements differ from the first
+#   ones in more than the weights, which are kept in 8 bits now: in the calibration text (32
+#   sequences instead of 16), in the noise (one for each draw instead of one for both), in the
+#   number format (float32 instead of bfloat16) and in the number of scored sequences. Which of
+#   these it was, or chance, cannot be told any more. With the unstable sinks alone left out, the
+#   loss of the two first trainings changed by 0.00011 [−0.019, 0.019] and −0.00099 [−0.014, 0.012].
+# * **How the official recipe compares with Wanda depends on the kind of text.** In the first
+#   picture, at 50 % and with eight noise levels, its loss lies above Wanda's on samples and on
+#   documentation, and on natural English it makes no difference that matters. With its own ten
+#   levels, in [notebook 03](03_leaving_sinks_out.ipynb), official recipe − Wanda is −0.012 nats per
+#   token [−0.023, −0.00083] on natural English, 0.025 [0.016, 0.034] on samples of the AR base and
+#   0.022 [0.013, 0.031] on documentation.
 # * **With eight noise levels, the official recipe is not seen to gain on Wanda in any setting at
 #   50 %.** Its loss lies above Wanda's by 0.022 [0.0058, 0.037] on 16 calibration sequences and by
 #   0.020 [0.0024, 0.037] on 128; with noise of its own for every draw by 0.020 [0.013, 0.027]; and
@@ -458,36 +498,6 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 #   official sink weights change the loss by 0.086 [0.042, 0.13] on 16 sequences and by −0.12
 #   [−0.15, −0.092] on 128, so in so few draws not even the sign is settled. Notebooks
 #   [06](06_gain_at_75.ipynb) and [07](07_best_recipe.ipynb) have five draws.
-# * **A cost in two draws was not seen again, and is not explained.** On the first seed-1 leaving
-#   all sinks out cost 0.026 [0.020, 0.032] in two draws, where 0.016 would matter, and the official
-#   sink weights cost 0.030 [0.023, 0.037]. On the first seed-2 it was 0.053 [−0.61, 0.72]: a large
-#   cost in one draw and none in the other, as the picture of trainings shows. On the published
-#   model it was 0.00068 [−0.0015, 0.0028]. The weights of the two trainings were not kept. Made
-#   again by their commands and measured in five draws, seed-1 shows 0.0026 [−0.0035, 0.0087] and
-#   seed-2 −0.0012 [−0.0058, 0.0033]. These measurements differ from the first ones in more than the
-#   weights, which are kept in 8 bits now: in the calibration text (32 sequences instead of 16), in
-#   the noise (one for each draw instead of one for both), in the number format (float32 instead of
-#   bfloat16) and in the number of scored sequences. Which of these it was, or chance, cannot be
-#   told any more. With the unstable sinks alone left out, the loss of the two first trainings
-#   changed by 0.00011 [−0.019, 0.019] and −0.00099 [−0.014, 0.012].
-# * **Stable sinks carry no cost**, against what was expected. Left out of Wanda's statistics at
-#   50 %, in 5 calibration draws, they cost 0.00084 [−0.0023, 0.0040] on smol-dlm, where pruning
-#   costs 0.32; 0.0013 [−0.0028, 0.0054] on smol-dlm-8M; and on seed-1 and seed-2, made again,
-#   −0.00073 [−0.0027, 0.0013] and −0.00023 [−0.0021, 0.0016]. As many random tokens cost as much.
-#   So there is no cost to bring back: the 100 lost weights that should matter most change the loss
-#   of smol-dlm by −0.000015 [−0.00014, 0.00011], and on none of the other three models does putting
-#   them back make a difference that matters.
-# * **All sinks left out** change the loss by −0.0029 [−0.0098, 0.0040] on smol-dlm, where 0.015
-#   would matter. On smol-dlm-8M it is undecided: 0.0078 [−0.0036, 0.019], where 0.018 would matter.
-# * **The official code does not leave out unstable sinks alone.** At the noise levels of
-#   calibration text 22 % [12 %, 32 %] of the sinks are stable, which is more than one in twenty.
-#   Leaving out the unstable ones instead of all makes no difference that matters.
-# * **Nor does the AR twin need its sinks in the statistics.** Without them the loss of the pruned
-#   twin changes by −0.0030 [−0.0092, 0.0032], where Wanda costs 0.65, on a quarter of the text
-#   above. What it does need, in its middle layers, is to attend to them ([notebook
-#   02](02_are_sinks_needed.ipynb)).
-# * **In short**, in five draws no choice of sinks, stable ones or all, is seen to cost more than
-#   matters, and none to gain.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table

@@ -37,7 +37,12 @@ def plot_energy(table: pd.DataFrame, title: str) -> Figure:
         cmap="cividis",
         xticklabels=5,
         yticklabels=list(named.values()),
-        cbar_kws={"format": FormatStrFormatter("%g"), "label": "sinks' share of energy (%)", "pad": 0.02},
+        cbar_kws={
+            "format": FormatStrFormatter("%g"),
+            "label": f"sinks' share of\nenergy (%);\n≤ {LEAST:g} alike",
+            "pad": 0.02,
+            "extend": "min",
+        },
         ax=axis,
     )
     axis.set(xlabel="layer (0 is the first)", ylabel="")

@@ -144,6 +144,12 @@ def largest_miss(table: pd.DataFrame) -> pd.Series:
     return table.loc[table.miss.abs().idxmax()]
 
 
+def largest_ratio(table: pd.DataFrame) -> float:
+    """Return the largest ratio of predicted and exact, the larger over the smaller, over maps that change."""
+    changed = table[(table.predicted > 0) & (table.exact > 0)]
+    return float(np.exp(np.abs(np.log(changed.predicted / changed.exact))).max())
+
+
 def fit_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return how well the prediction fits the maps of several models: a row per model and sparsity.
 
@@ -154,20 +160,19 @@ def fit_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     for model, table in tables.items():
         for sparsity, part in table.groupby("sparsity"):
-            changed = part[(part.predicted > 0) & (part.exact > 0)]
-            ratio = np.exp(np.abs(np.log(changed.predicted / changed.exact)))
+            is_changed = (part.predicted > 0) & (part.exact > 0)
             worst = largest_miss(part)
             rows.append(
                 {
                     "model": model,
                     "zeros": sparsity,
-                    "maps": len(changed),
+                    "maps": int(is_changed.sum()),
                     "correlation": correlation(part),
                     "largest_miss": worst.miss,
                     "worst_map": f"{worst.kind}, layer {worst.layer}",
                     "predicted": worst.predicted,
                     "exact": worst.exact,
-                    "largest_ratio": float(ratio.max()),
+                    "largest_ratio": largest_ratio(part),
                 }
             )
 
@@ -247,6 +252,7 @@ def _mean(table: pd.DataFrame, column: str) -> float:
 
 PLANTED, IN_MODEL = "planted in the statistics", "planted in the model"
 AS_IT_IS, ELSEWHERE = "as it is", "loss on other calibration text"
+VECTOR = "vector "  # what names of cases IN_MODEL begin with
 # of ELSEWHERE the masks are of one text, and the loss of another
 KINDS = (PLANTED, IN_MODEL, AS_IT_IS, ELSEWHERE)
 
@@ -299,7 +305,7 @@ def planted_model_cases(
     cases = []
     for dose, row in _mean_exchanges(passes, sparsity).iterrows():
         gain = gains[f"planted_model_gain_x{dose:g}"]
-        name = f"vector × {dose:g}"
+        name = f"{VECTOR}× {dose:g}"
         cases.append(Case(name, IN_MODEL, sparsity, row.exact, row.other_text, _expects(row), gain))
     return cases
 

@@ -158,7 +158,7 @@ def _plot_table(
             axis.plot(right, place, marker=GOES_ON[1], color=colour, ms=7, clip_on=False)
 
         if left <= row.value <= right:
-            axis.plot(row.value, place, ls="none", ms=6, **row.mark)
+            axis.plot(row.value, place, ls="none", ms=4.5, **row.mark)  # a short interval shows beside it
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
 
     axis.set_xlabel(xlabel, fontsize=8.5)
@@ -251,10 +251,15 @@ def plot_rows(
 
 
 def plot_lanes(
-    frame: pd.DataFrame, row: str, lane: str, margins: dict[str, float], xlabel: str, title: str
+    frame: pd.DataFrame,
+    row: str,
+    lane: str,
+    margins: dict[tuple[str, str], float | None],
+    xlabel: str,
+    title: str,
 ) -> Figure:
     """Draw `value` of every unit as a dot: a row per value of one column, beneath each other in it a lane per
-    value of another, and the margin of every row as a band.
+    value of another. `margins` are by row and lane, each a band behind its lane.
     """
     rows = frame[row].drop_duplicates().tolist()
     marks = {name: _mark_of(name, place) for place, name in enumerate(frame[lane].drop_duplicates())}
@@ -262,12 +267,16 @@ def plot_lanes(
     axis.axvline(0, color=BLACK, lw=0.9)
 
     for place, name in enumerate(rows):
-        margin = margins.get(name) or 0.0  # there may be none
-        axis.barh(place, 2 * margin, 0.8, -margin, color=GREY, alpha=0.2, lw=0)
         for order, (of, mark) in enumerate(marks.items()):
             values = frame.value[(frame[row] == name) & (frame[lane] == of)]
-            height = place + 0.7 * ((order + 0.5) / len(marks) - 0.5)
-            axis.plot(values, [height] * len(values), ls="none", ms=5, alpha=0.75, mew=0, **mark)
+            height = place + 0.8 * ((order + 0.5) / len(marks) - 0.5)
+            margin = margins.get((name, of)) or 0.0  # there may be none
+            axis.barh(height, 2 * margin, 0.8 / len(marks), -margin, color=GREY, alpha=0.2, lw=0)
+            axis.plot(values, [height] * len(values), ls="none", ms=4.5, alpha=0.6, mew=0, **mark)
+
+    ends = [*frame.value, *(side * margin for margin in margins.values() if margin for side in (-1, 1))]
+    room = 0.04 * (max(ends) - min(ends))
+    axis.set_xlim(min(ends) - room, max(ends) + room)  # a band is not cut at the edge
 
     broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in rows]
     axis.set_yticks(range(len(rows)), broken, fontsize=8.5)

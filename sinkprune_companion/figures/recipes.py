@@ -48,6 +48,14 @@ ASIDE = (  # comparisons on other text that are in the data of a picture alone: 
 )
 
 
+SECTIONS = {  # headings of what is left out, by its name in data
+    "stable": "stable sinks left out",
+    "random, as many as stable": "as many random tokens as stable sinks left out",
+    "all": "all sinks left out",
+    "random": "as many random tokens as sinks left out",
+}
+
+
 def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> Figure | None:
     """Save and return the picture of single weights under the paper's protocol; None where it has no row.
 
@@ -294,17 +302,22 @@ def save_draws(
     """Save and return the picture of every calibration draw at 50 %, in the settings that differ in one
     factor alone; None where no two settings differ so.
 
-    Bands are the margins in the first of these settings.
+    Bands are the margins of each setting.
     """
     values = draw_values(scores, factor, shown)
     if values.empty:
         return None
 
-    first = differences[apart_in(factor, scores)[0], HALF]
-    margins = {COMPARISONS[name].label: first[name].margin for name in shown if name in first}
+    margins = {
+        (COMPARISONS[name].label, setting.value_of(factor)): differences[setting, HALF][name].margin
+        for setting in apart_in(factor, scores)
+        for name in shown
+        if name in differences[setting, HALF]
+    }
     title = render.title(run, f"by_{factor}", plain)
     picture = forests.plot_lanes(values, "difference", factor, margins, IN_NATS, title)
-    data = values.assign(margin=values.difference.map(margins))
+    lanes = zip(values.difference, values[factor], strict=True)
+    data = values.assign(margin=[margins.get(lane) for lane in lanes])
     return figures.save_figure(run, picture, f"by_{factor}", data, f"{title}: one dot for every draw")
 
 
@@ -339,17 +352,17 @@ def _save_compared(
 def save_left_out(
     run: Run, effects: Mapping[str, tuple[Mapping[str, np.ndarray], float | None]], plain: str
 ) -> Figure:
-    """Save and return the picture of effects, (R, N) and a margin by model: stable sinks, then all sinks, a
-    row for each model. What is measured besides is in its data alone.
+    """Save and return the picture of effects, (R, N) and a margin by model: stable sinks, all sinks, and as
+    many random tokens as there are of either, a row for each model. Unstable sinks are in its data alone.
     """
     parts = [judge(by_choice, margin, model) for model, (by_choice, margin) in effects.items()]
     table = pd.concat(parts, ignore_index=True)
     title = render.title(run, "left_out", plain)
     drawn = [
         table[table.comparison == f"{choice} − none"].assign(
-            comparison=lambda part: part.section, section=f"{choice} sinks left out"
+            comparison=lambda part: part.section, section=section
         )
-        for choice in ("stable", "all")
+        for choice, section in SECTIONS.items()
     ]
     picture = forests.plot_effects(pd.concat(drawn, ignore_index=True), IN_NATS, title)
     caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"

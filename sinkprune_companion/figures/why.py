@@ -1,6 +1,7 @@
 """Pictures of why leaving sinks out changes little: where energy lies, what is foreseen, what is planted."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.figures.energy import READS
 from sinkprune.figures.style import WIDTH, canvas, titled
-from sinkprune_companion.experiments.why import AS_IT_IS, ELSEWHERE, IN_MODEL, PLANTED
+from sinkprune_companion.experiments.why import (
+    AS_IT_IS,
+    ELSEWHERE,
+    IN_MODEL,
+    PLANTED,
+    VECTOR,
+    largest_ratio,
+)
 from sinkprune_companion.figures.looks import BLACK, BROWN, GREEN, GREY, OLIVE, ORANGE, SKY, SLATE
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
@@ -20,17 +29,25 @@ HUES = {"q_proj": SLATE, "o_proj": OLIVE, "gate_proj": GREY, "down_proj": BROWN}
 
 
 def plot_channels(channels: pd.DataFrame, places: Sequence[tuple[int, str]], title: str) -> Figure:
-    """Draw every input channel of some linears: its norm across, up the share of energy that sinks hold."""
-    figure, axes = canvas(1, len(places), (WIDTH, 2.6), sharex=True, sharey=True)
+    """Draw every input channel of some linears: its norm across, up the share of energy that sinks hold.
+
+    The dashed line is a half.
+    """
+    figure, axes = canvas(1, len(places), (WIDTH, 3.0), sharex=True, sharey=True)
 
     for axis, (layer, linear) in zip(axes[0], places, strict=True):
         part = channels[(channels.layer == layer) & (channels.linear == linear)]
         kind = linear.rpartition(".")[2]
-        axis.plot(part.norm, 100 * part.share, "o", ms=2.5, mew=0, alpha=0.5, color=HUES.get(kind, BLACK))
+        how = {"ms": 2, "mew": 0, "alpha": 0.45, "color": HUES.get(kind, BLACK)}  # most lie on each other
+        axis.plot(part.norm, 100 * part.share, "o", **how)
+
+        axis.axhline(50, color=BLACK, lw=0.8, ls="--")
         axis.set_xscale("log")
-        axis.set(xlabel="norm of the channel", title=f"{kind}, layer {layer}")
+        axis.set_title(f"{kind}, layer {layer}")
 
     axes[0, 0].set_ylabel("sinks' share of its energy (%)")
+    across = "norm of the channel: root of the sum of squares over all calibration tokens (no unit)"
+    figure.supxlabel(across, fontsize=9)
     return titled(figure, title)
 
 
@@ -38,7 +55,7 @@ def plot_window(window: pd.DataFrame, title: str) -> Figure:
     """Draw a window of a score matrix, a table of `why.score_window`, below the norms of its channels.
 
     A kept weight is the darker the further its score is above the threshold of its row; pruned ones are
-    white. Those that leaving sinks out exchanges are marked.
+    white. Those that leaving sinks out exchanges have a coloured frame.
     """
     figure, axes = canvas(2, 1, (WIDTH, 4.2), sharex=True, height_ratios=[1, 1.6])
     (above,), (below,) = axes
@@ -57,14 +74,18 @@ def plot_window(window: pd.DataFrame, title: str) -> Figure:
     rows = {row: place for place, row in enumerate(ratio.index)}
     lost = window[window.kept & ~window.kept_without]
     won = window[~window.kept & window.kept_without]
-    mark = {"ls": "", "ms": 3.5, "mew": 0.4, "mec": BLACK}
-    below.plot(lost.place, lost.row.map(rows), "v", color=ORANGE, label="kept only with the sinks", **mark)
-    below.plot(won.place, won.row.map(rows), "^", color=SKY, label="kept only without the sinks", **mark)
+    frame = {"ls": "", "ms": 4, "mew": 1.1, "mfc": "none"}  # the cell shows through
+    below.plot(lost.place, lost.row.map(rows), "s", mec=ORANGE, label="kept only with the sinks", **frame)
+    below.plot(won.place, won.row.map(rows), "s", mec=SKY, label="kept only without the sinks", **frame)
 
     below.grid(visible=False)
-    below.set(xlabel="input channels, the largest norm first", ylabel="outputs", yticks=[])
+    across = "input channels by norm: the largest ones, all of them, then some spread over the others"
+    below.set(xlabel=across, ylabel="outputs", yticks=[])
+
     bar = figure.colorbar(image, ax=below, ticks=[0, 0.5, 1], pad=0.01)
-    bar.ax.set_yticklabels(["at the\nthreshold", "3 times", "10 times"], fontsize=8)
+    bar.ax.set_ylim(0, 1)  # below the threshold all is white
+    bar.ax.set_yticklabels(["1", "3", "≥ 10"], fontsize=8)
+    bar.set_label("score / threshold of its row\n(pruned: white)", fontsize=8)
 
     handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
     return titled(figure, title, handles)
@@ -85,9 +106,8 @@ def plot_foreseen(table: pd.DataFrame, title: str) -> Figure:
             how = {"color": HUES[kind], "ms": 3.5, "mew": 0, "alpha": 0.7}
             axis.plot(100 * of_kind.predicted, 100 * of_kind.exact, shape, **how)
 
-        axis.set(
-            xscale="log", yscale="log", xlabel="predicted (% of kept weights)", title=f"{sparsity:.0%} zeros"
-        )
+        apart = f"{sparsity:.0%} zeros, at most {largest_ratio(part):.1f} times apart"
+        axis.set(xscale="log", yscale="log", xlabel="predicted (% of kept weights)", title=apart)
         for each in (axis.xaxis, axis.yaxis):
             each.set_major_formatter(FormatStrFormatter("%g"))
 
@@ -99,6 +119,31 @@ def plot_foreseen(table: pd.DataFrame, title: str) -> Figure:
     return titled(figure, title, handles)
 
 
+class Look(NamedTuple):
+    """How the line of a finding is drawn, and what a legend calls it."""
+
+    label: str
+    color: str
+    marker: str
+    linestyle: str = "-"
+    is_filled: bool = True
+
+
+LOOKS = {  # by the name of a finding without its dose and sparsity
+    "planted_gain": Look("all sinks left out", SKY, "^"),
+    "planted_official_gain": Look("official token weights", ORANGE, "D", "--", is_filled=False),
+    "planted_random_gain": Look("random tokens planted and left out", GREY, "X", ":"),
+    "planted_sparsegpt_gain": Look("SparseGPT: all sinks left out", GREEN, "s"),
+    "planted_model_gain": Look("all sinks left out", SKY, "^"),
+    "planted_model_random": Look("as many random tokens left out", GREY, "X", ":"),
+    "planted_model_waste": Look(
+        "all sinks left out, scored without the vector", SKY, "v", "--", is_filled=False
+    ),
+}
+BESIDE = 4  # points between marks of one dose: they would hide each other
+ALIKE = 1.05  # limits whose ratio is at most this are drawn as one
+
+
 def plot_doses(
     gains: Mapping[str, Mapping[float, Estimate]],
     title: str,
@@ -106,42 +151,88 @@ def plot_doses(
 ) -> Figure:
     """Draw what leaving tokens out changes in the loss against the planted dose, a line per kind of token.
 
-    `gains` has the estimates by dose, by the name of a line. The band is what does not matter: the margin at
-    every dose.
+    `gains` has the estimates by dose, by the finding of a line, a name in LOOKS. The band is what does not
+    matter, the margin of the first line at every dose; dotted are the margins of a line that has others.
     """
-    looks = {"color": [SKY, BLACK, GREY, GREEN], "marker": ["o", "D", "X", "s"]}
     figure, [[axis]] = canvas(size=(WIDTH, 3.2))
-
-    for place, (name, by_dose) in enumerate(gains.items()):
-        doses = np.array(list(by_dose))
-        value, low, high = (
-            np.array([getattr(e, end) for e in by_dose.values()]) for end in ("value", "low", "high")
-        )
-        moved = doses * 1.06 ** (place - (len(gains) - 1) / 2)
-
-        look = {kind: every[place % len(every)] for kind, every in looks.items()}
-        axis.errorbar(moved, value, [value - low, high - value], label=name, ms=5, lw=1.3, capsize=2, **look)
-
-    first = next(iter(gains.values()))
-    margins = {dose: estimate.margin for dose, estimate in first.items() if estimate.margin}
-    if margins:
-        limit = np.array(list(margins.values()))
-        axis.fill_between(list(margins), -limit, limit, color=GREY, alpha=0.2, lw=0, label="does not matter")
-
-    axis.axhline(0, color=BLACK, lw=0.8)
     axis.set_xscale("log")
 
+    for place, (finding, by_dose) in enumerate(gains.items()):
+        beside = BESIDE * (place - (len(gains) - 1) / 2) / 72
+        moved = axis.transData + ScaledTranslation(beside, 0, figure.dpi_scale_trans)
+        _draw_line(axis, LOOKS[finding], by_dose, moved)
+
+    _draw_margins(axis, gains)
+    axis.axhline(0, color=BLACK, lw=0.8)
+
+    first = next(iter(gains.values()))
     axis.set_xticks(list(first), minor=False)
     axis.set_xticks([], minor=True)
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.margins(x=0.08)
 
-    axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats per token)")
+    axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats per token)\n← better")
     return titled(figure, title, axis.get_legend_handles_labels()[0])
 
 
+def _draw_line(axis: Axes, look: Look, by_dose: Mapping[float, Estimate], moved: Transform) -> None:
+    """Draw estimates with their intervals by dose, in coordinates that are `moved`."""
+    value = np.array([estimate.value for estimate in by_dose.values()])
+    ends = [
+        [estimate.value - estimate.low for estimate in by_dose.values()],
+        [estimate.high - estimate.value for estimate in by_dose.values()],
+    ]
+
+    mark = {
+        "color": look.color,
+        "marker": look.marker,
+        "ls": look.linestyle,
+        "ms": 4,
+        "lw": 1.3,
+        "capsize": 2,
+    }
+    if not look.is_filled:
+        mark["mfc"] = "white"
+    axis.errorbar(list(by_dose), value, ends, label=look.label, transform=moved, **mark)
+
+    lowest = min(estimate.low for estimate in by_dose.values())
+    highest = max(estimate.high for estimate in by_dose.values())
+    axis.update_datalim([(dose, end) for dose in by_dose for end in (lowest, highest)])
+
+
+def _draw_margins(axis: Axes, gains: Mapping[str, Mapping[float, Estimate]]) -> None:
+    """Draw the margins of the first line as a band, and dotted those of every line that has others."""
+    margins = {
+        finding: {dose: estimate.margin for dose, estimate in by_dose.items() if estimate.margin}
+        for finding, by_dose in gains.items()
+    }
+    first = next(iter(margins.values()))
+    if not first:
+        return
+
+    limit = np.array(list(first.values()))
+    axis.fill_between(list(first), -limit, limit, color=GREY, alpha=0.2, lw=0, label="does not matter")
+
+    others = {}
+    for finding, of_line in margins.items():
+        ratios = [margin / first[dose] for dose, margin in of_line.items() if dose in first]
+        if ratios and max(max(ratios), 1 / min(ratios)) > ALIKE:
+            others[finding] = of_line
+
+    dotted = {"ls": (0, (1, 1)), "lw": 1}
+    for finding, of_line in others.items():
+        for side in (-1, 1):
+            limit = side * np.array(list(of_line.values()))
+            axis.plot(list(of_line), limit, color=LOOKS[finding].color, **dotted)
+
+    if others:
+        axis.plot([], [], color=BLACK, label="does not matter, for the line of the dots' colour", **dotted)
+
+
+ROOM = 2.6  # how many times as far as data go the names of rows begin, on the left
 WHEN = {  # how cases of a kind look, and what a legend calls them
     PLANTED: ("in the statistics alone, inputs at the sinks made so many times as large", BROWN, "o"),
-    IN_MODEL: ("in the model, a vector so many usual inputs long added to them", ORANGE, "s"),
+    IN_MODEL: ("in the model, a vector so many usual lengths of an input added to them", ORANGE, "s"),
     AS_IT_IS: ("the model as it is", BLACK, "D"),
     ELSEWHERE: ("other models, whose loss is of other calibration text (notebook 08)", SKY, "D"),
 }
@@ -150,24 +241,37 @@ WHEN = {  # how cases of a kind look, and what a legend calls them
 def plot_when(table: pd.DataFrame, title: str) -> Figure:
     """Draw what leaving sinks out changes in the loss against how much of the masks it exchanges.
 
-    `table` is that of `why.foresight`; a panel per sparsity. The band is what does not matter, a grey stroke
-    what another draw of calibration text exchanges in a case. Where nothing is planted in several models they
-    are named in a picture within the panel.
+    `table` is that of `why.foresight`; a panel per sparsity. A pale block is what does not matter in a
+    case, a grey stroke what another draw of calibration text exchanges there. Where nothing is planted in
+    several models a panel beneath has a row for each of them.
     """
     sparsities = sorted(table.zeros.unique())
-    heights = [4.0, *[2.4] * (len(sparsities) - 1)]
-    size = (WIDTH, sum(heights))
-    figure, axes = canvas(len(sparsities), 1, size, sharex=True, height_ratios=heights)
+    unplanted = {sparsity: _unplanted(table[table.zeros == sparsity]) for sparsity in sparsities}
+    several = [sparsity for sparsity, cases in unplanted.items() if len(cases) > 1]
 
-    for axis, sparsity in zip(axes[:, 0], sparsities, strict=True):
+    heights = [3.6, *[2.3] * (len(sparsities) - 1)]
+    heights += [0.4 + 0.26 * len(unplanted[sparsity]) for sparsity in several]
+    figure, axes = canvas(len(heights), 1, (WIDTH, sum(heights)), height_ratios=heights)
+
+    by_weights, by_name = axes[: len(sparsities), 0], axes[len(sparsities) :, 0]
+    for axis, sparsity in zip(by_weights, sparsities, strict=True):
+        axis.sharex(by_weights[0])
         _draw_panel(axis, table[table.zeros == sparsity])
-        if len(sparsities) > 1:
-            axis.set_title(f"{sparsity:.0%} zeros")
+        axis.set_title(f"{sparsity:.0%} zeros")
+    by_weights[-1].set_xlabel("kept weights that leaving sinks out exchanges (%)")
 
-    axes[-1, 0].set_xlabel("kept weights that leaving sinks out exchanges (%)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    for axis, sparsity in zip(by_name, several, strict=True):
+        _name_cases(axis, unplanted[sparsity])
+        axis.set_title(f"{sparsity:.0%} zeros, nothing planted (in brackets: exchanged weights)")
+
+    handles, labels = by_weights[0].get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
     return titled(figure, title, list(by_label.values()))
+
+
+def _unplanted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the cases in which nothing is planted."""
+    return table[table.kind.isin([AS_IT_IS, ELSEWHERE])]
 
 
 def _draw_panel(axis: Axes, table: pd.DataFrame) -> None:
@@ -177,38 +281,52 @@ def _draw_panel(axis: Axes, table: pd.DataFrame) -> None:
         if len(part):
             _draw_cases(axis, part, kind)
 
-    unplanted = table[table.kind.isin([AS_IT_IS, ELSEWHERE])]
-    named = table if len(unplanted) == 1 else table.drop(unplanted.index)
-    for row in named.itertuples():
-        place = (100 * row.exchanged, row.value)
-        axis.annotate(row.case, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
+    _name_points(axis, table)
 
     strokes = {"color": GREY, "marker": "|", "ls": "", "ms": 9, "mew": 1.5}
-    axis.plot(100 * table.other_text, table.value, label="what other text exchanges there", **strokes)
+    axis.plot(100 * table.other_text, table.value, label="what other text exchanges in this case", **strokes)
+    planted = table.drop(_unplanted(table).index)
+    ends = (100 * planted.other_text, 100 * planted.exchanged)
+    axis.hlines(planted.value, *ends, color=GREY, lw=0.6, alpha=0.6)
 
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set_ylabel("loss, left out − kept\n(nats per token)\n← better")
 
-    ordered = table.sort_values("exchanged")
-    limits = (-ordered.margin, ordered.margin)
-    axis.fill_between(100 * ordered.exchanged, *limits, color=GREY, alpha=0.2, lw=0)
+    blocks = {"color": GREY, "alpha": 0.3, "lw": 9, "zorder": 1}
+    axis.vlines(100 * table.exchanged, -table.margin, table.margin, label="does not matter", **blocks)
     axis.axhline(0, color=BLACK, lw=0.8)
+    axis.margins(x=0.1)
+
+
+def _name_points(axis: Axes, table: pd.DataFrame) -> None:
+    """Write the name of every case beside its point, and one for all models in which nothing is planted."""
+    unplanted = _unplanted(table)
+    named = table if len(unplanted) == 1 else table.drop(unplanted.index)
+    ground = {"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8}  # no line crosses the words
+    words = {"textcoords": "offset points", "fontsize": 8, "va": "center", "bbox": ground}
+
+    for row in named.itertuples():
+        place = (100 * row.exchanged, row.value)
+        side = -1 if row.other_text > row.exchanged else 1  # away from the stroke
+        aligned = "right" if side < 0 else "left"
+        axis.annotate(row.case.removeprefix(VECTOR), place, xytext=(7 * side, 0), ha=aligned, **words)
 
     if len(unplanted) > 1:
-        _name_cases(axis.inset_axes((0.27, 0.52, 0.25, 0.4)), unplanted)
+        place = (100 * unplanted.exchanged.min(), unplanted.low.min())
+        axis.annotate("nothing planted: panel at the bottom", place, xytext=(-3, -10), **words)
 
 
 def _draw_cases(axis: Axes, cases: pd.DataFrame, kind: str) -> None:
     """Draw the cases of a kind with their intervals."""
     label, colour, shape = WHEN[kind]
     ends = [cases.value - cases.low, cases.high - cases.value]
-    look = {"color": colour, "marker": shape, "ls": "", "ms": 5, "lw": 1.2, "capsize": 2}
+    look = {"color": colour, "marker": shape, "ls": "", "ms": 4.5, "lw": 1.2, "capsize": 2, "zorder": 3}
     axis.errorbar(100 * cases.exchanged, cases.value, ends, label=label, **look)
 
 
 def _name_cases(axis: Axes, cases: pd.DataFrame) -> None:
-    """Draw a line per case, by name and what it exchanges: its interval on the band that does not matter."""
+    """Draw a row per case, by name and what it exchanges: its interval on the band that does not matter."""
     cases = cases.sort_values("exchanged", ascending=False).reset_index(drop=True)
 
     for place, row in enumerate(cases.itertuples()):
@@ -218,8 +336,13 @@ def _name_cases(axis: Axes, cases: pd.DataFrame) -> None:
         axis.errorbar(row.value, place, xerr=ends, color=colour, marker=shape, ms=4, lw=1.2, capsize=2)
 
     axis.axvline(0, color=BLACK, lw=0.8)
-    axis.set_yticks(
-        range(len(cases)), [f"{row.case} ({100 * row.exchanged:.2f} %)" for row in cases.itertuples()]
-    )
-    axis.tick_params(labelsize=7)
-    axis.set_title("the cases with nothing planted", fontsize=8)
+    furthest = max(cases.high.max(), -cases.low.min(), cases.margin.max())
+    left = -ROOM * furthest
+    for place, row in enumerate(cases.itertuples()):
+        axis.text(left, place, f" {row.case} ({100 * row.exchanged:.2f} %)", va="center", fontsize=8)
+
+    axis.set_xlim(left, 1.1 * furthest)
+    axis.set_xticks([tick for tick in axis.get_xticks() if -furthest <= tick <= furthest])
+    axis.set_yticks([])
+    axis.grid(visible=False)
+    axis.set_xlabel("loss, left out − kept (nats per token); ← better")

@@ -36,9 +36,10 @@ from sinkprune_companion.pages.sources import (
     by_length,
     by_prompt,
     carried,
+    fits,
+    fixed_threshold,
     foreseen,
     results_for,
-    worst_fit,
 )
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
@@ -49,8 +50,9 @@ TABLES = {  # functions of `sources` that templates may call
     "by_length": by_length,
     "by_prompt": by_prompt,
     "carried": carried,
+    "fits": fits,
+    "fixed_threshold": fixed_threshold,
     "foreseen": foreseen,
-    "worst_fit": worst_fit,
 }
 # what templates know of results
 RESULT_NAMES = (

@@ -1,5 +1,6 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from scipy.stats import binomtest
 from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import markdown_table
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import PLANNED, write_json
 from sinkprune.models import embedded
 from sinkprune.models.catalog import MODELS
@@ -240,17 +242,48 @@ def foreseen(table: str = "04_why/when.csv") -> Foreseen:
     return Foreseen(*counts, len(outcome))
 
 
+def fixed_threshold(table: str | Path = "04_why/when.csv") -> dict[str, float]:
+    """Return which fixed thresholds fit a table of `why.foresight`, a CSV file in `figures`, best.
+
+    One expects an effect of every case in which more weights are exchanged. Those between `low` and `high`
+    fit most decided cases, `right` of them; those between `low_as_good` and `high_as_good`, around them, as
+    many as the diagnosis or more. They are looked for in the cases that they are held against.
+    """
+    cases = pd.read_csv(project_root() / "figures" / table)
+    decided = cases[cases.foreseen != OPEN].sort_values("exchanged")
+    matters = decided.measured.isin([HELPS, HURTS]).to_numpy()
+
+    # a threshold in gap k expects an effect of all cases from number k on
+    ends = [0.0, *decided.exchanged, math.inf]
+    right = [int((~matters[:gap]).sum() + matters[gap:].sum()) for gap in range(len(decided) + 1)]
+
+    best = right.index(max(right))
+    by_text = int((decided.foreseen == RIGHT).sum())
+    first = last = best
+    while first > 0 and right[first - 1] >= by_text:
+        first -= 1
+    while last < len(decided) and right[last + 1] >= by_text:
+        last += 1
+
+    return {
+        "right": right[best],
+        "low": ends[best],
+        "high": ends[best + 1],
+        "low_as_good": ends[first],
+        "high_as_good": ends[last + 1],
+    }
+
+
 def carried(layer: int, dose: float, table: str = "04_why/carried.csv") -> dict[str, float]:
     """Return a row of a published table of `planted_model.carried_table`, by column."""
     frame = pd.read_csv(project_root() / "figures" / table).set_index(["layer", "dose"])
     return frame.loc[(layer, dose)].to_dict()
 
 
-def worst_fit(zeros: float, table: str = "04_why/fits.csv") -> dict[str, object]:
-    """Return the row with the largest miss, over models, of a published table of `why.fit_table`."""
+def fits(table: str = "04_why/fits.csv") -> list[dict[str, object]]:
+    """Return the rows of a published table of `why.fit_table`, with the size of the `largest_miss`."""
     frame = pd.read_csv(project_root() / "figures" / table)
-    frame = frame[frame.zeros == zeros]
-    return frame.loc[frame.largest_miss.abs().idxmax()].to_dict()
+    return frame.assign(largest_miss=frame.largest_miss.abs()).to_dict("records")
 
 
 def by_length(table: str = "04_why/lengths.csv", zeros: float = 0.5) -> dict[int, dict[str, float]]:

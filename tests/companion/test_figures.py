@@ -45,6 +45,14 @@ def test_a_series_of_one_panel_alone_is_in_the_legend():
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["a", "b"]
 
 
+def test_bars_are_in_the_legend_where_a_figure_has_intervals_alone():
+    frame = pd.DataFrame({"x": [0, 1], "y": [1.0, 2], "low": [0.5, 1], "high": [2.0, 3], "of": ["a", "a"]})
+    for columns in (None, ("low", "high")):
+        drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, interval_columns=columns)
+        (shown,) = drawn.axes[0].containers
+        assert shown.has_yerr is (columns is not None)
+
+
 def test_a_figure_is_kept_sharp_and_shown_as_wide_as_it_was_drawn(tmp_path):
     run = SimpleNamespace(folder=tmp_path, provenance={}, notebook="n")
     drawn = forests.plot_forest({"row": estimate(0.1, 0.05)}, "nats")
@@ -107,11 +115,16 @@ def test_an_interval_that_is_cut_has_no_verdict_s_mark_at_its_end():
 
 def test_every_draw_is_a_dot_in_the_lane_of_its_series():
     frame = pd.DataFrame({"what": ["one"] * 3 + ["two"], "of": ["a", "a", "b", "b"], "value": [1.0, 2, 3, 4]})
-    axis = forests.plot_lanes(frame, "what", "of", {"one": 0.5}, "nats", "").axes[0]
+    margins = {("one", "a"): 0.5, ("one", "b"): 7.0}
+    axis = forests.plot_lanes(frame, "what", "of", margins, "nats", "").axes[0]
     dots = {(value, height) for line in axis.lines[1:] for value, height in line.get_xydata()}
     assert {value for value, _ in dots} == {1, 2, 3, 4}
     heights = dict(dots)
     assert heights[1] == heights[2] < heights[3] < 0.5 < heights[4], "a lane below the other, within its row"
+
+    bands = {band.get_width(): band.get_y() + band.get_height() / 2 for band in axis.patches}
+    assert (bands[1.0], bands[14.0]) == (pytest.approx(heights[1]), pytest.approx(heights[3]))
+    assert axis.get_xlim()[0] < -7 < 7 < axis.get_xlim()[1], "no band is cut"
 
 
 def test_points_of_a_curve_have_their_words_beside_them():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED
 from sinkprune_companion.experiments.why import (
     AS_IT_IS,
     ELSEWHERE,
@@ -23,7 +24,8 @@ from sinkprune_companion.experiments.why import (
     planted_model_cases,
     score_window,
 )
-from sinkprune_companion.figures.why import plot_when, plot_window
+from sinkprune_companion.figures.why import plot_doses, plot_when, plot_window
+from sinkprune_companion.pages.sources import fixed_threshold
 from sinkprune_core.pruning.diagnosis import mask_changes
 
 
@@ -144,9 +146,9 @@ def test_every_sparsity_has_a_panel_and_every_case_its_name():
 
     figure = plot_when(foresight(cases), "a title")
 
-    assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["50% zeros", "75% zeros"]
-    named = [{text.get_text() for text in axis.texts} for axis in figure.axes[:2]]
-    assert named == [{"plain", "× 9", "vector × 9"}, {"at three quarters"}]
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["50% zeros", "75% zeros"]
+    named = [sorted(text.get_text() for text in axis.texts) for axis in figure.axes]
+    assert named == [["plain", "× 9", "× 9"], ["at three quarters"]]
 
 
 def test_a_case_without_a_margin_is_drawn_without_a_band():
@@ -181,9 +183,52 @@ def test_the_picture_names_every_model_in_which_nothing_is_planted():
 
     figure = plot_when(foresight([*cases, planted]), "a title")
 
-    (inner,) = figure.axes[0].child_axes
-    assert {label.get_text().split(" (")[0] for label in inner.get_yticklabels()} == {"one", "two"}
-    assert plot_when(foresight([planted]), "a title").axes[0].child_axes == []
+    _, beneath = figure.axes
+    assert {text.get_text().split(" (")[0].strip() for text in beneath.texts} == {"one", "two"}
+    assert len(plot_when(foresight([planted]), "a title").axes) == 1
+
+
+def doses(*ends: tuple[float, float, float], margin: float = 0.01) -> dict[float, Estimate]:
+    """Return estimates with intervals by dose; an end is a dose, then the interval."""
+    return {dose: estimate(low, high, margin) for dose, low, high in ends}
+
+
+def test_every_interval_of_a_dose_lies_within_its_picture():
+    gains = {
+        "planted_gain": doses((1, -0.1, 0.1), (30, -0.9, -0.5)),
+        "planted_random_gain": doses((1, 0.1, 0.7)),
+    }
+    axis = plot_doses(gains, "a title").axes[0]
+    low, high = axis.get_ylim()
+    assert low <= -0.9 and high >= 0.7
+
+
+def test_fixed_thresholds_are_counted_over_decided_cases_as_the_diagnosis_is(tmp_path):
+    rows = [  # exchanged, measured, foreseen by other text
+        (0.001, NO_DIFFERENCE, RIGHT),
+        (0.004, UNDECIDED, OPEN),
+        (0.01, HURTS, WRONG),
+        (0.02, NO_DIFFERENCE, RIGHT),
+        (0.03, HELPS, RIGHT),
+        (0.05, HELPS, WRONG),
+    ]
+    table = tmp_path / "when.csv"
+    pd.DataFrame(rows, columns=["exchanged", "measured", "foreseen"]).to_csv(table, index=False)
+
+    found = fixed_threshold(table)
+
+    # four of five fit from 0.001 to 0.01 and from 0.02 to 0.03, and three, as many as by other text, around
+    assert (found["right"], found["low"], found["high"]) == (4, 0.001, 0.01)
+    assert (found["low_as_good"], found["high_as_good"]) == (0.0, 0.05)
+
+
+def test_a_line_with_margins_of_its_own_has_its_own_limits():
+    first = doses((1, -0.1, 0.1), (30, -0.9, -0.5))
+    for margin, limits in ((0.0102, 0), (0.02, 2)):
+        of_sparsegpt = doses((30, -0.3, -0.2), margin=margin)
+        axis = plot_doses({"planted_gain": first, "planted_sparsegpt_gain": of_sparsegpt}, "").axes[0]
+        at = [list(line.get_ydata()) for line in axis.lines]
+        assert sum(ends in ([margin], [-margin]) for ends in at) == limits
 
 
 def test_means_count_maps_by_their_weights_but_for_those_called_unweighted():
