@@ -342,7 +342,7 @@ run.find(found)
 
 # %% [markdown]
 # The picture leaves out *newest queries, in even shares*, which has the same sinks as *newest
-# queries alone*. Every panel has an axis of its own.
+# queries alone*. The two panels of temporal variance have different scales.
 
 # %%
 from sinkprune_companion.figures import forests
@@ -361,7 +361,7 @@ for metric in ("temporal_variance", "stable_share"):
         panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
 means = pd.concat(panels)
 told = {"data": means, "caption": "means over prompts, and over seeds of random weights"}
-how_drawn = {"hue": "kind", "sharex": False, "missing": "no key passes the threshold"}
+how_drawn = {"hue": "kind", "sharex": "row", "missing": "no key passes the threshold"}
 plain = "Measures of how sinks move, of trained and of random weights"
 rows = (means, "panel", "label", "")
 draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told)
@@ -477,7 +477,8 @@ for metric, words in RELATIVE.items():
     ]
     of_row = pd.MultiIndex.from_frame(means[["what", "kind"]], names=["condition", "model"])
     cells[words.replace("\n", " ")] = pd.Series(texts, of_row)
-Folded(pd.DataFrame(cells).rename(index=KINDS), "All conditions and measures")
+of_each = pd.MultiIndex.from_product([literal.what.unique(), KINDS], names=["condition", "model"])
+Folded(pd.DataFrame(cells).reindex(of_each).rename(index=KINDS), "All conditions and measures")
 
 # %% [markdown]
 # ## Layer by layer, and which tokens they are

@@ -23,6 +23,7 @@ REACH = 3  # times the interval that reaches second furthest: an interval that g
 FAR = 8  # times the same: a row whose number lies further is cut altogether
 LETTERS = 34  # of a row's name on one line
 ONE_PANEL = 6.0  # inches across, of a figure that has one panel of rows
+SQUEEZED = 1 / 3  # of its width, the least that what a panel shows takes of a shared axis
 ROUND = 1.5  # times a number that is on the axis: an interval that ends closer is drawn to its end
 GOES_ON = (r"$\ll$", r"$\gg$")  # marks of an interval that is cut, left and right: no verdict has them
 
@@ -200,7 +201,8 @@ def plot_rows(
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
     another, a mark per value of `hue`. A table without rows, which a cell of a sweep may have, gives a panel.
 
-    The words `missing` stand where a panel has no value for a row and a hue.
+    The words `missing` stand where a panel has no value for a row and a hue. With `sharex` "row" panels
+    beside each other have one scale, unless that would leave one of them less than SQUEEZED of its width.
     """
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
@@ -209,7 +211,7 @@ def plot_rows(
     lines = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / lines)
     size = (WIDTH if columns > 1 else ONE_PANEL, (1.1 + 0.4 * len(rows)) * lines)
-    figure, axes = canvas(lines, columns, size, sharex=sharex, sharey=True)
+    figure, axes = canvas(lines, columns, size, sharex=sharex is True, sharey=True)
 
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
@@ -244,10 +246,25 @@ def plot_rows(
             fontsize=8,
         )
 
+    if sharex == "row":
+        for beside in axes:
+            _on_one_scale(beside)
+
     words = [xlabel] if xlabel else []
     words.append("bars: 95 % interval; without a bar it is narrower than the mark")
     figure.supxlabel("\n".join(words), fontsize=8)
     return titled(figure, title, handles_of(marks))
+
+
+def _on_one_scale(beside: Collection[Axes]) -> None:
+    """Give axes that stand beside each other one scale, unless one of them would be SQUEEZED."""
+    ends = [axis.get_xlim() for axis in beside]
+    left = min(low for low, _ in ends)
+    right = max(high for _, high in ends)
+
+    if min(high - low for low, high in ends) >= SQUEEZED * (right - left):
+        for axis in beside:
+            axis.set_xlim(left, right)
 
 
 def plot_lanes(
@@ -318,7 +335,7 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
         end = 10.0 ** np.ceil(np.log10(linear))
         axis.set_xscale("symlog", linthresh=end, linscale=0.7)
         axis.axvspan(-end, end, color=GREY, alpha=0.1, lw=0)
-        xlabel += f"; shaded: linear up to ± {end:,.0f}, logarithmic beyond"
+        xlabel += f"\nshaded: linear, up to ± {end:,.0f}; logarithmic beyond"
 
     axis.set_yticks(range(len(names)), names, fontsize=8.5)
     axis.set_ylim(len(names) - 0.5, -0.6)

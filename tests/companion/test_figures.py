@@ -106,6 +106,16 @@ def test_a_row_says_where_it_has_no_value():
     assert 0.5 < note.get_position()[1] < 1, "in row b, where the first kind would be"
 
 
+@pytest.mark.parametrize(("furthest", "is_shared"), [(15.0, True), (100.0, False)])
+def test_panels_beside_each_other_have_one_scale_where_it_squeezes_none(furthest, is_shared):
+    table = pd.DataFrame({"panel": ["one", "one", "two", "two"], "row": list("abab"), "kind": "diffusion"})
+    table = table.assign(value=[0.0, 10.0, 0.0, furthest])
+    table = table.assign(low=table.value - 1, high=table.value + 1)
+    drawn = forests.plot_rows(table, "panel", "row", "", "", hue="kind", sharex="row")
+    one, two = (axis.get_xlim() for axis in drawn.axes)
+    assert (one == two) == is_shared
+
+
 def test_an_interval_that_is_cut_has_no_verdict_s_mark_at_its_end():
     rows = {"near": estimate(0.02, 0.01), "near too": estimate(0.03, 0.01), "far": estimate(0.03, 1.0)}
     marks = {line.get_marker() for line in forests.plot_forest(rows, "nats").axes[0].lines}
