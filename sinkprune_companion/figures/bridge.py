@@ -150,7 +150,7 @@ def _draw_panel(axis: Axes, part: pd.DataFrame, is_narrow: bool) -> None:
 def _share_limits(axis: Axes, table: pd.DataFrame, is_narrow: bool) -> None:
     """Let all panels reach as far as any row does; wide ones have room for numbers at the right."""
     percent = 100 / table.cost
-    margins = percent * table.margin.fillna(0.0)
+    margins = percent * table.margin.astype(float).fillna(0.0)
     ends = np.concatenate([percent * table.low, percent * table.high, -margins, margins])
     reach = np.ptp(ends)
     axis.set_xlim(ends.min() - 0.05 * reach, ends.max() + (0.05 if is_narrow else 0.3) * reach)

@@ -43,6 +43,14 @@ def test_a_series_of_one_panel_alone_is_in_the_legend():
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["a", "b"]
 
 
+def test_bars_are_in_the_legend_where_a_figure_has_intervals_alone():
+    frame = pd.DataFrame({"x": [0, 1], "y": [1.0, 2], "low": [0.5, 1], "high": [2.0, 3], "of": ["a", "a"]})
+    for columns in (None, ("low", "high")):
+        drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, interval_columns=columns)
+        (shown,) = drawn.axes[0].containers
+        assert shown.has_yerr is (columns is not None)
+
+
 def test_a_figure_is_kept_sharp_and_shown_as_wide_as_it_was_drawn(tmp_path):
     run = SimpleNamespace(folder=tmp_path, provenance={}, notebook="n")
     drawn = forests.plot_forest({"row": estimate(0.1, 0.05)}, "nats")

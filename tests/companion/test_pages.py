@@ -181,6 +181,11 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
     assert shown_by[PUBLISHED[0]].startswith("| ") and "Holm" in words
     assert "count as not run" in words and "count as not run" not in shown_by[PUBLISHED[0]]
 
+    run = Run("07_best_recipe", "evidence", {})
+    run.find({name.removeprefix("07_best_recipe/"): one for name, one in published_estimates.items()})
+    row = "| The preset recommended beats Wanda: 75 %, before recovery | yes |"
+    assert row in render.results_table(run).data, "a question of our own reproduces nothing"
+
     run = Run("06_gain_at_75", "evidence", {})  # a family with rows of another notebook
     run.find({name.removeprefix("06_gain_at_75/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50-former"]

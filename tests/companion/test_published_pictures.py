@@ -1,6 +1,7 @@
 """Pictures of published findings: what they show is what was found, and no claim or step is missing."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,14 @@ def test_every_part_of_the_bridge_stands_beside_its_own_interval_on_one_scale(re
         for row, interval, mark in zip(part.itertuples(), drawn[::2], drawn[1::2], strict=True):
             assert np.allclose(interval, [100 * row.low / row.cost, 100 * row.high / row.cost])
             assert np.allclose(mark, 100 * row.value / row.cost)
+
+
+def test_a_bridge_without_margins_is_drawn_by_what_wanda_costs(results):
+    """Where a small run cannot tell what a recipe costs from nothing, there is no margin, and no band."""
+    without = {name: replace(one, margin=None) for name, one in results.f.items()}
+    table = bridge.bridge_table(without, results.on_losses, costs={50: 0.5, 75: 2.0})
+    left, right = bridge.plot_bridge(table).axes[0].get_xlim()
+    assert left < (50 * table[table.sparsity == 75].low).min() < 0 < right
 
 
 def test_findings_that_the_bridge_lacks_are_named(results):
