@@ -560,12 +560,13 @@ else:
 #   with OWL's allocation; above 75 % nothing was measured.
 # * **The gain is there with other calibration text and on other adapters.** The preset was chosen
 #   on the text and the model that it is scored on. Calibrated on WikiText-2, and scored on it
-#   alone, the same model gives −0.70 [−0.90, −0.50]. On the first text, with adapters on which
-#   nothing was chosen, it is −0.71 [−0.96, −0.46] on the earlier one of 8.0 million tokens, from
-#   which training went on, and −0.69 [−0.75, −0.63] and −0.60 [−0.65, −0.55] on the other two
-#   trainings, seed-1 and seed-2 made again. All of them share one base and their first training, so
-#   none is wholly new. On the AR base `smol-ar`, on clean text, OWL's allocation changes
-#   SparseGPT's loss by −0.10 [−0.17, −0.035], and SparseGPT − Wanda is −1.5 [−1.7, −1.4].
+#   alone, `recommended` − SparseGPT on clean text is −0.70 [−0.90, −0.50]. On the text of this
+#   notebook, with adapters on which nothing was chosen, it is −0.71 [−0.96, −0.46] on the earlier
+#   one of 8.0 million tokens, from which training went on, and −0.69 [−0.75, −0.63] and −0.60
+#   [−0.65, −0.55] on the other two trainings, seed-1 and seed-2 made again. All of them share one
+#   base and their first training, so none is wholly new. On the AR base `smol-ar`, on clean text,
+#   OWL's allocation changes SparseGPT's loss by −0.10 [−0.17, −0.035], and SparseGPT − Wanda is
+#   −1.5 [−1.7, −1.4].
 # * **What the official sink weights do to SparseGPT at 75 % is undecided.** They change the loss by
 #   0.019 [−0.051, 0.090], and on sinks they do no more than on other tokens: the difference is
 #   0.0066 [−0.046, 0.059], which does not matter. A tenth of the damping changes the loss by 0.023

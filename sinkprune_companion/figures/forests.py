@@ -21,6 +21,7 @@ from sinkprune_companion.figures.looks import BLACK, GREY, INK, KINDS, VERDICTS,
 
 REACH = 3  # times the interval that reaches second furthest: an interval that goes further is cut
 FAR = 8  # times the same: a row whose number lies further is cut altogether
+CAP = 0.24  # rows that the ends of an interval reach up and down: above a mark that hides a short interval
 LETTERS = 34  # of a row's name on one line
 ONE_PANEL = 6.0  # inches across, of a figure that has one panel of rows
 SQUEEZED = 1 / 3  # of its width, the least that what a panel shows takes of a shared axis
@@ -152,6 +153,8 @@ def _plot_table(
             axis.vlines(sides, place - 0.5, place + 0.5, color=GREY, lw=0.5)  # of a thin band, too
 
         axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
+        ends = [end for end in (row.low, row.high) if left <= end <= right]
+        axis.vlines(ends, place - CAP, place + CAP, color=colour, lw=1)
 
         if row.low < left:
             axis.plot(left, place, marker=GOES_ON[0], color=colour, ms=7, clip_on=False)
@@ -159,7 +162,7 @@ def _plot_table(
             axis.plot(right, place, marker=GOES_ON[1], color=colour, ms=7, clip_on=False)
 
         if left <= row.value <= right:
-            axis.plot(row.value, place, ls="none", ms=4.5, **row.mark)  # a short interval shows beside it
+            axis.plot(row.value, place, ls="none", ms=5, **row.mark)
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
 
     axis.set_xlabel(xlabel, fontsize=8.5)
@@ -289,7 +292,9 @@ def plot_lanes(
             height = place + 0.8 * ((order + 0.5) / len(marks) - 0.5)
             margin = margins.get((name, of)) or 0.0  # there may be none
             axis.barh(height, 2 * margin, 0.8 / len(marks), -margin, color=GREY, alpha=0.2, lw=0)
-            axis.plot(values, [height] * len(values), ls="none", ms=4.5, alpha=0.6, mew=0, **mark)
+            axis.plot(
+                values, [height] * len(values), ls="none", ms=5, alpha=0.7, mew=0.5, mec="white", **mark
+            )
 
     ends = [*frame.value, *(side * margin for margin in margins.values() if margin for side in (-1, 1))]
     room = 0.04 * (max(ends) - min(ends))

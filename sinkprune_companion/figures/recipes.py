@@ -50,9 +50,9 @@ ASIDE = (  # comparisons on other text that are in the data of a picture alone: 
 
 SECTIONS = {  # headings of what is left out, by its name in data
     "stable": "stable sinks left out",
-    "random, as many as stable": "as many random tokens as stable sinks left out",
+    "random, as many as stable": "random, as many as stable",
     "all": "all sinks left out",
-    "random": "as many random tokens as sinks left out",
+    "random": "random, as many as all",
 }
 
 

@@ -122,7 +122,8 @@ def predicted_change(share_I: torch.Tensor, norm_I: torch.Tensor, sparsity: floa
     """Return the share of kept weights that Wanda is predicted to exchange without the sinks; see above.
 
     `share_I` are the shares p_j, `norm_I` the norms with the sinks. It is a first-order prediction for normal
-    weights of one variance: exact for small shifts, too large where a channel loses almost all of its norm.
+    weights of one variance: exact for small shifts, and no guide to a channel that loses almost all of its
+    norm: too small if that lay far above the threshold, too large if not.
     """
     normal = torch.distributions.Normal(0.0, 1.0)
     norm_I = norm_I.double().clamp_min(torch.finfo(torch.float32).tiny)
