@@ -29,7 +29,7 @@
 # texts, 79 % of the DLM's sinks and 94 % of the AR model's stay in place. When fixed texts are
 # masked at different noise levels, as pruning reads them, only 24 % of the DLM's sinks are at
 # positions that are sinks at most levels. Such levels are no steps of writing, and the two shares
-# do not compare.
+# cannot be compared.
 #
 # The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
 
@@ -418,8 +418,8 @@ table.astype({"prompts": int, "larger": int, "smaller": int, "tied": int}).renam
 # the text, on nearly all tokens at the first level, and each level keeps a part of those of the
 # level before. Nothing is written. A token that is masked at several levels can hardly be a stable
 # sink there, as masks are seldom sinks, while a prompt that a model continues is never masked. So
-# the share may be low for that reason alone, and it does not compare with that of written text. For
-# the AR model the text is cut into as many windows.
+# the share may be low for that reason alone, and it cannot be compared with that of written text.
+# For the AR model the text is cut into as many windows.
 
 # %%
 shares = []

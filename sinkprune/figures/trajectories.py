@@ -130,7 +130,7 @@ def plot_sink_positions(
     scale = figure.colorbar(images[-1], ax=axes, pad=0.01, ticks=TICKS, format="%g", label=words)
     scale.minorticks_off()
 
-    says = [f"key; named, with their positions: {named}"]
+    says = [f"key; named, where there is room: {named}"]
     says += [f"{sign} {word}" for sign, word in SPOKEN.items() if any(sign in label for label in shown)]
     marks = ["dashed: end of the prompt"] if any(panel["prompt_length"] for panel in panels) else []
     marks += ["red rings: sinks"] if any(panel.get("rings", True) for panel in panels) else []
