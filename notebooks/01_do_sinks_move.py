@@ -24,9 +24,12 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** By the paper's measure the sinks of the DLM move more than those of its AR twin, but
-# with random weights they do so, too: the measure does not show what was learned. While the models
-# write short texts, 79 % of the DLM's sinks and 94 % of the AR model's stay in place. On the masked
-# text that pruning reads, 24 % of the DLM's do.
+# with random weights they do so, too, and by more. So the sign of this difference does not show
+# what was learned, and by other ways to sum attention it is another. While the models write short
+# texts, 79 % of the DLM's sinks and 94 % of the AR model's stay in place. When fixed texts are
+# masked at different noise levels, as pruning reads them, only 24 % of the DLM's sinks are at
+# positions that are sinks at most levels. Such levels are no steps of writing, and the two shares
+# do not compare.
 #
 # The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
 
@@ -90,12 +93,15 @@ run = start("01_do_sinks_move", globals())
 # DLM attends to both sides, the AR model only backwards. Each column is a token, each row a step.
 # Bright cells receive many times the mean attention, and rings mark sinks: a sink that stays is a
 # column of rings. The dark part at the upper right of the DLM's panel is masks, which draw little
-# attention. In the titles, *literal* means that attention is summed as the paper's words suggest,
-# which the next section explains.
+# attention. Attention is summed as the paper's words suggest, which the next section explains.
+#
+# In the AR model the strongest key is position 0, which every query sees. So it nearly always is,
+# as [notebook 02](02_are_sinks_needed.ipynb) counts; in the DLM it seldom is.
 
 # %%
 from sinkprune.figures import trajectories as pictures
 from sinkprune_companion.experiments import sink_conditions, sink_measures, sink_records
+from sinkprune_companion.figures.looks import KINDS
 from sinkprune_companion.pages.render import draw
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
@@ -114,7 +120,7 @@ measured = sink_records.measure(run, names, conditions, how, counts, rule, SEED,
 pair = []
 for kind in sink_measures.SHORT:
     one = (measured.models[kind], measured.traces[kind], 0)
-    title = f"{kind} ({one[0].name}), {READINGS[LITERAL].label}"
+    title = f"{KINDS[kind]} ({one[0].name})"
     pair.append(pictures.panel(*one, title, READINGS[LITERAL], sink_std))
 told = {"data": pictures.positions_table(pair), "caption": "one prompt; rings mark sinks"}
 plain = "Attention received by each token, step by step"
@@ -299,22 +305,25 @@ run.find(found)
 # ## Do random weights pass?
 #
 # Now both models of a pair get the same random weights, in the main condition. If they differ in
-# the same direction as the trained pair, that measure cannot show what training did: the direction
-# of attention and the definition of a step are enough to make the difference. With random weights
-# attention is almost even, and the rule still finds sinks, which are the largest fluctuations. Each
-# such pair has a seed of its own, and the seed's number is its mean over prompts.
+# the same direction as the trained pair, the direction by itself cannot show what training did: the
+# direction of attention and the definition of a step are enough to make it. How large the
+# difference is may still show it. With random weights attention is almost even, and the rule still
+# finds sinks, which are the largest fluctuations. Each such pair has a seed of its own, and the
+# seed's number is its mean over prompts.
 #
-# The picture has the main measure and, beside it, other ways to sum the queries of an AR step:
+# Rows of the picture are ways to sum. Its panels show two measures, each for trained and for random
+# weights.
 #
 # * *Newest queries alone* are those of the step's own window, without older ones. Whatever is near
 #   them receives attention for a moment and counts as a sink, so the AR model's sinks move more
 #   than by the paper's sum.
-# * *In even shares* says that mass is divided by what the key would receive if every query attended
-#   to all its keys alike. So a key that few queries have seen counts for more.
+# * *In even shares*: we divide a key's mass by the mass that it would receive under uniform
+#   attention. So a key that few queries have seen counts for more.
 # * *All written so far, in even shares* sums over all queries of written tokens up to the step,
 #   without those of the prompt.
-# * *Rulli et al.'s threshold* (arXiv 2510.15731) is another rule for sinks: the attention of a sink
-#   exceeds the mean of the other keys by three times what it would be if attention were even.
+# * *Rulli et al.'s threshold* (arXiv 2510.15731) is another rule for sinks. Key $i$ is a sink if
+#   $m_i > \overline{m}_{-i} + 3\,\overline{m}$, where $\overline{m}_{-i}$ is the mean mass of the
+#   other keys and $\overline{m}$ that of all, which is the mass under uniform attention.
 
 # %%
 untrained = in_main[:0].assign(seed=0)
@@ -332,9 +341,8 @@ for name, part in of_seed.groupby("reading", sort=False):
 run.find(found)
 
 # %% [markdown]
-# The picture shows two of the measures, for trained weights and for random ones. It leaves out
-# *newest queries, in even shares*, which has the same sinks as *newest queries alone*. Where the
-# DLM has no point under random weights, none of its keys passes the threshold.
+# The picture leaves out *newest queries, in even shares*, which has the same sinks as *newest
+# queries alone*. The two panels of temporal variance have different scales.
 
 # %%
 from sinkprune_companion.figures import forests
@@ -353,7 +361,7 @@ for metric in ("temporal_variance", "stable_share"):
         panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
 means = pd.concat(panels)
 told = {"data": means, "caption": "means over prompts, and over seeds of random weights"}
-how_drawn = {"hue": "kind", "sharex": "row"}
+how_drawn = {"hue": "kind", "sharex": "row", "missing": "no key passes the threshold"}
 plain = "Measures of how sinks move, of trained and of random weights"
 rows = (means, "panel", "label", "")
 draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told)
@@ -362,7 +370,11 @@ draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told
 # A few prompts can make most of a mean. So the next picture has a point for every prompt, on an
 # axis that may be logarithmic away from zero. The table below it counts the prompts in which the
 # DLM's sinks move more, with the p-values of a sign test, in which ties count for neither model,
-# and of Wilcoxon's test. With random weights a prompt's number is its mean over seeds.
+# and of Wilcoxon's test.
+#
+# With random weights a prompt's number is its mean over seeds. That row's interval therefore says
+# how much prompts differ, and it is narrower than the one above, which says how much seeds differ
+# and which the reading quotes.
 
 # %%
 from sinkprune.evaluation.numbers import number, p_text
@@ -397,9 +409,17 @@ table.astype({"prompts": int, "larger": int, "smaller": int, "tied": int}).renam
 # ## How many sinks stay, by length and where pruning looks
 #
 # The picture shows the share of stable sinks in the literal reading. Intervals are over prompts,
-# calibration sequences or seeds of random weights. The tokens of a *written text* are those of the
-# finished one, of which the first 32 are the prompt. *Calibration text* is what pruning reads; for
-# the DLM it is masked at several levels, and for the AR model it is cut into windows.
+# calibration sequences or seeds of random weights. They are t intervals, which may reach beyond 1
+# where a share is near it. The tokens of a *written text* are those of the finished one, of which
+# the first 32 are the prompt.
+#
+# *Calibration text* is what pruning reads, and there a step is something else. For the DLM one
+# fixed text is masked at several noise levels, which are the steps. Its masks are drawn anywhere in
+# the text, on nearly all tokens at the first level, and each level keeps a part of those of the
+# level before. Nothing is written. A token that is masked at several levels can hardly be a stable
+# sink there, as masks are seldom sinks, while a prompt that a model continues is never masked. So
+# the share may be low for that reason alone, and it does not compare with that of written text. For
+# the AR model the text is cut into as many windows.
 
 # %%
 shares = []
@@ -417,46 +437,68 @@ draw(run, "stability", plain, forests.plot_rows, means, "panel", "where", "", **
 # %% [markdown]
 # ## All measures, by the way to sum and by condition
 #
-# The first figure has a row for every way to sum. All queries of the DLM are new in every step, so
-# for it the ways agree, and its points differ only where the threshold does. For the AR model
-# *newest queries alone* are few, and their mass is not scaled to a mean of 1; its spatial variance
-# is near 0 for that reason.
+# Two measures are left: how unevenly attention is spread, and how much the sinks of one step are
+# those of the next. The first figure has a row for every way to sum. All queries of the DLM are new
+# in every step, so for it the ways agree, and its points differ only where the threshold does. The
+# mass of *newest queries alone* is not scaled to a mean of 1, so its row is the one in even shares.
 #
-# The second figure has the literal reading and changes one thing at a time. Its first panel
-# measures positions in lengths of the text. With `<|endoftext|>` alone both models write from
-# nothing. Where no sampler is named the DLM writes by LLaDA's, which fills in first what the model
-# is surest of. All conditions have the same number of steps, so longer texts write more tokens in a
-# step: length does not change alone. The models were trained on up to 512 tokens.
+# The second figure has the literal reading and changes one thing at a time; the folded table has
+# all measures and further conditions: other text, Dream's sampler, and `<|endoftext|>` alone, where
+# both models write from nothing. The first panel measures positions in lengths of the text. Where
+# no sampler is named the DLM writes by LLaDA's, which fills in first what the model is surest of.
+# All conditions have the same number of steps, so longer texts write more tokens in a step: length
+# does not change alone. The models were trained on up to 512 tokens.
 
 # %%
+from sinkprune_companion.pages.render import Folded
+
 told = {"data": in_main, "caption": "means over prompts"}
-plain = "How much sinks move, by the reading of a step"
-by_label = (in_main, "label", METRICS)
-display(draw(run, "readings", plain, forests.plot_by_row, *by_label, **told))
+plain = "How uneven attention is and how much sinks overlap, by the reading of a step"
+shown = in_main[in_main.reading != "newest"]  # its mass has another scale
+of_reading = (shown, "label", {name: METRICS[name] for name in ("spatial_variance", "overlap")})
+display(draw(run, "readings", plain, forests.plot_by_row, *of_reading, **told))
 
 RELATIVE = {"temporal_variance_relative": "temporal variance\n(text lengths²)"}
 RELATIVE |= {name: words for name, words in METRICS.items() if name != "temporal_variance"}
 told = {"data": literal, "caption": "sum over all queries so far, means over prompts"}
-by_what = (literal, "what", RELATIVE)
-draw(run, "conditions", "How much sinks move, by condition", forests.plot_by_row, *by_what, **told)
+like_main = [
+    each.label for each in conditions if (each.text, each.sampler) == (main.text, main.sampler)
+]
+of_condition = (literal[literal.what.isin(like_main)], "what")
+drawn = {name: RELATIVE[name] for name in ("temporal_variance_relative", "spatial_variance")}
+plain = "How much sinks move and how uneven attention is, by condition"
+display(draw(run, "conditions", plain, forests.plot_by_row, *of_condition, drawn, **told))
+
+cells = {}
+for metric, words in RELATIVE.items():
+    means = figures.intervals(literal, ["what", "kind"], metric)
+    texts = [
+        f"{number(row.value)} [{number(row.low)}, {number(row.high)}]" for row in means.itertuples()
+    ]
+    of_row = pd.MultiIndex.from_frame(means[["what", "kind"]], names=["condition", "model"])
+    cells[words.replace("\n", " ")] = pd.Series(texts, of_row)
+of_each = pd.MultiIndex.from_product([literal.what.unique(), KINDS], names=["condition", "model"])
+Folded(pd.DataFrame(cells).reindex(of_each).rename(index=KINDS), "All conditions and measures")
 
 # %% [markdown]
 # ## Layer by layer, and which tokens they are
 #
 # So far mass was a mean over layers. In the picture every layer has sinks of its own, in the
-# literal reading. The table goes back to the mean over layers. It lists the tokens that are sinks
-# most often, with their share of all sinks, and with their *persistence*: the share of steps in
-# which a position with that token is a sink. In the DLM a position may hold the mask token at one
-# step and a word at the next; these count as two tokens.
+# literal reading. Where the strongest key of a layer gets little attention, as at layers 10 and 11,
+# the sinks that the rule finds are small fluctuations, and more of them come and go. The table goes
+# back to the mean over layers. It lists the tokens that are sinks most often, with their share of
+# all sinks, and with their *persistence*: the share of steps in which a position with that token is
+# a sink. In the DLM a position may hold the mask token at one step and a word at the next; these
+# count as two tokens.
 
 # %%
-from sinkprune_companion.pages.render import Folded, results_table
+from sinkprune_companion.pages.render import results_table
 
 layers = pd.concat(measured.by_layer, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
 run.find(found)
 LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
-LAYERS["top_share"] = "attention to\nthe strongest key"
+LAYERS["top_share"] = "share of the attention\nto the strongest key"
 means = [
     figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
     for column, words in LAYERS.items()
@@ -473,20 +515,25 @@ Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens 
 # %% [markdown] tags=["reading"]
 # * **By the paper's sum over all queries the DLM's sinks move more.** The difference in temporal
 #   variance, DLM − AR, is positive in 44 of 60 prompts (sign test, p < 0.001). Its median is 6.3
-#   squared positions. Its mean is 41 [16, 66], most of which comes from a few prompts, and with
-#   sinks by Rulli et al.'s threshold 35 [9.3, 60]. In longer texts it is undecided: 28 [−100, 160]
-#   at 512 tokens, and 12,000 [3,300, 20,000] at 1,024, where the interval is above zero and p,
-#   after Holm's correction, is not below 0.05.
+#   squared positions. Its mean is 41 [16, 66], most of which comes from a few prompts. With sinks
+#   by Rulli et al.'s threshold the mean is 35 [9.3, 60], but the difference is positive in no more
+#   than 34 of 60 prompts (p = 0.37). In longer texts it is undecided: 28 [−100, 160] at 512 tokens,
+#   and 12,000 [3,300, 20,000] at 1,024, where the interval is above zero and p, after Holm's
+#   correction, is not below 0.05.
 # * **With random weights they move more, too**, and by more: the difference is 850 [540, 1,200]
 #   over seeds. Old queries stay in the sum of an AR model, so each step can change it less. The
-#   sign of the difference therefore says nothing about what was learned.
-# * **Other ways to sum give other signs.** By the newest queries alone the AR model's sinks move
-#   more in 48 of 60 prompts (p < 0.001), while the mean is undecided: −25 [−52, 2.5]. By all
-#   written queries in even shares the AR model's sinks move more: −250 [−290, −220].
+#   sign of the difference therefore says nothing about what was learned; its size does: in the
+#   trained pair it is far smaller.
+# * **Other ways to sum give other signs, and there training matters for the sign.** By all written
+#   queries in even shares the AR model's sinks move more, −250 [−290, −220], while with random
+#   weights the DLM's do, 430 [14, 850]. By the newest queries alone the AR model's sinks move more
+#   in 48 of 60 prompts (p < 0.001), and the mean is undecided: −25 [−52, 2.5], with random weights
+#   310 [−9.5, 620]. By Rulli et al.'s threshold a DLM with random weights has no sinks.
 # * **In short texts most sinks of both models stay.** In texts of 128 tokens the share of stable
 #   sinks is 79 % in the DLM and 94 % in the AR model. With random weights it is 13 % and 67 %, so
-#   training made the sinks of both more stable, and the DLM's most. With Dream's sampler the DLM's
-#   share is 0.64 [0.46, 0.81], which leaves open whether most of its sinks stay.
+#   training made the sinks of both more stable, and the DLM's most. The AR model's strongest key is
+#   nearly always the first token ([notebook 02](02_are_sinks_needed.ipynb)). With Dream's sampler
+#   the DLM's share is 0.64 [0.46, 0.81], which leaves open whether most of its sinks stay.
 # * **In longer texts that changes.** At 512 tokens the shares are 68 % and 56 %; at 1,024, longer
 #   than the models were trained on, they are 28 % and 57 %. At both lengths the AR model's sinks
 #   are no stable anchors, and at 1,024 most of the DLM's come and go.
@@ -495,20 +542,23 @@ Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens 
 #   stay; at 512 it is undecided. With random weights, too, fewer of the DLM's stay. The threshold
 #   of Rulli et al. reverses the order: at 128 tokens the shares are 80 % in the DLM and 67 % in the
 #   AR model, which has 65 % with random weights.
-# * **On the text that pruning reads, most of the DLM's sinks come and go.** On calibration text at
-#   several noise levels 24 % of the DLM's sinks are at stable positions, and 85 % of the AR
-#   model's, which reads this text in windows. Random weights were not measured on it, so how much
-#   of the difference is learned is not known.
-# * **Attention is spread less evenly in this DLM than in its twin**, against the claim: the
-#   difference in spatial variance is 3.8 squared mass [2.9, 4.6]. The way to sum does not explain
-#   it, as with random weights the difference is −0.71. Behind a special first token it has the
-#   other sign, −0.93 [−1.5, −0.40], and so it has [on another pair](../docs/trainings.md).
+# * **On the text that pruning reads, few of the DLM's sinks stay from one noise level to the
+#   next.** 24 % of them are at stable positions, and 85 % of the AR model's, which reads this text
+#   in windows. There the levels, with masks anywhere, take the place of steps, and a token that is
+#   masked at several of them can hardly be a stable sink. So this share may be low by construction,
+#   and it says nothing about writing. Random weights were not measured on it.
+# * **In the main condition attention is spread less evenly in the DLM than in its twin**, against
+#   the claim: the difference in spatial variance is 3.8 squared mass [2.9, 4.6]. Summation alone
+#   makes the AR model the less even one (−0.71 with random weights), so it cannot explain this. But
+#   the sign is not general: behind a special first token it is the other one, −0.93 [−1.5, −0.40],
+#   and so it is [on another pair](../docs/trainings.md).
 
 # %% [markdown]
 # Among the numbers below, temporal variance is in squared positions, spatial variance in squared
-# mass with a mean of 1; overlap and stable share are shares. A name without an ending means the
-# literal reading in the main condition, and an ending names another reading or condition. *layers*
-# has sinks found per layer, then averaged; *null* has random weights.
+# mass with a mean of 1; overlap and stable share are shares, whose t intervals may reach beyond 1.
+# A name without an ending means the literal reading in the main condition, and an ending names
+# another reading or condition. *layers* has sinks found per layer, then averaged; *null* has random
+# weights.
 
 # %%
 from sinkprune_companion.figures.forests import listed

@@ -12,6 +12,7 @@ from torch import nn
 
 from sinkprune.figures import trajectories
 from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.figures.looks import KINDS
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Sampler
@@ -43,10 +44,10 @@ def attention_panels(
     one key alone) whose sink is strong in all states of the DLM; it is not chosen for the AR model.
     """
     order_T = torch.randperm(len(text_T), generator=torch.Generator().manual_seed(seed))
-    states = {ar.name: (ar, text_T[None])}
+    states = {KINDS[ar.kind]: (ar, text_T[None])}
     for share in shares:
         masked_T = corrupt(text_T, order_T < share * len(text_T), dlm.mask_token_id)
-        states[f"{dlm.name}, {share:.0%} masked"] = (dlm, masked_T[None])
+        states[f"{KINDS[dlm.kind]}, {share:.0%} masked"] = (dlm, masked_T[None])
 
     maps_LHQK = {name: attention_maps(lm, ids_1T) for name, (lm, ids_1T) in states.items()}
     strongest_LH = torch.stack([maps_LHQK[name].sum(2).amax(-1) for name in list(states)[1:]]).amin(0)
@@ -57,18 +58,29 @@ def attention_panels(
     for name, (lm, ids_1T) in states.items():
         labels = trajectories.token_labels(lm.tokenizer, ids_1T[0])
         map_QK = maps_LHQK[name][layer, head].numpy()
-        about = {"layer": layer, "head": head, "ids_1T": ids_1T}
+        masked_K = (ids_1T[0] == dlm.mask_token_id).cpu().numpy()
+        about = {"layer": layer, "head": head, "ids_1T": ids_1T, "masked_K": masked_K}
         panels.append({"title": name, "map_QK": map_QK, "labels": labels, **about})
     return panels
 
 
 def noise_panel(
-    lm: LanguageModel, text: Calibration, mass_ST: torch.Tensor, visible_ST: torch.Tensor, sinks_ST
+    lm: LanguageModel,
+    text: Calibration,
+    noised_ST: torch.Tensor,
+    mass_ST: torch.Tensor,
+    visible_ST: torch.Tensor,
+    sinks_ST: torch.Tensor,
 ) -> dict:
-    """Return the sinks of a text at several noise levels, as a panel of `plot_sink_positions`."""
+    """Return the sinks of a text at several noise levels, as a panel of `plot_sink_positions`.
+
+    `noised_ST` are the tokens of each state, of which the rows name the share that is masked.
+    """
+    masked_S = (noised_ST == lm.mask_token_id).float().mean(1).tolist()
     return {
-        "title": f"{lm.name}, text as pruning reads it",
-        "rows": "forward pass (fewer masks downwards)",
+        "title": f"{KINDS[lm.kind]}, text as pruning reads it",
+        "rows": "tokens that are masked",
+        "row_names": [f"{masked:.0%}" for masked in masked_S],
         "profile_SK": mass_ST.numpy(),
         "visible_SK": visible_ST.numpy(),
         "sinks_SK": sinks_ST.numpy(),

@@ -16,6 +16,7 @@ from sinkprune.figures.trajectories import token_labels
 from sinkprune_companion.experiments import sink_conditions
 from sinkprune_companion.experiments.sink_conditions import Condition
 from sinkprune_companion.experiments.variants import fingerprint_of
+from sinkprune_companion.figures.looks import KINDS
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel
 from sinkprune_core.sinks import attention, detection
@@ -23,7 +24,6 @@ from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, MeasuredAttention, 
 
 SCORES_REVISION = 1  # of `hiding_scores`
 COUNT = 5  # keys that are hidden where verdicts are read
-NAMES = {"diffusion": "DLM", "autoregressive": "AR model"}  # in titles of panels, by kind
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
@@ -94,16 +94,14 @@ def condition_scores(
 ) -> pd.DataFrame:
     """Return `hiding_scores` of text of a condition, with its name in `condition` and in words in `what`.
 
-    A special first token is context: the same tokens are scored with it as without. More keys than COUNT are
-    named in `what`.
+    A special first token is context: the same tokens are scored with it as without. `what` has the tokens of
+    a sequence, that first one not counted, and more keys than COUNT.
     """
     texts = sink_conditions.prompts(lm.tokenizer, condition, sequences, condition.tokens)
     first_scored = 2 if condition.first_token else 1
     frame = hiding_scores(run, lm, fingerprint, hidings, texts, draws, first_scored)
 
-    what = condition.begins
-    if condition.tokens != main.tokens:
-        what += f", {condition.tokens:,} tokens"
+    what = f"{condition.begins}, {condition.tokens:,} tokens"
     frame = frame.assign(condition=condition.name(main) or "main", what=what)
     more = {hiding.count for hiding in hidings if hiding.count > COUNT and condition != main}
     for keys in more:
@@ -157,6 +155,9 @@ def layer_panels(lm: LanguageModel, ids_1T: torch.Tensor, count: int = COUNT) ->
     The first panel has all keys; then the `count` strongest are hidden in all layers, or in the middle third
     alone. Keys are those of the first half of the text. What counts are, in a causal model, the queries of
     the later half, which see all of these keys; a diffusion model reads the first half alone.
+
+    The second panel names the key that is strongest then, the others the hidden keys, the strongest first.
+    Sinks have no rings: without strong keys the rule finds many in every layer.
     """
     keys_shown = ids_1T.shape[1] // 2
     if lm.kind == "diffusion":
@@ -183,12 +184,17 @@ def layer_panels(lm: LanguageModel, ids_1T: torch.Tensor, count: int = COUNT) ->
 
         profile_LK = mass_LK * ids_1T.shape[1] / (asking[1] - asking[0])  # 1 is the mean of all keys
         visible_LK = torch.ones_like(profile_LK, dtype=torch.bool)
-        panel = {"title": f"{NAMES[lm.kind]}, {words}", "rows": "layer", "profile_SK": profile_LK.numpy()}
+        panel = {"title": f"{KINDS[lm.kind]}, {words}", "rows": "layer", "profile_SK": profile_LK.numpy()}
         panel |= {"prompt_length": 0, "sinks_SK": detection.sink_sets(profile_LK, visible_LK).numpy()}
         for layer in range(len(lm.blocks)):
             if keys(layer) is not None:
                 visible_LK[layer] = ~hidden_1K[0, :keys_shown].cpu()  # a hidden key still sees itself
         panel["visible_SK"] = visible_LK.numpy()
         panel["labels"] = token_labels(lm.tokenizer, ids_1T[0, :keys_shown])
-        panels.append(panel)
-    return panels
+        panels.append(panel | {"rings": False})
+
+    dense, everywhere, middle = panels
+    hidden = np.argsort(-dense["profile_SK"].mean(0), kind="stable")[:count].tolist()
+    left_LK = np.where(everywhere["visible_SK"], everywhere["profile_SK"], 0.0)
+    taker = int(left_LK.mean(0).argmax())
+    return [dense | {"named": hidden}, everywhere | {"named": [taker]}, middle | {"named": hidden}]

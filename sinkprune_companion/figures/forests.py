@@ -17,12 +17,14 @@ from sinkprune.evaluation.verdict_rule import fields_of, verdicts_on_losses
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, titled
 from sinkprune_companion.figures import figures
 from sinkprune_companion.figures.figures import bars, intervals
-from sinkprune_companion.figures.looks import BLACK, GREY, INK, VERDICTS, series
+from sinkprune_companion.figures.looks import BLACK, GREY, INK, KINDS, VERDICTS, series
 
 REACH = 3  # times the interval that reaches second furthest: an interval that goes further is cut
 FAR = 8  # times the same: a row whose number lies further is cut altogether
 CAP = 0.24  # rows that the ends of an interval reach up and down: above a mark that hides a short interval
 LETTERS = 34  # of a row's name on one line
+ONE_PANEL = 6.0  # inches across, of a figure that has one panel of rows
+SQUEEZED = 1 / 3  # of its width, the least that what a panel shows takes of a shared axis
 ROUND = 1.5  # times a number that is on the axis: an interval that ends closer is drawn to its end
 GOES_ON = (r"$\ll$", r"$\gg$")  # marks of an interval that is cut, left and right: no verdict has them
 
@@ -124,7 +126,7 @@ def marks_of(verdicts: pd.Series) -> dict[str, dict[str, str]]:
 
 def handles_of(marks: dict[str, dict[str, str]]) -> list[Line2D]:
     """Return the entries of a legend."""
-    return [Line2D([], [], **mark, label=label) for label, mark in marks.items()]
+    return [Line2D([], [], **mark, label=KINDS.get(label, label)) for label, mark in marks.items()]
 
 
 def _plot_table(
@@ -190,10 +192,20 @@ def placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]
 
 
 def plot_rows(
-    frame: pd.DataFrame, panel: str, row: str, xlabel: str, title: str, hue: str, sharex: bool | str = True
+    frame: pd.DataFrame,
+    panel: str,
+    row: str,
+    xlabel: str,
+    title: str,
+    hue: str,
+    sharex: bool | str = True,
+    missing: str = "",
 ) -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
     another, a mark per value of `hue`. A table without rows, which a cell of a sweep may have, gives a panel.
+
+    The words `missing` stand where a panel has no value for a row and a hue. With `sharex` "row" panels
+    beside each other have one scale, unless that would leave one of them less than SQUEEZED of its width.
     """
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
@@ -201,19 +213,25 @@ def plot_rows(
 
     lines = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / lines)
-    size = (min(WIDTH, 2.2 + 2.2 * columns), (1.1 + 0.4 * len(rows)) * lines)
-    figure, axes = canvas(lines, columns, size, sharex=sharex, sharey=True)
+    size = (WIDTH if columns > 1 else ONE_PANEL, (1.1 + 0.4 * len(rows)) * lines)
+    figure, axes = canvas(lines, columns, size, sharex=sharex is True, sharey=True)
 
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
 
     for axis, head in zip(axes.flat, panels, strict=False):
         part = frame[frame[panel] == head]
-        for order, (name, mark) in enumerate(marks.items()):
-            drawn = part[part[hue] == name]
+        for order, (of, mark) in enumerate(marks.items()):
+            drawn = part[part[hue] == of]
             places = drawn[row].map(rows.index) + 0.26 * (order - (len(marks) - 1) / 2)
             ends = bars(drawn.value, drawn.low, drawn.high)
             axis.errorbar(drawn.value, places, xerr=ends, ls="none", **mark, ms=5, capsize=2.5)
+
+            for place, name in enumerate(rows if missing else []):
+                if name not in set(drawn[row]):
+                    height = place + 0.26 * (order - (len(marks) - 1) / 2)
+                    words = {"color": mark["color"], "fontsize": 7.5, "va": "center"}
+                    axis.text(0.03, height, missing, transform=axis.get_yaxis_transform(), **words)
 
         linear = figures.linear_part((frame if sharex is True else part).value)
         if linear:
@@ -231,8 +249,25 @@ def plot_rows(
             fontsize=8,
         )
 
-    figure.supxlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8)
+    if sharex == "row":
+        for beside in axes:
+            _on_one_scale(beside)
+
+    words = [xlabel] if xlabel else []
+    words.append("bars: 95 % interval; without a bar it is narrower than the mark")
+    figure.supxlabel("\n".join(words), fontsize=8)
     return titled(figure, title, handles_of(marks))
+
+
+def _on_one_scale(beside: Collection[Axes]) -> None:
+    """Give axes that stand beside each other one scale, unless one of them would be SQUEEZED."""
+    ends = [axis.get_xlim() for axis in beside]
+    left = min(low for low, _ in ends)
+    right = max(high for _, high in ends)
+
+    if min(high - low for low, high in ends) >= SQUEEZED * (right - left):
+        for axis in beside:
+            axis.set_xlim(left, right)
 
 
 def plot_lanes(
@@ -302,8 +337,10 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
         axis.plot(mean.value, place, "D", color=BLACK, ms=5)
 
     if linear := figures.linear_part(frame.value):
-        axis.set_xscale("symlog", linthresh=10.0 ** np.ceil(np.log10(linear)), linscale=0.7)
-        xlabel += ", logarithmic far from 0"
+        end = 10.0 ** np.ceil(np.log10(linear))
+        axis.set_xscale("symlog", linthresh=end, linscale=0.7)
+        axis.axvspan(-end, end, color=GREY, alpha=0.1, lw=0)
+        xlabel += f"\nshaded: linear, up to ± {end:,.0f}; logarithmic beyond"
 
     axis.set_yticks(range(len(names)), names, fontsize=8.5)
     axis.set_ylim(len(names) - 0.5, -0.6)

@@ -73,8 +73,12 @@ METHODS = {
     "largest change": Look(BLACK, "D", "-."),
 }
 
-# what a legend calls a method whose name is that of a preset, or of a table's column
+# what a legend calls a kind of model
+KINDS = {"diffusion": "DLM", "autoregressive": "AR model"}
+
+# what a legend calls a kind of model, or a method whose name is that of a preset or of a table's column
 CALLED = {
+    **KINDS,
     "wanda": "Wanda",
     "paper": "official recipe",
     "paper-sinks-kept": "official recipe, sinks kept",

@@ -14,10 +14,11 @@ from matplotlib.patches import Patch
 
 from sinkprune.evaluation.numbers import percent
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, spaced, titled
-from sinkprune_companion.figures.looks import BLACK, CALLED
+from sinkprune_companion.figures.looks import BLACK, CALLED, GREY, RED
 
 NAMED = 3  # keys that are named along the axis, at most
 APART = 4  # keys from one that is named to the next, at least
+MARKS_ABOVE = -1.6  # where masked keys are marked above a map, in queries
 LEAST = 0.01  # percent: the lower end of the colour scale of differences
 TILE = (32, 64)  # rows and columns of a linear map that are drawn
 KEPT = "#A9B8CC"
@@ -27,25 +28,31 @@ PRUNED = "#EEF1F4"
 def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     """Draw the attention of one head in every panel: queries down, keys across, below a `title`.
 
-    A panel has `title`, `map_QK` (rows add up to 1) and `labels` (K). Keys that get more than twice an even
-    share are named.
+    A panel has `title`, `map_QK` (rows add up to 1), `labels` and `masked_K`, whose keys have a mark above
+    the map, and its `layer` and `head`. Keys that get more than an even share are named.
     """
-    figure, axes = canvas(1, len(panels), (WIDTH, 2.6 if len(panels) > 2 else 3.8))
+    figure, axes = canvas(1, len(panels), (WIDTH, 2.8 if len(panels) > 2 else 3.8))
 
     for axis, panel in zip(axes[0], panels, strict=True):
         map_QK = panel["map_QK"]
         image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
 
         mass_K = map_QK.sum(0)
-        strongest = [int(key) for key in np.argsort(-mass_K, kind="stable") if mass_K[key] > 2]
+        strongest = [int(key) for key in np.argsort(-mass_K, kind="stable") if mass_K[key] > 1]
         named = spaced(strongest, APART)[:NAMED]
         names = [f"{key}: {panel['labels'][key]}" for key in named]
 
         axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family=MONOSPACED)
-        axis.set_title(panel["title"])
+        axis.set_title(panel["title"], pad=9)
         axis.grid(False)
 
-    figure.supxlabel("key", fontsize=10)
+        masked = np.flatnonzero(panel["masked_K"])
+        above = {"color": GREY, "ms": 1.8, "mew": 0, "clip_on": False, "scalex": False, "scaley": False}
+        (marks,) = axis.plot(masked, np.full(len(masked), MARKS_ABOVE), "s", **above)
+        marks.set_in_layout(False)
+
+    where = "layer {layer}, head {head} (both from 0)".format(**panels[0])
+    figure.supxlabel(f"key (grey marks above: masked tokens); {where}", fontsize=9)
     axes[0, 0].set_ylabel("query")
     figure.colorbar(
         image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's\nattention (root scale)"
@@ -94,8 +101,13 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     return titled(figure, title)
 
 
-def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> Figure:
-    """Draw which weights two masks keep in the tile of one linear map where they differ most."""
+def plot_kept_weights(
+    kept_OI: np.ndarray, other_OI: np.ndarray, title: str, alone: tuple[str, str]
+) -> Figure:
+    """Draw which weights two masks keep in the tile of one linear map where they differ most.
+
+    `alone` says of each mask what its weights are called that the other prunes.
+    """
     height, width = np.minimum(TILE, kept_OI.shape)
     down, across = kept_OI.shape[0] // height, kept_OI.shape[1] // width
     differ_OI = (kept_OI != other_OI)[: down * height, : across * width]
@@ -103,14 +115,14 @@ def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> 
     top, left = np.unravel_index(tiles.argmax(), tiles.shape) * np.array([height, width])
 
     kept, other = (mask[top : top + height, left : left + width] for mask in (kept_OI, other_OI))
-    state = np.where(kept == other, ~kept, 2)  # the place among the colours
+    state = np.select([kept & other, ~kept & ~other, kept], [0, 1, 2], 3)  # the place among the colours
 
     figure, [[axis]] = canvas(size=(WIDTH, 3.6))
     place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
-    named = {KEPT: "kept by both", PRUNED: "pruned by both", BLACK: "kept by one alone"}
+    named = {KEPT: "kept by both", PRUNED: "pruned by both", BLACK: alone[0], RED: alone[1]}
     colours = ListedColormap(list(named))
 
-    axis.imshow(state, cmap=colours, vmin=0, vmax=2, interpolation="nearest", extent=place)
+    axis.imshow(state, cmap=colours, vmin=0, vmax=3, interpolation="nearest", extent=place)
     axis.set(xlabel="input feature", ylabel="output feature")
     axis.grid(False)
     return titled(figure, title, [Patch(color=colour, label=name) for colour, name in named.items()])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, titled
-from sinkprune.figures.trajectories import RING, attention_image
+from sinkprune.figures.trajectories import RING, SPACE, TICKS, attention_image
 from sinkprune_companion.figures.figures import save_files
 from sinkprune_companion.run.records import Run
 
@@ -24,10 +24,10 @@ MILLISECONDS = 400  # that a frame of it is shown
 
 
 def _sinks_named(panel: dict, step: int) -> str:
-    """Return the model of a panel with the tokens that are its sinks at a step."""
+    """Return the tokens that are sinks at a step, and the model of the panel."""
     tokens = [panel["states_SK"][step][position] for position in np.flatnonzero(panel["sinks_SK"][step])]
-    named = ", ".join(f"“{token.strip('·') or token}”" for token in dict.fromkeys(tokens) if token)
-    return f"{panel['title'].partition(' ')[0]}: {named or 'none'}"
+    named = ", ".join(f"“{token.strip(SPACE) or token}”" for token in dict.fromkeys(tokens) if token)
+    return f"{named or 'none'} in the {panel['title'].partition(' (')[0]}"
 
 
 def plot_writing(panels: list[dict], step: int) -> Figure:
@@ -50,7 +50,7 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
             row, column = divmod(position, COLUMNS)
             if panel["visible_SK"][step][position]:
                 colour = "white" if profile_K[position] < 3 else "black"
-                word = token.removeprefix("<|").removesuffix("|>").strip("·") or token
+                word = token.removeprefix("<|").removesuffix("|>").strip(SPACE) or token
                 label = word if len(word) <= CELL_LETTERS else word[: CELL_LETTERS - 1] + "…"
                 axis.text(column, row, label, color=colour, **centred)
             if panel["sinks_SK"][step][position]:
@@ -61,13 +61,15 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
         axis.set_yticks(np.arange(rows + 1) - 0.5, [])
         axis.tick_params(length=0)
         axis.grid(color="white", alpha=1, lw=0.6)
-        axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=9)
+        axis.set_title(panel["title"], fontsize=9)
 
-    figure.colorbar(image, ax=axes, pad=0.02, format="%g", label="attention (1 = mean of all keys)")
+    words = "attention (1 = mean of all keys)"
+    scale = figure.colorbar(image, ax=axes, pad=0.02, ticks=TICKS, format="%g", label=words)
+    scale.minorticks_off()
+
     sinks = "; ".join(_sinks_named(panel, step) for panel in panels)
-    return titled(
-        figure, f"Sinks are framed in red ({sinks}); the brighter a token, the more attention it gets"
-    )
+    steps = len(panels[0]["states_SK"])
+    return titled(figure, f"Step {step + 1} of {steps}: sinks (framed in red) are {sinks}")
 
 
 def save_animation(run: Run, frames: Iterable[Figure], name: str) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from jinja2 import UndefinedError
@@ -10,6 +11,7 @@ from PIL import Image
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
+from sinkprune.figures import trajectories
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments.paper_protocol import finding_name
 from sinkprune_companion.figures import figures, forests, recipes
@@ -74,9 +76,44 @@ def test_rows_of_one_comparison_share_its_name_and_the_legend_names_their_models
     axis = drawn.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["early", "late"]
     assert axis.get_yticks().tolist() == [0.5, 2.0], "beside the middle of its rows"
-    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["diffusion", "autoregressive"]
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["DLM", "AR model"]
     left, right = axis.get_xlim()
     assert left < -0.2 and right > 0.3, "no interval touches the edge"
+
+
+def test_a_trajectory_names_every_sink_that_has_room_the_more_frequent_ones_first():
+    sinks_SK = np.zeros((3, 43), dtype=bool)
+    sinks_SK[:, 0], sinks_SK[:2, 2], sinks_SK[:1, 3] = True, True, True
+    assert trajectories.keys_to_name({"sinks_SK": sinks_SK}, least=2) == [0, 2]
+    assert trajectories.keys_to_name({"sinks_SK": sinks_SK, "named": [3, 2, 9]}, least=2) == [3, 9]
+
+    panel = {"title": "DLM", "profile_SK": np.ones((3, 43)), "visible_SK": np.ones((3, 43), dtype=bool)}
+    panel |= {"sinks_SK": sinks_SK, "labels": [f"␣{key}" for key in range(43)], "prompt_length": 0}
+    drawn = trajectories.plot_sink_positions([panel])
+    names = [text.get_text() for text in drawn.axes[0].get_xticklabels()]
+    assert names == ["0: ␣0", "2: ␣2", "3: ␣3"]
+    says = drawn._supxlabel.get_text()
+    assert "␣ space" in says and "line end" not in says, "signs are explained where they are shown"
+
+
+def test_a_row_says_where_it_has_no_value():
+    table = pd.DataFrame({"panel": ["one"] * 3, "row": ["a", "a", "b"], "value": [1.0, 2, 3]})
+    table = table.assign(kind=["diffusion", "autoregressive", "autoregressive"])
+    table = table.assign(low=table.value - 1, high=table.value + 1)
+    drawn = forests.plot_rows(table, "panel", "row", "", "", hue="kind", missing="no sink")
+    (note,) = drawn.axes[0].texts
+    assert note.get_text() == "no sink"
+    assert 0.5 < note.get_position()[1] < 1, "in row b, where the first kind would be"
+
+
+@pytest.mark.parametrize(("furthest", "is_shared"), [(15.0, True), (100.0, False)])
+def test_panels_beside_each_other_have_one_scale_where_it_squeezes_none(furthest, is_shared):
+    table = pd.DataFrame({"panel": ["one", "one", "two", "two"], "row": list("abab"), "kind": "diffusion"})
+    table = table.assign(value=[0.0, 10.0, 0.0, furthest])
+    table = table.assign(low=table.value - 1, high=table.value + 1)
+    drawn = forests.plot_rows(table, "panel", "row", "", "", hue="kind", sharex="row")
+    one, two = (axis.get_xlim() for axis in drawn.axes)
+    assert (one == two) == is_shared
 
 
 def test_an_interval_that_is_cut_has_no_verdict_s_mark_at_its_end():

@@ -27,7 +27,7 @@ def test_panels_show_one_head_of_the_text_as_it_is_and_masked(make_lm, make_ids)
     ar, dlm, text_T = make_lm("autoregressive"), make_lm("diffusion"), make_ids(1, 20)[0]
     panels = first_look.attention_panels(ar, dlm, text_T, (0.25, 0.75), seed=0)
     masked = [int((panel["ids_1T"] == dlm.mask_token_id).sum()) for panel in panels]
-    assert masked == [0, 5, 15]
+    assert masked == [0, 5, 15] == [int(panel["masked_K"].sum()) for panel in panels]
     assert len({(panel["layer"], panel["head"]) for panel in panels}) == 1
     few, many = (panel["ids_1T"] == dlm.mask_token_id for panel in panels[1:])
     assert (many | ~few).all(), "what is masked with few masks is masked with many"

@@ -53,6 +53,9 @@ def test_panels_show_what_is_left_of_attention_in_every_layer(make_lm, make_ids)
     assert (middle["profile_SK"][untouched][:, hidden] > 0.1).all()
     assert not everywhere["visible_SK"][:, hidden].any() and dense["visible_SK"].all(), "hidden keys are grey"
 
+    assert dense["named"] == middle["named"] == hidden.tolist()[::-1], "the hidden keys, the strongest first"
+    assert everywhere["named"] == [everywhere["profile_SK"].mean(0).argmax()], "the key that takes over"
+
 
 def test_the_panel_of_a_diffusion_model_has_the_first_half_of_the_text_asked_by_itself(make_lm, make_ids):
     lm = make_lm("diffusion")
@@ -75,8 +78,14 @@ def test_conditions_are_named_and_a_special_first_token_is_context(run, make_lm,
     main, first, longer = Condition(tokens=16), Condition(first_token=True, tokens=16), Condition(tokens=32)
     hidings = [Hiding("top", 2), Hiding("top", 6)]
     for condition, names in (
-        (main, {"natural English"}),
-        (first, {"<|endoftext|> + natural English", "<|endoftext|> + natural English, 6 keys"}),
+        (main, {"natural English, 16 tokens"}),
+        (
+            first,
+            {
+                "<|endoftext|> + natural English, 16 tokens",
+                "<|endoftext|> + natural English, 16 tokens, 6 keys",
+            },
+        ),
         (longer, {"natural English, 32 tokens", "natural English, 32 tokens, 6 keys"}),
     ):
         given = (run, make_lm("autoregressive"), "f", condition, main, hidings)
