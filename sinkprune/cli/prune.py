@@ -73,7 +73,7 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
     if options.dry_run and plan_unfetched(options, recipe, options.sequences):
         return
 
-    lm, calibration, sources = what_is_pruned(options, recipe)
+    lm, calibration, sources = what_is_pruned(options, recipe, options.sequences)
     check_noise(options, lm)
 
     if made_from is not None:
@@ -94,8 +94,13 @@ def usual_sequences(recipe: Recipe) -> int:
     return NOISED_SEQUENCES if looks_at_noise and recipe.noise_levels > 2 else SEQUENCES
 
 
-def what_is_pruned(options: Prune, recipe: Recipe) -> tuple[LanguageModel, Calibration | None, list[str]]:
-    """Return the model, its calibration text, and the names of what that text was taken from."""
+def what_is_pruned(
+    options: Prune, recipe: Recipe, sequences: int
+) -> tuple[LanguageModel, Calibration | None, list[str]]:
+    """Return the model, its calibration text, and the names of what that text was taken from.
+
+    `sequences` are how many of them a recipe that is calibrated sees.
+    """
     streamed = True if options.stream else None  # None: where the weights take most of the free memory
     if options.int8 is not None:
         streamed = False  # it takes the whole model
@@ -103,7 +108,7 @@ def what_is_pruned(options: Prune, recipe: Recipe) -> tuple[LanguageModel, Calib
     if not recipe.rule.calibrated:
         return open_model(options, options.model, streamed), None, []
 
-    lm, texts = model_and_texts(options, options.sequences, options.length, False, streamed)
+    lm, texts = model_and_texts(options, sequences, options.length, False, streamed)
     calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
     return lm, calibration, list(texts)
 
