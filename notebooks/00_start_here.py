@@ -320,8 +320,7 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 # models of a difference are scored on the same sequences under the same masks.
 #
 # The folded table at the end has the loss of each model, and of one more: *magnitude* keeps the
-# largest weights and reads no text at all. The seconds in the published table come from two
-# versions of the code and are not to be compared.
+# largest weights and reads no text at all.
 
 # %%
 from sinkprune_companion.run.texts import calibration_draw
