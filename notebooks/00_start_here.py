@@ -22,9 +22,9 @@
 # %% [markdown] tags=["answer"]
 # **Answer.** Sink-aware pruning decides which weights to remove without counting the few tokens
 # that draw most attention, the sinks. On this small model that does not help. Making half of the
-# weights in its blocks' linear maps zero adds 0.30 nats per token to the loss, which says how badly
+# weights in its blocks' linear maps zero adds 0.31 nats per token to the loss, which says how badly
 # a model predicts text. Leaving out only the *unstable* sinks, those that come and go with the
-# noise, changes the loss by 0.0017 [−0.0032, 0.0067] ([notebook 03](03_leaving_sinks_out.ipynb)).
+# noise, changes the loss by −0.00058 [−0.0041, 0.0029] ([notebook 03](03_leaving_sinks_out.ipynb)).
 # We call any change below 0.014 too small to matter.
 #
 # The pictures to look at are [two masks of one matrix](../figures/00_start_here/two_masks.png),
@@ -375,17 +375,16 @@ draw(run, "first_look", plain, forests.plot_effects, rows, axis, **told)
 # * **What the sinks do.** Leaving the unstable sinks out changes the loss by 0.0064 nats per token
 #   [0.0013, 0.012], where Wanda costs 0.32 [0.25, 0.39] above the dense model. This is a single
 #   draw of calibration text, and the interval covers the choice of scored text alone. One draw
-#   cannot decide, whatever its interval is. The two models were pruned by two versions of the code,
-#   too.
+#   cannot decide, whatever its interval is.
 # * **What decides** is [notebook 03](03_leaving_sinks_out.ipynb). Its calibration text is
-#   WikiText-2, as in the paper, and over 5 draws of it the same switch changes the loss by 0.0017
-#   [−0.0032, 0.0067], where less than 0.014 would not matter.
+#   WikiText-2, as in the paper, and over 10 draws of it the same switch changes the loss by
+#   −0.00058 [−0.0041, 0.0029], where less than 0.014 would not matter.
 # * **Why so little.** In the one matrix that is shown, leaving all sinks out of the input norms
 #   exchanges 0.0084 % of the kept weights. This matrix reads the output of a normalisation layer,
 #   where every token has about the same norm, so that a few tokens make up little of the sum.
 #   [Notebook 04](04_why.ipynb) has all matrices, and says when sinks would matter more.
 # * **How the text is read.** Reading noised text instead of clean text, with each block fed by the
-#   dense model, changes the loss by 0.0012 [−0.017, 0.020] here, at 50 %. At 75 % these two changes
+#   dense model, changes the loss by 0.0021 [−0.018, 0.022] here, at 50 %. At 75 % these two changes
 #   are what makes such recipes better than Wanda, and leaving sinks out adds nothing that matters
 #   ([notebook 06](06_gain_at_75.ipynb)).
 # * **What pruned models write.** At 75 % the models of Wanda, `paper` and SparseGPT write no phrase

@@ -28,7 +28,7 @@ CAPTION = (
     "sample of the calibration text; what pruned models cost"
 )
 MAP = "figures/00_start_here/attention_maps.csv"  # the map of the first panel, from the repository's root
-MAP_PANEL = "smol-dlm"  # how the name of its panel begins
+MAP_PANEL = "DLM"  # how the name of its panel begins
 
 COST = "cost"
 MASK = "kept weights that change"
