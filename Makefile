@@ -8,7 +8,7 @@ URL     ?=
 
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-EXTRAS := .[notebooks,eval,int8,slurm,site,dev]
+EXTRAS := .[notebooks,eval,slurm,site,dev]
 QUIET  := --quiet --disable-pip-version-check
 RECENT := sys.exit(sys.version_info < (3, 11))
 

@@ -28,9 +28,9 @@
 # once clean and once noised, than on clean text; with 2:4 zeros that is undecided. At 75 % OWL's
 # allocation helps besides. That is the preset `recommended`: it costs 1.1 nats per token there,
 # where Wanda costs 2.8. Text noised twice does as well as half-noised text at 75 %. Leaving
-# unstable sinks out of the statistics makes no difference that matters. Over all text Wanda's model
-# at 75 % is not shown to beat a bigram model. On WikiText-2 further training gives it back 0.92 of
-# the 2.6 that it costs there, and `recommended` without any training stays 1.0 ahead.
+# unstable sinks out of the statistics at 75 % makes no difference that matters. Over all text
+# Wanda's model at 75 % is not shown to beat a bigram model. On WikiText-2 further training gives it
+# back 0.92 of the 2.6 that it costs there, and `recommended` without any training stays 1.0 ahead.
 #
 # The picture to look at is [what six recipes cost, by the share of
 # zeros](../figures/07_best_recipe/damage.png).

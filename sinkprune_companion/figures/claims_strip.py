@@ -39,7 +39,7 @@ GROUPS = {  # ids of the claims and their words in the picture
         "code-leaves-out-unstable": "most of what the code leaves out is unstable",
     },
     "Are they needed?": {
-        "sinks-less-essential": "without its sinks a DLM loses less",
+        "sinks-less-essential": "a DLM loses less without sinks in its middle layers",
         "ar-keeps-sinks": "keeping sinks helps to prune an AR model",
     },
     "Does pruning improve?": {
