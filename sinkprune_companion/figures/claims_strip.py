@@ -223,7 +223,8 @@ def _draw_row(axis: Axes, row: object, place: float) -> None:
         axis.text(0, place, row.verdict, **_small("center"))
         return
 
-    axis.plot(np.clip([row.low, row.high], -REACH, REACH), [place, place], color=INK, lw=1.5)
+    ends = np.clip([row.low, row.high], -REACH, REACH)
+    axis.plot(ends, [place, place], color=INK, lw=1.5, solid_capstyle="butt")
     if row.low < -REACH:
         axis.plot(-REACH - 0.6, place, marker=CARETLEFT, color=INK, ms=6, clip_on=False)
     if row.high > REACH:
