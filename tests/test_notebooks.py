@@ -87,6 +87,12 @@ def test_run_all_does_what_profile_quick_does(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_run_all_is_not_refused(name):
+    cells = parameter_cells(name)
+    check(name, declared(cells), defaults(cells))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_first_cell_of_parameters_has_at_most_a_dozen_names_and_no_name_stands_twice(name):
     first, *seldom_changed = map(ast.parse, parameter_cells(name))
     assert len(first.body) <= 12

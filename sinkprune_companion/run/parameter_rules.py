@@ -52,6 +52,7 @@ RANGES = {
     "other_lengths": _at_least(8),
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
+    "protocol_answer_draws": Number,  # 0: no model answers
     "protocol_large_tokens": Number,  # 0: not measured
     "protocol_sequences": _at_least(4),  # two of each start
     "ratios": Sparsity,
