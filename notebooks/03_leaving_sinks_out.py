@@ -469,8 +469,8 @@ Folded(listed(accuracy), "Differences in points")
 # This is the share of kept weights that two recipes do not have in common, at 50 %, by layer and
 # linear map, on one calibration draw of other text. One of the two is always `noised-dense`: noised
 # text, dense propagation and all tokens. The first map gives the scale: there the other is the same
-# recipe on another draw. Two random masks would differ by 50 %. [Notebook 04](04_why.ipynb) says why so few weights
-# change.
+# recipe on another draw. Two random masks would differ by 50 %. [Notebook 04](04_why.ipynb) says
+# why so few weights change.
 
 # %%
 from sinkprune_companion.experiments.masks import mask_differences

@@ -119,8 +119,8 @@ figures.save_figure(run, figure, "energy", table, caption)
 #    $|W_{ij}|\,n_j$ of the channel changes by $\delta_j = \frac12 \ln(1 - p_j)$.
 # 2. **The threshold.** A weight is kept if its score is above the threshold $\tau$ of its row. With
 #    $\sigma$ the standard deviation of the weights, $u_j = \tau / (\sigma n_j)$ is how many
-#    standard deviations a weight of channel $j$ needs. A share $2\,(1 - \Phi(u_j))$ of them is kept: more
-#    where the norm is large.
+#    standard deviations a weight of channel $j$ needs. A share $2\,(1 - \Phi(u_j))$ of them is
+#    kept: more where the norm is large.
 # 3. **Who stands near it.** The logarithms of the channel's scores have the density
 #    $2 u_j\,\varphi(u_j)$ at the threshold. The threshold moves, too, because the number of zeros
 #    in a row is fixed: by

@@ -228,10 +228,10 @@ listed(found | use_by_kind)
 # %% [markdown]
 # ## What helps SparseGPT
 #
-# With five draws or more every row of the pictures has a verdict. It is *no difference that matters*
-# where the whole interval lies within the margin. It is *helps* or *hurts* where the interval
-# excludes zero and p is below 0.05 after correction for related questions (Holm). All else is
-# *undecided*. A row that also stands in the claims table has its verdict from there.
+# With five draws or more every row of the pictures has a verdict. It is *no difference that
+# matters* where the whole interval lies within the margin. It is *helps* or *hurts* where the
+# interval excludes zero and p is below 0.05 after correction for related questions (Holm). All else
+# is *undecided*. A row that also stands in the claims table has its verdict from there.
 #
 # Intervals are t intervals over calibration draws and sequences together, so they cover new
 # calibration text and new scored text. The margin is 4.6 % of what the second recipe of a

@@ -55,22 +55,14 @@ ANY_FAMILY = {  # sizes that the configurations of all families of transformers 
     "pad_token_id": None,
 }
 
-# files with tests that take half a minute and more
-LONGEST = ("test_workflow.py", "test_devices.py", "test_notebooks.py", "test_work_folders.py")
-
 torch.set_num_threads(1)  # models of this size only lose time to threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so they do in the commands that tests start
 
 
 def pytest_collection_modifyitems(items):
-    """Put files with slow tests first, the slowest before all, so that no core waits at the end for one."""
+    """Put files with slow tests first, so that no core waits at the end for one of them."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-
-    def place(item: pytest.Item) -> tuple[int, bool]:
-        name = item.path.name
-        return (LONGEST.index(name) if name in LONGEST else len(LONGEST), item.path not in slow)
-
-    items.sort(key=place)
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(optionalhook=True)

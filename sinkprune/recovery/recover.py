@@ -132,7 +132,9 @@ def recover(
         learned = training_text(lm.tokenizer, texts, length, lm.mask_token_id)
 
         make_folder(work)
-        done = recover_model(lm, plan.settings, learned, taught_by, work, save_every, progress)
+        done = recover_model(
+            lm, plan.settings, learned, taught_by, work, save_every=save_every, progress=progress
+        )
 
         named = lm.named(out.name)  # two models are told apart by their names
         card = _card(pruned, done.card() | {"text_name": _name_of(text)})

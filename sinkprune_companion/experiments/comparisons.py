@@ -56,18 +56,8 @@ COMPARISONS = {
     "paper_minus_paper_sinks_kept": Compared(
         "paper", "paper-sinks-kept", "official sink weights − none", ONE_SWITCH
     ),
-    "all_sinks_minus_none": Compared(
-        "all-sinks",
-        "noised-dense",
-        "all sinks left out − none",
-        ONE_SWITCH,
-    ),
-    "unstable_minus_none": Compared(
-        "unstable",
-        "noised-dense",
-        "unstable sinks left out − none",
-        ONE_SWITCH,
-    ),
+    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − none", ONE_SWITCH),
+    "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − none", ONE_SWITCH),
     "stable_minus_none": Compared("stable", "noised-dense", "stable sinks left out − none", ONE_SWITCH),
     "unstable_minus_sparsegpt": Compared(
         "sparsegpt-unstable", "sparsegpt", "SparseGPT, unstable sinks left out − none", ONE_SWITCH
@@ -76,12 +66,7 @@ COMPARISONS = {
         "structured-sink", "structured-sinks-kept", "whole units, official sink weights − none", ONE_SWITCH
     ),
     "only_sinks_minus_none": Compared("only-sinks", "noised-dense", "sinks alone − all tokens", CONTROLS),
-    "all_sinks_minus_random": Compared(
-        "all-sinks",
-        "random",
-        "all sinks left out − random tokens",
-        CONTROLS,
-    ),
+    "all_sinks_minus_random": Compared("all-sinks", "random", "all sinks left out − random tokens", CONTROLS),
     "random_minus_none": Compared("random", "noised-dense", "random tokens left out − none", CONTROLS),
 }
 # two-choice items: these besides all of the above

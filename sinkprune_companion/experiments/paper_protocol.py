@@ -52,11 +52,7 @@ class Comparison(NamedTuple):
 
 COMPARISONS = {
     "paper_minus_wanda": Comparison("paper", "wanda", "official recipe − Wanda"),
-    "noised_dense_minus_wanda": Comparison(
-        "noised-dense",
-        "wanda",
-        "noised text, dense propagation − Wanda",
-    ),
+    "noised_dense_minus_wanda": Comparison("noised-dense", "wanda", "noised text, dense propagation − Wanda"),
     "paper_minus_paper_sinks_kept": Comparison(
         "paper", "paper-sinks-kept", "official recipe: its sink weights − none"
     ),

@@ -161,7 +161,8 @@ def _stroke(claim: Claim, estimate: Estimate, verdicts: pd.DataFrame) -> dict[st
     margin = verdicts.loc[claim.id].margin
     if isinstance(claim.margin, str):  # a rule, which gave this finding its own
         margin = estimate.margin
-    named = {"id": claim.id, "kind": STROKE, "claim": claim.says, "is_drawn": True, "is_exploratory": True}
+    named = {"id": claim.id, "kind": STROKE, "claim": claim.says, "is_drawn": True}
+    named |= {"is_exploratory": claim.seen_first}
     return {**named, **_in_margins(estimate, claim, margin)}
 
 

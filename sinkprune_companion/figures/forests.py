@@ -78,11 +78,9 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     if ends.any():
         furthest, second = ends.nlargest(2).iloc[[0, -1]]
         numbers = table.value.abs()
-        near = ends[(numbers <= FAR * second) & (ends <= ROUND * numbers)].max()  # the whole interval fits
-        number = numbers[numbers <= FAR * second].max()
-        reach = 1.08 * np.nanmax(
-            [min(furthest, REACH * second), near, number, ends.iloc[0], table.margin.max()]
-        )
+        fit = ends.where(ends <= ROUND * numbers, numbers)  # the whole interval, or its number alone
+        near = fit[numbers <= FAR * second].max()
+        reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
         words += "; ≪ ≫: goes on" if furthest > reach else ""
 
     least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
