@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.experiments.comparisons import ACCURACY
+from sinkprune_companion.experiments.comparisons import ACCURACY, ONE_SWITCH, Compared
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
@@ -39,7 +39,6 @@ RECIPES = (
 AT_25 = ("wanda", "paper", "paper-sinks-kept", "sparsegpt", "paper-sparsegpt")
 LARGE = ("wanda", "paper", "paper-sinks-kept")  # on eight times the text, too
 STRUCTURED = ("structured", "structured-sink", "structured-sinks-kept")
-ANSWERING = ("wanda", "paper", "paper-sinks-kept")  # two-choice items, too
 
 
 class Comparison(NamedTuple):
@@ -71,10 +70,10 @@ COMPARISONS = {
         "structured-sink", "structured-sinks-kept", "whole units: official sink weights − none"
     ),
 }
-ANSWERS = {  # of two-choice items
-    "wanda_minus_dense": ACCURACY["wanda_minus_dense"],
-    "paper_minus_wanda": ACCURACY["paper_minus_wanda"],
-    "paper_minus_paper_sinks_kept": ACCURACY["paper_minus_paper_sinks_kept"],
+ANSWERS = {"wanda_minus_dense": ACCURACY["wanda_minus_dense"]} | {  # of two-choice items
+    name: Compared(each.first, each.second, each.label, ONE_SWITCH)
+    for name, each in COMPARISONS.items()
+    if each.first in RECIPES
 }
 DRAWN = (  # labels of what the first figure shows; the others stand in its data
     "official recipe − Wanda",
@@ -199,7 +198,7 @@ def protocol_answers(
     item_draws: int,
     seeds: Iterable[int],
 ) -> pd.DataFrame:
-    """Return the answers of the dense model and of those pruned by ANSWERING, by calibration draw.
+    """Return the answers of the dense model and of those pruned by RECIPES, by calibration draw.
 
     These are the models that `losses_of_draw` scores. `questions` and `item_draws` are those of
     `variant_answers`.
@@ -208,7 +207,7 @@ def protocol_answers(
     with Variant(lm, fingerprint) as variant:
         parts = [variant_answers(run, variant, questions, item_draws, **dense)]
 
-    rows = protocol_rows(ANSWERING, sparsity, 1, tokens)
+    rows = protocol_rows(RECIPES, sparsity, 1, tokens)
     for seed in seeds:
         drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
         for row in rows:
