@@ -203,8 +203,9 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     axis.grid(False)
     axis.spines["left"].set_visible(False)
     direction = "← against the paper · in its favour →"
-    scale = "number − bar, in margins; band: too small to matter"
-    axis.set_xlabel(f"{direction}\n{scale}" if is_narrow else f"{direction}\n({scale})")
+    scale = "number − bar, in margins"
+    band = "band: too small to matter"
+    axis.set_xlabel("\n".join([direction, scale, band]) if is_narrow else f"{direction}\n({scale}; {band})")
     return titled(figure, _title(claims), _handles(claims))
 
 
