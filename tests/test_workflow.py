@@ -1,5 +1,6 @@
 """`sinkprune reproduce` on a small project of two notebooks: order, second runs, kills and failures."""
 
+import importlib.util
 import json
 import math
 import os
@@ -47,6 +48,14 @@ NOTEBOOKS = ("00_one", "01_two")
 PROFILE = "full"  # the name of a published profile: its notebooks take what others found and was published
 CLAIM = {"id": "c", "kind": "claim", "says": "the mean is above zero", "metric": "m"}
 CLAIM |= {"finding": "00_one/mean", "side": "above", "against": -50.0, "family": "means", "margin": 0.1}
+WORDING = (
+    "figures/findings/99_other.json",
+    "sinkprune_companion/pages/figures.yml",
+    "sinkprune_companion/pages/answers/00_one.md.j2",
+    "sinkprune_companion/pages/readings/00_one.md.j2",
+    "sinkprune_companion/pages/readme.md.j2",
+    "sinkprune_companion/pages/titles.yml",
+)
 
 
 @pytest.fixture
@@ -121,13 +130,19 @@ def written(project: Path, notebook: str, record: str) -> float:
     return about.stat().st_mtime
 
 
-def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(project):
-    """One notebook is shared out among the cells of a sweep; each job asks for all memory, so runs alone."""
-    one = {"size": 2, "pause": 2.0}
+def test_a_run_ends_with_the_claims_and_goes_on_only_where_code_or_a_parameter_changes(project):
+    """One notebook is shared out among the cells of a sweep; each job asks for all memory, so runs alone.
+
+    Findings that other runs published are no reason to run again: that would be a circle.
+    """
+    one = {"size": 2, "pause": 1.0}
     needs = {"threads": 1, "mem_mb": 10**8}
     share = {"resources": {"00_one": needs, "01_two": needs}}
     sweep = {"01_two": {"first_seed": [0, 1], "seeds": [1]}}
     configure(project, one, {"size": 3, "seeds": 2}, sweep=sweep, **share)
+    for name in WORDING:
+        (project / name).touch()
+
     run = project / "runs" / PROFILE
     done = reproduce(project)
     assert done.returncode == 0, done.stderr
@@ -149,10 +164,6 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     assert named == {f"{notebook}/{name}" for notebook in NOTEBOOKS for name in ("first", "second", "draw")}
     before = stamps(run)
 
-    again = reproduce(project)
-    assert again.returncode == 0 and "Nothing to be done" in (run.parent / "reproduce.log").read_text()
-    assert stamps(run) == before
-
     outputs = [
         output
         for notebook in [*executed, *(run / "notebooks").glob("*.ipynb")]
@@ -161,11 +172,18 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     ]
     assert outputs and not [output for output in outputs if "draws:" in json.dumps(output)], "a progress bar"
 
+    # words of pages and notebooks change no result, nor do published findings, which follow from a run
+    for name in WORDING:
+        file = project / name
+        file.write_text(file.read_text() + "\n")
     source = project / "notebooks" / "01_two.py"
     code = source.read_text()
     source.write_text(f'# %% [markdown] tags=["answer"]\n# It is so.\n\n{code}')
-    worded = reproduce(project, "--dry-run")
-    assert "Nothing to be done" in worded.stdout + worded.stderr, "words of a notebook changed"
+
+    again = reproduce(project)
+    assert again.returncode == 0 and "Nothing to be done" in (run.parent / "reproduce.log").read_text()
+    assert stamps(run) == before
+
     source.write_text(code.replace("2.0]", "2.5]"))
     changed = reproduce(project, "--dry-run")
     assert planned_jobs(changed.stdout + changed.stderr) == 5, "both cells, their notebook, claims, target"
@@ -178,49 +196,18 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     assert "cell first_seed-2" in text
     assert planned_jobs(text) == 4, "the new cell, its notebook, the claims and the target"
 
-
-WORDING = (
-    "figures/findings/99_other.json",
-    "sinkprune_companion/pages/figures.yml",
-    "sinkprune_companion/pages/answers/00_one.md.j2",
-    "sinkprune_companion/pages/readings/00_one.md.j2",
-    "sinkprune_companion/pages/readme.md.j2",
-    "sinkprune_companion/pages/titles.yml",
-)
-
-
-def test_the_wording_of_a_page_reschedules_no_notebook_and_code_does(project):
-    """Nor do published findings of other notebooks, which follow from a run: that would be a circle."""
-    for name in WORDING:
-        (project / name).touch()
-    run = project / "runs" / PROFILE
-    for name in ("findings/00_one.json", "findings/01_two.json", "figures/claims.md"):
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).touch()
-
-    for name in WORDING:
-        file = project / name
-        file.write_text(file.read_text() + "\n")
-    unmoved = reproduce(project, "--dry-run")
-    assert unmoved.returncode == 0 and "Nothing to be done" in unmoved.stdout + unmoved.stderr
-
-    code = project / "sinkprune_core" / "seeds.py"
-    code.write_text(code.read_text() + "\n")
+    package = project / "sinkprune_core" / "seeds.py"
+    package.write_text(package.read_text() + "\n")
     planned = reproduce(project, "--dry-run")
-    assert planned_jobs(planned.stdout + planned.stderr) == 4, "both notebooks, the claims and the target"
+    jobs = planned_jobs(planned.stdout + planned.stderr)
+    assert jobs == 7, "both notebooks, three cells, the claims and the target: code of the package changed"
 
 
-@pytest.mark.parametrize(
-    ("sweep", "message"),
-    [
-        ({"09_none": {"size": [1]}}, "sweep or resources name 09_none"),
-        ({"01_two": {"size": 3}}, "size=3 must be a list"),
-    ],
-)
-def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, message):
-    configure(project, sweep=sweep)
+def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project):
+    configure(project, sweep={"09_none": {"size": [1]}})
     refused = reproduce(project)
-    assert refused.returncode != 0 and message in refused.stderr + refused.stdout
+    assert refused.returncode != 0
+    assert "sweep or resources name 09_none" in refused.stderr + refused.stdout
     assert not (project / "runs" / PROFILE).exists()
 
 
@@ -282,42 +269,78 @@ def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_
     assert (kept.read_text(), kept.stat().st_mtime_ns) == (text, stamp)
 
 
-# a cluster
+# plans of the real notebooks and profiles
+
+# several command lines in one process, since Snakemake takes longer to import than to plan
+PLANS = """
+import contextlib, io, json, sys
+from snakemake.cli import main
+
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            main(arguments)
+            status = 0
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, said.getvalue()]))
+"""
 
 
-@pytest.mark.parametrize(("profile", "place"), [("full", "local"), ("full", "slurm"), ("paper", "local")])
-def test_a_profile_can_be_planned(profile, place):
-    """Real notebooks and profiles, with a sweep and without: how many jobs, without running any."""
-    config = ROOT / "workflow" / "config" / f"{profile}.yml"
-    if place == "slurm":
-        pytest.importorskip("snakemake_executor_plugin_slurm")
-
-    stated = yaml.safe_load(config.read_text())
-    cells = sum(math.prod(map(len, grid.values())) for grid in stated.get("sweep", {}).values())
-
+def plans(*asked: tuple[Path, str, str]) -> list[str]:
+    """Return what Snakemake says of configurations, each with where it would run and what is wanted of it."""
+    lines = [
+        f"--workflow-profile workflow/profiles/{place} --nolock {wanted} --configfile {config}".split()
+        for config, place, wanted in asked
+    ]
     options = command(ROOT)
-    flags = f"--workflow-profile workflow/profiles/{place} --dry-run --forceall --nolock".split()
-    options["args"] = [sys.executable, "-m", "snakemake", *flags, "--configfile", str(config)]
-
+    options["args"] = [sys.executable, "-c", PLANS, json.dumps(lines)]
     planned = subprocess.run(**options, capture_output=True, timeout=600)
     assert planned.returncode == 0, planned.stderr[-2000:]
-    expected = len(stated["notebooks"]) + cells + 2  # the claims table and the target
-    assert planned_jobs(planned.stdout + planned.stderr) == expected
+    return [text for _, text in map(json.loads, planned.stdout.splitlines())]
 
 
-@pytest.mark.parametrize(("profile", "takes_published"), [("full", True), ("quick", False)])
-def test_what_titles_take_is_declared(profile, takes_published):
-    options = command(ROOT)
-    config = f"workflow/config/{profile}.yml"
-    flags = f"--workflow-profile workflow/profiles/local --filegraph --nolock --configfile {config}"
-    options["args"] = [sys.executable, "-m", "snakemake", *flags.split()]
-    drawn = subprocess.run(**options, capture_output=True, timeout=600)
-    assert drawn.returncode == 0, drawn.stderr[-2000:]
+def config_of(profile: str) -> Path:
+    return ROOT / "workflow" / "config" / f"{profile}.yml"
 
-    rules = drawn.stdout.split("label=<")
-    (of_03,) = [rule for rule in rules if ">notebook_03_leaving_sinks_out<" in rule]
-    for taken in ("figures/findings/07_best_recipe.json", "sinkprune_companion/pages/titles.yml"):
-        assert (taken in of_03) is takes_published
-    assert ">figures/findings/03_leaving_sinks_out.json<" not in of_03, "its own published ones are no input"
-    assert "sinkprune_companion/pages/readme.md.j2" not in of_03
-    assert "sinkprune_core/seeds.py" in of_03
+
+def expected_jobs(profile: str) -> int:
+    """Return how many jobs a profile has: a notebook each, the cells, the claims table and the target."""
+    stated = yaml.safe_load(config_of(profile).read_text())
+    cells = sum(math.prod(map(len, grid.values())) for grid in stated.get("sweep", {}).values())
+    return len(stated["notebooks"]) + cells + 2
+
+
+def test_profiles_can_be_planned_here_and_on_a_cluster(tmp_path):
+    """With a sweep and without: how many jobs, without running any."""
+    places = [("full", "local"), ("paper", "local")]
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm"):
+        places.append(("full", "slurm"))
+
+    stated = {"profile": "p", "notebooks": {"00_start_here": {}}, "sweep": {"00_start_here": {"seeds": 3}}}
+    senseless = tmp_path / "senseless.yml"
+    senseless.write_text(yaml.safe_dump(stated))
+
+    forced = "--dry-run --forceall"
+    asked = [(config_of(profile), place, forced) for profile, place in places]
+    *planned, refused = plans(*asked, (senseless, "local", forced))
+
+    for (profile, place), text in zip(places, planned, strict=True):
+        assert planned_jobs(text) == expected_jobs(profile), (profile, place)
+    assert "seeds=3 must be a list" in refused and "total" not in refused
+
+
+def test_what_titles_take_is_declared():
+    """Titles of a published profile take findings that others published; those of a quick one do not."""
+    profiles = {"full": True, "quick": False}
+    drawn = plans(*((config_of(profile), "local", "--filegraph") for profile in profiles))
+
+    for takes_published, text in zip(profiles.values(), drawn, strict=True):
+        rules = text.split("label=<")
+        (of_03,) = [rule for rule in rules if ">notebook_03_leaving_sinks_out<" in rule]
+        for taken in ("figures/findings/07_best_recipe.json", "sinkprune_companion/pages/titles.yml"):
+            assert (taken in of_03) is takes_published
+        assert ">figures/findings/03_leaving_sinks_out.json<" not in of_03, "its own are no input"
+        assert "sinkprune_companion/pages/readme.md.j2" not in of_03
+        assert "sinkprune_core/seeds.py" in of_03
