@@ -29,7 +29,6 @@ test: $(READY) ## check the style and the layers, and run the tests on all cores
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m vulture
-	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
