@@ -618,13 +618,6 @@ listed(twins)
 # * **SparseGPT.** In the paper, which counts right answers, Wanda is a little ahead of SparseGPT.
 #   The preset `recommended` is SparseGPT that sees each text once clean and once noised, and from
 #   75 % on prunes some layers less than others.
-# * **Right answers.** At 50 %, in 5 draws, Wanda loses 4.9 points of accuracy on the offline suite
-#   and 0.24 on BLiMP. Accuracy does not tell the official recipe from Wanda: −0.42 points
-#   [−2.1, 1.3] on the suite and −1.3 [−3.6, 0.92] on BLiMP. A finer measure is the lead of the
-#   right answer, which is its log-likelihood less that of the wrong one. On the suite the official
-#   recipe's lead is smaller than Wanda's, by 0.079 of the 0.62 nats that Wanda loses (−0.079
-#   [−0.14, −0.019]). On BLiMP that is undecided (−0.19 [−0.51, 0.13]), as is what the sink weights
-#   alone do to the lead: 0.019 [−0.0033, 0.041] on the suite, 0.032 [−0.041, 0.11] on BLiMP.
 #
 # **On other text, as a control**
 #

@@ -26,10 +26,11 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** By the paper's measure the DLM's sinks move more here, too, but those of an untrained
-# DLM move more still, so that they move more is no sign of what was learned. Most of them do not
-# stay, unlike those of the adapted DLM: 34 % of their occurrences are at stable positions here,
-# 79 % there. Whether sinks are needed, and what leaving them out does to pruning, models this weak
-# cannot tell: the DLM has a worse loss bound than a table of token pairs.
+# DLM move even more, so this says nothing of what was learned. Most of them do not stay: 34 % of
+# their occurrences are at positions that are sinks in most steps, and 79 % in the adapted DLM
+# ([notebook 01](01_do_sinks_move.ipynb)). Whether sinks are needed, and what leaving them out does
+# to pruning, models this weak cannot tell: the DLM has a worse loss bound than a table of token
+# pairs.
 #
 # The picture to look at is [how much sinks move from
 # scratch](../figures/09_from_scratch/sinks.png).
@@ -116,10 +117,10 @@ run = start("09_from_scratch", globals())
 # installed, so other packages give other models and other numbers. Both kinds of one seed begin
 # with the same weights.
 #
-# The DLM sees a fifth of the tokens masked in its first 768,000 training tokens, if it gets so
-# many, and any share after that. In a first trial, of which no record is kept, it had any share
-# from the start, and learned no more than how frequent each token is. The command is `sinkprune
-# train --from-scratch`; a training that was stopped goes on where it was.
+# In the DLM's first 768,000 training tokens a fifth is masked, and after these a random share. In a
+# first trial, of which no record is kept, the share was random from the start, and the model
+# learned no more than how frequent each token is. The command is `sinkprune train --from-scratch`; a
+# training that was stopped goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export
@@ -331,9 +332,9 @@ found = {
 # %% [markdown]
 # Then come the differences that the ledger of claims asks about; fewer than five trainings give no
 # verdict. A difference in the costs of hiding matters if it is at least 0.05 nats per token. A
-# difference from leaving tokens out matters if it is at least half of 9.18 % of what pruning costs,
-# as the paper's method takes back 9.18 % of what Wanda costs at 8B. Where that cost is not told
-# from zero there is no margin and no verdict.
+# difference from leaving tokens out matters if it is at least 4.59 % of what pruning costs, half of
+# the share that the paper's method takes back at 8B. Where that cost is not told from zero there is
+# no margin and no verdict.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -405,25 +406,28 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 #   model's loss lies 0.53 below it. Making half of the DLM's weights zero changes its loss by
 #   0.0084 [−0.0046, 0.022], which is not told from zero. Such a model has little to lose, so it had
 #   to be expected that nothing costs it anything.
-# * **(a) From scratch, too, the DLM's sinks move more.** The temporal variance of their centroid is
-#   140 squared positions, and 24 in the AR model: a difference of 110 [59, 170] over 5 trainings of
-#   each kind. But in untrained models of the same shape it is 420 and 0.40: training did not make
-#   the difference, it made it smaller. In half of the DLM's training a fifth of the tokens was
-#   masked; that may itself have a part in where its sinks are.
+# * **(a) The DLM's sinks move more, and those of untrained models differ even more.** The temporal
+#   variance of their centroid is 140 squared positions (a standard deviation of 12 of 128
+#   positions), and 24 in the AR model: a difference of 110 [59, 170] over 5 trainings of each kind.
+#   But in untrained models of the same shape it is 420 and 0.40: so training did not make the
+#   difference. A part of it is the measure, since the AR model's sum over all windows so far tends
+#   to settle. In half of the DLM's training a fifth of the tokens was masked, which may itself have
+#   a part in where its sinks are.
 # * **Few of the DLM's sinks stay.** 34 % of their occurrences are at stable positions, in the AR
 #   model 69 %. In untrained DLMs still fewer do (picture). The AR model's share is about the same
 #   without training, so the sum over its windows may make it. The adapted DLM has 79 % there while
 #   it writes texts of 128 tokens. That its sinks stay may come from its base. Of the paper's models
 #   LLaDA was trained from scratch and may differ from it in this; Dream was adapted from an AR
 #   model, too.
-# * **(b) Hiding sinks costs neither of them anything that matters**, which models this weak had to
-#   show. Five keys hidden in the middle third cost the DLM 0.0050 [−0.0018, 0.012] nats more than
-#   random keys do and the AR model 0.0040 [−0.00017, 0.0082], a difference of 0.00095
-#   [−0.0056, 0.0075]. The hidden keys get little attention to begin with, and without them another
-#   key gets as much as one of them had (table under *Does a model need them?*), so this says little
-#   about being without sinks. By the letter of what was written above, this speaks against (b). In
-#   the adapted pair sinks matter less to the DLM. That is not seen here, and a pair that hardly
-#   uses its context could not show it.
+# * **(b) Whether sinks are needed less cannot be told.** Hiding them costs neither model anything
+#   that matters, as was to be expected of models this weak. Five keys hidden in the middle third
+#   cost the DLM 0.0050 [−0.0018, 0.012] nats more than random keys do and the AR model 0.0040
+#   [−0.00017, 0.0082], a difference of 0.00095 [−0.0056, 0.0075]. The hidden keys get little
+#   attention to begin with, and without them another key gets as much as one of them had (table
+#   under *Does a model need them?*), so this says little about being without sinks. What was
+#   written above would count this against (b), since it costs both as much. We do not: in the
+#   adapted pair sinks matter less to the DLM ([notebook 02](02_are_sinks_needed.ipynb)), and a pair
+#   that hardly uses its context could not show that.
 # * **(c) What leaving sinks out does to pruning cannot be told.** At 50 % leaving unstable sinks
 #   out changes the loss by 0.00039 [−0.00037, 0.0011], those that are stable over noise levels by
 #   −0.000071 [−0.00042, 0.00028], and all of them by 0.00040 [−0.00036, 0.0012]. The margin would
