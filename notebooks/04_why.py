@@ -28,14 +28,16 @@
 # [glossary](../docs/glossary.md) defines the other terms.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Wanda's mask changes without the sinks only where they fill other channels than the
-# other tokens do. There is little of that here: at 50 % leaving all sinks out exchanges 0.17 % of
-# the kept weights, where another draw of as much calibration text exchanges 2.2 %. Even at
-# `down_proj` of layer 11, where sinks hold 98 % of what Wanda reads, the two channels with nearly
-# all of it stay the largest without them. The pipeline would have seen an effect. With inputs at
-# the sinks 30 times as large in the statistics alone, leaving them out lowers the loss by 0.13 nats
-# per token. With a large vector in the model itself that the sinks alone carry, it raises the loss
-# by 0.66.
+# **Answer.** Wanda compares weights within a row, so its mask changes without the sinks only where
+# they hold a larger share of some channels than of others. There is little of that here: at 50 %
+# leaving all sinks out exchanges 0.17 % of the kept weights, where another draw of as much
+# calibration text exchanges 2.2 %. Even at `down_proj` of layer 11, where sinks hold 98 % of what
+# Wanda reads, the two channels with nearly all of it stay the largest without them. The pipeline
+# would have seen an effect, and two were planted. If the statistics count the inputs at the sinks
+# 30 times too large, leaving the sinks out repairs that, and lowers the loss by 0.13 nats per
+# token. If the sinks of the model itself carry a vector ten times as long as a usual input, which
+# `down_proj` maps to zero, leaving them out prunes weights that together cancel it, and raises the
+# loss by 0.66.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -409,9 +411,9 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 # gets such sinks, so that statistics with sinks are true. `down_proj` maps 1,536 channels to 576,
 # so there are vectors $v$ that it maps to zero. Adding one to its input at the sinks leaves the
 # dense model's output unchanged, but makes the norms of the input large, as massive activations
-# would. Its length is given in usual lengths of an input; the usual one is the root mean square of
-# that layer's inputs over calibration tokens. The vector is large in four channels drawn at random,
-# which other tokens fill no more than the rest:
+# would. Every layer gets one. A length of 10 means ten times the length of a usual input, the root
+# mean square of that layer's inputs over calibration tokens. The vector is large in four channels
+# drawn at random, which other tokens fill no more than the rest:
 
 # %%
 from sinkprune_companion.experiments import planted_model
@@ -493,10 +495,10 @@ if model_doses:
 # leaving them out exchanges weights there, too. What differs is *which* weights go. Some weights
 # are kept with the sinks in the statistics and pruned without them. *Lost output* is the share of
 # what the sinks send through the map that passes through these weights (in squares, with channels
-# taken as uncorrelated). *Leak* compares two pruned maps: it is the length of what the planted
-# vector becomes where the sinks were left out, over that where they were kept. No model is pruned
-# or scored for this: it follows from the norms of the channels above and the weights. A dose of 0
-# is the model as it is.
+# taken as uncorrelated). *Leak* is the length of what a pruned map makes of the planted vector:
+# with the sinks left out, divided by that with the sinks kept. No model is pruned or scored for
+# this: it follows from the norms of the channels above and the weights. A dose of 0 is the model as
+# it is.
 
 # %%
 if model_doses:
@@ -521,8 +523,7 @@ if model_doses:
 # For planted effects and the model as it is, masks and losses are of the same calibration text, and
 # means over draws. For the other models they are of different text: the masks are of one draw of
 # WikiText-2, in this notebook's number format, and notebook 08's losses are of draws of model
-# samples and documentation, in float32. So a mark of these says how large each of the two is, but
-# the loss is not that of the very mask whose exchanged weights are counted.
+# samples and documentation, in float32. So for these the two axes are of different masks.
 
 # %%
 from pathlib import Path
@@ -607,16 +608,17 @@ hits[[*shown, "foreseen"]].round(4)
 #   sinks are made larger in the statistics alone. That makes the statistics false, and leaving the
 #   sinks out repairs them.
 #
-# | inputs at the sinks, times as large | Wanda, 50 % | Wanda, 75 % | SparseGPT, 50 % |
-# | --- | --- | --- | --- |
-# | 3 | −0.0038 [−0.012, 0.0047] ≈ does not matter | 0.14 [0.099, 0.19] ✘ harms | – |
-# | 10 | −0.044 [−0.062, −0.025] ✔ helps | 0.019 [−0.031, 0.070] ≈ does not matter | −0.010 [−0.024, 0.0034] ? undecided |
-# | 30 | −0.13 [−0.17, −0.079] ✔ helps | −0.38 [−0.45, −0.31] ✔ helps | −0.033 [−0.050, −0.016] ✔ helps |
-# | 100 | −0.27 [−0.37, −0.18] ✔ helps | −0.67 [−0.84, −0.51] ✔ helps | −0.090 [−0.11, −0.071] ✔ helps |
+# | inputs at the sinks, times as large | Wanda, 50 % | Wanda, 75 % | SparseGPT, 50 % | SparseGPT, 75 % |
+# | --- | --- | --- | --- | --- |
+# | 3 | −0.0038 [−0.012, 0.0047] ≈ does not matter | 0.14 [0.099, 0.19] ✘ harms | – | – |
+# | 10 | −0.044 [−0.062, −0.025] ✔ helps | 0.019 [−0.031, 0.070] ≈ does not matter | −0.010 [−0.024, 0.0034] ? undecided | 0.056 [0.0011, 0.11] ? undecided |
+# | 30 | −0.13 [−0.17, −0.079] ✔ helps | −0.38 [−0.45, −0.31] ✔ helps | −0.033 [−0.050, −0.016] ✔ helps | −0.11 [−0.17, −0.048] ✔ helps |
+# | 100 | −0.27 [−0.37, −0.18] ✔ helps | −0.67 [−0.84, −0.51] ✔ helps | −0.090 [−0.11, −0.071] ✔ helps | −0.65 [−0.72, −0.58] ✔ helps |
 #
 # * **With Wanda at 50 % the effect begins to matter between 3 and 10 times.** SparseGPT, which
-#   adjusts the weights that stay, shows it from 30 times on. With as many random tokens planted
-#   instead, leaving them out is not shown to help Wanda at any dose.
+#   adjusts the weights that stay, shows it from 30 times on. At 75 % leaving them out of its
+#   statistics helps at 30 and 100 times and is undecided at 10 times. With as many random tokens
+#   planted instead, leaving them out is not shown to help Wanda at any dose.
 # * **With Wanda at 75 % leaving the sinks out harms at 3 times, which was not expected.** Without
 #   the sinks the pruned model is the same at every dose, so it is the one with them that got
 #   better. Counting the sinks for somewhat more than they are may thus serve this model. We did not
@@ -693,9 +695,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   yet expected an effect anywhere else.
 # * **That filled channels are why the loss does not change.** This is inferred from the norms of
 #   one draw in two layers. The loss was measured with sinks left out of all maps together.
-# * **What was not run:** planted effects in SparseGPT at 75 %; random tokens planted for SparseGPT;
-#   a vector planted in the model at 75 %; and the pair of models that were trained from scratch
-#   ([notebook 09](09_from_scratch.ipynb)).
+# * **What was not run:** random tokens planted for SparseGPT; a vector planted in the model at
+#   75 %; and the pair of models that were trained from scratch ([notebook
+#   09](09_from_scratch.ipynb)).
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table

@@ -24,9 +24,9 @@
 # %% [markdown] tags=["answer"]
 # **Answer.** Fewer denoising steps are the better bargain. Even where a zero weight counts as saved
 # arithmetic, the unpruned model that saves as much by taking fewer steps has the lower loss: by
-# 0.20 nats per token [0.16, 0.24] with half of the weights zero. Sink-aware pruning is not seen to
-# beat Wanda either, the one baseline with single weights: at equal sparsity the difference of their
-# losses is 0.0027 [−0.012, 0.017], not told from zero.
+# 0.20 nats per token [0.16, 0.24] with half of the weights zero. Nor is leaving unstable sinks out
+# seen to beat Wanda, the only other recipe for single weights that was scored here: at equal
+# sparsity, with sinks left out − Wanda, the losses differ by 0.0027 [−0.012, 0.017].
 #
 # The picture to look at is [loss against compute](../figures/05_matched_compute/front.png); Wanda
 # is in [the paired differences](../figures/05_matched_compute/differences.png).
@@ -88,14 +88,14 @@ run = start("05_matched_compute", globals())
 #   each other; that this is a competitor, too, is our own question.
 #
 # **What would falsify it.** With as many calibration tokens, Wanda does better: the whole interval
-# of `unstable` − Wanda lies above zero. `unstable` differs from Wanda in three things, so what it
-# does is not put down to sinks here; [notebook 03](03_leaving_sinks_out.ipynb) changes one at a
-# time. The verdict on the claim itself is in notebooks [03](03_leaving_sinks_out.ipynb) and
+# of `unstable` − Wanda lies above zero. Three things change at once from Wanda to `unstable`, so no
+# difference here can be credited to the sinks; [notebook 03](03_leaving_sinks_out.ipynb) changes
+# one at a time. The verdict on the claim itself is in notebooks [03](03_leaving_sinks_out.ipynb) and
 # [07](07_best_recipe.ipynb).
 #
-# A difference is a loss of the first less one of the second, so below zero the first is better. It
-# matters if it is at least 4.6 % of what the second *costs*, that is, adds to the loss of the dense
-# model that reveals one token per step. On LLaDA-8B the paper's method takes back 9.2 % of what
+# A difference is a loss of the first less one of the second, so below zero the first is better.
+# What the second adds to the loss of the dense model that reveals one token per step is its *cost*,
+# and a difference below 4.6 % of that cost does not matter. On LLaDA-8B the paper's method takes back 9.2 % of what
 # Wanda costs; 4.6 % is half of that.
 
 # %% [markdown]
@@ -116,9 +116,12 @@ run = start("05_matched_compute", globals())
 # where a multiplication by a zero weight counts as skipped. The other is measured time. Steps are
 # rounded down, which puts the dense model at a disadvantage.
 #
-# So *matched* has four meanings here. Recipes are compared at the same sparsity of the same
-# weights, and on as many calibration tokens. Pruned models and the dense one in fewer steps are
-# compared at as many effective FLOPs, or in as much time.
+# So *matched* has four meanings here:
+#
+# * recipes are compared at the same sparsity of the same weights,
+# * and on as many calibration tokens;
+# * pruned models and the dense one in fewer steps are compared at as many effective FLOPs,
+# * or in as much measured time.
 #
 # Here is the table of matches: to each *K*, the steps that the dense model gets. *Unstructured*
 # pruning makes single weights zero, and *structured* pruning removes whole attention heads and
@@ -345,8 +348,8 @@ planned.round(2)
 #   on as many calibration tokens, `unstable` − Wanda is 0.0027 [−0.012, 0.017], where 0.014 would
 #   matter. This is over 5 calibration draws; over the 10 of [notebook
 #   03](03_leaving_sinks_out.ipynb) it is 0.00089 [−0.0041, 0.0059].
-# * **Zeros alone save no time** on dense kernels, the ordinary ones: the table of times above has a
-#   step of the unstructured model beside one of the dense model.
+# * **Zeros alone save no time** on ordinary, dense kernels, as the table of times above shows for
+#   this machine.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -367,4 +370,4 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # first, which may make few steps cheaper still. Quality is likelihood, not task accuracy. There is
 # one sparsity, and Wanda and SparseGPT were not measured in fewer steps. A small model may tolerate
 # pruning less than an 8B model does. Time is that of one machine and batch with dense kernels, and
-# its chance is not in the intervals; 2:4 kernels are timed only where the GPU has them.
+# the noise of timing is not in the intervals; 2:4 kernels are timed only where the GPU has them.
