@@ -68,6 +68,7 @@ planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is
 planted_official: bool = True  # whether the official token weights are tried on it, too
 sparsegpt_doses: list[float] = []  # doses that are planted for SparseGPT, too; none: skip it
 sparsegpt_sparsities: list[float] = [0.5]  # shares of zeros there
+model_doses_75: list[float] = []  # the same at 75 % zeros, losses alone; none: skip it
 model_draws: int = 1  # calibration draws there
 model_sequences: int = 4  # scored sequences there
 # the machine
@@ -435,7 +436,7 @@ if model_doses:
         diagnosed.append(why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed))
 dlm.model.to("meta")  # the weights of these have served
 lm.model.to("meta")
-losses_in_model, exchanged = [], []
+losses_in_model, losses_at_75, exchanged = [], [], []
 if model_doses:
     single = load(model, "float32", run.device)
     dense = load(model, "float32", run.device)  # shows where the sinks are
@@ -445,6 +446,10 @@ if model_doses:
         losses_in_model.append(planted_model.control_losses(*given))
         given = (run, single, 0.5, calibration, seed, model_doses)
         exchanged.append(planted_model.exchanged_in_model(*given))
+    for seed in range(model_draws):
+        given = (run, single, dense, 0.75, model_sequences, calibration, seed, model_doses_75)
+        if model_doses_75:
+            losses_at_75.append(planted_model.planted_model_losses(*given))
 else:
     print("no vector was planted in this run: set model_doses, for instance to [0.0, 10.0]")
 
@@ -487,6 +492,13 @@ if model_doses:
     caption = f"loss of the planted model, sinks left out less kept, by dose. {says}"
     data = listed(in_the_model).reset_index()
     display(figures.save_figure(run, figure, "in_model", data, caption))
+if losses_at_75:
+    at_75 = pd.concat(losses_at_75, ignore_index=True)
+    assert planted_model.largest_change_of_dense(at_75) < 0.01
+    of_75 = planted_model.planted_model_findings(at_75, model_doses_75, "_at_75")
+    found |= of_75
+    run.find(found)
+    display(listed(of_75))
 
 # %% [markdown]
 # ## Why do natural large activations not do the same?

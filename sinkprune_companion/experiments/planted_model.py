@@ -502,12 +502,15 @@ def largest_change_of_dense(losses: pd.DataFrame) -> float:
     return float((by_dose[by_dose.columns.max()] - by_dose[0.0]).abs().max())
 
 
-def planted_model_findings(losses: pd.DataFrame, doses: Iterable[float] = DOSES) -> dict[str, Estimate]:
+def planted_model_findings(
+    losses: pd.DataFrame, doses: Iterable[float] = DOSES, at: str = ""
+) -> dict[str, Estimate]:
     """Return what leaving sinks out changes in the planted model, left out − kept: below zero it helps.
 
     Also what pruning costs with sinks kept, by dose. The margin is a share of that cost. Where controls were
     measured: `planted_model_waste_x…`, the first difference where no model is scored with the vector, and
-    `planted_model_random_x…`, random tokens left out − none.
+    `planted_model_random_x…`, random tokens left out − none. `at` stands in the names before the dose, for
+    instance `_at_75`.
     """
     at_zero = (losses.variant == DENSE) & (losses.dose > 0)
     losses = losses[~at_zero]
@@ -519,15 +522,15 @@ def planted_model_findings(losses: pd.DataFrame, doses: Iterable[float] = DOSES)
         cost = compare(losses, kept, dense)
         gain = compare(losses, {"variant": LEFT_OUT, "dose": dose}, kept)
         if cost is not None and gain is not None:
-            found[f"planted_model_gain_x{dose:g}"] = with_share_of_damage(gain, cost)
-            found[f"planted_model_cost_x{dose:g}"] = cost
+            found[f"planted_model_gain{at}_x{dose:g}"] = with_share_of_damage(gain, cost)
+            found[f"planted_model_cost{at}_x{dose:g}"] = cost
 
         if dose == 0 or cost is None:
             continue
         unseen = compare(losses, {"variant": LEFT_OUT, "dose": 0.0}, {"variant": KEPT_UNSEEN, "dose": dose})
         if unseen is not None:
-            found[f"planted_model_waste_x{dose:g}"] = with_share_of_damage(unseen, cost)
+            found[f"planted_model_waste{at}_x{dose:g}"] = with_share_of_damage(unseen, cost)
         random = compare(losses, {"variant": RANDOM_LEFT_OUT, "dose": dose}, kept)
         if random is not None:
-            found[f"planted_model_random_x{dose:g}"] = with_share_of_damage(random, cost)
+            found[f"planted_model_random{at}_x{dose:g}"] = with_share_of_damage(random, cost)
     return found
