@@ -33,11 +33,11 @@
 # leaving all sinks out exchanges 0.17 % of the kept weights, where another draw of as much
 # calibration text exchanges 2.2 %. Even at `down_proj` of layer 11, where sinks hold 98 % of what
 # Wanda reads, the two channels with nearly all of it stay the largest without them. The pipeline
-# would have seen an effect, and two were planted. If the statistics count the inputs at the sinks
-# 30 times too large, leaving the sinks out repairs that, and lowers the loss by 0.13 nats per
-# token. If the sinks of the model itself carry a vector ten times as long as a usual input, which
-# `down_proj` maps to zero, leaving them out prunes weights that together cancel it, and raises the
-# loss by 0.66.
+# would have seen an effect: two were planted, both with half of the weights zero. If the statistics
+# count the inputs at the sinks 30 times too large, leaving the sinks out repairs that, and lowers
+# the loss by 0.13 nats per token. If the sinks of the model itself carry a vector ten times as long
+# as a usual input, which `down_proj` maps to zero, leaving them out prunes weights that together
+# cancel it, and raises the loss by 0.66.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -580,12 +580,12 @@ hits[[*shown, "foreseen"]].round(4)
 # * **So few weights change places.** Leaving all sinks out exchanges 0.17 % [0.16, 0.18] of the
 #   kept weights at 50 % and 0.36 % [0.33, 0.38] at 75 %. Another draw of as much calibration text
 #   exchanges 2.2 % [2.1, 2.3] and 4.5 % [4.2, 4.7].
-# * **Where sinks hold much, other tokens fill the same channels.** At `down_proj` of layer 11 sinks
-#   hold 98 % of the energy, nearly all of it in two channels. Without the sinks these two are still
-#   about a hundred times as large as the median channel, so nearly all of their weights stay. At
-#   50 % leaving the sinks out exchanges 2.6 % of the map's kept weights, through which only
-#   0.0018 % of what the sinks send had passed. So what counts is not how much energy sinks hold,
-#   but whether other tokens fill the same channels.
+# * **Where sinks hold much, other tokens fill the largest of these channels, too.** At `down_proj`
+#   of layer 11 sinks hold 98 % of the energy, nearly all of it in two channels. Without the sinks
+#   these two are still about a hundred times as large as the median channel, so nearly all of their
+#   weights stay. At 50 % leaving the sinks out exchanges 2.6 % of the map's kept weights, through
+#   which only 0.0018 % of what the sinks send had passed. So what seems to count is not how much
+#   energy sinks hold, but whether other tokens fill the same channels.
 # * **One pass over the dense model foresees most of it.** Over the 210 maps the logarithms of
 #   predicted and exact changes correlate at 0.99 for 50 % and at 0.99 for 75 %. The prediction is
 #   mostly too small: at 50 % it foresees 0.15 % [0.13, 0.16] of all kept weights.
@@ -615,10 +615,11 @@ hits[[*shown, "foreseen"]].round(4)
 # **When it would matter**
 #
 # * **The pipeline sees an effect that is planted in the statistics.** As the model is, leaving its
-#   sinks out changes the loss by 0.0028 [−0.0010, 0.0066] at 50 % and by 0.027 [0.0021, 0.051] at
-#   75 %, where 0.014 and 0.10 would matter and would have been seen. In the table, inputs at the
-#   sinks are made larger in the statistics alone. That makes the statistics false, and leaving the
-#   sinks out repairs them.
+#   sinks out changes the loss here (in 5 draws and on fewer sequences than in [notebook
+#   03](03_leaving_sinks_out.ipynb)) by 0.0028 [−0.0010, 0.0066] at 50 % and by 0.027
+#   [0.0021, 0.051] at 75 %, where 0.014 and 0.10 would matter and would have been seen. In the
+#   table, inputs at the sinks are made larger in the statistics alone. That makes the statistics
+#   false, and leaving the sinks out repairs them.
 #
 # | inputs at the sinks, times as large | Wanda, 50 % | Wanda, 75 % | SparseGPT, 50 % | SparseGPT, 75 % |
 # | --- | --- | --- | --- | --- |
