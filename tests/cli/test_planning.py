@@ -95,8 +95,12 @@ def test_int8_is_planned_as_well(monkeypatch, capsys):
 
 def test_int8_is_planned_beside_a_model_that_is_here(model, tmp_path, monkeypatch, plan):
     monkeypatch.setattr("sinkprune.cli.prune.int8_config", lambda: None)
-    assert "; int8 after it: peak main memory about 0.7 GB" in plan(model, "--int8", tmp_path / "narrow")
-    assert "; int8" not in plan(model)
+    text = tmp_path / "text.txt"
+    text.write_text("word30 word31 word32 " * 100)
+
+    said = plan(model, "--text", text, "--int8", tmp_path / "narrow")
+    assert "; int8 after it: peak main memory about 0.7 GB" in said
+    assert "; int8" not in plan(model, "--text", text)
 
 
 def test_a_model_for_int8_is_planned_whole_where_it_is_large(model, tmp_path, monkeypatch, plan):
