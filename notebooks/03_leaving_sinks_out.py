@@ -282,9 +282,9 @@ listed({f"{variant}, {share:.0%}": cost for (variant, share), cost in costs.item
 # %% [markdown]
 # ## Right answers, as the paper counts them
 #
-# The published numbers are accuracies. So the models of Wanda, of the official recipe and of the
-# same recipe without its sink weights answer two-choice items at 50 %: the six groups of the
-# offline [suite](../sinkprune/data/tasks/README.md), and a slice of
+# The published numbers are accuracies. So the models that were pruned to 50 % above answer
+# two-choice items, too: the six groups of the offline
+# [suite](../sinkprune/data/tasks/README.md), and a slice of
 # [BLiMP](../sinkprune/data/blimp/README.md). Chance is 50 %. Intervals are over calibration draws
 # and over the templates that items are made from (in BLiMP, paradigms).
 
