@@ -90,13 +90,13 @@ run = start("05_matched_compute", globals())
 # **What would falsify it.** With as many calibration tokens, Wanda does better: the whole interval
 # of `unstable` − Wanda lies above zero. Three things change at once from Wanda to `unstable`, so no
 # difference here can be credited to the sinks; [notebook 03](03_leaving_sinks_out.ipynb) changes
-# one at a time. The verdict on the claim itself is in notebooks [03](03_leaving_sinks_out.ipynb) and
-# [07](07_best_recipe.ipynb).
+# one at a time. The verdict on the claim itself is in notebooks
+# [03](03_leaving_sinks_out.ipynb) and [07](07_best_recipe.ipynb).
 #
 # A difference is a loss of the first less one of the second, so below zero the first is better.
 # What the second adds to the loss of the dense model that reveals one token per step is its *cost*,
-# and a difference below 4.6 % of that cost does not matter. On LLaDA-8B the paper's method takes back 9.2 % of what
-# Wanda costs; 4.6 % is half of that.
+# and a difference below 4.6 % of that cost does not matter. On LLaDA-8B the paper's method takes
+# back 9.2 % of what Wanda costs; 4.6 % is half of that.
 
 # %% [markdown]
 # ## The measure: a likelihood that knows the number of steps

@@ -119,8 +119,8 @@ run = start("09_from_scratch", globals())
 #
 # In the DLM's first 768,000 training tokens a fifth is masked, and after these a random share. In a
 # first trial, of which no record is kept, the share was random from the start, and the model
-# learned no more than how frequent each token is. The command is `sinkprune train --from-scratch`; a
-# training that was stopped goes on where it was.
+# learned no more than how frequent each token is. The command is
+# `sinkprune train --from-scratch`; a training that was stopped goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export

@@ -288,8 +288,8 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def plans(*asked: tuple[Path, str, str]) -> list[str]:
-    """Return what Snakemake says of configurations, each with where it would run and what is wanted of it."""
+def plans(*asked: tuple[Path, str, str]) -> list[tuple[int, str]]:
+    """Return how Snakemake ends and what it says, of each configuration, place and wish."""
     lines = [
         f"--workflow-profile workflow/profiles/{place} --nolock {wanted} --configfile {config}".split()
         for config, place, wanted in asked
@@ -298,7 +298,7 @@ def plans(*asked: tuple[Path, str, str]) -> list[str]:
     options["args"] = [sys.executable, "-c", PLANS, json.dumps(lines)]
     planned = subprocess.run(**options, capture_output=True, timeout=600)
     assert planned.returncode == 0, planned.stderr[-2000:]
-    return [text for _, text in map(json.loads, planned.stdout.splitlines())]
+    return [tuple(json.loads(line)) for line in planned.stdout.splitlines()]
 
 
 def config_of(profile: str) -> Path:
@@ -324,11 +324,11 @@ def test_profiles_can_be_planned_here_and_on_a_cluster(tmp_path):
 
     forced = "--dry-run --forceall"
     asked = [(config_of(profile), place, forced) for profile, place in places]
-    *planned, refused = plans(*asked, (senseless, "local", forced))
+    *planned, (refusal, refused) = plans(*asked, (senseless, "local", forced))
 
-    for (profile, place), text in zip(places, planned, strict=True):
-        assert planned_jobs(text) == expected_jobs(profile), (profile, place)
-    assert "seeds=3 must be a list" in refused and "total" not in refused
+    for (profile, place), (status, text) in zip(places, planned, strict=True):
+        assert status == 0 and planned_jobs(text) == expected_jobs(profile), (profile, place)
+    assert refusal != 0 and "seeds=3 must be a list" in refused and "total" not in refused
 
 
 def test_what_titles_take_is_declared():
@@ -336,7 +336,8 @@ def test_what_titles_take_is_declared():
     profiles = {"full": True, "quick": False}
     drawn = plans(*((config_of(profile), "local", "--filegraph") for profile in profiles))
 
-    for takes_published, text in zip(profiles.values(), drawn, strict=True):
+    for takes_published, (status, text) in zip(profiles.values(), drawn, strict=True):
+        assert status == 0
         rules = text.split("label=<")
         (of_03,) = [rule for rule in rules if ">notebook_03_leaving_sinks_out<" in rule]
         for taken in ("figures/findings/07_best_recipe.json", "sinkprune_companion/pages/titles.yml"):

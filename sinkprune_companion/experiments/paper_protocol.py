@@ -6,12 +6,19 @@ gets fewer sequences than one that sees clean text.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.experiments.comparisons import ACCURACY, ONE_SWITCH, Compared
+from sinkprune_companion.experiments.comparisons import (
+    ACCURACY,
+    BASELINES,
+    CONTROLS,
+    OFFICIAL,
+    ONE_SWITCH,
+    OURS,
+    Compared,
+)
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
@@ -41,39 +48,32 @@ LARGE = ("wanda", "paper", "paper-sinks-kept")  # on eight times the text, too
 STRUCTURED = ("structured", "structured-sink", "structured-sinks-kept")
 
 
-class Comparison(NamedTuple):
-    """Two recipes that are compared; what the second one costs sets the margin."""
-
-    first: str
-    second: str
-    label: str  # what figures and tables call it
-
-
 COMPARISONS = {
-    "paper_minus_wanda": Comparison("paper", "wanda", "official recipe − Wanda"),
-    "noised_dense_minus_wanda": Comparison("noised-dense", "wanda", "noised text, dense propagation − Wanda"),
-    "paper_minus_paper_sinks_kept": Comparison(
-        "paper", "paper-sinks-kept", "official recipe: its sink weights − none"
+    "paper_minus_wanda": Compared("paper", "wanda", "official recipe − Wanda", OFFICIAL),
+    "noised_dense_minus_wanda": Compared(
+        "noised-dense", "wanda", "noised text, dense propagation − Wanda", OFFICIAL
     ),
-    "all_sinks_minus_none": Comparison("all-sinks", "noised-dense", "all sinks left out − none"),
-    "unstable_minus_none": Comparison("unstable", "noised-dense", "unstable sinks left out − none"),
-    "random_minus_none": Comparison("random", "noised-dense", "random tokens left out − none"),
-    "paper_sparsegpt_minus_sparsegpt": Comparison(
-        "paper-sparsegpt", "sparsegpt", "SparseGPT: official sink weights − none"
+    "paper_minus_paper_sinks_kept": Compared(
+        "paper", "paper-sinks-kept", "official recipe: its sink weights − none", ONE_SWITCH
     ),
-    "sparsegpt_minus_wanda": Comparison("sparsegpt", "wanda", "SparseGPT − Wanda"),
-    "recommended_minus_sparsegpt": Comparison("recommended", "sparsegpt", "recommended − SparseGPT"),
-    "structured_sink_minus_structured": Comparison(
-        "structured-sink", "structured", "whole units: sink-aware − plain"
+    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − none", ONE_SWITCH),
+    "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − none", ONE_SWITCH),
+    "random_minus_none": Compared("random", "noised-dense", "random tokens left out − none", CONTROLS),
+    "paper_sparsegpt_minus_sparsegpt": Compared(
+        "paper-sparsegpt", "sparsegpt", "SparseGPT: official sink weights − none", ONE_SWITCH
     ),
-    "structured_sink_minus_sinks_kept": Comparison(
-        "structured-sink", "structured-sinks-kept", "whole units: official sink weights − none"
+    "sparsegpt_minus_wanda": Compared("sparsegpt", "wanda", "SparseGPT − Wanda", BASELINES),
+    "recommended_minus_sparsegpt": Compared("recommended", "sparsegpt", "recommended − SparseGPT", BASELINES),
+    "structured_sink_minus_structured": Compared(
+        "structured-sink", "structured", "whole units: sink-aware − plain", OURS
+    ),
+    "structured_sink_minus_sinks_kept": Compared(
+        "structured-sink", "structured-sinks-kept", "whole units: official sink weights − none", ONE_SWITCH
     ),
 }
-ANSWERS = {"wanda_minus_dense": ACCURACY["wanda_minus_dense"]} | {  # of two-choice items
-    name: Compared(each.first, each.second, each.label, ONE_SWITCH)
-    for name, each in COMPARISONS.items()
-    if each.first in RECIPES
+# two-choice items: what Wanda costs, and every comparison of models that are pruned in single weights
+ANSWERS = {"wanda_minus_dense": ACCURACY["wanda_minus_dense"]} | {
+    name: compared for name, compared in COMPARISONS.items() if compared.variant in RECIPES
 }
 DRAWN = (  # labels of what the first figure shows; the others stand in its data
     "official recipe − Wanda",
@@ -268,9 +268,9 @@ def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
     for pattern, sparsity in places:
         if pattern == "dense":
             continue
-        for name, comparison in COMPARISONS.items():
+        for name, compared in COMPARISONS.items():
             first, second, dense = (
-                _at(variant, pattern, sparsity) for variant in (comparison.first, comparison.second, "dense")
+                _at(variant, pattern, sparsity) for variant in (compared.variant, compared.other, "dense")
             )
             difference = compare(scores, first, second)
             if difference is not None:

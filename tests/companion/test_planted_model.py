@@ -6,6 +6,9 @@ import torch
 
 from sinkprune_companion.experiments.planted import planted_recipe
 from sinkprune_companion.experiments.planted_model import (
+    DENSE,
+    KEPT,
+    LEFT_OUT,
     PLACE,
     SinksOf,
     carried_table,
@@ -15,6 +18,7 @@ from sinkprune_companion.experiments.planted_model import (
     lost_output,
     null_vector,
     planted_in,
+    planted_model_findings,
     planted_statistics,
     planted_vectors,
     sinks_and_random_tokens,
@@ -217,3 +221,26 @@ def test_what_is_carried_is_that_of_the_planted_statistics(lm, taken):
     assert at_dose.energy.mean() == pytest.approx(energy, rel=0.02)
     assert (at_dose.leak > 1).all()
     assert (found[found.dose == 0].energy < at_dose.energy.to_numpy()).all()
+
+
+def test_a_difference_is_that_of_a_dose_and_named_after_its_place():
+    """The margin is a share of what pruning with the sinks kept costs at that dose."""
+    mean = {(DENSE, 0.0): 4.0, (DENSE, DOSE): 9.0}  # what the vector does to the dense model counts nowhere
+    mean |= {(KEPT, 0.0): 5.0, (KEPT, DOSE): 6.0, (LEFT_OUT, 0.0): 5.5, (LEFT_OUT, DOSE): 8.0}
+    rows = [
+        {"variant": variant, "dose": dose, "seed": seed, "sequence": sequence, "value": value + 0.1 * seed}
+        for (variant, dose), value in mean.items()
+        for seed in range(2)
+        for sequence in range(3)
+    ]
+    losses = pd.DataFrame(rows).assign(calibration_tokens=100)
+
+    found = planted_model_findings(losses, (0.0, DOSE), "_at_75")
+
+    value = {name: estimate.value for name, estimate in found.items()}
+    ending = "_at_75_x10"
+    assert value[f"planted_model_gain{ending}"] == pytest.approx(2.0)
+    assert value[f"planted_model_cost{ending}"] == pytest.approx(2.0)
+    assert value["planted_model_gain_at_75_x0"] == pytest.approx(0.5)
+    margins = [found[f"planted_model_gain_at_75_x{dose}"].margin for dose in ("10", "0")]
+    assert margins[0] == pytest.approx(2 * margins[1]) and margins[1] > 0
