@@ -156,17 +156,21 @@ def planted_sparsegpt_losses(
     calibration_sequences: int,
     seed: int,
     doses: Sequence[float],
+    control_doses: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of those that SparseGPT prunes with sinks planted or left out.
 
     Text, noise and tables are those of `planted_losses`, and so are the names of variants, with the method
-    before them. No random tokens are planted.
+    before them. Random tokens are planted, and the official token weights tried, at `control_doses` alone.
     """
+    models = [model for model in planted_variants(doses, with_official=False) if model.place == "all"]
+    if control_doses:
+        models += [model for model in planted_variants(control_doses) if model not in models]
+
     recipes = {
         (f"{SPARSEGPT}, {model.variant}", sparsity): planted_recipe(model.choice, sparsity, "sparsegpt")
         for sparsity in sparsities
-        for model in planted_variants(doses, with_official=False)
-        if model.place == "all"
+        for model in models
     }
     return _losses_of(run, lm, fingerprint, recipes, sequences, calibration_sequences, seed)
 
@@ -301,6 +305,8 @@ GAINS = {  # what is compared with the model that kept the tokens, by finding
     "planted_official_gain": ("all", f"all, {OFFICIAL}, {{dose:g}}"),
     "planted_random_gain": ("random", f"random, {LEFT_OUT}"),
     "planted_sparsegpt_gain": (f"{SPARSEGPT}, all", f"{SPARSEGPT}, all, {LEFT_OUT}"),
+    "planted_sparsegpt_official_gain": (f"{SPARSEGPT}, all", f"{SPARSEGPT}, all, {OFFICIAL}, {{dose:g}}"),
+    "planted_sparsegpt_random_gain": (f"{SPARSEGPT}, random", f"{SPARSEGPT}, random, {LEFT_OUT}"),
 }
 
 
