@@ -39,6 +39,7 @@ from sinkprune_companion.pages.sources import (
     fits,
     fixed_threshold,
     foreseen,
+    reach_by_map,
     results_for,
 )
 from sinkprune_companion.run.profiles import PUBLISHED
@@ -53,6 +54,7 @@ TABLES = {  # functions of `sources` that templates may call
     "fits": fits,
     "fixed_threshold": fixed_threshold,
     "foreseen": foreseen,
+    "reach_by_map": reach_by_map,
 }
 # what templates know of results
 RESULT_NAMES = (
