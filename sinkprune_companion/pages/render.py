@@ -36,6 +36,7 @@ from sinkprune_companion.pages.sources import (
     by_length,
     by_prompt,
     carried,
+    diagnosed,
     fits,
     fixed_threshold,
     foreseen,
@@ -51,6 +52,7 @@ TABLES = {  # functions of `sources` that templates may call
     "by_length": by_length,
     "by_prompt": by_prompt,
     "carried": carried,
+    "diagnosed": diagnosed,
     "fits": fits,
     "fixed_threshold": fixed_threshold,
     "foreseen": foreseen,
@@ -66,6 +68,7 @@ RESULT_NAMES = (
     "controls_of",
     "holds",
     "if_draws_counted",
+    "nulls_if_corrected",
     "unseen_draws",
     "unseen_sequences",
 )

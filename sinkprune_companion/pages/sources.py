@@ -14,7 +14,7 @@ import yaml
 from scipy.stats import binomtest
 
 from sinkprune.evaluation import verdict_rule
-from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
 from sinkprune.evaluation.numbers import markdown_table
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import PLANNED, write_json
@@ -145,6 +145,13 @@ class Results:
     def if_draws_counted(self, claim: str) -> str:
         """Return a claim's verdict if calibration draws that were seen to add nothing counted in full."""
         return self._with_draws_counted[claim]
+
+    @cached_property
+    def nulls_if_corrected(self) -> list[Claim]:
+        """Rows of no difference that matters that would be undecided if nulls were corrected as p is."""
+        p_values = claims.null_p_values(self.ledger, self.estimates)
+        nulls = [claim for claim in self.ledger if self.verdict[claim.id] == verdict_rule.NO_DIFFERENCE]
+        return [claim for claim in nulls if p_values.get(claim.id, 0.0) >= 1 - CONFIDENCE]
 
     @cached_property
     def unseen_draws(self) -> list[Claim]:
@@ -312,6 +319,21 @@ def fits(table: str = "04_why/fits.csv") -> list[dict[str, object]]:
     """Return the rows of a published table of `why.fit_table`, with the size of the `largest_miss`."""
     frame = pd.read_csv(project_root() / "figures" / table)
     return frame.assign(largest_miss=frame.largest_miss.abs()).to_dict("records")
+
+
+def diagnosed(model: str, zeros: float = 0.5) -> dict[str, float] | None:
+    """Return what one pass foresees of a model in a published table: `tokens`, `exact` and `other_text`.
+
+    These are the sinks' share of all tokens, and the shares of the kept weights that leaving them out and
+    another draw of text exchange. None: the table does not have that model.
+    """
+    frame = pd.read_csv(project_root() / "figures/04_why/other_models.csv")
+    frame = frame[(frame.model == model) & (frame.zeros == zeros)]
+    if frame.empty:
+        return None
+
+    (row,) = frame.to_dict("records")
+    return {"tokens": row["sinks among tokens"], "exact": row["exact"], "other_text": row["other text"]}
 
 
 def by_length(table: str = "04_why/lengths.csv", zeros: float = 0.5) -> dict[int, dict[str, float]]:
