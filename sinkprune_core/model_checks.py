@@ -167,7 +167,7 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                 )
 
 
-def _memory_of(weight: nn.Parameter) -> tuple[str, int]:
+def _memory_of(weight: torch.Tensor) -> tuple[str, int]:
     """Return what two weights that lie in the same memory have in common."""
     has_memory = type(weight.data) is torch.Tensor and not weight.is_meta and weight.numel() > 0
     if not has_memory:  # or it is shared out over several

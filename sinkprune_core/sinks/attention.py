@@ -357,7 +357,7 @@ def attention(
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
 
-    hidden_keys_BK = module.__dict__.get(_HIDDEN)
+    hidden_keys_BK: Any = module.__dict__.get(_HIDDEN)
     if callable(hidden_keys_BK):
         hidden_keys_BK = hidden_keys_BK(module.layer_idx)
     if hidden_keys_BK is not None:
