@@ -37,22 +37,25 @@ def plot_forest(
     groups: dict[str, str] | None = None,
     title: str = "",
     judged: Judge = verdicts_on_losses,
+    beyond: Collection[str] = (),
 ) -> Figure:
     """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section.
 
     `judged` is what `forest_table` takes.
     """
     sections = [groups[label] if groups else "" for label in estimates]
-    return plot_effects(forest_table(estimates, judged).assign(section=sections), xlabel, title)
+    table = forest_table(estimates, judged).assign(section=sections)
+    return plot_effects(table, xlabel, title, beyond)
 
 
-def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
+def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", beyond: Collection[str] = ()) -> Figure:
     """Draw effects as `verdict_rule.judge` returns them: a row each below its section, all below a `title`.
 
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
     filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest
     is cut and ends in a double arrow, but for the first row, the headline; a number is on the axis unless it
-    lies FAR away, and so is its whole interval where that ends at most ROUND times as far from zero.
+    lies FAR away, and so is its whole interval where that ends at most ROUND times as far from zero. Rows
+    that are named in `beyond` have no say in how far the axis reaches.
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
 
@@ -72,20 +75,21 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         table = table.assign(mark=looks, margin=float("nan"))
         words += "; open: zero inside it"
 
-    ends = table[["low", "high"]].abs().max(axis=1)
+    within = table[~table.comparison.isin(beyond)]
+    ends = within[["low", "high"]].abs().max(axis=1)
     reach = 1.0
 
     if ends.any():
         furthest, second = ends.nlargest(2).iloc[[0, -1]]
-        numbers = table.value.abs()
+        numbers = within.value.abs()
         fit = ends.where(ends <= ROUND * numbers, numbers)  # the whole interval, or its number alone
         near = fit[numbers <= FAR * second].max()
         reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
-        words += "; ≪ ≫: goes on" if furthest > reach else ""
+        words += "; ≪ ≫: goes on" if furthest > reach or beyond else ""
 
     least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
-    left = max(-reach, min(-least, 1.08 * table.low.min()))
-    right = min(reach, max(least, 1.08 * table.high.max()))
+    left = max(-reach, min(-least, 1.08 * within.low.min()))
+    right = min(reach, max(least, 1.08 * within.high.max()))
 
     figure = _plot_table(table, (left, right), words, title, marks)
     figure.axes[0].locator_params(axis="x", nbins=5)  # more would run into each other
