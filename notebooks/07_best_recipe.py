@@ -464,19 +464,21 @@ run.find(found | by_kind)
 from sinkprune_companion.experiments import recovery
 from sinkprune_companion.figures.recipes import save_recovery
 
-if recovery_tokens:
+TOKENS = 16_384  # of calibration text, as the paper's protocol has them here
+
+recovery_seeds = [seed for seed in draws if seed < recovery_draws]
+if recovery_tokens and recovery_seeds:
     recovered_places = [recovery.PLACES[place] for place in recovery_places]
-    recovery_rows = recovery.recovery_rows(recovered_places, 16_384, recipes=recovery_recipes)
+    recovery_rows = recovery.recovery_rows(recovered_places, TOKENS, recipes=recovery_recipes)
     of_sparsegpt = [recovery.PLACES[place] for place in recovery_of_sparsegpt]
-    recovery_rows += recovery.recovery_rows(of_sparsegpt, 16_384, recipes=["sparsegpt"])
+    recovery_rows += recovery.recovery_rows(of_sparsegpt, TOKENS, recipes=["sparsegpt"])
     if recovery_of_units:
         of_units = recovery.PLACES["units 50"]
         recovered_places.append(of_units)
-        recovery_rows += recovery.recovery_rows([of_units], 16_384, recipes=[recovery.SMALLER])
+        recovery_rows += recovery.recovery_rows([of_units], TOKENS, recipes=[recovery.SMALLER])
     recovered_dlm = load(model, large_dtype, run.device)
     fingerprint = recovered_dlm.fingerprint()
     products = str(recovered_dlm.model.dtype).removeprefix("torch.")
-    recovery_seeds = [seed for seed in draws if seed < recovery_draws]
     recovered = [
         recovery.recovered_losses(
             run,
@@ -498,7 +500,7 @@ if recovery_tokens:
     if recovery_teacher:
         teacher = load(model, large_dtype, run.device)
         place_75 = [recovery.PLACES["75"]]
-        (row,) = recovery.recovery_rows(place_75, 16_384, recipes=["wanda"])
+        (row,) = recovery.recovery_rows(place_75, TOKENS, recipes=["wanda"])
         taught_by_draw = [
             recovery.taught_losses(
                 run,
