@@ -54,8 +54,8 @@ Sparsity = Annotated[
 ]
 
 
-COLDEST = 1e-6  # a temperature by which float64 still holds a logit over it
-HOTTEST = 1e6  # and one by which it still tells the logits apart beside noise times it
+COLDEST = 1e-6  # below it float64 does not hold a logit divided by the temperature
+HOTTEST = 1e6  # above it float64 does not hold noise multiplied by the temperature
 
 
 def _within_precision(temperature: float) -> float:
@@ -85,9 +85,9 @@ class HasTurns(Protocol):
 
 
 def share_of(total: int, share: float) -> int:
-    """Return how many of `total` things a share of them is, rounded down, of the number as it is written.
+    """Return how many of `total` a share is, rounded down; the share counts as the decimal that it prints as.
 
-    `int(100 * 0.29)` is 28, as the nearest float to 0.29 lies below it.
+    So 0.29 of 100 is 29, where `int(100 * 0.29)` is 28: the nearest float to 0.29 lies below it.
     """
     return math.floor(total * Fraction(str(share)))
 
