@@ -85,11 +85,13 @@ class HasTurns(Protocol):
 
 
 def share_of(total: int, share: float) -> int:
-    """Return how many of `total` a share is, rounded down; the share counts as the decimal that it prints as.
+    """Return the largest count whose share of `total` is, as a float, not above `share`.
 
     So 0.29 of 100 is 29, where `int(100 * 0.29)` is 28: the nearest float to 0.29 lies below it.
     """
-    return math.floor(total * Fraction(str(share)))
+    count = math.floor(total * Fraction(share))
+    has_room_for_one = count < total and (count + 1) / total <= share
+    return count + 1 if has_room_for_one else count
 
 
 def is_plain(value: torch.Tensor) -> bool:

@@ -8,7 +8,6 @@ Dimensions: R calibration rows, T position, O output features, I input features.
 import copy
 import math
 import statistics
-from decimal import Decimal
 from functools import partial
 
 import numpy as np
@@ -113,8 +112,11 @@ def equal_weights(ids_RT) -> list[list[float]]:
 
 
 def share_of(total: int, share: float) -> int:
-    """Return how many of `total` a share is, rounded down, with the decimals that it is written with."""
-    return int(Decimal(repr(share)) * total)
+    """Return how many of `total` a share is, rounded down: as many as make no larger share."""
+    count = math.ceil(total * share) + 1
+    while count > total or (count > 0 and count / total > share):
+        count -= 1
+    return count
 
 
 def lowest(scores: list[float], count: int) -> list[int]:

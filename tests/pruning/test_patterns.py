@@ -27,13 +27,13 @@ def drawn(rows: int, columns: int, values: int, seed: int) -> torch.Tensor:
 # one linear
 
 
-@pytest.mark.parametrize(("share", "of_a_row", "of_all"), [(0.29, 29, 58), (0.57, 57, 114), (0.58, 58, 116)])
-def test_a_share_counts_as_it_is_written(share, of_a_row, of_all):
-    """int(100 * 0.29) is 28."""
-    score_OI = drawn(2, 100, 10**6, 0)
-    assert select("row", share)(score_OI, 0, 100).sum(1).tolist() == [of_a_row] * 2
-    assert int(select("layer", share)(score_OI, 0, 100).sum()) == of_all
-    assert int(GlobalThreshold.of(lambda: [score_OI], share).take(score_OI).sum()) == of_all
+@pytest.mark.parametrize(("share", "columns", "of_a_row"), [(0.29, 100, 29), (0.57, 100, 57), (1 / 3, 9, 3)])
+def test_a_share_counts_what_makes_it(share, columns, of_a_row):
+    """int(100 * 0.29) is 28, and 9 times the decimals that 1 / 3 prints as is below 3."""
+    score_OI = drawn(2, columns, 10**6, 0)
+    assert select("row", share)(score_OI, 0, columns).sum(1).tolist() == [of_a_row] * 2
+    assert int(select("layer", share)(score_OI, 0, columns).sum()) == 2 * of_a_row
+    assert int(GlobalThreshold.of(lambda: [score_OI], share).take(score_OI).sum()) == 2 * of_a_row
 
 
 @FEW

@@ -158,14 +158,14 @@ def assert_counts(lm, recipe: Recipe, report: Report) -> None:
     elif sparsities is None:
         assert sum(counts) / sum(sizes) == pytest.approx(recipe.sparsity, abs=1 / 32)
     elif recipe.pattern == "layer":
-        assert counts == [int(zeros[place].numel() * sparsities[place[0]]) for place in zeros]
+        assert counts == [share_of(zeros[place].numel(), sparsities[place[0]]) for place in zeros]
 
     for (layer, _), zero_OI in zeros.items():
         if recipe.pattern == "row":
             in_row = zero_OI.sum(1)
             assert (in_row == in_row[0]).all()
             if sparsities is not None:
-                assert in_row[0] == int(zero_OI.shape[1] * sparsities[layer])
+                assert in_row[0] == share_of(zero_OI.shape[1], sparsities[layer])
 
 
 # ways to the same result
