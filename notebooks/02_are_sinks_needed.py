@@ -85,8 +85,9 @@ run = start("02_are_sinks_needed", globals())
 # first half alone, without masks.
 #
 # **What to look for.** A new bright column in a middle picture is a key that has *taken over*: the
-# model has made itself another sink, so it was not without one. In the lower pictures, in the rows
-# of the middle third (layers 10 to 19), no column is as bright.
+# model has made itself another sink, so it was not without one. Both models do this; in this text
+# the AR model has two such keys. In the lower pictures, in the rows of the middle third (layers 10
+# to 19), no column is as bright.
 
 # %%
 from sinkprune.figures import trajectories
@@ -106,7 +107,7 @@ pairs_of_panels = zip(*(hiding_scores.layer_panels(lm, ids_1T) for lm in (ar, dl
 panels = [panel for pair in pairs_of_panels for panel in pair]
 told = {"data": trajectories.positions_table(panels), "columns": 2}
 told["caption"] = "attention of both models to every key, layer by layer, with keys hidden"
-told["named"] = "the hidden keys, in the middle the one that takes over"
+told["named"] = "hidden keys (top and bottom row) and keys that take over (middle row)"
 plain = "Attention with all keys, and without the five strongest"
 draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 
@@ -118,20 +119,22 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 #
 # **How it is judged.** On the same text, hiding its sinks in the middle third of the layers must
 # cost the DLM less than the AR model. It is contradicted if the whole interval of the difference of
-# costs lies above zero. This question was written, and its third chosen, when the costs had been
-# seen. **So the comparison is exploratory**: whatever its verdict, other models or texts have to
-# confirm it. Hiding in all layers, on which the claim rested before, is measured beside it.
+# costs lies above zero. We wrote this question, and chose the middle third for it, after we had
+# seen the costs. **So the comparison is exploratory**: whatever its verdict, other models or texts
+# have to confirm it. Hiding in all layers, on which the claim rested before, is measured beside it.
 #
 # **Which keys are hidden.** A first pass over the same text, with the same masks as when it is
 # scored, tells how much attention each key receives:
 #
 # * **strongest** are the keys that receive most. The DLM reads the text under several masks, and
-#   for each its strongest keys are chosen anew; masks can be among them. In the AR model the second
-#   half of the text chooses among the keys of the first half, which all of its queries see; a
-#   chosen key is then hidden from every query behind it.
+#   for each its strongest keys are chosen anew; masks can be among them. In the AR model the keys
+#   are those of the first half of the text, and what counts is how much attention they receive from
+#   the second half, where every query sees all of them. A chosen key is then hidden from every
+#   query after it.
 # * **random** are as many other keys that are no sinks, in the AR model from the first half, too.
-#   The random set contains as many mask tokens as the strongest set. Where a text is masked so far
-#   that too few other words are left, it contains more of them, and takes away fewer words.
+#   The random set should contain as many masks as the strongest. In heavily masked texts there are
+#   too few words left, so on average it contains more (the table below has both numbers) and takes
+#   away fewer words, which makes the DLM's extra cost look larger.
 # * **first token kept** means the strongest, with position 0 never among them.
 # * **first token** is position 0 alone, special or not. It is compared with one key at another
 #   position, a random one or the strongest.
@@ -164,12 +167,13 @@ print(f"in the DLM the {COUNT} keys that are hidden had {share:.0%} of the atten
 #
 # Both models score the same held-out text, every token of it but the first. The DLM's loss is its
 # NELBO, a bound on the negative log-likelihood (see [notebook 00](00_start_here.ipynb)), under the
-# same masks whatever is hidden; the AR model's is the exact likelihood. It scores the first half of
-# the text, too, where a hidden key is missing only behind its place.
+# same masks whatever is hidden; the AR model's is the exact likelihood. The first half of the AR
+# model's text is scored, too; there a hidden key is missing only from the queries after it.
 #
-# Two words are kept apart. The *cost* of hiding is the loss above that of the model with all keys,
-# paired by sequence and masks. The *extra cost* of the strongest keys is their cost less that of as
-# many random keys, as hiding any key takes away a word, too.
+# Two measures are kept apart. The *cost* of hiding is the loss above that of the model with all
+# keys, paired by sequence and masks. Verdicts rest on it. The *extra cost* of the strongest keys is
+# their cost less that of as many random keys, as hiding any key takes away a word, too. The
+# pictures by layers and by condition show it.
 #
 # The main condition is natural English that begins in the middle of a paragraph, without a special
 # first token. Every other condition differs in one thing, except that not all kinds of text are
@@ -203,8 +207,8 @@ scores = all_scores[all_scores.layers == "all"]
 of_main = all_scores[all_scores.condition == "main"]
 
 # %% [markdown]
-# **Layer by layer.** The same five keys are hidden in one third of the layers alone. A profile that
-# lists no `thirds` has the row of all layers only.
+# **Layer by layer.** The same five keys are hidden in one third of the layers alone. The picture
+# has the extra cost of each model. A profile that lists no `thirds` has the row of all layers only.
 
 # %%
 from sinkprune_companion.figures import forests
@@ -218,11 +222,8 @@ for layers in [third for third in WHERE if third in thirds] + ["all"]:
 by_layers = pd.DataFrame(rows)
 
 # %% [markdown]
-# The next cell gives names to the differences behind the picture. Each is the cost of one side less
-# that of the other, where a side is a model, a choice of keys and their number. So
-# `top_minus_random` is the extra cost of a model, and `excess_difference`, on which verdicts rest,
-# is the cost of the strongest keys in the DLM less that in the AR model. The ending of a name says
-# in which layers or under which condition. The losses with all keys stand beside them.
+# The verdicts and the reading take these differences and others. The next cell gives them names,
+# which the text below the picture explains.
 
 # %%
 from sinkprune.evaluation.intervals import interval
@@ -250,6 +251,16 @@ def contrast(frame: pd.DataFrame, name: str, keys: int | None = None):
     return interval(one - other)
 
 
+def extra_cost_difference(frame: pd.DataFrame):
+    """The extra cost of the five strongest keys in the DLM less that in the AR model."""
+    of_dlm, of_ar = (
+        hiding_scores.excess_of(frame, lm, "strongest", COUNT)
+        - hiding_scores.excess_of(frame, lm, "random", COUNT)
+        for lm in (dlm, ar)
+    )
+    return interval(of_dlm - of_ar)
+
+
 all_keys = of_main[of_main["count"] == 0]
 found = {
     f"loss_{short}": interval(all_keys.value[all_keys.kind == kind])
@@ -258,6 +269,7 @@ found = {
 for third in dict.fromkeys(thirds):
     part = of_main[of_main.layers == third]
     found |= {f"{name}_{third}_layers": contrast(part, name) for name in MAIN_CONTRASTS}
+    found[f"extra_cost_difference_{third}_layers"] = extra_cost_difference(part)
 for condition, part in scores.groupby("condition", sort=False):
     ending = "" if condition == "main" else f"_{condition}"
     found |= {name + ending: contrast(part, name) for name in CONTRASTS}
@@ -274,6 +286,12 @@ plain = "What hiding the five strongest keys costs, by the layers they leave"
 draw(run, "layers", plain, forests.plot_costs, by_layers, COSTS, **told)
 
 # %% [markdown]
+# **Names in the code above**, and in the list of all numbers at the end. `excess` is what the text
+# calls the cost. `top_minus_random` is the extra cost of a model. Two names are differences of the
+# models, DLM − AR: `excess_difference` is that of the costs of the strongest keys, on which
+# verdicts rest, and `extra_cost_difference` is that of the extra costs. The ending of a name says
+# in which layers or under which condition.
+#
 # **Was a sink hidden at all?** The first table has costs in nats per token, and shares of attention
 # as means over the layers where keys are hidden. The columns under *attention* say:
 #
@@ -281,10 +299,15 @@ draw(run, "layers", plain, forests.plot_costs, by_layers, COSTS, **told)
 # * what the strongest single key has while it is there and five random keys are hidden;
 # * what the strongest key gets that is left when the five are hidden.
 #
-# Where the last of them is as much as the one before it, another key has taken over, as in the
-# first picture, and the cost is not that of being without a sink. The next column says how often
-# the key that is left is position 1. In a causal model it may be: without position 0 it sees only
-# itself, as position 0 did before. The second table has the models with all keys.
+# If the strongest remaining key gets about as much attention as the strongest key had, a new sink
+# has formed, as in the first picture. The cost then does not tell what it is to be without a sink.
+# The table also shows that the five keys are nearly one key: in the middle and late third the
+# strongest one alone has most of what the five have together.
+#
+# The next column says how often the strongest remaining key is position 1. In a causal model this
+# is a likely place: once position 0 is hidden, the query at position 1 sees only itself, as the
+# query at position 0 did before. The last two columns are numbers of masks among the five hidden
+# keys. The second table has the models with all keys.
 
 # %%
 from IPython.display import display
@@ -342,6 +365,8 @@ for (_, what), part in scores.groupby(["condition", "what"], sort=False):
     rows += hiding_scores.costs_beyond_random(part, (dlm, ar), what, fewest)
 by_condition = pd.DataFrame(rows)
 five = by_condition[by_condition["keys"] == COUNT]
+named = [f"{row.comparison}; {row.sequences}\N{NO-BREAK SPACE}texts" for row in five.itertuples()]
+five = five.assign(comparison=named)
 told = {"data": by_condition, "caption": "what hiding costs"}
 plain = "What hiding the five strongest keys costs, by condition"
 display(draw(run, "conditions", plain, forests.plot_costs, five, COSTS, **told))

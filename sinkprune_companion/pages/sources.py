@@ -94,6 +94,11 @@ class Results:
         return self.table.verdict.to_dict()
 
     @cached_property
+    def p_corrected(self) -> dict[str, float]:
+        """The p-values that verdicts take, by the claim's id: looks and the family's rows are counted."""
+        return self.table.p_holm.to_dict()
+
+    @cached_property
     def estimate(self) -> dict[str, Estimate]:
         """Estimates by the id of the claim that they decide."""
         known = self.estimates
