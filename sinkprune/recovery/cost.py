@@ -82,11 +82,27 @@ def recovery_cost(
     memory = counts.memory(is_on_cpu=gpu is None and torch.device(device).type == "cpu")
     disk = counts.parameters * stored.itemsize + 2 * 3 * FLOAT * counts.trained
 
-    last = "or method lora" if teacher is None else "method lora, or no teacher"
-    ways_out = f"take a smaller batch or length, gradient checkpointing, {last}"
+    ways_out = f"take {_ways_out(settings, teacher)}"
     missing = (*_missing_memory(memory, device, gpu, ways_out), *_missing_disk(disk, out, work))
 
     return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, missing, pace)
+
+
+def _ways_out(settings: Recovery, teacher: LanguageModel | None) -> str:
+    """Return what takes less memory and is not done yet, in words."""
+    ways = []
+    if settings.batch > 1:
+        ways.append("a smaller batch")
+    ways.append("a shorter length")
+    if not settings.gradient_checkpointing:
+        ways.append("gradient checkpointing")
+    if settings.method != "lora":
+        ways.append("method lora")
+    if teacher is not None:
+        ways.append("no teacher")
+    ways.append("a smaller model")
+
+    return f"{', '.join(ways[:-1])}, or {ways[-1]}"
 
 
 def _missing_memory(memory: int, device: str, gpu: Gpu | None, ways_out: str) -> list[str]:

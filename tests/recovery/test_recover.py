@@ -275,9 +275,11 @@ def test_too_little_memory_is_said_with_the_ways_out(folder, make_lm, documents,
     save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
     monkeypatch.setattr("sinkprune.recovery.cost.available_memory", lambda _: 1_000_000)
     run = {"steps": 2, "text": documents, **_short(), "out": tmp_path / "out"}
-    with pytest.raises(RuntimeError, match=r"lacks .* GB of memory.* checkpointing, or method lora$"):
+    with pytest.raises(
+        RuntimeError, match=r"lacks .* GB of memory.* checkpointing, method lora, or a smaller model$"
+    ):
         recover(folder, **run)
-    with pytest.raises(RuntimeError, match=r"checkpointing, method lora, or no teacher$"):
+    with pytest.raises(RuntimeError, match=r"method lora, no teacher, or a smaller model$"):
         recover(folder, teacher=tmp_path / "dense", **run)
 
 
