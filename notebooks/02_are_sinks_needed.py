@@ -412,7 +412,7 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 #   scratch](09_from_scratch.ipynb), does not confirm it: there sinks have next to no extra cost in
 #   either model, and the difference of these is 0.00095 [−0.0056, 0.0075].
 # * **In the early third it looks the other way round, and the verdict is undecided.** It rests on
-#   the cost: the difference, DLM − AR, is 0.045 [0.0085, 0.081], and the corrected p = 0.11. The
+#   the cost: the difference, DLM − AR, is 0.045 [0.0085, 0.081], and p = 0.11 after correction. The
 #   correction counts all controls on sinks of notebooks 01 and 02, and every time that we had
 #   looked at a number when it could decide. The extra cost, which the picture shows, is 0.035 in
 #   the AR model and 0.12 in the DLM. By this measure the difference is 0.083 [0.043, 0.12], which
