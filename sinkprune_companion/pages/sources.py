@@ -93,10 +93,9 @@ class Results:
         """Verdicts by the claim's id."""
         return self.table.verdict.to_dict()
 
-    @cached_property
-    def p_corrected(self) -> dict[str, float]:
-        """The p-values that verdicts take, by the claim's id: looks and the family's rows are counted."""
-        return self.table.p_holm.to_dict()
+    def p_corrected(self, claim: str) -> float:
+        """Return the p-value that a claim's verdict takes: looks and the family's rows are counted."""
+        return float(self.table.p_holm[claim])
 
     @cached_property
     def estimate(self) -> dict[str, Estimate]:
