@@ -47,7 +47,10 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
         blocks = getattr(model.base_model, name, None)
         if isinstance(blocks, nn.ModuleList):
             return blocks
-    raise ValueError(f"{type(model).__name__} has no blocks `layers` or `h`: this architecture is not known")
+    raise ValueError(
+        f"{type(model).__name__} has no blocks `layers` or `h`, so its architecture is not known; a model of "
+        "a published format (LLaDA's own class, say) is taken from its files: save it, and `load` the folder"
+    )
 
 
 # what a model is made of

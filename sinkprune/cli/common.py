@@ -20,12 +20,12 @@ from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
 from sinkprune.files import write_json
 from sinkprune.memory import free_memory
-from sinkprune.models.adapters import is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
-from sinkprune.models.hub import WORKING, available_memory
+from sinkprune.models.hub import WORKING, adapter_base, available_memory
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.streaming import stream
+from sinkprune.recovery.model_card import card_of
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
@@ -61,7 +61,7 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
         return load(name, options.dtype, device_map=options.device_map)
 
     dtype = choose_dtype(options.dtype, options.device)
-    if streamed is None and name not in EMBEDDED and not is_adapter(name):
+    if streamed is None and name not in EMBEDDED and adapter_base(name) is None:
         size = open_checkpoint(name).parameters * dtype.itemsize
         streamed = size > STREAM_ABOVE * available_memory(options.device)
 
@@ -72,7 +72,11 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
 
 
 def without_weights(name: str) -> tuple[str, dict[str, int], int]:
-    """Return a model's kind, vocabulary and positions; it is downloaded if need be, no weights are read."""
+    """Return a model's kind, vocabulary and positions; it is downloaded if need be, no weights are read.
+
+    An adapter has those of its base.
+    """
+    name = adapter_base(name) or name
     checkpoint = open_checkpoint("smol-ar" if name in EMBEDDED else name)  # all embedded models stand on it
     kind = MODELS[name].kind if name in EMBEDDED else checkpoint.kind
     return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
@@ -99,9 +103,31 @@ def documents_of(options: TextOptions, held_out: bool) -> list[Document] | None:
     if options.text is None:
         return None
     if options.asks_wikitext():
-        articles = local_data.wikitext(options.data, options.split or ("test" if held_out else "train"))
-        return [local_data.running_text([article]) for article in articles]
+        return wikitext_articles(options.data, options.split or ("test" if held_out else "train"))
     return documents_in(options.text)
+
+
+def wikitext_articles(data: Path | None, split: str) -> list[Document]:
+    """Return the articles of a split of WikiText-2, from a local folder or (None) from the hub."""
+    return [local_data.running_text([article]) for article in local_data.wikitext(data, split)]
+
+
+def known_text(options: TextOptions, name: str) -> str | None:
+    """Return a warning where a model was pruned or trained with a file of the name of `--text`.
+
+    Its card says that; None where it does not, and for WikiText-2, of which another split is scored.
+    """
+    if options.text is None or options.asks_wikitext():
+        return None
+
+    card = card_of(name)
+    made_from, recovery = card.get("made_from") or {}, card.get("recovery") or {}
+    if options.text.name not in (*made_from.get("text", ()), recovery.get("text_name")):
+        return None
+    return (
+        f"warning: {name} was made with a text called {options.text.name}: if it is this one, its loss here "
+        "is too low; give a text that neither prune nor recover has read"
+    )
 
 
 def default_length(options: TextOptions, positions: int) -> int:

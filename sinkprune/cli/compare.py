@@ -4,6 +4,7 @@
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -45,12 +46,16 @@ def run(options: Compare) -> None:
     b = scores(lm, texts, options)
     about_b = common.described(lm)
 
+    warnings = [common.known_text(options, name) for name in (options.model, options.other)]
+    known = [warning for warning in warnings if warning is not None]
     result = {"a": options.model, "b": options.other, "kind_a": kind_a, "kind_b": lm.kind}
     result |= {"margin": options.margin, **comparison(a, b, options.margin)}
 
     print(f"A is {options.model}: {about_a}")
     print(f"B is {options.other}: {about_b}\n")
     print(report(result))
+    for warning in known:
+        say(warning, sys.stdout)
 
     if options.json is not None:
         write_json(options.json, result)

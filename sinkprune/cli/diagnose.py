@@ -13,7 +13,9 @@ from sinkprune.cli.commands.diagnose import MEANINGS
 from sinkprune.cli.common import described, model_and_texts, print_table, settle_device
 from sinkprune.cli.help_pages import say
 from sinkprune.files import atomic, write_json
+from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.diagnosing import diagnose
+from sinkprune.runs.work_folder import remove_root
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.diagnosis import SMALLEST, Diagnosis, weighted_mean
 
@@ -29,9 +31,11 @@ def run(options: commands.Diagnose) -> None:
         options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
 
     calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
-    found = diagnose(
-        lm, calibration, (options.sparsity,), options.noise_levels, options.sinks, work=options.work
-    )
+    work = options.work
+    if work is None and is_streamed(lm):
+        work = options.usual_work
+        say(f"{lm.name} is streamed from disk: how far the pass has come is kept in {work} until it ends")
+    found = diagnose(lm, calibration, (options.sparsity,), options.noise_levels, options.sinks, work=work)
 
     if options.json is not None:
         write_json(options.json, found.table.to_dict(orient="records"))
@@ -45,6 +49,9 @@ def run(options: commands.Diagnose) -> None:
     columns = zip(most.linear, most.layer, most.exact, strict=True)
     places = [f"{linear} of layer {layer} ({share:.2%})" for linear, layer, share in columns]
     say(f"Most affected: {', '.join(places)}.", sys.stdout)
+
+    if options.work is None and work is not None and not remove_root(work):
+        print(f"{work} stays: it holds files of others", file=sys.stderr)
 
 
 def by_kind(found: Diagnosis) -> pd.DataFrame:

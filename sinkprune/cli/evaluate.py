@@ -1,5 +1,6 @@
 """`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
 
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from sinkprune.cli import common
 from sinkprune.cli.commands.evaluate import MEANINGS, Evaluate
+from sinkprune.cli.help_pages import say
 from sinkprune.documents import written
 from sinkprune.evaluation.conditional_likelihood import perplexity
 from sinkprune.evaluation.harness.benchmarks import evaluate_named, local_tasks, named
@@ -34,6 +36,10 @@ def run(options: Evaluate) -> None:
     is_of_suite = {"task", "error_draws"} <= set(table)
     title = table.attrs.get("title", "")
     common.print_table(table, options.json, MEANINGS if is_of_suite else None, title)
+
+    warning = common.known_text(options, options.model)
+    if warning is not None:
+        say(warning, sys.stdout)
 
 
 def text_table(options: Evaluate) -> pd.DataFrame:

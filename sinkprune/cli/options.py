@@ -320,12 +320,17 @@ class TextOptions(ModelOptions):
 
     def asks_wikitext(self) -> bool:
         """Return whether `--text` asks for the data set WikiText-2, and not for a file of that name."""
-        return self.text is not None and str(self.text) == WIKITEXT and not self.text.is_file()
+        return is_wikitext(self.text)
 
     def check_places(self) -> None:
         """Raise an error for a text that is not there."""
         if self.text is not None and not self.asks_wikitext():
             check_text(self.text)
+
+
+def is_wikitext(text: Path | None) -> bool:
+    """Return whether a `--text` is the data set WikiText-2, and no file of that name."""
+    return text is not None and str(text) == WIKITEXT and not text.is_file()
 
 
 def check_text(text: Path) -> None:

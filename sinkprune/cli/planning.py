@@ -46,8 +46,9 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     if download:
         fetched = f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
 
-    planned = "; ".join(map(str, parts))
-    say(f"{lm.name} ({place}){streamed}, {recipe.name}, sparsity {recipe.sparsity}: {fetched}{planned}")
+    planned = fetched + "; ".join(map(str, parts))
+    what = f"{lm.name} ({lm.kind}, {place}){streamed}"
+    say(f"{what}, {recipe.name}, sparsity {recipe.sparsity}: {planned}")
     for lack in _lacks(parts, needed, gpu, lm.is_streamed):
         say(lack)
 

@@ -3,7 +3,9 @@
 import shlex
 
 from sinkprune.cli.commands.recover import Recover
+from sinkprune.cli.common import wikitext_articles
 from sinkprune.cli.help_pages import say
+from sinkprune.cli.options import WIKITEXT, is_wikitext
 from sinkprune.models.gpus import planned_gpu
 from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.recover import recover
@@ -32,6 +34,9 @@ ARGUMENTS = (
 def run(options: Recover) -> None:
     """Print what a run would take, or run, and print what came of it."""
     arguments = {name: getattr(options, name) for name in ARGUMENTS}
+    if is_wikitext(options.text):
+        articles = wikitext_articles(options.data, "train")
+        arguments |= {"text": articles, "text_name": WIKITEXT}
     found = recover(options.pruned, out=options.out, dry_run=options.dry_run, tell=say, **arguments)
     if isinstance(found, RecoveryCost) and found.missing:
         if planned_gpu(options.device) is None:

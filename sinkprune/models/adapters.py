@@ -7,6 +7,7 @@ Dimensions: O output features, I input features, R rank of the adapter.
 """
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
+from sinkprune.models.formats import Names, renamed
 from sinkprune.models.weight_files import (
     STORED_DTYPES,
     FormatError,
@@ -29,6 +31,7 @@ from sinkprune_core.values import in_short
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."  # of PEFT, before the names of the base
 WITHOUT_EFFECT = (
     "auto_mapping",
     "base_model_name_or_path",
@@ -86,16 +89,21 @@ def adapter_config(folder: Path):
     )
 
 
-def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
+def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False, names: Names = ()):
     """Return `model` with the adapter of a folder around it, a PeftModel.
 
-    Raises FileNotFoundError if there is no adapter, FormatError for one with missing or extra tensors, with
-    other shapes, or of another kind than plain LoRA.
+    `names` are those of the format in which the base is published: an adapter that was trained on the class
+    that is published with it is read by them. Raises FileNotFoundError if there is no adapter, FormatError
+    for one with missing or extra tensors, with other shapes, or of another kind than plain LoRA.
     """
     from peft import PeftModel
 
     config = adapter_config(folder)
-    stored = AdapterFile(folder, WEIGHTS).shapes
+    shapes = AdapterFile(folder, WEIGHTS).shapes
+    stored = {_native(name, names): shape for name, shape in shapes.items()}
+    is_published = stored.keys() != shapes.keys()
+    if is_published:
+        config.target_modules = _native_targets(cast(list[str], config.target_modules), names, model)
     expected = _expected(model, cast(list[str], config.target_modules), config.r)
 
     problems = [
@@ -114,7 +122,44 @@ def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
         )
 
     with refused(f"the adapter in {folder} cannot be read", "train it again"):
-        return PeftModel.from_pretrained(model, folder, config=config, is_trainable=trainable)
+        return PeftModel.from_pretrained(
+            model,
+            folder,
+            config=config,
+            is_trainable=trainable,
+            key_mapping=_patterns(names) if is_published else {},
+        )
+
+
+def _native(name: str, names: Names) -> str:
+    """Return what a stored tensor of an adapter is called on the native class of its base."""
+    return PREFIX + renamed(name.removeprefix(PREFIX), names)
+
+
+def _native_targets(targets: Collection[str], names: Names, model: PreTrainedModel) -> list[str]:
+    """Return the linears of the native class that targets of the published class are."""
+    found = set()
+    for target in targets:
+        natives = {_leaf(native) for published, native in names if _leaf(published) == target}
+        found |= natives or {target}
+
+    if model.config.tie_word_embeddings:  # the published class has no head of its own then
+        found.discard("lm_head")
+
+    return sorted(found)
+
+
+def _leaf(beginning: str) -> str:
+    """Return the last part of a name's beginning, which ends with a dot."""
+    return beginning.rstrip(".").rpartition(".")[2]
+
+
+def _patterns(names: Names) -> dict[str, str]:
+    """Return `names` as regular expressions and what replaces them, as PEFT takes them."""
+    return {
+        "^" + re.escape(published).replace(r"\#", r"(\d+)"): native.replace("#", r"\1")
+        for published, native in names
+    }
 
 
 def _expected(model: PreTrainedModel, targets: Collection[str], rank: int) -> dict[str, tuple[int, int]]:
@@ -122,8 +167,8 @@ def _expected(model: PreTrainedModel, targets: Collection[str], rank: int) -> di
     shapes = {}
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in targets and isinstance(module, nn.Linear):
-            shapes[f"base_model.model.{name}.lora_A.weight"] = (rank, module.in_features)
-            shapes[f"base_model.model.{name}.lora_B.weight"] = (module.out_features, rank)
+            shapes[f"{PREFIX}{name}.lora_A.weight"] = (rank, module.in_features)
+            shapes[f"{PREFIX}{name}.lora_B.weight"] = (module.out_features, rank)
 
     return shapes
 
@@ -154,18 +199,22 @@ def base_of(folder: Path) -> str:
 
 
 def merge_adapter(
-    model: PreTrainedModel, folder: Path, dtype: torch.dtype, holds_zeros: bool = False
+    model: PreTrainedModel,
+    folder: Path,
+    dtype: torch.dtype,
+    holds_zeros: bool = False,
+    names: Names = (),
 ) -> PreTrainedModel:
     """Return `model` with a LoRA adapter folded into its weights, then its parameters in `dtype`.
 
     The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it
-    exactly. With `holds_zeros` weights that are zero stay zero. Only parameters are converted: rotary
-    frequencies are buffers and stay float32. Raises what `open_adapter` raises, and FormatError for weights
-    that are not finite afterwards.
+    exactly. With `holds_zeros` weights that are zero stay zero. `names` are as in `open_adapter`. Only
+    parameters are converted: rotary frequencies are buffers and stay float32. Raises what `open_adapter`
+    raises, and FormatError for weights that are not finite afterwards.
     """
     from peft.tuners.lora import LoraLayer
 
-    opened = cast(Any, open_adapter(model, folder))
+    opened = cast(Any, open_adapter(model, folder, names=names))
     layers = {name: module for name, module in opened.named_modules() if isinstance(module, LoraLayer)}
     for name, layer in layers.items():
         weight = cast(nn.Linear, layer.get_base_layer()).weight

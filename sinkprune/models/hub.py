@@ -1,14 +1,19 @@
 """From a name to a folder: download what is needed of a hub repository, and say beforehand what it takes."""
 
+import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from sinkprune.files import cache_dir, check_decodable, free_disk_at
 from sinkprune.memory import free_memory
+from sinkprune.models.adapters import base_of, is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.embedded import BASE, FetchError
@@ -17,7 +22,8 @@ from sinkprune.spelling import suggestion
 from sinkprune_core.values import in_short
 
 # configuration and tokenizer, the weights, and the model card for its licence: never code, never pickles
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md"]
+SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
+WANTED = ["*.safetensors", *SMALL]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the tokenizer, small tensors
 
@@ -81,34 +87,134 @@ def fetch(repository: str, revision: str | None = None, local: bool = False) -> 
     """
     folder = _snapshot(repository, revision, local)
     if not any(folder.glob("*.safetensors")):
-        at = f" at {revision}" if revision else ""
-        raise FetchError(
-            f"{repository} publishes no safetensors{at}: "
-            "pickled weights can run code and are not fetched; take another revision (name@revision), "
-            "or convert them and load that folder; "
-            f"where the cache has lost them, remove {folder} and run again"
-        )
+        raise _no_safetensors(repository, revision, f"where the cache has lost them, remove {folder} and run")
     return folder
 
 
-def folder_of(name: str | os.PathLike, local: bool = False) -> Path:
+def _no_safetensors(repository: str, revision: str | None, else_do: str) -> FetchError:
+    """Return the error for a repository whose weights are in no format that is read."""
+    at = f" at {revision}" if revision else ""
+    return FetchError(
+        f"{repository} publishes no safetensors{at}: "
+        "pickled weights can run code and are not fetched; take another revision (name@revision), "
+        f"or convert them and load that folder; {else_do} again"
+    )
+
+
+def folder_of(name: str | os.PathLike, local: bool = False, weights: bool = True) -> Path:
     """Return where the files of a name without a row lie: the folder it is, or that of a hub id, fetched.
 
-    Raises what `fetch` raises.
+    Without `weights` a hub id is fetched without them. Raises what `fetch` raises.
     """
     if Path(name).exists():
         return Path(name)
-    repository, _, revision = os.fspath(name).partition("@")
+    repository, revision = _of_hub(name)
     try:
-        return fetch(repository, revision or None, local)
+        if not weights:
+            return _snapshot(repository, revision, local, SMALL)
+        return fetch(repository, revision, local)
     except FetchError as error:
         near = suggestion(repository, MODELS)
         raise FetchError(f"{error}; there is no folder {repository} here either{near}") from None
 
 
-def _snapshot(repository: str, revision: str | None, local: bool) -> Path:
+def _of_hub(name: str | os.PathLike) -> tuple[str, str | None]:
+    """Return the repository and the revision of a hub id."""
+    repository, _, revision = os.fspath(name).partition("@")
+    return repository, revision or None
+
+
+def adapter_base(name: str | os.PathLike) -> str | None:
+    """Return the model that an adapter belongs to, as `load` takes its name; None for what is no adapter.
+
+    Raises FormatError for an adapter whose base is none, or is an adapter itself.
+    """
+    row, _ = parse(name)
+    if row is not None:
+        return None
+    folder = folder_of(name, weights=False)
+    if not is_adapter(folder):
+        return None
+
+    base = base_of(folder)
+    try:
+        of_base, _ = parse(base)
+        if of_base is None and is_adapter(folder_of(base, weights=False)):
+            raise FormatError(f"its base is an adapter, too: {save_whole(base)}")
+    except (ValueError, FetchError) as error:
+        raise FormatError(
+            f"{os.fspath(name)} is an adapter of {base!r}, which cannot be loaded: {error}"
+        ) from None
+
+    return base
+
+
+def save_whole(adapter: str | os.PathLike) -> str:
+    """Return how a model of its own is made of an adapter and its base."""
+    return (
+        f"make one model of it, `save_model(load({os.fspath(adapter)!r}, 'bfloat16'), folder)`, "
+        "and give that folder"
+    )
+
+
+def _snapshot(repository: str, revision: str | None, local: bool, wanted: list[str] = WANTED) -> Path:
     """Return the folder of a repository in the hub's cache, with the files that are wanted."""
     from huggingface_hub import snapshot_download
+
+    with _errors_of_hub(repository, revision):
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=local)
+        )
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says of a tensor."""
+
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@cache
+def headers_on_hub(repository: str, revision: str | None) -> dict[str, Header]:
+    """Return what the headers of a repository's weights say, by stored name; no weights are downloaded.
+
+    Raises FetchError.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+    with _errors_of_hub(repository, revision):
+        try:
+            found = HfApi().get_safetensors_metadata(repository, revision=revision)
+        except (NotASafetensorsRepoError, SafetensorsParsingError):
+            raise _no_safetensors(repository, revision, "once they are there, run") from None
+
+    headers = {}
+    for file in found.files_metadata.values():
+        for name, tensor in file.tensors.items():
+            begin, end = tensor.data_offsets
+            headers[name] = Header(tuple(tensor.shape), end - begin)
+    return headers
+
+
+def shapes_of_files(name: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors behind a name without a row, from headers alone.
+
+    There are none for a folder with a configuration and no weights.
+    """
+    if Path(name).exists():
+        folder = Path(name)
+        return WeightFiles(folder).shapes if any(folder.glob("*.safetensors")) else {}
+    try:
+        return WeightFiles(fetch(*_of_hub(name), local=True)).shapes
+    except (FetchError, FormatError):
+        return {stored: header.shape for stored, header in headers_on_hub(*_of_hub(name)).items()}
+
+
+@contextmanager
+def _errors_of_hub(repository: str, revision: str | None) -> Iterator[None]:
+    """Turn what the hub's client raises into a FetchError that says what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -122,9 +228,10 @@ def _snapshot(repository: str, revision: str | None, local: bool) -> Path:
     http_error: type[Exception] = next(kind for kind in kinds if kind.__name__ == "HTTPError")
     page = f"https://huggingface.co/{repository}"
     try:
-        return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=WANTED, local_files_only=local)
-        )
+        yield
+        return
+    except FetchError:
+        raise
     except GatedRepoError:
         reason = f"it is gated: accept its licence at {page} and log in with `hf auth login`, or set HF_TOKEN"
     except RepositoryNotFoundError:
@@ -149,22 +256,32 @@ def requirements(
 ) -> Requirements:
     """Say what loading `name` takes, from the table or the headers of its files.
 
-    Nothing is loaded, and nothing downloaded but a hub id that the table does not have. Raises ValueError for
-    a name or dtype that is not known.
+    Nothing is loaded, and no weights are downloaded. An adapter takes what its base takes. Raises ValueError
+    for a name or dtype that is not known.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     dtype = choose_dtype(dtype, device)
+    base = adapter_base(name)
+    if base is not None:
+        return requirements(base, dtype, device)
+
     row, revision = parse(name)
     try:
         files = _files_here(name, row, revision)
     except (FetchError, FormatError):
-        if row is None:
+        if row is not None:
+            parameters = row.parameters
+            disk = row.bytes
+            download = BASE.wheel_bytes if row.id in EMBEDDED else row.bytes
+            largest = 0
+        elif Path(name).exists():
             raise
-        parameters = row.parameters
-        disk = row.bytes
-        download = BASE.wheel_bytes if row.id in EMBEDDED else row.bytes
-        largest = 0
+        else:
+            headers = headers_on_hub(*_of_hub(name)).values()
+            parameters = sum(math.prod(header.shape) for header in headers)
+            disk = download = sum(header.bytes for header in headers)
+            largest = max(header.bytes for header in headers)
     else:
         parameters = files.parameters
         disk = files.bytes
@@ -192,7 +309,7 @@ def requirements_of_plan(
     name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu"
 ) -> Requirements | None:
     """Return what `requirements` says; None for a folder with a configuration and no weights."""
-    folder = Path(name)
+    folder = Path(adapter_base(name) or name)
     if (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")):
         return None
     return requirements(name, dtype, device)
@@ -212,7 +329,7 @@ def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str |
     Raises FetchError or FormatError where it is not all there.
     """
     if row is None:
-        return WeightFiles(folder_of(name))
+        return WeightFiles(folder_of(name, local=True))
     if row.id in EMBEDDED:
         folder = next(cache_dir().glob("smollm2-135m-instruct-*"), None)
         if folder is None:

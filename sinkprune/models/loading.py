@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 
 from sinkprune.memory import release_freed_memory
 from sinkprune.models import embedded
-from sinkprune.models.adapters import adapter_config, base_of, is_adapter, merge_adapter
+from sinkprune.models.adapters import adapter_config, is_adapter, merge_adapter
 from sinkprune.models.catalog import EMBEDDED, KnownModel
 from sinkprune.models.devices import choose_device, choose_dtype, move
 from sinkprune.models.embedded import FetchError
-from sinkprune.models.hub import fetch, folder_of, parse, requirements
+from sinkprune.models.hub import adapter_base, fetch, folder_of, parse, requirements, save_whole
 from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune.models.weight_files import FormatError
@@ -37,7 +37,7 @@ def load(
 
     A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
     a public format (formats.py), in transformers' own, or written by `saving.save`. The files' configuration
-    decides the format; what a hub id takes is known beforehand where the table of models has it.
+    decides the format; what a hub id takes is known before its weights are downloaded.
 
     `dtype`: float32, bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1,
     mps, or `auto`, a GPU where there is one. `device_map` spreads the model over several devices instead of
@@ -60,10 +60,11 @@ def load(
     dtype = choose_dtype(dtype, device)
     row, _ = parse(name)
 
-    if row is None and is_adapter(folder := folder_of(name)):
+    base = adapter_base(name)
+    if base is not None:
         if device_map is not None:
-            raise ValueError(f"device_map does not go with an adapter: {_save_whole(name)}")
-        lm = _load_adapted(os.fspath(name), folder, dtype, device)
+            raise ValueError(f"device_map does not go with an adapter: {save_whole(name)}")
+        lm = _load_adapted(os.fspath(name), base, dtype, device)
         lm.model.requires_grad_(trainable)
         return lm
 
@@ -97,15 +98,21 @@ def load(
     return lm
 
 
-def _load_adapted(name: str, folder: Path, dtype: torch.dtype, device: str) -> LanguageModel:
-    """Return the base of an adapter with the adapter merged; the zeros of a pruned base stay."""
-    base_name = base_of(folder)
+def _load_adapted(name: str, base_name: str, dtype: torch.dtype, device: str) -> LanguageModel:
+    """Return the base of an adapter with the adapter merged; the zeros of a pruned base stay.
+
+    The base is read in the dtype in which it is stored, so that it takes no more memory than it must.
+    """
+    folder = folder_of(name)
     adapter_config(folder)  # raises for one that is not plain LoRA, before a base is loaded
+    names, stored = (), torch.float32
     try:
         row, _ = parse(base_name)
-        if row is None and is_adapter(folder_of(base_name)):
-            raise FormatError(f"its base is an adapter, too: {_save_whole(base_name)}")
-        base = load(base_name)
+        if row is None or row.id not in EMBEDDED:
+            _require(base_name, dtype, "cpu", spread=False)  # of the merged model, before a download
+            checkpoint = open_checkpoint(base_name)
+            names, stored = checkpoint.published_names, checkpoint.exact_dtype
+        base = load(base_name, stored)
     except (ValueError, FetchError) as error:
         raise FormatError(f"{name} is an adapter of {base_name!r}, which cannot be loaded: {error}") from None
 
@@ -119,15 +126,10 @@ def _load_adapted(name: str, folder: Path, dtype: torch.dtype, device: str) -> L
             stacklevel=3,
         )
 
-    model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned)
+    model = merge_adapter(base.model, folder, dtype, holds_zeros=is_pruned, names=names)
     move(model, device)
     model.requires_grad_(False)
     return replace(base, model=model, name=Path(name).name)
-
-
-def _save_whole(adapter: str | os.PathLike) -> str:
-    """Return how a model of its own is made of an adapter and its base."""
-    return f"make one model of it, `save_model(load({os.fspath(adapter)!r}), folder)`, and give that folder"
 
 
 def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: bool) -> None:
@@ -153,7 +155,7 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
         is_here = Path(name).exists()
         folder = folder_of(name)
         if is_adapter(folder):
-            raise FormatError(f"{os.fspath(name)} is an adapter, not a whole model: {_save_whole(name)}")
+            raise FormatError(f"{os.fspath(name)} is an adapter, not a whole model: {save_whole(name)}")
         return Checkpoint(folder, name=None if is_here else os.fspath(name).partition("@")[0])
 
     if row.id in embedded.ADAPTERS:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -10,10 +11,10 @@ from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
 from sinkprune.models.devices import choose_dtype, move
 from sinkprune.models.formats import detect
-from sinkprune.models.hub import folder_of, parse
-from sinkprune.models.reader import native_class
+from sinkprune.models.hub import adapter_base, folder_of, parse, shapes_of_files
+from sinkprune.models.reader import CARD, Card, native_class
 from sinkprune.models.streaming import StreamedModel
-from sinkprune.models.weight_files import WeightFiles, read_json, refused
+from sinkprune.models.weight_files import read_checked, read_json, refused
 from sinkprune_core.language_model import LanguageModel, set_direction
 
 CONTEXT = 2048  # tokens, where a row of the table does not say
@@ -56,22 +57,28 @@ def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16") -> MetaMo
 
 
 def shapes_of(name: str | os.PathLike, dtype: torch.dtype) -> MetaModel:
-    """Return a model without weights: of a row of the table, or of a folder's configuration alone.
+    """Return a model without weights: of a row of the table, or of a configuration alone.
 
-    Raises FormatError for a configuration from which no shape follows.
+    Of a hub id the configuration is fetched, and no weights; an adapter has the shapes of its base. Raises
+    FormatError for a configuration from which no shape follows.
     """
+    base = adapter_base(name)
+    if base is not None:
+        return shapes_of(base, dtype).named(Path(name).name)
     row, _ = parse(name)
     if row is not None:
         return meta_model(row, dtype)
 
-    folder = folder_of(name)
+    folder = folder_of(name, weights=False)
     raw = read_json(folder / "config.json")
-    shapes = WeightFiles(folder).shapes if any(folder.glob("*.safetensors")) else {}
+    shapes = shapes_of_files(name)
     published = detect(raw, shapes)
-    kind = published.kind or ("diffusion" if raw.get("is_causal") is False else "autoregressive")
+    of_config = "diffusion" if raw.get("is_causal") is False else "autoregressive"
+    kind = read_checked(Card, folder / CARD).kind or published.kind or of_config
 
     with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
         model = without_weights(published.config(raw, shapes), dtype, causal=kind == "autoregressive")
 
+    called = folder.resolve().name if Path(name).exists() else os.fspath(name).partition("@")[0]
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan
-    return MetaModel(model, None, folder.resolve().name, kind, mask_token_id, kind == "autoregressive")
+    return MetaModel(model, None, called, kind, mask_token_id, kind == "autoregressive")

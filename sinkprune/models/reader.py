@@ -27,7 +27,7 @@ from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
 from sinkprune.models.devices import move
 from sinkprune.models.empty import empty_parameters
-from sinkprune.models.formats import detect, stored_names
+from sinkprune.models.formats import Names, detect, stored_names
 from sinkprune.models.gpt2 import GPT2LMHeadModel, is_transposed, turned
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
 from sinkprune.models.weight_files import (
@@ -102,6 +102,18 @@ class Checkpoint:
         return self._format.name
 
     @property
+    def published_names(self) -> Names:
+        """Stored names and the native ones that replace them, of the format."""
+        return self._format.names
+
+    @property
+    def exact_dtype(self) -> torch.dtype:
+        """The smallest dtype that holds all weights as they are stored; float32 for what is stored in two."""
+        kinds = set(self.files.dtypes.values())
+        is_narrow = kinds in ({torch.bfloat16}, {torch.float16})
+        return kinds.pop() if is_narrow else torch.float32
+
+    @property
     def name(self) -> str:
         """Name of the model: that of its card, else what it was called, its row's, or its folder's."""
         return self.card.name or self._name
@@ -135,7 +147,9 @@ class Checkpoint:
         if self._format.logits_shifted is None:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "
-                "which says whether its logits are shifted: write it with `save`"
+                "which says whether its logits are shifted: "
+                f"type `sinkprune adopt {self.folder} --family llada` where they are not, with `dream` where "
+                "they are"
             )
 
         return self._format.logits_shifted

@@ -102,7 +102,9 @@ def agreed_mask_token(token_by_source: Mapping[str, int | None], folder: Path) -
 
     if not named:
         raise FormatError(
-            f"nothing in {folder} says which token is the mask: add mask_token_id to its config.json"
+            f"nothing in {folder} says which token is the mask: add mask_token_id to its config.json, or, "
+            f"for a folder that save_pretrained wrote, type `sinkprune adopt {folder} --family NAME "
+            "--mask-token TOKEN`"
         )
 
     if len(set(named.values())) > 1:

@@ -31,12 +31,16 @@ def check_work(folder: Path) -> dict:
     if not has_marker(folder, STATE, OWN):
         return {}
 
-    file = folder / STATE
-    fix = "choose another work folder, or remove that file to begin anew"
-    with refused(f"{file} is not what a recovery has written", fix):
-        known = read_json(file)
-        if not isinstance(known["identity"], dict) or not isinstance(known["step"], int):
-            raise ValueError("it says neither which run it is nor how far that is")
+    known = {}
+    with suppress(ValueError):  # of what is no JSON
+        known = read_json(folder / STATE)
+
+    is_ours = isinstance(known.get("identity"), dict) and isinstance(known.get("step"), int)
+    if not is_ours:
+        raise ValueError(
+            f"{folder / STATE} is not what a recovery has written, and nothing in its folder was touched: "
+            "choose another work folder, or remove that file to begin anew"
+        )
 
     return known
 

@@ -84,8 +84,7 @@ def recovery_cost(
     memory = counts.memory(is_on_cpu=gpu is None and torch.device(device).type == "cpu")
     disk = counts.parameters * stored.itemsize + STATES * WITH_MOMENTS * FLOAT * counts.trained
 
-    last = "or method lora" if teacher is None else "method lora, or no teacher"
-    ways_out = f"take a smaller batch or length, gradient checkpointing, {last}"
+    ways_out = f"take {_ways_out(settings, teacher)}"
     missing_memory = _missing_memory(memory, device, gpu, ways_out)
     missing = (*missing_memory, *_missing_disk(disk, out, work))
 
@@ -107,6 +106,23 @@ def _run_seconds(step_seconds: float, settings: Recovery) -> float:
     held_out_tokens = HELD_OUT_SEQUENCES * DRAWS * min(settings.length, HELD_OUT_LENGTH)
     measurement = step_seconds * FORWARD_SHARE * held_out_tokens / settings.batch_tokens
     return step_seconds * settings.steps + measurement * (1 + min(MEASUREMENTS, settings.steps))
+
+
+def _ways_out(settings: Recovery, teacher: LanguageModel | None) -> str:
+    """Return what takes less memory and is not done yet, in words."""
+    ways = []
+    if settings.batch > 1:
+        ways.append("a smaller batch")
+    ways.append("a shorter length")
+    if not settings.gradient_checkpointing:
+        ways.append("gradient checkpointing")
+    if settings.method != "lora":
+        ways.append("method lora")
+    if teacher is not None:
+        ways.append("no teacher")
+    ways.append("a smaller model")
+
+    return f"{', '.join(ways[:-1])}, or {ways[-1]}"
 
 
 def _missing_memory(memory: int, device: str, gpu: Gpu | None, ways_out: str) -> list[str]:

@@ -116,8 +116,13 @@ def folder_here(name: str | os.PathLike) -> Path | None:
 def card_of(name: str | os.PathLike) -> dict:
     """Return the card beside a model of this machine, {} where there is none."""
     folder = folder_here(name)
+    return {} if folder is None else card_in(folder)
+
+
+def card_in(folder: Path) -> dict:
+    """Return the card in a folder, {} where there is none."""
     with suppress(OSError, ValueError):  # of what is no card
-        return {} if folder is None else read_json(folder / CARD)
+        return read_json(folder / CARD)
     return {}
 
 

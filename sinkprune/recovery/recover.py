@@ -11,18 +11,24 @@ import torch
 
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
 from sinkprune.files import check_new_folder, held, make_folder, resolved
-from sinkprune.models.adapters import is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.gpus import Gpu, check_planned, planned_gpu
-from sinkprune.models.hub import Requirements, folder_of, parse, requirements_of_plan, weights_are_here
+from sinkprune.models.hub import (
+    Requirements,
+    adapter_base,
+    folder_of,
+    parse,
+    requirements_of_plan,
+    weights_are_here,
+)
 from sinkprune.models.loading import language_model, load, open_checkpoint
 from sinkprune.models.meta_model import shapes_of
-from sinkprune.models.weight_files import DTYPES
+from sinkprune.models.weight_files import DTYPES, read_json
 from sinkprune.recovery.checkpoint import check_work, remove_work
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
-from sinkprune.recovery.model_card import OWN_FIELDS, card_of, folder_here, provenance, save_model
+from sinkprune.recovery.model_card import OWN_FIELDS, card_in, card_of, folder_here, provenance, save_model
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
@@ -52,6 +58,7 @@ def recover(
     tokens: Count | None = None,
     steps: Count | None = None,
     text: str | os.PathLike | Sequence[Document] | None = None,
+    text_name: Text | None = None,
     teacher: Place | None = AUTO,
     distillation: Share | None = None,
     method: Text = "full",
@@ -74,8 +81,9 @@ def recover(
     `pruned` is what `load` takes, unstructured, N:M or structured (a dense model is trained as the control).
     A diffusion model learns to fill masks, such that the loss estimates the bound that `nelbo` measures; an
     autoregressive one learns next tokens. `text` is a file of paragraphs, which blank lines part, or of JSON
-    lines, or a list of documents, texts or chats (None: what comes with the package); one document in eight
-    is held out, and the loss on it stands in the progress bar. How long: `tokens`, or `steps` of `batch`
+    lines, or a list of documents, texts or chats (None: what comes with the package), and `text_name` what
+    the card calls it; one document in eight is held out, and the loss on it stands in the progress bar. How
+    long: `tokens`, or `steps` of `batch`
     sequences of `length` tokens.
 
     With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
@@ -142,7 +150,7 @@ def recover(
         )
 
         named = lm.named(out.name)  # two models are told apart by their names
-        card = _card(pruned, done.card() | {"text_name": _name_of(text)})
+        card = _card(pruned, done.card() | {"text_name": text_name or _name_of(text)})
         save_model(named, out, _tables(pruned), **card)
         remove_work(work)
 
@@ -177,8 +185,8 @@ class _Plan:
     def words(self, teacher: str | os.PathLike | None) -> str:
         """Return what is trained, from what and where, in words."""
         source = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
-        settings = self.settings
-        return f"{self.known.lm.name}, {settings.method}, {source}, {settings.dtype} on {self.place}"
+        lm, settings = self.known.lm, self.settings
+        return f"{lm.name} ({lm.kind}), {settings.method}, {source}, {settings.dtype} on {self.place}"
 
     def cost(self, taught: _Known | None, out: Path, work: Path) -> RecoveryCost:
         """Return what the run takes, the downloads included."""
@@ -284,8 +292,13 @@ def _text_learned(plan: _Plan, documents: list[Document] | None, dry_run: bool) 
 def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
     """Return what is known of a model; raise what `open_checkpoint` raises.
 
-    A dry run downloads no weights of a model that the table has, and needs none in a folder.
+    A dry run downloads no weights, and needs none in a folder. An adapter has the shape of its base.
     """
+    base = adapter_base(name)
+    if base is not None:
+        known = _known(base, dry_run)
+        return replace(known, lm=known.lm.named(Path(name).name))
+
     text = os.fspath(name)
     if text in EMBEDDED:
         row = MODELS[text]
@@ -311,14 +324,25 @@ def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
 def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known:
     """Return what is known of a model whose weights are not on this machine."""
     lm = shapes_of(name, torch.float32)
+    stored = _stated_dtype(name)
     row, _ = parse(name)
-    stored = torch.float32 if row is None else DTYPES[row.stored]
     has_positions = row is None or row.context is not None
     if needed is None:
         return _Known(lm, stored, are_positions_known=has_positions)
 
     lacks = tuple(f"this machine lacks {lack}" for lack in needed.lacks_disk)
     return _Known(lm, stored, needed.download, lacks, has_positions)
+
+
+def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
+    """Return the dtype of the published files, as the table of models or config.json states it."""
+    row, _ = parse(name)
+    if row is not None:
+        return DTYPES[row.stored]
+
+    raw = read_json(folder_of(name, weights=False) / "config.json")
+    stated = str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch.")
+    return DTYPES.get(stated, torch.float32)
 
 
 def _fetched(*models: _Known | None) -> str:
@@ -330,14 +354,8 @@ def _fetched(*models: _Known | None) -> str:
 
 
 def _teacher_known(teacher: str | os.PathLike, plan: _Plan, dry_run: bool) -> _Known:
-    """Return what is known of a teacher; raise ValueError for one that is not here or does not fit.
-
-    An adapter has the shape of the model that was pruned, and is looked at when it is loaded.
-    """
+    """Return what is known of a teacher; raise ValueError for one that is not here or does not fit."""
     try:
-        row, _ = parse(teacher)  # raises for what is no name, before the hub is asked for it
-        if row is None and is_adapter(folder_of(teacher)):
-            return replace(plan.known, download=0, missing=())
         known = _known(teacher, dry_run)
     except (ValueError, FetchError) as error:
         raise ValueError(f"the teacher {os.fspath(teacher)} cannot be had: {error}") from None
@@ -350,14 +368,13 @@ def teacher_of(pruned: str | os.PathLike) -> str | None:
     """Return the dense model that the card of a pruned one says it was made from; None where it is not here.
 
     Here is a folder, an embedded model, and a hub id that the hub's cache holds. A pruned model that is a hub
-    id itself is fetched. A model of the table was published dense, and has none.
+    id itself is fetched, without its weights. A model of the table was published dense, and has none.
     """
     row, _ = parse(pruned)  # raises for what is no name
     if row is not None:
         return None
-    folder_of(pruned)
-
-    given = (card_of(pruned).get("made_from") or {}).get("given")
+    folder = folder_of(pruned, weights=False)
+    given = (card_in(folder).get("made_from") or {}).get("given")
     if given is None or given in EMBEDDED:
         return given
     folder = folder_here(given)

@@ -28,7 +28,7 @@ PROGRESS = "progress.json"
 DIGEST = ".sha256"  # what is added to the name of a file that has its digest beside it
 LISTED = 3  # names of files that an error lists
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # of a configuration: no setting
-OF_ROOT = re.compile(r"work\.json|statistics-[0-9a-f]{12}\.safetensors(\.sha256)?")
+OF_ROOT = re.compile(r"work\.json|(statistics-[0-9a-f]{12}|norms-[a-z]+-\d+)\.safetensors(\.sha256)?")
 JOB = re.compile(r"job-[0-9a-f]{12}")
 OF_JOB = re.compile(
     r"progress\.json|rows\.safetensors(\.sha256)?|hidden-([01]|at-\d+)\.bin|pass-[0-9a-f]{12}\.safetensors"

@@ -68,9 +68,12 @@ PUBLIC = {  # by family; others state what transformers does
 
 
 def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
-    """Return a stand-in below `folder` for a hub id, else the name; ValueError for an unknown one."""
-    row, _ = parse(name)
-    if row is None or row.id in EMBEDDED:
+    """Return a stand-in below `folder` for a hub id of the table of models; an embedded model is its own.
+
+    Raises ValueError for another hub id, and for a folder, whose weights are not random.
+    """
+    row = known_row(name)
+    if row.id in EMBEDDED:
         return name
 
     place = folder / f"tiny-random-{row.id.replace('/', '--')}{f'-{seed}' if seed else ''}"
@@ -89,6 +92,17 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
         _tokenizer(row).save_pretrained(partial)
 
     return place
+
+
+def known_row(name: str) -> KnownModel:
+    """Return the row of a model that random weights can stand in for; raise ValueError for another model."""
+    row, _ = parse(name)
+    if row is None:
+        raise ValueError(
+            f"model={name!r} with real=False: random weights can stand in for the models of docs/models.md "
+            "only; set real=True, which takes the weights of this folder or hub id"
+        )
+    return row
 
 
 def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:

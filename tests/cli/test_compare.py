@@ -9,6 +9,8 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
+from sinkprune.cli import main
+
 
 @pytest.fixture
 def worse(model, tmp_path):
@@ -84,3 +86,17 @@ def test_a_length_beyond_the_positions_of_one_is_refused_before_any_model_is_loa
     for pair in ((model, shorter), (shorter, model)):
         said = refused("compare", *pair, "--text", tmp_path / "text.txt", "--length", 20)
         assert f"--length 20 exceeds the 16 positions of {shorter}: ask for shorter sequences" in said
+
+
+def test_a_text_that_a_model_was_pruned_with_is_warned_of(model, command, tmp_path, capsys):
+    assert command("prune", "--preset", "wanda", "--out", tmp_path / "pruned") == 0
+    capsys.readouterr()
+
+    said = f"warning: {tmp_path}/pruned was made with a text called text.txt: if it is this one, its loss"
+    assert command("compare", tmp_path / "pruned", "--draws", 1) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+    (tmp_path / "text.txt").rename(tmp_path / "other.txt")
+    other = ("--text", tmp_path / "other.txt", "--sequences", 6, "--length", 12, "--draws", 1)
+    assert main.main([str(word) for word in ("compare", model, tmp_path / "pruned", *other)]) == 0
+    assert "warning" not in capsys.readouterr().out

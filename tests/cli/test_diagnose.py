@@ -50,6 +50,19 @@ def test_a_streamed_model_is_found_like_one_in_memory(model, text, tmp_path):
     pd.testing.assert_frame_equal(found.table, expected.table, rtol=1e-4)
 
 
+def test_the_command_streams_a_model_without_a_work_folder_and_leaves_none(
+    model, command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    there = {path.name for path in tmp_path.iterdir()}
+    assert command("diagnose", "--noise-levels", LEVELS, "--stream") == 0
+
+    found = capsys.readouterr()
+    assert "how far the pass has come is kept in llada-diagnosis.work until it ends" in found.err
+    assert "of the kept weights" in " ".join(found.out.split())
+    assert {path.name for path in tmp_path.iterdir()} == there
+
+
 def test_a_run_that_goes_on_takes_no_second_pass(model, text, tmp_path, monkeypatch):
     lm = load(model, "float32")
     first = diagnose(lm, text, (0.5,), LEVELS, progress=False, work=tmp_path / "work")

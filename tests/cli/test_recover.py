@@ -25,7 +25,8 @@ def recover(pruned, model):
 
     def run(*options: object, tokens: int = 192) -> int:
         (model.parent / "long.txt").write_text("\n\n".join([TEXT] * 4))
-        fixed = ["--text", model.parent / "long.txt", "--length", 12, "--batch", 4, "--dtype", "float32"]
+        given = [] if "--text" in options else ["--text", model.parent / "long.txt"]
+        fixed = [*given, "--length", 12, "--batch", 4, "--dtype", "float32"]
         line = ["recover", pruned, *fixed, "--device", "cpu", "--tokens", tokens, *options]
         return main.main([str(word) for word in line])
 
@@ -53,6 +54,16 @@ def test_one_command_recovers_and_says_what_came_of_it(recover, pruned, model, t
     assert card["made_from"]["given"] == str(model)
 
 
+def test_wikitext_2_is_learned_from_a_local_folder(recover, tmp_path):
+    pages = [f" = word{number} = \n \n {TEXT.replace(chr(10), ' ')} \n \n" for number in range(30, 40)]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "wiki.train.raw").write_text(" \n" + "".join(pages))
+
+    text = ("--text", "wikitext-2", "--data", tmp_path / "data")
+    assert recover(*text, "--out", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / CARD).read_text())["recovery"]["text_name"] == "wikitext-2"
+
+
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, capsys):
     recover("--dry-run")
     there = sorted(tmp_path.rglob("*"))
@@ -72,6 +83,10 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, caps
             "--distillation 0.5 does nothing here",
         ),
         (["--tokens", "9", "--out", "x", "--text", "nowhere"], "--text nowhere: there is no such file"),
+        (
+            ["--tokens", "9", "--out", "x", "--data", "y"],
+            "--data y does nothing here: it is for --text wikitext-2",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_at_once(pruned, refused, options, said, no_model):

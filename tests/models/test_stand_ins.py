@@ -87,3 +87,8 @@ def test_the_stand_ins_of_notebook_10_keep_their_weights(tmp_path):
         ("meta-llama/Llama-3.1-8B", "a3ab8ce1b08671fe"),
     ):
         assert load(stand_in(name, tmp_path)).fingerprint() == fingerprint
+
+
+def test_random_weights_stand_in_for_no_folder(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"with real=False: random weights .* set real=True"):
+        stand_in(str(checkpoint), tmp_path)

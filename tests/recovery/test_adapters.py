@@ -9,8 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from sinkprune import load, recover, save_model, zeros_held
+from sinkprune import load, save_model, zeros_held
 from sinkprune.cli import main
+from sinkprune.models.reader import Checkpoint
 from sinkprune_core.language_model import LanguageModel
 
 
@@ -133,9 +134,97 @@ def test_an_adapter_without_its_tensors_is_refused(saved, make_ids):
 def test_what_needs_files_of_a_whole_model_says_how_to_make_them(saved, make_ids, tmp_path, capsys):
     _, adapt, adapter = saved
     adapt(make_ids(2, 9), holds=True)
-    with pytest.raises(
-        ValueError, match="is an adapter, not a whole model: make one model of it, `save_model"
-    ):
-        recover(adapter, out=tmp_path / "out", steps=1)
     assert main.main(["ship", str(adapter), "--masks", str(tmp_path / "m"), "--dense", "smol-dlm"]) == 1
-    assert "is an adapter, not a whole model" in capsys.readouterr().err
+    assert "is an adapter, not a whole model: make one model of it, `save_model" in capsys.readouterr().err
+
+
+PUBLISHED = {"o_proj": "attn_out", "gate_proj": "ff_proj", "down_proj": "ff_out"}  # native -> LLaDA's own
+
+
+def as_published(adapter) -> None:
+    """Rename an adapter as if it had been trained on the class that LLaDA is published with."""
+    weights = adapter / "adapter_model.safetensors"
+    tensors = {}
+    for name, tensor in load_file(weights).items():
+        name = name.replace("model.layers.", "model.transformer.blocks.")
+        name = name.replace("self_attn.", "").replace("mlp.", "")
+        for native, published in PUBLISHED.items():
+            name = name.replace(f".{native}.", f".{published}.")
+        tensors[name] = tensor
+    save_file(tensors, weights)
+
+    targets = json.loads((adapter / "adapter_config.json").read_text())["target_modules"]
+    config_with(adapter, target_modules=[PUBLISHED.get(target, target) for target in targets])
+
+
+@pytest.fixture
+def adapter_of(tmp_path):
+    """A function that writes a random adapter of the model in a folder, and returns the adapter's folder."""
+
+    def write(folder, *targets: str):
+        torch.manual_seed(0)
+        lora = LoraConfig(target_modules=list(targets), r=2, init_lora_weights=False, task_type="CAUSAL_LM")
+        get_peft_model(load(folder).model, lora).save_pretrained(tmp_path / "adapter")
+        return tmp_path / "adapter"
+
+    return write
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "o_proj"), ("gate_proj", "up_proj", "v_proj", "k_proj")])
+def test_an_adapter_of_the_class_that_llada_is_published_with_is_renamed(checkpoint, adapter_of, targets):
+    adapter = adapter_of(checkpoint, *targets)
+    expected = load(adapter).fingerprint()
+    assert expected != load(checkpoint).fingerprint()
+
+    as_published(adapter)
+    assert any("blocks.0." in name for name in load_file(adapter / "adapter_model.safetensors"))
+    assert load(adapter).fingerprint() == expected
+
+
+def test_the_base_of_an_adapter_is_read_as_it_is_stored(checkpoint, adapter_of, monkeypatch):
+    adapter = adapter_of(checkpoint, "q_proj")
+    read = []
+    fill = Checkpoint.fill
+
+    def filled(self, module, prefix="", dtype=torch.float32, *more, **named):
+        read.append(dtype)
+        return fill(self, module, prefix, dtype, *more, **named)
+
+    monkeypatch.setattr(Checkpoint, "fill", filled)
+    assert load(adapter, "bfloat16").model.dtype == torch.bfloat16
+    assert set(Checkpoint(checkpoint).files.dtypes.values()) == {torch.bfloat16} == set(read)
+
+
+@pytest.fixture
+def text(tmp_path, make_ids):
+    """A file of paragraphs in the words of the tiny vocabulary."""
+    file = tmp_path / "words.txt"
+    paragraphs = [[f"word{max(index, 27)}" for index in row] for row in make_ids(60, 12, seed=4).tolist()]
+    file.write_text("\n\n".join(map(" ".join, paragraphs)))
+    return file
+
+
+def test_commands_take_an_adapter_and_the_next_command_that_one_prints_runs(
+    checkpoint, adapter_of, text, tmp_path, capsys
+):
+    adapter = adapter_of(checkpoint, "q_proj")
+    of_text = ["--text", str(text), "--length", "8"]
+    line = ["prune", str(adapter), "--preset", "wanda", "--sequences", "4", *of_text]
+
+    assert main.main([*line, "--out", str(tmp_path / "pruned")]) == 0
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert printed == f"next: sinkprune compare {adapter} {tmp_path / 'pruned'}"
+    following = printed.removeprefix("next: sinkprune ").split()
+    assert main.main([*following, "--sequences", "4", *of_text]) == 0
+    assert f"A is {adapter}: adapter (diffusion" in capsys.readouterr().out
+
+    assert main.main([*line, "--device", "cuda:H100", "--dry-run"]) == 0
+    assert "adapter (diffusion, bfloat16 on H100, which is not here)" in capsys.readouterr().err
+
+
+def test_an_adapter_is_recovered_as_the_model_that_it_makes(checkpoint, adapter_of, text, tmp_path, capsys):
+    adapter = adapter_of(checkpoint, "q_proj")
+    line = ["recover", str(adapter), "--steps", "1", "--text", str(text), "--length", "8", "--batch", "2"]
+    assert main.main([*line, "--out", str(tmp_path / "recovered")]) == 0
+    assert "adapter (diffusion), full, text alone" in capsys.readouterr().err
+    assert load(tmp_path / "recovered").fingerprint() != load(adapter).fingerprint()

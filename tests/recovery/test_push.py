@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN, running_hub
@@ -10,6 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from sinkprune import load, recover, save_model
 from sinkprune.cli import main
+from sinkprune.models.embedded import FetchError
+from sinkprune.models.hub import requirements
 from sinkprune.recovery.masks import save_masks
 
 
@@ -179,3 +182,34 @@ def test_an_adapter_on_the_hub_loads_with_its_base_from_there(hub, folder, tmp_p
 
     adapted = load("me/adapter")
     assert adapted.name == "adapter" and adapted.fingerprint() != weights
+
+
+def in_cache(pattern: str) -> list[Path]:
+    return list(Path(constants.HF_HUB_CACHE).rglob(pattern))
+
+
+@pytest.mark.parametrize("command", ["prune", "recover"])
+def test_a_dry_run_of_any_id_downloads_no_weights(hub, folder, command, capsys):
+    hub.repositories["me/planned"] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    options = {"prune": ["--preset", "wanda", "--sequences", "4"], "recover": ["--tokens", "96"]}
+    assert main.main([command, "me/planned", *options[command], "--length", "12", "--dry-run"]) == 0
+
+    said = capsys.readouterr().err
+    assert "0.0 GB to download, since it is not on this machine" in said
+    assert "me/planned (diffusion" in said
+    assert in_cache("config.json") and not in_cache("*.safetensors")
+
+
+def test_what_a_hub_id_takes_is_known_from_the_headers_on_the_hub(hub, folder):
+    hub.repositories["me/sized"] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    there, here = requirements("me/sized"), requirements(folder)
+    assert not in_cache("*.safetensors")
+    assert (there.parameters, there.disk, there.memory) == (here.parameters, here.disk, here.memory)
+    assert (there.download, here.download) == (here.disk, 0)
+
+
+def test_a_repository_without_safetensors_is_one_sentence_before_a_download(hub, folder):
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    hub.repositories["me/pickled"] = {name: content for name, content in files.items() if "safe" not in name}
+    with pytest.raises(FetchError, match="me/pickled publishes no safetensors: pickled weights can run code"):
+        load("me/pickled")

@@ -432,9 +432,11 @@ def test_too_little_memory_is_said_with_the_ways_out(folder, make_lm, documents,
     monkeypatch.setattr("sinkprune.recovery.cost.available_memory", lambda _: 1_000_000)
     monkeypatch.setattr("sinkprune.recovery.cost._step_seconds", lambda *_: pytest.fail("computed a step"))
     run = {"steps": 2, "text": documents, **_short(), "out": tmp_path / "out"}
-    with pytest.raises(RuntimeError, match=r"lacks .* GB of memory.* checkpointing, or method lora$"):
+    with pytest.raises(
+        RuntimeError, match=r"lacks .* GB of memory.* checkpointing, method lora, or a smaller model$"
+    ):
         recover(folder, **run)
-    with pytest.raises(RuntimeError, match=r"checkpointing, method lora, or no teacher$"):
+    with pytest.raises(RuntimeError, match=r"method lora, no teacher, or a smaller model$"):
         recover(folder, teacher=tmp_path / "dense", **run)
     plan = recover(folder, **run, dry_run=True)
     assert plan.seconds is None and "in a time that is not known, as no step fits" in str(plan)

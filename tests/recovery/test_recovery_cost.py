@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sinkprune.models.gpus import GPUS, Gpu
 from sinkprune.models.saving import save
 from sinkprune.recovery import cost
-from sinkprune.recovery.cost import step_flops
+from sinkprune.recovery.cost import recovery_cost, step_flops
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.trainable import trained
@@ -114,3 +114,20 @@ def test_what_fits_a_gpu_lacks_nothing(bare, monkeypatch):
 def test_nothing_is_recovered_on_a_gpu_that_is_not_here(bare, tmp_path):
     with pytest.raises(ValueError, match="cuda:H100 names a GPU that a run can be planned for"):
         recover(bare, steps=2, device="cuda:H100", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "ways"),
+    [
+        ({}, "a smaller batch, a shorter length, gradient checkpointing, method lora, or a smaller model"),
+        (
+            {"gradient_checkpointing": True, "method": "lora"},
+            "a smaller batch, a shorter length, or a smaller model",
+        ),
+    ],
+)
+def test_the_ways_out_are_those_that_are_not_taken_yet(make_pruned, tmp_path, changes, ways):
+    gpu = Gpu("tiny", 1e3, 1e12, 1e12)
+    settings = Recovery(**SMALL, **changes)
+    found = recovery_cost(make_pruned(), settings, tmp_path / "out", tmp_path / "work", gpu=gpu)
+    assert found.missing[0].endswith(f"too little: take {ways}")

@@ -44,7 +44,11 @@ class Diagnose(TextOptions):
     ] = "all"
     work: Annotated[
         Path | None,
-        place("keeps how far the pass has come, and what it found; a streamed model needs it", "FOLDER"),
+        place(
+            "keeps how far the pass has come, and what it found (default: of a streamed model "
+            "MODEL-diagnosis.work, removed at the end)",
+            "FOLDER",
+        ),
     ] = None
     stream: Annotated[bool, word("read blocks from disk one at a time")] = False
     figure: Annotated[
@@ -56,6 +60,18 @@ class Diagnose(TextOptions):
         """Refuse a picture in a format that is none."""
         super().settle()
         check_picture(self.figure)
+
+    @property
+    def usual_work(self) -> Path:
+        """Where a streamed model's pass is kept if no folder is named."""
+        return Path(f"{Path(self.model.partition('@')[0]).name}-diagnosis.work")
+
+    def left_behind(self) -> str:
+        """Return what an interrupted run leaves, in words."""
+        work = self.work or self.usual_work
+        if not work.exists():
+            return super().left_behind()
+        return f"how far the pass has come is kept in {work}, and the same command goes on from there"
 
 
 COMMAND = Diagnose

@@ -70,9 +70,10 @@ class Evaluate(TextOptions):
     family: Annotated[
         Literal["llada", "dream", "autoregressive"] | None,
         word(
-            "whose published settings (shots, draws, length of what is written) the paper's benchmarks take: "
-            "llada, dream or autoregressive (default: the harness's own; for --tasks paper by the kind of "
-            "model)",
+            "whose published settings the paper's benchmarks take: llada, dream or autoregressive. They are "
+            "shots, draws (of LLaDA for MMLU one), classifier-free guidance (of LLaDA 0.5 in five), the "
+            "longest input (of Dream 2048 tokens) and the length of what is written (default: the harness's "
+            "own; for --tasks paper by the kind of model)",
             group=TASKS,
         ),
     ] = None

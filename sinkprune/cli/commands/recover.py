@@ -12,10 +12,12 @@ from sinkprune.cli.options import (
     ARGUMENTS,
     RUNNING,
     WHERE,
+    WIKITEXT,
     Device,
     DryRun,
     Options,
     check_text,
+    is_wikitext,
     place,
     real,
     switch,
@@ -47,9 +49,13 @@ class Recover(Options):
     text: Annotated[
         Path | None,
         place(
-            "text to learn, paragraphs parted by blank lines or JSON lines (.jsonl) of texts or chats, of "
-            "which one in eight is held out (default: what comes with the package)"
+            "text to learn, paragraphs parted by blank lines or JSON lines (.jsonl) of texts or chats, or "
+            "wikitext-2 (its train split), of which one in eight is held out (default: what comes with the "
+            "package)"
         ),
+    ] = None
+    data: Annotated[
+        Path | None, place("folder that holds WikiText-2 as published (default: the hub)", "FOLDER")
     ] = None
     teacher: Annotated[
         str | None,
@@ -121,6 +127,8 @@ class Recover(Options):
 
         if (self.tokens is None) == (self.steps is None):
             raise ValueError("give --tokens or --steps, one of them: it says how long to train")
+        if not is_wikitext(self.text):
+            self.refuse(("data",), f"it is for --text {WIKITEXT}")
         if self.method == "full":
             self.refuse(("rank",), "it is for --method lora")
         if self.teacher == "none":
@@ -136,7 +144,7 @@ class Recover(Options):
 
     def check_places(self) -> None:
         """Raise an error for a text that is not there, and for places that cannot be written."""
-        if self.text is not None:
+        if self.text is not None and not is_wikitext(self.text):
             check_text(self.text)
         if self.out is not None:
             checks.check_new_path("out", self.out)
