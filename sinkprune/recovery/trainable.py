@@ -8,6 +8,7 @@ from torch import nn
 
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.zeros import adapted_linears, zeros_held
+from sinkprune_core.forwards import RATES_OF_DROPOUT
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import seed_of
 
@@ -90,7 +91,7 @@ def _without_dropout(*owners: object) -> Iterator[None]:
         (owner, name, value)
         for owner in owners
         for name, value in vars(owner).items()
-        if isinstance(value, float) and name.endswith(("dropout", "pdrop"))
+        if isinstance(value, float) and name.endswith(RATES_OF_DROPOUT)
     ]
     for owner, name, _ in rates:
         setattr(owner, name, 0.0)
