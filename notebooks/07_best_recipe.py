@@ -79,7 +79,7 @@ weight_sequences: list[int] = [2]  # fewer calibration sequences, for part `weig
 recovery_draws: int = 1  # calibration draws of these models
 recovery_sequences: int = 12  # scored sequences of these models, natural English
 recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune them
-recovery_at_75: list[str] = []  # more presets, at 75 % alone
+recovery_of_sparsegpt: list[str] = []  # the zeros with which SparseGPT's models are recovered, too
 recovery_of_units: bool = False  # whether a model with half of its units removed is recovered, too
 recovery_teacher: bool = False  # whether Wanda's model at 75 % also learns from the dense one
 official_sparsities: list[float] = [0.75]  # of Wanda and the official recipe, to compare with
@@ -444,8 +444,8 @@ from sinkprune_companion.figures.recipes import save_recovery
 if recovery_tokens:
     recovered_places = [recovery.PLACES[place] for place in recovery_places]
     recovery_rows = recovery.recovery_rows(recovered_places, 16_384, recipes=recovery_recipes)
-    place_75 = [recovery.PLACES["75"]]
-    recovery_rows += recovery.recovery_rows(place_75, 16_384, recipes=recovery_at_75)
+    of_sparsegpt = [recovery.PLACES[place] for place in recovery_of_sparsegpt]
+    recovery_rows += recovery.recovery_rows(of_sparsegpt, 16_384, recipes=["sparsegpt"])
     if recovery_of_units:
         of_units = recovery.PLACES["units 50"]
         recovered_places.append(of_units)
@@ -474,6 +474,7 @@ if recovery_tokens:
         after |= recovery.smaller_findings(recovered, recovery_tokens)
     if recovery_teacher:
         teacher = load(model, large_dtype, run.device)
+        place_75 = [recovery.PLACES["75"]]
         (row,) = recovery.recovery_rows(place_75, 16_384, recipes=["wanda"])
         taught_by_draw = [
             recovery.taught_losses(

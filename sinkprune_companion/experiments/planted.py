@@ -308,6 +308,37 @@ GAINS = {  # what is compared with the model that kept the tokens, by finding
     "planted_sparsegpt_official_gain": (f"{SPARSEGPT}, all", f"{SPARSEGPT}, all, {OFFICIAL}, {{dose:g}}"),
     "planted_sparsegpt_random_gain": (f"{SPARSEGPT}, random", f"{SPARSEGPT}, random, {LEFT_OUT}"),
 }
+BY_METHOD = {  # the lines of a picture
+    "Wanda": ("planted_gain", "planted_official_gain", "planted_random_gain"),
+    SPARSEGPT: (
+        "planted_sparsegpt_gain",
+        "planted_sparsegpt_official_gain",
+        "planted_sparsegpt_random_gain",
+    ),
+}
+
+
+def by_method(gains: Mapping[str, Estimate], sparsity: float) -> dict[str, dict[str, dict[float, Estimate]]]:
+    """Return the findings of `planted_findings` at one sparsity by method, by name, and by dose.
+
+    What was not measured is left out.
+    """
+    ending = f"_{100 * sparsity:.0f}"
+    found = {}
+    for method, names in BY_METHOD.items():
+        lines = {}
+        for finding in names:
+            starting = f"{finding}_x"
+            at_sparsity = {
+                float(name.removeprefix(starting).removesuffix(ending)): gain
+                for name, gain in gains.items()
+                if name.startswith(starting) and name.endswith(ending)
+            }
+            if at_sparsity:
+                lines[finding] = at_sparsity
+        if lines:
+            found[method] = lines
+    return found
 
 
 def planted_findings(

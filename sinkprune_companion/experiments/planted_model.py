@@ -152,7 +152,9 @@ def planted_in(
 
     def adds(vector_I: torch.Tensor):
         def add(_module: nn.Module, args: tuple) -> tuple:
-            return (args[0] + is_sink_BT[..., None] * dose * vector_I, *args[1:])
+            input_BTI = args[0]
+            added_BTI = is_sink_BT[..., None].to(input_BTI.device) * dose * vector_I.to(input_BTI)
+            return (input_BTI + added_BTI, *args[1:])
 
         return add
 
@@ -449,7 +451,7 @@ def carried_table(
     rows = []
 
     for layer, part in channels[channels.linear == PLACE].groupby("layer"):
-        weight_OI = lm.linears(lm.blocks[layer])[PLACE].weight.detach().float()
+        weight_OI = lm.linears(lm.blocks[layer])[PLACE].weight.detach().float().cpu()
         norm_I = torch.tensor(part.norm.to_numpy())
         without_I = norm_I * (1 - torch.tensor(part.share.to_numpy())).sqrt()
         vector_I = _planted_vector(weight_OI, norm_I, tokens, layer)

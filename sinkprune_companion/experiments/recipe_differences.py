@@ -76,6 +76,12 @@ def by_kind_of_text(found: Mapping[str, Difference], kind_N: np.ndarray) -> dict
     return effects_by_kind(values, costs, kind_N)
 
 
+def of_kind(difference: Difference, kind_N: np.ndarray, kind: str) -> Difference:
+    """Return a difference on the sequences of one kind of text alone."""
+    is_kind_N = kind_N == kind
+    return Difference(difference.values_RN[:, is_kind_N], difference.cost_RN[:, is_kind_N])
+
+
 # a factorial design
 
 

@@ -274,6 +274,7 @@ MEASURED = {  # findings of what leaving all sinks out changed in a model, by wh
     "figures/trainings/smol-dlm-8M": "08/all_minus_none_model_2",
     "figures/trainings/seed-1-diffusion": "08/all_minus_none_model_3",
     "figures/trainings/seed-2-diffusion": "08/all_minus_none_model_4",
+    "diffusion, from scratch": "09/all_sinks_minus_none",
 }
 RIGHT, WRONG, OPEN = "right", "wrong", "not decided"
 

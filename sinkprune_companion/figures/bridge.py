@@ -171,8 +171,9 @@ def _title(table: pd.DataFrame) -> str:
 
     if is_so and by_step.get((50, sinks)) == NO_DIFFERENCE and not at_50 & {HELPS, HURTS}:
         return (
-            "At 75 % noised text with dense propagation helps, and so do summed norms; the official noise "
-            "levels hurt. At 50 % no part is seen to do either. Sink weights matter at neither"
+            "At 75 % noised text with dense propagation helps. The official noise levels hurt, and adding up "
+            "norms takes a part of that back. At 50 % this run is too small to decide. Sink weights matter "
+            "at neither"
         )
 
     return "From Wanda to the official recipe: what each part changes"

@@ -173,8 +173,9 @@ def plot_curves(
     """Draw y against x, one line per value of `hue`, below a `title`; bars are 95 % intervals.
 
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `panel` is a
-    column whose values have a panel each, and `point` one whose values are written beside the marks. With
-    `dodge` what was measured at one x stands side by side, in a strip around it, without lines.
+    column whose values have a panel each, and `point` one whose values are written beside the marks: below
+    them where a mark of another line stands higher at the same x. With `dodge` what was measured at one x
+    stands side by side, in a strip around it, without lines.
     """
     lines = frame[hue].drop_duplicates().tolist()
     panels = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
@@ -196,7 +197,12 @@ def plot_curves(
             axis.errorbar(line.moved, line[y], ends, label=called, ms=size, lw=1.3, **look)
 
             for place, height, words in zip(line.moved, line[y], line[point] if point else [], strict=False):
-                beside = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7.5}
+                is_under = bool(((drawn[x] == place) & (drawn[y] > height)).any())
+                beside = {
+                    "xytext": (5, -9 if is_under else 3),
+                    "textcoords": "offset points",
+                    "fontsize": 7.5,
+                }
                 axis.annotate(str(words), (place, height), color=look["color"], **beside)
 
         if logx:

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sinkprune_companion.figures.looks import BLACK, GREY, INK, KINDS, VERDICTS,
 
 REACH = 3  # times the interval that reaches second furthest: an interval that goes further is cut
 FAR = 8  # times the same: a row whose number lies further is cut altogether
+TICKS = (1, 2, 4, 5, 10)  # how far apart, but for a power of ten: few and short, so that none touch
 CAP = 0.24  # rows that the ends of an interval reach up and down: above a mark that hides a short interval
 LETTERS = 34  # of a row's name on one line
 ONE_PANEL = 6.0  # inches across, of a figure that has one panel of rows
@@ -46,8 +47,10 @@ def plot_forest(
     return plot_effects(forest_table(estimates, judged).assign(section=sections), xlabel, title)
 
 
-def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
+def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", panel: str | None = None) -> Figure:
     """Draw effects as `verdict_rule.judge` returns them: a row each below its section, all below a `title`.
+
+    `panel` is a column whose values have a panel each, one below the other, with a scale of its own.
 
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
     filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest
@@ -72,6 +75,22 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         table = table.assign(mark=looks, margin=float("nan"))
         words += "; open: zero inside it"
 
+    parts = [part for _, part in table.groupby(panel, sort=False)] if panel else [table]
+    scales = [_ends_of(part) for part in parts]
+    is_cut = any(
+        part.low.min() < left or part.high.max() > right
+        for part, (left, right) in zip(parts, scales, strict=True)
+    )
+    words += "; ≪ ≫: goes on" if is_cut else ""
+
+    figure = _plot_tables(parts, scales, words, title, marks)
+    for axis in figure.axes:
+        axis.locator_params(axis="x", nbins=5, steps=TICKS, min_n_ticks=3)
+    return figure
+
+
+def _ends_of(table: pd.DataFrame) -> tuple[float, float]:
+    """Return from where to where an axis of `plot_effects` goes."""
     ends = table[["low", "high"]].abs().max(axis=1)
     reach = 1.0
 
@@ -81,15 +100,11 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         fit = ends.where(ends <= ROUND * numbers, numbers)  # the whole interval, or its number alone
         near = fit[numbers <= FAR * second].max()
         reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
-        words += "; ≪ ≫: goes on" if furthest > reach else ""
 
     least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
     left = max(-reach, min(-least, 1.08 * table.low.min()))
     right = min(reach, max(least, 1.08 * table.high.max()))
-
-    figure = _plot_table(table, (left, right), words, title, marks)
-    figure.axes[0].locator_params(axis="x", nbins=5)  # more would run into each other
-    return figure
+    return left, right
 
 
 def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
@@ -106,7 +121,7 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     drawn = table.assign(section="", margin=float("nan"), comparison="", mark=table.kind.map(marks))
 
     ends = (lowest - room, highest + room)
-    figure = _plot_table(drawn, ends, f"{xlabel}\nbars: 95 % interval", title, marks)
+    figure = _plot_tables([drawn], [ends], f"{xlabel}\nbars: 95 % interval", title, marks)
     broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in names]
     figure.axes[0].set_yticks(middles, broken, fontsize=8.5)
     return figure
@@ -127,17 +142,40 @@ def handles_of(marks: dict[str, dict[str, str]]) -> list[Line2D]:
     return [Line2D([], [], **mark, label=KINDS.get(label, label)) for label, mark in marks.items()]
 
 
-def _plot_table(
-    table: pd.DataFrame, ends: tuple[float, float], xlabel: str, title: str, marks: dict[str, dict[str, str]]
+def _plot_tables(
+    tables: Sequence[pd.DataFrame],
+    scales: Sequence[tuple[float, float]],
+    xlabel: str,
+    title: str,
+    marks: dict[str, dict[str, str]],
 ) -> Figure:
-    """Draw rows with margin, interval, `mark` and numbers between `ends`, and a legend of `marks`."""
-    table = table.assign(
-        comparison=[textwrap.fill(str(name), LETTERS, break_on_hyphens=False) for name in table.comparison]
-    )
-    lines = len(table) + sum(section != "" for section in table.section.unique())
-    lines += 0.5 * table.comparison.str.count("\n").sum()
-    figure, [[axis]] = canvas(size=(WIDTH, 1.2 + 0.27 * lines))
+    """Draw tables one below the other, each in a panel between its ends, and a legend of `marks`."""
+    broken = [
+        table.assign(
+            comparison=[
+                textwrap.fill(str(name), LETTERS, break_on_hyphens=False) for name in table.comparison
+            ]
+        )
+        for table in tables
+    ]
+    lines = [
+        len(table)
+        + sum(section != "" for section in table.section.unique())
+        + 0.5 * table.comparison.str.count("\n").sum()
+        for table in broken
+    ]
+    size = (WIDTH, 0.8 + 0.4 * len(broken) + 0.27 * sum(lines))
+    figure, axes = canvas(len(broken), 1, size, height_ratios=lines)
 
+    for axis, table, ends in zip(axes[:, 0], broken, scales, strict=True):
+        _plot_table(axis, table, ends)
+
+    axes[-1, 0].set_xlabel(xlabel, fontsize=8.5)
+    return titled(figure, title, handles_of(marks))
+
+
+def _plot_table(axis: Axes, table: pd.DataFrame, ends: tuple[float, float]) -> None:
+    """Draw rows with margin, interval, `mark` and numbers between `ends`."""
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_xlim(*ends)
     left, right = axis.get_xlim()
@@ -151,8 +189,8 @@ def _plot_table(
             axis.vlines(sides, place - 0.5, place + 0.5, color=GREY, lw=0.5)  # of a thin band, too
 
         axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
-        ends = [end for end in (row.low, row.high) if left <= end <= right]
-        axis.vlines(ends, place - CAP, place + CAP, color=colour, lw=1)
+        seen = [end for end in (row.low, row.high) if left <= end <= right]
+        axis.vlines(seen, place - CAP, place + CAP, color=colour, lw=1)
 
         if row.low < left:
             axis.plot(left, place, marker=GOES_ON[0], color=colour, ms=7, clip_on=False)
@@ -162,9 +200,6 @@ def _plot_table(
         if left <= row.value <= right:
             axis.plot(row.value, place, ls="none", ms=5, **row.mark)
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
-
-    axis.set_xlabel(xlabel, fontsize=8.5)
-    return titled(figure, title, handles_of(marks))
 
 
 def placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]]:

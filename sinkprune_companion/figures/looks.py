@@ -91,6 +91,7 @@ CALLED = {
     "sparsegpt, half noised": "SparseGPT, half-noised text",
     "structured": "whole units removed",
     "other text": "another draw of the text",
+    "largest change": "chosen by a greedy search",
 }
 
 # any other series, by its place in the figure, in hues that no model and no method has

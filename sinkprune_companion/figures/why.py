@@ -19,10 +19,9 @@ from sinkprune_companion.experiments.why import (
     ELSEWHERE,
     IN_MODEL,
     PLANTED,
-    VECTOR,
     largest_ratio,
 )
-from sinkprune_companion.figures.looks import BLACK, BROWN, GREEN, GREY, OLIVE, ORANGE, SKY, SLATE
+from sinkprune_companion.figures.looks import BLACK, BROWN, GREY, OLIVE, ORANGE, SKY, SLATE
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
 HUES = {"q_proj": SLATE, "o_proj": OLIVE, "gate_proj": GREY, "down_proj": BROWN}
@@ -85,7 +84,7 @@ def plot_window(window: pd.DataFrame, title: str) -> Figure:
     bar = figure.colorbar(image, ax=below, ticks=[0, 0.5, 1], pad=0.01)
     bar.ax.set_ylim(0, 1)  # below the threshold all is white
     bar.ax.set_yticklabels(["1", "3", "≥ 10"], fontsize=8)
-    bar.set_label("score / threshold of its row\n(pruned: white)", fontsize=8)
+    bar.set_label("score / threshold of its row, with\nthe sinks (pruned: white)", fontsize=8)
 
     handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
     return titled(figure, title, handles)
@@ -129,50 +128,64 @@ class Look(NamedTuple):
     is_filled: bool = True
 
 
+ALL_LEFT_OUT = Look("all sinks left out", SKY, "^")
+OFFICIAL_WEIGHTS = Look("official token weights", ORANGE, "D", "--", is_filled=False)
+RANDOM_PLANTED = Look("random tokens planted and left out", GREY, "X", ":")
 LOOKS = {  # by the name of a finding without its dose and sparsity
-    "planted_gain": Look("all sinks left out", SKY, "^"),
-    "planted_official_gain": Look("official token weights", ORANGE, "D", "--", is_filled=False),
-    "planted_random_gain": Look("random tokens planted and left out", GREY, "X", ":"),
-    "planted_sparsegpt_gain": Look("SparseGPT: all sinks left out", GREEN, "s"),
-    "planted_model_gain": Look("all sinks left out", SKY, "^"),
+    "planted_gain": ALL_LEFT_OUT,
+    "planted_official_gain": OFFICIAL_WEIGHTS,
+    "planted_random_gain": RANDOM_PLANTED,
+    "planted_sparsegpt_gain": ALL_LEFT_OUT,
+    "planted_sparsegpt_official_gain": OFFICIAL_WEIGHTS,
+    "planted_sparsegpt_random_gain": RANDOM_PLANTED,
+    "planted_model_gain": ALL_LEFT_OUT,
     "planted_model_random": Look("as many random tokens left out", GREY, "X", ":"),
     "planted_model_waste": Look(
         "all sinks left out, scored without the vector", SKY, "v", "--", is_filled=False
     ),
 }
 BESIDE = 4  # points between marks of one dose: they would hide each other
-ALIKE = 1.05  # limits whose ratio is at most this are drawn as one
+
+Lines = Mapping[str, Mapping[float, Estimate]]  # estimates by dose, by the finding of a line, a name in LOOKS
 
 
 def plot_doses(
-    gains: Mapping[str, Mapping[float, Estimate]],
+    panels: Mapping[str, Lines],
     title: str,
     axis_name: str = "inputs at the planted tokens, times as large",
 ) -> Figure:
     """Draw what leaving tokens out changes in the loss against the planted dose, a line per kind of token.
 
-    `gains` has the estimates by dose, by the finding of a line, a name in LOOKS. The band is what does not
-    matter, the margin of the first line at every dose; dotted are the margins of a line that has others.
+    `panels` has the lines of each panel by the panel's title. The band is what does not matter, the margin of
+    the first line of a panel at every dose.
     """
-    figure, [[axis]] = canvas(size=(WIDTH, 3.2))
-    axis.set_xscale("log")
+    figure, axes = canvas(1, len(panels), (WIDTH, 3.2), sharex=True, sharey=True)
+    doses = sorted({dose for lines in panels.values() for by_dose in lines.values() for dose in by_dose})
 
-    for place, (finding, by_dose) in enumerate(gains.items()):
-        beside = BESIDE * (place - (len(gains) - 1) / 2) / 72
-        moved = axis.transData + ScaledTranslation(beside, 0, figure.dpi_scale_trans)
-        _draw_line(axis, LOOKS[finding], by_dose, moved)
+    for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
+        axis.set_xscale("log")
+        for place, (finding, by_dose) in enumerate(lines.items()):
+            beside = BESIDE * (place - (len(lines) - 1) / 2) / 72
+            moved = axis.transData + ScaledTranslation(beside, 0, figure.dpi_scale_trans)
+            _draw_line(axis, LOOKS[finding], by_dose, moved)
 
-    _draw_margins(axis, gains)
-    axis.axhline(0, color=BLACK, lw=0.8)
+        _draw_band(axis, next(iter(lines.values())))
+        axis.axhline(0, color=BLACK, lw=0.8)
+        axis.set_title(name)
 
-    first = next(iter(gains.values()))
-    axis.set_xticks(list(first), minor=False)
-    axis.set_xticks([], minor=True)
-    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.margins(x=0.08)
+        axis.set_xticks(doses, minor=False)
+        axis.set_xticks([], minor=True)
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.margins(x=0.08)
 
-    axis.set(xlabel=axis_name, ylabel="loss, left out − kept (nats per token)\n← better")
-    return titled(figure, title, axis.get_legend_handles_labels()[0])
+    axes[0, 0].set_ylabel("loss, left out − kept (nats per token)\n← better")
+    figure.supxlabel(axis_name, fontsize=10)
+
+    labelled = [axis.get_legend_handles_labels() for axis in axes[0]]
+    by_label = {
+        label: handle for handles, labels in labelled for handle, label in zip(handles, labels, strict=True)
+    }
+    return titled(figure, title, list(by_label.values()))
 
 
 def _draw_line(axis: Axes, look: Look, by_dose: Mapping[float, Estimate], moved: Transform) -> None:
@@ -200,72 +213,57 @@ def _draw_line(axis: Axes, look: Look, by_dose: Mapping[float, Estimate], moved:
     axis.update_datalim([(dose, end) for dose in by_dose for end in (lowest, highest)])
 
 
-def _draw_margins(axis: Axes, gains: Mapping[str, Mapping[float, Estimate]]) -> None:
-    """Draw the margins of the first line as a band, and dotted those of every line that has others."""
-    margins = {
-        finding: {dose: estimate.margin for dose, estimate in by_dose.items() if estimate.margin}
-        for finding, by_dose in gains.items()
-    }
-    first = next(iter(margins.values()))
-    if not first:
+def _draw_band(axis: Axes, by_dose: Mapping[float, Estimate]) -> None:
+    """Draw the margins of a line as a band; a line without margins has none."""
+    margins = {dose: estimate.margin for dose, estimate in by_dose.items() if estimate.margin}
+    if not margins:
         return
 
-    limit = np.array(list(first.values()))
-    axis.fill_between(list(first), -limit, limit, color=GREY, alpha=0.2, lw=0, label="does not matter")
-
-    others = {}
-    for finding, of_line in margins.items():
-        ratios = [margin / first[dose] for dose, margin in of_line.items() if dose in first]
-        if ratios and max(max(ratios), 1 / min(ratios)) > ALIKE:
-            others[finding] = of_line
-
-    dotted = {"ls": (0, (1, 1)), "lw": 1}
-    for finding, of_line in others.items():
-        for side in (-1, 1):
-            limit = side * np.array(list(of_line.values()))
-            axis.plot(list(of_line), limit, color=LOOKS[finding].color, **dotted)
-
-    if others:
-        axis.plot([], [], color=BLACK, label="does not matter, for the line of the dots' colour", **dotted)
+    limit = np.array(list(margins.values()))
+    axis.fill_between(list(margins), -limit, limit, color=GREY, alpha=0.2, lw=0, label="does not matter")
 
 
 ROOM = 2.6  # how many times as far as data go the names of rows begin, on the left
 WHEN = {  # how cases of a kind look, and what a legend calls them
-    PLANTED: ("in the statistics alone, inputs at the sinks made so many times as large", BROWN, "o"),
-    IN_MODEL: ("in the model, a vector so many usual lengths of an input added to them", ORANGE, "s"),
+    PLANTED: ("planted in the statistics: inputs at the sinks made so many times as large", BROWN, "o"),
+    IN_MODEL: ("planted in the model: a vector of so many usual lengths added at the sinks", ORANGE, "s"),
     AS_IT_IS: ("the model as it is", BLACK, "D"),
-    ELSEWHERE: ("other models, whose loss is of other calibration text (notebook 08)", SKY, "D"),
+    ELSEWHERE: ("other models, whose loss is of other calibration text (notebooks 08 and 09)", SKY, "D"),
 }
 
 
 def plot_when(table: pd.DataFrame, title: str) -> Figure:
     """Draw what leaving sinks out changes in the loss against how much of the masks it exchanges.
 
-    `table` is that of `why.foresight`; a panel per sparsity. A pale block is what does not matter in a
-    case, a grey stroke what another draw of calibration text exchanges there. Where nothing is planted in
-    several models a panel beneath has a row for each of them.
+    `table` is that of `why.foresight`. Where nothing is planted in several models, a panel at the top has a
+    row for each of them. Beneath is a panel per sparsity: a pale block is what does not matter in a case, a
+    grey stroke what another draw of calibration text exchanges there.
     """
     sparsities = sorted(table.zeros.unique())
     unplanted = {sparsity: _unplanted(table[table.zeros == sparsity]) for sparsity in sparsities}
     several = [sparsity for sparsity, cases in unplanted.items() if len(cases) > 1]
 
-    heights = [3.6, *[2.3] * (len(sparsities) - 1)]
-    heights += [0.4 + 0.26 * len(unplanted[sparsity]) for sparsity in several]
+    heights = [0.4 + 0.26 * len(unplanted[sparsity]) for sparsity in several]
+    heights += [3.2, *[2.3] * (len(sparsities) - 1)]
     figure, axes = canvas(len(heights), 1, (WIDTH, sum(heights)), height_ratios=heights)
 
-    by_weights, by_name = axes[: len(sparsities), 0], axes[len(sparsities) :, 0]
-    for axis, sparsity in zip(by_weights, sparsities, strict=True):
-        axis.sharex(by_weights[0])
-        _draw_panel(axis, table[table.zeros == sparsity])
-        axis.set_title(f"{sparsity:.0%} zeros")
-    by_weights[-1].set_xlabel("kept weights that leaving sinks out exchanges (%)")
-
+    by_name, by_weights = axes[: len(several), 0], axes[len(several) :, 0]
     for axis, sparsity in zip(by_name, several, strict=True):
         _name_cases(axis, unplanted[sparsity])
         axis.set_title(f"{sparsity:.0%} zeros, nothing planted (in brackets: exchanged weights)")
 
-    handles, labels = by_weights[0].get_legend_handles_labels()
-    by_label = dict(zip(labels, handles, strict=True))
+    for axis, sparsity in zip(by_weights, sparsities, strict=True):
+        axis.sharex(by_weights[0])
+        at_sparsity = table[table.zeros == sparsity]
+        is_above = sparsity in several
+        _draw_panel(axis, at_sparsity.drop(_unplanted(at_sparsity).index) if is_above else at_sparsity)
+        axis.set_title(f"{sparsity:.0%} zeros, planted effects" if is_above else f"{sparsity:.0%} zeros")
+    by_weights[-1].set_xlabel("kept weights that leaving sinks out exchanges (%)")
+
+    labelled = [axis.get_legend_handles_labels() for axis in (*by_weights, *by_name)]
+    by_label = {
+        label: handle for handles, labels in labelled for handle, label in zip(handles, labels, strict=True)
+    }
     return titled(figure, title, list(by_label.values()))
 
 
@@ -285,9 +283,8 @@ def _draw_panel(axis: Axes, table: pd.DataFrame) -> None:
 
     strokes = {"color": GREY, "marker": "|", "ls": "", "ms": 9, "mew": 1.5}
     axis.plot(100 * table.other_text, table.value, label="what other text exchanges in this case", **strokes)
-    planted = table.drop(_unplanted(table).index)
-    ends = (100 * planted.other_text, 100 * planted.exchanged)
-    axis.hlines(planted.value, *ends, color=GREY, lw=0.6, alpha=0.6)
+    ends = (100 * table.other_text, 100 * table.exchanged)
+    axis.hlines(table.value, *ends, color=GREY, lw=0.6, alpha=0.6)
 
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -300,21 +297,16 @@ def _draw_panel(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def _name_points(axis: Axes, table: pd.DataFrame) -> None:
-    """Write the name of every case beside its point, and one for all models in which nothing is planted."""
-    unplanted = _unplanted(table)
-    named = table if len(unplanted) == 1 else table.drop(unplanted.index)
+    """Write the name of every case beside its point."""
     ground = {"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8}  # no line crosses the words
     words = {"textcoords": "offset points", "fontsize": 8, "va": "center", "bbox": ground}
 
-    for row in named.itertuples():
+    for row in table.itertuples():
         place = (100 * row.exchanged, row.value)
         side = -1 if row.other_text > row.exchanged else 1  # away from the stroke
         aligned = "right" if side < 0 else "left"
-        axis.annotate(row.case.removeprefix(VECTOR), place, xytext=(7 * side, 0), ha=aligned, **words)
-
-    if len(unplanted) > 1:
-        place = (100 * unplanted.exchanged.min(), unplanted.low.min())
-        axis.annotate("nothing planted: panel at the bottom", place, xytext=(-3, -10), **words)
+        higher = 7 if row.kind == IN_MODEL else 0  # clear of the strokes of its neighbours
+        axis.annotate(row.case, place, xytext=(7 * side, higher), ha=aligned, **words)
 
 
 def _draw_cases(axis: Axes, cases: pd.DataFrame, kind: str) -> None:
@@ -330,10 +322,11 @@ def _name_cases(axis: Axes, cases: pd.DataFrame) -> None:
     cases = cases.sort_values("exchanged", ascending=False).reset_index(drop=True)
 
     for place, row in enumerate(cases.itertuples()):
-        _, colour, shape = WHEN[row.kind]
+        label, colour, shape = WHEN[row.kind]
         axis.barh(place, 2 * row.margin, left=-row.margin, height=0.7, color=GREY, alpha=0.2, lw=0)
         ends = [[row.value - row.low], [row.high - row.value]]
-        axis.errorbar(row.value, place, xerr=ends, color=colour, marker=shape, ms=4, lw=1.2, capsize=2)
+        look = {"color": colour, "marker": shape, "ls": "", "ms": 4, "lw": 1.2, "capsize": 2}
+        axis.errorbar(row.value, place, xerr=ends, label=label, **look)
 
     axis.axvline(0, color=BLACK, lw=0.8)
     furthest = max(cases.high.max(), -cases.low.min(), cases.margin.max())

@@ -172,6 +172,33 @@ def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataF
     return pd.DataFrame(rows).set_index("id")
 
 
+def null_p_values(claims: list[Claim], estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    """Return p-values of a difference that matters, by the claim's id, corrected as `verdicts` corrects p.
+
+    The hypothesis is that the quantity lies a margin or more from `against`. p is the larger one of two, each
+    of a two-sided test of one end of the margin, so it is below .05 where the 95 % interval lies within. A
+    row without an estimate or a margin has p = 1.
+    """
+    known = {**others.findings(), **estimates}
+    asked = [claim for claim in claims if claim.finding]
+    p_values = {claim.id: claim.looks * _null_p(claim, known.get(claim.finding)) for claim in asked}
+
+    families = {claim.id: claim.family for claim in asked}
+    corrected = pd.Series(p_values, dtype=float).groupby(families).transform(verdict_rule.holm)
+    return corrected.to_dict()
+
+
+def _null_p(claim: Claim, estimate: Estimate | None) -> float:
+    """Return the p-value of one row, uncorrected."""
+    if estimate is None:
+        return 1.0
+
+    margin = claim.margin if isinstance(claim.margin, float) else estimate.margin
+    if margin is None or abs(estimate.value - claim.against) >= margin:
+        return 1.0
+    return max(estimate.p_value(claim.against - margin), estimate.p_value(claim.against + margin))
+
+
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
     margin = claim.margin

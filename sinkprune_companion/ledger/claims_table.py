@@ -18,8 +18,11 @@ def write_claims(profile: str, folder: Path | None = None, target: Path | None =
     folder = folder or run.folder
     target = target or run.folder / "figures"
 
+    profiles = set()
     for file in sorted((folder / "findings").glob("*.json")):
-        for group in read_json(file)["provenance"]["records"]:
+        provenance = read_json(file)["provenance"]
+        profiles.add(f"`{provenance['profile'].partition('@')[0]}`")
+        for group in provenance["records"]:
             for name in group.pop("names"):
                 run.records_read[f"{file.stem}/{name}"] = group
 
@@ -35,7 +38,7 @@ def write_claims(profile: str, folder: Path | None = None, target: Path | None =
     changes = [f"* {change['date']}: {change['changed']}" for change in claims.read_ledger().history]
     parts = [
         tables.as_markdown(table),
-        f"From profile `{profile}`: {', '.join(versions)}.",
+        f"From profile {' and '.join(sorted(profiles))}: {', '.join(versions)}.",
         "What changed in the ledger after results had been seen:\n\n" + "\n".join(changes),
     ]
 

@@ -36,9 +36,11 @@ from sinkprune_companion.pages.sources import (
     by_length,
     by_prompt,
     carried,
+    diagnosed,
     fits,
     fixed_threshold,
     foreseen,
+    reach_by_map,
     results_for,
 )
 from sinkprune_companion.run.profiles import PUBLISHED
@@ -50,9 +52,11 @@ TABLES = {  # functions of `sources` that templates may call
     "by_length": by_length,
     "by_prompt": by_prompt,
     "carried": carried,
+    "diagnosed": diagnosed,
     "fits": fits,
     "fixed_threshold": fixed_threshold,
     "foreseen": foreseen,
+    "reach_by_map": reach_by_map,
 }
 # what templates know of results
 RESULT_NAMES = (
@@ -64,6 +68,7 @@ RESULT_NAMES = (
     "controls_of",
     "holds",
     "if_draws_counted",
+    "nulls_if_corrected",
     "unseen_draws",
     "unseen_sequences",
 )

@@ -14,7 +14,7 @@ import yaml
 from scipy.stats import binomtest
 
 from sinkprune.evaluation import verdict_rule
-from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
 from sinkprune.evaluation.numbers import markdown_table
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import PLANNED, write_json
@@ -25,7 +25,7 @@ from sinkprune.models.meta_model import meta_model
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments import compute, paper_protocol
+from sinkprune_companion.experiments import compute, paper_protocol, token_reach
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG
 from sinkprune_companion.ledger import claims, draw_terms, others, published
@@ -147,6 +147,13 @@ class Results:
         return self._with_draws_counted[claim]
 
     @cached_property
+    def nulls_if_corrected(self) -> list[Claim]:
+        """Rows of no difference that matters that would be undecided if nulls were corrected as p is."""
+        p_values = claims.null_p_values(self.ledger, self.estimates)
+        nulls = [claim for claim in self.ledger if self.verdict[claim.id] == verdict_rule.NO_DIFFERENCE]
+        return [claim for claim in nulls if p_values.get(claim.id, 0.0) >= 1 - CONFIDENCE]
+
+    @cached_property
     def unseen_draws(self) -> list[Claim]:
         """Rows of the ledger whose calibration draws were seen to add nothing to the error."""
         return [claim for claim in self.ledger if draw_terms.is_unseen(self.estimate.get(claim.id))]
@@ -226,6 +233,34 @@ def by_prompt(table: str, condition: str = "main", reading: str = "sum_so_far") 
     return ByPrompt(float(difference.median()), above, below, len(difference), p)
 
 
+def reach_by_map(table: str | Path = "06_gain_at_75/reach.csv") -> dict[str, float]:
+    """Return how many kept weights sinks exchange in linear maps, beside as many other tokens.
+
+    `table` is a published table of `token_reach.reach_on_both_starts`, a CSV file in `figures`; texts without
+    a special first token count. Medians are over maps. In the one map in which sinks exchange most they
+    exchange `sinks_most`, which is `share_of_most` of their sum over maps, and a greedy search finds
+    `largest_there`.
+    """
+    frame = pd.read_csv(project_root() / "figures" / table)
+    frame = frame[frame.text == token_reach.PLAIN_START]
+    sinks = token_reach.SINKS["all"]
+    count = frame.tokens[frame.choice == sinks].iloc[0]
+
+    same_count = frame[frame.tokens == count]
+    changed = same_count.pivot(index=["layer", "linear"], columns="choice", values="changed")
+    of_sinks, of_random = changed[sinks], changed[token_reach.RANDOM]
+    most = of_sinks.idxmax()
+
+    return {
+        "sinks_median": float(of_sinks.median()),
+        "random_median": float(of_random.median()),
+        "above_random": int((of_sinks > of_random).sum()),
+        "sinks_most": float(of_sinks[most]),
+        "largest_there": float(changed[token_reach.LARGEST][most]),
+        "share_of_most": float(of_sinks[most] / of_sinks.sum()),
+    }
+
+
 class Foreseen(NamedTuple):
     """How often `diagnose` foresaw what was measured."""
 
@@ -284,6 +319,21 @@ def fits(table: str = "04_why/fits.csv") -> list[dict[str, object]]:
     """Return the rows of a published table of `why.fit_table`, with the size of the `largest_miss`."""
     frame = pd.read_csv(project_root() / "figures" / table)
     return frame.assign(largest_miss=frame.largest_miss.abs()).to_dict("records")
+
+
+def diagnosed(model: str, zeros: float = 0.5) -> dict[str, float] | None:
+    """Return what one pass foresees of a model in a published table: `tokens`, `exact` and `other_text`.
+
+    These are the sinks' share of all tokens, and the shares of the kept weights that leaving them out and
+    another draw of text exchange. None: the table does not have that model.
+    """
+    frame = pd.read_csv(project_root() / "figures/04_why/other_models.csv")
+    frame = frame[(frame.model == model) & (frame.zeros == zeros)]
+    if frame.empty:
+        return None
+
+    (row,) = frame.to_dict("records")
+    return {"tokens": row["sinks among tokens"], "exact": row["exact"], "other_text": row["other text"]}
 
 
 def by_length(table: str = "04_why/lengths.csv", zeros: float = 0.5) -> dict[int, dict[str, float]]:

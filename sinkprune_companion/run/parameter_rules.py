@@ -47,6 +47,9 @@ RANGES = {
     "null_seeds": Number,
     "other_prompts": _at_least(2),
     "doses": _AT_LEAST_ONE,
+    "native_tokens": Number,  # 0: no pair is trained
+    "sparsegpt_control_doses": _AT_LEAST_ONE,
+    "sparsegpt_doses": _AT_LEAST_ONE,
     "layers": Number,
     "model_sequences": _at_least(4),  # two of each start
     "other_lengths": _at_least(8),
@@ -173,7 +176,7 @@ NAMES: dict[str, Callable[[], list[str]]] = {
     "parts": _parts,
     "preset": _presets,
     "recipes": _presets,
-    "recovery_at_75": _recovered_recipes,
+    "recovery_of_sparsegpt": _recovered_places,
     "recovery_places": _recovered_places,
     "recovery_recipes": _recovered_recipes,
     "samplers": _samplers,

@@ -102,6 +102,24 @@ def write(file, **parts):
     return file
 
 
+def test_a_null_has_a_p_below_five_percent_just_where_its_interval_lies_within_the_margin():
+    row = claim()
+    for low, high in ((-0.09, 0.05), (-0.02, 0.099)):
+        assert claims.null_p_values([row], {"nb/x": estimate(low, high)})["c"] < 0.05
+    for low, high in ((-0.11, 0.05), (-0.02, 0.101), (0.2, 0.3)):
+        assert claims.null_p_values([row], {"nb/x": estimate(low, high)})["c"] > 0.05
+
+
+def test_nulls_are_corrected_for_looks_and_for_their_family_and_need_an_estimate():
+    found = {"nb/x": estimate(-0.09, 0.05)}
+    (alone,) = claims.null_p_values([claim()], found).values()
+    (twice,) = claims.null_p_values([claim(looks=2)], found).values()
+    together = claims.null_p_values([claim(), claim(id="d", finding="nb/y")], found)
+
+    assert twice == pytest.approx(2 * alone)
+    assert together == {"c": pytest.approx(2 * alone), "d": 1.0}
+
+
 def test_rows_inherit_and_conditions_make_rows(tmp_path):
     group = {
         **ROW,

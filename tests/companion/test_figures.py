@@ -33,6 +33,15 @@ def test_only_rows_after_the_first_are_cut(order, is_cut):
     assert (figure.axes[0].get_xlim()[1] < 0.9) == is_cut
 
 
+def test_a_panel_has_a_scale_of_its_own_and_the_legend_has_the_marks_of_all():
+    rows = {"far": estimate(1.0, 0.1), "near": estimate(0.001, 0.002)}
+    table = forests.forest_table(rows).assign(section="", scale=list(rows))
+    figure = forests.plot_effects(table, "nats", panel="scale")
+    far, near = (axis.get_xlim()[1] for axis in figure.axes)
+    assert far > 1 > 0.05 > near
+    assert len(figure.legends[0].get_texts()) == table.verdict.nunique() == 2
+
+
 def test_rows_have_verdicts_where_all_have_margins():
     rows = {"better": estimate(-0.5, 0.01), "same": estimate(0.001, 0.001)}
     assert forests.forest_table(rows).verdict.tolist() == [HELPS, NO_DIFFERENCE]
@@ -141,6 +150,14 @@ def test_points_of_a_curve_have_their_words_beside_them():
     frame = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0], "of": ["a", "a"], "steps": [8, 16]})
     drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, point="steps")
     assert [(note.get_text(), *note.xy) for note in drawn.axes[0].texts] == [("8", 1, 3), ("16", 2, 4)]
+
+
+def test_words_stand_below_a_point_that_has_another_above_it():
+    frame = pd.DataFrame({"x": [1.0, 1.0, 2.0], "y": [3.0, 4.0, 3.0], "of": ["a", "b", "a"]})
+    frame = frame.assign(steps=[8, 16, 32])
+    drawn = figures.plot_curves(frame, "x", "y", "of", {"x": "x", "y": "y"}, point="steps")
+    heights = {note.get_text(): note.xyann[1] for note in drawn.axes[0].texts}
+    assert heights["8"] < 0 < heights["16"] == heights["32"]
 
 
 def test_what_is_measured_at_one_place_stands_side_by_side_and_nearer_than_the_next_place():

@@ -7,6 +7,7 @@ import torch
 
 from sinkprune_companion.experiments.planted import (
     Planted,
+    by_method,
     planted_recipe,
     planted_variants,
     taken_norms,
@@ -132,3 +133,14 @@ class Half:
             if context.first_sequence + number not in self.sequences:
                 out_NST[number] = 1.0
         return out_NST
+
+
+def test_findings_are_drawn_by_method_and_dose_without_those_that_were_not_measured():
+    gains = {"planted_gain_x3_50": "a", "planted_gain_x30_50": "b", "planted_gain_x3_75": "c"}
+    gains |= {"planted_sparsegpt_gain_x30_50": "d", "planted_sparsegpt_random_gain_x30_50": "e"}
+
+    found = by_method(gains, 0.5)
+
+    assert found["Wanda"] == {"planted_gain": {3.0: "a", 30.0: "b"}}
+    assert list(found["SparseGPT"]) == ["planted_sparsegpt_gain", "planted_sparsegpt_random_gain"]
+    assert by_method(gains, 0.75) == {"Wanda": {"planted_gain": {3.0: "c"}}}

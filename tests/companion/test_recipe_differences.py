@@ -14,6 +14,7 @@ from sinkprune_companion.experiments.recipe_differences import (
     contrast,
     differences,
     main_effects,
+    of_kind,
 )
 from sinkprune_companion.figures.recipes import damage_table, shares_table
 from sinkprune_companion.ledger.margins import share_that_matters
@@ -41,6 +42,12 @@ def test_differences_are_paired_where_both_were_measured_and_grow_from_50_to_75(
     assert np.array_equal(found["x_50"].values_RN, at_50)
     assert np.array_equal(found["x_growth"].values_RN, at_75 - at_50)
     assert np.array_equal(found["x_growth"].cost_RN, values["b", "75 %"])
+
+
+def test_a_difference_on_one_kind_of_text_has_the_sequences_and_the_cost_of_that_kind():
+    difference = Difference(np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 5.0, 6.0]]))
+    part = of_kind(difference, np.array(["samples", "natural", "samples"]), "samples")
+    assert part.values_RN.tolist() == [[1.0, 3.0]] and part.cost_RN.tolist() == [[4.0, 6.0]]
 
 
 def test_percentages_have_the_margin_and_the_verdict_of_nats():

@@ -148,7 +148,7 @@ def test_every_sparsity_has_a_panel_and_every_case_its_name():
 
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["50% zeros", "75% zeros"]
     named = [sorted(text.get_text() for text in axis.texts) for axis in figure.axes]
-    assert named == [["plain", "× 9", "× 9"], ["at three quarters"]]
+    assert named == [["plain", "vector × 9", "× 9"], ["at three quarters"]]
 
 
 def test_a_case_without_a_margin_is_drawn_without_a_band():
@@ -183,8 +183,9 @@ def test_the_picture_names_every_model_in_which_nothing_is_planted():
 
     figure = plot_when(foresight([*cases, planted]), "a title")
 
-    _, beneath = figure.axes
-    assert {text.get_text().split(" (")[0].strip() for text in beneath.texts} == {"one", "two"}
+    above, beneath = figure.axes
+    assert {text.get_text().split(" (")[0].strip() for text in above.texts} == {"one", "two"}
+    assert [text.get_text() for text in beneath.texts] == ["× 9"]
     assert len(plot_when(foresight([planted]), "a title").axes) == 1
 
 
@@ -198,7 +199,7 @@ def test_every_interval_of_a_dose_lies_within_its_picture():
         "planted_gain": doses((1, -0.1, 0.1), (30, -0.9, -0.5)),
         "planted_random_gain": doses((1, 0.1, 0.7)),
     }
-    axis = plot_doses(gains, "a title").axes[0]
+    axis = plot_doses({"a panel": gains}, "a title").axes[0]
     low, high = axis.get_ylim()
     assert low <= -0.9 and high >= 0.7
 
@@ -222,13 +223,16 @@ def test_fixed_thresholds_are_counted_over_decided_cases_as_the_diagnosis_is(tmp
     assert (found["low_as_good"], found["high_as_good"]) == (0.0, 0.05)
 
 
-def test_a_line_with_margins_of_its_own_has_its_own_limits():
-    first = doses((1, -0.1, 0.1), (30, -0.9, -0.5))
-    for margin, limits in ((0.0102, 0), (0.02, 2)):
-        of_sparsegpt = doses((30, -0.3, -0.2), margin=margin)
-        axis = plot_doses({"planted_gain": first, "planted_sparsegpt_gain": of_sparsegpt}, "").axes[0]
-        at = [list(line.get_ydata()) for line in axis.lines]
-        assert sum(ends in ([margin], [-margin]) for ends in at) == limits
+def test_every_panel_has_the_band_of_its_own_first_line():
+    panels = {
+        "Wanda": {"planted_gain": doses((1, -0.1, 0.1), (30, -0.9, -0.5))},
+        "SparseGPT": {"planted_sparsegpt_gain": doses((30, -0.3, -0.2), margin=0.02)},
+    }
+    figure = plot_doses(panels, "a title")
+
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["Wanda", "SparseGPT"]
+    bands = [axis.collections[-1].get_datalim(axis.transData) for axis in figure.axes]
+    assert [round(band.y1, 6) for band in bands] == [0.01, 0.02]
 
 
 def test_means_count_maps_by_their_weights_but_for_those_called_unweighted():
