@@ -24,11 +24,14 @@ from sinkprune_core.values import checked
 class Rows:
     """What goes through the model."""
 
-    ids_RT: torch.Tensor  # int64
-    weight_RT: torch.Tensor | None  # float32; None: every token counts as 1
-    present_RT: torch.Tensor | None = (
-        None  # bool: which are text and not padding, whose weight is 0; None: all
-    )
+    ids_RT: torch.Tensor
+    """Token ids, int64."""
+
+    weight_RT: torch.Tensor | None
+    """How much every token counts, float32; None: each counts as 1."""
+
+    present_RT: torch.Tensor | None = None
+    """Which ids are text and not padding, whose weight is 0, bool; None: all are."""
 
     @property
     def tokens(self) -> int:
@@ -49,9 +52,15 @@ class BlockInput:
     """What a block receives for one calibration batch."""
 
     hidden_BTD: torch.Tensor
-    others: tuple  # the block's other positional arguments
-    arguments: dict  # and those with names: masks, position embeddings
-    weight_BT: torch.Tensor | None = None  # weights of the tokens; or (W, B, T), several choices at once
+
+    others: tuple
+    """The block's other positional arguments."""
+
+    arguments: dict
+    """Its arguments with names: masks, position embeddings."""
+
+    weight_BT: torch.Tensor | None = None
+    """Weights of the tokens; or (W, B, T), several choices at once."""
 
 
 # through a block

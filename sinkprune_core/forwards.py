@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from sinkprune_core.values import in_short
 
 if TYPE_CHECKING:
     from sinkprune_core.language_model import LanguageModel
+
+RATES_OF_DROPOUT = ("dropout", "pdrop", "layerdrop")  # how fields of configurations end that hold one
 
 
 def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None) -> None:
@@ -27,7 +30,7 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
     if ids_BT.dtype != torch.int64 or ids_BT.is_nested or ids_BT.layout != torch.strided:
         raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
 
-    check_mode(lm)
+    check_mode(lm.model, lm.name)
     check_direction(lm)
     if ids_BT.is_meta:
         check_loaded(lm)
@@ -45,13 +48,15 @@ def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None
 
 
 def check_rows(lm: LanguageModel, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> None:
-    """Raise ValueError for ids that are no rows of at least a token, and for a mask of another shape."""
+    """Raise ValueError unless ids are rows of at least a token, and for a mask of another shape."""
     if not isinstance(ids_BT, torch.Tensor) or ids_BT.is_nested:
         return  # which `check_ids` refuses
     shape = tuple(ids_BT.shape)
-    if len(shape) != 2:
-        raise ValueError(f"ids_BT has shape {shape}: {lm.name} takes (sequences, tokens)")
-    if attention_mask_BT is not None and (tuple(attention_mask_BT.shape) != shape or not ids_BT.numel()):
+    if len(shape) != 2 or not ids_BT.numel():
+        raise ValueError(
+            f"ids_BT has shape {shape}: {lm.name} takes (sequences, tokens), at least one of each"
+        )
+    if attention_mask_BT is not None and tuple(attention_mask_BT.shape) != shape:
         raise ValueError(
             f"attention_mask_BT has shape {tuple(attention_mask_BT.shape)}, and ids_BT has {shape}: "
             "give one number for every token"
@@ -69,17 +74,17 @@ def check_direction(lm: LanguageModel) -> None:
         )
 
 
-def check_mode(lm: LanguageModel) -> None:
+def check_mode(model: PreTrainedModel, name: str) -> None:
     """Raise ValueError for a model whose dropout is on, if only in a part of it: forwards differ."""
-    training = [module for module in lm.model.modules() if module.training]
+    training = [module for module in model.modules() if module.training]
     if not training:
         return
 
-    fields = lm.model.config.to_dict().items()
-    rates = [value for name, value in fields if name.endswith(("dropout", "pdrop"))]
+    fields = model.config.to_dict().items()
+    rates = [value for field, value in fields if field.endswith(RATES_OF_DROPOUT)]
     rates += [module.p for module in training if isinstance(module, nn.Dropout)]
     if any(isinstance(rate, float) and rate > 0 for rate in rates):
-        raise ValueError(f"{lm.name} is in training mode, where dropout is random: call model.eval()")
+        raise ValueError(f"{name} is in training mode, where dropout is random: call model.eval()")
 
 
 def check_loaded(lm: LanguageModel) -> None:

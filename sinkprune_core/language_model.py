@@ -9,7 +9,7 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -65,7 +65,7 @@ class LanguageModel:
     def __post_init__(self):
         check_structure(self.model)
         self._check_kind()
-        check_mode(self)
+        check_mode(self.model, self.name)
         if all(not parameter.is_meta for parameter in self.model.parameters()):
             check_computation(self)
 
@@ -172,14 +172,16 @@ class LanguageModel:
         check_structure(self.model)
         check_loaded(self)
         check_changeable(self)
-        copies = [_copied(block) for block in self.blocks]
+        modules = [_AsItWas(module) for module in self.blocks.modules()]
 
         try:
             yield
         finally:
-            with torch.no_grad():
-                for block, values in zip(self.blocks, copies, strict=True):
-                    _put_back(block, values)
+            with torch.no_grad(), ExitStack() as each:  # all come back, even where one raises an error
+                for module in modules:
+                    module.put_back()
+                    for parameter, numbers in module.numbers:
+                        each.callback(_give_numbers, parameter, numbers)
 
     def value_of(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
         """Return the numbers of a parameter, which another kind of model may have to read first."""
@@ -243,8 +245,17 @@ class LanguageModel:
         """Return the last hidden states that predict the tokens at some positions, (N, D), row by row.
 
         `where_BT` (bool) says at which. With shifted logits position 0 has no predecessor and keeps its own
-        output, as in Dream's reference sampler. Raises ValueError for position 0 of an autoregressive model.
+        output, as in Dream's reference sampler. Raises ValueError for position 0 of an autoregressive model,
+        and unless there is a bool for every id.
         """
+        checked("where_BT", where_BT, Plain)
+        check_rows(self, ids_BT, attention_mask_BT)
+        if where_BT.dtype != torch.bool or where_BT.shape != ids_BT.shape:
+            raise ValueError(
+                f"where_BT is {where_BT.dtype} of shape {tuple(where_BT.shape)}, and ids_BT has shape "
+                f"{tuple(ids_BT.shape)}: give one bool for every id"
+            )
+
         if not self.is_diffusion and bool(where_BT[:, 0].any()):
             raise ValueError("an autoregressive model does not predict position 0: leave it out of `where`")
 
@@ -323,7 +334,8 @@ class LanguageModel:
             check_loaded(self)
             for name, tensor in sorted(self.model.state_dict().items()):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+                numbers = tensor.detach().cpu().flatten()  # a buffer may be a single number
+                digest.update(numbers.view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
 
@@ -371,30 +383,66 @@ def wrap(
             "the mask_token_id of a diffusion model"
         )
 
-    set_direction(model.eval(), causal=not is_diffusion)
-    return LanguageModel(
-        model=model,
-        tokenizer=tokenizer,
-        name=name or Path(model.config.name_or_path or "").name or type(model).__name__,
-        kind="diffusion" if is_diffusion else "autoregressive",
-        mask_token_id=mask_token_id,
-        logits_shifted=True if logits_shifted is None else logits_shifted,
-    )
+    with _as_it_was_if_refused(model):
+        set_direction(model.eval(), causal=not is_diffusion)
+        return LanguageModel(
+            model=model,
+            tokenizer=tokenizer,
+            name=name or Path(model.config.name_or_path or "").name or type(model).__name__,
+            kind="diffusion" if is_diffusion else "autoregressive",
+            mask_token_id=mask_token_id,
+            logits_shifted=True if logits_shifted is None else logits_shifted,
+        )
 
 
-def _copied(block: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of every parameter of a block by name."""
-    return {name: value.detach().clone() for name, value in block.named_parameters()}
+@contextmanager
+def _as_it_was_if_refused(model: PreTrainedModel) -> Iterator[None]:
+    """Give a model its direction and its modes back where the block ends in an error."""
+    owners = [model.config, *model.modules()]
+    directions = [(owner, owner.is_causal) for owner in owners if hasattr(owner, "is_causal")]
+    modes = [(module, module.training) for module in model.modules()]
+    has_direction = hasattr(model.config, "is_causal")
+
+    try:
+        yield
+    except BaseException:
+        if not has_direction:
+            vars(model.config).pop("is_causal", None)
+        for owner, causal in directions:
+            cast(Any, owner).is_causal = causal
+        for module, training in modes:
+            module.training = training
+        raise
 
 
-def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
-    """Give a block its former values; remove parameters that it did not have, biases for removed units."""
-    for name, value in list(block.named_parameters()):
-        if name in values:
-            value.copy_(values[name])
-        else:
-            parent, _, leaf = name.rpartition(".")
-            block.get_submodule(parent).register_parameter(leaf, None)
+class _AsItWas:
+    """A module with the parts and the parameters that it has now, and copies of their numbers."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.parts = dict(module._modules)
+        self.parameters = dict(module._parameters)
+        own = [parameter for parameter in self.parameters.values() if parameter is not None]
+        self.numbers = [(parameter, parameter.detach().clone()) for parameter in own]
+
+    def put_back(self) -> None:
+        """Let the module have the same parts and parameters again, whatever their numbers are by now."""
+        for places, former in (
+            (self.module._modules, self.parts),
+            (self.module._parameters, self.parameters),
+        ):
+            places.clear()
+            places.update(former)
+
+
+def _give_numbers(parameter: nn.Parameter, numbers: torch.Tensor) -> None:
+    """Give a parameter its former numbers, in the same memory unless its tensor was exchanged for another."""
+    now = parameter.data
+    is_like_them = (now.shape, now.dtype, now.device) == (numbers.shape, numbers.dtype, numbers.device)
+    if is_like_them:
+        parameter.copy_(numbers)
+    else:
+        parameter.data = numbers
 
 
 def part_name(model: PreTrainedModel, part: nn.Module) -> str:

@@ -3,7 +3,7 @@
 import torch
 
 UNLIMITED = 1 << 62  # rows
-CACHE_BYTES = 3 << 18  # of a temporary: with what it is made from and into it stays near a core of a CPU
+CACHE_BYTES = 768 * 1024  # of a temporary: with what it is made from and into it stays near a core of a CPU
 
 
 def rows_in_cache(row_bytes: int, device: torch.device) -> int:

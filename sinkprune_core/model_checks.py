@@ -12,7 +12,7 @@ Dimensions: B row, T position, D hidden width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -27,15 +27,14 @@ from sinkprune_core.values import in_short
 if TYPE_CHECKING:
     from sinkprune_core.language_model import LanguageModel
 
-EXPERTS = (
-    "num_local_experts",
-    "num_experts",
-    "n_routed_experts",
-    "moe_num_experts",
-)  # fields of configurations
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+"""Fields of configurations that count the experts of a layer."""
+
 FIELDS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 SAMPLE = (2, 5)  # rows and tokens of the texts that `check_computation` runs
-TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}  # of the largest number; in fewer bits 0.05
+FAR_APART = 7919  # ids between two of these tokens: a prime, so that they differ in most vocabularies
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}  # of the largest number, what rounding may change
+TOLERANCE_IN_FEWER_BITS = 0.05
 
 PACKING = ("torch", "torchao", "bitsandbytes", "optimum")  # packages whose tensors are no plain weights
 LONGEST_REASON = 200  # characters of another's words
@@ -140,7 +139,7 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
             f"{name} has {len(blocks)} blocks, and its config.num_hidden_layers is {stated}: let them agree"
         )
 
-    home: dict[int, str] = {}  # by weight: the linear that it was found in
+    home: dict[tuple[str, int], str] = {}  # by the memory of a weight: the linear that it was found in
     for layer, block in enumerate(blocks):
         known: set[int] = set()  # weights of linears
         for part, module in block.named_modules():
@@ -150,7 +149,7 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                 continue
 
             known.add(id(module.weight))
-            other = home.setdefault(id(module.weight), where)
+            other = home.setdefault(_memory_of(module.weight), where)
             if other != where:
                 raise ValueError(
                     f"{where} has the weight of {other}: what is pruned for one would be pruned for "
@@ -166,6 +165,14 @@ def _check_blocks(name: str, model: PreTrainedModel) -> None:
                     f"{part} of block {layer} of {name} has shape {tuple(parameter.shape)} and is the weight "
                     "of no linear: experts, convolutions and adapters are not covered"
                 )
+
+
+def _memory_of(weight: torch.Tensor) -> tuple[str, int]:
+    """Return what two weights that lie in the same memory have in common."""
+    has_memory = type(weight.data) is torch.Tensor and not weight.is_meta and weight.numel() > 0
+    if not has_memory:  # or it is shared out over several
+        return "object", id(weight)
+    return str(weight.device), weight.data_ptr()
 
 
 def _check_part(where: str, module: nn.Module) -> None:
@@ -302,7 +309,7 @@ def check_computation(lm: LanguageModel) -> None:
     if vocabulary < 2 or length < 2:
         return
 
-    ids_BT = (torch.arange(rows * length) * 7919 % vocabulary).view(rows, length).to(lm.device)
+    ids_BT = (torch.arange(rows * length) * FAR_APART % vocabulary).view(rows, length).to(lm.device)
     other_BT = ids_BT.clone()
     other_BT[:, -1] = (other_BT[:, -1] + 1 + vocabulary // 2) % vocabulary
     hidden_BTD, first, last_BTD = _captured(lm, ids_BT)
@@ -318,18 +325,17 @@ def _captured(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tu
     """Return the last hidden states, what the first block received and what the last block gave."""
     received = []
     given = []
-    handles = [
-        lm.blocks[0].register_forward_pre_hook(
-            lambda module, args, kwargs: received.append((args, kwargs)), with_kwargs=True
-        ),
-        lm.blocks[-1].register_forward_hook(lambda module, args, output: given.append(hidden_of(output))),
-    ]
 
-    try:
+    def receive(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        received.append((args, kwargs))
+
+    def give(module: nn.Module, args: tuple, output: torch.Tensor | tuple) -> None:
+        given.append(hidden_of(output))
+
+    with ExitStack() as hooks:
+        hooks.callback(lm.blocks[0].register_forward_pre_hook(receive, with_kwargs=True).remove)
+        hooks.callback(lm.blocks[-1].register_forward_hook(give).remove)
         hidden_BTD = lm._last_hidden(ids_BT, None)
-    finally:
-        for handle in handles:
-            handle.remove()
 
     return hidden_BTD, received[0], given[0]
 
@@ -342,7 +348,7 @@ def hidden_of(output: torch.Tensor | tuple) -> torch.Tensor:
 def _difference(lm: LanguageModel, one: torch.Tensor, other: torch.Tensor) -> float:
     """Return the largest difference, in units of what rounding in the model's dtype may make of it."""
     scale = float(one.abs().max()) or 1.0
-    allowed = TOLERANCE.get(lm.model.dtype, 0.05) * scale
+    allowed = TOLERANCE.get(lm.model.dtype, TOLERANCE_IN_FEWER_BITS) * scale
     return float((one.double() - other.double().to(one.device)).abs().max()) / allowed
 
 
@@ -371,6 +377,8 @@ def _check_blocks_one_by_one(lm: LanguageModel, first: tuple, last_BTD: torch.Te
             device = next(block.parameters()).device
             hidden_BTD = hidden_of(block(hidden_BTD.to(device), *others, **arguments))
         differs = _difference(lm, last_BTD, hidden_BTD) > 1
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError):
         differs = True
 

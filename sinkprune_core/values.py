@@ -8,9 +8,11 @@ or a file.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import is_dataclass
+from fractions import Fraction
 from functools import cache, wraps
 from pathlib import Path
 from types import NoneType
@@ -52,16 +54,16 @@ Sparsity = Annotated[
 ]
 
 
+COLDEST = 1e-6  # a temperature by which float64 still holds a logit over it
+HOTTEST = 1e6  # and one by which it still tells the logits apart beside noise times it
+
+
 def _within_precision(temperature: float) -> float:
     if temperature and not COLDEST <= temperature <= HOTTEST:
         raise ValueError(in_short(temperature))
     return temperature
 
 
-COLDEST, HOTTEST = (
-    1e-6,
-    1e6,
-)  # temperatures between which float64 holds a logit over them, and noise times them
 Temperature = Annotated[
     float,
     Field(ge=0),
@@ -80,6 +82,14 @@ class HasTurns(Protocol):
     def turn(self) -> AbstractContextManager[None]:
         """Return a context in which no other thread has its turn."""
         ...
+
+
+def share_of(total: int, share: float) -> int:
+    """Return how many of `total` things a share of them is, rounded down, of the number as it is written.
+
+    `int(100 * 0.29)` is 28, as the nearest float to 0.29 lies below it.
+    """
+    return math.floor(total * Fraction(str(share)))
 
 
 def is_plain(value: torch.Tensor) -> bool:
@@ -170,20 +180,31 @@ def checked(name: str, value: object, hint: object) -> Any:
     if get_origin(hint) is Literal:
         check_choice(name, value, get_args(hint))
         return value
+
     if isinstance(value, np.generic):
         value = value.item()  # a number of NumPy's is one of Python's
 
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        given = in_short(value)
-        if first["type"] == "value_error":
-            given = str(first.get("ctx", {}).get("error"))
-        kind = TypeError if first["type"] == "is_instance_of" else ValueError
-        is_large = first["type"] == "less_than" and first.get("ctx", {}).get("lt") == LARGE
-        limit = " below 2^31" if is_large else ""
-        raise kind(f"{name}={given} must be {_words(hint)}{limit}") from None
+        raise _refusal(name, value, hint, error) from None
+
+
+def _refusal(name: str, value: object, hint: object, error: ValidationError) -> TypeError | ValueError:
+    """Return the error of one line that says what pydantic found first."""
+    first = error.errors()[0]
+    reason = first["type"]
+    context = first.get("ctx", {})
+
+    # our own validators say what was given in the words of their error
+    given = str(context.get("error")) if reason == "value_error" else in_short(value)
+
+    allowed = _words(hint)
+    if reason == "less_than" and context.get("lt") == LARGE:
+        allowed = f"{allowed} below 2^31"
+
+    kind = TypeError if reason == "is_instance_of" else ValueError
+    return kind(f"{name}={given} must be {allowed}")
 
 
 @cache
@@ -200,12 +221,13 @@ def _words(hint: object) -> str:
         return "None"
     if get_origin(hint) is Annotated:
         described = [part.description for part in get_args(hint) if getattr(part, "description", None)]
-        if described:
-            return described[0]
-        name = get_args(hint)[0].__name__
-        return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
+        return described[0] if described else _with_article(get_args(hint)[0].__name__)
 
     return " or ".join(_words(part) for part in get_args(hint))
+
+
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
 
 
 def in_short(value: object) -> str:

@@ -8,6 +8,7 @@ Dimensions: R calibration rows, T position, O output features, I input features.
 import copy
 import math
 import statistics
+from decimal import Decimal
 from functools import partial
 
 import numpy as np
@@ -111,6 +112,11 @@ def equal_weights(ids_RT) -> list[list[float]]:
 # which weights
 
 
+def share_of(total: int, share: float) -> int:
+    """Return how many of `total` a share is, rounded down, with the decimals that it is written with."""
+    return int(Decimal(repr(share)) * total)
+
+
 def lowest(scores: list[float], count: int) -> list[int]:
     """Return the places of the lowest scores, ties by lowest place."""
     return sorted(range(len(scores)), key=lambda place: (scores[place], place))[:count]
@@ -132,11 +138,11 @@ def choose(scores, pattern: str, sparsity: float, first: int = 0) -> Places:
                 places = lowest(scores[row][start : start + group], zeros)
                 pruned |= {(row, start + place) for place in places}
     elif pattern == "row":
-        count = math.floor(last * sparsity) - math.floor(first * sparsity)
+        count = share_of(last, sparsity) - share_of(first, sparsity)
         for row in range(rows):
             pruned |= {(row, column) for column in lowest(scores[row], count)}
     else:
-        count = math.floor(rows * last * sparsity) - math.floor(rows * first * sparsity)
+        count = share_of(rows * last, sparsity) - share_of(rows * first, sparsity)
         flat = [value for row in scores for value in row]
         pruned = {divmod(place, last - first) for place in lowest(flat, count)}
 
@@ -194,7 +200,7 @@ def choose_globally(scores: dict, sparsity: float) -> dict[tuple[int, str], Plac
         for row, values in enumerate(rows):
             flat += [(value, order, row, column) for column, value in enumerate(values)]
 
-    pruned = sorted(flat)[: math.floor(len(flat) * sparsity)]
+    pruned = sorted(flat)[: share_of(len(flat), sparsity)]
 
     chosen = {}
     for order, place in enumerate(scores):

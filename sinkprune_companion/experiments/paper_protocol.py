@@ -54,35 +54,27 @@ COMPARISONS = {
         "noised-dense", "wanda", "noised text, dense propagation − Wanda", OFFICIAL
     ),
     "paper_minus_paper_sinks_kept": Compared(
-        "paper", "paper-sinks-kept", "official recipe: its sink weights − none", ONE_SWITCH
+        "paper", "paper-sinks-kept", "official sink weights − none", ONE_SWITCH
     ),
     "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − none", ONE_SWITCH),
     "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − none", ONE_SWITCH),
     "random_minus_none": Compared("random", "noised-dense", "random tokens left out − none", CONTROLS),
     "paper_sparsegpt_minus_sparsegpt": Compared(
-        "paper-sparsegpt", "sparsegpt", "SparseGPT: official sink weights − none", ONE_SWITCH
+        "paper-sparsegpt", "sparsegpt", "SparseGPT, official sink weights − none", ONE_SWITCH
     ),
     "sparsegpt_minus_wanda": Compared("sparsegpt", "wanda", "SparseGPT − Wanda", BASELINES),
     "recommended_minus_sparsegpt": Compared("recommended", "sparsegpt", "recommended − SparseGPT", BASELINES),
     "structured_sink_minus_structured": Compared(
-        "structured-sink", "structured", "whole units: sink-aware − plain", OURS
+        "structured-sink", "structured", "whole units, sink-aware − plain", OURS
     ),
     "structured_sink_minus_sinks_kept": Compared(
-        "structured-sink", "structured-sinks-kept", "whole units: official sink weights − none", ONE_SWITCH
+        "structured-sink", "structured-sinks-kept", "whole units, official sink weights − none", ONE_SWITCH
     ),
 }
 # two-choice items: what Wanda costs, and every comparison of models that are pruned in single weights
 ANSWERS = {"wanda_minus_dense": ACCURACY["wanda_minus_dense"]} | {
     name: compared for name, compared in COMPARISONS.items() if compared.variant in RECIPES
 }
-DRAWN = (  # labels of what the first figure shows; the others stand in its data
-    "official recipe − Wanda",
-    "official recipe: its sink weights − none",
-    "all sinks left out − none",
-    "unstable sinks left out − none",
-    "random tokens left out − none",
-    "SparseGPT: official sink weights − none",
-)
 ENDING = "wikitext"  # of findings of this protocol
 
 

@@ -31,7 +31,6 @@ RECOVERED_REVISION = 1  # of `recovered_scores`
 RECIPES = ("wanda", "paper", "paper-sinks-kept", "sparsegpt", "recommended")
 SMALLER = "structured"  # Wanda for whole units, which leaves a smaller dense model
 STRUCTURED = "structured"
-TOKENS = (250_000, 1_000_000)  # of training text
 CONTROL = "dense"  # trained on as many tokens
 SHOWN = (  # in a picture, from above: a name, how the model was pruned, and what it learnt from
     (CONTROL, CONTROL, "text"),
@@ -170,7 +169,7 @@ def recovered_losses(
     rows: Sequence[GridRow],
     sequences: int,
     seed: int,
-    tokens: Sequence[int] = TOKENS,
+    tokens: Sequence[int],
     **settings: object,
 ) -> pd.DataFrame:
     """Return the losses of models pruned on one calibration draw, before (`asked` 0) and after recovery on
@@ -244,7 +243,7 @@ def _at(variant: str, place: Place, asked: int) -> dict[str, object]:
 
 
 def recovery_findings(
-    losses: pd.DataFrame, places: Iterable[Place], tokens: Sequence[int] = TOKENS
+    losses: pd.DataFrame, places: Iterable[Place], tokens: Sequence[int]
 ) -> dict[str, Estimate | None]:
     """Return what was found, in nats per token, by name; None was not measured.
 

@@ -22,6 +22,7 @@ from sinkprune_core.calibration.token_weights import SinkContext, heads_of, toke
 from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import share_of
 
 NEAR = 0.1  # how near the logarithm of a score must be to that of its row's threshold to count as close
 CANDIDATES = 1024  # at least so many tokens are searched, those that change most alone
@@ -140,7 +141,7 @@ class Search:
 
     def _kept(self, squares_I: torch.Tensor) -> torch.Tensor:
         score_OI = self.size_OI * squares_I.clamp_min(0).sqrt()
-        return ~lowest(score_OI.float(), int(score_OI.shape[1] * self.sparsity))
+        return ~lowest(score_OI.float(), share_of(score_OI.shape[1], self.sparsity))
 
     def changed(self, squares_I: torch.Tensor) -> float:
         """Return the share of the kept weights that squared norms (I,) would not keep."""

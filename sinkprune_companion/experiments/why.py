@@ -23,6 +23,7 @@ from sinkprune_core.pruning.diagnosis import (
     weighted_mean,
 )
 from sinkprune_core.pruning.patterns import lowest
+from sinkprune_core.values import share_of
 
 DIAGNOSIS_REVISION = 1  # of `diagnosis_table`
 CHANNELS_REVISION = 1  # of `channel_table`
@@ -83,7 +84,7 @@ def channel_table(
 
 def wanda_keeps(weight_OI: torch.Tensor, norm_I: torch.Tensor, sparsity: float) -> torch.Tensor:
     """Return which weights Wanda keeps, bool (O, I)."""
-    return ~lowest(weight_OI.abs() * norm_I.to(weight_OI), int(weight_OI.shape[1] * sparsity))
+    return ~lowest(weight_OI.abs() * norm_I.to(weight_OI), share_of(weight_OI.shape[1], sparsity))
 
 
 def score_window(

@@ -30,6 +30,7 @@ DOTS_PER_INCH = 220  # twice what a screen shows of a picture as wide as a page
 SHOWN_PER_INCH = 96  # pixels of a page
 NARROW = "_narrow"  # at the end of the name of a picture for phones
 STAR = 8.0  # points, of a marker that looks smaller than others
+DECADES_ALONE = 300  # times the least value: from there on a logarithmic axis is numbered at decades alone
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
 
 
@@ -240,10 +241,10 @@ def _side_by_side(axis: Axes, places: pd.Series) -> pd.Series:
 
 def _number_logarithmic(axis: Axis, values: pd.Series) -> None:
     """Give a logarithmic axis plain numbers: at 1, 2 and 5, at more where it reaches less than a decade, at
-    decades alone where it reaches far.
+    decades alone where it reaches far (DECADES_ALONE).
     """
     reach = values.max() / values.min()
-    between = (1,) if reach > 100 else (1, 2, 5) if reach > 10 else (1, 1.5, 2, 3, 5, 7)
+    between = (1,) if reach > DECADES_ALONE else (1, 2, 5) if reach > 10 else (1, 1.5, 2, 3, 5, 7)
     axis.set_major_locator(LogLocator(subs=between))
     axis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set_minor_formatter(NullFormatter())

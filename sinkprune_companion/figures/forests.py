@@ -38,16 +38,24 @@ def plot_forest(
     groups: dict[str, str] | None = None,
     title: str = "",
     judged: Judge = verdicts_on_losses,
+    beyond: Collection[str] = (),
 ) -> Figure:
     """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section.
 
     `judged` is what `forest_table` takes.
     """
     sections = [groups[label] if groups else "" for label in estimates]
-    return plot_effects(forest_table(estimates, judged).assign(section=sections), xlabel, title)
+    table = forest_table(estimates, judged).assign(section=sections)
+    return plot_effects(table, xlabel, title, beyond=beyond)
 
 
-def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", panel: str | None = None) -> Figure:
+def plot_effects(
+    table: pd.DataFrame,
+    xlabel: str,
+    title: str = "",
+    panel: str | None = None,
+    beyond: Collection[str] = (),
+) -> Figure:
     """Draw effects as `verdict_rule.judge` returns them: a row each below its section, all below a `title`.
 
     `panel` is a column whose values have a panel each, one below the other, with a scale of its own.
@@ -55,7 +63,8 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", panel: str |
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
     filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest
     is cut and ends in a double arrow, but for the first row, the headline; a number is on the axis unless it
-    lies FAR away, and so is its whole interval where that ends at most ROUND times as far from zero.
+    lies FAR away, and so is its whole interval where that ends at most ROUND times as far from zero. Rows
+    that are named in `beyond` have no say in how far the axis reaches.
     """
     words = f"{xlabel}\n← better; bars: 95 % interval"
 
@@ -76,7 +85,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", panel: str |
         words += "; open: zero inside it"
 
     parts = [part for _, part in table.groupby(panel, sort=False)] if panel else [table]
-    scales = [_ends_of(part) for part in parts]
+    scales = [_ends_of(part[~part.comparison.isin(beyond)]) for part in parts]
     is_cut = any(
         part.low.min() < left or part.high.max() > right
         for part, (left, right) in zip(parts, scales, strict=True)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune.evaluation.verdict_rule import LEAST_DRAWS, judge, verdicts_on_losses
 from sinkprune_companion.experiments import paper_protocol, pruning_findings
-from sinkprune_companion.experiments.comparisons import COMPARISONS
+from sinkprune_companion.experiments.comparisons import BASELINES, COMPARISONS
 from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED
 from sinkprune_companion.experiments.recipe_differences import Difference
@@ -33,6 +33,7 @@ from sinkprune_core.pruning.patterns import n_and_m
 Sections = Mapping[str, Mapping[str, Difference]]  # rows by their label, below a heading each
 
 IN_NATS = "difference in NELBO (nats per token)"
+OTHERS = 3  # rows besides baselines: where there are as many, baselines may lie beyond the axis
 ROWS_OF_RECOVERY = {  # what they are called beside models with single zeros
     "dense": "dense model",
     "wanda, taught": "Wanda, learning from the dense model",
@@ -56,20 +57,32 @@ SECTIONS = {  # headings of what is left out, by its name in data
 }
 
 
-def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> Figure | None:
-    """Save and return the picture of single weights under the paper's protocol; None where it has no row.
+def far_baselines(rows: Mapping[str, Estimate], groups: Mapping[str, str]) -> list[str]:
+    """Return the baselines whose number lies further from zero than every interval of the other rows ends.
 
-    What `paper_protocol.DRAWN` does not name is in its data alone.
+    On an axis that held them, the other rows would be squeezed. None, where there are fewer of these than
+    OTHERS.
     """
+    others = [row for label, row in rows.items() if groups[label] != BASELINES]
+    if len(others) < OTHERS:
+        return []
+
+    reach = max(abs(end) for row in others for end in (row.low, row.high))
+    return [label for label, row in rows.items() if groups[label] == BASELINES and abs(row.value) > reach]
+
+
+def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> Figure | None:
+    """Save and return the picture of single weights under the paper's protocol; None where it has no row."""
     rows = paper_protocol.by_label(found, UNSTRUCTURED, sparsity)
-    drawn = {label: row for label, row in rows.items() if label in paper_protocol.DRAWN}
-    if not drawn:
+    if not rows:
         return None
 
     name = f"protocol_{100 * sparsity:.0f}"
     title = render.title(run, name, f"Paired differences under the paper's protocol, {100 * sparsity:g} %")
     judged = results_for(run).on_losses
-    picture = forests.plot_forest(drawn, IN_NATS, title=title, judged=judged)
+    groups = {each.label: each.group for each in paper_protocol.COMPARISONS.values() if each.label in rows}
+    beyond = far_baselines(rows, groups)
+    picture = forests.plot_forest(rows, IN_NATS, groups, title, judged, beyond)
     caption = f"paired differences under the paper's protocol, with 95 % intervals. {title}"
     return figures.save_figure(run, picture, name, forests.forest_table(rows, judged), caption)
 
@@ -119,7 +132,8 @@ def save_differences(
     where = ", ".join(map(pruning_findings.heading, places))
     title = render.title(run, name, f"Paired differences, {where}")
     judged = results_for(run).on_losses
-    picture = forests.plot_forest(drawn, IN_NATS, groups, title, judged)
+    beyond = far_baselines(drawn, groups)
+    picture = forests.plot_forest(drawn, IN_NATS, groups, title, judged, beyond)
     caption = f"paired differences in NELBO, with 95 % intervals. {title}"
     return figures.save_figure(run, picture, name, forests.forest_table(estimates, judged), caption)
 
@@ -210,7 +224,7 @@ def save_reach(run: Run, reached: pd.DataFrame) -> Figure:
 
 
 def damage_table(costs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Return what recipes cost, a row per place and recipe: places by their share of zeros, then by name.
+    """Return what recipes cost, a row per place and recipe: sparsities in order, and behind them patterns.
 
     `costs` are losses above the dense model, by `variant` and `place`, a sparsity in percent or a pattern
     N:M; `names` says which variants are taken, and how they are called.
@@ -223,7 +237,7 @@ def damage_table(costs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
         line = {"recipe": names[variant], "zeros": place, "sparsity": zeros, "is_pattern": ratio is not None}
         lines.append(line | {"value": cost.value, "low": cost.low, "high": cost.high, "draws": cost.draws})
 
-    table = pd.DataFrame(lines).sort_values(["sparsity", "is_pattern"], kind="stable", ignore_index=True)
+    table = pd.DataFrame(lines).sort_values(["is_pattern", "sparsity"], kind="stable", ignore_index=True)
     return table.drop(columns="is_pattern")
 
 

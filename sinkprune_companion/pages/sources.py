@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -402,13 +402,6 @@ def plan(model: str, recipe: Recipe, sequences: int, length: int, gpu_memory: fl
     calibration = Calibration(torch.zeros(sequences, length, dtype=torch.long))
     where = {"work": PLANNED, "speed": compute.SPEED, "gpu_memory": gpu_memory}
     return pruning_cost(meta_model(MODELS[model]), recipe, calibration, **where)
-
-
-def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
-    """Return the least minutes of an evaluation on so many items per task, at the speed that is assumed."""
-    whole = {task: published.Result(model, None, 0.0, tasks=(task,)).evaluation_flops() for task in tasks}
-    flops = sum(whole[task] * limit / published.REQUESTS[task].documents for task in tasks)
-    return flops / compute.SPEED / 60
 
 
 # benchmarks, and what the notebooks of a profile took

@@ -37,9 +37,9 @@ from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel, LinearAt
 from sinkprune_core.sinks import attention
 
-WAITING_BYTES = 1 << 30  # inputs that may wait on a CPU until the weights of their tokens are known
+WAITING_BYTES = 1024**3  # inputs that may wait on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's free memory that they may take there
-ENOUGH_BYTES = 3 << 27  # inputs that are worth it: with more sequences at a time a forward is no faster
+ENOUGH_BYTES = 384 * 1024**2  # inputs that are worth it: with more sequences at a time a forward is no faster
 SAMPLED = 64  # numbers of every parameter that tell a model from another one
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives

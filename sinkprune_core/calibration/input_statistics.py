@@ -2,11 +2,12 @@
 
 Linears that receive the same tensor (queries, keys and values, for instance) share one statistic.
 
-Dimensions: B batch, T position, I input features, N tokens, W choices of token weights.
+Dimensions: B batch, R calibration rows, T position, N tokens, I input features, S those of a strip of a Gram
+matrix, W choices of token weights.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -55,6 +56,10 @@ class RunningStatistics:
             weight_WBT = torch.ones(shape_WBT)
 
         weight_WBT = weight_WBT.view(shape_WBT).to(input_BTI.device, torch.float32)
+        with _in_full_precision(input_BTI.device):
+            self._add_weighted(input_BTI, weight_WBT)
+
+    def _add_weighted(self, input_BTI: torch.Tensor, weight_WBT: torch.Tensor) -> None:
         counts_BWT = weight_WBT.square().transpose(0, 1)
         squares_BWI, sums_BWI = _weighted_sums(input_BTI, counts_BWT)
         squares_WBI = squares_BWI.transpose(0, 1).cpu().double()  # MPS has no float64
@@ -83,6 +88,13 @@ class RunningStatistics:
             variance_I=variance_I.float(),
             gram_II=None if self.gram_WII is None else _mirror(self.gram_WII[choice]),
         )
+
+
+def _in_full_precision(device: torch.device) -> AbstractContextManager:
+    """Return a context in which products are in float32 even inside a user's `torch.autocast`."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def _weighted_sums(input_BTI: torch.Tensor, counts_BWT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,11 +232,8 @@ def observe(
     With `held` inputs wait there until `flush` says how much their tokens weigh.
     """
     observer: Observer[Name] = Observer(linears, choices, gram, held)
-    handles = [linear.register_forward_pre_hook(observer.hook(name)) for name, linear in linears.items()]
-
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(observer.forget)
+        for name, linear in linears.items():
+            hooks.callback(linear.register_forward_pre_hook(observer.hook(name)).remove)
         yield observer
-    finally:
-        observer.forget()
-        for handle in handles:
-            handle.remove()

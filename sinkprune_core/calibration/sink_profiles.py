@@ -3,7 +3,8 @@
 A step of a diffusion model is a forward of its own, on one state of the text. A causal model has one forward
 per sequence, and its steps are windows of queries.
 
-Dimensions: N clean sequences, S steps, R = N * S rows of a diffusion model or N of a causal one, T position.
+Dimensions: N clean sequences, S steps, R = N * S rows of a diffusion model or N of a causal one, B rows of a
+batch, T position, Q queries (the positions of a row), D hidden width.
 """
 
 import torch
@@ -97,9 +98,11 @@ def sink_profiles(
     hidden = store.hidden(lm, rows)
     state = PassState(("sinks", noise_levels, noise), {"mass": total_RST}, hidden=hidden)
     layers = store.steps(range(len(lm.blocks)), state)
-    inputs = inputs_before(lm, rows, calibration.batch, hidden, layers.start)
 
     with attention.track(lm.model, windows) as tracker:
+        # masks are those of the attention that is tracked, whatever attention the model was loaded with
+        inputs = inputs_before(lm, rows, calibration.batch, hidden, layers.start)
+
         for layer, block in visit(lm, progress, "sinks of the calibration text", layers):
             start = 0
             next_RTD = hidden(layer + 1)

@@ -3,7 +3,7 @@
 Here everything stays in memory, and a pass does all of its steps. Another store may let things wait
 elsewhere, and let a pass that was interrupted go on from the step that it had come to.
 
-Dimensions: R calibration rows, T position, D hidden width.
+Dimensions: R calibration rows, B rows of a batch, T position, D hidden width.
 """
 
 from collections.abc import Callable

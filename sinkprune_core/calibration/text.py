@@ -1,6 +1,7 @@
 """Calibration text and the states in which a model sees it: clean, noised, or as the sampler visits it.
 
-Dimensions: N clean sequences, S states of a trajectory (noise levels or denoising steps), T position.
+Dimensions: N clean sequences, S states of a trajectory (noise levels or denoising steps), B sequences of a
+batch, T position.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import Count, TokenIds, Whole, check_fields
+from sinkprune_core.values import Count, Plain, TokenIds, Whole, check_fields
 
 OFFICIAL_EPSILON = 1e-3  # the official code masks with probability (1 - epsilon) t + epsilon
 ROLLOUT_PROMPT = 4  # a rollout keeps the first 1/4 of a sequence as its prompt
@@ -28,7 +29,7 @@ class Calibration:
     ids_NT: TokenIds  # int64 (N, T), N >= 1 and T >= 2
     seed: Whole = 0  # of all that is random in its use: noise, and random choices of tokens
     batch: Count = 16  # sequences per forward; changes no result but for rounding in Gram matrices
-    present_NT: torch.Tensor | None = None
+    present_NT: Plain | None = None
     """Which ids are text and not padding, bool (N, T), as an `attention_mask` says; None: all. Text moves to
     the beginning of its row, so that its positions are those that it has alone."""
 
@@ -39,7 +40,9 @@ class Calibration:
                 f"calibration ids have shape {tuple(self.ids_NT.shape)}: "
                 "give at least one sequence of at least 2 tokens"
             )
-        if self.present_NT is not None:
+        if self.present_NT is None:
+            object.__setattr__(self, "ids_NT", self.ids_NT.clone())  # the caller's may change
+        else:
             self._take_out_padding(self.present_NT)
 
     def _take_out_padding(self, present_NT: torch.Tensor) -> None:
@@ -125,9 +128,10 @@ def _nested_masks(ids_T: torch.Tensor, counts: list[int], seed: int, sequence: i
 
 def official(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
     """The official code's grid for LLaDA: t = 1/S … 1, where all are masks; positions are independent."""
-    levels_S1 = torch.arange(1, noise_levels + 1)[:, None]
+    levels_S1 = torch.arange(1, noise_levels + 1, dtype=torch.float32)[:, None]
     rate_S1 = (1 - OFFICIAL_EPSILON) * levels_S1 / noise_levels + OFFICIAL_EPSILON
-    return torch.rand(noise_levels, len(ids_T), generator=generator(seed, "noise", sequence)) < rate_S1
+    rng = generator(seed, "noise", sequence)
+    return torch.rand(noise_levels, len(ids_T), generator=rng, dtype=torch.float32) < rate_S1
 
 
 def official_below_1(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
@@ -142,22 +146,25 @@ def half_clean(
 
     With a `half`, the others are from the upper (0) or lower (1) half of noise levels.
     """
-    noised = noise_levels - noise_levels // 2
+    clean = noise_levels // 2
+    noised = noise_levels - clean
+
     if half is None:
         noised_ST = stratified(ids_T, noised, seed, sequence)
-    elif half == 0:
-        noised_ST = stratified(ids_T, 2 * noised, seed, sequence)[:noised]
     else:
-        noised_ST = stratified(ids_T, 2 * noised, seed, sequence)[noised:]
+        both_halves_ST = stratified(ids_T, 2 * noised, seed, sequence)
+        noised_ST = both_halves_ST.split(noised)[half]
 
-    return torch.cat([noised_ST, torch.zeros(noise_levels - noised, len(ids_T), dtype=torch.bool)])
+    clean_ST = torch.zeros(clean, len(ids_T), dtype=torch.bool)
+    return torch.cat([noised_ST, clean_ST])
 
 
 def dream(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
     """The official code's rule for Dream: t is uniform in every state, first and last position stay."""
     rng = generator(seed, "noise", sequence)
-    rate_S1 = (1 - OFFICIAL_EPSILON) * torch.rand(noise_levels, 1, generator=rng) + OFFICIAL_EPSILON
-    masked_ST = torch.rand(noise_levels, len(ids_T), generator=rng) < rate_S1
+    time_S1 = torch.rand(noise_levels, 1, generator=rng, dtype=torch.float32)
+    rate_S1 = (1 - OFFICIAL_EPSILON) * time_S1 + OFFICIAL_EPSILON
+    masked_ST = torch.rand(noise_levels, len(ids_T), generator=rng, dtype=torch.float32) < rate_S1
     masked_ST[:, [0, -1]] = False
     return masked_ST
 

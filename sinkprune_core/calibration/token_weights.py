@@ -67,7 +67,11 @@ class SinkContext:
         return detection.split_by_persistence(self.sinks_NST, self.visible_ST, self.key.stability_threshold)
 
     def soft_sinks(self, alpha: float) -> torch.Tensor:
-        """Return sigmoid(alpha (mass - sink threshold)), (N, S, T), 0 for keys that are not visible."""
+        """Return sigmoid(alpha (mass - sink threshold)), (N, S, T), 0 for keys that are not visible.
+
+        In perfectly even attention every mass is the threshold, and every share 0.5, as in the official code;
+        `sinks_NST` finds no sink there.
+        """
         mean_NS1, std_NS1 = detection.mean_and_std(self.profile_NST, self.visible_ST)
         # `sink_sets` adds mean and deviations up first, which would change the last bit
         above_NST = self.profile_NST - mean_NS1 - self.key.sink_std * std_NS1

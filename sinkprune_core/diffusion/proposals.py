@@ -7,10 +7,13 @@ from collections.abc import Callable
 
 import torch
 
+LEAST_UNIFORM = 1e-300  # of a uniform number whose logarithm is taken: a draw may be 0
+LEAST_LOG_P = -1e4  # of a forbidden token, whose p log p would be 0 times infinity
+
 
 def gumbel_(uniform: torch.Tensor) -> torch.Tensor:
     """Turn float64 uniform numbers into standard Gumbel noise, in place, as it is as large as the logits."""
-    return uniform.clamp_min_(1e-300).log_().neg_().log_().neg_()
+    return uniform.clamp_min_(LEAST_UNIFORM).log_().neg_().log_().neg_()
 
 
 def gumbel_noise(like: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -55,7 +58,7 @@ def log_probability(log_p_LV: torch.Tensor, token_L: torch.Tensor) -> torch.Tens
 
 def negative_entropy(log_p_LV: torch.Tensor, token_L: torch.Tensor) -> torch.Tensor:
     """Return the negative entropy of the distributions in nats, (L,)."""
-    return (log_p_LV.exp() * log_p_LV.clamp_min(-1e4)).sum(-1)
+    return (log_p_LV.exp() * log_p_LV.clamp_min(LEAST_LOG_P)).sum(-1)
 
 
 # Confidence by the name of the order, from log p (L, V) and the proposed tokens (L,): the surest comes first.

@@ -15,8 +15,10 @@ from sinkprune_core.values import (
     PositiveShare,
     Temperature,
     check_fields,
+    share_of,
 )
 
+LAST_TIME = 1e-3  # of the time grid from 1 on, as in Dream's sampler: its last step reveals what is left
 Order = Literal["low_confidence", "entropy", "random"]
 Schedule = Literal["even", "time"]
 Proposal = Literal["gumbel", "filtered"]
@@ -139,7 +141,7 @@ class Sampler:
 
     def _shares(self) -> list[float]:
         """Return the share 1 - s/t of a block's masks that schedule `time` reveals, per step of the block."""
-        time = torch.linspace(1, 1e-3, self.steps_per_block + 1, dtype=torch.float64)
+        time = torch.linspace(1, LAST_TIME, self.steps_per_block + 1, dtype=torch.float64)
         shares = [(1 - s / t).item() for t, s in pairwise(time[:-1])]
         return [*shares, 1.0]  # the last step reveals what is left
 
@@ -152,7 +154,7 @@ class Sampler:
         left = self.block_length
 
         for share in self._shares():
-            count = int(left * share + 1e-9)
+            count = share_of(left, share)
             counts.append(count)
             left -= count
 

@@ -44,10 +44,15 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import ExcludeName, Recipe
-from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments
+from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments, share_of
 
-Sparsities = Annotated[Sequence[Sparsity], Field(description="a list of shares in [0, 1)")]
+Sparsities = Annotated[
+    Sequence[Sparsity], Field(min_length=1, description="a list of shares in [0, 1), at least one")
+]
 ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
+WIDEST = 10.0  # standard deviations beyond which no normal weight lies: the search begins there
+MOST_ENERGY = 1 - 1e-12  # of a channel that sinks hold: the logarithm of nothing left is infinite
+HOT = 0.5  # share of a channel's energy above which sinks hold most of it
 ROWS = 1536  # outputs of a linear whose masks are compared: more would take longer and say the same
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
 ALL_TOKENS = "all tokens"
@@ -92,6 +97,7 @@ class Positions:
 
     def __call__(self, context: SinkContext) -> torch.Tensor:
         """Return the share left out of every token, float32 (N, S, T)."""
+        self.check(context.profile_NST.shape[-1])
         out_NST = torch.zeros_like(context.profile_NST)
         out_NST[..., list(self.places)] = 1.0
         return out_NST
@@ -127,7 +133,7 @@ def predicted_change(share_I: torch.Tensor, norm_I: torch.Tensor, sparsity: floa
     """
     normal = torch.distributions.Normal(0.0, 1.0)
     norm_I = norm_I.double().clamp_min(torch.finfo(torch.float32).tiny)
-    delta_I = 0.5 * torch.log1p(-share_I.double().clamp(max=1 - 1e-12))
+    delta_I = 0.5 * torch.log1p(-share_I.double().clamp(max=MOST_ENERGY))
 
     threshold = _row_threshold(norm_I, sparsity)
     u_I = threshold / norm_I
@@ -140,7 +146,7 @@ def predicted_change(share_I: torch.Tensor, norm_I: torch.Tensor, sparsity: floa
 
 def _row_threshold(norm_I: torch.Tensor, sparsity: float) -> float:
     """Return the score below which a share `sparsity` of a row's weights lies, for weights of variance 1."""
-    low, high = 0.0, 10.0 * float(norm_I.max())
+    low, high = 0.0, WIDEST * float(norm_I.max())
 
     for _ in range(ITERATIONS):
         middle = (low + high) / 2
@@ -172,7 +178,7 @@ def mask_changes(
     """
     every = math.ceil(len(weight_OI) / ROWS)
     size_OI = weight_OI.detach()[::every].float().abs()
-    count = int(size_OI.shape[1] * sparsity)
+    count = share_of(size_OI.shape[1], sparsity)
 
     kept_OI = ~lowest(size_OI * norm_I.to(size_OI), count)
     kept = kept_OI.sum().clamp_min(1)
@@ -204,8 +210,18 @@ class Diagnosis:
         return pd.DataFrame(self.table.groupby("sparsity")[columns].apply(weighted_mean))
 
     def expect_an_effect(self, sparsity: float) -> bool:
-        """Return whether leaving sinks out may matter: over all linears it changes more than other text."""
-        row = self.overall().loc[sparsity]
+        """Return whether leaving sinks out may matter: over all linears it changes more than other text.
+
+        Raises ValueError for a sparsity that was not diagnosed.
+        """
+        overall = self.overall()
+        if sparsity not in overall.index:
+            known = ", ".join(f"{share:g}" for share in overall.index)
+            raise ValueError(
+                f"sparsity={sparsity} was not diagnosed, only {known}: name it among the sparsities"
+            )
+
+        row = overall.loc[sparsity]
         return bool(row.exact > max(row.other_text, SMALLEST))
 
 
@@ -296,7 +312,7 @@ def norms_of(
         )
 
     if isinstance(sinks, Positions):
-        sinks.check(calibration.ids_NT.shape[1])
+        sinks.check(min(calibration.lengths))
 
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
     check_dense(lm, list(recipes.values()), calibration)
@@ -339,7 +355,7 @@ def _rows_of(
         "weights": weight_OI.numel(),
         "energy": float((share_I * energy_I).sum() / energy_I.sum()),
         "mean_share": float(share_I.mean()),
-        "hot_channels": float((share_I > 0.5).double().mean()),
+        "hot_channels": float((share_I > HOT).double().mean()),
     }
 
     rows = []

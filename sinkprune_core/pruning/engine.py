@@ -19,7 +19,7 @@ from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.language_model import LanguageModel, check_finite
 from sinkprune_core.model_checks import check_changeable
 from sinkprune_core.pruning.choice import decide
-from sinkprune_core.pruning.plan import check_dense, make_plan
+from sinkprune_core.pruning.plan import check_dense, make_plan, reads_dense
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.seams import Blocks, PruningRun, StatisticsSource
@@ -123,6 +123,12 @@ def check_before(
     """
     check_changeable(lm)
     if statistics is not None:
+        if not reads_dense(recipe):
+            raise ValueError(
+                f"statistics are given, and recipe {recipe.name!r} reads none of the dense model: leave "
+                "statistics out"
+            )
+
         is_theirs = (
             calibration is not None
             and recipe.propagation == "dense"

@@ -1,4 +1,7 @@
-"""What a run will do, known before any forward: `prune` follows the plan, and costs are read from it."""
+"""What a run will do, known before any forward: `prune` follows the plan, and costs are read from it.
+
+Dimensions: N calibration sequences, T position.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +10,6 @@ from typing import Literal
 import torch
 
 from sinkprune_core.calibration.dense_statistics import rows_at_once
-from sinkprune_core.calibration.sink_profiles import windows_of
 from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
@@ -56,21 +58,30 @@ def make_plan(
     _check_store(lm, recipe, store)
     units = _units(lm, recipe)
 
-    needs = recipe.rule.needs
-    if needs is None or calibration is None:
+    source = source_of(recipe)
+    if source == "nowhere" or calibration is None:
         return Plan("nowhere", False, 0, units)
 
-    source: Source = "block by block"
-    if recipe.propagation == "dense" and needs != "gram":  # Gram matrices are too large to keep
-        source = "dense model"
-
-    takes_dense = source == "dense model" or recipe.allocation == "owl"
-
     at_once = 0
-    if takes_dense:
+    if reads_dense(recipe):
         at_once = rows_at_once(lm, [recipe.statistics_key], calibration, store, device, memory_budget)
 
-    return Plan(source, takes_dense, at_once, units)
+    return Plan(source, reads_dense(recipe), at_once, units)
+
+
+def source_of(recipe: Recipe) -> Source:
+    """Return where the statistics of every block come from."""
+    needs = recipe.rule.needs
+    if needs is None:
+        return "nowhere"
+    if recipe.propagation == "dense" and needs != "gram":  # Gram matrices are too large to keep
+        return "dense model"
+    return "block by block"
+
+
+def reads_dense(recipe: Recipe) -> bool:
+    """Return whether statistics of the dense model are read, if only for OWL's scores."""
+    return source_of(recipe) == "dense model" or recipe.allocation == "owl"
 
 
 def is_written(lm: LanguageModel, recipe: Recipe) -> bool:
@@ -114,8 +125,6 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
 
     if calibration.present_NT is not None:
         _check_padded(lm, recipe)
-    if recipe.exclude != "none":
-        windows_of(lm, length, recipe.noise_levels)
 
 
 def _check_padded(lm: LanguageModel, recipe: Recipe) -> None:
@@ -136,7 +145,7 @@ def _check_linears(lm: LanguageModel, recipe: Recipe) -> None:
         return
 
     places = list(lm.all_linears())
-    known = ", ".join(lm.linears(lm.blocks[0]))
+    known = ", ".join(dict.fromkeys(name for _, name in places))
 
     for field in ("targets", "ignore"):
         for pattern in getattr(recipe, field):
@@ -162,15 +171,12 @@ def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
     if ratio is None:
         return
 
-    for name, linear in lm.linears(lm.blocks[0]).items():
-        if not any(recipe.prunes(layer, name) for layer in range(len(lm.blocks))):
-            continue
-
+    for (layer, name), linear in lm.all_linears().items():
         inputs = linear.weight.shape[1]
-        if inputs % ratio[1]:
+        if recipe.prunes(layer, name) and inputs % ratio[1]:
             raise ValueError(
-                f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
-                "use another M"
+                f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} of block {layer} "
+                f"has {inputs}: use another M"
             )
 
 

@@ -17,7 +17,7 @@ from sinkprune_core.pruning.criteria import (
 )
 from sinkprune_core.pruning.patterns import PATTERNS, n_and_m
 from sinkprune_core.pruning.presets import FROM, PRESETS
-from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
+from sinkprune_core.sinks.detection import SINK_STD, STABILITY_THRESHOLD
 from sinkprune_core.values import (
     AboveZero,
     AtLeastZero,
@@ -83,7 +83,7 @@ class Recipe:
     norm_reduction: NormReduction = "root"
     """Over tokens: "root" of the summed squares (Wanda), or "sum" of one norm per sequence (the official
     code)."""
-    sink_std: AtLeastZero = 2.0
+    sink_std: AtLeastZero = SINK_STD
     """A sink's distance above the mean mass in standard deviations, at least 0; 2 as in the official code."""
     alpha: AboveZero | None = None
     """Steepness of a soft sink threshold, above 0: per even share with exclude="all" (None: a hard
@@ -156,6 +156,9 @@ class Recipe:
 
     def _check_functions(self) -> None:
         """Raise ValueError where what may be a name or a function is neither."""
+        self._check_hashable("criterion")
+        self._check_hashable("exclude")
+
         if _is_function(self.criterion):
             needs_of(self.criterion)
         else:
@@ -166,6 +169,20 @@ class Recipe:
             raise ValueError(
                 f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
                 "or give a function (def or lambda) or a dataclass that can be called"
+            )
+
+    def _check_hashable(self, field: str) -> None:
+        """Raise ValueError for a dataclass itself, and for a dataclass whose fields may change."""
+        given = getattr(self, field)
+        if isinstance(given, type):
+            raise ValueError(
+                f"{field}={given.__name__} is a class: give an instance of it, {given.__name__}(…), of a "
+                "@dataclass(frozen=True)"
+            )
+        if is_dataclass(given) and type(given).__hash__ is None:
+            raise ValueError(
+                f"{field}={in_short(given)} is of a dataclass that can be changed, so that no statistics can "
+                "be known by it: declare it with @dataclass(frozen=True)"
             )
 
     def _check_pattern(self) -> None:
@@ -424,7 +441,8 @@ give to all their recipes; `preset` refuses them where a user states one in vain
 def preset(name: str, **changes: object) -> Recipe:
     """Return a preset, with fields changed.
 
-    What a preset has from a sparsity on was measured for single weights: a pattern N:M goes without it.
+    What a preset has from a sparsity on was measured for single weights: a pattern N:M goes without it. What
+    it does about layers then gives way to `sparsities`, `targets` and `ignore`, which say that themselves.
     Raises ValueError for an unknown name, and for a change that has no effect on this preset.
     """
     recipe = compared_preset(name, **changes)
@@ -441,9 +459,14 @@ def compared_preset(name: str, **changes: object) -> Recipe:
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
 
     recipe = Recipe(**{**PRESETS[name], **changes})
+    says_which_layers = recipe.sparsities or recipe.targets or recipe.ignore
+
     for sparsity, more in FROM.get(name, {}).items():
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
-            recipe = Recipe(**{**PRESETS[name], **more, **changes})
+            settings = {**PRESETS[name], **more, **changes}
+            if says_which_layers and "allocation" not in changes:
+                settings.pop("allocation", None)
+            recipe = Recipe(**settings)
 
     return recipe
 

@@ -17,7 +17,7 @@ class Report:
     calibration_tokens: int  # tokens that went through the blocks for statistics
     left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float
-    unpruned_parameters: int = 0  # outside the blocks' linears: embeddings, head, norms, biases
+    unpruned_parameters: int = 0  # outside `linears`: embeddings, head, norms, biases, linears that stay
     kept_units: tuple[dict[str, list[int]], ...] = ()  # structured pruning: per block, those that stay
 
     @property

@@ -19,6 +19,7 @@ from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import UnitScore
 
+WIDTHS_OF_GPT2 = 4  # what GPT-2 means by n_inner=None: channels of its MLP per feature
 ROUNDED_FROM = 8  # times `round_to`, the channels from which the MLP's width is rounded
 
 # where units lie
@@ -40,7 +41,7 @@ class Units:
 
     def count(self, config: PreTrainedConfig) -> int:
         """Return U, the number of units in every block."""
-        default = 4 * config.hidden_size  # what GPT-2 means by n_inner=None
+        default = WIDTHS_OF_GPT2 * config.hidden_size
         return getattr(config, self.size) or default
 
 
@@ -153,6 +154,7 @@ def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitPlan:
     small for any unit.
     """
     kinds = removable(lm)
+    _check_alike(lm)
     linears = lm.linears(lm.blocks[0])
     nearest = _nearest(lm, ratio, round_to)
     removed = {"attention": nearest.groups, "mlp": nearest.channels}
@@ -179,6 +181,24 @@ def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitPlan:
         )
 
     return planned
+
+
+def _check_alike(lm: LanguageModel) -> None:
+    """Raise ValueError unless all blocks have the linears of the first one, so that each loses as much."""
+    first = _sizes(lm, lm.blocks[0])
+    for layer, block in enumerate(lm.blocks):
+        sizes = _sizes(lm, block)
+        other = next((name for name in first | sizes if first.get(name) != sizes.get(name)), None)
+        if other is not None:
+            raise ValueError(
+                f"{other} of block {layer} of {lm.name} has shape {sizes.get(other)}, and {first.get(other)} "
+                "in block 0: structured pruning takes as many units from every block, so blocks must be alike"
+            )
+
+
+def _sizes(lm: LanguageModel, block: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights of a block's linears by name."""
+    return {name: tuple(linear.weight.shape) for name, linear in lm.linears(block).items()}
 
 
 def rounded(channels: int, removed: int, round_to: int) -> int:
@@ -328,17 +348,19 @@ def mask(
 def _add_mean_of_removed(reader: nn.Linear, gone_I: torch.Tensor, mean_I: torch.Tensor) -> None:
     """Add to a linear's bias what the inputs that leave contribute to its output on average."""
     mean_I = mean_I.to(reader.weight.device)
-    bias_O = reader.weight[:, gone_I].float() @ mean_I[gone_I]
-    if reader.bias is not None:
-        bias_O = reader.bias + bias_O
-    reader.bias = nn.Parameter(bias_O.to(reader.weight.dtype), requires_grad=False)
+    mean_O = reader.weight[:, gone_I].float() @ mean_I[gone_I]
+
+    if reader.bias is None:
+        reader.bias = nn.Parameter(mean_O.to(reader.weight.dtype), requires_grad=False)
+    else:
+        reader.bias.copy_(reader.bias + mean_O)
 
 
 def check_compensation(lm: LanguageModel) -> None:
     """Raise ValueError unless the model's class can give a bias to every linear that reads units."""
-    linears = lm.linears(lm.blocks[0])
     for units in removable(lm).values():
-        if linears[units.columns].bias is None and units.bias is None:
+        has_bias = all(lm.linears(block)[units.columns].bias is not None for block in lm.blocks)
+        if not has_bias and units.bias is None:
             raise ValueError(
                 f"{type(lm.model).__name__} has no bias for {units.columns}: the mean of what is removed "
                 "can be compensated in Llama and GPT-2 models only"

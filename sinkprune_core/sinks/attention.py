@@ -12,13 +12,16 @@ What SDPA cannot express is computed from the whole map: scores with a soft cap 
 a score per head that takes its share of the softmax and gives nothing (gpt-oss).
 
 Dimensions: B batch, L layers, H query heads, G key-value heads, R query heads per key-value head (H = G * R),
-Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the steps of a causal model).
+Q queries, C queries of a chunk, X = R * C those of a group's heads, K keys, E head width, S windows of
+queries (the steps of a causal model), T positions of a row.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Annotated, Any, cast
 
 import torch
@@ -29,6 +32,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sinkprune_core.forwards import check_mode
 from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.turns import turn
 from sinkprune_core.values import Number, Plain, TokenIds, checked, in_short, is_plain
@@ -127,18 +131,21 @@ class _AttentionMap:
 
         Those are the ones that see no key, and those that `counted_BQ` leaves out.
         """
-        left_out_B1C = None
+        reasons = []
+
         if self.mask_B1QK is not None and self.mask_B1QK.dtype == torch.bool:
-            left_out_B1C = ~self.mask_B1QK[:, :, start:stop].any(-1)
+            sees_a_key_B1C = self.mask_B1QK[:, :, start:stop].any(-1)
+            reasons.append(~sees_a_key_B1C)
 
         if counted_BQ is not None:
-            uncounted_B1C = ~counted_BQ[:, None, start:stop]
-            left_out_B1C = uncounted_B1C if left_out_B1C is None else left_out_B1C | uncounted_B1C
+            reasons.append(~counted_BQ[:, None, start:stop])
 
-        if left_out_B1C is None:
+        if not reasons:
             return None
 
-        return left_out_B1C[:, :, None, :, None].expand(len(self.query_BHQE), -1, -1, -1, -1)
+        left_out_B1C = reduce(torch.logical_or, reasons)
+        left_out_B11C1 = left_out_B1C[:, :, None, :, None]
+        return left_out_B11C1.expand(len(self.query_BHQE), -1, -1, -1, -1)
 
 
 def _softmax(score_BGRCK: torch.Tensor, sink_1GR11: torch.Tensor | None) -> torch.Tensor:
@@ -282,7 +289,13 @@ def even_share(queries: int, windows: Windows | None = None, causal: bool = Fals
     return torch.stack(shares).float()
 
 
-def _mask_without(hidden_keys_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> torch.Tensor:
+def _mask_without(
+    hidden_keys_BK: torch.Tensor,
+    query_BHQE: torch.Tensor,
+    key_BGKE: torch.Tensor,
+    mask_B1QK: torch.Tensor | None,
+    causal: bool,
+) -> torch.Tensor:
     """Return the attention mask (B, 1, Q, K) that hides keys from every query but their own."""
     _check_hidden(hidden_keys_BK)
     batch, _, queries, _ = query_BHQE.shape
@@ -326,7 +339,16 @@ def _check_hidden(hidden_keys_BK: object) -> None:
     )
 
 
-def attention(module: nn.Module, query, key, value, attention_mask, scaling=None, is_causal=None, **kwargs):
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
     """Attend as transformers' SDPA does, but not to hidden keys, and measure the mass where a tracker asks.
 
     Shapes are those of SDPA: query (B, H, Q, E), key and value (B, G, K, E), mask (B, 1, Q, K) or None.
@@ -334,24 +356,30 @@ def attention(module: nn.Module, query, key, value, attention_mask, scaling=None
     transformers' eager attention gives.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    hidden_keys_BK = module.__dict__.get(_HIDDEN)
+
+    hidden_keys_BK: Any = module.__dict__.get(_HIDDEN)
     if callable(hidden_keys_BK):
         hidden_keys_BK = hidden_keys_BK(module.layer_idx)
     if hidden_keys_BK is not None:
         attention_mask = _mask_without(hidden_keys_BK, query, key, attention_mask, causal)
 
+    # a single query is the newest token of a cache, which sees every key
+    is_one_query = query.shape[2] == 1
+    without_mask = attention_mask is None
+    width = query.shape[-1]
+
     attention_map = _AttentionMap(
         query,
         key,
         attention_mask,
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        causal=causal and attention_mask is None and query.shape[2] > 1,
+        scaling=width**-0.5 if scaling is None else scaling,
+        causal=causal and without_mask and not is_one_query,
         softcap=kwargs.get("softcap"),
         sink_H=kwargs.get("s_aux"),
     )
 
     for tracker in module.__dict__.get(_TRACKERS, ()):
-        tracker.add(module.layer_idx, attention_map)
+        tracker.add(cast(Any, module).layer_idx, attention_map)
 
     if attention_map.softcap is not None or attention_map.sink_H is not None:
         return attention_map.output(value), None
@@ -559,9 +587,24 @@ def attention_mass(
     counted_BQ = inputs.get("attention_mask")
 
     with track(model, counted_BQ=counted_BQ, several=new_tokens > 0) as tracker:
+        check_mode(model, type(model).__name__)
+        there = {name: value.to(model.device) for name, value in inputs.items()}
+
         if new_tokens > 0:
             length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-            cast(Any, model).generate(**inputs, **length, do_sample=False, num_beams=1)
+            cast(Any, model).generate(**there, **length, do_sample=False, num_beams=1)
         else:
-            model(**inputs, use_cache=False)
+            model(**there, **_positions(model, there), use_cache=False)
         return tracker.take().mean(2)[:, :, 0]
+
+
+def _positions(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the positions, int64 (B, T), that tokens of padded rows have alone, as an argument of a forward.
+
+    Of rows without padding nothing is said, nor to a model that takes no positions.
+    """
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    mask_BT = inputs.get("attention_mask")
+    if not takes_positions or "position_ids" in inputs or mask_BT is None or bool(mask_BT.all()):
+        return {}
+    return {"position_ids": (mask_BT.long().cumsum(1) - 1).clamp_min(0)}

@@ -15,10 +15,10 @@ import torch
 
 from sinkprune_core.diffusion.noise import random_mask
 
+SINK_STD = 2.0  # standard deviations by which a sink's mass exceeds the mean, as in the official code
 STABILITY_THRESHOLD = 0.8  # share of steps from which a sink counts as stable
-SHARES_ABOVE_OTHERS = (
-    3.0  # even shares by which a sink exceeds the other keys; Rulli et al., arXiv 2510.15731
-)
+SHARES_ABOVE_OTHERS = 3.0
+"""Even shares by which a sink exceeds the other keys; Rulli et al., arXiv 2510.15731."""
 LEAST_VARIATION = 1e-6  # below this ratio of standard deviation to mean a step counts as perfectly even
 
 
@@ -49,7 +49,7 @@ def mean_and_std(
 
 
 def sink_sets(
-    mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, sink_std: float = 2.0
+    mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, sink_std: float = SINK_STD
 ) -> torch.Tensor:
     """Return which keys are sinks, bool (..., S, K): visible keys of more mass than a threshold.
 
@@ -159,7 +159,7 @@ def overlap(sinks_SK: torch.Tensor) -> torch.Tensor:
 def variability(
     mass_BSK: torch.Tensor,
     visible_BSK: torch.Tensor | None = None,
-    sink_std: float = 2.0,
+    sink_std: float = SINK_STD,
     stability_threshold: float = STABILITY_THRESHOLD,
 ) -> pd.DataFrame:
     """Return one row of sink statistics per prompt, each a property of that prompt's whole trajectory.

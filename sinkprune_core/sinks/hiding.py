@@ -50,7 +50,11 @@ class Hiding:
 
     def hides_in(self, layer: int, layers: int) -> bool:
         """Return whether keys are hidden in a layer, counted from 0, of so many."""
-        return self.layers in (ALL, THIRDS[len(THIRDS) * layer // layers])
+        if self.layers == ALL:
+            return True
+
+        third = len(THIRDS) * layer // layers
+        return self.layers == THIRDS[third]
 
     def choose(self, mass_BK, visible_BK, masked_BK, rngs: list[torch.Generator]) -> torch.Tensor:
         """Return the keys to hide, bool (B, K), by the attention they received; one generator per row.
@@ -86,11 +90,15 @@ class Hiding:
         """Return `count` random free keys of one row, bool (K,), `wanted_masks` of them masks if possible."""
         free_masks = int((free_K & masked_K).sum())
         free_tokens = int((free_K & ~masked_K).sum())
-        masks = max(wanted_masks, self.count - free_tokens)
-        masks = min(masks, free_masks)
-        chosen_masks_K = detection.random_keys(~free_K, masks, rng, masked_K)
-        chosen_tokens_K = detection.random_keys(~free_K, self.count - masks, rng, ~masked_K)
 
+        # masks make up for tokens that are not there, and the other way round
+        least_masks = self.count - free_tokens
+        masks = min(max(wanted_masks, least_masks), free_masks)
+        tokens = self.count - masks
+
+        taken_K = ~free_K
+        chosen_masks_K = detection.random_keys(taken_K, masks, rng, masked_K)
+        chosen_tokens_K = detection.random_keys(taken_K, tokens, rng, ~masked_K)
         return chosen_masks_K | chosen_tokens_K
 
 

@@ -47,7 +47,9 @@ class Reading:
         """Return the mass of every key, mean over layers and heads, float32."""
         return self.mass(trace).mean(2)
 
-    def sinks(self, mass_BSK: torch.Tensor, visible_SK: torch.Tensor, sink_std: float = 2.0) -> torch.Tensor:
+    def sinks(
+        self, mass_BSK: torch.Tensor, visible_SK: torch.Tensor, sink_std: float = detection.SINK_STD
+    ) -> torch.Tensor:
         """Return which keys are sinks, bool (B, S, K)."""
         if self.others:
             return detection.sinks_above_others(mass_BSK, visible_SK)
@@ -56,7 +58,7 @@ class Reading:
     def variability(
         self,
         trace: Trace,
-        sink_std: float = 2.0,
+        sink_std: float = detection.SINK_STD,
         stability_threshold: float = detection.STABILITY_THRESHOLD,
         layer: int | None = None,
     ) -> pd.DataFrame:

@@ -5,7 +5,7 @@ causal model a query is computed once, when its token is the newest, so a step i
 queries. What such a window adds up to is a matter of reading; a trace keeps the sums apart, and `readings`
 puts them together.
 
-Dimensions: B prompt, S step, K key position (= sequence position), L layer, H head.
+Dimensions: B prompt, T position in a prompt, S step, K key position (= sequence position), L layer, H head.
 """
 
 import json
@@ -93,7 +93,7 @@ class Trace:
         position_K = torch.arange(self.final_BK.shape[1])
         return position_K < self.windows_S2[:, 1:]
 
-    def sinks(self, sink_std: float = 2.0) -> torch.Tensor:
+    def sinks(self, sink_std: float = detection.SINK_STD) -> torch.Tensor:
         """Return which keys are sinks by the literal mass, bool (B, S, K), as `detection.sink_sets` says."""
         return detection.sink_sets(self.mass_BSK, self.visible_SK, sink_std)
 

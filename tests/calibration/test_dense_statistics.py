@@ -206,13 +206,26 @@ def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, make_l
         (another, known, calibration),
         (of_its_name, known, calibration),
     ):
-        with pytest.raises(ValueError, match="statistics are not those of recipe"):
+        said = "statistics are not those of recipe|reads none of the dense model: leave statistics out"
+        with pytest.raises(ValueError, match=said):
             prune(lm, recipe, text, progress=False, statistics=statistics)
 
     same = make_lm("diffusion")
     prune(same, known, calibration, progress=False, statistics=statistics)
     with pytest.raises(ValueError, match="statistics are not those of recipe"):
         prune(same, known, calibration, progress=False, statistics=statistics)  # which is pruned by now
+
+
+def test_statistics_that_nothing_reads_are_refused(tiny_dlm, calibration):
+    known = preset("noised-dense", noise_levels=2)
+    statistics = dense_statistics(tiny_dlm, [known], calibration, progress=False)[known.statistics_key]
+    of_gram = dataclasses.replace(known, criterion="sparsegpt", pattern="layer")
+    assert of_gram.statistics_key == known.statistics_key
+    with pytest.raises(ValueError, match="reads none of the dense model: leave statistics out"):
+        prune(tiny_dlm, of_gram, calibration, progress=False, statistics=statistics)
+
+    with_owl = dataclasses.replace(of_gram, allocation="owl")
+    assert prune(tiny_dlm, with_owl, calibration, progress=False, statistics=statistics).sparsity > 0.4
 
 
 @pytest.mark.parametrize("exclude", ["all", "unstable"])

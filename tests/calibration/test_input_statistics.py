@@ -34,6 +34,17 @@ def test_a_score_by_hand():
     assert norms.finished().with_norm("root").norm_I.tolist() == pytest.approx([5, math.sqrt(170), 0])
 
 
+def test_mixed_precision_of_a_user_changes_no_sum(make_ids):
+    input_BTI = torch.randn(2, 5, 300, generator=torch.Generator().manual_seed(0))
+    alone, inside = RunningStatistics(300, gram=True), RunningStatistics(300, gram=True)
+    alone.add(input_BTI, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside.add(input_BTI, None)
+
+    for name, value in vars(alone.finished()).items():
+        assert torch.equal(value, getattr(inside.finished(), name)), name
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 6),

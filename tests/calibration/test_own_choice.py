@@ -189,6 +189,21 @@ def test_what_is_no_function_is_refused(wrong):
         Recipe(exclude=wrong)
 
 
+@dataclasses.dataclass
+class Changeable:
+    share: float = 0.5
+
+    def __call__(self, context):
+        return context.profile_NST * 0 + self.share
+
+
+@pytest.mark.parametrize("field", ["exclude", "criterion"])
+def test_a_dataclass_that_can_be_changed_and_a_class_itself_are_refused(field):
+    for wrong in (Changeable(), Changeable):
+        with pytest.raises(ValueError, match=rf"{field}=Changeable.*@dataclass\(frozen=True\)"):
+            Recipe(**{field: wrong})
+
+
 WRONG = {
     "too much": lambda profile_NST: profile_NST * 0 + 1.5,
     "too little": lambda profile_NST: profile_NST * 0 - 0.1,

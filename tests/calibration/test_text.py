@@ -1,5 +1,6 @@
 """Calibration: the states of a trajectory, random tokens, and what a text is known by."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from sinkprune_core import Calibration, Recipe, Sampler, generate
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import NOISE, noise_counts, trajectory
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, token_weights
+from sinkprune_core.seeds import seed_of
 from sinkprune_core.sinks.detection import sink_sets
 
 KINDS = ("autoregressive", "diffusion")
@@ -190,6 +192,30 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
 
 
 # the text
+
+
+def test_a_text_does_not_change_with_the_tensor_that_it_was_made_of(make_ids):
+    ids_NT = make_ids(2, 8)
+    text = Calibration(ids_NT)
+    before = text.fingerprint
+    ids_NT[0, 0] += 1
+    assert text.fingerprint == before
+
+
+@pytest.mark.parametrize("noise", [name for name, rule in NOISE.items() if rule is not None])
+def test_noise_does_not_follow_the_default_dtype(tiny_dlm, calibration, noise):
+    states_NST = trajectory(tiny_dlm, calibration, 4, noise)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again_NST = trajectory(tiny_dlm, calibration, 4, noise)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(again_NST, states_NST)
+
+
+def test_a_seed_of_numpy_is_that_of_python():
+    assert seed_of(np.int64(3), "noise", np.float64(0.5)) == seed_of(3, "noise", 0.5)
+    assert seed_of(3, "noise", 0.5) != seed_of(4, "noise", 0.5)
 
 
 def test_the_fingerprint_follows_text_and_seed_and_nothing_else(make_ids):

@@ -13,6 +13,7 @@ from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
 from sinkprune.figures import trajectories
 from sinkprune_companion import project_root
+from sinkprune_companion.experiments.comparisons import BASELINES, ONE_SWITCH
 from sinkprune_companion.experiments.paper_protocol import finding_name
 from sinkprune_companion.figures import figures, forests, recipes
 from sinkprune_companion.figures.looks import VERDICTS
@@ -198,6 +199,21 @@ def test_a_smaller_run_has_titles_that_presume_nothing():
     assert render.title(run, "differences_50", "Paired differences") == "Paired differences"
 
 
+def test_a_far_baseline_leaves_the_axis_to_the_other_rows_where_there_are_three():
+    rows = {"one": estimate(0.01, 0.02), "two": estimate(0.0, 0.01), "three": estimate(0.02, 0.02)}
+    rows |= {"far": estimate(-0.1, 0.01), "near": estimate(-0.03, 0.01)}
+    groups = dict.fromkeys(rows, ONE_SWITCH) | {"far": BASELINES, "near": BASELINES}
+    assert recipes.far_baselines(rows, groups) == ["far"]
+    assert recipes.far_baselines({**rows, "one": estimate(-0.1, 0.02)}, groups) == []
+    assert recipes.far_baselines({name: rows[name] for name in ("one", "two", "far")}, groups) == []
+
+    left = {
+        beyond: forests.plot_forest(rows, "nats", beyond=beyond).axes[0].get_xlim()[0]
+        for beyond in ((), ("far",))
+    }
+    assert left[()] < -0.1 < left["far",] < -0.04
+
+
 def test_the_paper_s_protocol_has_a_picture_for_every_sparsity_and_one_for_whole_units(tmp_path, monkeypatch):
     monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     run = Run("03_leaving_sinks_out", "tiny", {})
@@ -215,7 +231,12 @@ def test_the_paper_s_protocol_has_a_picture_for_every_sparsity_and_one_for_whole
     assert recipes.save_protocol_units(run, found, []) is None
 
     drawn = recipes.save_protocol(run, found, 0.25)
-    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["official recipe − Wanda"]
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == [
+        "the official recipe",
+        "official recipe − Wanda",
+        "baselines, on as many tokens",
+        "SparseGPT − Wanda",
+    ]
     recipes.save_protocol_units(run, found, [0.3, 0.5])
     folder = run.folder / "figures" / run.notebook
     assert pd.read_csv(folder / "protocol_25.csv").value.tolist() == [-0.3, -0.2], "in the order of the table"

@@ -139,6 +139,24 @@ def test_more_tokens_than_positions_are_refused(make_family, make_ids, kind, nam
         USES[kind][name](lm, make_ids(3, 66))
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (1, 0)])
+def test_no_token_at_all_is_refused(tiny_dlm, shape):
+    ids_BT = torch.zeros(shape, dtype=torch.long)
+    said = rf"ids_BT has shape \({shape[0]}, {shape[1]}\): .* \(sequences, tokens\), at least one of each"
+    for mask_BT in (None, torch.ones_like(ids_BT)):
+        with pytest.raises(ValueError, match=said):
+            tiny_dlm.hidden(ids_BT, mask_BT)
+
+
+def test_positions_that_are_no_bool_for_every_id_are_refused(tiny_dlm, make_ids):
+    ids_BT = make_ids(2, 6)
+    for where_BT in (torch.ones(2, 5, dtype=torch.bool), torch.ones_like(ids_BT), ids_BT[0] > 0):
+        with pytest.raises(ValueError, match=r"where_BT is torch.* \(2, 6\): give one bool for every id"):
+            tiny_dlm.logits_at(ids_BT, where_BT)
+    with pytest.raises(TypeError, match="where_BT="):
+        tiny_dlm.logits_at(ids_BT, [[True] * 6] * 2)
+
+
 def test_lists_are_refused(tiny_dlm, make_ids):
     ids = make_ids(2, 8).tolist()
     for use in (nelbo, score, Calibration, USES["diffusion"]["trace"]):

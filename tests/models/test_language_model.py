@@ -199,6 +199,48 @@ def test_the_fingerprint_follows_every_weight(tiny_dlm, make_lm):
     assert dataclasses.replace(tiny_dlm, model=tiny_dlm.model.to(torch.bfloat16)).fingerprint() != original
 
 
+def test_a_buffer_of_one_number_is_part_of_the_fingerprint(tiny_dlm):
+    tiny_dlm.model.model.register_buffer("scale", torch.tensor(2.0))
+    of_two = tiny_dlm.fingerprint()
+    tiny_dlm.model.model.scale.fill_(3.0)
+    assert tiny_dlm.fingerprint() != of_two
+
+
+def test_kept_weights_are_the_same_parameters_again_whatever_is_done_to_them(make_family):
+    lm = make_family("llama-biased")
+    before = dict(lm.model.named_parameters())
+    numbers = {name: value.detach().clone() for name, value in before.items()}
+    first, last = lm.blocks[0], lm.blocks[-1]
+
+    with weights_kept(lm):
+        first.mlp.down_proj.bias = torch.nn.Parameter(torch.ones(24))
+        first.mlp.up_proj.bias = None
+        first.self_attn.q_proj.weight.data = torch.ones(1, 1)
+        first.mlp.register_parameter("more", torch.nn.Parameter(torch.ones(1)))
+        last.mlp.up_proj.weight.fill_(0)
+        last.mlp.gate_proj = torch.nn.Linear(24, 48)
+
+    after = dict(lm.model.named_parameters())
+    assert after.keys() == before.keys()
+    for name, value in after.items():
+        assert value is before[name] and torch.equal(value, numbers[name])
+
+
+def test_one_parameter_that_cannot_be_put_back_keeps_none_of_the_others(tiny_dlm):
+    weight = tiny_dlm.blocks[0].mlp.up_proj.weight
+    before = tiny_dlm.blocks[-1].mlp.up_proj.weight.clone()
+
+    def spoilt():
+        with weights_kept(tiny_dlm):
+            weight.data = weight.data[:1].expand_as(weight)
+            tiny_dlm.blocks[-1].mlp.up_proj.weight.fill_(0)
+
+    with pytest.raises(RuntimeError, match="single memory location"):
+        spoilt()
+
+    assert torch.equal(tiny_dlm.blocks[-1].mlp.up_proj.weight, before)
+
+
 def test_zeros_are_written_in_every_dtype_and_layout_whatever_was_there():
     pruned = torch.tensor([[True], [True], [True], [False]])
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):

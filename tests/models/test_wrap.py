@@ -186,6 +186,44 @@ def test_wrap_sets_the_direction_both_ways(make_ids):
     assert torch.equal(wrap(model).hidden(ids_BT), causal_BTD)
 
 
+def direction_and_modes(model) -> list:
+    parts = list(model.modules())
+    return [vars(model.config).get("is_causal", "none")] + [
+        (vars(part).get("is_causal", "none"), part.training) for part in parts
+    ]
+
+
+def test_a_model_that_is_refused_stays_as_it_was(make_ids):
+    model = tiny_llama("gqa", 0).train()
+    model.model.layers[1].eval()
+    is_mixed = direction_and_modes(model)
+    with pytest.raises(ValueError, match="mask_token_id=900 is outside the vocabulary of 72"):
+        wrap(model, mask_token_id=900, logits_shifted=True)
+    assert direction_and_modes(model) == is_mixed
+
+    lm = wrap(model)
+    wrapped = direction_and_modes(model)
+    before_BTD = lm.hidden(make_ids(1, 9))
+    with pytest.raises(ValueError, match="mask_token_id=900 is outside the vocabulary of 72"):
+        wrap(model, mask_token_id=900, logits_shifted=True)
+    assert direction_and_modes(model) == wrapped
+    assert torch.equal(lm.hidden(make_ids(1, 9)), before_BTD)
+
+
+def test_memory_that_does_not_suffice_is_not_taken_for_a_model_that_is_not_covered():
+    model = tiny_llama("gqa", 0)
+    calls = []
+
+    def run_out(module, args):
+        calls.append(module)
+        if len(calls) == 3:  # after two texts through the whole model the blocks run one by one
+            raise torch.OutOfMemoryError("out of memory")
+
+    model.model.layers[0].register_forward_pre_hook(run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        wrap(model)
+
+
 def test_what_must_be_said_is_asked_for():
     with pytest.raises(ValueError, match="logits_shifted must be said of a diffusion model"):
         wrap(tiny_llama("gqa", 0), mask_token_id=MASK_TOKEN_ID)
@@ -265,6 +303,12 @@ def tied(model):
     return model
 
 
+def in_one_memory(model):
+    shared_OI = model.model.layers[0].mlp.up_proj.weight.detach()
+    linear_of(model).weight = nn.Parameter(shared_OI, requires_grad=False)
+    return model
+
+
 def compiled_inside(model):
     model.model.layers[1] = torch.compile(model.model.layers[1])
     return model
@@ -306,10 +350,27 @@ def test_a_model_that_pruning_would_not_reach_is_refused(change):
     assert "\n" not in str(caught.value)
 
 
+def test_blocks_of_several_widths_are_looked_at_one_by_one(make_ids):
+    model = tiny_llama("gqa-24", 0)
+    mlp = model.model.layers[1].mlp
+    mlp.gate_proj, mlp.up_proj, mlp.down_proj = nn.Linear(24, 42), nn.Linear(24, 42), nn.Linear(42, 24)
+    lm = wrap(model)
+    text = Calibration(make_ids(2, 8))
+
+    with pytest.raises(ValueError, match=r"groups of 4; mlp\.down_proj of block 1 has 42: use another M"):
+        prune_model(lm, preset("wanda", pattern="2:4"), text, progress=False)
+    with pytest.raises(ValueError, match=r"mlp\.gate_proj of block 1 of LlamaForCausalLM has shape"):
+        prune_model(lm, preset("structured"), text, progress=False)
+
+    report = prune_model(lm, preset("wanda", pattern="2:4", ignore="1.*"), text, progress=False)
+    assert report.sparsity == 0.5
+
+
 SINCE = {
     parametrised: "the weight of mlp.up_proj of block 1 is computed from other parameters",
     masked: "the weight of mlp.up_proj of block 1 is computed from other parameters",
     tied: "mlp.up_proj of block 1 has the weight of mlp.up_proj of block 0",
+    in_one_memory: "mlp.up_proj of block 1 has the weight of mlp.up_proj of block 0",
     compiled_inside: "the whole of block 1 is compiled",
 }
 
@@ -467,3 +528,16 @@ def test_a_model_whose_dropout_is_on_scores_nothing(make_family, make_ids):
     lm.blocks[1].train()  # a part alone, as who freezes the others does
     with pytest.raises(ValueError, match=r"training mode, where dropout is random: call model.eval\(\)"):
         nll(lm, make_ids(1, 8))
+
+
+def test_sinks_are_left_out_whatever_attention_a_model_was_loaded_with(make_ids):
+    """Masks are made for the attention in use, and sinks are tracked by another one."""
+    recipe = preset("wanda", exclude="all", noise_levels=2, sink_std=0.5)
+    text = Calibration(make_ids(2, 8))
+    left_out = {}
+    for attention in ("sdpa", "flex_attention", "eager"):
+        model = tiny_llama("gqa", 0)
+        lm = wrap(model, mask_token_id=MASK_TOKEN_ID, logits_shifted=True)
+        model.set_attn_implementation(attention)
+        left_out[attention] = prune_model(lm, recipe, text, progress=False).left_out_share
+    assert len(set(left_out.values())) == 1 and left_out["sdpa"] > 0

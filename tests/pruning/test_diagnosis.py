@@ -213,6 +213,22 @@ def test_a_place_that_no_sequence_has_is_one_sentence(lm, text, monkeypatch):
         diagnose(lm, text, sinks=Positions((0, length)), progress=False)
 
 
+def test_a_place_that_one_padded_sequence_has_not_is_one_sentence(lm, make_ids):
+    present_NT = torch.ones(2, 12, dtype=torch.bool)
+    present_NT[1, 6:] = False
+    padded = Calibration(make_ids(2, 12), present_NT=present_NT)
+    said = "no place 7: give numbers from 0 to 5"
+    with pytest.raises(ValueError, match=said):
+        diagnose(lm, padded, noise_levels=2, sinks=Positions((7,)), progress=False)
+    with pytest.raises(ValueError, match=said):
+        prune(lm, Recipe(exclude=Positions((7,)), noise_levels=2), padded, progress=False)
+
+
+def test_no_sparsity_is_one_sentence(lm, text):
+    with pytest.raises(ValueError, match=r"sparsities=\[\] must be a list of shares in .*, at least one"):
+        diagnose(lm, text, sparsities=[], progress=False)
+
+
 @pytest.mark.parametrize("places", [(), (-1,), (0.5,), ("first",)])
 def test_places_that_are_no_numbers_from_zero_are_one_sentence(places):
     with pytest.raises(ValueError, match="must be whole numbers from 0"):
@@ -241,3 +257,6 @@ def test_a_change_below_one_percent_is_none_whatever_other_text_does():
     found = Diagnosis("a model", table.assign(predicted=0.0, exact=0.009, other_text=0.001), left_out=0.01)
     assert not found.expect_an_effect(0.5)
     assert affected(found).empty
+
+    with pytest.raises(ValueError, match=r"sparsity=0.75 was not diagnosed, only 0.5: name it"):
+        found.expect_an_effect(0.75)

@@ -8,7 +8,7 @@ from typing import get_args
 import naive
 import pytest
 import torch
-from naive import linears_of, same, weights_of, zeros_of
+from naive import linears_of, same, share_of, weights_of, zeros_of
 
 from sinkprune.models.embedded import START_TOKEN_ID
 from sinkprune.models.shrinking import shrink
@@ -36,9 +36,9 @@ def assert_exact(linear, pattern: str, sparsity: float) -> None:
     """The zeros of a linear are as many as a sparsity asks for, in every row or in all."""
     counts = (linear.weight == 0).sum(1).tolist()
     if pattern == "row":
-        assert counts == [math.floor(linear.in_features * sparsity)] * linear.out_features
+        assert counts == [share_of(linear.in_features, sparsity)] * linear.out_features
     else:
-        assert sum(counts) == math.floor(linear.weight.numel() * sparsity)
+        assert sum(counts) == share_of(linear.weight.numel(), sparsity)
 
 
 # parity

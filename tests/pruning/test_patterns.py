@@ -1,6 +1,5 @@
 """Patterns and allocation: exact counts and ties by lowest index, against sorts of Python lists."""
 
-import math
 import re
 import statistics
 from itertools import pairwise
@@ -9,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import choose, choose_globally
+from naive import choose, choose_globally, share_of
 
 from sinkprune_core.pruning.patterns import GlobalThreshold, allocate, n_and_m, n_of_m, outlier_share, select
 
@@ -26,6 +25,15 @@ def drawn(rows: int, columns: int, values: int, seed: int) -> torch.Tensor:
 
 
 # one linear
+
+
+@pytest.mark.parametrize(("share", "of_a_row", "of_all"), [(0.29, 29, 58), (0.57, 57, 114), (0.58, 58, 116)])
+def test_a_share_counts_as_it_is_written(share, of_a_row, of_all):
+    """int(100 * 0.29) is 28."""
+    score_OI = drawn(2, 100, 10**6, 0)
+    assert select("row", share)(score_OI, 0, 100).sum(1).tolist() == [of_a_row] * 2
+    assert int(select("layer", share)(score_OI, 0, 100).sum()) == of_all
+    assert int(GlobalThreshold.of(lambda: [score_OI], share).take(score_OI).sum()) == of_all
 
 
 @FEW
@@ -52,7 +60,7 @@ def test_blocks_of_columns_lose_their_lowest_scores_ties_from_the_left_and_add_u
 
     total = torch.cat(parts, 1).sum()
     assert total == (
-        rows * math.floor(columns * sparsity) if pattern == "row" else math.floor(rows * columns * sparsity)
+        rows * share_of(columns, sparsity) if pattern == "row" else share_of(rows * columns, sparsity)
     )
 
 

@@ -121,6 +121,13 @@ def test_what_is_recommended_depends_on_the_sparsity():
     assert preset("recommended", pattern="2:4") == preset("sparsegpt", pattern="2:4")
 
 
+@pytest.mark.parametrize("which", [{"sparsities": (0.8, 0.8)}, {"targets": "mlp.*"}, {"ignore": "0.*"}])
+def test_recommended_leaves_the_choice_of_layers_to_who_makes_it(which):
+    chosen = preset("recommended", **{"sparsity": 0.8, **which})
+    assert chosen.allocation == "uniform" and chosen.noise == "half-clean"
+    assert preset("recommended", sparsity=0.8).allocation == "owl"
+
+
 # what does not fit a model or its text
 
 
@@ -134,7 +141,7 @@ NOISED = {"inputs": "noised"}
         ("autoregressive", {"exclude": "all", "noise_levels": 7}, 6, "noise_levels=7 exceed the 6 tokens"),
         ("diffusion", {}, None, "criterion='wanda' needs calibration text: pass a Calibration"),
         ("diffusion", {**NOISED, "noise": "rollout"}, 8, "noise_levels=8 exceed the 6 tokens a rollout"),
-        ("diffusion", {"pattern": "2:4"}, 6, "needs inputs in groups of 4; mlp.down_proj has 45"),
+        ("diffusion", {"pattern": "2:4"}, 6, "needs inputs in groups of 4; mlp.down_proj of block 0 has 45"),
         ("diffusion", {"sparsity": 0.95, "allocation": "linear"}, 6, "asks for sparsity 1.030 in layer 0"),
         ("diffusion", {"pattern": "structured", "sparsity": 0.999}, 6, "ratio=0.999 cannot be reached"),
         ("diffusion", {**NOISED, "exclude": "only", "sink_std": 1e3}, 12, "leaves no calibration token"),

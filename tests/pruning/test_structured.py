@@ -286,6 +286,21 @@ def test_compensation_adds_the_mean_of_what_is_removed(make_family, make_ids, fa
         torch.testing.assert_close(linears[reader].bias, torch.tensor(bias), atol=1e-5, rtol=1e-4)
 
 
+def test_a_bias_that_compensation_changed_comes_back(make_family, make_ids):
+    lm = make_family("llama-biased")
+    kept, statistics = some_kept(lm)[1], statistics_of(lm, 1, make_ids(3, 11), WEIGHT_N)
+    biases = [lm.linears(lm.blocks[1])[units.columns].bias for units in removable(lm).values()]
+    numbers = [bias.clone() for bias in biases]
+
+    with weights_kept(lm):
+        mask(lm, lm.blocks[1], kept, statistics)
+        assert not any(torch.equal(bias, was) for bias, was in zip(biases, numbers, strict=True))
+
+    for units, bias, was in zip(removable(lm).values(), biases, numbers, strict=True):
+        assert lm.linears(lm.blocks[1])[units.columns].bias is bias
+        assert torch.equal(bias, was)
+
+
 # errors
 
 

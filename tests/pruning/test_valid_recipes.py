@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
-from naive import block_weights_of, linears_of, same
+from naive import block_weights_of, linears_of, same, share_of
 from random_models.cases import CASES
 from random_models.writing import write
 
@@ -154,7 +154,7 @@ def assert_counts(lm, recipe: Recipe, report: Report) -> None:
     elif recipe.pattern == "structured":
         assert sum(counts) == LAYERS * plan(lm, recipe.sparsity).weights_removed
     elif recipe.pattern == "global":
-        assert sum(counts) == int(sum(sizes) * recipe.sparsity)
+        assert sum(counts) == share_of(sum(sizes), recipe.sparsity)
     elif sparsities is None:
         assert sum(counts) / sum(sizes) == pytest.approx(recipe.sparsity, abs=1 / 32)
     elif recipe.pattern == "layer":

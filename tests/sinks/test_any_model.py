@@ -98,19 +98,43 @@ def test_mass_of_padded_rows_is_that_of_eager_attention(name, make_ids):
     attention_mask[0, 6:] = 0
     attention_mask[1, :2] = 0
 
-    maps = model(ids_BT, attention_mask=attention_mask, output_attentions=True, use_cache=False).attentions
+    inputs = {"input_ids": ids_BT, "attention_mask": attention_mask}
+    positions = {"position_ids": (attention_mask.cumsum(1) - 1).clamp_min(0)}
+    maps = model(**inputs, **positions, output_attentions=True, use_cache=False).attentions
     counted_B1Q1 = attention_mask[:, None, :, None]
     expected = [(map_BHQK[..., :9] * counted_B1Q1).sum(2).mean(1) for map_BHQK in maps]
 
-    inputs = {"input_ids": ids_BT, "attention_mask": attention_mask}
     mass_BLK = attention_mass(model, inputs)
 
     torch.testing.assert_close(mass_BLK, torch.stack(expected, 1), atol=1e-4, rtol=1e-4)
     assert not mass_BLK[attention_mask[:, None].expand_as(mass_BLK) == 0].any()
 
     with track(model, counted_BQ=attention_mask) as tracker:
-        model(**inputs, use_cache=False)
+        model(**inputs, **positions, use_cache=False)
         torch.testing.assert_close(tracker.take().mean(2)[:, :, 0], mass_BLK)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama-mha"])
+def test_padding_on_the_left_moves_no_token_to_another_position(make_family, make_ids, family):
+    model = make_family(family, "autoregressive").model
+    ids_BT = make_ids(2, 9)
+    attention_mask = torch.ones_like(ids_BT)
+    attention_mask[0, :3] = 0
+
+    mass_BLK = attention_mass(model, {"input_ids": ids_BT, "attention_mask": attention_mask})
+    torch.testing.assert_close(
+        mass_BLK[:1, :, 3:], attention_mass(model, ids_BT[:1, 3:]), atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(mass_BLK[1:], attention_mass(model, ids_BT[1:]), atol=1e-5, rtol=1e-5)
+
+
+def test_random_dropout_is_refused(make_ids):
+    for rate in ("attention_dropout", "layerdrop"):
+        model = tiny_llama("gqa", 0)
+        setattr(model.config, rate, 0.5)
+        with pytest.raises(ValueError, match="LlamaForCausalLM is in training mode, where dropout is random"):
+            attention_mass(model.train(), make_ids(1, 8))
+        assert attention_mass(model.eval(), make_ids(1, 8)).shape == (1, 3, 8)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
