@@ -21,16 +21,19 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Sink-aware pruning decides which weights to remove without counting the few tokens
-# that draw most attention, the sinks. On this small model that does not help. Making half of the
-# weights in its blocks' linear maps zero adds 0.31 nats per token to the loss, which says how badly
-# a model predicts text. Leaving out only the *unstable* sinks, those that come and go with the
-# noise, changes the loss by −0.00058 [−0.0041, 0.0029] ([notebook 03](03_leaving_sinks_out.ipynb)).
-# We call any change below 0.014 too small to matter.
+# that draw most attention, the sinks. With Wanda's rule and half of the weights zero, this makes no
+# difference that matters on this small model; for some other settings that is undecided. Here is
+# one recipe: Wanda's rule on noised text with dense propagation, where every block reads what the
+# dense model gives it. It adds 0.31 nats per token to the loss. The loss says how badly a model
+# predicts text. Leaving out the *unstable* sinks, too, those that come and go with the noise,
+# changes this loss by −0.00058 [−0.0041, 0.0029]. We call any change below 0.014 too small to
+# matter. These numbers are from [notebook 03](03_leaving_sinks_out.ipynb), under the paper's
+# protocol, where Wanda on clean text costs 0.33.
 #
-# The pictures to look at are [two masks of one matrix](../figures/00_start_here/two_masks.png),
-# which are almost the same, and at the end [one switch at a
-# time](../figures/00_start_here/first_look.png), which has one draw of other calibration text, and
-# so other numbers than notebook 03.
+# Look at two pictures. [Two masks of one matrix](../figures/00_start_here/two_masks.png) are almost
+# the same. [One switch at a time](../figures/00_start_here/first_look.png), at the end, shows what
+# two changes do to the loss. It has a single draw, of other calibration text than notebook 03, and
+# therefore other numbers.
 
 # %% [markdown]
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
@@ -40,14 +43,17 @@
 # weights by how the model reads some *calibration text*, and one random choice of that text is a
 # *calibration draw*. A *recipe* is one way to choose, with all its settings. [The
 # paper](https://arxiv.org/abs/2602.17664), *Sink-Aware Pruning for Diffusion Language Models*,
-# leaves sinks out of the statistics that choose the weights.
+# leaves sinks out of the statistics that choose the weights. Three methods share the name
+# *sink-aware*: the paper's code gives all sinks a small weight, and we also test leaving out all of
+# them, or only the unstable ones, which come and go with the noise. Where it makes a difference,
+# pages say which of the three is meant.
 #
 # The *loss* says how badly a model predicts text, in nats per token (section *One number*): lower
-# is better. What pruning adds to it is its *cost*. A difference between two recipes *matters* here
-# if it is at least 4.6 % of what the second of them costs. That is half of the share of Wanda's
-# cost that the paper's method takes back on LLaDA-8B. The paper's share is one of benchmark
-# accuracy, and it comes without an interval. That it holds for losses, too, is a convention of
-# ours, fixed so that differences have a scale ([docs/results.md](../docs/results.md)).
+# is better. What pruning adds to it is its *cost*. On LLaDA-8B, Wanda costs some accuracy, and the
+# paper's method wins back 9.2 % of that. We call a difference in loss *relevant* if it is at least
+# half of this share, 4.6 %, of what the second recipe costs; only such a difference *matters*.
+# Using an accuracy share for losses is our choice ([docs/results.md](../docs/results.md)), and the
+# paper gives no interval for its share.
 #
 # The model here, `smol-dlm`, has 135 million weights. This notebook shows every step once: a sink,
 # the choice for one matrix, what pruned models write, and what leaving the sinks out changes.
@@ -87,12 +93,15 @@ run = start("00_start_here", globals())
 # ## See a sink
 #
 # In an attention head every token, as a *query*, shares its attention out among the tokens that it
-# may look at, the *keys*. Here is the map of one head for one text: in an autoregressive model
-# (AR), which looks backwards only, and in a DLM from the same base weights, once with few of its
-# tokens masked and once with most. A bright column is a key that nearly all queries look at, of
-# those that may: a *sink*. Marks above a map show which tokens are masked: the sink of the first
-# map of the DLM is masked in the second, where another token is the sink. The head is chosen: in
-# the DLM its sink is strong both times. So it is no typical head.
+# may look at, the *keys*. Here are three attention maps of the same head for one text. The first is
+# from an autoregressive model (AR), which looks backwards only; keys that a query may not see are
+# light grey. The other two are from a DLM with the same base weights, which reads the text once
+# with few of its tokens masked and once with most of them masked. A bright column is a *sink*: a
+# key that nearly all queries look at, of those that may see it.
+#
+# Marks above a map show which tokens are masked. The token that is the sink in the second map is
+# masked in the third, where another token is the sink. We chose this head because its sink is
+# strong in both maps of the DLM. So it is no typical head.
 
 # %%
 from sinkprune.models.loading import load
@@ -150,7 +159,7 @@ assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 # %% [markdown]
 # **Do sinks move?** This can mean two things. The upper panel shows the model while it *writes* a
-# text behind a prompt: each row is a step, each column a token, the colour is a token's mass, and
+# text after a prompt: each row is a step, each column a token, the colour is a token's mass, and
 # rings mark sinks. The dark part at its upper right is masks, which draw little attention. The
 # lower panel shows the calibration text of the last cell as pruning reads it, in eight passes. Each
 # has fewer masks than the one before it, and the share that is masked stands beside its row.
@@ -166,7 +175,7 @@ from sinkprune_companion.experiments.sink_conditions import Condition
 from sinkprune_companion.experiments.sink_records import Continued
 
 fingerprint = dlm.fingerprint()
-how = {"prompt_length": 32, "steps": LEVELS, "temperature": 1.0}
+how = {"prompt_length": 32, "steps": 8, "temperature": 1.0}
 trace = Continued(run, dlm, fingerprint, Condition(tokens=64), 1, how, SEED).trace()
 views = [
     trajectories.panel(dlm, trace, 0, "DLM, while it writes"),
@@ -184,8 +193,8 @@ draw(run, "a_sink", plain, trajectories.plot_sink_positions, views, **told)
 # *Wanda* multiplies the size of each weight by the norm of its input over the calibration tokens.
 # In every row of the matrix the weights with the lowest products become zero, as many as `sparsity`
 # says. The example is the query projection of the middle block, calibrated on the one text above at
-# its eight noise levels. **To leave the sinks out**, all that the rule finds, one line changes: the
-# norm runs over all other tokens.
+# its eight noise levels. **To leave out the sinks**, one line changes: the norm then runs over all
+# tokens that the rule above does not call sinks.
 
 # %%
 from sinkprune_core.calibration.input_statistics import RunningStatistics
@@ -209,7 +218,10 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 # %% [markdown]
 # **Compare the two choices.** The picture shows the part of the matrix where they differ most;
 # every cell is a weight. Both choices keep equally many weights in every row. So for every weight
-# that comes in another one goes out, which may lie outside the part that is shown.
+# that comes in another one goes out. The legend names only what occurs in this part, and the weight
+# that goes out may lie outside of it. This is one of many matrices: the title has the share over
+# all of them, too, and the share that another sample of calibration text exchanges. Both are from
+# [notebook 04](04_why.ipynb).
 
 # %%
 import pandas as pd
@@ -220,6 +232,7 @@ differ = interval(differ_O)
 kept, leave = int(kept_OI.sum()), int((kept_OI & ~also_OI).sum())
 run.find({"layer_masks_differ": differ})
 plain = f"Without the sinks {leave} of the {kept:,} kept weights of one matrix are different ones"
+print(plain)
 both = (kept_OI.cpu().numpy(), also_OI.cpu().numpy())
 alone = ("kept only with the sinks counted", "kept only with the sinks left out")
 told = {"data": pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O})}
@@ -299,8 +312,8 @@ by_mask = run.record("nelbo", lambda: nelbo(dlm, few_NT, draws=16, seed=SEED), *
 many = by_mask.noise > 0.5
 low, high = by_mask.value[~many].mean(), by_mask.value[many].mean()
 plain = (
-    f"The loss of a masked token is {low:.1f} nats where at most half are masked, "
-    f"{high:.1f} where more are"
+    f"A masked token costs {low:.1f} nats if at most half of the text is masked; "
+    f"if more of it is masked, it costs {high:.1f}"
 )
 told = {"data": by_mask, "caption": f"loss of {dlm.name} against the share that is masked"}
 draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
@@ -315,9 +328,10 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 # is a sink at fewer than 80 % of the noise levels. **The difference between `unstable` and
 # `noised-dense` is what leaving the sinks out does.**
 #
-# Below it stands what Wanda costs, which is the scale of everything here. Models are calibrated on
-# samples of the AR base and on documentation, and scored on these two and on natural English. Both
-# models of a difference are scored on the same sequences under the same masks.
+# The picture also shows what Wanda itself costs. All other differences are judged against that
+# cost. Models are calibrated on samples of the AR base and on documentation, and scored on these
+# two and on natural English. Both models of a difference are scored on the same sequences under the
+# same masks.
 #
 # The folded table at the end has the loss of each model, and of one more: *magnitude* keeps the
 # largest weights and reads no text at all.
@@ -335,9 +349,9 @@ for name in ("magnitude", "wanda", "noised-dense", "unstable"):
         scores[name] = variant.scores(run, texts, draws, variant=name)
 
 # %% [markdown]
-# Left of zero the first model of a difference is the better one. All rests on one calibration draw,
-# too few for a verdict whatever an interval says, so marks are open. The band is what is too small
-# to matter. What Wanda costs lies far outside of the axis, and stands as a number beside it:
+# Left of zero the first model of a difference is the better one. The narrow grey band marks
+# differences that are too small to matter. One calibration draw is too few for a verdict, whatever
+# an interval says; the open marks are a reminder of that.
 
 # %%
 from sinkprune.evaluation.intervals import crossed_interval
@@ -345,10 +359,10 @@ from sinkprune.evaluation.verdict_rule import verdicts_on_losses
 from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger.margins import damage_margin
 
-pairs = {
-    "sinks left out: unstable − noised-dense": ("unstable", "noised-dense"),
-    "how text is read: noised-dense − Wanda": ("noised-dense", "wanda"),
+pairs = {  # the first row, a cost, is the scale of the others
     "what pruning costs: Wanda − dense": ("wanda", "dense"),
+    "how text is read: noised-dense − Wanda": ("noised-dense", "wanda"),
+    "sinks left out: unstable − noised-dense": ("unstable", "noised-dense"),
 }
 forest = {}
 for label, (one, other) in pairs.items():
@@ -372,24 +386,30 @@ draw(run, "first_look", plain, forests.plot_effects, rows, axis, **told)
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **What the sinks do.** Leaving the unstable sinks out changes the loss by 0.0064 nats per token
-#   [0.0013, 0.012], where Wanda costs 0.32 [0.25, 0.39] above the dense model. This is a single
-#   draw of calibration text, and the interval covers the choice of scored text alone. One draw
-#   cannot decide, whatever its interval is.
+# * **What the sinks do.** Leaving out the unstable sinks raises the loss here. The change is 0.0064
+#   nats per token [0.0013, 0.012], and less than 0.015 would not matter. Wanda costs 0.32
+#   [0.25, 0.39] above the dense model. This is a single draw of calibration text, and the interval
+#   covers the choice of scored text alone. One draw cannot decide, whatever its interval is.
 # * **What decides** is [notebook 03](03_leaving_sinks_out.ipynb). Its calibration text is
 #   WikiText-2, as in the paper, and over 10 draws of it the same switch changes the loss by
 #   −0.00058 [−0.0041, 0.0029], where less than 0.014 would not matter.
 # * **Why so little.** In the one matrix that is shown, leaving all sinks out of the input norms
 #   exchanges 0.0084 % of the kept weights. This matrix reads the output of a normalisation layer,
-#   where every token has about the same norm, so that a few tokens make up little of the sum.
-#   [Notebook 04](04_why.ipynb) has all matrices, and says when sinks would matter more.
+#   where every token has about the same norm, so that a few tokens make up little of the sum. Other
+#   matrices change more: over all of them 0.17 % of the kept weights are exchanged ([notebook
+#   04](04_why.ipynb), on more text). Another sample of as much text exchanges 2.2 %. Notebook 04
+#   also says when sinks would matter more.
 # * **How the text is read.** Reading noised text instead of clean text, with each block fed by the
-#   dense model, changes the loss by 0.0021 [−0.018, 0.022] here, at 50 %. At 75 % these two changes
-#   are what makes such recipes better than Wanda, and leaving sinks out adds nothing that matters
+#   dense model, changes the loss by 0.0021 [−0.018, 0.022] here, at 50 %. One draw decides nothing:
+#   over 10 draws of WikiText-2 the same two changes help at 50 %, too, and change the loss by
+#   −0.018 [−0.026, −0.0096] ([notebook 03](03_leaving_sinks_out.ipynb)). At 75 % they help more:
+#   they make such recipes better than Wanda, and leaving sinks out adds nothing that matters
 #   ([notebook 06](06_gain_at_75.ipynb)).
-# * **What pruned models write.** At 75 % the models of Wanda, `paper` and SparseGPT write no phrase
-#   of English any more, and that of `recommended` repeats words of the prompt. These are single
-#   samples of models that were calibrated on little text.
+# * **What pruned models write.** With half of the weights zero, all four models still write
+#   English, and most of them repeat themselves. So does the dense model. From these texts we draw
+#   no conclusion about which of the recipes is better at 50 %. At 75 % the models of Wanda, `paper`
+#   and SparseGPT write no phrase of English any more, and that of `recommended` repeats words of
+#   the prompt. These are single samples of models that were calibrated on little text.
 
 # %%
 from IPython.display import display
@@ -398,18 +418,17 @@ from sinkprune_companion.pages.render import Folded, results_table
 display(results_table(run))
 summary = {}
 for name, frame in scores.items():
-    row = {"NELBO (nats per token)": str(interval(frame.value)), "zeros": frame.zeros.iloc[0]}
-    row["calibration tokens"] = frame.calibration_tokens.iloc[0]
-    summary[name] = row | {"seconds to prune": round(frame.prune_seconds.iloc[0], 1)}
-Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
+    row = {"NELBO (nats per token)": round(frame.value.mean(), 3), "zeros": frame.zeros.iloc[0]}
+    summary[name] = row | {"calibration tokens": frame.calibration_tokens.iloc[0]}
+Folded(pd.DataFrame.from_dict(summary, orient="index"), "The loss of each model")
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. Set `sparsity` to 0.75 and run again. Expect every method to cost several times as much, and
 #    magnitude most. Expect `noised-dense` to beat Wanda there. Do the sinks add anything to that?
-# 2. Set `LEVELS` to 2 and look at the second picture. Are the sinks at the same places with many
-#    masks and with few?
+# 2. Set `LEVELS` to 2 and look at the lower panel of the second picture, which then has two rows.
+#    Are the sinks at the same places with many masks and with few?
 #
 # **What this does not show.** This is one small model with half of its weights zero, one
 # calibration draw, and a loss instead of benchmarks. [Notebook 03](03_leaving_sinks_out.ipynb) has

@@ -23,13 +23,15 @@
 # [Notebook 00](00_start_here.ipynb) introduces both kinds of model, and shows a sink.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** By the paper's measure the sinks of the DLM move more than those of its AR twin, but
-# with random weights they do so, too, and by more. So the sign of this difference does not show
-# what was learned, and by other ways to sum attention it is another. While the models write short
-# texts, 79 % of the DLM's sinks and 94 % of the AR model's stay in place. When fixed texts are
-# masked at different noise levels, as pruning reads them, only 24 % of the DLM's sinks are at
-# positions that are sinks at most levels. Such levels are no steps of writing, and the two shares
-# cannot be compared.
+# **Answer.** By the paper's measure the DLM's sinks move more than its AR twin's. The same holds,
+# more strongly, for two untrained models with random weights. So a positive difference is no sign
+# of anything learned. If attention is summed in another way, the difference can even be negative.
+# While the models write texts of 128 tokens, 79 % of the DLM's sinks and 94 % of the AR model's
+# stay in place. In texts of 1,024 tokens, longer than the models were trained on, only 28 % of the
+# DLM's sinks stay, as the paper says. But there, and at 512 tokens, the AR model's sinks are no
+# stable anchors, either. When fixed texts are masked at different noise levels, as pruning reads
+# them, 24 % of the DLM's sinks are at positions that are sinks at 80 % or more of the noise levels.
+# Such levels are no steps of writing, so this share cannot be compared with the others.
 #
 # The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
 
@@ -89,14 +91,14 @@ run = start("01_do_sinks_move", globals())
 # %% [markdown]
 # ## Where attention goes, step by step
 #
-# Two models write behind the same prompt. They come from the same base weights and tokenizer; the
+# Two models continue the same prompt. They come from the same base weights and tokenizer; the
 # DLM attends to both sides, the AR model only backwards. Each column is a token, each row a step.
 # Bright cells receive many times the mean attention, and rings mark sinks: a sink that stays is a
 # column of rings. The dark part at the upper right of the DLM's panel is masks, which draw little
 # attention. Attention is summed as the paper's words suggest, which the next section explains.
 #
-# In the AR model the strongest key is position 0, which every query sees. So it nearly always is,
-# as [notebook 02](02_are_sinks_needed.ipynb) counts; in the DLM it seldom is.
+# In the AR model the strongest key is nearly always position 0, which every query sees. In the DLM
+# it seldom is. [Notebook 02](02_are_sinks_needed.ipynb) counts both.
 
 # %%
 from sinkprune.figures import trajectories as pictures
@@ -127,11 +129,11 @@ plain = "Attention received by each token, step by step"
 draw(run, "sink_positions", plain, pictures.plot_sink_positions, pair, **told)
 
 # %% [markdown]
-# Here are the same steps one at a time, with the tokens in reading order. Empty cells are masks,
-# grey cells do not exist yet, and red frames mark sinks. A step shows what the model reads, so even
-# the last one still has masks. The page has a slider for the steps where scripts run. On GitHub,
-# and in a notebook that Jupyter does not trust yet, they do not; there the last step is shown, and
-# this animation has them all:
+# Here are the same steps one at a time, counted from 1, with the tokens in reading order. Empty
+# cells are masks, grey cells do not exist yet, and red frames mark sinks. A step shows what the
+# model reads, so even the last one still has masks. The page has a slider for the steps where
+# scripts run. On GitHub, and in a notebook that Jupyter does not trust yet, they do not; there the
+# last step is shown, and this animation has them all:
 #
 # ![Steps: masks are filled, tokens appended](../figures/01_do_sinks_move/sink_positions.gif)
 
@@ -249,15 +251,15 @@ plain = "A running sum of attention settles even where its queries look at rando
 draw(run, "settles", plain, figures.plot_curves, settling, "step", "overlap", "kind", axes, **told)
 
 # %% [markdown]
-# So a higher temporal variance of the DLM is in part arithmetic. A lower spatial variance of the
-# DLM would be so, too: the AR model's early keys are seen by more queries than its late ones, which
-# makes its sum uneven. Verdicts rest on the paper's sum all the same. Below, it is compared with
-# what random *weights* give, and with other ways to sum.
+# A running sum makes sinks look more stable, so part of the difference between the models may come
+# from the sum. The same may be true of the spatial variance: the AR model's early keys are seen by
+# more queries than its late ones, which makes its sum uneven. Verdicts rest on the paper's sum all
+# the same. Below, it is compared with what random *weights* give, and with other ways to sum.
 #
 # ## What is compared
 #
 # A difference is DLM − AR on the same prompt. Each model writes one text or several
-# (*trajectories*) behind a prompt, and their mean is the prompt's number. Intervals are t intervals
+# (*trajectories*) after a prompt, and their mean is the prompt's number. Intervals are t intervals
 # over prompts. Prompts are crops of held-out text that begin in the middle of a paragraph, so none
 # begins with a special token. By hand, for the temporal variance in the main condition:
 
@@ -299,6 +301,9 @@ for kind, short in sink_measures.SHORT.items():
         pd.concat(measured.at_noise), kind
     )
 del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
+for kind, short in sink_measures.SHORT.items():
+    of_kind = literal[(literal.condition == "main") & (literal.kind == kind)]
+    found[f"sinks_per_step_{short}"] = interval(of_kind.sinks_per_step)
 run.find(found)
 
 # %% [markdown]
@@ -372,9 +377,13 @@ draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told
 # DLM's sinks move more, with the p-values of a sign test, in which ties count for neither model,
 # and of Wilcoxon's test.
 #
-# With random weights a prompt's number is its mean over seeds. That row's interval therefore says
-# how much prompts differ, and it is narrower than the one above, which says how much seeds differ
-# and which the reading quotes.
+# With random weights a prompt's number is its mean over seeds. So the interval of that row shows
+# how much prompts differ. The reading quotes another interval, which shows how much seeds differ
+# and is wider.
+#
+# The p-values of this table are not those of verdicts. They test prompt by prompt and are not
+# corrected. The p of a verdict is that of a t test of the mean, corrected for the rows that are
+# judged together.
 
 # %%
 from sinkprune.evaluation.numbers import number, p_text
@@ -383,11 +392,12 @@ from sinkprune_companion.experiments import random_null
 parts = dict(list(in_main.groupby("label", sort=False)))
 del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone
 if "first_token" in set(literal.condition):
-    parts["sum, behind a special first token"] = literal[literal.condition == "first_token"]
+    parts["sum, after a special first token"] = literal[literal.condition == "first_token"]
 if null_seeds:
     by_seed = untrained[untrained.reading == LITERAL].groupby(["prompt", "kind"])
     means = by_seed[["temporal_variance"]].mean().reset_index()
-    parts[f"sum, random weights, mean of {null_seeds} seeds"] = means
+    of_random = f"{means.prompt.nunique()} prompts, mean of {null_seeds} seeds"
+    parts[f"sum, random weights, {of_random}"] = means
 gaps = pd.concat([gap(part).to_frame("value").assign(row=name) for name, part in parts.items()])
 told = {"data": gaps.reset_index(), "caption": "a point per prompt"}
 axis = "temporal variance, DLM − AR (positions²)"
@@ -417,9 +427,16 @@ table.astype({"prompts": int, "larger": int, "smaller": int, "tied": int}).renam
 # fixed text is masked at several noise levels, which are the steps. Its masks are drawn anywhere in
 # the text, on nearly all tokens at the first level, and each level keeps a part of those of the
 # level before. Nothing is written. A token that is masked at several levels can hardly be a stable
-# sink there, as masks are seldom sinks, while a prompt that a model continues is never masked. So
-# the share may be low for that reason alone, and it cannot be compared with that of written text.
+# sink there, as masks are seldom sinks, while a prompt that a model continues is never masked. This
+# explains why a sink begins late. It does not explain why a sink ends while masks disappear, as
+# four sinks do in the picture of [notebook 00](00_start_here.ipynb). So masks may be one reason for
+# the low share, but not the only one, and the share cannot be compared with that of written text.
 # For the AR model the text is cut into as many windows.
+#
+# Written text has a limit, too. In the DLM every position exists from the first step on, as a mask.
+# Stable means a sink in 80 % of the steps in which the position exists. So a token that the DLM
+# writes after the first fifth of the steps can hardly be stable. In the AR model a position exists
+# only from the step that writes it, so its late tokens have no such handicap.
 
 # %%
 shares = []
@@ -427,7 +444,7 @@ for name, part in literal.groupby("condition", sort=False):
     if name == "main" or name.startswith("tokens_"):
         shares.append(part.assign(where=f"written text, {part.tokens.iloc[0]:,} tokens"))
 of_random = f"random weights, {main.tokens:,} tokens"
-shares += [*measured.at_noise, of_seed[of_seed.reading == LITERAL].assign(where=of_random)]
+shares += [of_seed[of_seed.reading == LITERAL].assign(where=of_random), *measured.at_noise]
 table = pd.concat(shares).assign(panel="share of stable sinks")
 means = figures.intervals(table, ["panel", "where", "kind"], "stable_share")
 told = {"data": means, "caption": "means over prompts", "hue": "kind"}
@@ -484,12 +501,15 @@ Folded(pd.DataFrame(cells).reindex(of_each).rename(index=KINDS), "All conditions
 # ## Layer by layer, and which tokens they are
 #
 # So far mass was a mean over layers. In the picture every layer has sinks of its own, in the
-# literal reading. Where the strongest key of a layer gets little attention, as at layers 10 and 11,
-# the sinks that the rule finds are small fluctuations, and more of them come and go. The table goes
-# back to the mean over layers. It lists the tokens that are sinks most often, with their share of
-# all sinks, and with their *persistence*: the share of steps in which a position with that token is
-# a sink. In the DLM a position may hold the mask token at one step and a word at the next; these
-# count as two tokens.
+# literal reading. In the DLM the strongest key gets little attention in the first three layers, in
+# layers 10 and 11, and in the last one. There the sinks that the rule finds are small fluctuations,
+# and more of them come and go. The AR model is similar in its first three layers and in layer 11.
+# In its layer 10 the strongest key gets less attention than in layer 9, and yet its sinks stay.
+#
+# The table goes back to the mean over layers. It lists the tokens that are sinks most often, with
+# their share of all sinks, and with their *persistence*: the share of steps in which a position
+# with that token is a sink. In the DLM a position may hold the mask token at one step and a word at
+# the next; these count as two tokens.
 
 # %%
 from sinkprune_companion.pages.render import results_table
@@ -515,25 +535,33 @@ Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens 
 # %% [markdown] tags=["reading"]
 # * **By the paper's sum over all queries the DLM's sinks move more.** The difference in temporal
 #   variance, DLM − AR, is positive in 44 of 60 prompts (sign test, p < 0.001). Its median is 6.3
-#   squared positions. Its mean is 41 [16, 66], most of which comes from a few prompts. With sinks
-#   by Rulli et al.'s threshold the mean is 35 [9.3, 60], but the difference is positive in no more
-#   than 34 of 60 prompts (p = 0.37). In longer texts it is undecided: 28 [−100, 160] at 512 tokens,
-#   and 12,000 [3,300, 20,000] at 1,024, where the interval is above zero and p, after Holm's
-#   correction, is not below 0.05.
+#   squared positions. Its mean is 41 [16, 66], most of which comes from a few prompts, and on this
+#   mean the verdict rests (p = 0.0083 after correction). A step has few sinks, 1.3 on average in
+#   the DLM and 1.1 in the AR model, so the centroid is often the position of one token. Most of the
+#   DLM's sinks are the word *the* (the folded table of tokens). With sinks by Rulli et al.'s
+#   threshold the mean is 35 [9.3, 60], but the difference is positive in no more than 34 of 60
+#   prompts (sign test, p = 0.37). In longer texts it is undecided: 28 [−100, 160] at 512 tokens,
+#   where the interval holds zero, and 12,000 [3,300, 20,000] at 1,024, where the interval is above
+#   zero but p = 0.18 after correction.
 # * **With random weights they move more, too**, and by more: the difference is 850 [540, 1,200]
-#   over seeds. Old queries stay in the sum of an AR model, so each step can change it less. The
-#   sign of the difference therefore says nothing about what was learned; its size does: in the
-#   trained pair it is far smaller.
+#   over seeds. Old queries stay in the sum of an AR model, so each step can change it less. So the
+#   sign of the difference says nothing about what was learned. Its size does: it is far smaller in
+#   the trained pair.
 # * **Other ways to sum give other signs, and there training matters for the sign.** By all written
 #   queries in even shares the AR model's sinks move more, −250 [−290, −220], while with random
 #   weights the DLM's do, 430 [14, 850]. By the newest queries alone the AR model's sinks move more
-#   in 48 of 60 prompts (p < 0.001), and the mean is undecided: −25 [−52, 2.5], with random weights
-#   310 [−9.5, 620]. By Rulli et al.'s threshold a DLM with random weights has no sinks.
+#   in 48 of 60 prompts (sign test, p < 0.001), and the mean is undecided: −25 [−52, 2.5], with
+#   random weights 310 [−9.5, 620]. By Rulli et al.'s threshold a DLM with random weights has no
+#   sinks.
 # * **In short texts most sinks of both models stay.** In texts of 128 tokens the share of stable
 #   sinks is 79 % in the DLM and 94 % in the AR model. With random weights it is 13 % and 67 %, so
 #   training made the sinks of both more stable, and the DLM's most. The AR model's strongest key is
 #   nearly always the first token ([notebook 02](02_are_sinks_needed.ipynb)). With Dream's sampler
-#   the DLM's share is 0.64 [0.46, 0.81], which leaves open whether most of its sinks stay.
+#   the DLM's share is 0.64 [0.46, 0.81], which leaves open whether most of its sinks stay. These
+#   shares have a limit. In the DLM a position exists from the first step on, as a mask; in the AR
+#   model it exists only once its token is written. So a token that the DLM writes after the first
+#   fifth of the steps can hardly be a stable sink. This lowers the DLM's share, and in longer
+#   texts, where the prompt is a smaller part, probably by more.
 # * **In longer texts that changes.** At 512 tokens the shares are 68 % and 56 %; at 1,024, longer
 #   than the models were trained on, they are 28 % and 57 %. At both lengths the AR model's sinks
 #   are no stable anchors, and at 1,024 most of the DLM's come and go.
@@ -545,20 +573,29 @@ Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens 
 # * **On the text that pruning reads, few of the DLM's sinks stay from one noise level to the
 #   next.** 24 % of them are at stable positions, and 85 % of the AR model's, which reads this text
 #   in windows. There the levels, with masks anywhere, take the place of steps, and a token that is
-#   masked at several of them can hardly be a stable sink. So this share may be low by construction,
-#   and it says nothing about writing. Random weights were not measured on it.
+#   masked at several of them can hardly be a stable sink. So this share may be low in part by
+#   construction. That explains why a sink begins late, and not why it ends while masks disappear.
+#   In any case the share says nothing about writing. Random weights were not measured on it.
 # * **In the main condition attention is spread less evenly in the DLM than in its twin**, against
-#   the claim: the difference in spatial variance is 3.8 squared mass [2.9, 4.6]. Summation alone
-#   makes the AR model the less even one (−0.71 with random weights), so it cannot explain this. But
-#   the sign is not general: behind a special first token it is the other one, −0.93 [−1.5, −0.40],
-#   and so it is [on another pair](../docs/trainings.md).
+#   the claim: the difference in spatial variance is 3.8 squared mass [2.9, 4.6]. With random
+#   weights, where the models differ in direction and in the way of summing alone, the AR model is
+#   the less even one (−0.71). So the way of summing cannot explain why the trained DLM is. But the
+#   sign is not general: after a special first token it is the other one, −0.93 [−1.5, −0.40], and
+#   so it is [on another pair](../docs/trainings.md).
 
 # %% [markdown]
-# Among the numbers below, temporal variance is in squared positions, spatial variance in squared
-# mass with a mean of 1; overlap and stable share are shares, whose t intervals may reach beyond 1.
-# A name without an ending means the literal reading in the main condition, and an ending names
-# another reading or condition. *layers* has sinks found per layer, then averaged; *null* has random
-# weights.
+# **What the numbers in the table of verdicts are.** Beside *sink positions vary more* it is the
+# difference in temporal variance, DLM − AR. Beside *most sinks of a DLM are transient* it is the
+# share of sinks that are **stable**, so a number above 0.5 contradicts the claim. Beside *sinks of
+# an AR model are stable anchors* it is the same share of the AR model, and beside *fewer sinks are
+# stable* the difference of the two shares. Beside *attention is spread more evenly* it is the
+# difference in spatial variance.
+#
+# Among all numbers, in the folded table, temporal variance is in squared positions, spatial
+# variance in squared mass with a mean of 1; overlap and stable share are shares, whose t intervals
+# may reach beyond 1. A name without an ending means the literal reading in the main condition, and
+# an ending names another reading or condition. *layers* has sinks found per layer, then averaged;
+# *null* has random weights.
 
 # %%
 from sinkprune_companion.figures.forests import listed

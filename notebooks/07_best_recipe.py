@@ -284,7 +284,7 @@ TEXT = {  # a section: its finding, and that on more text at 75 %
         "sparsegpt_half_minus_sparsegpt_clean",
         "half_minus_clean_large_75",
     ),
-    "noised at all levels − clean text": (
+    "noised at eight levels − clean text": (
         "sparsegpt_noised_minus_sparsegpt_clean",
         "noised_text_large_75",
     ),
@@ -332,8 +332,8 @@ AT_75 = {
     "how text is seen": {
         "noised twice − at eight levels": "noised_twice_in_sparsegpt",
         "half-noised − noised twice": "half_minus_noised_twice",
-        "half-noised, high − all levels": "half_high_minus_half",
-        "half-noised, low − all levels": "half_low_minus_half",
+        "half-noised, at high levels − at any level": "half_high_minus_half",
+        "half-noised, at low levels − at any level": "half_low_minus_half",
     },
     "how zeros are shared out": {
         "OWL − uniform, half-noised text": "owl_in_half_noised",

@@ -424,10 +424,10 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 #   cost the DLM 0.0050 [−0.0018, 0.012] nats more than random keys do and the AR model 0.0040
 #   [−0.00017, 0.0082], a difference of 0.00095 [−0.0056, 0.0075]. The hidden keys get little
 #   attention to begin with, and without them another key gets as much as one of them had (table
-#   under *Does a model need them?*), so this says little about being without sinks. What was
-#   written above would count this against (b), since it costs both as much. We do not: in the
-#   adapted pair sinks matter less to the DLM ([notebook 02](02_are_sinks_needed.ipynb)), and a pair
-#   that hardly uses its context could not show that.
+#   under *Does a model need them?*), so this says little about being without sinks. By the rule
+#   above this would count against (b), since it costs both as much. We do not count it, because
+#   sinks matter less to the DLM of the adapted pair ([notebook 02](02_are_sinks_needed.ipynb)), and
+#   a pair that hardly uses its context could not show that.
 # * **(c) What leaving sinks out does to pruning cannot be told.** At 50 % leaving unstable sinks
 #   out changes the loss by 0.00039 [−0.00037, 0.0011], those that are stable over noise levels by
 #   −0.000071 [−0.00042, 0.00028], and all of them by 0.00040 [−0.00036, 0.0012]. The margin would

@@ -25,11 +25,12 @@
 # numbers do the paper's authors report?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Each pruned model takes two commands, `sinkprune prune` and `sinkprune evaluate`, and
-# a fair test of the paper's claim takes several models and the dense one. This notebook prints the
-# commands, with the least time and memory that they take; [docs/results.md](../docs/results.md) has
-# them for every number that the authors report. Nobody has run them here on published weights, so
-# this project decides no claim about a model of 8 billion weights.
+# **Answer.** Each pruned model takes two commands, `sinkprune prune` and `sinkprune evaluate` (or
+# `sinkprune compare`, which needs no benchmark), and a fair test of the paper's claim takes several
+# models and the dense one. This notebook prints the commands, with the least time and memory that
+# they take; [docs/results.md](../docs/results.md) has them for every number that the authors
+# report. Nobody has run them here on published weights, so this project decides no claim about a
+# model of 8 billion weights.
 #
 # The picture to look at is [what others measured at 8B](../figures/pictures/others_at_8b.png),
 # which is too imprecise to confirm or refute the paper, and then the plan below.
@@ -53,9 +54,12 @@
 # the model. How each format is read was checked against its formulas, also at a tiny size. The plan
 # needs no weights: it follows from the shapes of the published model.
 #
-# To prune the published weights, set `real` to true. That needs a network, and for the 7B and 8B
-# models a GPU is advised. Some models ask you to accept a licence first, among them the Llama that
-# attention is traced in beside LLaDA. [docs/models.md](../docs/models.md) lists all models.
+# To prune the published weights, or those of a folder, set `real` to true. That needs a network, and
+# for the 7B and 8B models a GPU is advised. Set with it `source` to `"wikitext-2"`, `calibration` to
+# 128, `length` to 2048, `sequences` to 64, `draws` to 4, and `tasks` and `limit` to what you want to
+# be measured. Some models ask you to accept a licence first, among them the Llama that attention is
+# traced in beside LLaDA: `twin="none"` leaves it out. [docs/models.md](../docs/models.md) lists all
+# models.
 #
 # **Parameters**, with the values that *Run all* takes.
 
@@ -75,7 +79,7 @@ sequences: int = 8  # held-out sequences to score
 # **Seldom changed:**
 
 # %% tags=["parameters"]
-twin: str | None = None  # an AR model to trace beside it; null: the one in the table of models
+twin: str | None = None  # an AR model to trace beside it; null: that of the table; "none": no model
 prompts: int = 4  # prompts to trace attention on
 steps: int = 16  # denoising steps of a trace; twice as many tokens are written
 draws: int = 2  # noise draws per sequence
@@ -106,8 +110,8 @@ run = start("10_prune_llada", globals())
 # is no matrix product. Sequential propagation, as in `wanda`, takes every block twice: once to see
 # its inputs, and once, pruned, to make those of the next block. Dense propagation, as in `paper`,
 # needs no second pass, since the next block gets what the dense one made. Its sinks must be known
-# first: that takes a pass of its own unless there is room for the inputs in memory or on disk.
-# `--dry-run` says which it is on your machine.
+# first. If the inputs fit memory or disk, one pass does; otherwise two. `--dry-run` says which it is
+# on your machine.
 #
 # **Evaluation.** A first one is 200 items of each of three benchmarks, which nobody has timed. It
 # gives each accuracy to within six or seven points, while the paper's differences are smaller. All
@@ -124,21 +128,23 @@ import pandas as pd
 from IPython.display import display
 from sinkprune.models.hub import parse
 from sinkprune_companion.experiments.compute import HARDWARE, SPEED
+from sinkprune_companion.experiments.stand_ins import known_row
 from sinkprune_companion.ledger import published
 
-row, _ = parse(model)
+row = parse(model)[0] if real else known_row(model)
 HOUR, ITEMS = ("piqa", "winogrande", "arc_challenge"), 200  # tasks, and items of each
 commands = {}  # by what they are for
 if row is not None:
     plans = {}
     official = "paper-dream" if row.family == "dream" else "paper"
-    for name in dict.fromkeys([preset, "wanda", official, "sparsegpt", "paper-sparsegpt"]):
+    names = [preset, "recommended", "wanda", official, "sparsegpt", "paper-sparsegpt"]
+    for name in dict.fromkeys(names):
         result = published.Result(model, name, sparsities[0], HOUR)
         cost = result.pruning()
         plans[name] = {"calibration tokens": f"{cost.tokens:,}", "passes": cost.passes}
         plans[name] |= {"TFLOP": round(cost.flops / 1e12), "memory (GB)": round(cost.memory / 1e9)}
         plans[name]["minutes of arithmetic alone"] = round(60 * result.pruning_hours(), 1)
-        if name in (preset, official, "wanda"):
+        if name in (preset, "recommended", official, "wanda"):
             commands[f"{name}, official amount of text"] = result.commands()
     hours = 0.0  # of the evaluation
     for task in HOUR:
@@ -159,19 +165,33 @@ if row is not None:
 # `paper-dream`.
 #
 # Prune, evaluate what was pruned, and last the dense model in the same way. Leave `--limit` out for
-# the whole benchmarks, and take `--tasks paper` for the paper's eight. `--dry-run` shows what your
-# machine would take; `--stream` prunes a model that does not fit its memory, block by block from
-# disk. `--text wikitext-2` is its training split, from the hub; a file of running text will do.
+# the whole benchmarks, and take `--tasks paper` for the paper's eight. `sinkprune compare` needs no
+# benchmark: it scores two models on the same text in pairs, and sees much smaller differences. A fair
+# comparison gives `recommended`, which sees each sequence twice, half as many sequences as `wanda`.
+# `--dry-run` shows what your machine would take; `--stream` prunes a model that does not fit its
+# memory, block by block from disk. `--text wikitext-2` is its training split, from the hub; a file of
+# running text will do.
 
 # %%
 MATCHED = 13  # sequences: at ten noise levels about as many tokens as 128 that are read once
-if commands:
+if row is not None:
     controls = {official: "as it is"}
     controls |= {"paper-sinks-kept": "its sinks kept"} if official == "paper" else {}
     for name, words in controls.items():
         result = published.Result(model, name, sparsities[0], HOUR, sequences=MATCHED)
         commands[f"{official}, on as many tokens as wanda, {words}"] = result.commands()
     commands["the dense model"] = published.Result(model, None, 0.0, HOUR).commands()
+    folder_of = {
+        name: published.Result(model, name, sparsities[0], sequences=MATCHED).folder
+        for name in controls
+    }
+    wanda = published.Result(model, "wanda", sparsities[0]).folder
+    pairs = [(model, wanda), (wanda, folder_of[official])]
+    if "paper-sinks-kept" in folder_of:
+        pairs.append((folder_of["paper-sinks-kept"], folder_of[official]))
+    commands["two models in pairs, on text alone"] = [
+        f"sinkprune compare {a} {b} --text wikitext-2" for a, b in pairs
+    ]
     for what, lines in commands.items():
         print(f"# {what}")
         for command in lines:
@@ -225,20 +245,27 @@ for unit, of_unit in table.groupby("unit", sort=False):
 #
 # Weights of the formats in docs/models.md are renamed to those of a native transformers class; no
 # remote code runs. The table says what the published weights of the model, and of the AR model
-# beside it, would take, and what this machine lacks for loading them (`--dry-run` above plans the
-# pruning).
+# beside it, would take, and what this machine lacks for loading them. Its memory is for the weights
+# alone. Both models are in memory at once until attention has been traced, and pruning takes what the
+# plan above says.
 
 # %%
-from sinkprune.models.hub import requirements
+from sinkprune.models.hub import available_memory, requirements
 from sinkprune_core.pruning.recipe import preset as recipe_of
 
-twin = twin or (row.twin if row else None)
+twin = None if twin == "none" else twin or (row.twin if row else None)
 recipes = {sparsity: recipe_of(preset, sparsity=sparsity) for sparsity in sparsities}
 names = [name for name in (model, twin) if name]
 needs = {name: requirements(name, dtype, run.device) for name in names}
 lacks = [lack for need in needs.values() for lack in need.missing]
 if real and lacks:
     raise RuntimeError(f"this machine lacks {'; '.join(lacks)}")
+together = sum(need.memory for need in needs.values())
+if real and together > available_memory(run.device):
+    raise RuntimeError(
+        f"{' and '.join(names)} take {together / 1e9:.1f} GB together, more than {run.device} has: "
+        "set twin='none', or take a smaller model"
+    )
 sizes = {}
 for name, need in needs.items():
     sizes[name] = {
@@ -254,6 +281,7 @@ pd.DataFrame.from_dict(sizes, orient="index").round(1)
 
 # %%
 import torch
+from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.loading import load
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.run.texts import any_text
@@ -266,7 +294,8 @@ dlm = models[model]
 calibrated_on = any_text(dlm, calibration, length, False, seed, source)
 held_out = any_text(dlm, sequences, length, True, seed, source)
 prints = {name: lm.fingerprint() for name, lm in models.items()}
-if not real:
+is_random = not real and row.id not in EMBEDDED
+if is_random:
     print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
 loaded = {}
 for name, lm in models.items():
@@ -348,7 +377,7 @@ variants = {0.0: dlm, **pruned}
 prompt_BT = traced[model].final_BK[:1, :32]
 for sparsity, lm in variants.items():
     written_T = generate(lm, prompt_BT, sampler, seed)[0, 32:]
-    shown = repr(lm.tokenizer.decode(written_T)) if real else f"{len(written_T)} random tokens"
+    shown = f"{len(written_T)} random tokens" if is_random else repr(lm.tokenizer.decode(written_T))
     print(f"{sparsity:.0%}: {shown}")
 
 # %% [markdown]
@@ -366,7 +395,8 @@ from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.figures.forests import listed
 
-family = "dream" if row and row.family == "dream" else "llada"
+is_dream = row.family == "dream" if row else dlm.logits_shifted  # a folder says it by its format
+family = "dream" if is_dream else "llada"
 scores, forest, results = {}, {}, {}
 for sparsity, lm in variants.items():
     labels = {"sparsity": sparsity, "preset": preset}
@@ -383,7 +413,7 @@ for sparsity in pruned:
     excess = scores[sparsity].value - scores[0.0].value
     forest[f"{preset}, {sparsity:.0%} − dense, nats per token"] = interval(excess)
 run.find({})
-if real:
+if not is_random:
     display(listed(forest))
 else:
     print("Random weights: losses were measured, and say nothing.")
@@ -403,7 +433,7 @@ by_task = {
     for sparsity, found in results.items()
 }
 of_tasks = pd.concat(by_task, axis=1).round(3)
-of_what = "published" if real else "random"
+of_what = "random" if is_random else "published"
 Folded(of_tasks, f"Tasks, {limit or 'all'} items of each, {of_what} weights")
 
 # %% [markdown]

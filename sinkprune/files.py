@@ -92,6 +92,12 @@ def check_replaceable(path: Path | str) -> None:
         )
 
 
+def check_new_folder(path: Path) -> None:
+    """Raise FileExistsError for the folder of an output that is there: nothing is ever overwritten."""
+    if path.exists():
+        raise FileExistsError(f"output folder {path} exists: choose another name or remove it first")
+
+
 def _is_append_only(folder: Path) -> bool:
     """Return whether the file system lets names be made in a folder, and none be changed."""
     if not sys.platform.startswith("linux"):

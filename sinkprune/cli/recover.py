@@ -35,7 +35,7 @@ def run(options: Recover) -> None:
     """Print what a run would take, or run, and print what came of it."""
     arguments = {name: getattr(options, name) for name in ARGUMENTS}
     if is_wikitext(options.text):
-        articles = wikitext_articles(options.data, "train")
+        articles = None if options.dry_run else wikitext_articles(options.data, "train")  # a plan needs none
         arguments |= {"text": articles, "text_name": WIKITEXT}
     found = recover(options.pruned, out=options.out, dry_run=options.dry_run, tell=say, **arguments)
     if isinstance(found, RecoveryCost) and found.missing:

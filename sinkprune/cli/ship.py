@@ -8,12 +8,24 @@ from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.int8 import save_int8
 from sinkprune.recovery.masks import apply_masks, masks_about, save_masks
-from sinkprune.recovery.model_card import OWN_FIELDS, README, push, push_line, save_model, write_readme
+from sinkprune.recovery.model_card import (
+    OWN_FIELDS,
+    README,
+    check_push,
+    check_repository,
+    push,
+    push_line,
+    save_model,
+    write_readme,
+)
 
 
 def run(options: Ship) -> None:
     """Do what was asked for, in the order of the options; say what comes next."""
     folder = Path(options.model)
+    shipped = folder if options.out is None else options.out  # what int8, the card and the upload are of
+    _check(options, folder)
+
     if options.masks is not None and options.dense is not None:
         dtype = max(open_checkpoint(folder).files.dtypes.values(), key=lambda kind: kind.itemsize)
         card = {name: value for name, value in read_json(folder / CARD).items() if name not in OWN_FIELDS}
@@ -21,26 +33,39 @@ def run(options: Ship) -> None:
         size = options.masks.stat().st_size
         print(f"{options.masks}: {size / 1e6:.1f} MB, to be put on {options.dense}")
 
-    if options.apply_masks is not None and options.out is not None:
+    if options.apply_masks is not None:
         about = masks_about(options.apply_masks)
         lm = load(options.model, about["dtype"])
         zeros = apply_masks(lm, options.apply_masks)
-        save_model(lm.named(options.out.name), options.out, **about["card"])
-        print(f"{options.out}: {zeros:,} weights are zero")
+        save_model(lm.named(shipped.name), shipped, **about["card"])
+        print(f"{shipped}: {zeros:,} weights are zero")
 
     if options.int8 is not None:
-        write_int8(folder, options.int8)
+        write_int8(shipped, options.int8)
 
-    if options.apply_masks is not None or not folder.is_dir():
-        return
-    if not (folder / README).is_file() and read_json(folder / CARD):
-        write_readme(folder, folder.resolve().name)
-        print(f"{folder / README}: the model card")
+    if not (shipped / README).is_file() and read_json(shipped / CARD):
+        write_readme(shipped, shipped.resolve().name)
+        print(f"{shipped / README}: the model card")
 
     if options.push is not None:
-        print(push(folder, options.push))
+        print(push(shipped, options.push))
     else:
-        print(f"to publish it: {push_line(folder, 'OWNER/NAME')}")
+        print(f"to publish it: {push_line(shipped, 'OWNER/NAME')}")
+
+
+def _check(options: Ship, folder: Path) -> None:
+    """Raise ValueError for what cannot be done, before any of it is."""
+    if options.out is None and not folder.is_dir():
+        raise ValueError(
+            f"{folder} is no folder: what is shipped is the folder of a saved model (a name will do for "
+            "--apply-masks alone)"
+        )
+    if options.push is None:
+        return
+
+    check_repository(options.push)
+    if options.out is None:
+        check_push(folder, options.push)
 
 
 def write_int8(folder: Path, out: Path) -> None:

@@ -4,6 +4,7 @@ Dimensions: S step, K key position.
 """
 
 import math
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +26,8 @@ LINE_END = "⏎"
 SIGNS = str.maketrans({" ": SPACE, "\n": LINE_END, "\t": "⇥", "$": r"\$"})
 SPOKEN = {SPACE: "space", LINE_END: "line end"}  # signs that a picture explains where it shows them
 LABEL_LETTERS = 13  # of a token's name
-APART = 1 / 43  # of the axis: the least from one token that is named to the next
+FOOT_LETTERS = 90  # of a line below all panels
+APART = 1 / 36  # of the axis: the least from one token that is named to the next
 RING = "#CC0022"  # shows on blue and on yellow
 RING_POINTS = 6.0  # across, at most
 PANEL_POINTS = 140  # that the rows of a panel have together
@@ -123,18 +125,20 @@ def plot_sink_positions(
         if "row_names" in panel:
             axis.set_yticks(range(len(panel["row_names"])), panel["row_names"])
         axis.set_title(panel["title"], fontsize=10 if columns == 1 else 8.5)
-        axis.set_ylabel(panel.get("rows", "step of the trajectory"))
+        axis.set_ylabel(panel.get("rows", "step (0 is the first)"))
         axis.grid(False)
 
     words = "attention received (1 = mean of all keys)"
     scale = figure.colorbar(images[-1], ax=axes, pad=0.01, ticks=TICKS, format="%g", label=words)
     scale.minorticks_off()
 
-    says = [f"key; named, where there is room: {named}"]
+    says = [f"key; named below, where there is room: {named}"]
     says += [f"{sign} {word}" for sign, word in SPOKEN.items() if any(sign in label for label in shown)]
     marks = ["dashed: end of the prompt"] if any(panel["prompt_length"] for panel in panels) else []
     marks += ["red rings: sinks"] if any(panel.get("rings", True) for panel in panels) else []
-    figure.supxlabel("; ".join(says) + (f"\n{'; '.join(marks)}" if marks else ""), fontsize=9)
+    lines = textwrap.wrap("; ".join(says), FOOT_LETTERS, break_on_hyphens=False)
+    lines += ["; ".join(marks)] if marks else []
+    figure.supxlabel("\n".join(lines), fontsize=9)
 
     return titled(figure, title)
 

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    GenerationConfig,
     GPT2Config,
     PretrainedConfig,
     PreTrainedModel,
@@ -42,6 +43,7 @@ from sinkprune.models.weight_files import (
 from sinkprune_core.language_model import Kind, set_direction
 
 CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
+GENERATION = "generation_config.json"  # what transformers' `generate` reads beside a model
 LARGE = 1 << 30  # bytes from which reading shows a bar
 MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
 LISTED = 4  # names of parameters that an error lists
@@ -281,6 +283,8 @@ class Checkpoint:
     def skeleton(self) -> PreTrainedModel:
         """Return the native model in evaluation mode, direction set, without its weights.
 
+        What the folder says of `generate` is kept for whoever saves the model.
+
         Parameters are on the meta device. Buffers (rotary frequencies) are real, float32, and stay so:
         casting a finished model would round them.
         """
@@ -289,6 +293,11 @@ class Checkpoint:
             with empty_parameters():
                 model = native_class(config)(config)
             model.tie_weights()
+
+        stated = self.folder / GENERATION
+        if stated.is_file():
+            with refused(f"{stated} cannot be read", "take the published file, or remove it"):
+                model.generation_config = GenerationConfig.from_pretrained(self.folder, local_files_only=True)
 
         return set_direction(model.eval(), causal=self.kind == "autoregressive")
 

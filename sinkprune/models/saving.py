@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from pydantic import Field, InstanceOf
 
-from sinkprune.files import atomic, digests, write_json
-from sinkprune.models.reader import CARD
+from sinkprune.files import atomic, check_new_folder, digests, write_json
+from sinkprune.models.reader import CARD, GENERATION
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.models.weight_files import read_json
 from sinkprune_core.forwards import check_loaded
@@ -17,7 +17,6 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 from sinkprune_core.values import Place, checked_arguments, in_short
 
-GENERATION = "generation_config.json"  # what transformers' `generate` reads of a folder
 REFUSAL = (
     "a refusal: this is a masked diffusion model, which was not made to write from left to right, as "
     "generate() and the text-generation pipeline of transformers do; write with "
@@ -41,8 +40,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     a damaged finished block, and for a model that is not covered, by name (see `model_checks`).
     """
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+    check_new_folder(folder)
 
     _check_beside(texts or {}, card)
     check_structure(lm.model)

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Cache
+from transformers import Cache, GenerationConfig
 
 from sinkprune.files import file_digest, known_digest, write_json
 from sinkprune.models.gpt2 import all_turned
@@ -26,6 +26,7 @@ from sinkprune_core.language_model import LanguageModel, check_finite, part_name
 from sinkprune_core.model_checks import blocks_of
 
 LAST_NORMS = ("ln_f", "norm", "final_layernorm")  # what models call it
+OF_BLOCK = "model-block-"  # how the names of shards begin that hold a block of a streamed model
 METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
 
 
@@ -185,13 +186,14 @@ class StreamedModel(LanguageModel):
         write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
         self.model.config.dtype = self.dtype
         self.model.config.save_pretrained(folder)
+        cast(GenerationConfig, self.model.generation_config).save_pretrained(folder)
         self.checkpoint.files.check_unchanged()
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
         """Write a shard for every block; return the shard of every parameter."""
         shard_of = {}
         for layer, block in enumerate(self.blocks):
-            shard = f"model-block-{layer:05d}.safetensors"
+            shard = f"{OF_BLOCK}{layer:05d}.safetensors"
             shard_of |= {self._prefix(layer) + name: shard for name, _ in block.named_parameters()}
             if layer in self.finished:
                 self.finished[layer].take_over(folder / shard)

@@ -1,19 +1,22 @@
 """A folder that something else saved, a Trainer say, gets the card that says how its model is read."""
 
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from sinkprune.files import digests, held, write_json
+from sinkprune.files import atomic, digests, held, resolved, write_json
 from sinkprune.models.formats import FORMATS
 from sinkprune.models.loading import load
-from sinkprune.models.reader import CARD
-from sinkprune.models.saving import GENERATION, refuse_generate
+from sinkprune.models.reader import CARD, GENERATION
+from sinkprune.models.saving import refuse_generate
 from sinkprune.models.tokenizer_files import read_tokenizer
 from sinkprune.models.weight_files import read_json
-from sinkprune.recovery.model_card import OWN_FIELDS, README, write_readme
+from sinkprune.recovery.model_card import OWN_FIELDS, README, is_smaller, write_readme
+from sinkprune.scratch import scratch_folder
 
 SAME_SHARE = 1e-3  # how far the share of zeros may lie from the one that a recipe states
 
@@ -25,7 +28,9 @@ def adopt(folder: str | os.PathLike, family: str, mask_token: str | int | None =
     model (a name in `FORMATS`). `mask_token` is a token or its number, where neither config.json nor the
     tokenizer names one. What a former card says of recipe and recovery stays where the linears still have as
     many zeros, and a model card is written where there is none. Raises ValueError for a family or mask token
-    that does not fit and for weights that do not load; the folder then stays as it was.
+    that does not fit, for one that is both a token and the number of another, and for weights that do not
+    load; the folder then stays as it was. All is computed before the first file is written, and the card is
+    the last: after a kill the same call does it again.
     """
     folder = Path(folder)
     if family not in FORMATS:
@@ -48,33 +53,51 @@ def adopt(folder: str | os.PathLike, family: str, mask_token: str | int | None =
             f"family={family!r} does not say whether logits are shifted; name a diffusion family"
         )
 
-    former = {}
-    with suppress(ValueError):  # of what is no card
-        former = read_json(folder / CARD)
-
     with held(folder):
-        files = [folder / name for name in (CARD, "config.json", GENERATION)]
-        kept = {file: file.read_bytes() for file in files if file.is_file()}
+        former = {}
+        with suppress(ValueError):  # of what is no card
+            former = read_json(folder / CARD)
 
-        try:
-            write_json(folder / "config.json", _stated(config, card))
-            if kind == "diffusion":
-                refuse_generate(folder)
-            card |= {"sha256": digests(folder, "*.safetensors", "tokenizer.json")}
-            write_json(folder / CARD, card)
-            card |= _history(former, _zero_share(folder))
-            write_json(folder / CARD, card)
-        except BaseException:
-            for file in files:
-                file.unlink(missing_ok=True)
-            for file, content in kept.items():
-                file.write_bytes(content)
-            raise
+        with _as_it_will_be(folder, _stated(config, card), card) as planned:
+            card |= _history(former, _zero_share(planned, folder))
+            card["sha256"] = digests(folder, "*.safetensors", "tokenizer.json")
+            write_json(planned / CARD, card)
+            if not (folder / README).is_file():
+                write_readme(planned, card["name"])
 
-        if not (folder / README).is_file():
-            write_readme(folder, card["name"])
+            for name in (README, GENERATION, "config.json", CARD):  # after a kill the former card is there
+                _take_over(planned / name, folder / name)
 
     return card
+
+
+@contextmanager
+def _as_it_will_be(folder: Path, config: dict, card: dict) -> Iterator[Path]:
+    """Yield a folder of links to the files of another, beside it, with the configuration and card to come."""
+    place = resolved(folder)
+    with scratch_folder(place) as scratch:
+        planned = scratch / place.name
+        planned.mkdir()
+        for file in place.iterdir():
+            if file.name not in (CARD, "config.json", GENERATION):
+                (planned / file.name).symlink_to(file)
+
+        write_json(planned / "config.json", config)
+        write_json(planned / CARD, card)
+        if (place / GENERATION).is_file():
+            shutil.copyfile(place / GENERATION, planned / GENERATION)
+        if card["kind"] == "diffusion":
+            refuse_generate(planned)
+
+        yield planned
+
+
+def _take_over(file: Path, place: Path) -> None:
+    """Put a file that was planned in its place, atomically; a link leads there already."""
+    if file.is_symlink() or not file.is_file():
+        return
+    with atomic(place) as partial:
+        shutil.copyfile(file, partial)
 
 
 def _mask_token_id(folder: Path, config: dict, asked: str | int | None) -> int:
@@ -91,10 +114,20 @@ def _mask_token_id(folder: Path, config: dict, asked: str | int | None) -> int:
         return found
 
     vocabulary = tokenizer.get_vocab()
-    chosen = vocabulary.get(asked, asked) if isinstance(asked, str) else asked
     size = config.get("vocab_size", len(vocabulary))
-    if isinstance(chosen, str) and chosen.isdecimal():
-        chosen = int(chosen)
+    chosen = vocabulary.get(asked, asked) if isinstance(asked, str) else asked
+
+    if isinstance(asked, str) and asked.isdecimal():
+        number = int(asked)
+        if asked in vocabulary and number != chosen and number < size:
+            raise ValueError(
+                f"mask_token={asked!r} is a token, of number {chosen}, and number {number} is another, "
+                f"{tokenizer.convert_ids_to_tokens(number)!r}: give {chosen} for the one, or how the other "
+                "is written (from Python a number that is an int will do)"
+            )
+        if asked not in vocabulary:
+            chosen = number
+
     if isinstance(chosen, str) or not 0 <= chosen < size:
         raise ValueError(
             f"mask_token={asked!r} is neither a token of the vocabulary nor a number below {size}: "
@@ -113,15 +146,20 @@ def _stated(config: dict, card: dict) -> dict:
     return stated
 
 
-def _zero_share(folder: Path) -> float:
-    """Return the share of zeros in the linears of the blocks; raise ValueError where weights do not load."""
-    lm = load(folder, torch.bfloat16)
+def _zero_share(planned: Path, folder: Path) -> float:
+    """Return the share of zeros in the linears of the blocks; raise ValueError where weights do not load.
+
+    The error names the folder that is adopted, not the one that stands for it.
+    """
+    try:
+        lm = load(planned, torch.bfloat16)
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(str(error).replace(str(planned), str(folder))) from error
     return lm.count_zeros() / lm.prunable_weights
 
 
 def _history(former: dict, share: float) -> dict:
     """Return what a former card says of recipe and recovery, if the model still has its zeros."""
     history = {name: value for name, value in former.items() if name not in OWN_FIELDS}
-    recipe = former.get("recipe") or {}
-    stated = 0.0 if recipe.get("pattern") == "structured" else former.get("sparsity", 0.0)
+    stated = 0.0 if is_smaller(former) else former.get("sparsity", 0.0)
     return history if share >= stated - SAME_SHARE else {}

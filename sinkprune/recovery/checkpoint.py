@@ -1,10 +1,13 @@
 """What a killed recovery goes on from: weights, moments and the step, in one file that is whole or not there.
 
-A small file beside it says which one is the newest and what its digest is; it is replaced last.
+A small file beside it, the marker, says whose folder it is, which state is the newest and what its digest is;
+it is written first, replaced last, and without it nothing in a folder is touched.
 """
 
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,32 +16,68 @@ from safetensors.torch import save_file
 
 from sinkprune.files import atomic, file_digest, write_json
 from sinkprune.models.weight_files import read_json, refused
+from sinkprune.runs.work_folder import has_marker, remove_own
 
-STATE = "recovery.json"  # which run it is, how far it is, and its log
+STATE = "recovery.json"  # the marker: which run it is, how far it is, and its log
+OWN = re.compile(r"recovery\.json|step-\d{8}\.safetensors")  # names of files in the work folder of a recovery
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW, by parameter
 
 
+def check_work(folder: Path) -> dict:
+    """Return what the marker of a recovery's work folder says, {} where the folder is empty or not there.
+
+    Raises ValueError for a file, and for a folder that is not one of a recovery's.
+    """
+    if not has_marker(folder, STATE, OWN):
+        return {}
+
+    known = {}
+    with suppress(ValueError):  # of what is no JSON
+        known = read_json(folder / STATE)
+
+    is_ours = isinstance(known.get("identity"), dict) and isinstance(known.get("step"), int)
+    if not is_ours:
+        raise ValueError(
+            f"{folder / STATE} is not what a recovery has written, and nothing in its folder was touched: "
+            "choose another work folder, or remove that file to begin anew"
+        )
+
+    return known
+
+
+def remove_work(folder: Path) -> None:
+    """Remove what a recovery has written into its work folder, and the folder where nothing else is in it."""
+    with suppress(OSError):  # of a folder that cannot be removed, the working directory say
+        remove_own(folder, OWN, STATE)
+
+
 class RecoveryCheckpoint:
-    """The newest state of one run in a work folder.
+    """The newest state of one run in a work folder, which is claimed for it.
 
     `identity` says, in plain JSON values, all that the result depends on. Raises ValueError where the folder
-    holds another run.
+    holds another run or something else.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object]):
         self.folder = folder
         self.identity = json.loads(json.dumps(identity))
-        known = read_json(folder / STATE)
-        if not known:
+
+        known = check_work(folder)
+        if not known.get("file"):  # a run that kept no state has nothing to lose
+            write_json(folder / STATE, {"identity": self.identity, "step": 0, "log": []})
             return
 
-        former = known.get("identity", {})
+        former = known["identity"]
         names = sorted(self.identity.keys() | former.keys())
 
-        differing = [name for name in names if self.identity.get(name) != former.get(name)]
+        differing = [
+            f"{name}: {former.get(name)} there, {self.identity.get(name)} here"
+            for name in names
+            if self.identity.get(name) != former.get(name)
+        ]
         if differing:
             raise ValueError(
-                f"{folder} holds another recovery (differing in {', '.join(differing)}): "
+                f"{folder} holds another recovery ({'; '.join(differing)}): "
                 "choose another work folder, or remove it to begin anew"
             )
 
@@ -70,7 +109,7 @@ class RecoveryCheckpoint:
         write_json(self.folder / STATE, state)
 
         for former in self.folder.glob("step-*.safetensors"):
-            if former != file:
+            if former != file and OWN.fullmatch(former.name):
                 former.unlink()
 
     def restore(
@@ -81,8 +120,8 @@ class RecoveryCheckpoint:
 
         Raises ValueError for a file that is not what was saved.
         """
-        state = read_json(self.folder / STATE)
-        if not state:
+        state = check_work(self.folder)
+        if not state.get("file"):
             return 0, []
 
         file = self.folder / state["file"]

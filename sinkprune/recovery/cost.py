@@ -26,6 +26,13 @@ from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.model_checks import blocks_of
 
 FLOAT = 4  # bytes of a float32
+WITH_MOMENTS = 3  # numbers for each that is trained: itself in a state, its gradient in memory; two moments
+STATES = 2  # on the disk while one is written: the former one goes once the new one is there
+OF_NORMS = 2 * 3  # vectors as wide as the model that a block keeps: two norms, what each takes, scales, gives
+OF_SCORES = 2  # maps of attention that a head keeps: scores and probabilities
+OF_LOGITS = 4  # copies of a slice of logits: they, their logarithmic softmax, a gradient of each
+OF_TAUGHT_LOGITS = OF_LOGITS + 3  # and the teacher's logarithmic softmax, the divergence, its gradient
+ZEROS_TIMED = 2  # one weight in so many is zero in the blocks that are timed
 FORWARD_SHARE = 1 / 3  # of the time of a step
 
 
@@ -35,21 +42,28 @@ class RecoveryCost:
 
     tokens: int  # of all steps
     steps: int
-    seconds: float  # of the whole run
+    seconds: float | None  # of the whole run; None where no step can be tried, as memory is missing
     memory: int  # bytes at the peak
     disk: int  # bytes, of the recovered model and of two checkpoints
     missing: tuple[str, ...]  # what this machine lacks, or a GPU that is planned for, in sentences
     pace: str = HERE  # whose speed the time counts with, in words
 
     def __str__(self) -> str:
+        return (
+            f"{self.tokens:,} tokens in {self.steps:,} steps, {self._duration()}; "
+            f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
+        )
+
+    def _duration(self) -> str:
+        """Return how long the run takes, in words."""
+        if self.seconds is None:
+            return "in a time that is not known, as no step fits"
+
         minutes, seconds = divmod(round(self.seconds), 60)
         hours, minutes = divmod(minutes, 60)
         duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
         how_surely = "about" if self.pace == HERE else "at least"
-        return (
-            f"{self.tokens:,} tokens in {self.steps:,} steps, {how_surely} {duration} {self.pace}; "
-            f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
-        )
+        return f"{how_surely} {duration} {self.pace}"
 
 
 def recovery_cost(
@@ -66,26 +80,32 @@ def recovery_cost(
 
     `stored` is the dtype that the result is saved in, and `gpu` one that is not here and stands for `device`.
     """
+    counts = _Counts(lm, settings, teacher)
+    memory = counts.memory(is_on_cpu=gpu is None and torch.device(device).type == "cpu")
+    disk = counts.parameters * stored.itemsize + STATES * WITH_MOMENTS * FLOAT * counts.trained
+
+    ways_out = f"take {_ways_out(settings, teacher)}"
+    missing_memory = _missing_memory(memory, device, gpu, ways_out)
+    missing = (*missing_memory, *_missing_disk(disk, out, work))
+
     pace = HERE
-    if gpu is None:
-        step_seconds = _step_seconds(lm, settings, teacher, device)
-    else:
+    step_seconds = None
+    if gpu is not None:
         width = _product_bytes(settings)
         step_seconds = step_flops(lm, settings, teacher) / gpu.speed(width)
         pace = gpu.pace(width)
+    elif not missing_memory:  # or the steps that are timed could take all there is
+        step_seconds = _step_seconds(lm, settings, teacher, device)
 
+    seconds = None if step_seconds is None else _run_seconds(step_seconds, settings)
+    return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, missing, pace)
+
+
+def _run_seconds(step_seconds: float, settings: Recovery) -> float:
+    """Return the seconds of all steps, and of the measurements before, between and after them."""
     held_out_tokens = HELD_OUT_SEQUENCES * DRAWS * min(settings.length, HELD_OUT_LENGTH)
     measurement = step_seconds * FORWARD_SHARE * held_out_tokens / settings.batch_tokens
-    seconds = step_seconds * settings.steps + measurement * (1 + min(MEASUREMENTS, settings.steps))
-
-    counts = _Counts(lm, settings, teacher)
-    memory = counts.memory(is_on_cpu=gpu is None and torch.device(device).type == "cpu")
-    disk = counts.parameters * stored.itemsize + 2 * 3 * FLOAT * counts.trained
-
-    ways_out = f"take {_ways_out(settings, teacher)}"
-    missing = (*_missing_memory(memory, device, gpu, ways_out), *_missing_disk(disk, out, work))
-
-    return RecoveryCost(settings.tokens, settings.steps, seconds, memory, disk, missing, pace)
+    return step_seconds * settings.steps + measurement * (1 + min(MEASUREMENTS, settings.steps))
 
 
 def _ways_out(settings: Recovery, teacher: LanguageModel | None) -> str:
@@ -198,7 +218,7 @@ class _Counts:
         """
         memory = PROCESS_BYTES if is_on_cpu else 0
         memory += FLOAT * self.parameters + self.linears  # a byte says whether a weight is zero
-        memory += 3 * FLOAT * self.trained
+        memory += WITH_MOMENTS * FLOAT * self.trained
         if self.settings.method == "lora":
             memory += self._products()
 
@@ -220,8 +240,8 @@ class _Counts:
         config = self.lm.model.config
         block = self.lm.blocks[0]
         widths = sum(sum(linear.weight.shape) for linear in self.lm.linears(block).values())
-        per_token = FLOAT * (widths + 6 * config.hidden_size)
-        per_token += 2 * FLOAT * config.num_attention_heads * self.settings.length
+        per_token = FLOAT * (widths + OF_NORMS * config.hidden_size)
+        per_token += OF_SCORES * FLOAT * config.num_attention_heads * self.settings.length
         blocks = len(self.lm.blocks)
 
         if self.settings.gradient_checkpointing:
@@ -234,7 +254,7 @@ class _Counts:
     def _logits(self) -> int:
         vocabulary = self.lm.vocabulary
         slice_bytes = min(LOGITS_BYTES, _predicted(self.lm, self.settings) * vocabulary * FLOAT)
-        return (7 if self.of_teacher else 4) * slice_bytes
+        return (OF_TAUGHT_LOGITS if self.of_teacher else OF_LOGITS) * slice_bytes
 
 
 def _step_seconds(lm: LanguageModel, settings: Recovery, teacher: LanguageModel | None, device: str) -> float:
@@ -263,7 +283,10 @@ def _step_seconds(lm: LanguageModel, settings: Recovery, teacher: LanguageModel 
 
 
 def _of_blocks(lm: LanguageModel, blocks: int, device: str) -> LanguageModel:
-    """Return a model of random weights, float32, with the shapes of another and a few of its blocks."""
+    """Return a model of random weights, float32, with the shapes of another and a few of its blocks.
+
+    Half of the weights of its linears are zero, as holding zeros takes time, beside LoRA most of all.
+    """
     config = copy.deepcopy(lm.model.config)
     config.num_hidden_layers = min(blocks, len(blocks_of(lm.model)))
     if getattr(config, "layer_types", None):
@@ -275,4 +298,8 @@ def _of_blocks(lm: LanguageModel, blocks: int, device: str) -> LanguageModel:
         move(model, device)
 
     set_direction(model, causal=not lm.is_diffusion)
-    return replace(lm, model=model.requires_grad_(False))
+    small = replace(lm, model=model.requires_grad_(False))
+    for linear in small.all_linears().values():
+        linear.weight.view(-1)[::ZEROS_TIMED] = 0
+
+    return small

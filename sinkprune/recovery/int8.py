@@ -1,16 +1,18 @@
 """Sparse and in eight bits: the linears of a pruned model in int8, its zeros kept, by torchao."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, TorchAoConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig, TorchAoConfig
 
-from sinkprune.files import atomic, existing, free_disk_at, write_json
+from sinkprune.files import atomic, check_new_folder, existing, free_disk_at, write_json
+from sinkprune.models.gpt2 import is_transposed
 from sinkprune.models.hub import available_memory
-from sinkprune.models.loading import load
+from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.reader import CARD
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import tokenizer_with_mask
@@ -41,8 +43,10 @@ def int8_cost(lm: LanguageModel, pruned: Path, out: Path, removed: int = 0) -> I
     """Return what `save_int8` will take for the model that `lm` becomes; of `lm` the shapes are enough.
 
     `removed` are bytes on the disk of `out` that lie there now, and no longer when int8 is written. A model
-    that a structured recipe makes smaller takes less.
+    that a structured recipe makes smaller takes less. Raises ValueError for a model that has no int8 version.
     """
+    _check_linears(lm.model.config, [name for name, _ in lm.model.named_parameters()])
+
     disk = int8_bytes(lm)
     in_bfloat16 = 2 * parameters_of(lm.model)  # whose zeros are compared; what is read from files gives way
     memory = PROCESS_BYTES + in_bfloat16 + disk
@@ -82,18 +86,22 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
     Every row has a scale of its own and zero stays zero, which is checked. The folder is for stock
     transformers (`AutoModelForCausalLM.from_pretrained`, with torchao installed), which reads the
     direction of attention from it; `load` takes no quantised weights. Raises FileExistsError for an `out`
-    that is there, RuntimeError without torchao, and ValueError where a zero would be lost.
+    that is there, RuntimeError without torchao, and ValueError for what is no folder, for a model that has no
+    int8 version (before a weight is read), and where a zero would be lost.
     """
     config = int8_config()
     out = Path(out)
-    if out.exists():
-        raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+    check_new_folder(out)
 
-    lm = load(pruned, torch.bfloat16)
+    folder = _plain_folder(pruned)
+    checkpoint = open_checkpoint(folder)
+    _check_linears(checkpoint.config, checkpoint.names())
+
+    lm = load(folder, torch.bfloat16)
 
     with atomic(out) as partial:
         narrow = AutoModelForCausalLM.from_pretrained(
-            _plain_folder(pruned), dtype=torch.bfloat16, quantization_config=config
+            folder, dtype=torch.bfloat16, quantization_config=config
         )
         set_direction(narrow, causal=not lm.is_diffusion)
         share = _check_zeros(lm, narrow)
@@ -102,7 +110,7 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
 
-        card = read_json(Path(pruned) / CARD)
+        card = read_json(folder / CARD)
         card.pop("sha256", None)
         write_json(partial / CARD, {**card, "int8": "torchao, weights of the linears, a scale per row"})
 
@@ -125,6 +133,15 @@ def _plain_folder(pruned: str | os.PathLike) -> Path:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: save the model first, then give its folder")
     return folder
+
+
+def _check_linears(config: PretrainedConfig, names: Iterable[str]) -> None:
+    """Raise ValueError for a model whose files hold weights the other way round, untouched by torchao."""
+    if any(is_transposed(config, name) for name in names):
+        raise ValueError(
+            f"{config.model_type} has no int8 version: torchao takes plain linears, in place of which stock "
+            "transformers has layers of another class there (Conv1D); leave int8 out"
+        )
 
 
 def _check_zeros(lm, narrow) -> float:

@@ -8,13 +8,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import torch
 from pydantic import Field, InstanceOf
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from sinkprune.files import atomic
 from sinkprune.models.saving import check_json
@@ -41,8 +42,8 @@ def save_masks(
     its other parameters (embeddings, head and norms), and by the weights that stayed, so that `apply_masks`
     can refuse another one. With `dense` it is checked that the pruned model is the dense one with zeros.
     `card` is what the pruned model's says of its recipe, which `masks_about` gives back. Raises ValueError
-    where it is not the dense one with zeros, for a model without zeros, and for one whose weights are not in
-    memory.
+    where it is not the dense one with zeros, for a `dense` of other parameters, shapes, dtype or embeddings,
+    for a model without zeros, and for one whose weights are not in memory.
     """
     check_json(card or {})
     if Path(file).is_dir():
@@ -55,14 +56,22 @@ def save_masks(
         check_structure(each.model)
         check_loaded(each)
 
-    of_dense = {} if dense is None else _weights(dense)
+    of_dense = {}
+    if dense is not None:
+        _check_same_form(lm, dense)
+        of_dense = _weights(dense)
+
     packed = {}
     zeros = 0
     for name, weight in _weights(lm).items():
         is_zero = weight == 0
         zeros += int(is_zero.sum())
         packed[name] = _pack(is_zero)
-        if dense is not None and not torch.equal(of_dense[name].masked_fill(is_zero, 0), weight):
+        if dense is None:
+            continue
+
+        expected = of_dense[name].to(weight.device).masked_fill(is_zero, 0)
+        if not torch.equal(expected, weight):
             raise ValueError(
                 f"{name} of {lm.name} is not that of {dense.name} with zeros: weights were updated after "
                 "pruning, or by it, so masks alone cannot bring it back; ship the whole folder"
@@ -143,6 +152,40 @@ def apply_masks(lm: InstanceOf[LanguageModel], file: Place) -> int:
 def _weights(lm: LanguageModel) -> dict[str, torch.Tensor]:
     """Return the weights of the linears in the blocks, by name."""
     return {f"{layer}.{name}": linear.weight.detach() for (layer, name), linear in lm.all_linears().items()}
+
+
+def _check_same_form(lm: LanguageModel, dense: LanguageModel) -> None:
+    """Raise ValueError for a dense model that `lm` was not pruned from, as far as its form tells."""
+    mine, theirs = dict(lm.model.named_parameters()), dict(dense.model.named_parameters())
+    differing = ""
+    for name in sorted(mine.keys() | theirs.keys()):
+        here, there = _form(mine.get(name)), _form(theirs.get(name))
+        if here != there:
+            differing = f"{name} is {there} there and {here} in {lm.name}"
+            break
+
+    if not differing and not _has_same_embedding(lm, dense):
+        differing = "its tokens have other embeddings"
+    if differing:
+        raise ValueError(
+            f"dense={dense.name} is not what {lm.name} was pruned from, {differing}: "
+            "give the dense model that it was pruned from, in the same dtype"
+        )
+
+
+def _form(value: torch.Tensor | None) -> str:
+    """Return the dtype and the shape of a parameter, in words."""
+    if value is None:
+        return "missing"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+def _has_same_embedding(lm: LanguageModel, dense: LanguageModel) -> bool:
+    """Return whether tokens are embedded alike, which neither pruning nor a recovery changes."""
+    mine_VD, theirs_VD = (
+        cast(nn.Embedding, each.model.get_input_embeddings()).weight for each in (lm, dense)
+    )
+    return torch.equal(theirs_VD.to(mine_VD.device), mine_VD)
 
 
 def _pack(is_zero: torch.Tensor) -> torch.Tensor:

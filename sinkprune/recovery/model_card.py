@@ -4,32 +4,37 @@ import copy
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from huggingface_hub import metadata_load
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, StrictUndefined
 from pydantic import InstanceOf
 from transformers import PreTrainedTokenizerBase
 
-from sinkprune.files import DATA, atomic, digests, write_json
+from sinkprune.files import DATA, atomic, check_new_folder, digests, write_json
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import folder_of
 from sinkprune.models.reader import CARD
 from sinkprune.models.saving import Texts, save
-from sinkprune.models.weight_files import read_json
+from sinkprune.models.streaming import OF_BLOCK
+from sinkprune.models.weight_files import read_json, refused
 from sinkprune_core.encoding import Tokenizer
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.values import Place, checked_arguments
+from sinkprune_core.values import Place, checked_arguments, in_short
 
 README = "README.md"
 OTHER = "other"  # a licence that the hub has no name for
 TEMPLATE = DATA / "model_card.md.j2"
+LOADED = re.compile(r'^(lm = load\()"[^"\n]*"(?=\)$)', re.MULTILINE)  # the line of it that loads the folder
 EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
 OWN_FIELDS = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # of a card: said by the model
 KERNELS = (
@@ -52,13 +57,15 @@ def save_model(
     """Save a model as `save` does, ready to be published; return the folder.
 
     Besides there is a model card (README.md) from what `card` says of recipe and recovery, and the recipe in
-    the metadata of the safetensors. The mask token, and whether logits are shifted, stand in config.json,
+    the metadata of the safetensors (of a streamed model in those that hold no block, since a finished block
+    is no copy but a link). The mask token, and whether logits are shifted, stand in config.json,
     where transformers keeps them when it saves the model again. The mask is a special token of the tokenizer
-    where it is one of its added tokens. Raises what `save` raises.
+    where it is one of its added tokens. Raises what `save` raises, and before anything is written ValueError
+    for a `recipe` or a `recovery` that does not say what the model card tells of it.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+    check_new_folder(folder)
+    _check_told({**card, "kind": lm.kind})
 
     with atomic(folder) as partial:
         named = dataclasses.replace(lm, tokenizer=tokenizer_with_mask(lm))
@@ -71,12 +78,22 @@ def save_model(
         more = {name: json.dumps(card[name]) for name in ("recipe", "recovery") if card.get(name)}
         if more:
             for file in partial.glob("*.safetensors"):
-                add_metadata(file, more)
+                if not file.name.startswith(OF_BLOCK):  # which may be a link to a file of the work folder
+                    add_metadata(file, more)
 
         write_readme(partial, folder.name)
         refresh_digests(partial)
 
     return folder
+
+
+def _check_told(card: Mapping[str, object]) -> None:
+    """Raise ValueError for a recipe or a recovery that does not say what the model card tells of it."""
+    for name, told in (("recipe", _pruning), ("recovery", _recovery)):
+        value = in_short(card.get(name))
+        fix = "give what the report of a run says (`report.card()`), or call what is yours by another name"
+        with refused(f"{name}={value} does not say what a model card tells of it", fix):
+            told(card)
 
 
 # what a model was made from
@@ -188,8 +205,7 @@ def add_metadata(file: Path, more: Mapping[str, str]) -> None:
 
 def write_readme(folder: Path, place: str) -> None:
     """Write the model card of a saved folder, which readers will find as `place`."""
-    with atomic(folder / README) as partial:
-        partial.write_text(card_text(folder, place), encoding="utf-8")
+    _write_text(folder / README, card_text(folder, place))
 
 
 def card_text(folder: Path, place: str) -> str:
@@ -201,31 +217,38 @@ def card_text(folder: Path, place: str) -> str:
     base_model = made_from.get("base_model") or _hub_id(origin)
     licence = made_from.get("licence") or _licence(origin)
 
-    mask = None
-    if card["kind"] == "diffusion":
-        mask = f"number {card['mask_token_id']}"
-        spelling = read_json(folder / "tokenizer_config.json").get("mask_token")
-        if spelling is not None:
-            content = spelling["content"] if isinstance(spelling, dict) else spelling
-            mask = f"`{content}` ({mask})"
+    is_diffusion = card["kind"] == "diffusion"
+    architectures = config.get("architectures") or ["causal language model"]
 
-    made = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    return (
-        made.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-            title=place,
-            place=place,
-            is_diffusion=card["kind"] == "diffusion",
-            logits_shifted=card["logits_shifted"],
-            architecture=(config.get("architectures") or ["causal language model"])[0],
-            mask_token=mask,
-            base_model=base_model,
-            licence=licence or OTHER,
-            licence_sentence=_licence_sentence(licence, base_model),
-            pruned=_pruning(card, config),
-            recovery=_recovery(card),
-        )
-        + "\n"
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.render(
+        title=place,
+        place=place,
+        is_diffusion=is_diffusion,
+        logits_shifted=card["logits_shifted"],
+        architecture=architectures[0],
+        mask_token=_mask_in_words(folder, card) if is_diffusion else None,
+        base_model=base_model,
+        licence=licence or OTHER,
+        licence_sentence=_licence_sentence(licence, base_model),
+        pruned=_pruning(card),
+        recovery=_recovery(card),
+    )
+    return f"{text}\n"
+
+
+def _mask_in_words(folder: Path, card: Mapping) -> str:
+    """Return the number of the mask token, and its spelling where the tokenizer says it."""
+    number = f"number {card['mask_token_id']}"
+    spelling = read_json(folder / "tokenizer_config.json").get("mask_token")
+    if spelling is None:
+        return number
+
+    content = spelling["content"] if isinstance(spelling, dict) else spelling
+    return f"`{content}` ({number})"
 
 
 def _origin(card: Mapping) -> str | None:
@@ -262,28 +285,40 @@ def _licence_sentence(licence: str | None, base_model: str | None) -> str:
     return "That of the model it was made from: fill it in here, and `license` above."
 
 
-def _pruning(card: Mapping, config: Mapping) -> dict | None:
+def is_smaller(card: Mapping) -> bool:
+    """Return whether a card is that of a model without the units that were pruned, which left no zeros."""
+    recipe = card.get("recipe") or {}
+    keeps_its_shape = (card.get("made_from") or {}).get("masked")
+    return recipe.get("pattern") == "structured" and not keeps_its_shape
+
+
+def _pruning(card: Mapping) -> dict | None:
     """Return what the card says of pruning, as words; None of a model that was not pruned."""
     recipe = card.get("recipe")
     if not recipe:
         return None
 
     pattern = str(recipe.get("pattern", ""))
-    is_smaller = pattern == "structured" and not (card.get("made_from") or {}).get("masked")
+    has_smaller_shape = is_smaller(card)
 
     ratio = n_and_m(pattern)
     if ratio is not None:
         kernels = KERNELS.format(n=ratio[0], m=ratio[1])
     else:
-        kernels = "" if is_smaller else PLAIN_ZEROS
+        kernels = "" if has_smaller_shape else PLAIN_ZEROS
+
+    share = card["sparsity"] if "sparsity" in card else recipe["sparsity"]
+    weights = f"{card['pruned_parameters']:,}" if "pruned_parameters" in card else "all"
+    tokens = card.get("calibration_tokens")
+    texts = (card.get("made_from") or {}).get("text", ())
 
     return {
         "model": card.get("model", "a model"),
-        "share": f"{100 * card.get('sparsity', recipe['sparsity']):.4g} %",
-        "weights": f"{card['pruned_parameters']:,}" if "pruned_parameters" in card else "all",
-        "what": "removed, and the model is smaller" if is_smaller else "set to zero",
-        "tokens": f"{card['calibration_tokens']:,}" if card.get("calibration_tokens") else "",
-        "text": ", ".join((card.get("made_from") or {}).get("text", ())),
+        "share": f"{100 * share:.4g} %",
+        "weights": weights,
+        "what": "removed, and the model is smaller" if has_smaller_shape else "set to zero",
+        "tokens": f"{tokens:,}" if tokens else "",
+        "text": ", ".join(texts),
         "recipe": recipe,
         "pattern": kernels,
     }
@@ -329,25 +364,48 @@ def push_line(folder: Path | str, repository: str) -> str:
     return f"hf upload {repository} {shlex.quote(os.fspath(folder))} ."
 
 
+def check_repository(repository: str) -> None:
+    """Raise ValueError for what is no name of a repository of the hub."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"repository={repository!r} must be OWNER/NAME ({reason})") from None
+    if repository.count("/") != 1:
+        raise ValueError(f"repository={repository!r} must be OWNER/NAME")
+
+
+def check_push(folder: Path | str, repository: str) -> None:
+    """Raise ValueError for what cannot be uploaded, by its name on the hub or for want of a model card."""
+    check_repository(repository)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder and cannot be uploaded: save the model to one and give that")
+    if not (folder / README).is_file() and not read_json(folder / CARD):
+        raise ValueError(
+            f"{folder} has neither {README} nor {CARD}: `sinkprune adopt` writes both, then upload it"
+        )
+
+
 def push(folder: Path | str, repository: str) -> str:
     """Upload a saved folder to a repository of the hub, and return its address.
 
     Where there is no such repository, a private one is made. The line of the model card that loads the folder
-    names the repository from then on.
+    names the repository from then on; where the hub refuses, the model card stays as it was.
 
-    Raises ValueError for a name that is none, and RuntimeError, with the line to type, where the hub refuses.
+    Raises ValueError for what `check_push` refuses, and RuntimeError, with the line to type, where the hub
+    refuses.
     """
     folder = Path(folder)
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(f"repository={repository!r} must be OWNER/NAME")
-    _name_in_readme(folder, repository)
+    check_push(folder, repository)
 
     from huggingface_hub import HfApi
 
     api = HfApi()
     try:
         api.create_repo(repository, exist_ok=True, private=True)
-        api.upload_folder(repo_id=repository, folder_path=folder)
+        with _named_in_readme(folder, repository):
+            api.upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise RuntimeError(
@@ -358,15 +416,32 @@ def push(folder: Path | str, repository: str) -> str:
     return f"{api.endpoint}/{repository}"
 
 
-def _name_in_readme(folder: Path, repository: str) -> None:
-    """Let the model card say where the model will be; what else somebody wrote there stays."""
-    file = folder / README
-    if not file.is_file():
-        write_readme(folder, repository)
-        return
+@contextmanager
+def _named_in_readme(folder: Path, repository: str) -> Iterator[None]:
+    """Let the model card say where the model will be; what else somebody wrote there stays.
 
-    text = file.read_text(encoding="utf-8")
-    named = text.replace(f'load("{folder.resolve().name}")', f'load("{repository}")')
-    if named != text:
-        with atomic(file) as partial:
-            partial.write_text(named, encoding="utf-8")
+    After an exception it is as it was.
+    """
+    file = folder / README
+    former = file.read_text(encoding="utf-8") if file.is_file() else None
+    if former is None:
+        write_readme(folder, repository)
+    else:
+        named = LOADED.sub(rf'\g<1>"{repository}"', former, count=1)
+        if named != former:
+            _write_text(file, named)
+
+    try:
+        yield
+    except BaseException:
+        if former is None:
+            file.unlink()
+        else:
+            _write_text(file, former)
+        raise
+
+
+def _write_text(file: Path, text: str) -> None:
+    """Write a text atomically."""
+    with atomic(file) as partial:
+        partial.write_text(text, encoding="utf-8")

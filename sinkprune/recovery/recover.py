@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
-from sinkprune.files import held, make_folder
+from sinkprune.files import check_new_folder, held, make_folder, resolved
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.embedded import FetchError
@@ -27,10 +26,11 @@ from sinkprune.models.hub import (
 from sinkprune.models.loading import language_model, load, open_checkpoint
 from sinkprune.models.meta_model import shapes_of
 from sinkprune.models.weight_files import DTYPES, read_json
+from sinkprune.recovery.checkpoint import check_work, remove_work
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
 from sinkprune.recovery.model_card import OWN_FIELDS, card_in, card_of, folder_here, provenance, save_model
 from sinkprune.recovery.settings import Recovery
-from sinkprune.recovery.text import training_text
+from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
 from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.values import (
@@ -92,17 +92,20 @@ def recover(
     (`full`), or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained
     is float32 and the products have `dtype` (auto: bfloat16 where the device is faster in it).
 
-    The folder `work` (None: OUT.work) keeps the state every `save_every` steps and is removed at the end: the
-    same call goes on from there, and its result is the same to the bit. `dry_run` returns what a run would
-    take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too. It plans from shapes
-    alone where the weights of a model are not on this machine, or for a GPU that is not (`cuda:H100`).
+    The folder `work` (None: OUT.work) keeps the state every `save_every` steps. What a recovery writes there
+    is removed at the end, and the folder where nothing else is in it. The same call goes on from there, with
+    the same versions on the same device, and its result is the same to the bit. `dry_run` returns what a run
+    would take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too. It plans from
+    shapes alone where the weights of a model are not on this machine, or for a GPU that is not (`cuda:H100`).
 
     Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
-    vocabulary (before any weight is read), a text that is too short, a work folder of another run;
+    vocabulary (before any weight is read), a text that is too short, a work folder of another run or one that
+    holds something else, and one that lies in `out` or around it;
     FileExistsError for an `out` that is there, RuntimeError for a machine that lacks memory or disk, and
     OSError where the disk is full: what was kept in `work` stays.
     """
     check_planned(device, dry_run)
+    out, work = _places(out, work, dry_run)
     if teacher == AUTO:
         teacher = None if distillation == 0 else teacher_of(pruned)
 
@@ -122,9 +125,12 @@ def recover(
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
     )
-    out, work = _places(out, work, dry_run)
     documents = _documents(text)
     taught = None if teacher is None else _teacher_known(teacher, plan, dry_run)
+    if taught is None:
+        check_teacher(plan.known.lm, None, plan.settings.distillation)
+    learned = _text_learned(plan, documents, dry_run)
+
     cost = plan.cost(taught, out, work)
     if tell is not None:
         tell(f"{plan.words(teacher)}: {_fetched(plan.known, taught)}{cost}")
@@ -134,10 +140,9 @@ def recover(
     if cost.missing:
         raise RuntimeError("; ".join(cost.missing))
 
+    assert learned is not None  # as it is for a plan alone
     with held(out), held(work):
         lm, taught_by = _loaded(pruned, teacher, plan)
-        texts = None if documents is None else written(documents, lm.tokenizer)
-        learned = training_text(lm.tokenizer, texts, length, lm.mask_token_id)
 
         make_folder(work)
         done = recover_model(
@@ -147,7 +152,7 @@ def recover(
         named = lm.named(out.name)  # two models are told apart by their names
         card = _card(pruned, done.card() | {"text_name": text_name or _name_of(text)})
         save_model(named, out, _tables(pruned), **card)
-        shutil.rmtree(work, ignore_errors=True)
+        remove_work(work)
 
     return done
 
@@ -160,6 +165,7 @@ class _Known:
     stored: torch.dtype  # of most of its weights
     download: int = 0  # bytes that this machine does not have
     missing: tuple[str, ...] = ()  # what this machine lacks for the download, in sentences
+    are_positions_known: bool = True  # or the table of models does not say how many it has
 
 
 @dataclass(frozen=True)
@@ -193,15 +199,30 @@ class _Plan:
 
 
 def _places(out: Place | None, work: Place | None, dry_run: bool) -> tuple[Path, Path]:
-    """Return the folders of the recovered model and of its work; raise for one that is missing or there."""
+    """Return the folders of the recovered model and of its work.
+
+    Raises ValueError for an `out` that is missing, for a work folder that is not one of a recovery's, and for
+    two of which one lies in the other; FileExistsError for an `out` that is there.
+    """
     if out is None and not dry_run:
         raise ValueError("out is missing: name the folder that the recovered model goes to")
 
     out = Path(out or PLANNED)
-    if out.exists():
-        raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+    check_new_folder(out)
 
-    return out, out.with_name(f"{out.name}.work") if work is None else Path(work)
+    work = out.with_name(f"{out.name}.work") if work is None else Path(work)
+    _check_apart(work, out)
+    check_work(work)
+    return out, work
+
+
+def _check_apart(work: Path, out: Path) -> None:
+    """Raise ValueError for a work folder and an output of which one lies in the other."""
+    of_work, of_out = resolved(work), resolved(out)
+    if of_work == of_out:
+        raise ValueError(f"work={work} and out={out} are one folder: give two, work is for unfinished work")
+    if of_work in of_out.parents or of_out in of_work.parents:
+        raise ValueError(f"work={work} and out={out} lie in one another: choose places beside one another")
 
 
 def _loaded(
@@ -241,7 +262,31 @@ def _plan(
     if tokens is not None:
         made = Recovery(steps=math.ceil(tokens / made.batch_tokens), **settings)
 
-    return _Plan(made, _known(pruned, dry_run), device, gpu)
+    known = _known(pruned, dry_run)
+    _check_length(known, made.length)
+    return _Plan(made, known, device, gpu)
+
+
+def _check_length(known: _Known, length: int) -> None:
+    """Raise ValueError for sequences with more tokens than a model has positions."""
+    positions = getattr(known.lm.model.config, "max_position_embeddings", None)
+    if known.are_positions_known and positions is not None and length > positions:
+        raise ValueError(
+            f"length={length} exceeds the {positions} positions of {known.lm.name}: give at most so many"
+        )
+
+
+def _text_learned(plan: _Plan, documents: list[Document] | None, dry_run: bool) -> TrainingText | None:
+    """Return the text that is learned; raise ValueError for a short one, and for chats without a template.
+
+    None for a plan alone, where the text comes with the package, or the tokenizer is not on this machine.
+    """
+    lm = plan.known.lm
+    if dry_run and (documents is None or lm.tokenizer is None):
+        return None
+
+    texts = None if documents is None else written(documents, lm.text_tokenizer)
+    return training_text(lm.text_tokenizer, texts, plan.settings.length, lm.mask_token_id)
 
 
 def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
@@ -280,11 +325,13 @@ def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known
     """Return what is known of a model whose weights are not on this machine."""
     lm = shapes_of(name, torch.float32)
     stored = _stated_dtype(name)
+    row, _ = parse(name)
+    has_positions = row is None or row.context is not None
     if needed is None:
-        return _Known(lm, stored)
+        return _Known(lm, stored, are_positions_known=has_positions)
 
     lacks = tuple(f"this machine lacks {lack}" for lack in needed.lacks_disk)
-    return _Known(lm, stored, needed.download, lacks)
+    return _Known(lm, stored, needed.download, lacks, has_positions)
 
 
 def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
@@ -380,11 +427,12 @@ def _name_of(text: str | os.PathLike | Sequence[Document] | None) -> str:
 def _card(pruned: str | os.PathLike, recovery: dict[str, Any]) -> dict[str, Any]:
     """Return the card of a recovered model: that of the pruned one, and how it was recovered.
 
-    An earlier recovery stands beside it, and a model without a card is what this one was made from.
+    Earlier recoveries stand beside it, the first one first, and a model without a card is what this one was
+    made from.
     """
     card = {name: value for name, value in card_of(pruned).items() if name not in OWN_FIELDS}
     if "recovery" in card:
-        card["recovery_before"] = card.pop("recovery")
+        card["recoveries_before"] = [*card.get("recoveries_before", ()), card.pop("recovery")]
 
     card["recovery"] = recovery
     card.setdefault("made_from", provenance(pruned))

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from tqdm.auto import trange
 
 from sinkprune.evaluation.likelihood import score
 from sinkprune.memory import peak_memory
+from sinkprune.models.devices import device_name
 from sinkprune.models.meta_model import MetaModel
 from sinkprune.recovery.checkpoint import RecoveryCheckpoint
 from sinkprune.recovery.objectives import exercise, loss_of, precision
@@ -86,10 +88,10 @@ def recover_model(
 
     What is trained is float32 meanwhile; afterwards every parameter has its former dtype, and none takes a
     gradient. `work` is a folder that keeps the state every `save_every` steps: the same call goes on from
-    there, and its result is the same to the bit. The held-out loss is measured before, at most ten times on
-    the way, and after. Raises ValueError for a teacher that does not fit, more tokens than positions, a work
-    folder of another run, and where a number is not finite; then, and when it is killed, the model's weights
-    are those of no particular step.
+    there, with the same versions on the same device, and its result is the same to the bit. The held-out loss
+    is measured before, at most ten times on the way, and after. Raises ValueError for a teacher that does not
+    fit, more tokens than positions, a work folder of another run or of something else, and where a number is
+    not finite; then, and when it is killed, the model's weights are those of no particular step.
     """
     check_teacher(lm, teacher, settings.distillation)
     check_positions(lm, settings.length)
@@ -228,6 +230,10 @@ def _identity(
         "model": lm.fingerprint(),
         "text": text.fingerprint,
         "teacher": None if teacher is None else teacher.fingerprint(),
+        "device": device_name(lm.device),
+        "sinkprune": version("sinkprune"),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
         **asdict(settings),
     }
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import InstanceOf
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -59,10 +60,9 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
                     _set_zeros(parameter, zeros_of[parameter])
 
     with ExitStack() as stack:
-        for parameter, zeros in zeros_of.items():
-            if parameter.requires_grad:
-                handle = parameter.register_post_accumulate_grad_hook(_gradient_hook(zeros))
-                stack.callback(handle.remove)
+        for name, zeros in held.items():
+            if parameters[name].is_floating_point():  # others take no gradient
+                stack.callback(_hook_on_gradient(parameters[name], _gradient_hook(zeros)).remove)
 
         stack.callback(register_optimizer_step_post_hook(restore).remove)
         for layer in adapted_linears(model):
@@ -95,15 +95,11 @@ def _check_still_there(
 
 def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return where the linears have zeros, by the name of the weight; linears without any are left out."""
-    head = None
-    if hasattr(model, "get_output_embeddings"):
-        head = cast(PreTrainedModel, model).get_output_embeddings()
-
-    of_adapters = _parts_of_adapters(model)
+    left_out = _parts_of_heads(model) | _parts_of_adapters(model)
 
     held = {}
     for name, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, Conv1D)) or module is head or module in of_adapters:
+        if not isinstance(module, (nn.Linear, Conv1D)) or module in left_out:
             continue
         if module.weight.is_meta:
             raise ValueError(f"{name} has no weights in memory: load the whole model before it is trained")
@@ -114,8 +110,28 @@ def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     return held
 
 
+def _parts_of_heads(model: nn.Module) -> set[nn.Module]:
+    """Return the output head of a model, also of one in a wrapper, with what PEFT has put around it."""
+    parts = set()
+    for module in model.modules():
+        head = module.get_output_embeddings() if isinstance(module, PreTrainedModel) else None
+        if head is not None:
+            parts |= set(head.modules())
+
+    return parts
+
+
 def _set_zeros(parameter: torch.Tensor, zeros: torch.Tensor) -> None:
     parameter.data.masked_fill_(zeros.to(parameter.device), 0)
+
+
+def _hook_on_gradient(parameter: nn.Parameter, hook: Callable[[nn.Parameter], None]) -> RemovableHandle:
+    """Let a hook see the gradients of a parameter; of one that is frozen now, those that it gets later."""
+    takes_gradient = parameter.requires_grad
+    parameter.requires_grad_(True)  # or torch would refuse the hook
+    handle = parameter.register_post_accumulate_grad_hook(hook)
+    parameter.requires_grad_(takes_gradient)
+    return handle
 
 
 def _gradient_hook(zeros: torch.Tensor) -> Callable[[nn.Parameter], None]:
@@ -169,6 +185,9 @@ def _masked_adapter(layer: "LoraLinear", zeros: torch.Tensor) -> Iterator[None]:
         return weight.masked_fill(zeros.to(weight.device), 0)
 
     def forward(self: "LoraLinear", x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
             return result
@@ -182,11 +201,13 @@ def _masked_adapter(layer: "LoraLinear", zeros: torch.Tensor) -> Iterator[None]:
 
         return result
 
-    layer.get_delta_weight = MethodType(masked_delta, layer)
-    layer.forward = MethodType(forward, layer)
+    masked = {"get_delta_weight": MethodType(masked_delta, layer), "forward": MethodType(forward, layer)}
+    former = {name: vars(layer)[name] for name in masked if name in vars(layer)}  # of a block around this one
+    vars(layer).update(masked)
 
     try:
         yield
     finally:
-        del layer.get_delta_weight
-        del layer.forward
+        for name in masked:
+            del vars(layer)[name]
+        vars(layer).update(former)

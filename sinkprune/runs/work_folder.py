@@ -60,23 +60,10 @@ def marker(root: Path) -> dict | None:
 
     Raises ValueError for a folder with other files, and for a marker that is broken or of another format.
     """
-    if not root.exists():
+    if not has_marker(root, MARKER, OF_ROOT):
         return None
-    if not root.is_dir():
-        raise ValueError(f"the work folder {root} is a file: choose another folder")
 
     file = root / MARKER
-
-    if not file.exists():
-        others = sorted(path.name for path in root.iterdir() if not _is_scratch(path, OF_ROOT))
-        if not others:
-            return None
-        listed = ", ".join(others[:LISTED]) + (" and more" if len(others) > LISTED else "")
-        raise ValueError(
-            f"{root} is not a work folder of sinkprune, it holds {listed}: nothing in it was touched; "
-            "choose another work folder"
-        )
-
     known = _read(file)
     if known is None:
         raise ValueError(f"{file} is broken: remove the work folder {root} to start anew")
@@ -88,6 +75,29 @@ def marker(root: Path) -> dict | None:
         )
 
     return known
+
+
+def has_marker(root: Path, name: str, ours: re.Pattern) -> bool:
+    """Return whether a work folder holds the marker of that name; one without is empty or not there.
+
+    What a killed write has left of one of `ours`, a form of names, counts as nothing. Raises ValueError for a
+    file, and for a folder with other files and no marker.
+    """
+    if not root.exists():
+        return False
+    if not root.is_dir():
+        raise ValueError(f"the work folder {root} is a file: choose another folder")
+    if (root / name).exists():
+        return True
+
+    others = sorted(path.name for path in root.iterdir() if not _is_scratch(path, ours))
+    if others:
+        listed = ", ".join(others[:LISTED]) + (" and more" if len(others) > LISTED else "")
+        raise ValueError(
+            f"{root} is not a work folder of sinkprune, it holds {listed}: nothing in it was touched; "
+            "choose another work folder"
+        )
+    return False
 
 
 def claim(root: Path, mine: dict[str, str | None]) -> None:
@@ -178,20 +188,20 @@ def remove_job(job: Path) -> None:
 
     (job / PROGRESS).unlink(missing_ok=True)
     if (job / "blocks").is_dir():
-        _remove(job / "blocks", OF_BLOCKS)
+        remove_own(job / "blocks", OF_BLOCKS)
     if (job / "inputs").is_dir():
-        _remove(job / "inputs", OF_INPUTS)
-    _remove(job, OF_JOB)
+        remove_own(job / "inputs", OF_INPUTS)
+    remove_own(job, OF_JOB)
 
 
 def remove_root(root: Path) -> bool:
     """Remove a work folder without jobs; return whether it is gone: jobs and files of others stay."""
     if any(JOB.fullmatch(path.name) for path in root.iterdir()):
         return False
-    return _remove(root, OF_ROOT)
+    return remove_own(root, OF_ROOT)
 
 
-def _remove(folder: Path, ours: re.Pattern) -> bool:
+def remove_own(folder: Path, ours: re.Pattern, marker_name: str = MARKER) -> bool:
     """Remove our files of a folder, and the folder where it is empty then; return whether it is.
 
     The marker of a work folder goes last, so that what a kill leaves is still known as ours.
@@ -201,7 +211,7 @@ def _remove(folder: Path, ours: re.Pattern) -> bool:
             remove_scratch(path)
 
     known = [path for path in folder.iterdir() if path.is_file() and ours.fullmatch(path.name)]
-    for path in sorted(known, key=lambda path: path.name == MARKER):
+    for path in sorted(known, key=lambda path: path.name == marker_name):
         path.unlink()
 
     if any(folder.iterdir()):

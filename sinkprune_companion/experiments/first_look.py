@@ -6,6 +6,7 @@ Dimensions: L layer, H head, Q query, K key, S state of a text, T token, O outpu
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -59,8 +60,12 @@ def attention_panels(
         labels = trajectories.token_labels(lm.tokenizer, ids_1T[0])
         map_QK = maps_LHQK[name][layer, head].numpy()
         masked_K = (ids_1T[0] == dlm.mask_token_id).cpu().numpy()
+        sees_QK = np.ones(map_QK.shape, dtype=bool)
+        if lm.kind == ar.kind:
+            sees_QK = np.tril(sees_QK)  # it looks backwards only
+
         about = {"layer": layer, "head": head, "ids_1T": ids_1T, "masked_K": masked_K}
-        panels.append({"title": name, "map_QK": map_QK, "labels": labels, **about})
+        panels.append({"title": name, "map_QK": map_QK, "sees_QK": sees_QK, "labels": labels, **about})
     return panels
 
 

@@ -24,6 +24,7 @@ from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, MeasuredAttention, 
 
 SCORES_REVISION = 1  # of `hiding_scores`
 COUNT = 5  # keys that are hidden where verdicts are read
+TAKES_OVER = 5  # times the mean attention, over layers: a key that gets more has taken over
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 LABELS: dict[Choice, str] = {"top": "strongest", "random": "random", "first": "first token"}
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
@@ -156,7 +157,8 @@ def layer_panels(lm: LanguageModel, ids_1T: torch.Tensor, count: int = COUNT) ->
     alone. Keys are those of the first half of the text. What counts are, in a causal model, the queries of
     the later half, which see all of these keys; a diffusion model reads the first half alone.
 
-    The second panel names the key that is strongest then, the others the hidden keys, the strongest first.
+    The second panel names the keys that take over: the one that is strongest then, and all that get more than
+    TAKES_OVER times the mean. The others name the hidden keys, the strongest first.
     Sinks have no rings: without strong keys the rule finds many in every layer.
     """
     keys_shown = ids_1T.shape[1] // 2
@@ -196,5 +198,7 @@ def layer_panels(lm: LanguageModel, ids_1T: torch.Tensor, count: int = COUNT) ->
     dense, everywhere, middle = panels
     hidden = np.argsort(-dense["profile_SK"].mean(0), kind="stable")[:count].tolist()
     left_LK = np.where(everywhere["visible_SK"], everywhere["profile_SK"], 0.0)
-    taker = int(left_LK.mean(0).argmax())
-    return [dense | {"named": hidden}, everywhere | {"named": [taker]}, middle | {"named": hidden}]
+    left_K = left_LK.mean(0)
+    takers = [int(key) for key in np.argsort(-left_K, kind="stable") if left_K[key] > TAKES_OVER]
+    takers = takers or [int(left_K.argmax())]
+    return [dense | {"named": hidden}, everywhere | {"named": takers}, middle | {"named": hidden}]

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import signed_interval
-from sinkprune.evaluation.verdict_rule import fields_of, verdicts_on_losses
+from sinkprune.evaluation.verdict_rule import TOO_FEW_DRAWS, fields_of, verdicts_on_losses
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, titled
 from sinkprune_companion.figures import figures
 from sinkprune_companion.figures.figures import bars, intervals
@@ -27,6 +27,7 @@ LETTERS = 34  # of a row's name on one line
 ONE_PANEL = 6.0  # inches across, of a figure that has one panel of rows
 SQUEEZED = 1 / 3  # of its width, the least that what a panel shows takes of a shared axis
 ROUND = 1.5  # times a number that is on the axis: an interval that ends closer is drawn to its end
+LEGENDS = {**KINDS, TOO_FEW_DRAWS: "too few calibration draws for a verdict"}  # where a label needs words
 GOES_ON = (r"$\ll$", r"$\gg$")  # marks of an interval that is cut, left and right: no verdict has them
 
 Judge = Callable[[Collection[Estimate]], list[str]]  # verdicts on differences of losses
@@ -148,7 +149,7 @@ def marks_of(verdicts: pd.Series) -> dict[str, dict[str, str]]:
 
 def handles_of(marks: dict[str, dict[str, str]]) -> list[Line2D]:
     """Return the entries of a legend."""
-    return [Line2D([], [], **mark, label=KINDS.get(label, label)) for label, mark in marks.items()]
+    return [Line2D([], [], **mark, label=LEGENDS.get(label, label)) for label, mark in marks.items()]
 
 
 def _plot_tables(

@@ -215,7 +215,7 @@ def _conclusion(frame: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
     verdict = frame.set_index("recipe").verdict
     if verdict["paper-sinks-kept"] == NO_DIFFERENCE:
-        return "Leaving sinks out swaps few weights and hardly changes the loss"
+        return "Leaving sinks out exchanges few weights and hardly changes the loss"
     return "A sink, the mask without it, and what pruned models cost"
 
 
@@ -252,7 +252,7 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
 
 
 def _draw_thousand(axis: Axes, share: float, change: str) -> None:
-    """Draw a thousand kept weights as squares, as many of them coloured as a change swaps for others.
+    """Draw a thousand kept weights as squares, as many of them coloured as a change exchanges for others.
 
     Which ones are coloured means nothing: they are chosen by a seed.
     """
@@ -268,7 +268,7 @@ def _draw_thousand(axis: Axes, share: float, change: str) -> None:
 
     axis.set(xticks=[], yticks=[])
     axis.tick_params(which="both", length=0)
-    axis.set_title(f"{change}:\n{count} of {THOUSAND:,} kept\nweights swapped", fontsize=TITLE_SIZE)
+    axis.set_title(f"{change}:\n{count} of {THOUSAND:,} kept\nweights exchanged", fontsize=TITLE_SIZE)
     axis.grid(False)
     for spine in axis.spines.values():
         spine.set_visible(False)

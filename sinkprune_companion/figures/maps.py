@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from sinkprune.evaluation.numbers import percent
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, spaced, titled
+from sinkprune.figures.trajectories import UNSEEN
 from sinkprune_companion.figures.looks import BLACK, CALLED, GREY, RED
 
 NAMED = 3  # keys that are named along the axis, at most
@@ -28,14 +29,17 @@ PRUNED = "#EEF1F4"
 def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     """Draw the attention of one head in every panel: queries down, keys across, below a `title`.
 
-    A panel has `title`, `map_QK` (rows add up to 1), `labels` and `masked_K`, whose keys have a mark above
-    the map, and its `layer` and `head`. Keys that get more than an even share are named.
+    A panel has `title`, `map_QK` (rows add up to 1), `sees_QK`, `labels` and `masked_K`, whose keys have a
+    mark above the map, and its `layer` and `head`. Keys that get more than an even share are named; those
+    that a query may not see are light grey.
     """
     figure, axes = canvas(1, len(panels), (WIDTH, 2.8 if len(panels) > 2 else 3.8))
 
     for axis, panel in zip(axes[0], panels, strict=True):
         map_QK = panel["map_QK"]
-        image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+        shown_QK = np.where(panel["sees_QK"], map_QK, np.nan)
+        axis.set_facecolor(UNSEEN)
+        image = axis.imshow(shown_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
 
         mass_K = map_QK.sum(0)
         strongest = [int(key) for key in np.argsort(-mass_K, kind="stable") if mass_K[key] > 1]
@@ -52,7 +56,9 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
         marks.set_in_layout(False)
 
     where = "layer {layer}, head {head} (both from 0)".format(**panels[0])
-    figure.supxlabel(f"key (grey marks above: masked tokens); {where}", fontsize=9)
+    says = f"key (grey marks above: masked tokens); {where}"
+    unseen = "light grey: keys that a query may not see"
+    figure.supxlabel(f"{says}\n{unseen}", fontsize=9)
     axes[0, 0].set_ylabel("query")
     figure.colorbar(
         image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's\nattention (root scale)"
@@ -106,7 +112,7 @@ def plot_kept_weights(
 ) -> Figure:
     """Draw which weights two masks keep in the tile of one linear map where they differ most.
 
-    `alone` says of each mask what its weights are called that the other prunes.
+    `alone` says of each mask what its weights are called that the other prunes. The legend has what occurs.
     """
     height, width = np.minimum(TILE, kept_OI.shape)
     down, across = kept_OI.shape[0] // height, kept_OI.shape[1] // width
@@ -125,4 +131,10 @@ def plot_kept_weights(
     axis.imshow(state, cmap=colours, vmin=0, vmax=3, interpolation="nearest", extent=place)
     axis.set(xlabel="input feature", ylabel="output feature")
     axis.grid(False)
-    return titled(figure, title, [Patch(color=colour, label=name) for colour, name in named.items()])
+    occurs = set(np.unique(state).tolist())
+    handles = [
+        Patch(color=colour, label=name)
+        for place, (colour, name) in enumerate(named.items())
+        if place in occurs
+    ]
+    return titled(figure, title, handles)

@@ -63,6 +63,7 @@ RESULT_NAMES = (
     "f",
     "ledger",
     "verdict",
+    "p_corrected",
     "estimate",
     "by_kind",
     "controls_of",

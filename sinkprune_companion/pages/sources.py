@@ -93,6 +93,10 @@ class Results:
         """Verdicts by the claim's id."""
         return self.table.verdict.to_dict()
 
+    def p_corrected(self, claim: str) -> float:
+        """Return the p-value that a claim's verdict takes: looks and the family's rows are counted."""
+        return float(self.table.p_holm[claim])
+
     @cached_property
     def estimate(self) -> dict[str, Estimate]:
         """Estimates by the id of the claim that they decide."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from sinkprune import corpus
-from sinkprune.files import atomic, file_digest, write_json
+from sinkprune.files import atomic, check_new_folder, file_digest, write_json
 from sinkprune.models import embedded
 from sinkprune.models.adapters import CONFIG, WEIGHTS, merge_adapter
 from sinkprune.models.saving import save
@@ -46,8 +46,8 @@ def export(checkpoint: Path, folder: Path) -> Path:
 
     base = open_base(settings["base"], settings["mask_token"], kind=settings["kind"])
     is_adapter = base.name == EMBEDDED_BASE and not settings["from_scratch"]
-    if not is_adapter and folder.exists():
-        raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+    if not is_adapter:
+        check_new_folder(folder)
     if base.name != EMBEDDED_BASE and Path(base.name).is_dir():
         settings["base"] = base.stem  # where a folder lies is nobody's business
 

@@ -59,6 +59,8 @@ def test_wikitext_2_is_learned_from_a_local_folder(recover, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "wiki.train.raw").write_text(" \n" + "".join(pages))
 
+    assert recover("--text", "wikitext-2", "--dry-run") == 0  # without a network
+
     text = ("--text", "wikitext-2", "--data", tmp_path / "data")
     assert recover(*text, "--out", tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / CARD).read_text())["recovery"]["text_name"] == "wikitext-2"

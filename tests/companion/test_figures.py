@@ -15,7 +15,7 @@ from sinkprune.figures import trajectories
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments.comparisons import BASELINES, ONE_SWITCH
 from sinkprune_companion.experiments.paper_protocol import finding_name
-from sinkprune_companion.figures import figures, forests, recipes
+from sinkprune_companion.figures import figures, forests, maps, recipes
 from sinkprune_companion.figures.looks import VERDICTS
 from sinkprune_companion.pages import render, sources
 from sinkprune_companion.run.records import Run
@@ -92,18 +92,29 @@ def test_rows_of_one_comparison_share_its_name_and_the_legend_names_their_models
 
 
 def test_a_trajectory_names_every_sink_that_has_room_the_more_frequent_ones_first():
-    sinks_SK = np.zeros((3, 43), dtype=bool)
+    sinks_SK = np.zeros((3, 36), dtype=bool)
     sinks_SK[:, 0], sinks_SK[:2, 2], sinks_SK[:1, 3] = True, True, True
     assert trajectories.keys_to_name({"sinks_SK": sinks_SK}, least=2) == [0, 2]
     assert trajectories.keys_to_name({"sinks_SK": sinks_SK, "named": [3, 2, 9]}, least=2) == [3, 9]
 
-    panel = {"title": "DLM", "profile_SK": np.ones((3, 43)), "visible_SK": np.ones((3, 43), dtype=bool)}
-    panel |= {"sinks_SK": sinks_SK, "labels": [f"␣{key}" for key in range(43)], "prompt_length": 0}
+    panel = {"title": "DLM", "profile_SK": np.ones((3, 36)), "visible_SK": np.ones((3, 36), dtype=bool)}
+    panel |= {"sinks_SK": sinks_SK, "labels": [f"␣{key}" for key in range(36)], "prompt_length": 0}
     drawn = trajectories.plot_sink_positions([panel])
     names = [text.get_text() for text in drawn.axes[0].get_xticklabels()]
     assert names == ["0: ␣0", "2: ␣2", "3: ␣3"]
     says = drawn._supxlabel.get_text()
     assert "␣ space" in says and "line end" not in says, "signs are explained where they are shown"
+
+
+def test_the_legend_of_two_masks_has_only_what_occurs_in_the_part_that_is_drawn():
+    kept_OI = np.zeros((2, 4), dtype=bool)
+    kept_OI[:, :2] = True
+    other_OI = kept_OI.copy()
+    other_OI[0, 3] = True
+
+    drawn = maps.plot_kept_weights(kept_OI, other_OI, "", ("only the first", "only the second"))
+    named = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert named == ["kept by both", "pruned by both", "only the second"]
 
 
 def test_a_row_says_where_it_has_no_value():

@@ -32,6 +32,10 @@ def test_panels_show_one_head_of_the_text_as_it_is_and_masked(make_lm, make_ids)
     few, many = (panel["ids_1T"] == dlm.mask_token_id for panel in panels[1:])
     assert (many | ~few).all(), "what is masked with few masks is masked with many"
 
+    of_ar, *of_dlm = panels
+    assert (of_ar["map_QK"][~of_ar["sees_QK"]] == 0).all(), "an AR model looks backwards only"
+    assert not of_ar["sees_QK"].all() and all(panel["sees_QK"].all() for panel in of_dlm)
+
 
 def test_what_a_linear_map_reads_is_what_its_output_is_made_of(make_lm, make_ids):
     lm, ids_ST = make_lm("diffusion"), make_ids(2, 9)

@@ -34,7 +34,7 @@ def test_records_of_scores_are_paired_with_the_dense_model(run, make_lm, make_id
     pd.testing.assert_frame_equal(hiding_scores.hiding_scores(run, lm, "f", hidings, texts, draws=2), frame)
 
 
-def test_panels_show_what_is_left_of_attention_in_every_layer(make_lm, make_ids):
+def test_panels_show_what_is_left_of_attention_in_every_layer(make_lm, make_ids, monkeypatch):
     lm = make_lm("autoregressive")
     ids_1T = make_ids(1, 16)
     dense, everywhere, middle = hiding_scores.layer_panels(lm, ids_1T, count=2)
@@ -55,6 +55,10 @@ def test_panels_show_what_is_left_of_attention_in_every_layer(make_lm, make_ids)
 
     assert dense["named"] == middle["named"] == hidden.tolist()[::-1], "the hidden keys, the strongest first"
     assert everywhere["named"] == [everywhere["profile_SK"].mean(0).argmax()], "the key that takes over"
+
+    monkeypatch.setattr(hiding_scores, "TAKES_OVER", 0.0)
+    _, everywhere, _ = hiding_scores.layer_panels(lm, ids_1T, count=2)
+    assert len(everywhere["named"]) == 8 - 2, "all that get more than so many times the mean"
 
 
 def test_the_panel_of_a_diffusion_model_has_the_first_half_of_the_text_asked_by_itself(make_lm, make_ids):

@@ -137,6 +137,7 @@ def test_rows_are_counted_whose_sequences_were_seen_to_add_nothing():
     something = Estimate(0.0, -1.0, 1.0, error_sequences=0.1, **found)
     made = sources.Results(ledger, {"nb/a": something, "nb/b": nothing})  # and c was not run
     assert [row.id for row in made.unseen_sequences] == ["b"]
+    assert made.p_corrected("a") == 1.0, "a difference of zero, however many rows it is corrected for"
 
 
 def test_a_sentence_holds_under_each_verdict_that_it_names(templates):

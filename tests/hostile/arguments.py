@@ -92,6 +92,7 @@ def _calls(root: Path) -> dict[str, Call]:
         "tokens": None,
         "steps": 2,
         "text": None,
+        "text_name": None,
         "teacher": None,
         "distillation": None,
         "method": "full",

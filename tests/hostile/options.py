@@ -162,6 +162,7 @@ OTHERS = {
         "--tokens 48",
         "--steps 3",
         "--text other.txt",
+        "--data data",
         "--teacher base",
         "--distillation 0.5",
         "--method lora",

@@ -13,6 +13,7 @@ from sinkprune import load, recover, save_model
 from sinkprune.cli import main
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import requirements
+from sinkprune.recovery.masks import save_masks
 
 
 @pytest.fixture
@@ -115,6 +116,49 @@ def test_what_the_hub_refuses_is_one_sentence_with_the_line_to_type(hub, folder,
 def test_a_name_that_is_none_is_refused(folder, capsys):
     assert main.main(["ship", str(folder), "--push", "pruned"]) == 1
     assert "repository='pruned' must be OWNER/NAME" in capsys.readouterr().err
+
+
+def test_after_a_typo_or_a_refusal_the_card_names_where_the_model_is(hub, folder, monkeypatch):
+    readme = folder / "README.md"
+    before = readme.read_text()
+    with monkeypatch.context() as patches:
+        patches.setenv("HF_TOKEN", "hf_of_another")
+        assert main.main(["ship", str(folder), "--push", "me/pruned"]) == 1
+    assert readme.read_text() == before
+
+    for name in ("me/prunde", "me/pruned"):
+        assert main.main(["ship", str(folder), "--push", name]) == 0
+        assert hub.repositories[name]["README.md"].decode().count(f'lm = load("{name}")\n') == 1
+    assert "prunde" not in readme.read_text()
+
+
+@pytest.mark.parametrize("name", ["smol-dlm", "GSAI-ML/LLaDA-8B-Base"])
+@pytest.mark.parametrize("more", [[], ["--push", "me/pruned"]])
+def test_a_name_cannot_be_shipped(hub, capsys, name, more):
+    assert main.main(["ship", name, *more]) == 1
+    assert f"error: {name} is no folder" in capsys.readouterr().err and not hub.repositories
+
+
+def test_what_masks_give_back_is_what_is_pushed(hub, make_lm, make_pruned, tmp_path):
+    dense = save_model(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
+    pruned = make_pruned()
+    masks, again = save_masks(pruned, tmp_path / "masks.safetensors"), tmp_path / "again"
+    line = ["ship", str(dense), "--apply-masks", str(masks), "--out", str(again), "--push", "me/again"]
+    assert main.main(line) == 0
+    assert hub.repositories.keys() == {"me/again"}
+    assert load("me/again").fingerprint() == pruned.fingerprint()
+
+
+def test_what_cannot_be_pushed_is_refused_before_anything_is_written(make_lm, folder, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    make_lm("autoregressive", "gqa-24").model.save_pretrained(plain)
+    line = ["--dense", str(plain), "--masks", str(tmp_path / "masks.safetensors"), "--push"]
+    cases = ((plain, "me/pruned", "neither README.md nor sinkprune.json"), (folder, "me/a b", "OWNER/NAME"))
+    for place, name, said in cases:
+        there = sorted(tmp_path.rglob("*"))
+        assert main.main(["ship", str(place), *line, name]) == 1
+        assert said in capsys.readouterr().err.splitlines()[-1]
+        assert sorted(tmp_path.rglob("*")) == there
 
 
 def test_without_push_the_line_to_type_is_printed(folder, capsys):

@@ -1,10 +1,13 @@
 """A pruned model is recovered in memory and from folder to folder; kills and bad inputs cost nothing."""
 
+import copy
 import dataclasses
 import errno
 import json
+import re
 import resource
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -14,10 +17,12 @@ from sinkprune import load
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery import training
+from sinkprune.recovery.checkpoint import remove_work
 from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.objectives import exercise, loss_of
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
+from sinkprune.recovery.text import TrainingText
 from sinkprune.recovery.training import recover_model
 from sinkprune_core import preset, prune
 from sinkprune_core.seeds import generator
@@ -82,6 +87,35 @@ def test_gradient_checkpointing_computes_blocks_twice_and_changes_no_number(make
 
     assert plain == checkpointed
     assert (forwards, more_forwards) == (6, 12)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("family", ["llama-gqa", "gpt2"])
+def test_after_gradient_checkpointing_a_model_is_as_before(make_family, words, family, method):
+    """GPT-2's dropout is on in its configuration, as published."""
+    lm = make_family(family, "autoregressive")
+    lm.model.requires_grad_(False)
+    config = lm.model.config.to_dict()
+    assert family != "gpt2" or config["resid_pdrop"] == 0.1
+
+    found = []
+    for checkpointing in (False, True):
+        copied = dataclasses.replace(lm, model=copy.deepcopy(lm.model))
+        settings = Recovery(**SHORT | {"steps": 2}, method=method, gradient_checkpointing=checkpointing)
+        found.append(recover_model(copied, settings, words, progress=False).after)
+
+        assert copied.model.config.to_dict() == config
+        assert not copied.hidden(words.held_out_NT[:1]).requires_grad
+        assert not any(module.training for module in copied.model.modules())
+    assert found[0] == found[1]
+
+
+def test_a_model_that_cannot_be_checkpointed_is_as_before(make_pruned, words):
+    lm = make_pruned()
+    lm.model.supports_gradient_checkpointing = False
+    with pytest.raises(ValueError, match="does not support"):
+        recover_model(lm, Recovery(**SHORT, gradient_checkpointing=True), words, progress=False)
+    assert lm.model.config._attn_implementation == "sdpa"
 
 
 # the objective
@@ -179,8 +213,119 @@ def test_an_interrupted_model_in_memory_is_whole_again(make_pruned, words, zeros
 def test_another_run_in_the_work_folder_is_refused(make_pruned, words, tmp_path):
     recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
     other = Recovery(**SHORT | {"learning_rate": 1e-3}, seed=1)
-    with pytest.raises(ValueError, match=r"another recovery \(differing in learning_rate, seed\)"):
+    with pytest.raises(ValueError, match=r"another recovery \(learning_rate: 0.003 there, 0.001 here; seed"):
         recover_model(make_pruned(), other, words, work=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "sinkprune"])
+def test_a_run_goes_on_with_the_same_versions_alone(make_pruned, words, tmp_path, monkeypatch, package):
+    recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+    monkeypatch.setattr(training, "version", lambda name: "0.1" if name == package else version(name))
+    there = re.escape(version(package))
+    with pytest.raises(ValueError, match=rf"another recovery \({package}: {there} there, 0.1 here"):
+        recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+
+
+def content(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+FOREIGN = {
+    "a text": {"thesis.txt": "years"},
+    "another's states": {"step-00000001.safetensors": "weights"},
+    "another's marker": {"recovery.json": "{}", "thesis.txt": "years"},
+    "broken marker": {"recovery.json": "half", "step-00000001.safetensors": "weights"},
+    "work of prune": {"work.json": "{}"},
+}
+
+
+@pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
+def test_a_work_folder_of_others_is_refused_before_any_work(folder, documents, tmp_path, monkeypatch, files):
+    work = tmp_path / "theirs"
+    work.mkdir()
+    for name, text in files.items():
+        (work / name).write_text(text)
+    before = content(work)
+
+    monkeypatch.setattr("sinkprune.recovery.recover.open_checkpoint", lambda *_: pytest.fail("opened"))
+    with pytest.raises(ValueError, match=r"choose another work folder"):
+        recover(folder, out=tmp_path / "out", steps=1, text=documents, work=work, **_short())
+
+    with pytest.raises(ValueError, match=r"choose another work folder"):
+        recover_model(load(folder), Recovery(**SHORT), _words(), work=work, progress=False)
+    assert content(work) == before
+
+
+def _words():
+    ids_T = torch.arange(200) % 50 + 20
+    return TrainingText((ids_T,), ids_T[:96].view(8, 12))
+
+
+def test_a_run_that_kept_no_state_stands_in_nobody_s_way(make_pruned, words, tmp_path, monkeypatch):
+    """Its memory was too small, say, and the next one takes a smaller batch."""
+
+    def die(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "one_step", die)
+        with pytest.raises(MemoryError):
+            recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["recovery.json"]
+
+    smaller = Recovery(**SHORT | {"batch": 2})
+    assert recover_model(make_pruned(), smaller, words, work=tmp_path, progress=False).settings.batch == 2
+
+
+def test_a_model_or_a_file_is_no_work_folder(folder, documents, tmp_path):
+    run = {"out": tmp_path / "out", "steps": 1, "text": documents, **_short()}
+    before = content(folder)
+    with pytest.raises(ValueError, match=r"pruned is not a work folder .* config.json"):
+        recover(folder, work=folder, **run)
+    assert content(folder) == before
+
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"file is a file: choose another folder"):
+        recover(folder, work=tmp_path / "file", **run)
+
+
+@pytest.mark.parametrize(
+    ("work", "out", "message"),
+    [
+        ("a", "a", "are one folder"),
+        ("a", "b/../a", "are one folder"),
+        ("a/b", "a", "lie in one another"),
+        ("a", "a/b", "lie in one another"),
+    ],
+)
+def test_work_and_out_lie_beside_one_another(folder, documents, tmp_path, work, out, message):
+    there = content(tmp_path)
+    for dry_run in (False, True):
+        with pytest.raises(ValueError, match=message):
+            recover(
+                folder,
+                out=tmp_path / out,
+                work=tmp_path / work,
+                steps=1,
+                text=documents,
+                dry_run=dry_run,
+                **_short(),
+            )
+    assert content(tmp_path) == there
+
+
+def test_the_end_of_a_run_removes_what_it_wrote_alone(make_pruned, words, tmp_path):
+    """A file that somebody has put into its work folder meanwhile stays."""
+    work = tmp_path / "work"
+    for others in (["thesis.txt", "step-1.safetensors"], []):
+        recover_model(make_pruned(), Recovery(**SHORT), words, work=work, save_every=1, progress=False)
+        for name in others:
+            (work / name).write_text("years")
+        remove_work(work)
+        assert sorted(file.name for file in work.glob("*")) == sorted(others)
+        for name in others:
+            (work / name).unlink()
+    assert not work.exists()
 
 
 def test_a_damaged_checkpoint_is_refused(make_pruned, words, tmp_path):
@@ -231,6 +376,17 @@ def test_a_folder_becomes_a_recovered_folder(folder, documents, zeros, tmp_path)
     assert not (tmp_path / "out.work").exists()
 
 
+def test_every_recovery_stays_on_the_card(folder, documents, tmp_path):
+    place = folder
+    for name in "abcd":
+        run = {"steps": 1, "text": documents, **_short(), "seed": ord(name), "progress": False}
+        recover(place, out=tmp_path / name, **run)
+        place = tmp_path / name
+    card = json.loads((place / "sinkprune.json").read_text())
+    seeds = [done["seed"] for done in (*card["recoveries_before"], card["recovery"])]
+    assert seeds == [ord(name) for name in "abcd"]
+
+
 def _short():
     return {name: value for name, value in SHORT.items() if name not in ("steps", "warmup")}
 
@@ -274,6 +430,7 @@ def test_a_plan_counts_the_teacher_that_is_there(folder, make_lm, documents, tmp
 def test_too_little_memory_is_said_with_the_ways_out(folder, make_lm, documents, tmp_path, monkeypatch):
     save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
     monkeypatch.setattr("sinkprune.recovery.cost.available_memory", lambda _: 1_000_000)
+    monkeypatch.setattr("sinkprune.recovery.cost._step_seconds", lambda *_: pytest.fail("computed a step"))
     run = {"steps": 2, "text": documents, **_short(), "out": tmp_path / "out"}
     with pytest.raises(
         RuntimeError, match=r"lacks .* GB of memory.* checkpointing, method lora, or a smaller model$"
@@ -281,6 +438,8 @@ def test_too_little_memory_is_said_with_the_ways_out(folder, make_lm, documents,
         recover(folder, **run)
     with pytest.raises(RuntimeError, match=r"method lora, no teacher, or a smaller model$"):
         recover(folder, teacher=tmp_path / "dense", **run)
+    plan = recover(folder, **run, dry_run=True)
+    assert plan.seconds is None and "in a time that is not known, as no step fits" in str(plan)
 
 
 def test_a_plan_writes_nothing(folder, documents, tmp_path):
@@ -385,6 +544,27 @@ def test_bad_input_is_one_sentence_and_writes_nothing(folder, documents, tmp_pat
     with pytest.raises(error, match=words):
         recover(folder, out=tmp_path / "out", **{"text": documents, **_short(), **changes}, progress=False)
     assert not (tmp_path / "out").exists()
+
+
+PROMISES = {
+    "length": ({"length": 65}, r"length=65 exceeds the 64 positions of tiny-diffusion: give at most"),
+    "share of no teacher": ({"teacher": None, "distillation": 0.5}, "distillation=0.5 needs a teacher"),
+    "short text": ({"text": ["the list"]}, "too short for sequences of length=12"),
+    "chats": ({"text": [[{"role": "user", "content": "the list"}]] * 9}, "chat template"),
+}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(("changes", "message"), PROMISES.values(), ids=PROMISES)
+def test_what_cannot_be_is_neither_planned_nor_begun(
+    folder, documents, tmp_path, monkeypatch, changes, message, dry_run
+):
+    monkeypatch.setattr("sinkprune.recovery.recover.load", lambda *_: pytest.fail("loaded a model"))
+    there = sorted(tmp_path.rglob("*"))
+    run = {"out": tmp_path / "out", "steps": 1, "text": documents, **_short(), **changes}
+    with pytest.raises(ValueError, match=message):
+        recover(folder, dry_run=dry_run, **run)
+    assert sorted(tmp_path.rglob("*")) == there
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(folder, make_family, documents, tmp_path):

@@ -14,6 +14,7 @@ from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.trainable import trained
 from sinkprune.recovery.training import one_step
+from sinkprune.recovery.zeros import zeros_held
 
 SMALL = {"steps": 4, "batch": 8, "length": 12}
 
@@ -53,6 +54,14 @@ def test_logits_that_are_not_kept_are_computed_twice(make_pruned, words, monkeyp
     assert step_flops(lm, settings) - whole == 2 * half_of_the_tokens * lm.output_head.weight.numel()
 
 
+def test_blocks_that_are_timed_have_zeros_to_hold(make_lm):
+    """Beside LoRA a product is made only where there are some."""
+    small = cost._of_blocks(make_lm("diffusion", "gqa-24"), 2, "cpu")
+    with zeros_held(small) as held:
+        assert len(held) == len(small.all_linears()) == 14
+    assert small.count_zeros() / small.prunable_weights == pytest.approx(0.5, abs=0.01)
+
+
 @pytest.fixture
 def bare(make_pruned, tmp_path):
     """A folder with the configuration of a model alone."""
@@ -64,7 +73,7 @@ def bare(make_pruned, tmp_path):
 
 def test_a_configuration_alone_is_planned_as_the_whole_model(bare):
     whole = bare.parent / "whole"
-    run = {"steps": 2, "dtype": "float32", "device": "cuda:H100", "dry_run": True}
+    run = {"steps": 2, "length": 12, "dtype": "float32", "device": "cuda:H100", "dry_run": True}
     assert recover(bare, **run) == recover(whole, **run)
 
 
@@ -87,7 +96,7 @@ def test_a_model_that_is_not_here_is_planned_from_its_published_shape():
 
 def test_a_gpu_without_bfloat16_computes_in_float32(bare):
     said = []
-    run = {"steps": 2, "dry_run": True, "tell": said.append}
+    run = {"steps": 2, "length": 12, "dry_run": True, "tell": said.append}
     seconds = {name: recover(bare, device=f"cuda:{name}", **run).seconds for name in ("V100", "A100")}
     assert "float32 on V100" in said[0] and "bfloat16 on A100" in said[1]
     assert seconds["V100"] / seconds["A100"] == pytest.approx(312 / 15.7)
@@ -96,7 +105,7 @@ def test_a_gpu_without_bfloat16_computes_in_float32(bare):
 def test_what_fits_a_gpu_lacks_nothing(bare, monkeypatch):
     """Whatever this machine has."""
     monkeypatch.setattr(cost, "available_memory", lambda _: 0)
-    run = {"steps": 2, "device": "cuda:H100", "dry_run": True}
+    run = {"steps": 2, "length": 12, "device": "cuda:H100", "dry_run": True}
     assert recover(bare, **run).missing == ()
     monkeypatch.setitem(GPUS, "H100", Gpu("H100", 1e3, 1e12, 1e12))
     assert len(recover(bare, **run).missing) == 1

@@ -1,19 +1,27 @@
 """What is shipped says what it is, and loads: folders with a model card, and masks alone."""
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from sinkprune import load
 from sinkprune.cli import main
+from sinkprune.cli.options import parse
+from sinkprune.files import file_digest
 from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
+from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
-from sinkprune.recovery import int8
+from sinkprune.models.streaming import FinishedBlock, stored_block, stream
+from sinkprune.recovery import adopt as adopting
+from sinkprune.recovery import int8, model_card
 from sinkprune.recovery.adopt import adopt
 from sinkprune.recovery.int8 import int8_cost, save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
@@ -128,6 +136,51 @@ def test_a_folder_with_another_tensor_is_damaged(make_reported, tmp_path):
         load(folder)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_folder_says_of_generate_is_kept(make_lm, tmp_path, streamed):
+    """As a published model has it: sampling by default, and several tokens that end a text."""
+    stated = {"eos_token_id": [2, 7], "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+    dense = save(make_lm("autoregressive", "gqa-24"), tmp_path / "dense")
+    (dense / "generation_config.json").write_text(json.dumps(stated))
+
+    lm = stream(open_checkpoint(dense), "dense", torch.float32) if streamed else load(dense)
+    again = save_model(lm, tmp_path / "again")
+    written = json.loads((again / "generation_config.json").read_text())
+    assert {name: written.get(name) for name in stated} == stated
+    assert load(again).model.generation_config.eos_token_id == [2, 7]
+
+
+def test_blocks_that_a_streamed_run_has_finished_are_not_copied(make_reported, make_lm, tmp_path):
+    """So that the end of a run takes no more of the disk than its plan says."""
+    pruned, report = make_reported("autoregressive")
+    dense = save(make_lm("autoregressive", "gqa-24"), tmp_path / "dense")
+    lm = stream(open_checkpoint(dense), "dense", torch.float32)
+    for layer in range(len(lm.blocks)):
+        file = tmp_path / f"{layer}.safetensors"
+        save_file(stored_block(pruned, layer), file, metadata={"format": "pt"})
+        lm.finished[layer] = FinishedBlock(file, file_digest(file))
+
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    for layer in range(len(lm.blocks)):
+        shard = folder / f"model-block-{layer:05d}.safetensors"
+        assert os.path.samefile(tmp_path / f"{layer}.safetensors", shard)
+
+    with safe_open(folder / "model-rest-00000.safetensors", "pt") as handle:
+        assert json.loads(handle.metadata()["recipe"]) == report.card()["recipe"]
+    assert load(folder).fingerprint() == pruned.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "card", [{"recipe": {"how": "mine"}}, {"recovery": {"method": "mine"}}, {"recipe": "mine"}], ids=str
+)
+def test_what_a_model_card_cannot_tell_is_refused_at_once(make_lm, tmp_path, monkeypatch, card):
+    (name,) = card
+    monkeypatch.setattr(model_card, "save", lambda *_: pytest.fail("wrote weights"))
+    with pytest.raises(ValueError, match=rf"{name}=.*mine.* does not say what .* by another name"):
+        save_model(make_lm("diffusion"), tmp_path / "out", **card)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_overwritten(make_reported, tmp_path):
     lm, report = make_reported()
     save_model(lm, tmp_path / "pruned", **report.card())
@@ -216,6 +269,25 @@ def test_a_model_that_was_updated_is_no_mask(make_reported, make_lm, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layers": 2}, r"layers.2\.\S+ is missing there and float32 \(24,\) in"),
+        ({"shape": "mha-24"}, r"k_proj.weight is float32 \(24, 24\) there and float32 \(8, 24\) in"),
+        ({"dtype": torch.bfloat16}, r"is bfloat16 \S+ \S+ there and float32 \S+ \S+ in tiny-diffusion"),
+        ({"seed": 1}, r"its tokens have other embeddings"),
+    ],
+)
+def test_masks_of_another_dense_model_are_refused(make_reported, make_lm, tmp_path, changes, said):
+    lm, _ = make_reported()
+    dtype = changes.pop("dtype", torch.float32)
+    dense = make_lm("diffusion", changes.pop("shape", "gqa-24"), changes.pop("seed", 0), **changes)
+    dense.model.to(dtype)
+    with pytest.raises(ValueError, match=rf"dense=tiny-diffusion is not what .*{said}.*in the same dtype$"):
+        save_masks(lm, tmp_path / "masks.safetensors", dense)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dense_model_has_no_mask(make_lm, tmp_path):
     with pytest.raises(ValueError, match="no zeros"):
         save_masks(make_lm("diffusion"), tmp_path / "masks.safetensors")
@@ -271,6 +343,72 @@ def test_without_its_zeros_a_folder_loses_its_recipe(resaved):
             linear.weight.add_(1e-3)
     lm.model.save_pretrained(folder)
     assert "recipe" not in adopt(folder, "dream", MASK_TOKEN_ID)
+
+
+def files_of(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_until_the_weights_are_read_a_folder_is_as_it_was(resaved, monkeypatch):
+    """A kill that no handler sees loses nothing then."""
+    folder, _ = resaved
+    before = files_of(folder)
+    seen = []
+    original = adopting.load
+    monkeypatch.setattr(adopting, "load", lambda *all: (seen.append(files_of(folder)), original(*all))[1])
+
+    adopt(folder, "dream", MASK_TOKEN)
+    assert seen == [before] and files_of(folder) != before
+    assert [place.name for place in folder.parent.iterdir() if place.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_a_kill_between_two_files_loses_no_history(resaved, monkeypatch, written):
+    folder, _ = resaved
+    expected = adopt(shutil.copytree(folder, folder.parent / "other" / "resaved"), "dream", MASK_TOKEN)
+    original, places = adopting._take_over, []
+
+    def die(file, place):
+        if len(places) == written:
+            raise KeyboardInterrupt
+        places.append(place)
+        original(file, place)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(adopting, "_take_over", die)
+        with pytest.raises(KeyboardInterrupt):
+            adopt(folder, "dream", MASK_TOKEN)
+
+    assert adopt(folder, "dream", MASK_TOKEN) == expected and "recipe" in expected
+    assert load(folder).mask_token_id == MASK_TOKEN_ID
+
+
+def test_a_number_that_is_a_token_as_well_is_refused(resaved):
+    folder, _ = resaved
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["4"] = vocabulary.pop("word30")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+    said = rf"mask_token='4' is a token, of number {vocabulary['4']}, and number 4 is another"
+    with pytest.raises(ValueError, match=said):
+        adopt(folder, "dream", "4")
+    assert adopt(folder, "dream", 4)["mask_token_id"] == 4
+    assert adopt(folder, "dream", str(vocabulary["4"]))["mask_token_id"] == vocabulary["4"]
+
+
+def test_a_structured_model_of_its_shape_has_its_zeros_or_loses_its_recipe(resaved):
+    folder, lm = resaved
+    card = json.loads((folder / "sinkprune.json").read_text())
+    card["recipe"]["pattern"] = "structured"
+    for masked, zeros in ((True, True), (True, False), (False, False)):
+        (folder / "sinkprune.json").write_text(json.dumps(card | {"made_from": {"masked": masked}}))
+        if not zeros:
+            with torch.no_grad():
+                for linear in lm.all_linears().values():
+                    linear.weight.add_(1e-3)
+            lm.model.save_pretrained(folder)
+        assert ("recipe" in adopt(folder, "dream", MASK_TOKEN)) is (zeros or not masked)
 
 
 def test_without_a_card_a_folder_gets_one(resaved):
@@ -354,6 +492,54 @@ def test_int8_lies_beside_the_pruned_model_on_one_disk(make_reported, tmp_path, 
     said = int8_cost(lm, **places).missing
     assert bool(said) is lacks and all("of disk at" in sentence for sentence in said)
     assert int8_cost(lm, **places, removed=needed).missing == ()
+
+
+def test_int8_of_gpt2_is_refused_before_any_work(make_family, tmp_path, monkeypatch):
+    lm = make_family("gpt2", "autoregressive")
+    save_model(lm, tmp_path / "gpt2")
+    monkeypatch.setattr(int8, "int8_config", lambda: None)
+    monkeypatch.setattr(int8, "load", lambda *_: pytest.fail("read weights"))
+    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
+        save_int8(tmp_path / "gpt2", tmp_path / "int8")
+    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
+        int8_cost(lm, tmp_path / "gpt2", tmp_path / "int8")
+    with pytest.raises(ValueError, match="smol-dlm is no folder"):
+        save_int8("smol-dlm", tmp_path / "int8")
+
+
+def test_an_interrupted_command_says_what_is_written(make_reported, make_lm, tmp_path, monkeypatch, capsys):
+    save_model(make_reported()[0], tmp_path / "pruned")
+    save_model(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sinkprune.cli.ship.save_int8", interrupted)
+    masks = tmp_path / "masks.safetensors"
+    line = ["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]
+    assert main.main(line) == main.INTERRUPTED
+    assert "nothing was written" in capsys.readouterr().err
+    assert main.main([*line, "--masks", str(masks), "--dense", str(tmp_path / "dense")]) == main.INTERRUPTED
+    said = capsys.readouterr().err
+    assert f"--masks {masks}: written, and whole" in said and "nothing was written" not in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            ["prune", "smol-dlm", "--int8", "int8"],
+            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
+        ),
+        (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
+    ],
+)
+def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):
+    monkeypatch.chdir(tmp_path)
+    options = parse([*line, "--out", "out"])
+    assert "nothing was written" in options.left_behind()
+    (tmp_path / "out").mkdir()
+    assert options.left_behind() == said
 
 
 def test_int8_in_too_little_memory_is_one_sentence(make_reported, tmp_path, monkeypatch):

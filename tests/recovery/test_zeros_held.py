@@ -259,6 +259,65 @@ def test_after_the_block_lora_is_peft_s_own_again(pruned, make_ids):
         assert torch.equal(adapted(ids_BT).logits, logits)
 
 
+def test_what_is_unfrozen_meanwhile_gets_no_gradient_at_a_zero(pruned, make_ids):
+    pruned.model.requires_grad_(False)
+    with zeros_held(pruned) as held:
+        assert not any(parameter.requires_grad for parameter in pruned.model.parameters())
+        pruned.model.requires_grad_(True)
+        loss_of(pruned.model, make_ids(3, 12)).backward()
+
+        assert held
+        for name, where in held.items():
+            gradient = pruned.model.get_parameter(name).grad
+            assert not bool(gradient[where].any()) and bool(gradient[~where].any()), name
+
+
+def test_a_block_within_a_block_leaves_lora_under_the_mask(pruned, make_ids):
+    ids_BT = make_ids(3, 12)
+    adapted = with_lora(pruned.model, init_lora_weights=False)
+    with torch.no_grad():
+        plain = adapted(ids_BT).logits
+        with zeros_held(adapted):
+            masked = adapted(ids_BT).logits
+            with zeros_held(adapted):
+                assert torch.equal(adapted(ids_BT).logits, masked)
+            assert torch.equal(adapted(ids_BT).logits, masked)
+            assert not torch.allclose(masked, plain)
+        assert torch.equal(adapted(ids_BT).logits, plain)
+
+
+def test_without_its_adapter_a_merged_model_computes_as_its_base(pruned, make_ids):
+    ids_BT = make_ids(3, 12)
+    with torch.no_grad():
+        expected = pruned.model(ids_BT).logits
+        adapted = with_lora(pruned.model, init_lora_weights=False)
+        with zeros_held(adapted):
+            adapted.merge_adapter()
+            merged = adapted(ids_BT).logits
+            with adapted.disable_adapter():
+                torch.testing.assert_close(adapted(ids_BT).logits, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(merged, expected, atol=1e-2)
+
+
+WRAPPED = {
+    "saved whole": lambda model: with_lora(model, modules_to_save=["lm_head"]),
+    "with LoRA": lambda model: with_lora(model, target_modules=["q_proj", "lm_head"]),
+    "in parallel": torch.nn.DataParallel,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_zeros_of_the_output_head_are_never_held(make_pruned, wrap):
+    lm = make_pruned("autoregressive")
+    head = lm.output_head
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())  # not the embedding
+    head.weight.data[70] = 0
+    linears = len(lm.all_linears())
+    with zeros_held(wrap(lm.model)) as held:
+        assert len(held) == linears > 0
+        assert not any("lm_head" in name for name in held)
+
+
 def test_another_kind_of_adapter_is_refused(pruned):
     with (
         pytest.raises(ValueError, match="plain LoRA only"),

@@ -1,5 +1,6 @@
 """What `sinkprune prune` takes."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,9 @@ class Prune(TextOptions):
 
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
+        if self.int8 is not None and not self.dry_run and self.target.exists():
+            rest = f"sinkprune ship {shlex.quote(str(self.target))} --int8 {shlex.quote(str(self.int8))}"
+            return f"{self.target} is written, and whole; for the rest type `{rest}`"
         if self.dry_run or not self.work_folder.exists():
             return "nothing was done yet, and nothing was written"
         return (

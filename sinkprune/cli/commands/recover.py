@@ -150,11 +150,15 @@ class Recover(Options):
             checks.check_new_path("out", self.out)
 
         if self.work is not None:
-            checks.check_apart("work", self.work, "out", self.out or Path("recovered"))
+            out = self.out or Path("recovered")
+            checks.check_apart("work", self.work, "out", out)
+            checks.check_apart("out", out, "work", self.work)
 
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
         out = self.out or Path("recovered")
+        if not self.dry_run and out.exists():
+            return f"{out} is written, and whole"
         work = self.work or out.with_name(f"{out.name}.work")
         if self.dry_run or not work.exists():
             return "nothing was done yet, and nothing was written"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from sinkprune.cli.options import ARGUMENTS, Options, place, word
+from sinkprune.cli.options import ARGUMENTS, Options, flag, place, word
 
 
 @dataclass(kw_only=True)
@@ -45,6 +45,15 @@ class Ship(Options):
 
         if (self.apply_masks is None) != (self.out is None):
             raise ValueError("--apply-masks and --out go together: the masks, and where the model goes")
+
+    def left_behind(self) -> str:
+        """Return what an interrupted command leaves: each file and folder is whole, or not there."""
+        written = [name for name in self.OUTPUTS if (place := getattr(self, name)) and place.exists()]
+        if not written:
+            return super().left_behind()
+
+        places = ", ".join(f"{flag(name)} {getattr(self, name)}" for name in written)
+        return f"{places}: written, and whole; for the rest type the command without that"
 
     def announce(self) -> str:
         """Say which model comes."""
