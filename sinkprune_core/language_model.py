@@ -427,12 +427,11 @@ class _AsItWas:
 
     def put_back(self) -> None:
         """Let the module have the same parts and parameters again, whatever their numbers are by now."""
-        for places, former in (
-            (self.module._modules, self.parts),
-            (self.module._parameters, self.parameters),
-        ):
-            places.clear()
-            places.update(former)
+        self.module._modules.clear()
+        self.module._modules.update(self.parts)
+
+        self.module._parameters.clear()
+        self.module._parameters.update(self.parameters)
 
 
 def _give_numbers(parameter: nn.Parameter, numbers: torch.Tensor) -> None:
