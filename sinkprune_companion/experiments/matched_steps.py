@@ -183,10 +183,16 @@ def findings(
 ) -> dict[str, Estimate]:
     """Return `unstable` and structured recipes less the dense model in fewer steps, by name of the finding,
     and `unstable` less each baseline; what matters of the latter is a share of what the baseline costs.
+
+    Differences to the dense model are means over all numbers of steps, and those of `unstable` are also found
+    at each of them, as `pruned_minus_dense_steps_{number}`.
     """
-    found = {
-        "pruned_minus_dense_steps": minus_fewer_steps(scores, matched, "unstable", FLOPS_OF_UNSTRUCTURED)
-    }
+    pruned = ("unstable", FLOPS_OF_UNSTRUCTURED)
+    found = {"pruned_minus_dense_steps": minus_fewer_steps(scores, matched, *pruned)}
+    for count in matched.steps:
+        at_count = matched[matched.steps == count]
+        found[f"pruned_minus_dense_steps_{count}"] = minus_fewer_steps(scores, at_count, *pruned)
+
     for name in structured:
         label = name.replace("-", "_")
         for ending, column in (("steps", FLOPS_OF_STRUCTURED), ("latency", TIME_OF_STRUCTURED)):

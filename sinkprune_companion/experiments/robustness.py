@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.numbers import signed
 from sinkprune.models.loading import load
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import pruning_findings
@@ -43,8 +44,10 @@ class Setting(NamedTuple):
 
     def value_of(self, factor: str) -> str:
         """Return what one of FACTORS is here, in words."""
+        pair = Path(self.pair).name
+        are_lost = self.archive and self.pair != PUBLISHED  # the weights, of which the scores are left
         return {
-            "pair": Path(self.pair).name,
+            "pair": f"first {pair} (weights lost)" if are_lost else pair,
             "calibration": f"{self.calibration} sequences",
             "own_noise": "noise of its own" if self.own_noise else "one noise",
             "length": f"{self.length} tokens",
@@ -250,6 +253,11 @@ def findings_of(differences: Differences) -> dict[str, Estimate]:
 # tables
 
 
+def label_of(comparison: str) -> str:
+    """Return what a comparison is called here, where the official recipe has as many levels as others."""
+    return COMPARISONS[comparison].label.replace("official recipe", "official recipe at eight levels")
+
+
 def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence[str]) -> pd.DataFrame:
     """Return a table to read of `draw_values`, a column for every draw."""
     values = draw_values(scores, factor, shown)
@@ -274,7 +282,7 @@ def draw_values(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequ
             compared = COMPARISONS[comparison]
             one, other = (at_half[at_half.variant == side] for side in compared[:2])
             if len(one) and len(other):
-                row = {"difference": compared.label, factor: setting.value_of(factor)}
+                row = {"difference": label_of(comparison), factor: setting.value_of(factor)}
                 draws = enumerate((pivot(one) - pivot(other)).mean(1))
                 rows += [row | {"draw": draw, "value": value} for draw, value in draws]
 
@@ -286,24 +294,31 @@ def costs_by_amount(scores: Mapping[Setting, pd.DataFrame]) -> pd.DataFrame:
     costs = {}
     for setting in apart_in("calibration", scores):
         excess = pruning_findings.excess(scores[setting]).set_index("recipe")
-        column = f"{setting.value_of('calibration')}, {setting.seeds} draws"
+        column = f"{setting.value_of('calibration')}, {_draws(setting.seeds)}"
         costs[column] = excess[excess.sparsity == SPARSITY].shown
     return pd.DataFrame(costs).fillna("–")
 
 
+def _draws(count: int) -> str:
+    return "1 draw" if count == 1 else f"{count} draws"
+
+
 def elsewhere_by_amount(differences: Differences) -> pd.DataFrame:
-    """Return differences at other places than 50 %, a column per amount of calibration text."""
+    """Return differences at other places than 50 %, a column per amount of calibration text.
+
+    They stand without intervals, because so few draws decide nothing.
+    """
     rows = {}
     settings = dict.fromkeys(setting for setting, _ in differences)
 
     for setting in apart_in("calibration", settings):
-        column = f"{setting.value_of('calibration')}, {setting.other_draws} draws"
+        column = f"{setting.value_of('calibration')}, {_draws(setting.other_draws)}"
         for (measured, place), estimates in differences.items():
             if measured != setting or place == HALF:
                 continue
             for comparison, estimate in estimates.items():
-                label = COMPARISONS[comparison].label
-                rows.setdefault((pruning_findings.heading(place), label), {})[column] = str(estimate)
+                row = (pruning_findings.heading(place), label_of(comparison))
+                rows.setdefault(row, {})[column] = signed(estimate.value)
 
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
@@ -315,7 +330,7 @@ def widths_by_noise(differences: Differences) -> pd.DataFrame:
 
     for setting in apart_in("own_noise", settings):
         for comparison, estimate in differences[setting, HALF].items():
-            row = {"comparison": COMPARISONS[comparison].label, "noise": setting.value_of("own_noise")}
+            row = {"comparison": label_of(comparison), "noise": setting.value_of("own_noise")}
             row |= {"difference": estimate.value, "half-width": estimate.half_width}
             rows.append(row | {"margin": estimate.margin})
 

@@ -43,7 +43,7 @@ class Look(NamedTuple):
 METHODS = {
     "diffusion": Look(BLUE, "o", "-"),
     "autoregressive": Look(RED, "s", "--"),
-    "dense": Look(BLACK, "o", "-"),
+    "dense": Look(BLACK, "P", (0, (3, 1, 1, 1))),
     "magnitude": Look(GREY, "X", ":"),
     "wanda": Look(PURPLE, "s", "-"),
     "wanda-unmatched": Look(PURPLE, "v", ":"),
@@ -90,6 +90,8 @@ CALLED = {
     "sparsegpt-noised": "SparseGPT, noised text",
     "sparsegpt, half noised": "SparseGPT, half-noised text",
     "structured": "whole units removed",
+    "structured-sink": "whole units, sink-aware",
+    "flap": "whole units, FLAP",
     "other text": "another draw of the text",
     "largest change": "chosen by a greedy search",
 }

@@ -22,6 +22,7 @@ from sinkprune_companion.experiments.robustness import (
     apart_in,
     by_kind,
     draw_values,
+    label_of,
 )
 from sinkprune_companion.figures import bridge, figures, forests
 from sinkprune_companion.figures.looks import BLACK, CALLED
@@ -50,10 +51,9 @@ ASIDE = (  # comparisons on other text that are in the data of a picture alone: 
 
 
 SECTIONS = {  # headings of what is left out, by its name in data
+    "unstable": "unstable sinks left out",
     "stable": "stable sinks left out",
-    "random, as many as stable": "random, as many as stable",
     "all": "all sinks left out",
-    "random": "random, as many as all",
 }
 
 
@@ -323,7 +323,7 @@ def save_draws(
         return None
 
     margins = {
-        (COMPARISONS[name].label, setting.value_of(factor)): differences[setting, HALF][name].margin
+        (label_of(name), setting.value_of(factor)): differences[setting, HALF][name].margin
         for setting in apart_in(factor, scores)
         for name in shown
         if name in differences[setting, HALF]
@@ -349,7 +349,7 @@ def _save_compared(
     judged = results_for(run).on_losses
 
     parts = [
-        forests.forest_table(dict(estimates), judged).assign(section=COMPARISONS[comparison].label)
+        forests.forest_table(dict(estimates), judged).assign(section=label_of(comparison))
         for comparison, estimates in by_comparison.items()
         if estimates
     ]
@@ -366,8 +366,8 @@ def _save_compared(
 def save_left_out(
     run: Run, effects: Mapping[str, tuple[Mapping[str, np.ndarray], float | None]], plain: str
 ) -> Figure:
-    """Save and return the picture of effects, (R, N) and a margin by model: stable sinks, all sinks, and as
-    many random tokens as there are of either, a row for each model. Unstable sinks are in its data alone.
+    """Save and return the picture of effects, (R, N) and a margin by model: of leaving out what SECTIONS
+    names, a row for each model. Random tokens, the controls, are in its data alone.
     """
     parts = [judge(by_choice, margin, model) for model, (by_choice, margin) in effects.items()]
     table = pd.concat(parts, ignore_index=True)

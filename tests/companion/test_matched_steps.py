@@ -51,6 +51,12 @@ def test_a_difference_to_fewer_steps_is_a_mean_over_numbers_of_steps():
     estimate = matched_steps.minus_fewer_steps(scores, matched, "pruned", FLOPS_OF_UNSTRUCTURED)
     assert estimate.value == pytest.approx(5 - (1 + 3) / 2)
 
+    named = scores.assign(variant=scores.variant.replace("pruned", "unstable"))
+    found = matched_steps.findings(named, matched, baselines=[], structured=[])
+    at_each = [found[f"pruned_minus_dense_steps_{count}"].value for count in STEPS]
+    assert at_each == pytest.approx([5 - 1, 5 - 3])
+    assert found["pruned_minus_dense_steps"].value == pytest.approx(sum(at_each) / 2)
+
     seconds = pd.DataFrame({"dense": [1.0, 1.0], "unstructured": [2.0, 2.0]})
     flops = {"dense": {1: 1e12, 2: 2e12, 3: 3e12}, "unstructured": {4: 4e12, 8: 8e12}}
     costs = matched_steps.StepCosts(pd.DataFrame(), seconds, 2, flops, matched)

@@ -7,7 +7,12 @@ import pytest
 
 from sinkprune.models.loading import open_checkpoint
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments.robustness import OnRecord, archived_fingerprint, archived_run
+from sinkprune_companion.experiments.robustness import (
+    OnRecord,
+    archived_fingerprint,
+    archived_run,
+    settings_of,
+)
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.pruning.recipe import preset
@@ -23,6 +28,13 @@ def run(tmp_path, monkeypatch) -> Run:
     for module in ("run.records", "run.profiles"):
         monkeypatch.setattr(f"sinkprune_companion.{module}.project_root", lambda: tmp_path)
     return Run("08_what_results_depend_on", "test", {"device": "cpu"})
+
+
+def test_a_training_whose_scores_alone_are_left_is_called_so():
+    names = [
+        setting.value_of("pair") for setting in settings_of(True, [16], 128, 5, ["seed-1", "tests/companion"])
+    ]
+    assert {*names} == {"published", "first seed-1 (weights lost)", "companion"}
 
 
 def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
