@@ -72,8 +72,9 @@ native_tokens: int = 0  # training tokens of a pair from scratch that is diagnos
 planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
 planted_official: bool = True  # whether the official token weights are tried on it, too
 sparsegpt_doses: list[float] = []  # doses that are planted for SparseGPT, too; none: skip it
-sparsegpt_control_doses: list[float] = []  # doses of random tokens and official weights there
 sparsegpt_sparsities: list[float] = [0.5]  # shares of zeros there
+sparsegpt_control_doses: list[float] = []  # doses of random tokens and official weights there
+sparsegpt_control_sparsities: list[float] = []  # shares of zeros for these
 model_doses_75: list[float] = []  # the same at 75 % zeros, losses alone; none: skip it
 model_draws: int = 1  # calibration draws there
 model_sequences: int = 4  # scored sequences there
@@ -386,7 +387,8 @@ losses = pd.concat(
 gains = planted.planted_findings(above_dense(losses), planted_sparsities, doses)
 if sparsegpt_doses:
     sizes = (sparsegpt_sparsities, sequences, calibration)
-    of_sparsegpt = (sparsegpt_doses, sparsegpt_control_doses)
+    controls = {share: sparsegpt_control_doses for share in sparsegpt_control_sparsities}
+    of_sparsegpt = (sparsegpt_doses, controls)
     by_sparsegpt = [
         planted.planted_sparsegpt_losses(run, dlm, fingerprint, *sizes, seed, *of_sparsegpt)
         for seed in range(planted_draws)

@@ -156,22 +156,23 @@ def planted_sparsegpt_losses(
     calibration_sequences: int,
     seed: int,
     doses: Sequence[float],
-    control_doses: Sequence[float] = (),
+    controls: Mapping[float, Sequence[float]],
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of those that SparseGPT prunes with sinks planted or left out.
 
     Text, noise and tables are those of `planted_losses`, and so are the names of variants, with the method
-    before them. Random tokens are planted, and the official token weights tried, at `control_doses` alone.
+    before them. Random tokens are planted, and the official token weights tried, at the doses that `controls`
+    has for a sparsity.
     """
-    models = [model for model in planted_variants(doses, with_official=False) if model.place == "all"]
-    if control_doses:
-        models += [model for model in planted_variants(control_doses) if model not in models]
+    recipes = {}
+    for sparsity in sparsities:
+        models = [model for model in planted_variants(doses, with_official=False) if model.place == "all"]
+        if sparsity in controls:
+            models += [model for model in planted_variants(controls[sparsity]) if model not in models]
 
-    recipes = {
-        (f"{SPARSEGPT}, {model.variant}", sparsity): planted_recipe(model.choice, sparsity, "sparsegpt")
-        for sparsity in sparsities
-        for model in models
-    }
+        for model in models:
+            name = f"{SPARSEGPT}, {model.variant}"
+            recipes[name, sparsity] = planted_recipe(model.choice, sparsity, "sparsegpt")
     return _losses_of(run, lm, fingerprint, recipes, sequences, calibration_sequences, seed)
 
 

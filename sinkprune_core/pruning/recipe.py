@@ -441,8 +441,8 @@ give to all their recipes; `preset` refuses them where a user states one in vain
 def preset(name: str, **changes: object) -> Recipe:
     """Return a preset, with fields changed.
 
-    What a preset has from a sparsity on was measured for single weights: a pattern N:M goes without it. What
-    it does about layers then gives way to `sparsities`, `targets` and `ignore`, which say that themselves.
+    What a preset has from a sparsity on was measured for single weights: a pattern N:M goes without it. How
+    it shares zeros out over layers gives way to `sparsities`, which say that themselves.
     Raises ValueError for an unknown name, and for a change that has no effect on this preset.
     """
     recipe = compared_preset(name, **changes)
@@ -459,12 +459,10 @@ def compared_preset(name: str, **changes: object) -> Recipe:
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
 
     recipe = Recipe(**{**PRESETS[name], **changes})
-    says_which_layers = recipe.sparsities or recipe.targets or recipe.ignore
-
     for sparsity, more in FROM.get(name, {}).items():
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
             settings = {**PRESETS[name], **more, **changes}
-            if says_which_layers and "allocation" not in changes:
+            if recipe.sparsities and "allocation" not in changes:
                 settings.pop("allocation", None)
             recipe = Recipe(**settings)
 

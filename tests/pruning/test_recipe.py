@@ -121,11 +121,12 @@ def test_what_is_recommended_depends_on_the_sparsity():
     assert preset("recommended", pattern="2:4") == preset("sparsegpt", pattern="2:4")
 
 
-@pytest.mark.parametrize("which", [{"sparsities": (0.8, 0.8)}, {"targets": "mlp.*"}, {"ignore": "0.*"}])
-def test_recommended_leaves_the_choice_of_layers_to_who_makes_it(which):
-    chosen = preset("recommended", **{"sparsity": 0.8, **which})
+def test_recommended_shares_zeros_out_over_layers_unless_their_sparsities_are_given():
+    chosen = preset("recommended", sparsities=(0.8, 0.8))
     assert chosen.allocation == "uniform" and chosen.noise == "half-clean"
-    assert preset("recommended", sparsity=0.8).allocation == "owl"
+
+    for changes in ({}, {"targets": "mlp.*"}, {"ignore": "*.q_proj"}):
+        assert preset("recommended", sparsity=0.8, **changes).allocation == "owl"
 
 
 # what does not fit a model or its text
