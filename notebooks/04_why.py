@@ -387,7 +387,7 @@ losses = pd.concat(
 gains = planted.planted_findings(above_dense(losses), planted_sparsities, doses)
 if sparsegpt_doses:
     sizes = (sparsegpt_sparsities, sequences, calibration)
-    controls = {share: sparsegpt_control_doses for share in sparsegpt_control_sparsities}
+    controls = dict.fromkeys(sparsegpt_control_sparsities, sparsegpt_control_doses)
     of_sparsegpt = (sparsegpt_doses, controls)
     by_sparsegpt = [
         planted.planted_sparsegpt_losses(run, dlm, fingerprint, *sizes, seed, *of_sparsegpt)
