@@ -37,11 +37,12 @@
 #
 # At 50 % the pipeline would have seen a large effect. If the statistics count the inputs at the
 # sinks 10 or 30 times too large, leaving the sinks out repairs that, and lowers the loss of Wanda's
-# model by 0.044 or 0.13 nats per token; SparseGPT shows it from 30 times on. At 75 % a null says
-# less: there leaving the sinks out harms at 3 times, makes no difference that matters at 10 times,
-# and helps from 30 times on. And leaving sinks out can do harm: if the sinks of the model itself
-# carry a vector ten times as long as a usual input, which `down_proj` maps to zero, then at 50 %
-# leaving them out prunes weights that together cancel it, and raises the loss by 0.66.
+# model by 0.044 or 0.13 nats per token; SparseGPT shows it from 30 times on (at 75 % it does so for
+# as many random tokens, too). At 75 % a null says less: there leaving the sinks out harms at 3
+# times, makes no difference that matters at 10 times, and helps from 30 times on. And leaving sinks
+# out can do harm: if the sinks of the model itself carry a vector ten times as long as a usual
+# input, which `down_proj` maps to zero, then at 50 % leaving them out prunes weights that together
+# cancel it, and raises the loss by 0.66.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -660,7 +661,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   adjusts the weights that stay, shows it from 30 times on. At 75 % leaving them out of its
 #   statistics helps at 30 and 100 times and is undecided at 10 times. With as many random tokens
 #   planted instead, leaving them out is not shown to help Wanda at any dose, though at 50 % it
-#   leans to, at 30 and 100 times.
+#   leans to, at 30 and 100 times. In SparseGPT at 75 % it helps at 30 and 100 times, about as much
+#   as leaving out the sinks does. So what SparseGPT shows there is that few tokens outweigh all
+#   others, whichever they are, and says nothing about sinks.
 # * **With Wanda at 75 % leaving the sinks out harms at 3 times, which was not expected.** Leaving
 #   the sinks out gives the same model at every dose. So the difference grew because the model that
 #   keeps them improved. Counting the sinks for somewhat more than they are may thus serve this
@@ -707,8 +710,8 @@ hits[[*shown, "foreseen"]].round(4)
 #   −0.0020 [−0.020, 0.016] at 3. As many random tokens left out make no difference that matters:
 #   −0.0015 [−0.0070, 0.0040] at 10.
 # * **More on the planted vector, at 75 %, of 10 usual lengths.** Scored without the vector, leaving
-#   the sinks out changes the loss by −0.13 [−0.22, −0.050], which helps. As many random tokens left
-#   out change it by 0.019 [−0.032, 0.069], which makes no difference that matters.
+#   the sinks out changes the loss by −0.13 [−0.22, −0.050], and that helps. As many random tokens
+#   left out change it by 0.019 [−0.032, 0.069], and that makes no difference that matters.
 # * **What passes through the exchanged weights.** At `down_proj` of layer 20 a vector of 10 usual
 #   lengths gives the sinks 54 % of the energy. Leaving them out exchanges 10 % of the kept weights,
 #   through which 14 % of what the sinks send had passed. What becomes of the vector in the pruned

@@ -293,7 +293,7 @@ def _draw_panel(axis: Axes, table: pd.DataFrame) -> None:
     blocks = {"color": GREY, "alpha": 0.3, "lw": 9, "zorder": 1}
     axis.vlines(100 * table.exchanged, -table.margin, table.margin, label="does not matter", **blocks)
     axis.axhline(0, color=BLACK, lw=0.8)
-    axis.margins(x=0.1)
+    axis.margins(x=0.16)  # room for the names
 
 
 def _name_points(axis: Axes, table: pd.DataFrame) -> None:
