@@ -89,6 +89,7 @@ def share_of(total: int, share: float) -> int:
 
     So 0.29 of 100 is 29, where `int(100 * 0.29)` is 28: the nearest float to 0.29 lies below it.
     """
+    share = float(share)  # of a NumPy number or a tensor, too
     count = math.floor(total * Fraction(share))
     has_room_for_one = count < total and (count + 1) / total <= share
     return count + 1 if has_room_for_one else count

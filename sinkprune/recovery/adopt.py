@@ -154,7 +154,8 @@ def _zero_share(planned: Path, folder: Path) -> float:
     try:
         lm = load(planned, torch.bfloat16)
     except (ValueError, RuntimeError) as error:
-        raise type(error)(str(error).replace(str(planned), str(folder))) from error
+        kind = ValueError if isinstance(error, ValueError) else RuntimeError
+        raise kind(str(error).replace(str(planned), str(folder))) from error
     return lm.count_zeros() / lm.prunable_weights
 
 

@@ -212,7 +212,8 @@ def _places(out: Place | None, work: Place | None, dry_run: bool) -> tuple[Path,
 
     work = out.with_name(f"{out.name}.work") if work is None else Path(work)
     _check_apart(work, out)
-    check_work(work)
+    if not dry_run:
+        check_work(work)
     return out, work
 
 

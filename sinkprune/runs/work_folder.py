@@ -94,7 +94,7 @@ def has_marker(root: Path, name: str, ours: re.Pattern) -> bool:
     if others:
         listed = ", ".join(others[:LISTED]) + (" and more" if len(others) > LISTED else "")
         raise ValueError(
-            f"{root} is not a work folder of sinkprune, it holds {listed}: nothing in it was touched; "
+            f"{root} is not a work folder of this command, it holds {listed}: nothing in it was touched; "
             "choose another work folder"
         )
     return False

@@ -588,14 +588,23 @@ def attention_mass(
 
     with track(model, counted_BQ=counted_BQ, several=new_tokens > 0) as tracker:
         check_mode(model, type(model).__name__)
-        there = {name: value.to(model.device) for name, value in inputs.items()}
+        there = _on_device_of(model, inputs)
 
         if new_tokens > 0:
             length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-            cast(Any, model).generate(**there, **length, do_sample=False, num_beams=1)
+            greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "use_cache": True}
+            cast(Any, model).generate(**there, **length, **greedy)
         else:
             model(**there, **_positions(model, there), use_cache=False)
         return tracker.take().mean(2)[:, :, 0]
+
+
+def _on_device_of(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the inputs that are there, on the model's device; hooks move those of a model on none."""
+    given = {name: value for name, value in inputs.items() if value is not None}
+    if model.device.type == "meta":
+        return given
+    return {name: value.to(model.device) for name, value in given.items()}
 
 
 def _positions(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -556,3 +556,12 @@ def test_int8_without_torchao_is_one_sentence_with_the_one_way_out(
     assert main.main(["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "error: int8 needs torchao: install it, with pip install 'sinkprune[int8]'"
+
+
+def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, tmp_path):
+    folder = save(make_lm("autoregressive", "gqa-24"), tmp_path / "dense")
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 0}')
+
+    with pytest.warns(UserWarning, match="generation_config.json is left out"):
+        lm = load(folder)
+    assert lm.model.generation_config.max_new_tokens is None

@@ -83,7 +83,7 @@ def test_a_folder_that_was_there_before_is_never_touched(place, run):
     (theirs / "deep" / "model.safetensors").write_bytes(b"weights")
     before = kept(theirs)
     status, said = run(command("sequential"))
-    assert status == 1 and "out.work is not a work folder of sinkprune, it holds deep, thesis.txt" in said
+    assert status == 1 and "out.work is not a work folder of this command, it holds deep, thesis.txt" in said
     assert kept(theirs) == before and not (place / "out").exists()
 
 

@@ -227,3 +227,10 @@ def test_even_shares_of_a_long_text_need_no_map_of_it():
     assert share_SK.shape == (2, 200_000)
     assert share_SK[1, :150_001].unique().numel() == 1 and share_SK[0, -1] == pytest.approx(1 / 200_000)
     assert share_SK.double().sum(1).tolist() == pytest.approx([200_000, 50_000], rel=1e-5)
+
+
+def test_an_input_that_is_none_counts_as_left_out(make_ids):
+    model = tiny_llama("gqa-24", seed=0)
+    ids_BT = make_ids(2, 8)
+    given = {"input_ids": ids_BT, "attention_mask": None}
+    assert torch.equal(attention_mass(model, given), attention_mass(model, ids_BT))
