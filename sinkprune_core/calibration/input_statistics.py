@@ -92,9 +92,9 @@ class RunningStatistics:
 
 def _in_full_precision(device: torch.device) -> AbstractContextManager:
     """Return a context in which products are in float32 even inside a user's `torch.autocast`."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _weighted_sums(input_BTI: torch.Tensor, counts_BWT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
