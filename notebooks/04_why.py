@@ -550,8 +550,9 @@ if model_doses:
 # are the effects planted in the statistics and in the model, the model as it is, and other models
 # whose sinks notebooks [08](08_what_results_depend_on.ipynb) and [09](09_from_scratch.ipynb) left
 # out. The grey stroke is what other text exchanges in a case. `diagnose` expects an effect if the
-# mark lies to the right of its own stroke and also of 1 %. The diagnosis is *right* if it expected an effect and there is one, be it gain or
-# harm, or if it expected none and the difference is negligible.
+# mark lies to the right of its own stroke and also of 1 %. The diagnosis is *right* if it expected
+# an effect and there is one, be it gain or harm, or if it expected none and the difference is
+# negligible.
 #
 # For planted effects and the model as it is, masks and losses are of the same calibration text, and
 # means over draws. For the other models they are of different text: the masks are of one draw of
@@ -661,9 +662,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   adjusts the weights that stay, shows it from 30 times on. At 75 % leaving them out of its
 #   statistics helps at 30 and 100 times and is undecided at 10 times. With as many random tokens
 #   planted instead, leaving them out is not shown to help Wanda at any dose, though at 50 % it
-#   leans to, at 30 and 100 times. In SparseGPT at 75 % it helps at 30 and 100 times, about as much
-#   as leaving out the sinks does. So what SparseGPT shows there is that few tokens outweigh all
-#   others, whichever they are, and says nothing about sinks.
+#   leans to, at 30 and 100 times. In SparseGPT at 75 % it helps at 30 and 100 times, by 0.23 and
+#   0.51, where leaving out the sinks helps by 0.11 and 0.65. So what SparseGPT shows there need not
+#   be an effect of sinks: it may be that a few tokens outweigh all others, whichever they are.
 # * **With Wanda at 75 % leaving the sinks out harms at 3 times, which was not expected.** Leaving
 #   the sinks out gives the same model at every dose. So the difference grew because the model that
 #   keeps them improved. Counting the sinks for somewhat more than they are may thus serve this

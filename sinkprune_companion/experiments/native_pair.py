@@ -17,7 +17,6 @@ from sinkprune_companion.training.export import export
 from sinkprune_companion.training.lora import train
 from sinkprune_companion.training.settings import Training, check_settings
 from sinkprune_core import LanguageModel
-from sinkprune_core.pruning.diagnosis import diagnose
 
 NATIVE_REVISION = 1  # of `native_diagnosis`
 NAMES = {  # what notebooks call a model of such a pair, and its kind
@@ -66,9 +65,7 @@ def native_diagnosis(
 
     def compute() -> pd.DataFrame:
         lm = native_model(run, training, dtype)
-        calibration = protocol_draw(lm, sequences, length, seed)
-        found = diagnose(lm, calibration, why.SPARSITIES, NOISE_LEVELS, progress=False)
-        return found.table.assign(left_out=found.left_out)
+        return why.diagnosed(lm, protocol_draw(lm, sequences, length, seed))
 
     key = {"training": asdict(training), "sequences": sequences, "length": length, "seed": seed}
     key |= {"noise_levels": NOISE_LEVELS, "sparsities": list(why.SPARSITIES)}

@@ -8,6 +8,7 @@ damping is a share of the mean diagonal of the Gram matrix, so the same holds fo
 Dimensions: N sequences, S steps, T position.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -324,22 +325,21 @@ def by_method(gains: Mapping[str, Estimate], sparsity: float) -> dict[str, dict[
 
     What was not measured is left out.
     """
-    ending = f"_{100 * sparsity:.0f}"
     found = {}
     for method, names in BY_METHOD.items():
-        lines = {}
-        for finding in names:
-            starting = f"{finding}_x"
-            at_sparsity = {
-                float(name.removeprefix(starting).removesuffix(ending)): gain
-                for name, gain in gains.items()
-                if name.startswith(starting) and name.endswith(ending)
-            }
-            if at_sparsity:
-                lines[finding] = at_sparsity
-        if lines:
-            found[method] = lines
+        lines = {finding: _by_dose(gains, finding, sparsity) for finding in names}
+        measured = {finding: by_dose for finding, by_dose in lines.items() if by_dose}
+        if measured:
+            found[method] = measured
+
     return found
+
+
+def _by_dose(gains: Mapping[str, Estimate], finding: str, sparsity: float) -> dict[float, Estimate]:
+    """Return the gains of a finding at one sparsity by dose."""
+    name = re.compile(rf"{finding}_x(.+)_{100 * sparsity:.0f}")
+    matches = {name.fullmatch(each): gain for each, gain in gains.items()}
+    return {float(match[1]): gain for match, gain in matches.items() if match is not None}
 
 
 def planted_findings(

@@ -12,7 +12,7 @@ from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, verdi
 from sinkprune_companion.experiments.paper_protocol import NOISE_LEVELS
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw
-from sinkprune_core import LanguageModel
+from sinkprune_core import Calibration, LanguageModel
 from sinkprune_core.pruning.diagnosis import (
     ALL_TOKENS,
     SMALLEST,
@@ -44,12 +44,17 @@ def diagnosis_table(
     calibration = protocol_draw(lm, sequences, length, seed)
 
     def compute() -> pd.DataFrame:
-        found = diagnose(lm, calibration, SPARSITIES, NOISE_LEVELS, progress=False)
-        return found.table.assign(left_out=found.left_out)
+        return diagnosed(lm, calibration)
 
     key = {"model": lm.name, "kind": lm.kind, "fingerprint": fingerprint, "noise_levels": NOISE_LEVELS}
     key |= {"calibration": calibration.fingerprint, "length": length, "seed": seed}
     return run.record("diagnosis", compute, DIAGNOSIS_REVISION, sparsities=list(SPARSITIES), **key)
+
+
+def diagnosed(lm: LanguageModel, calibration: Calibration) -> pd.DataFrame:
+    """Return `Diagnosis.table` with the sinks' share of tokens in the column `left_out`."""
+    found = diagnose(lm, calibration, SPARSITIES, NOISE_LEVELS, progress=False)
+    return found.table.assign(left_out=found.left_out)
 
 
 def channel_table(

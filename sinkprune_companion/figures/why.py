@@ -1,10 +1,11 @@
 """Pictures of why leaving sinks out changes little: where energy lies, what is foreseen, what is planted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -181,11 +182,16 @@ def plot_doses(
     axes[0, 0].set_ylabel("loss, left out − kept (nats per token)\n← better")
     figure.supxlabel(axis_name, fontsize=10)
 
-    labelled = [axis.get_legend_handles_labels() for axis in axes[0]]
-    by_label = {
-        label: handle for handles, labels in labelled for handle, label in zip(handles, labels, strict=True)
-    }
-    return titled(figure, title, list(by_label.values()))
+    return titled(figure, title, _handles(axes[0]))
+
+
+def _handles(axes: Iterable[Axes]) -> list[Artist]:
+    """Return what a legend of several panels shows: one of what has the same label in more than one."""
+    by_label = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        by_label |= dict(zip(labels, handles, strict=True))
+    return list(by_label.values())
 
 
 def _draw_line(axis: Axes, look: Look, by_dose: Mapping[float, Estimate], moved: Transform) -> None:
@@ -260,11 +266,7 @@ def plot_when(table: pd.DataFrame, title: str) -> Figure:
         axis.set_title(f"{sparsity:.0%} zeros, planted effects" if is_above else f"{sparsity:.0%} zeros")
     by_weights[-1].set_xlabel("kept weights that leaving sinks out exchanges (%)")
 
-    labelled = [axis.get_legend_handles_labels() for axis in (*by_weights, *by_name)]
-    by_label = {
-        label: handle for handles, labels in labelled for handle, label in zip(handles, labels, strict=True)
-    }
-    return titled(figure, title, list(by_label.values()))
+    return titled(figure, title, _handles([*by_weights, *by_name]))
 
 
 def _unplanted(table: pd.DataFrame) -> pd.DataFrame:

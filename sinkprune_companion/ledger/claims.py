@@ -1,7 +1,7 @@
 """The claims ledger, `data/claims.yml`, and the verdicts on it that findings give by `verdict_rule`."""
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -165,8 +165,7 @@ def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataF
         claim.id: claim.looks * known[claim.finding].p_value(claim.against) if claim.finding in known else 1.0
         for claim in asked
     }
-    families = {claim.id: claim.family for claim in asked}
-    corrected = pd.Series(p_values, dtype=float).groupby(families).transform(verdict_rule.holm)
+    corrected = _corrected(p_values, asked)
     rows = [_row(claim, known.get(claim.finding), corrected.get(claim.id)) for claim in claims]
 
     return pd.DataFrame(rows).set_index("id")
@@ -182,10 +181,13 @@ def null_p_values(claims: list[Claim], estimates: Mapping[str, Estimate]) -> dic
     known = {**others.findings(), **estimates}
     asked = [claim for claim in claims if claim.finding]
     p_values = {claim.id: claim.looks * _null_p(claim, known.get(claim.finding)) for claim in asked}
+    return _corrected(p_values, asked).to_dict()
 
-    families = {claim.id: claim.family for claim in asked}
-    corrected = pd.Series(p_values, dtype=float).groupby(families).transform(verdict_rule.holm)
-    return corrected.to_dict()
+
+def _corrected(p_values: Mapping[str, float], claims: Sequence[Claim]) -> pd.Series:
+    """Return p-values by the claim's id, corrected over each family (Holm)."""
+    families = {claim.id: claim.family for claim in claims}
+    return pd.Series(p_values, dtype=float).groupby(families).transform(verdict_rule.holm)
 
 
 def _null_p(claim: Claim, estimate: Estimate | None) -> float:

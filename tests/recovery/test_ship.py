@@ -532,6 +532,11 @@ def test_an_interrupted_command_says_what_is_written(make_reported, make_lm, tmp
             "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
         ),
         (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
+        (
+            ["ship", "dense", "--apply-masks", "m.bits", "--int8", "int8"],
+            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
+        ),
+        (["ship", "dense", "--apply-masks", "m.bits"], "out is written, and whole"),
     ],
 )
 def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):

@@ -1,5 +1,6 @@
 """What `sinkprune ship` takes."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -51,6 +52,15 @@ class Ship(Options):
         written = [name for name in self.OUTPUTS if (place := getattr(self, name)) and place.exists()]
         if not written:
             return super().left_behind()
+
+        if self.out is not None and self.out.exists():
+            missing = [name for name in ("int8", "push") if getattr(self, name) and name not in written]
+            if not missing:
+                return f"{self.out} is written, and whole"
+
+            rest = " ".join(f"{flag(name)} {shlex.quote(str(getattr(self, name)))}" for name in missing)
+            command = f"sinkprune ship {shlex.quote(str(self.out))} {rest}"
+            return f"{self.out} is written, and whole; for the rest type `{command}`"
 
         places = ", ".join(f"{flag(name)} {getattr(self, name)}" for name in written)
         return f"{places}: written, and whole; for the rest type the command without that"
