@@ -582,7 +582,7 @@ hits = why.foresight(cases, results_for(run).on_losses)
 says = title(run, "when", "What leaving sinks out changes, and how much of the masks it exchanges")
 figure = pictures.plot_when(hits, says)
 caption = (
-    f"loss, sinks left out less kept, by the weights exchanged; elsewhere: notebook 08. {says}"
+    f"loss, sinks left out less kept, by the weights exchanged; elsewhere: notebooks 08, 09. {says}"
 )
 display(figures.save_figure(run, figure, "when", hits, caption))
 shown = ["case", "kind", "zeros", "exchanged", "other_text", "expects", "value", "measured"]

@@ -268,7 +268,7 @@ def _title(claims: pd.DataFrame) -> str:
     """Return the title: how many claims have which verdict."""
     counts = claims.verdict.value_counts()
     parts = [f"{counts[verdict]} {says}" for verdict, says in COUNTED.items() if verdict in counts]
-    return f"Of the paper's {len(claims)} claims {', '.join(parts[:-1])} and {parts[-1]}"
+    return f"Of {len(claims)} claims of the paper, {', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _handles(claims: pd.DataFrame) -> list[Line2D]:

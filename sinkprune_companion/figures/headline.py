@@ -215,7 +215,7 @@ def _conclusion(frame: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
     verdict = frame.set_index("recipe").verdict
     if verdict["paper-sinks-kept"] == NO_DIFFERENCE:
-        return "Leaving sinks out exchanges few weights and hardly changes the loss"
+        return "With half of the weights zero, leaving sinks out hardly changes the loss"
     return "A sink, the mask without it, and what pruned models cost"
 
 
@@ -226,7 +226,7 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
     axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
 
     axis.set_title(
-        f"One token, the sink, gets\n{percent(mass_K[sink])} of a head's attention", fontsize=TITLE_SIZE
+        f"In a head that we chose, one\ntoken gets {percent(mass_K[sink])} of the attention", fontsize=TITLE_SIZE
     )
 
     side = 1 if sink < len(mass_K) / 2 else -1
