@@ -226,7 +226,8 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
     axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
 
     axis.set_title(
-        f"In a head that we chose, one\ntoken gets {percent(mass_K[sink])} of the attention", fontsize=TITLE_SIZE
+        f"In a head that we chose, one\ntoken gets {percent(mass_K[sink])} of the attention",
+        fontsize=TITLE_SIZE,
     )
 
     side = 1 if sink < len(mass_K) / 2 else -1

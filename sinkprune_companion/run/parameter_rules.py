@@ -12,9 +12,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from sinkprune.evaluation.suite import groups_of
 from sinkprune.models.devices import choose_device, choose_dtype
-from sinkprune.models.hub import parse
 from sinkprune_companion import project_root
 from sinkprune_companion.run.profiles import archive_file
 from sinkprune_core.pruning.patterns import n_and_m
@@ -235,9 +233,11 @@ EXAMPLES = {"autoregressive": "smol-ar", "diffusion": "smol-dlm"}
 
 def check_model(name: str, kind: str) -> None:
     """Raise ValueError unless a name means a model of a kind; it reads no weights."""
+    from sinkprune.models.hub import parse  # seconds of imports
+
     row, _ = parse(name)
     if row is None:
-        from sinkprune.models.reader import Checkpoint  # seconds of imports
+        from sinkprune.models.reader import Checkpoint
 
         row = Checkpoint(name)
     if row.kind != kind:
@@ -246,6 +246,8 @@ def check_model(name: str, kind: str) -> None:
 
 def check_task(name: str) -> None:
     """Raise ValueError unless there is a task of this name."""
+    from sinkprune.evaluation.suite import groups_of  # seconds of imports
+
     if name != "paper" and not groups_of(name):
         from sinkprune.evaluation.harness.benchmarks import manager_of  # the harness, which others do without
 
@@ -316,6 +318,9 @@ def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
     ratios = values.get("ratios")
     if not ratios or "model" not in values:
         return
+
+    from sinkprune.models.hub import parse
+
     row, _ = parse(values["model"])
     if row is None:
         return

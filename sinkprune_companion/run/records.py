@@ -25,7 +25,6 @@ from sinkprune.files import PACKAGE, atomic, file_digest, write_json
 from sinkprune.memory import release_freed_memory
 from sinkprune.models.devices import choose_device, device_name
 from sinkprune_companion import project_root
-from sinkprune_core.pruning.recipe import as_settings
 
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 OURS = ("sinkprune_core", "sinkprune", "sinkprune_companion")  # the packages of this project
@@ -67,6 +66,8 @@ def _plain(value: object) -> object:
 
 def _as_json(value: object) -> object:
     if is_dataclass(value):
+        from sinkprune_core.pruning.recipe import as_settings  # seconds of imports
+
         return {"type": type(value).__name__, **as_settings(value)}
     if isinstance(value, FunctionType):
         if value.__module__.partition(".")[0] in OURS:

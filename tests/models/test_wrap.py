@@ -539,5 +539,6 @@ def test_sinks_are_left_out_whatever_attention_a_model_was_loaded_with(make_ids)
         model = tiny_llama("gqa", 0)
         lm = wrap(model, mask_token_id=MASK_TOKEN_ID, logits_shifted=True)
         model.set_attn_implementation(attention)
-        left_out[attention] = prune_model(lm, recipe, text, progress=False).left_out_share
+        with torch.compiler.set_stance("force_eager"):  # flex_attention would be compiled, which takes long
+            left_out[attention] = prune_model(lm, recipe, text, progress=False).left_out_share
     assert len(set(left_out.values())) == 1 and left_out["sdpa"] > 0
