@@ -63,7 +63,7 @@ protocol_draws: int = 1  # its calibration draws at 50 %
 protocol_sequences: int = 12  # its scored sequences
 protocol_sparsities: list[float] = []  # other shares of zeros in the paper's protocol
 protocol_ratios: list[float] = []  # shares of the weights that whole units have there
-# other text, as a control
+# other text, as a control; the recipes are those of the protocol, too
 recipes: list[str] | None = [
     "wanda",
     "noised-dense",
@@ -194,10 +194,11 @@ sizes = (draws_at, draws_of_units, protocol_tokens, protocol_sequences, cell_dra
 losses = paper_protocol.protocol_losses(run, dlm, fingerprint, *sizes)
 protocol = above_dense(losses)
 found = paper_protocol.protocol_findings(protocol)
+found["dense_loss_wikitext"] = paper_protocol.dense_loss(losses)
 if protocol_large_tokens:
     large = ({0.5: protocol_large_draws}, {}, protocol_large_tokens, protocol_sequences, cell_draws)
-    losses = paper_protocol.protocol_losses(run, dlm, fingerprint, *large, paper_protocol.LARGE)
-    of_large = paper_protocol.protocol_findings(above_dense(losses))
+    on_large = paper_protocol.protocol_losses(run, dlm, fingerprint, *large, paper_protocol.LARGE)
+    of_large = paper_protocol.protocol_findings(above_dense(on_large))
     found |= paper_protocol.on_tokens(of_large, protocol_large_tokens)
 run.find(found)
 

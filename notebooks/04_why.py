@@ -76,7 +76,7 @@ sparsegpt_doses: list[float] = []  # doses that are planted for SparseGPT, too; 
 sparsegpt_sparsities: list[float] = [0.5]  # shares of zeros there
 sparsegpt_control_doses: list[float] = []  # doses of random tokens and official weights there
 sparsegpt_control_sparsities: list[float] = []  # shares of zeros for these
-model_doses_75: list[float] = []  # the same at 75 % zeros, losses alone; none: skip it
+model_doses_75: list[float] = []  # lengths of a planted vector at 75 % zeros; none: skip it
 model_draws: int = 1  # calibration draws there
 model_sequences: int = 4  # scored sequences there
 # the machine

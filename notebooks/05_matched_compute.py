@@ -63,7 +63,6 @@ profile: str = "manual"  # results go to runs/<profile>
 
 # %% tags=["parameters"]
 noise_levels: int = 4  # noise levels per calibration sequence; official recipes have ten
-first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 batch: int = 2  # sequences per step when time is measured
 # where it runs
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -174,7 +173,7 @@ grid = grid_rows(names, "unstructured", sparsity, seeds, calibration, noise_leve
 taken = sorted({int(count) for count in costs.matched.to_numpy().flatten()})
 at_steps = {"dense": [None, *taken], "unstable": [None, *steps]}
 at_steps |= {name: [None] for name in baselines} | dict.fromkeys(structured_recipes, steps)
-asked = (grid, texts, draws, range(first_seed, first_seed + seeds), at_steps)
+asked = (grid, texts, draws, range(seeds), at_steps)
 scores = matched_steps.scores_in_steps(run, dlm, fingerprint, *asked)
 found = matched_steps.findings(scores, costs.matched, baselines, structured_recipes)
 run.find(found if sparsity == 0.5 else {})
@@ -235,6 +234,7 @@ from sinkprune_companion.experiments.matched_steps import at
 from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.figures import forests
 from sinkprune_companion.figures.looks import CALLED
+from sinkprune_companion.pages.sources import results_for
 
 UNSTRUCTURED = matched_steps.FLOPS_OF_UNSTRUCTURED
 FLOPS, TIME = matched_steps.FLOPS_OF_STRUCTURED, matched_steps.TIME_OF_STRUCTURED
@@ -258,7 +258,8 @@ for variant, column in matches:
     for count, of_dense in zip(costs.matched.steps, costs.matched[column], strict=True):
         label = f"{variant}, {count} steps − dense, {of_dense} steps ({column})"
         by_step[label] = compare(scores, at(variant, count), at("dense", of_dense))
-tables = [forests.forest_table(forest), forests.forest_table(by_step)]
+judged = results_for(run).on_losses
+tables = [forests.forest_table(forest, judged), forests.forest_table(by_step, judged)]
 display(tables[1].set_index("comparison")[["value", "low", "high"]].round(3))
 axis = "difference at matched compute (nats per token)"
 told = {"data": pd.concat(tables)}

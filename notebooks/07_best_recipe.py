@@ -88,9 +88,11 @@ recovery_recipes: list[str] = ["wanda", "recommended"]  # presets that prune the
 recovery_of_sparsegpt: list[str] = []  # the zeros with which SparseGPT's models are recovered, too
 recovery_of_units: bool = False  # whether a model with half of its units removed is recovered, too
 recovery_teacher: bool = False  # whether Wanda's model at 75 % also learns from the dense one
+recovery_long_tokens: int = 0  # more training tokens, at 75 % for two recipes; 0: not measured
+recovery_long_draws: int = 1  # calibration draws with that many
 official_sparsities: list[float] = [0.75]  # of Wanda and the official recipe, to compare with
 large_calibration: int = 8  # calibration sequences of part `large`
-large_dtype: str = "auto"  # of the weights there
+large_dtype: str = "auto"  # of the weights there, and of models that are recovered
 items: int = 48  # two-choice items of the offline suite, for part `answers`
 blimp_pairs: int = 1  # and minimal pairs of each BLiMP paradigm
 item_draws: int = 2  # maskings of each ending
@@ -458,7 +460,7 @@ run.find(found | by_kind)
 # Not every row has marks in every panel. Wanda's model that learns from the dense one starts where
 # Wanda's does, so it has no mark of its own before training; it was tried at 75 % alone. With 2:4
 # zeros SparseGPT's row is empty, because `recommended` is SparseGPT on clean text there. Units were
-# removed at 50 % alone.
+# removed at 50 % alone. Longer training was tried at 75 %, for Wanda's model and for `recommended`.
 
 # %%
 from sinkprune_companion.experiments import recovery
@@ -517,11 +519,37 @@ if recovery_tokens and recovery_seeds:
         ]
         taught = pd.concat(taught_by_draw, ignore_index=True)
         after |= recovery.taught_findings(recovered, taught)
+
+    trained_on = list(recovery_tokens)
+    long_seeds = [seed for seed in recovery_seeds if seed < recovery_long_draws]
+    if recovery_long_tokens and long_seeds:
+        place_75 = [recovery.PLACES["75"]]
+        long_rows = recovery.recovery_rows(place_75, TOKENS, recipes=["wanda", "recommended"])
+        trained_longer = [
+            recovery.recovered_losses(
+                run,
+                recovered_dlm,
+                fingerprint,
+                long_rows,
+                recovery_sequences,
+                seed,
+                [recovery_long_tokens],
+                dtype=products,
+            )
+            for seed in long_seeds
+        ]
+        trained_longer = pd.concat(trained_longer, ignore_index=True)
+        of_longer = recovery.recovery_findings(trained_longer, place_75, [recovery_long_tokens])
+        after = of_longer | after  # before any training, the findings of all draws stay
+        is_longer = trained_longer.asked == recovery_long_tokens
+        recovered = pd.concat([recovered, trained_longer[is_longer]], ignore_index=True)
+        trained_on.append(recovery_long_tokens)
+
     after = {name: estimate for name, estimate in after.items() if estimate is not None}
     found |= after
     run.find(found | by_kind)
-    levels = recovery.recovery_levels(recovered, recovered_places, recovery_tokens, taught)
-    display(save_recovery(run, levels))
+    losses_above = recovery.recovery_levels(recovered, recovered_places, trained_on, taught)
+    display(save_recovery(run, losses_above))
 else:
     print("No model was recovered in this run: set recovery_tokens, for instance to [250_000].")
 

@@ -310,17 +310,20 @@ def loss(name: str, share: float, left_out: str):
     return pivot(losses[same])
 
 
-damage, endings = {}, {}
+def cost_of(name: str, share: float, left_out: str):
+    """What this pruning adds to the dense model's loss; the margin of a difference is a share of it."""
+    return crossed_interval(loss(name, share, left_out) - loss(name, 0.0, "dense"))
+
+
+endings = {}
 for number, name in enumerate(models, 1):
     for share in sparsities:
         ending = "" if share == 0.5 else f"_{100 * share:.0f}"
         endings[name, share] = ending + ("" if number == 1 else f"_model_{number}")
-        none = loss(name, share, "none")
-        damage[name, share] = crossed_interval(none - loss(name, 0.0, "dense"))
         for finding, (one, other) in COMPARED.items():
-            cost = crossed_interval(loss(name, share, one) - loss(name, share, other))
-            cost = with_share_of_damage(cost, damage[name, share])
-            found[finding + endings[name, share]] = cost
+            difference = crossed_interval(loss(name, share, one) - loss(name, share, other))
+            difference = with_share_of_damage(difference, cost_of(name, share, other))
+            found[finding + endings[name, share]] = difference
 run.find(found)
 
 # %% [markdown]
@@ -332,7 +335,7 @@ run.find(found)
 from sinkprune_companion.figures.recipes import save_left_out
 
 effects = {}
-for name, share in damage:
+for name, share in endings:
     none = loss(name, share, "none")
     section = Path(name).name + (f", {100 * share:g} %" if len(sparsities) > 1 else "")
     margin = found["stable_minus_none" + endings[name, share]].margin
@@ -412,7 +415,7 @@ changed = {}
 for (name, share, count), part in back.groupby(["pair", "share", "restored"]):
     for side in ("stable", "none"):
         difference = crossed_interval(pivot(part) - loss(name, share, side))
-        difference = with_share_of_damage(difference, damage[name, share])
+        difference = with_share_of_damage(difference, cost_of(name, share, side))
         found[f"restored_{count}_minus_{side}{endings[name, share]}"] = difference
     section = f"{Path(name).name}, {100 * share:g} %, {count:,} weights"
     changed[section] = found[f"restored_{count}_minus_stable{endings[name, share]}"]

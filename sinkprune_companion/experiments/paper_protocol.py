@@ -19,7 +19,7 @@ from sinkprune_companion.experiments.comparisons import (
     OURS,
     Compared,
 )
-from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
+from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
 from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
 from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
@@ -117,6 +117,11 @@ def dense_losses(
         with Variant(lm, fingerprint) as variant:
             parts.append(variant.scores(run, texts, 1, noise=seed, **labels, seed=seed))
     return pd.concat(parts, ignore_index=True)
+
+
+def dense_loss(losses: pd.DataFrame) -> Estimate:
+    """Return the dense model's NELBO in nats per token, over all sequences and all noise in `losses`."""
+    return crossed_interval(pivot(losses[losses.variant == "dense"]))
 
 
 def losses_of_draw(
