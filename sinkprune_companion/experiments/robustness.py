@@ -1,7 +1,6 @@
 """Settings in which notebook 08 repeats the headline rows of notebook 03, and models on record alone."""
 
 import json
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,16 +123,12 @@ class OnRecord(Variant):
 
 
 def archived_run(run: Run, archive: str) -> Run:
-    """Return a run apart, `runs/archive-{archive}`, with an archive's scores; FileNotFoundError for none."""
-    file = profiles.archive_file(archive)
-    if not file.exists():
-        raise FileNotFoundError(f"figures/{file.name} is missing: the project has no records of {archive!r}")
+    """Return a run apart, `runs/archive-{archive}`, with an archive's scores.
 
+    Errors are those of `profiles.put_missing`.
+    """
     apart = replace(run, profile=f"archive-{archive}", records_read={})
-    with tarfile.open(file) as opened:
-        scores = [member for member in opened if member.name.startswith("scores/")]
-        opened.extractall(apart.records, scores, filter="data")
-
+    profiles.put_missing(archive, apart.records, "scores/")
     return apart
 
 

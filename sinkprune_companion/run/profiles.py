@@ -4,6 +4,7 @@ archive of its tables, so that anyone can draw and analyse anew, or go on, witho
 
 import json
 import math
+import os
 import re
 import tarfile
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from sinkprune.files import atomic, file_digest
+from sinkprune.files import atomic, file_digest, make_folder
+from sinkprune.scratch import scratch_folder
 from sinkprune.spelling import suggestion
 from sinkprune_companion import project_root
 
@@ -146,15 +148,30 @@ def pack(profile: str, files: Iterable[Path], target: Path) -> None:
 def unpack(profile: str) -> int:
     """Put the archived records of a profile into `runs/<profile>` and return how many files were missing.
 
-    Files that are there already stay. Raises, before a file is written, FileNotFoundError where the project
-    keeps none, and ValueError for an archive that is not what its digest says.
+    Files that are there already stay. Errors are those of `put_missing`.
     """
-    source = archive_file(profile)
+    folder = run_folder(profile) / "records"
+    missing = put_missing(profile, folder)
+    if missing:
+        (folder / MARK).touch()
+
+    return missing
+
+
+def put_missing(archive: str, folder: Path, below: str = "") -> int:
+    """Put the files of `figures/records-<archive>.tar.xz` that a folder lacks into it; return their number.
+
+    `below` is how the names of the files begin that are wanted. Each appears whole, so a process that reads
+    or unpacks the same folder meanwhile finds no part of one. Raises, before a file is written,
+    FileNotFoundError where the project keeps no such archive, and ValueError for one that is not what its
+    digest says.
+    """
+    source = archive_file(archive)
     digest = Path(f"{source}.sha256")
     for file in (source, digest):
         if not file.exists():
             raise FileNotFoundError(
-                f"figures/{file.name} is missing: the project keeps no records of profile {profile}"
+                f"figures/{file.name} is missing: the project keeps no records of profile {archive}"
             )
 
     if file_digest(source) != digest.read_text(encoding="utf-8").partition(" ")[0]:
@@ -162,13 +179,16 @@ def unpack(profile: str) -> int:
             f"figures/{source.name} is damaged (its SHA-256 is not that of {digest.name}): fetch both again"
         )
 
-    folder = run_folder(profile) / "records"
-    with tarfile.open(source) as archive:
-        missing = [member for member in archive if not (folder / member.name).exists()]
-        archive.extractall(folder, missing, filter="data")
+    make_folder(folder)
+    with tarfile.open(source) as opened, scratch_folder(folder / "unpacked") as scratch:
+        wanted = [member for member in opened if member.isfile() and member.name.startswith(below)]
+        missing = [member for member in wanted if not (folder / member.name).exists()]
+        opened.extractall(scratch, missing, filter="data")
 
-    if missing:
-        (folder / MARK).touch()
+        for member in missing:
+            place = folder / member.name
+            make_folder(place.parent)
+            os.replace(scratch / member.name, place)
 
     return len(missing)
 

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from sinkprune.files import flush, make_folder, write_json
 from sinkprune.scratch import scratch_folder
-from sinkprune_companion import project_root
+from sinkprune_companion import project_in, project_root
 from sinkprune_companion.figures import figures
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims_table import write_claims
@@ -113,8 +113,8 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
 
     Raises, with everything as it was, ValueError for a profile that is no name or has no file, for a
     notebook, finding, figure or record that is not whole, and for a number that a page takes and no finding
-    has; FileNotFoundError for one that is missing; and PresumedVerdictError where a sentence presumes another
-    verdict than the run gives.
+    has; FileNotFoundError for one that is missing; KeyError for a finding that a picture lacks; and
+    PresumedVerdictError where a sentence presumes another verdict than the run gives.
     """
     root = project_root()
     folder = run_folder(profile)
@@ -122,25 +122,23 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         chosen = _chosen(profile, notebooks)
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         records = run_files.records_behind(folder, chosen)
-
         _gather_findings(root, folder, chosen, scratch)
-        _render_pages(scratch)  # a sentence that does not hold any more stops here
-
-        if notebooks and profiles.archive_file(profile).exists():
-            profiles.unpack(profile)  # a clone that ran these alone lacks the records of the others
-            records |= set(profiles.published_files(profile))
 
         new = scratch / "new"
         _write_new(new, folder, cleaned)
         write_claims(profile, scratch, new / "figures")
-        profiles.pack(profile, records, new / "figures" / profiles.archive_file(profile).name)
-        if not (folder / "records" / profiles.MARK).exists():
+        if not (folder / "records" / profiles.MARK).exists():  # which unpacking, below, makes
             costs = sources.with_costs(profile, sources.measured_costs(folder))
             write_json(new / profiles.COSTS, costs)
 
-        written = _replace(root, new, scratch / "old")
+        _write_pages(root, new, scratch / "project")  # a sentence that does not hold any more stops here
 
-    return [*written, *pages.write()]
+        if notebooks and profiles.archive_file(profile).exists():
+            profiles.unpack(profile)  # a clone that ran these alone lacks the records of the others
+            records |= set(profiles.published_files(profile))
+        profiles.pack(profile, records, new / "figures" / profiles.archive_file(profile).name)
+
+        return _replace(root, new, scratch / "old")
 
 
 # what is looked at first
@@ -205,14 +203,6 @@ def _gather_findings(root: Path, folder: Path, chosen: list[str], scratch: Path)
     claims.findings(scratch)  # whose numbers must be estimates
 
 
-def _render_pages(folder: Path) -> None:
-    """Render all pages from findings in a folder, and write none."""
-    try:
-        pages.pages(folder)
-    except UndefinedError as error:
-        raise ValueError(f"a page takes a number that no finding has: {error}") from None
-
-
 # what is written
 
 
@@ -228,6 +218,41 @@ def _write_new(new: Path, folder: Path, cleaned: dict[str, NotebookNode]) -> Non
         shutil.copy(folder / "findings" / f"{name}.json", new / "figures" / "findings")
 
 
+def _write_pages(root: Path, new: Path, project: Path) -> None:
+    """Put pages, and the pictures on them, below `new`, as they will be with everything that is there by now.
+
+    They are written in `project`, a copy of what they read.
+    """
+    make_folder(project)
+    shutil.copyfile(root / "pyproject.toml", project / "pyproject.toml")  # with the repository's address
+
+    archives = shutil.ignore_patterns("records-*")
+    for name in ("docs", "figures", "notebooks"):
+        if (root / name).is_dir():
+            shutil.copytree(root / name, project / name, ignore=archives)
+
+    for folder in _whole_folders(new):
+        shutil.rmtree(project / folder.relative_to(new), ignore_errors=True)
+    shutil.copytree(new, project, dirs_exist_ok=True)
+
+    try:
+        with project_in(project):
+            written = pages.write()
+    except UndefinedError as error:
+        raise ValueError(f"a page takes a number that no finding has: {error}") from None
+
+    for file in written:
+        place = new / file.relative_to(project)
+        make_folder(place.parent)
+        os.replace(file, place)
+
+
+def _whole_folders(new: Path) -> list[Path]:
+    """Return the folders of figures below `new` that replace others as a whole: those of its notebooks."""
+    folders = [new / "figures" / file.stem for file in sorted((new / "notebooks").glob("*.ipynb"))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
 def _replace(root: Path, new: Path, old: Path) -> list[Path]:
     """Put everything below `new` in its place below `root`; return the files. The folder of a notebook's
     figures is replaced as a whole: what it no longer makes goes into `old`.
@@ -235,9 +260,8 @@ def _replace(root: Path, new: Path, old: Path) -> list[Path]:
     flush(new)
     make_folder(old)
     files = [file for file in sorted(new.rglob("*")) if file.is_file()]
-    whole = [new / "figures" / file.stem for file in files if file.suffix == ".ipynb"]
+    whole = _whole_folders(new)
 
-    whole = [folder for folder in whole if folder.is_dir()]
     for part in [*whole, *(file for file in files if file.parent not in whole)]:
         place = root / part.relative_to(new)
         make_folder(place.parent)

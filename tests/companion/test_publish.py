@@ -16,7 +16,7 @@ from jinja2 import UndefinedError
 import sinkprune_companion
 from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.figures import figures
-from sinkprune_companion.run import publish
+from sinkprune_companion.run import profiles, publish
 from sinkprune_companion.run.records import Run
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ PROFILE = "p"
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
     """A project of two notebooks with a finished run, and with what an earlier run published."""
-    monkeypatch.setattr(publish.pages, "write", list)  # of the whole project
+    monkeypatch.setattr(publish.pages, "save_published", lambda results, root: [])  # of all notebooks
     monkeypatch.setattr(publish.pages, "pages", lambda folder: {})
     monkeypatch.setattr(sinkprune_companion, "DATA", tmp_path / "nowhere" / "data")  # not the clone's
     monkeypatch.chdir(tmp_path)
@@ -38,6 +38,7 @@ def root(tmp_path, monkeypatch) -> Path:
     config.parent.mkdir(parents=True)
     config.write_text(yaml.safe_dump({"profile": PROFILE, "notebooks": dict.fromkeys(NAMES)}))
 
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
     (tmp_path / "notebooks").mkdir()
 
     for name in NAMES:
@@ -251,6 +252,68 @@ def test_a_page_without_its_number_stops_before_anything_is_written(root, monkey
     assert not (root / "runs" / PROFILE / "figures" / "claims.md").exists()
 
 
+def test_a_finding_that_a_picture_lacks_stops_before_anything_is_written(root, monkeypatch):
+    def without_a_finding(results: object, root: Path) -> list[Path]:
+        raise KeyError("README's picture needs findings that are not published: 03/paper_minus_wanda")
+
+    monkeypatch.setattr(publish.pages, "save_published", without_a_finding)
+    before = seen(root)
+    with pytest.raises(KeyError, match=r"README's picture needs findings .*03/paper_minus_wanda"):
+        publish.publish(PROFILE)
+    assert seen(root) == before
+
+
+def test_pages_and_pictures_are_written_from_what_is_published_with_them(root, monkeypatch):
+    """From tables, notebooks and costs, too, and under the lock of all runs."""
+    table = Path("figures", "01_two", "curve.csv")
+    old = Path("figures", "00_one", "old.png")
+
+    def drawn(results: object, root: Path) -> list[Path]:
+        picture = root / "figures" / "pictures" / "all.png"
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_bytes((root / table).read_bytes())
+        return [picture]
+
+    def written(folder: Path) -> dict[str, str]:
+        project = sinkprune_companion.project_root()
+        assert folder == project / "figures"
+        assert not (project / old).exists() and (root / old).exists(), "nothing is replaced yet"
+        with (
+            sinkprune_companion.project_in(root),
+            pytest.raises(RuntimeError, match="another"),
+            profiles.lock_of_all_runs(),
+        ):
+            pass
+        costs = json.loads((project / profiles.COSTS).read_text())
+        notebook = nbformat.read(project / "notebooks" / "01_two.ipynb", 4)
+        return {"README.md": f"{[*costs]}, {len(notebook.cells)} cells", "docs/results.md": "all"}
+
+    monkeypatch.setattr(publish.pages, "save_published", drawn)
+    monkeypatch.setattr(publish.pages, "pages", written)
+    files = {file.relative_to(root).as_posix() for file in publish.publish(PROFILE)}
+
+    assert {"README.md", "docs/results.md", "figures/pictures/all.png"} <= files
+    assert (root / "README.md").read_text() == "['p'], 3 cells"
+    assert (root / "figures/pictures/all.png").read_bytes() == (root / table).read_bytes()
+    assert sinkprune_companion.project_root() == root
+
+
+def test_costs_of_one_notebook_that_was_just_measured_are_kept(root):
+    """Records of the others are unpacked from the archive, which says so for what runs later."""
+    publish.publish(PROFILE)
+    records = root / "runs" / PROFILE / "records"
+    shutil.rmtree(records / "measured")
+    (root / profiles.COSTS).unlink()
+
+    name = NAMES[1]
+    run = Run(name, PROFILE, {})
+    run.record("measured", lambda: pd.DataFrame({"value": [0.1, 0.2, 0.4]}), seed=NAMES.index(name))
+    publish.publish(PROFILE, [name])
+
+    assert (records / profiles.MARK).exists(), "the other notebook's records come from the archive"
+    assert set(json.loads((root / profiles.COSTS).read_text())[PROFILE]["costs"]) == set(NAMES)
+
+
 def test_the_claims_are_those_of_the_findings(root, monkeypatch):
     """Of published ones of another profile's notebook, too; also where the run's table is an older one."""
     published = root / "figures" / "findings" / "99_of_another_profile.json"
@@ -261,7 +324,12 @@ def test_the_claims_are_those_of_the_findings(root, monkeypatch):
     published.write_text(json.dumps(about))
 
     known = []
-    monkeypatch.setattr(publish.pages, "pages", lambda folder: known.extend((folder / "findings").iterdir()))
+
+    def seen_findings(folder: Path) -> dict[str, str]:
+        known.extend((folder / "findings").iterdir())
+        return {}
+
+    monkeypatch.setattr(publish.pages, "pages", seen_findings)
     publish.publish(PROFILE)
 
     assert {file.stem for file in known} == {*NAMES, published.stem}

@@ -1,6 +1,8 @@
 """Models that notebook 08 knows by their records alone."""
 
 import shutil
+import tarfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -53,3 +55,41 @@ def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
             variant.scores(apart, texts, 2, variant="unstable", seed=1)
 
     assert not run.records.exists() and not run.records_read, "an archive is no record of the run"
+
+
+def test_an_archive_is_unpacked_once_and_a_file_that_others_read_is_never_opened_for_writing(run):
+    apart = archived_run(run, "seed-1")
+    files = sorted((apart.records / "scores").iterdir())
+    before = {file: (file.stat().st_ino, file.stat().st_ctime_ns) for file in files}
+    inside = {file.name for file in apart.records.iterdir()}
+    assert files and inside == {"scores"}, "nothing else is unpacked, or left beside"
+
+    missing = files[0]
+    missing.unlink()
+    archived_run(run, "seed-1")
+    after = {file: (file.stat().st_ino, file.stat().st_ctime_ns) for file in files}
+    changed = {file for file in files if after[file] != before[file]}
+    assert changed <= {missing} and missing.exists()
+
+
+def test_files_of_an_archive_appear_whole(run, monkeypatch):
+    """So that a notebook beside, which unpacks the same archive, reads no part of one."""
+    apart = archived_run(run, "seed-1")
+    whole = {file: file.read_bytes() for file in (apart.records / "scores").iterdir()}
+    for file in whole:
+        file.unlink()
+
+    extract = tarfile.TarFile.extractall
+
+    def watched(archive: tarfile.TarFile, path: Path, members: list, **options: object) -> None:
+        extract(archive, path, members, **options)
+        assert not any(file.exists() for file in whole), "what is being written lies elsewhere"
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", watched)
+    archived_run(run, "seed-1")
+    assert whole == {file: file.read_bytes() for file in whole}
+
+
+def test_an_archive_that_the_project_does_not_keep_is_named(run):
+    with pytest.raises(FileNotFoundError, match=r"records-nosuch\.tar\.xz is missing"):
+        archived_run(run, "nosuch")
