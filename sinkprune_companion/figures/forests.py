@@ -189,6 +189,7 @@ def _plot_table(axis: Axes, table: pd.DataFrame, ends: tuple[float, float]) -> N
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_xlim(*ends)
     left, right = axis.get_xlim()
+    inset = 0.015 * (right - left)  # marks at an end stand clear of the names of rows
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 7.5, "family": MONOSPACED}
 
     for place, row in placed(axis, table, size=8.5):
@@ -203,9 +204,9 @@ def _plot_table(axis: Axes, table: pd.DataFrame, ends: tuple[float, float]) -> N
         axis.vlines(seen, place - CAP, place + CAP, color=colour, lw=1)
 
         if row.low < left:
-            axis.plot(left, place, marker=GOES_ON[0], color=colour, ms=7, clip_on=False)
+            axis.plot(left + inset, place, marker=GOES_ON[0], color=colour, ms=7)
         if row.high > right:
-            axis.plot(right, place, marker=GOES_ON[1], color=colour, ms=7, clip_on=False)
+            axis.plot(right - inset, place, marker=GOES_ON[1], color=colour, ms=7)
 
         if left <= row.value <= right:
             axis.plot(row.value, place, ls="none", ms=5, **row.mark)

@@ -226,7 +226,7 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
     axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
 
     axis.set_title(
-        f"In a head that we chose, one\ntoken gets {percent(mass_K[sink])} of the attention",
+        f"In a head that we chose,\none token, the sink, gets\n{percent(mass_K[sink])} of the attention",
         fontsize=TITLE_SIZE,
     )
 
