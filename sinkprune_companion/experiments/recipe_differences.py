@@ -3,7 +3,7 @@
 Losses are in nats per token, so a gain is below 0. Dimensions: R calibration draws, N sequences.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_companion.experiments.kinds_of_text import effects_by_kind
-from sinkprune_companion.experiments.paired_differences import pivot
+from sinkprune_companion.experiments.paired_differences import on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
 from sinkprune_companion.ledger.margins import with_share_of_damage
 
@@ -24,9 +24,8 @@ class Difference(NamedTuple):
     """One recipe's loss less another's, and what it is measured against, (R, N) each."""
 
     values_RN: np.ndarray
-    cost_RN: (
-        np.ndarray
-    )  # of a recipe above the dense model: that of the second one, where nothing else is said
+    # of a recipe above the dense model: that of the second one, where nothing else is said
+    cost_RN: np.ndarray
 
     @property
     def estimate(self) -> Estimate:
@@ -44,19 +43,30 @@ def differences(costs: pd.DataFrame, compared: Mapping[str, tuple[str, str]]) ->
     """Return one - other of all that is compared, at every place where both were measured.
 
     `costs` are losses above the dense model, with a `variant` and a `place`. A name ends in the place,
-    `_50` at 50 % or `_2_4`, and in `_growth` for the difference at 75 % less that at 50 %.
+    `_50` at 50 % or `_2_4`, and in `_growth` for the difference at 75 % less that at 50 %. Two are paired by
+    calibration draw and sequence, on the draws that both have, and a growth on those that all four have.
+    Raises ValueError where there is none.
     """
     found = {}
-    for name, (one, other) in compared.items():
-        for place, at_place in costs.groupby("place", sort=False):
-            if {one, other} <= {*at_place.variant}:
-                one_RN, other_RN = (pivot(at_place[at_place.variant == each]) for each in (one, other))
+    for name, pair in compared.items():
+        for place in costs.place.drop_duplicates():
+            values = on_common_draws(costs, *_sides(pair, place))
+            if values is not None:
+                one_RN, other_RN = values
                 found[f"{name}_{ending(place)}"] = Difference(one_RN - other_RN, other_RN)
 
-        if {f"{name}_50", f"{name}_75"} <= found.keys():
-            at_50, at_75 = found[f"{name}_50"], found[f"{name}_75"]
-            found[f"{name}_growth"] = at_75._replace(values_RN=at_75.values_RN - at_50.values_RN)
+        values = on_common_draws(costs, *_sides(pair, "75 %"), *_sides(pair, "50 %"))
+        if values is not None:
+            one_75, other_75, one_50, other_50 = values
+            growth_RN = (one_75 - other_75) - (one_50 - other_50)
+            found[f"{name}_growth"] = Difference(growth_RN, other_75)
+
     return found
+
+
+def _sides(variants: Iterable[str], place: str) -> list[dict[str, object]]:
+    """Return the columns with their values of every variant at a place."""
+    return [{"variant": variant, "place": place} for variant in variants]
 
 
 def ending(place: str) -> str:
@@ -109,17 +119,19 @@ def main_effects(
     recipes = {row.variant: row.recipe for row in rows}
     found = {}
     for place, at_place in costs.groupby("place", sort=False):
-        values = {}
-        for variant, of_variant in at_place.groupby("variant"):
-            recipe = recipes[variant]
-            cell = tuple(getattr(recipe, field) == on for field, on in SWITCHED_ON.values())
-            values[cell] = pivot(of_variant)
+        variants = sorted(set(at_place.variant))
+        cells = [
+            tuple(getattr(recipes[variant], field) == on for field, on in SWITCHED_ON.values())
+            for variant in variants
+        ]
+        measured = on_common_draws(at_place, *_sides(variants, place))
+        values = dict(zip(cells, measured, strict=True))
 
         plain = {cell[:2]: values_RN for cell, values_RN in values.items() if not cell[2]}
         wanda_RN = plain[False, False]
         for switch, name in enumerate(SWITCHED_ON):
-            cells = values if with_sinks or name == "sinks" else plain
-            effect_RN = contrast(cells, [switch])
+            averaged = values if with_sinks or name == "sinks" else plain
+            effect_RN = contrast(averaged, [switch])
             found[f"main_{name}_{ending(place)}"] = Difference(effect_RN, wanda_RN)
 
         both = contrast(plain, [0, 1])

@@ -29,8 +29,8 @@ from sinkprune_core import LanguageModel, preset
 
 RECOVERED_REVISION = 1  # of `recovered_scores`
 RECIPES = ("wanda", "paper", "paper-sinks-kept", "sparsegpt", "recommended")
-SMALLER = "structured"  # Wanda for whole units, which leaves a smaller dense model
-STRUCTURED = "structured"
+UNITS = "structured"  # the pattern of a recipe that removes whole units
+SMALLER = "structured"  # the preset with that pattern: Wanda for whole units, which leaves a smaller model
 CONTROL = "dense"  # trained on as many tokens
 SHOWN = (  # in a picture, from above: a name, how the model was pruned, and what it learnt from
     (CONTROL, CONTROL, "text"),
@@ -57,7 +57,7 @@ class Place(NamedTuple):
         """What a picture calls this place."""
         if self.pattern == UNSTRUCTURED:
             return f"{100 * self.sparsity:.0f} % of the weights zero"
-        if self.pattern == STRUCTURED:  # beside as many zeros
+        if self.pattern == UNITS:  # beside as many zeros
             return Place(UNSTRUCTURED, self.sparsity).words
         return f"{self.pattern} zeros"
 
@@ -66,7 +66,7 @@ class Place(NamedTuple):
         """What findings of this place end with: `50`, `75`, `2_4` or `units_50`."""
         if self.pattern == UNSTRUCTURED:
             return f"{100 * self.sparsity:.0f}"
-        if self.pattern == STRUCTURED:
+        if self.pattern == UNITS:
             return f"units_{100 * self.sparsity:.0f}"
         return self.pattern.replace(":", "_")
 
@@ -75,7 +75,7 @@ PLACES = {
     "50": Place(UNSTRUCTURED, 0.5),
     "75": Place(UNSTRUCTURED, 0.75),
     "2:4": Place("2:4", 0.5),
-    "units 50": Place(STRUCTURED, 0.5),
+    "units 50": Place(UNITS, 0.5),
 }
 DENSE = Place("dense", 0.0)  # of the control
 COMPARISONS = {

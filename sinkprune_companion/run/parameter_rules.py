@@ -88,6 +88,9 @@ LEAST_IN = {
     "09_from_scratch": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }
 
+# texts that a notebook takes and that name nothing
+ALSO_IN = {"10_prune_llada": {"twin": "none"}}  # no model is traced beside
+
 # how names of lists begin that may be empty
 MAY_BE_EMPTY = (
     "at_75",
@@ -140,9 +143,9 @@ def _parts() -> list[str]:
 
 
 def _recovered_places() -> list[str]:
-    from sinkprune_companion.experiments.recovery import PLACES
+    from sinkprune_companion.experiments.recovery import PLACES, UNITS
 
-    return list(PLACES)
+    return [name for name, place in PLACES.items() if place.pattern != UNITS]
 
 
 def _recovered_recipes() -> list[str]:

@@ -104,7 +104,8 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
     kind = rules.kind_of(name, inner.removeprefix("list[").removesuffix("]"))
     for item in items:
         checked(name, item, kind)
-        _check_meaning(name, item)
+        if item != rules.ALSO_IN.get(notebook, {}).get(name):
+            _check_meaning(name, item)
 
     if is_list:
         rules.check_list(name, items)

@@ -7,6 +7,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from sinkprune.evaluation.harness import benchmarks
+from sinkprune_companion import project_root
 from sinkprune_companion.run import parameter_rules, parameters, records
 from sinkprune_companion.run.parameters import OTHERS, OWN, ParameterError, check, start
 
@@ -49,6 +50,8 @@ def test_types_are_checked(value, annotation, message):
         ("parts", "list[str]", ["best"], ["large"], "parts: 'best' is unknown; choose one of weights"),
         ("places", "list[str]", ["100"], ["87.5", "2:4"], "places: '100' must be a sparsity in percent"),
         ("places", "list[str]", ["4:2"], ["4:8"], "places: pattern='4:2' must have 1 <= N < M"),
+        ("recovery_places", "list[str]", ["units 50"], ["50", "75", "2:4"], "recovery_places: 'units 50'"),
+        ("recovery_of_sparsegpt", "list[str]", ["units 50"], ["50", "75", "2:4"], "recovery_of_sparsegpt:"),
         ("pattern_draws", "int", 0, 1, "pattern_draws=0 must be a whole number of at least 1"),
         ("counts", "list[int]", [], [1], "counts is empty: give at least one value"),
         ("first_seed", "int", -1, 0, "first_seed=-1 must be a whole number of at least 0"),
@@ -127,6 +130,17 @@ def test_values_that_do_not_go_together_are_refused_before_any_work(notebook, ch
 def test_what_fails_after_hours_is_refused_at_once(name, annotation, bad, good, message):
     assert refusal(name, annotation, good) == ""
     assert refusal(name, annotation, bad).startswith(message)
+
+
+def test_notebook_10_alone_can_do_without_a_twin():
+    source = (project_root() / "notebooks" / "10_prune_llada.py").read_text()
+    assert 'twin="none"' in source, "it says so"
+
+    check("10_prune_llada", {"twin": "str | None"}, {"twin": "none"})
+    with pytest.raises(ParameterError, match=r"twin: .*'nothing'"):
+        check("10_prune_llada", {"twin": "str | None"}, {"twin": "nothing"})
+    with pytest.raises(ParameterError, match=r"twin: .*'none'"):
+        check("03_leaving_sinks_out", {"twin": "str"}, {"twin": "none"})
 
 
 def test_a_name_that_does_not_exist_is_refused_with_those_that_do():

@@ -23,7 +23,14 @@ from sinkprune_companion.ledger.margins import share_that_matters
 def costs_of(values: dict[tuple[str, str], np.ndarray]) -> pd.DataFrame:
     """Return costs of variants at places, from their values (R, N)."""
     rows = [
-        {"variant": variant, "place": place, "seed": seed, "sequence": sequence, "value": value}
+        {
+            "variant": variant,
+            "place": place,
+            "seed": seed,
+            "sequence": sequence,
+            "value": value,
+            "calibration_tokens": 128,
+        }
         for (variant, place), value_RN in values.items()
         for (seed, sequence), value in np.ndenumerate(value_RN)
     ]
@@ -42,6 +49,27 @@ def test_differences_are_paired_where_both_were_measured_and_grow_from_50_to_75(
     assert np.array_equal(found["x_50"].values_RN, at_50)
     assert np.array_equal(found["x_growth"].values_RN, at_75 - at_50)
     assert np.array_equal(found["x_growth"].cost_RN, values["b", "75 %"])
+
+
+def test_differences_are_taken_on_the_calibration_draws_that_both_have():
+    """Never by position: draw 0 of one recipe is no partner of draw 1 of another."""
+    rng = np.random.default_rng(0)
+    places = ("50 %", "75 %")
+    values = {(variant, place): rng.normal(size=(2, 5)) for variant in "ab" for place in places}
+    costs = costs_of(values)
+
+    is_later = (costs.variant == "a") & (costs.place == "50 %")
+    shifted = costs.assign(seed=costs.seed + is_later)  # draws 1 and 2 instead of 0 and 1
+    found = differences(shifted, {"x": ("a", "b")})
+
+    at_50 = values["a", "50 %"][:1] - values["b", "50 %"][1:]  # draw 1
+    assert np.array_equal(found["x_50"].values_RN, at_50)
+    at_75 = values["a", "75 %"] - values["b", "75 %"]
+    assert np.array_equal(found["x_75"].values_RN, at_75)
+    assert np.allclose(found["x_growth"].values_RN, at_75[1:] - at_50)
+
+    with pytest.raises(ValueError, match="share no calibration draw"):
+        differences(costs.assign(seed=costs.seed + 9 * is_later), {"x": ("a", "b")})
 
 
 def test_a_difference_on_one_kind_of_text_has_the_sequences_and_the_cost_of_that_kind():
