@@ -10,11 +10,11 @@ from matplotlib.lines import Line2D
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import signed
-from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED
 from sinkprune.figures.style import canvas, titled
 from sinkprune_companion.figures.forests import Judge
 from sinkprune_companion.figures.looks import GREY, METHODS, VERDICTS
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.ledger.margins import known_damage
 
 CAPTION = (
     "From Wanda to the official recipe at 50 and 75 %: what each part of the recipe changes in the loss, and "
@@ -48,8 +48,9 @@ def bridge_table(
 
     The last row of a sparsity is the whole difference, official recipe − Wanda, which the steps add up to.
     `costs` are what Wanda costs at the sparsities, in nats, and stand in the column `cost`; None: what the
-    margins of the whole differences are a share of. Verdicts are those that `judged` gives. Raises KeyError,
-    which names them, where findings are missing.
+    margins of the whole differences are a share of. Verdicts are those that `judged` gives. Raises errors
+    that name the findings: KeyError where some are missing, ValueError where one that a cost rests on has no
+    margin.
     """
     needed = {f"{NOTEBOOK}/{name}_{sparsity:g}" for name in (*STEPS, WHOLE) for sparsity in sparsities}
     missing = sorted(needed - estimates.keys())
@@ -57,8 +58,9 @@ def bridge_table(
         raise KeyError(f"the bridge needs findings that are not published: {', '.join(missing)}")
 
     if costs is None:
-        margins = {sparsity: estimates[f"{NOTEBOOK}/{WHOLE}_{sparsity:g}"].margin for sparsity in sparsities}
-        costs = {sparsity: margin / share_that_matters() for sparsity, margin in margins.items()}
+        costs = {
+            sparsity: known_damage(f"{NOTEBOOK}/{WHOLE}_{sparsity:g}", estimates) for sparsity in sparsities
+        }
 
     rows = []
     found = []
@@ -169,7 +171,9 @@ def _title(table: pd.DataFrame) -> str:
     is_so = all(by_step.get(place) == verdict for place, verdict in expected.items())
     at_50 = {verdict for (sparsity, _), verdict in by_step.items() if sparsity == 50}
 
-    if is_so and by_step.get((50, sinks)) == NO_DIFFERENCE and not at_50 & {HELPS, HURTS}:
+    is_open = UNDECIDED in at_50 and not at_50 & {HELPS, HURTS}
+
+    if is_so and is_open and by_step.get((50, sinks)) == NO_DIFFERENCE:
         return (
             "At 75 % noised text with dense propagation helps. The official noise levels hurt, and adding up "
             "norms takes a part of that back. At 50 % this run is too small to decide. Sink weights matter "

@@ -21,7 +21,7 @@ from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDEC
 from sinkprune.figures.style import canvas
 from sinkprune_companion.figures.forests import Judge
 from sinkprune_companion.figures.looks import GREY, INK, METHODS
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.ledger.margins import known_damage, share_that_matters
 
 CAPTION = (
     "An attention map with a sink; how many kept weights change where sinks are left out, and with another "
@@ -140,15 +140,15 @@ def headline_table(estimates: Mapping[str, Estimate], judged: Judge) -> pd.DataF
     Of a recipe: its `cost` in nats per token, the `finding` that compares it with another recipe, that
     difference (`value`, `low`, `high`, `draws`, `margin`, its sign as the finding has it) and its `verdict`,
     for the recipe, as `judged` gives it. Wanda is compared with none. Of a change: the share of kept
-    weights (`value`, `low`, `high`).
+    weights (`value`, `low`, `high`). Raises KeyError where findings are missing, and ValueError where one
+    that a cost rests on has no margin.
     """
     protocol = chosen_protocol(estimates)
     rows = []
     for row in protocol.costs:
-        base = estimates[row.cost]
-        cost = base.margin / share_that_matters()
+        cost = known_damage(row.cost, estimates)
         if row.is_first:
-            cost += base.value
+            cost += estimates[row.cost].value
         named = {"section": COST, "recipe": row.recipe, "comparison": row.label, "beside": row.beside}
         compared = {} if row.difference is None else _fields(row.difference, estimates)
         rows.append({**named, "sign": row.sign, "cost": cost, **compared})
@@ -213,8 +213,10 @@ def plot_headline(frame: pd.DataFrame, map_QK: np.ndarray, is_narrow: bool = Fal
 
 def _conclusion(frame: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
-    verdict = frame.set_index("recipe").verdict
-    if verdict["paper-sinks-kept"] == NO_DIFFERENCE:
+    verdict = frame.set_index("recipe").verdict["paper-sinks-kept"]
+    share = frame[frame.section == MASK].set_index("comparison").value
+
+    if verdict == NO_DIFFERENCE and share[LEFT_OUT] < share[OTHER_TEXT]:
         return "With half of the weights zero, leaving sinks out hardly changes the loss"
     return "A sink, the mask without it, and what pruned models cost"
 

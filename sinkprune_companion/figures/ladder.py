@@ -16,7 +16,7 @@ from sinkprune.evaluation.numbers import number
 from sinkprune.figures.style import canvas, titled
 from sinkprune_companion.figures import bridge
 from sinkprune_companion.figures.looks import BLACK, GREY, INK, METHODS
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.ledger.margins import known_damage
 
 CAPTION = (
     "What recipes add to the loss bound at 50 and 75 %, over natural English, samples of the AR model and "
@@ -42,16 +42,17 @@ class Rung(NamedTuple):
     recipe: str
     percent: int
     words: str
+    beside_bigram: str = ""  # the finding of its loss less a bigram model's; empty: there is none
 
 
 RUNGS = (
     Rung("recommended", 50, "recommended, 50 % zeros"),
     Rung("wanda", 50, "Wanda, 50 %"),
     Rung("paper", 50, "official recipe, 50 %"),
-    Rung("recommended", 75, "recommended, 75 %"),
-    Rung("sparsegpt", 75, "SparseGPT, 75 %"),
-    Rung("paper", 75, "official recipe, 75 %"),
-    Rung("wanda", 75, "Wanda, 75 %"),
+    Rung("recommended", 75, "recommended, 75 %", "minus_bigram_sparsegpt_half_owl"),
+    Rung("sparsegpt", 75, "SparseGPT, 75 %", "minus_bigram_sparsegpt_clean"),
+    Rung("paper", 75, "official recipe, 75 %", "minus_bigram_paper"),
+    Rung("wanda", 75, "Wanda, 75 %", "minus_bigram_wanda"),
 )
 
 
@@ -61,8 +62,9 @@ RUNGS = (
 def ladder_table(estimates: Mapping[str, Estimate], texts: Mapping[tuple[str, int], str]) -> pd.DataFrame:
     """Return a row per model, by what it costs: `recipe`, `words`, `cost` in nats per token, and its `text`.
 
-    `texts` are by recipe and percent of zeros; a model that wrote none has an empty one. Raises KeyError for
-    a finding that is not there.
+    `low` and `high` are the ends of the 95 % interval of its loss less a bigram model's, at 75 %. `texts` are
+    by recipe and percent of zeros; a model that wrote none has an empty one. Raises KeyError for a finding
+    that is not there, and ValueError where one that a cost rests on has no margin.
     """
     rows: list[dict[str, object]] = [
         {"recipe": DENSE, "words": "dense", "cost": 0.0, "text": texts.get((DENSE, 0), "")}
@@ -70,7 +72,11 @@ def ladder_table(estimates: Mapping[str, Estimate], texts: Mapping[tuple[str, in
     for rung in RUNGS:
         cost = _cost(rung, estimates)
         text = texts.get((rung.recipe, rung.percent), "")
-        rows.append({"recipe": rung.recipe, "words": rung.words, "cost": cost, "text": text})
+        row = {"recipe": rung.recipe, "words": rung.words, "cost": cost, "text": text}
+        if rung.beside_bigram:
+            beside = estimates[f"{NOTEBOOK}/{rung.beside_bigram}"]
+            row |= {"low": beside.low, "high": beside.high}
+        rows.append(row)
 
     of_bigram = -estimates[f"{NOTEBOOK}/minus_bigram_dense"].value
     rows.append({"recipe": BIGRAM, "words": "a table of token pairs (bigram)", "cost": of_bigram, "text": ""})
@@ -80,21 +86,17 @@ def ladder_table(estimates: Mapping[str, Estimate], texts: Mapping[tuple[str, in
 def _cost(rung: Rung, estimates: Mapping[str, Estimate]) -> float:
     """Return what a recipe adds to the dense model's loss: its baseline's cost and the differences to it."""
     if rung.recipe in ("wanda", "paper"):
-        official = estimates[f"{bridge.NOTEBOOK}/{bridge.WHOLE}_{rung.percent}"]
-        return _baseline(official) + (official.value if rung.recipe == "paper" else 0.0)
+        official = f"{bridge.NOTEBOOK}/{bridge.WHOLE}_{rung.percent}"
+        cost = known_damage(official, estimates)
+        return cost + (estimates[official].value if rung.recipe == "paper" else 0.0)
 
-    half_noised = estimates[f"{NOTEBOOK}/sparsegpt_half_minus_sparsegpt_clean_{rung.percent}"]
-    cost = _baseline(half_noised)
+    half_noised = f"{NOTEBOOK}/sparsegpt_half_minus_sparsegpt_clean_{rung.percent}"
+    cost = known_damage(half_noised, estimates)
     if rung.recipe == "recommended":
-        cost += half_noised.value
+        cost += estimates[half_noised].value
         if rung.percent == 75:  # with OWL's allocation
             cost += estimates[f"{NOTEBOOK}/owl_in_half_noised_75"].value
     return cost
-
-
-def _baseline(difference: Estimate) -> float:
-    """Return what the second of two compared recipes costs: the margin is a share of that."""
-    return difference.margin / share_that_matters()
 
 
 def written_texts(root: Path) -> dict[tuple[str, int], str]:
@@ -159,12 +161,14 @@ def _draw_rung(axis: Axes, row: object, level: float, is_narrow: bool) -> None:
 
 
 def _title(table: pd.DataFrame) -> str:
-    """Return the title: the loss bounds of which recipes at 75 % lie above a bigram model's loss."""
-    cost = table.set_index("recipe").cost
-    behind = table[(table.cost > cost[BIGRAM]) & table.words.str.endswith("75 %")]
-    before = table[(table.cost < cost[BIGRAM]) & table.words.str.endswith("75 %")]
+    """Return the title: the loss bounds of which recipes at 75 % lie above a bigram model's loss.
 
-    if set(behind.recipe) == {"paper", "wanda"} and len(before):
+    It says so only where every interval is on its side of zero.
+    """
+    above = set(table.recipe[table.low > 0])
+    below = set(table.recipe[table.high < 0])
+
+    if above == {"paper", "wanda"} and below == {"sparsegpt", "recommended"}:
         return (
             "At 75 % the loss bounds of Wanda and the official recipe lie above the loss of a table of token "
             "pairs; SparseGPT's lie below it"

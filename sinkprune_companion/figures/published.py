@@ -17,7 +17,8 @@ OTHERS = "sinkprune_companion/data/published.yml"
 def save_published(results: Results, root: Path) -> list[Path]:
     """Write all of them below `root/figures`, with data and origin beside them; return the files.
 
-    Raises KeyError where findings that one needs are not published.
+    Raises KeyError where findings that one needs are not published, and ValueError where one that a cost
+    rests on has no margin.
     """
     map_QK = headline.attention_map(root)
     of_readme = headline.headline_table(results.f, results.on_losses)

@@ -4,6 +4,7 @@ On LLaDA-8B at 50 % Wanda costs 5.23 points of accuracy and sink-awareness gives
 that share of the damage is what matters here, whatever the damage is measured in.
 """
 
+from collections.abc import Mapping
 from functools import cache
 
 import yaml
@@ -38,3 +39,19 @@ def damage_margin(cost: Estimate) -> float | None:
 def with_share_of_damage(estimate: Estimate | None, cost: Estimate) -> Estimate | None:
     """Return an estimate with the margin that `damage_margin` gives; None for none."""
     return estimate and estimate.with_margin(damage_margin(cost))
+
+
+def damage(difference: Estimate) -> float | None:
+    """Return what the second of two recipes costs, of which the margin is a share; None without a margin."""
+    return None if difference.margin is None else difference.margin / share_that_matters()
+
+
+def known_damage(finding: str, estimates: Mapping[str, Estimate]) -> float:
+    """Return the `damage` of a finding; raise ValueError, which names it, where it has no margin."""
+    cost = damage(estimates[finding])
+    if cost is None:
+        raise ValueError(
+            f"{finding} has no margin, so it does not say what its second recipe costs: measure it on more "
+            "text or on more calibration draws"
+        )
+    return cost

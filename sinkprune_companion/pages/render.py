@@ -16,7 +16,6 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from matplotlib.figure import Figure
 
-from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import amount, count, markdown_table, number, p_text, percent, signed
 from sinkprune.evaluation.verdict_rule import (
     CONTRADICTED,
@@ -28,7 +27,7 @@ from sinkprune.evaluation.verdict_rule import (
 )
 from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.ledger.claims import CLAIM
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.ledger.margins import damage
 from sinkprune_companion.ledger.tables import HEADS
 from sinkprune_companion.pages.sources import (
     PresumedVerdictError,
@@ -99,11 +98,6 @@ def p_value(p: float) -> str:
     """Return a p-value with the sign between the letter p and the number, as in `p = 0.02`."""
     text = p_text(p)
     return text if text.startswith("<") else f"= {text}"
-
-
-def damage(estimate: Estimate) -> float | None:
-    """Return what a comparison's baseline costs above the dense model; its margin is a share of that."""
-    return None if estimate.margin is None else estimate.margin / share_that_matters()
 
 
 def gigabytes(size: float) -> str:

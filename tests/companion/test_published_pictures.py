@@ -11,7 +11,7 @@ from sinkprune_companion import project_root
 from sinkprune_companion.figures import bridge, claims_strip, headline, ladder, looks, others_at_8b
 from sinkprune_companion.figures.published import found_in_trainings
 from sinkprune_companion.ledger import others
-from sinkprune_companion.pages.render import damage
+from sinkprune_companion.ledger.margins import damage
 from sinkprune_companion.pages.sources import Results, results_of
 
 
@@ -132,6 +132,34 @@ def test_a_bridge_without_margins_is_drawn_by_what_wanda_costs(results):
     assert left < (50 * table[table.sparsity == 75].low).min() < 0 < right
 
 
+def test_the_bridge_says_that_nothing_is_decided_at_50_only_where_something_is_not(results):
+    table = bridge.bridge_table(results.f, results.on_losses)
+    assert "At 50 % this run is too small to decide" in bridge._title(table)
+
+    all_equal = table.assign(verdict=table.verdict.where(table.sparsity != 50, NO_DIFFERENCE))
+    assert "too small" not in bridge._title(all_equal)
+
+
+def test_a_cost_without_a_margin_is_named(results):
+    without = {name: replace(one, margin=None) for name, one in results.f.items()}
+    for named, made in (
+        ("06/paper_minus_wanda_50", lambda: bridge.bridge_table(without, results.on_losses)),
+        ("03/paper_minus_wanda_wikitext", lambda: headline.headline_table(without, results.on_losses)),
+        ("07/sparsegpt_half_minus_sparsegpt_clean_50", lambda: ladder.ladder_table(without, {})),
+    ):
+        with pytest.raises(ValueError, match=f"{named} has no margin"):
+            made()
+
+
+def test_the_first_picture_says_that_sinks_hardly_matter_only_where_other_text_matters_more(results):
+    table = headline.headline_table(results.f, results.on_losses)
+    said = headline._conclusion(table)
+    assert "leaving sinks out hardly changes the loss" in said
+
+    is_left_out = table.comparison == headline.LEFT_OUT
+    assert headline._conclusion(table.assign(value=table.value.mask(is_left_out, 0.9))) != said
+
+
 def test_findings_that_the_bridge_lacks_are_named(results):
     without = {
         name: one for name, one in results.f.items() if not name.endswith("official_levels_minus_grid_75")
@@ -172,6 +200,19 @@ def test_every_pruned_model_of_the_ladder_has_its_cost_and_what_it_writes(result
     assert rungs.cost.is_monotonic_increasing and rungs.recipe[0] == ladder.DENSE
     silent = set(rungs.recipe[rungs.text == ""])
     assert silent == {ladder.BIGRAM}, "notebook 00 prints what these models write"
+
+
+def test_the_ladder_places_models_beside_the_bigram_model_by_intervals(results, rungs):
+    said = ladder._title(rungs)
+    assert said.endswith("SparseGPT's lie below it")
+
+    beside = results.f["07/minus_bigram_wanda"]
+    wanda = rungs[rungs.words == "Wanda, 75 %"].iloc[0]
+    assert (wanda.low, wanda.high) == (beside.low, beside.high)
+
+    for recipe, end in (("paper", "low"), ("sparsegpt", "high")):
+        holds_zero = rungs.assign(**{end: rungs[end].mask(rungs.recipe == recipe, 0.0)})
+        assert ladder._title(holds_zero) != said, recipe
 
 
 # others at 8B
