@@ -120,6 +120,7 @@ def writers(
         for name in WRITERS:
             recipe = preset(name, sparsity=share)
             if name == "paper":
+                # it reads a sequence at ten levels of its own: two are 20 states, beside 16 at eight levels
                 sequences = SEQUENCES
             else:
                 reads = recipe.noise_levels if recipe.inputs == "noised" else 1

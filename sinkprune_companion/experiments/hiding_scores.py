@@ -22,7 +22,8 @@ from sinkprune_core import LanguageModel
 from sinkprune_core.sinks import attention, detection
 from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, MeasuredAttention, Third, hiding_model
 
-SCORES_REVISION = 1  # of `hiding_scores`
+SCORES_REVISION = 1  # of `hiding_scores`, of keys that are hidden in all layers
+SCORES_REVISION_OF_THIRDS = 2  # of keys hidden in a third: what is logged was once that of all layers
 COUNT = 5  # keys that are hidden where verdicts are read
 TAKES_OVER = 5  # times the mean attention, over layers: a key that gets more has taken over
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
@@ -64,10 +65,7 @@ def hiding_scores(
             return frame.assign(**choice, **hidden)
 
         of_hiding = {"model": lm.name, "kind": lm.kind, "hiding": hiding}
-        revision = SCORES_REVISION
-        if hiding.layers != ALL:
-            revision += 1  # the log of a third once was that of all layers
-
+        revision = SCORES_REVISION if hiding.layers == ALL else SCORES_REVISION_OF_THIRDS
         parts.append(run.record("hiding", compute, revision, **of_hiding, **key))
 
     frame = pd.concat(parts, ignore_index=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune_companion.experiments import pruning_findings
 from sinkprune_companion.experiments.comparisons import (
     ACCURACY,
     BASELINES,
@@ -20,7 +21,7 @@ from sinkprune_companion.experiments.comparisons import (
     Compared,
 )
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
-from sinkprune_companion.experiments.pruning_findings import answer_findings
+from sinkprune_companion.experiments.pruning_findings import answer_findings, at, differences, places
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
 from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -222,13 +223,6 @@ def pool_overlap(pool_tokens: int, sequences: int) -> float:
 # findings
 
 
-def _at(variant: str, pattern: str, sparsity: float) -> dict[str, object]:
-    """Return the columns with their values that name a variant; the dense model has one place."""
-    if variant == "dense":
-        return {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
-    return {"variant": variant, "pattern": pattern, "sparsity": sparsity}
-
-
 def finding_name(comparison: str, pattern: str, sparsity: float) -> str:
     """Return what a difference is called among the findings; at 50 % of single weights it has no number."""
     if pattern == "structured":
@@ -260,19 +254,11 @@ def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
 
     `scores` are losses above the dense model's under the same noise (`paired_differences.above_dense`).
     """
-    places = scores[["pattern", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
-    found = {}
-    for pattern, sparsity in places:
-        if pattern == "dense":
-            continue
-        for name, compared in COMPARISONS.items():
-            first, second, dense = (
-                _at(variant, pattern, sparsity) for variant in (compared.variant, compared.other, "dense")
-            )
-            difference = compare(scores, first, second)
-            if difference is not None:
-                cost = compare(scores, second, dense)
-                found[finding_name(name, pattern, sparsity)] = with_share_of_damage(difference, cost)
+    found = {
+        finding_name(name, *place): difference
+        for place in places(scores)
+        for name, difference in differences(scores, place, COMPARISONS).items()
+    }
 
     growth = _growth(scores)
     return found if growth is None else {**found, f"paper_minus_wanda_growth_{ENDING}": growth}
@@ -280,9 +266,8 @@ def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
 
 def _growth(scores: pd.DataFrame) -> Estimate | None:
     """Return (official − Wanda) at 75 % less the same at 50 %, in pairs."""
-    sides = [
-        _at(variant, UNSTRUCTURED, sparsity) for sparsity in (0.75, 0.5) for variant in ("paper", "wanda")
-    ]
+    at_75, at_50 = (UNSTRUCTURED, 0.75), (UNSTRUCTURED, 0.5)
+    sides = [at(place, variant) for place in (at_75, at_50) for variant in ("paper", "wanda")]
 
     values = on_common_draws(scores, *sides)
     if values is None:
@@ -290,16 +275,11 @@ def _growth(scores: pd.DataFrame) -> Estimate | None:
 
     paper_75, wanda_75, paper_50, wanda_50 = values
     growth = crossed_interval((paper_75 - wanda_75) - (paper_50 - wanda_50))
-    cost = compare(scores, _at("wanda", UNSTRUCTURED, 0.75), _at("dense", "dense", 0.0))
+    cost = compare(scores, at(at_75, "wanda"), at(at_75, "dense"))
     return with_share_of_damage(growth, cost)
 
 
 def costs(scores: pd.DataFrame) -> Mapping[tuple[str, float], Estimate]:
     """Return what every variant costs above the dense model, by variant and sparsity."""
-    measured = scores[["variant", "pattern", "sparsity"]].drop_duplicates()
-    dense = _at("dense", "dense", 0.0)
-    return {
-        (variant, sparsity): compare(scores, _at(variant, pattern, sparsity), dense)
-        for variant, pattern, sparsity in measured.itertuples(index=False, name=None)
-        if variant != "dense"
-    }
+    found = pruning_findings.costs(scores)
+    return {(variant, sparsity): cost for ((_, sparsity), variant), cost in found.items()}

@@ -514,8 +514,8 @@ def planted_model_findings(
     `planted_model_random_x…`, random tokens left out − none. `at` stands in the names before the dose, for
     instance `_at_75`.
     """
-    at_zero = (losses.variant == DENSE) & (losses.dose > 0)
-    losses = losses[~at_zero]
+    is_dense_with_vector = (losses.variant == DENSE) & (losses.dose > 0)
+    losses = losses[~is_dense_with_vector]
     dense = {"variant": DENSE}
 
     found = {}

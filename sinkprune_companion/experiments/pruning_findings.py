@@ -45,12 +45,23 @@ def heading(place: Place) -> str:
     return pattern if n_and_m(pattern) else f"{pattern}, {sparsity:.0%}"
 
 
+def costs(scores: pd.DataFrame) -> dict[tuple[Place, str], Estimate]:
+    """Return what every variant costs above the dense model, by its place and name."""
+    measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
+
+    found = {}
+    for pattern, sparsity, variant in measured.itertuples(index=False, name=None):
+        if variant != "dense":
+            place = (pattern, sparsity)
+            found[place, variant] = compare(scores, at(place, variant), at(place, "dense"))
+
+    return found
+
+
 def excess(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the NELBO of every variant, its `recipe`, above that of the dense model, a row each."""
     rows = []
-    measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
-    for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
-        cost = compare(scores, at(place, variant), at(place, "dense"))
+    for (place, variant), cost in costs(scores).items():
         bounds = [cost.value, cost.low, cost.high]
         shown = f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]"
         rows.append([*place, heading(place), variant, *bounds, shown])

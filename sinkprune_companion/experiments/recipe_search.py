@@ -119,7 +119,7 @@ NAMES = tuple(row.variant for row in candidates("50", 1, 1))  # of all recipes o
 
 
 def variants_on(
-    run: Run, lm: LanguageModel, fingerprint: str, rows: Sequence[GridRow], length: int, seed: int
+    lm: LanguageModel, fingerprint: str, rows: Sequence[GridRow], length: int, seed: int
 ) -> Iterator[tuple[Variant, dict[str, object]]]:
     """Yield the dense model and the variant of every row on one calibration draw, each with its labels."""
     yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed}
@@ -147,7 +147,7 @@ def losses(
     frames = []
 
     for seed in tqdm(seeds, desc="calibration draws", leave=False):
-        for variant, labels in variants_on(run, lm, fingerprint, rows, length, seed):
+        for variant, labels in variants_on(lm, fingerprint, rows, length, seed):
             with variant:
                 frames.append(variant.scores(run, texts, 1, noise=seed, **labels))
                 if then:

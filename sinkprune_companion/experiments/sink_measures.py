@@ -9,6 +9,7 @@ from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
 SHORT = {"diffusion": "dlm", "autoregressive": "ar"}  # kinds of model, as findings are named
+IN_TENTHS = "spatial_variance"  # the metric of which the ledger's margin is a tenth of the AR model's value
 
 
 def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
@@ -32,16 +33,21 @@ def by_layer(trace: Trace, sink_std: float, stability_threshold: float) -> pd.Da
 def difference(frame: pd.DataFrame, metric: str) -> Estimate | None:
     """Return the mean of diffusion minus autoregressive models in a metric, paired by prompt.
 
-    Several rows per prompt, such as layers, count with their mean. The margin is a tenth of the second kind's
-    mean. None where fewer than two prompts have the metric in both.
+    Several rows per prompt, such as layers, count with their mean. The margin of IN_TENTHS is a tenth of the
+    second kind's mean; other metrics have none of their own. None where fewer than two prompts have the
+    metric in both.
     """
     by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean", dropna=False)
     by_prompt = by_prompt.reindex(columns=[*SHORT]).dropna()
     if len(by_prompt) < 2:
         return None
 
-    tenth = abs(by_prompt.autoregressive.mean()) / 10  # the rule of the ledger
-    return interval(by_prompt.diffusion - by_prompt.autoregressive).with_margin(tenth or None)
+    found = interval(by_prompt.diffusion - by_prompt.autoregressive)
+    if metric != IN_TENTHS:
+        return found
+
+    tenth = abs(by_prompt.autoregressive.mean()) / 10
+    return found.with_margin(tenth or None)
 
 
 def stable_share(frame: pd.DataFrame, kind: str) -> Estimate | None:

@@ -28,10 +28,8 @@ from sinkprune_core.values import share_of
 DIAGNOSIS_REVISION = 1  # of `diagnosis_table`
 CHANNELS_REVISION = 1  # of `channel_table`
 SPARSITIES = (0.5, 0.75)
-COLLAPSE = (
-    10,
-    11,
-)  # layers around which the attention to the strongest key collapses in the project's models
+# layers around which the attention to the strongest key collapses in the project's models
+COLLAPSE = (10, 11)
 
 
 def diagnosis_table(
@@ -307,11 +305,12 @@ def planted_model_cases(
     """Return the cases of the planted model: means over calibration draws, and what was measured.
 
     `passes` are tables of `planted_model.foreseen_in_model`, `gains` the findings of
-    `planted_model.planted_model_findings`.
+    `planted_model.planted_model_findings`, whose names say `_at_75` where the sparsity is not 50 %.
     """
+    at = "" if sparsity == 0.5 else f"_at_{100 * sparsity:g}"
     cases = []
     for dose, row in _mean_exchanges(passes, sparsity).iterrows():
-        gain = gains[f"planted_model_gain_x{dose:g}"]
+        gain = gains[f"planted_model_gain{at}_x{dose:g}"]
         name = f"{VECTOR}× {dose:g}"
         cases.append(Case(name, IN_MODEL, sparsity, row.exact, row.other_text, _expects(row), gain))
     return cases

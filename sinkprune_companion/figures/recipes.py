@@ -367,10 +367,19 @@ def save_left_out(
     run: Run, effects: Mapping[str, tuple[Mapping[str, np.ndarray], float | None]], plain: str
 ) -> Figure:
     """Save and return the picture of effects, (R, N) and a margin by model: of leaving out what SECTIONS
-    names, a row for each model. Random tokens, the controls, are in its data alone.
+    names, a row for each model. Random tokens, the controls, are in its data alone, and so is p, corrected
+    within a model. Verdicts are those of the ledger.
     """
     parts = [judge(by_choice, margin, model) for model, (by_choice, margin) in effects.items()]
     table = pd.concat(parts, ignore_index=True)
+
+    estimates = [
+        crossed_interval(values_RN).with_margin(margin)
+        for by_choice, margin in effects.values()
+        for values_RN in by_choice.values()
+    ]
+    table["verdict"] = results_for(run).on_losses(estimates)
+
     title = render.title(run, "left_out", plain)
     drawn = [
         table[table.comparison == f"{choice} − none"].assign(
@@ -378,6 +387,7 @@ def save_left_out(
         )
         for choice, section in SECTIONS.items()
     ]
+
     picture = forests.plot_effects(pd.concat(drawn, ignore_index=True), IN_NATS, title)
     caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"
     return figures.save_figure(run, picture, "left_out", table, caption)

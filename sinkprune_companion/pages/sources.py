@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 import yaml
-from scipy.stats import binomtest
 
 from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
@@ -27,6 +26,7 @@ from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute, paper_protocol, token_reach
 from sinkprune_companion.experiments.kinds_of_text import finding_on
+from sinkprune_companion.experiments.random_null import paired_counts
 from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG
 from sinkprune_companion.ledger import claims, draw_terms, others, published
 from sinkprune_companion.ledger.claims import Claim
@@ -228,13 +228,9 @@ def by_prompt(table: str, condition: str = "main", reading: str = "sum_so_far") 
     """
     frame = pd.read_csv(project_root() / "figures" / table)
     chosen = frame[(frame.condition == condition) & (frame.reading == reading)]
-    by_kind = chosen.pivot(index="prompt", columns="kind", values="temporal_variance")
-    difference = by_kind.diffusion - by_kind.autoregressive
-
-    above = int((difference > 0).sum())
-    below = int((difference < 0).sum())
-    p = float(binomtest(above, above + below).pvalue)
-    return ByPrompt(float(difference.median()), above, below, len(difference), p)
+    found = paired_counts(chosen, "temporal_variance")
+    counts = (found[name] for name in ("larger", "smaller", "prompts"))
+    return ByPrompt(found["median"], *counts, found["sign test"])
 
 
 def reach_by_map(table: str | Path = "06_gain_at_75/reach.csv") -> dict[str, float]:

@@ -10,7 +10,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE
+from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE, UNDECIDED
 from sinkprune.figures import trajectories
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments.comparisons import BASELINES, ONE_SWITCH
@@ -254,3 +254,29 @@ def test_the_paper_s_protocol_has_a_picture_for_every_sparsity_and_one_for_whole
     of_units = pd.read_csv(folder / "protocol_units.csv")
     assert of_units.section.tolist() == ["30 % of the weights removed", "50 % of the weights removed"]
     assert of_units.value.tolist() == [-0.5, -0.4]
+
+
+def test_the_picture_of_what_is_left_out_has_the_verdicts_of_the_ledger(tmp_path, monkeypatch):
+    """Which counts looks and all rows of a family; by itself a row would have another one."""
+    found = {}
+    monkeypatch.setattr(
+        recipes.figures, "save_figure", lambda run, figure, name, table, _: found.update(all=table)
+    )
+    asked = []
+
+    def on_losses(differences: list[Estimate]) -> list[str]:
+        asked.extend(differences)
+        return [UNDECIDED] * len(differences)
+
+    monkeypatch.setattr(recipes, "results_for", lambda run: SimpleNamespace(on_losses=on_losses))
+    rng = np.random.default_rng(0)
+    effects = {
+        model: ({f"{choice} − none": rng.normal(-1, 0.1, (4, 9)) for choice in recipes.SECTIONS}, 0.01)
+        for model in ("one", "two")
+    }
+    recipes.save_left_out(Run("08_what_results_depend_on", "manual", {}), effects, "plain")
+
+    table = found["all"]
+    assert set(table.verdict) == {UNDECIDED} and len(table) == 6
+    assert [each.value for each in asked] == table.value.tolist()
+    assert {each.margin for each in asked} == {0.01}

@@ -52,6 +52,18 @@ def test_the_first_prompts_are_traced_as_among_all(continued):
         torch.testing.assert_close(first.layers_BSLK, every.layers_BSLK[:2])
 
 
+def test_the_spread_alone_has_a_tenth_of_the_ar_model_s_value_as_its_margin():
+    """As the ledger says; other measures have margins that are numbers, or none."""
+    rows = [
+        {"prompt": prompt, "kind": kind, "spatial_variance": value, "overlap": value}
+        for prompt in (0, 1)
+        for kind, value in (("diffusion", 1.0 + prompt), ("autoregressive", 4.0))
+    ]
+    frame = pd.DataFrame(rows)
+    assert sink_measures.difference(frame, "spatial_variance").margin == pytest.approx(0.4)
+    assert sink_measures.difference(frame, "overlap").margin is None
+
+
 def test_differences_are_paired_by_prompt_and_average_over_what_else_there_is():
     rows = []
     for prompt, base in enumerate((1.0, 5.0, 9.0)):

@@ -139,6 +139,13 @@ def test_a_case_of_the_planted_model_is_that_of_its_dose_and_judged_as_every_oth
     assert (large.expects, large.exchanged, large.gain) == (True, 0.025, gains["planted_model_gain_x9"])
 
 
+def test_a_case_of_the_planted_model_has_the_finding_at_its_own_sparsity():
+    passes = [pd.DataFrame({"dose": [3.0], "sparsity": 0.75, "exact": [0.03], "other_text": 0.02})]
+    gains = {f"planted_model_gain{at}_x3": estimate(0.1, high) for at, high in (("", 0.2), ("_at_75", 0.3))}
+    (case_at_75,) = planted_model_cases(passes, gains, 0.75)
+    assert (case_at_75.sparsity, case_at_75.gain) == (0.75, gains["planted_model_gain_at_75_x3"])
+
+
 def test_every_sparsity_has_a_panel_and_every_case_its_name():
     cases = [case(False, -0.002, 0.003, "plain"), case(True, -0.3, -0.2, "× 9", PLANTED)]
     cases += [case(True, 0.2, 0.3, "vector × 9", IN_MODEL)]
