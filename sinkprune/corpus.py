@@ -29,6 +29,7 @@ from sinkprune_core.seeds import generator
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SAMPLES = DATA / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
 HELD_OUT_SAMPLES = 256  # the first of them, which are never trained on
+SAMPLES_VOCABULARY = 49_152  # tokens of the vocabulary that they are written in, that of the embedded pair
 
 DOCUMENTATION = DATA / "documentation" / "paragraphs.txt"  # of one Python's standard library, one per line
 NOT_READ = ("site-packages", "dist-packages", "test", "idlelib")  # folders at the top of such a folder
@@ -217,6 +218,12 @@ def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:
 
     split_NT = ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:]
     return split_NT[:, :length]
+
+
+def is_of_samples(tokenizer) -> bool:
+    """Return whether a tokenizer has the vocabulary of the shipped samples; nothing is fetched to know."""
+    is_as_large = len(tokenizer) == SAMPLES_VOCABULARY
+    return is_as_large and tokenizer.convert_tokens_to_ids(embedded.MASK_TOKEN) == embedded.MASK_TOKEN_ID
 
 
 def sample_texts(held_out: bool) -> list[str]:

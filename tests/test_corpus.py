@@ -19,6 +19,7 @@ from sinkprune.corpus import (
     texts,
 )
 from sinkprune.evaluation.local_data import embedded_wikitext
+from sinkprune.models import embedded
 from sinkprune.models.embedded import START_TOKEN_ID
 from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
 
@@ -118,6 +119,17 @@ def shipped(tmp_path, monkeypatch, make_ids) -> torch.Tensor:
 def test_shipped_samples_are_split_by_number_and_cut_to_length(shipped):
     assert torch.equal(shipped_samples(10, held_out=True), shipped[:256, :10])
     assert torch.equal(shipped_samples(24, held_out=False), shipped[256:])
+
+
+def test_samples_are_for_the_vocabulary_that_they_are_written_in(tiny_ar, monkeypatch):
+    tokenizer = tiny_ar.tokenizer
+    assert not corpus.is_of_samples(tokenizer), "it is too small"
+
+    monkeypatch.setattr(corpus, "SAMPLES_VOCABULARY", len(tokenizer))
+    assert corpus.is_of_samples(tokenizer)
+
+    monkeypatch.setattr(embedded, "MASK_TOKEN_ID", embedded.MASK_TOKEN_ID + 1)
+    assert not corpus.is_of_samples(tokenizer), "its tokens have other numbers"
 
 
 def test_texts_depend_on_seed_and_split_alone_and_a_smaller_draw_is_part_of_a_larger_one(shipped, tiny_ar):

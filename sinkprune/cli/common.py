@@ -154,8 +154,7 @@ def model_and_texts(
     length = length or default_length(options, lm.model.config.max_position_embeddings)
 
     if documents is None or options.text is None:
-        is_own = options.model in EMBEDDED or tokenizer.get_vocab() == without_weights("smol-ar")[1]
-        if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
+        if length <= DEFAULT_LENGTH and corpus.is_of_samples(tokenizer):
             return lm, corpus.texts(tokenizer, sequences, length, held_out, options.seed)
         kind = name = "documentation"
         ids_NT = corpus.documentation_sequences(

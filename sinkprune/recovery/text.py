@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from sinkprune import corpus
-from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
 HELD_OUT_LENGTH = 128  # tokens of a held-out sequence, fewer where crops are shorter
 HELD_OUT_SEQUENCES = 32
-EMBEDDED_VOCABULARY = 49_152  # tokens of the embedded pair's
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def training_text(
     """
     if documents is None:
         sources = ["documentation"]
-        if _is_embedded(tokenizer):
+        if corpus.is_of_samples(tokenizer):
             sources.append("samples")
         streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in sources]
         held_out = [corpus.source_stream(source, tokenizer, held_out=True) for source in sources]
@@ -93,12 +91,6 @@ def training_text(
     each = HELD_OUT_SEQUENCES // len(held_out)
     sequences = [_spread(stream_T, each, held_out_length) for stream_T in held_out]
     return TrainingText(tuple(streams), torch.cat(sequences))
-
-
-def _is_embedded(tokenizer) -> bool:
-    """Return whether a tokenizer has the vocabulary that the shipped samples are written in."""
-    is_as_large = len(tokenizer) == EMBEDDED_VOCABULARY
-    return is_as_large and tokenizer.convert_tokens_to_ids(MASK_TOKEN) == MASK_TOKEN_ID
 
 
 def _spread(stream_T: torch.Tensor, count: int, length: int) -> torch.Tensor:

@@ -152,6 +152,17 @@ def test_every_table_says_where_it_was_computed(command, capsys):
     assert found.err.splitlines()[0].startswith("loading ")
 
 
+# text without a file
+
+
+@pytest.mark.parametrize("length", [12, 200])
+def test_the_vocabulary_of_the_samples_is_known_without_a_download(model, monkeypatch, length):
+    monkeypatch.setattr("sinkprune.models.embedded.base_folder", lambda: pytest.fail("the base was fetched"))
+    options = main.parse(["evaluate", str(model), "--device", "cpu", "--sequences", "4"])
+    _, texts = common.model_and_texts(options, options.sequences, length, held_out=True)
+    assert list(texts) == ["documentation"]
+
+
 # text files of users
 
 
