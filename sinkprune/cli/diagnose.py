@@ -15,7 +15,7 @@ from sinkprune.cli.help_pages import say
 from sinkprune.files import atomic, write_json
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.diagnosing import diagnose
-from sinkprune.runs.work_folder import remove_root
+from sinkprune.runs.work_folder import MARKER, remove_root, was_streamed
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.diagnosis import SMALLEST, Diagnosis, weighted_mean
 
@@ -25,7 +25,7 @@ AFFECTED = 5  # linears that are named
 def run(options: commands.Diagnose) -> None:
     """Diagnose a model, print the table by kind of linear, the linears that change most, and one sentence."""
     settle_device(options)
-    streamed = True if options.stream else None
+    streamed = is_to_be_streamed(options)
     lm, texts = model_and_texts(options, options.sequences, options.length, held_out=False, streamed=streamed)
     if not lm.is_diffusion:
         options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
@@ -52,6 +52,20 @@ def run(options: commands.Diagnose) -> None:
 
     if options.work is None and work is not None and not remove_root(work):
         print(f"{work} stays: it holds files of others", file=sys.stderr)
+
+
+def is_to_be_streamed(options: commands.Diagnose) -> bool | None:
+    """Return whether the model is streamed; None: where its weights take most of the free memory.
+
+    A run that is killed goes on in its work folder the way it began, however much memory is free by now.
+    """
+    if options.stream:
+        return True
+    if options.work is not None:
+        return was_streamed(options.work)
+
+    is_there = (options.usual_work / MARKER).is_file()  # a folder of others is none of a model in memory
+    return was_streamed(options.usual_work) if is_there else None
 
 
 def by_kind(found: Diagnosis) -> pd.DataFrame:

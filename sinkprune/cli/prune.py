@@ -30,7 +30,7 @@ from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
 from sinkprune.runs.recipe_identity import criterion_identity, settings_digest
-from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root
+from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root, was_streamed
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
@@ -73,7 +73,8 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
     if options.dry_run and plan_unfetched(options, recipe, options.sequences):
         return
 
-    lm, calibration, sources = what_is_pruned(options, recipe, options.sequences)
+    streamed = is_to_be_streamed(options, made_from)
+    lm, calibration, sources = what_is_pruned(options, recipe, options.sequences, streamed)
     check_noise(options, lm)
 
     if made_from is not None:
@@ -94,17 +95,29 @@ def usual_sequences(recipe: Recipe) -> int:
     return NOISED_SEQUENCES if looks_at_noise and recipe.noise_levels > 2 else SEQUENCES
 
 
+def is_to_be_streamed(options: Prune, made_from: dict | None) -> bool | None:
+    """Return whether the model is streamed; None: where its weights take most of the free memory.
+
+    An output or a work folder that is there was made in one of both ways, and only that way goes on with it,
+    however much memory is free by now.
+    """
+    if made_from is not None:
+        return made_from.get("streamed")
+    if options.stream:
+        return True
+    if options.int8 is not None:
+        return False  # it takes the whole model
+
+    return was_streamed(options.work_folder)
+
+
 def what_is_pruned(
-    options: Prune, recipe: Recipe, sequences: int
+    options: Prune, recipe: Recipe, sequences: int, streamed: bool | None
 ) -> tuple[LanguageModel, Calibration | None, list[str]]:
     """Return the model, its calibration text, and the names of what that text was taken from.
 
-    `sequences` are how many of them a recipe that is calibrated sees.
+    `sequences` are how many of them a recipe that is calibrated sees. `streamed` is what `open_model` takes.
     """
-    streamed = True if options.stream else None  # None: where the weights take most of the free memory
-    if options.int8 is not None:
-        streamed = False  # it takes the whole model
-
     if not recipe.rule.calibrated:
         return open_model(options, options.model, streamed), None, []
 

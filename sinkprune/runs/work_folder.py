@@ -37,8 +37,10 @@ OF_INPUTS = re.compile(r"\d+\.safetensors")
 OF_BLOCKS = re.compile(r"\d{5}\.safetensors")
 
 
-def identity(lm: LanguageModel, calibration: Calibration | None) -> dict[str, str | None]:
-    """Return what a work folder and a pruned model are made from, by name: digests and versions."""
+def identity(lm: LanguageModel, calibration: Calibration | None) -> dict[str, str | bool | None]:
+    """Return what a work folder and a pruned model are made from, by name: digests and versions, and whether
+    the model was streamed: digests of a streamed and of a loaded model differ.
+    """
     settings = lm.model.config.to_dict()
     for name in VOLATILE:
         settings.pop(name, None)
@@ -47,6 +49,7 @@ def identity(lm: LanguageModel, calibration: Calibration | None) -> dict[str, st
     text = json.dumps(settings, sort_keys=True, default=str)
     return {
         "model": lm.fingerprint(),
+        "streamed": not lm.has_blocks_in_memory,
         "settings": hashlib.sha256(text.encode()).hexdigest()[:16],
         "calibration": calibration and calibration.fingerprint,
         "sinkprune": version("sinkprune"),
@@ -77,6 +80,15 @@ def marker(root: Path) -> dict | None:
     return known
 
 
+def was_streamed(root: Path) -> bool | None:
+    """Return whether the run of a work folder streams its model; None where none was begun, or none says.
+
+    Raises what `marker` raises.
+    """
+    known = marker(root)
+    return None if known is None else known.get("streamed")
+
+
 def has_marker(root: Path, name: str, ours: re.Pattern) -> bool:
     """Return whether a work folder holds the marker of that name; one without is empty or not there.
 
@@ -100,13 +112,17 @@ def has_marker(root: Path, name: str, ours: re.Pattern) -> bool:
     return False
 
 
-def claim(root: Path, mine: dict[str, str | None]) -> None:
-    """Make the work folder of a model and its text, or check that the one that is there is theirs."""
+def claim(root: Path, mine: dict[str, str | bool | None]) -> None:
+    """Make the work folder of a model and its text, or check that the one that is there is theirs.
+
+    One that does not say whether its model was streamed is told by the model's digest alone.
+    """
     there = marker(root)
     if there is None:
         write_json(root / MARKER, {"format": FORMAT, **mine})
         return
 
+    there.setdefault("streamed", mine.get("streamed"))
     differing = [
         f"{name} ({there.get(name)} there, {value} here)"
         for name, value in mine.items()

@@ -63,6 +63,25 @@ def test_the_command_streams_a_model_without_a_work_folder_and_leaves_none(
     assert {path.name for path in tmp_path.iterdir()} == there
 
 
+@pytest.mark.parametrize(
+    ("folder", "began_streamed"), [((), True), (("--work", "kept"), True), (("--work", "kept"), False)]
+)
+def test_the_command_goes_on_as_it_began_however_much_memory_is_free_by_now(
+    model, command, tmp_path, monkeypatch, capsys, folder, began_streamed
+):
+    monkeypatch.chdir(tmp_path)
+    run = ("diagnose", "--noise-levels", LEVELS, *folder)
+
+    monkeypatch.setattr("sinkprune.cli.common.STREAM_ABOVE", 0.0 if began_streamed else 1.0)
+    with monkeypatch.context() as patches:
+        patches.setattr(diagnosis, "diagnosis_from", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command(*run) != 0
+
+    monkeypatch.setattr("sinkprune.cli.common.STREAM_ABOVE", 1.0 if began_streamed else 0.0)
+    monkeypatch.setattr(diagnosis, "collect", lambda *_, **__: pytest.fail("a second pass"))
+    assert command(*run) == 0, capsys.readouterr().err
+
+
 def test_a_run_that_goes_on_takes_no_second_pass(model, text, tmp_path, monkeypatch):
     lm = load(model, "float32")
     first = diagnose(lm, text, (0.5,), LEVELS, progress=False, work=tmp_path / "work")

@@ -1,6 +1,7 @@
 """Work folders lose nothing: what is not theirs stays, what is damaged is made again, one holds them."""
 
 import copy
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from sinkprune import files, load, prune
 from sinkprune.cli import main
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
+from sinkprune.runs.checkpoint import PruningCheckpoint
 from sinkprune_core import Calibration, Recipe
 from sinkprune_core.pruning import choice
 
@@ -188,6 +190,61 @@ def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
         status, said = run(command(way, *changed))
         assert status == 1 and reason in said, changed
     assert contents(place / "out") == before
+
+
+# another amount of free memory
+
+
+@pytest.mark.parametrize("began_streamed", [False, True])
+def test_a_killed_run_goes_on_as_it_began_however_much_memory_is_free_by_now(
+    place, run, monkeypatch, began_streamed
+):
+    def free_memory(is_little: bool) -> None:
+        monkeypatch.setattr("sinkprune.cli.common.STREAM_ABOVE", 0.0 if is_little else 1.0)
+
+    free_memory(began_streamed)
+    assert run(command("sequential"))[0] == 0
+    expected = contents(place / "out")
+    shutil.rmtree(place / "out")
+
+    with monkeypatch.context() as patches:
+        finish = PruningCheckpoint.finish
+        patches.setattr(
+            PruningCheckpoint,
+            "finish",
+            lambda self, lm, at: (
+                (_ for _ in ()).throw(KeyboardInterrupt) if at == 2 else finish(self, lm, at)
+            ),
+        )
+        assert run(command("sequential"))[0] == main.INTERRUPTED
+
+    free_memory(not began_streamed)
+    status, said = run(command("sequential"))
+    assert status == 0, said
+    assert (", streamed from disk" in said) == began_streamed
+
+    found = contents(place / "out")
+    assert found == expected
+    assert found["sinkprune.json"]["made_from"]["streamed"] == began_streamed
+
+    status, said = run(command("sequential"))
+    assert status == 0 and "finished already" in said
+
+
+def test_a_work_folder_that_does_not_say_how_its_model_was_opened_goes_on(
+    both, short_text, tmp_path, killed_at
+):
+    with killed_at(1):
+        prune(both(True), SEQUENTIAL, short_text, progress=False, work=tmp_path)
+
+    file = tmp_path / "work.json"
+    said = json.loads(file.read_text())
+    del said["streamed"]
+    file.write_text(json.dumps(said))
+
+    lm = both(True)
+    prune(lm, SEQUENTIAL, short_text, progress=False, work=tmp_path)
+    assert same(block_weights_of(lm), straight(both, SEQUENTIAL, short_text))
 
 
 # plans are kept
