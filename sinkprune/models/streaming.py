@@ -238,11 +238,23 @@ def stored_block(lm: LanguageModel, layer: int) -> dict[str, torch.Tensor]:
 def assign_stored(
     lm: LanguageModel, layer: int, stored: Mapping[str, torch.Tensor], device: torch.device
 ) -> None:
-    """Give a block the parameters that `stored_block` returned; a compensating bias may be new."""
+    """Give a block the numbers that `stored_block` returned.
+
+    Parameters that are in memory stay, as whoever holds them knows them. What is not in memory becomes a new
+    one on `device`, and so does a compensating bias that the block did not have.
+    """
     prefix = f"{lm.blocks_name}.{layer}."
     named = all_turned(lm.model.config, stored)
-    values = {name.removeprefix(prefix): value.to(device) for name, value in named.items()}
-    assign(lm.blocks[layer], values)
+    values = {name.removeprefix(prefix): value for name, value in named.items()}
+    in_memory = {
+        name: parameter for name, parameter in lm.blocks[layer].named_parameters() if not parameter.is_meta
+    }
+
+    with torch.no_grad():
+        for name in in_memory.keys() & values.keys():
+            in_memory[name].copy_(values.pop(name))
+
+    assign(lm.blocks[layer], {name: value.to(device) for name, value in values.items()})
 
 
 def stream(

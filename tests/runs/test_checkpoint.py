@@ -91,6 +91,24 @@ def test_a_run_killed_at_every_block_in_turn_repeats_no_finished_one(
     assert once[1] > 0
 
 
+def test_a_run_that_goes_on_leaves_parameters_in_place_and_trainable(
+    make_family, short_text, tmp_path, killed_at
+):
+    recipe = Recipe("flap", pattern="structured", compensate=True)
+    with killed_at(1):
+        prune(make_family("llama-gqa"), recipe, short_text, progress=False, work=tmp_path)
+
+    lm = make_family("llama-gqa")
+    lm.model.requires_grad_(True)
+    before = dict(lm.model.named_parameters())
+    prune(lm, recipe, short_text, progress=False, work=tmp_path)
+    after = dict(lm.model.named_parameters())
+
+    assert all(after[name] is parameter for name, parameter in before.items())
+    assert all(parameter.requires_grad for parameter in before.values())
+    assert {name.rpartition(".")[2] for name in after.keys() - before.keys()} == {"bias"}
+
+
 def test_a_streamed_model_keeps_its_finished_blocks_when_a_run_fails_and_has_them_back(
     tmp_path, short_text, killed_at
 ):
