@@ -56,7 +56,7 @@ class RunningStatistics:
             weight_WBT = torch.ones(shape_WBT)
 
         weight_WBT = weight_WBT.view(shape_WBT).to(input_BTI.device, torch.float32)
-        with _in_full_precision(input_BTI.device):
+        with in_full_precision(input_BTI.device):
             self._add_weighted(input_BTI, weight_WBT)
 
     def _add_weighted(self, input_BTI: torch.Tensor, weight_WBT: torch.Tensor) -> None:
@@ -90,7 +90,7 @@ class RunningStatistics:
         )
 
 
-def _in_full_precision(device: torch.device) -> AbstractContextManager:
+def in_full_precision(device: torch.device) -> AbstractContextManager:
     """Return a context in which products are in float32 even inside a user's `torch.autocast`."""
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()

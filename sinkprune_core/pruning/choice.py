@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sinkprune_core.blocks import visit
+from sinkprune_core.calibration.input_statistics import in_full_precision
 from sinkprune_core.forwards import is_finite
 from sinkprune_core.language_model import zero_out
 from sinkprune_core.memory import rows_in_cache
@@ -120,12 +121,13 @@ class Choice:
     def zero(self, layer: int, block: nn.Module, inputs: OfLinears) -> None:
         """Prune the linears of a block in place, and note how many zeros each of them has."""
         linears = self.run.linears(layer, block)
-        if self.run.plan.units is not None:
-            zeros = self._zero_units(layer, block, inputs, self.run.plan.units)
-        elif self.criterion.score is not None:
-            zeros = self._zero_by_score(layer, linears, inputs)
-        else:
-            zeros = self._zero_and_update(layer, linears, inputs)
+        with in_full_precision(next(block.parameters()).device):
+            if self.run.plan.units is not None:
+                zeros = self._zero_units(layer, block, inputs, self.run.plan.units)
+            elif self.criterion.score is not None:
+                zeros = self._zero_by_score(layer, linears, inputs)
+            else:
+                zeros = self._zero_and_update(layer, linears, inputs)
 
         for name, linear in linears.items():
             rows, columns = linear.weight.shape
@@ -140,7 +142,10 @@ class Choice:
         of_linear = None
         if criterion.calibrated:
             of_linear = inputs[name].with_norm(self.recipe.norm_reduction)
-        return self._finite(criterion.score(weight, of_linear), layer, name)
+
+        with in_full_precision(weight.device):
+            score = criterion.score(weight, of_linear)
+        return self._finite(score, layer, name)
 
     def _zero_by_score(self, layer: int, linears: Linears, inputs: OfLinears) -> Zeros:
         """Zero the weights of the lowest scores."""

@@ -15,8 +15,10 @@ from sinkprune.models.shrinking import shrink
 from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import text as text_module
 from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.pruning import seams, structured
+from sinkprune_core.pruning import seams, sparsegpt, structured
+from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
+from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import Propagation, compared_preset
 from sinkprune_core.pruning.structured import plan
 
@@ -39,6 +41,33 @@ def assert_exact(linear, pattern: str, sparsity: float) -> None:
         assert counts == [share_of(linear.in_features, sparsity)] * linear.out_features
     else:
         assert sum(counts) == share_of(linear.weight.numel(), sparsity)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [Recipe("sparsegpt"), Recipe("flap", pattern="structured", compensate=True)],
+    ids=lambda recipe: recipe.criterion,
+)
+def test_mixed_precision_of_a_user_changes_no_weight_of_a_pruned_block(
+    make_family, calibration, monkeypatch, recipe
+):
+    """The statistics are those of a forward without it."""
+    monkeypatch.setattr(sparsegpt, "DIRECT", 8)  # or no linear is wide enough to be inverted by halves
+
+    def first_block(is_mixed: bool) -> dict[str, torch.Tensor]:
+        lm = make_family("llama-gqa")
+        run = seams.PruningRun(lm, recipe, calibration, make_plan(lm, recipe, calibration), False)
+        source, blocks = run.statistics_source(), seams.Blocks(lm)
+        choice = decide(run, source, blocks.progress)
+        source.begin(blocks.resume(run, source.rows))
+
+        with torch.no_grad(), blocks.taken(0) as block:
+            inputs = source.of_block(0, block)
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+                choice.zero(0, block, inputs)
+        return weights_of(lm)
+
+    assert same(first_block(True), first_block(False))
 
 
 # parity
