@@ -22,7 +22,8 @@ Dimensions: O output features, I input features (channels), N sequences, S steps
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -196,11 +197,12 @@ class Diagnosis:
 
     model: str
     table: pd.DataFrame
-    """A row per linear and sparsity: `layer`, `linear`, `kind` (the linear's name without its module),
-    `weights`, `sparsity`, and in [0, 1] `energy` (the sinks' share of all input energy), `mean_share` (mean
-    of p_j), `hot_channels` (share of channels with p_j above 1/2), `predicted` and `exact` (shares of kept
-    weights that leaving sinks out exchanges), `other_text` (the share that another draw of text exchanges).
-    Shares are exact for up to ROWS outputs of a linear, and of as many of a larger one.
+    """A row per linear and sparsity: `layer`, `linear`, `kind` (the linear's name without its module, where
+    that tells it from the others of its block), `weights`, `sparsity`, and in [0, 1] `energy` (the sinks'
+    share of all input energy), `mean_share` (mean of p_j), `hot_channels` (share of channels with p_j above
+    1/2), `predicted` and `exact` (shares of kept weights that leaving sinks out exchanges), `other_text` (the
+    share that another draw of text exchanges). Shares are exact for up to ROWS outputs of a linear, and of as
+    many of a larger one.
     """
     left_out: float  # share of the tokens that are sinks
 
@@ -277,10 +279,21 @@ def diagnosis_from(lm: LanguageModel, norms: "Norms", sparsities: Sequence[float
     rows = []
     for layer in range(len(lm.blocks)):
         with lm.resident(layer) as block:
-            for name, linear in lm.linears(block).items():
-                rows += _rows_of(layer, name, linear.weight, norms, sparsities)
+            linears = lm.linears(block)
+            kinds = kinds_of(linears)
+            for name, linear in linears.items():
+                rows += _rows_of(layer, name, kinds[name], linear.weight, norms, sparsities)
 
     return Diagnosis(lm.name, pd.DataFrame(rows), norms.left_out)
+
+
+def kinds_of(names: Collection[str]) -> dict[str, str]:
+    """Return the kind of every linear of a block by its name there: its last part where no other linear ends
+    so, else the whole name (GPT-2 has `attn.c_proj` and `mlp.c_proj`).
+    """
+    last_parts = {name: name.rpartition(".")[2] for name in names}
+    count = Counter(last_parts.values())
+    return {name: last if count[last] == 1 else name for name, last in last_parts.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,7 +352,7 @@ def _norms(layers: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:
 
 
 def _rows_of(
-    layer: int, name: str, weight_OI: torch.Tensor, norms: Norms, sparsities: Sequence[float]
+    layer: int, name: str, kind: str, weight_OI: torch.Tensor, norms: Norms, sparsities: Sequence[float]
 ) -> list[dict[str, object]]:
     """Return the rows of one linear, one per sparsity."""
     norm_I = norms.by_part[ALL_TOKENS][layer][name]
@@ -351,7 +364,7 @@ def _rows_of(
     of_linear = {
         "layer": layer,
         "linear": name,
-        "kind": name.rpartition(".")[2],
+        "kind": kind,
         "weights": weight_OI.numel(),
         "energy": float((share_I * energy_I).sum() / energy_I.sum()),
         "mean_share": float(share_I.mean()),

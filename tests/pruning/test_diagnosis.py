@@ -260,3 +260,15 @@ def test_a_change_below_one_percent_is_none_whatever_other_text_does():
 
     with pytest.raises(ValueError, match=r"sparsity=0.75 was not diagnosed, only 0.5: name it"):
         found.expect_an_effect(0.75)
+
+
+# kinds of linears
+
+
+def test_linears_of_one_last_name_are_of_two_kinds(make_family, make_ids):
+    text = Calibration(make_ids(4, 12), batch=2)
+    kinds = diagnose(make_family("gpt2"), text, noise_levels=2, progress=False).table.kind
+    assert list(kinds[:4]) == ["c_attn", "attn.c_proj", "c_fc", "mlp.c_proj"]
+
+    kinds = diagnose(make_family("llama-gqa"), text, noise_levels=2, progress=False).table.kind
+    assert list(kinds[:4]) == ["q_proj", "k_proj", "v_proj", "o_proj"]
