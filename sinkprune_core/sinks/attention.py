@@ -474,12 +474,15 @@ def track(
     is about the first of them. Blocks may stand in one another.
 
     The former attention implementation comes back whatever happens inside. Raises ValueError for a `chunk` of
-    no query, and, by name, for a model whose attention cannot be followed; TypeError for no model.
+    no query, for no window at all, and, by name, for a model whose attention cannot be followed; TypeError
+    for no model.
     """
     checked("chunk", chunk, Number)
     if windows is not None:
         checked("windows", windows, Annotated[Sequence[tuple[int, int]], WINDOWS])
     checked("counted_BQ", counted_BQ, Plain | None)
+    if windows is not None and len(windows) == 0:
+        raise ValueError("windows is empty: give at least one range of queries, or None for one of all")
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 query")
     if several and windows is not None:

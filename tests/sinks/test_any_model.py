@@ -194,6 +194,11 @@ def test_blocks_may_stand_in_one_another(tiny_dlm, make_ids):
     assert not any("_sink_trackers" in module.__dict__ for module in tiny_dlm.model.modules())
 
 
+def test_no_window_at_all_is_refused_before_a_forward(tiny_dlm):
+    with pytest.raises(ValueError, match=r"windows .*empty.* None for"), track(tiny_dlm.model, windows=[]):
+        pytest.fail("the block was entered")
+
+
 @pytest.mark.parametrize("windows", [[(0, 9)], [(-1, 3)], [(5, 4)]])
 def test_windows_outside_the_forward_are_refused(tiny_dlm, make_ids, windows):
     with pytest.raises(ValueError, match="do not fit a forward of 8 queries"), track(tiny_dlm.model, windows):
