@@ -19,10 +19,9 @@ def in_float32(lm: LanguageModel) -> Iterator[None]:
     dtypes = {parameter: parameter.dtype for parameter in lm.model.parameters()}
     dtype_of_config = lm.model.config.dtype
 
-    for parameter in dtypes:
-        parameter.data = parameter.data.float()
-
     try:
+        for parameter in dtypes:
+            parameter.data = parameter.data.float()
         yield
     finally:
         for parameter, dtype in dtypes.items():

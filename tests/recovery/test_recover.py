@@ -23,6 +23,7 @@ from sinkprune.recovery.objectives import exercise, loss_of
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
+from sinkprune.recovery.trainable import in_float32
 from sinkprune.recovery.training import recover_model
 from sinkprune_core import preset, prune
 from sinkprune_core.seeds import generator
@@ -49,6 +50,24 @@ def test_the_loss_falls_and_zeros_stay(make_pruned, words, zeros, kind, method, 
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())
     assert not any("lora" in name for name, _ in lm.model.named_parameters())
     assert lm.model.config._attn_implementation == "sdpa"
+
+
+def test_memory_that_ends_while_parameters_become_float32_leaves_no_mixed_model(tiny_dlm, monkeypatch):
+    lm = tiny_dlm
+    lm.model.to(torch.bfloat16)
+    widened = []
+
+    def float_until_full(tensor: torch.Tensor) -> torch.Tensor:
+        if len(widened) == 3:
+            raise torch.OutOfMemoryError
+        widened.append(tensor)
+        return tensor.to(torch.float32)
+
+    monkeypatch.setattr(torch.Tensor, "float", float_until_full)
+    with pytest.raises(torch.OutOfMemoryError), in_float32(lm):
+        pytest.fail("the block was entered")
+
+    assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.bfloat16}
 
 
 def test_2_4_and_bfloat16(make_pruned, words, zeros):
