@@ -54,6 +54,8 @@ def calibration_from(
     Raises TypeError, in one sentence, for another form, and ValueError for too little text, and for a stream
     of unknown length without `sequences`.
     """
+    if length == 1:
+        raise ValueError("length=1 must be at least 2: the first token of a sequence is never predicted")
     if sequences is None and _size(data) is None and not isinstance(data, os.PathLike):
         raise ValueError(f"data={in_short(data)} does not say how long it is: say how many sequences to take")
 
@@ -200,8 +202,8 @@ def _rows_of(element: object) -> list[torch.Tensor]:
     ids = _whole_numbers(element)
     if ids is None and isinstance(element, (list, tuple)) and element:
         found = [_whole_numbers(row) for row in element]
-        if isinstance(element[0], torch.Tensor) and element[0].dim() == 2:
-            return _rows_of(element[0])  # what a loader of a TensorDataset gives: ids, and perhaps labels
+        if isinstance(element, tuple) or (isinstance(element[0], torch.Tensor) and element[0].dim() == 2):
+            return _rows_of(_only_one(element))  # what a TensorDataset or a loader of it gives
 
         rows = [row for row in found if row is not None and row.dim() == 1]
         if len(rows) == len(element):
@@ -213,6 +215,16 @@ def _rows_of(element: object) -> list[torch.Tensor]:
     ids_NT = _two_dimensions(ids)
     masks = [None] * len(ids_NT) if mask is None else _two_dimensions(torch.as_tensor(mask))
     return [_present(row, marked) for row, marked in zip(ids_NT, masks, strict=True)]
+
+
+def _only_one(tensors: Sequence) -> object:
+    """Return the one tensor of an element; raise TypeError where there are more, which have no names."""
+    if len(tensors) > 1:
+        raise TypeError(
+            f"an element of data is {len(tensors)} tensors without names, so which are token ids is open: "
+            "give mappings with input_ids, and attention_mask where there is padding"
+        )
+    return tensors[0]
 
 
 def _present(ids_T: torch.Tensor, mask: object) -> torch.Tensor:

@@ -151,7 +151,8 @@ def separator(tokenizer) -> int:
 
     Raises ValueError for a tokenizer with none of them.
     """
-    for token in (tokenizer.get_vocab().get(SEPARATOR), tokenizer.bos_token_id, tokenizer.eos_token_id):
+    declared = [getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id")]
+    for token in (tokenizer.get_vocab().get(SEPARATOR), *declared):
         if token is not None:
             return token
     raise ValueError(

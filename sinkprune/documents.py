@@ -44,8 +44,10 @@ def documents_in(file: str | os.PathLike) -> list[Document]:
 
 
 def document_of(value: object) -> Document | None:
-    """Return the document that a value is or holds, None where it is none."""
+    """Return the document that a value is or holds, None where it is none, or has token ids already."""
     if isinstance(value, Mapping):
+        if "input_ids" in value:
+            return None
         held = value.get("text", value.get("messages"))
         return None if isinstance(held, Mapping) else document_of(held)
     if isinstance(value, str):

@@ -5,10 +5,14 @@ from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer, besides `eos_token_id` where it has one; those of transformers fit."""
+    """What is asked of a tokenizer, besides `bos_token_id` and `eos_token_id` where it has them; those of
+    transformers fit.
+    """
 
-    def __call__(self, text: str, *, add_special_tokens: bool = ..., split_special_tokens: bool = ...) -> Any:
-        """Return an object with the ids of a text, `input_ids`; its special tokens may be split."""
+    def __call__(self, text: Any, *, add_special_tokens: bool = ..., split_special_tokens: bool = ...) -> Any:
+        """Return an object with the ids of a text, or of each text of a list, `input_ids`; its special tokens
+        may be split.
+        """
         ...
 
     def decode(self, token_ids: Any) -> Any:

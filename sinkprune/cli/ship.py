@@ -5,11 +5,11 @@ from pathlib import Path
 from sinkprune.cli.commands.ship import Ship
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.reader import CARD
+from sinkprune.models.saving import OWN
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.int8 import save_int8
 from sinkprune.recovery.masks import apply_masks, masks_about, save_masks
 from sinkprune.recovery.model_card import (
-    OWN_FIELDS,
     README,
     check_push,
     check_repository,
@@ -28,7 +28,7 @@ def run(options: Ship) -> None:
 
     if options.masks is not None and options.dense is not None:
         dtype = max(open_checkpoint(folder).files.dtypes.values(), key=lambda kind: kind.itemsize)
-        card = {name: value for name, value in read_json(folder / CARD).items() if name not in OWN_FIELDS}
+        card = {name: value for name, value in read_json(folder / CARD).items() if name not in OWN}
         save_masks(load(folder, dtype), options.masks, load(options.dense, dtype), card)
         size = options.masks.stat().st_size
         print(f"{options.masks}: {size / 1e6:.1f} MB, to be put on {options.dense}")

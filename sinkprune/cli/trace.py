@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,9 +23,10 @@ from sinkprune_core.sinks.trace import Trace, trace
 def run(options: commands.Trace) -> None:
     """Trace a model, print the table of sink statistics, explain it, and say what to read first."""
     try:
-        sampler = Sampler(options.tokens, options.steps, options.block, temperature=options.temperature)
+        sampler = Sampler(options.tokens, options.steps, options.block)
     except ValueError as error:
         raise ValueError(f"--tokens, --steps and --block do not fit: {error}; take others") from None
+    sampler = replace(sampler, temperature=options.temperature)
 
     settle_device(options)
     lm, prompts_by_source = model_and_texts(options, options.sequences, options.prompt, held_out=True)

@@ -57,6 +57,7 @@ class Card(BaseModel, strict=True):
     kind: Kind | None = None
     mask_token_id: NonNegativeInt | None = None
     logits_shifted: bool | None = None
+    prunable_weights: NonNegativeInt | None = None  # in the linears of its blocks
     sha256: dict[str, str] = {}  # by name of the file
 
 

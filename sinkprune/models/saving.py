@@ -23,7 +23,14 @@ REFUSAL = (
     "`sinkprune generate FOLDER --prompt TEXT` or sinkprune.generate"
 )
 Texts = Annotated[Mapping[str, str], Field(description="texts by the names of their files")]
-OWN = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # what a card says of the model itself
+OWN = (  # what a card says of the model itself
+    "name",
+    "kind",
+    "mask_token_id",
+    "logits_shifted",
+    "prunable_weights",
+    "sha256",
+)
 
 
 @checked_arguments
@@ -66,6 +73,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
             "kind": lm.kind,
             "mask_token_id": lm.mask_token_id,
             "logits_shifted": lm.logits_shifted,
+            "prunable_weights": lm.prunable_weights,  # fewer than were pruned where units left with the zeros
             "sha256": digests(partial, "*.safetensors", "tokenizer.json"),  # what is read is what was written
         }
         write_json(partial / CARD, {**own, **card})

@@ -12,10 +12,10 @@ from sinkprune.files import atomic, digests, held, resolved, write_json
 from sinkprune.models.formats import FORMATS
 from sinkprune.models.loading import load
 from sinkprune.models.reader import CARD, GENERATION
-from sinkprune.models.saving import refuse_generate
+from sinkprune.models.saving import OWN, refuse_generate
 from sinkprune.models.tokenizer_files import read_tokenizer
 from sinkprune.models.weight_files import read_json
-from sinkprune.recovery.model_card import OWN_FIELDS, README, is_smaller, write_readme
+from sinkprune.recovery.model_card import README, is_smaller, write_readme
 from sinkprune.scratch import scratch_folder
 
 SAME_SHARE = 1e-3  # how far the share of zeros may lie from the one that a recipe states
@@ -161,6 +161,6 @@ def _zero_share(planned: Path, folder: Path) -> float:
 
 def _history(former: dict, share: float) -> dict:
     """Return what a former card says of recipe and recovery, if the model still has its zeros."""
-    history = {name: value for name, value in former.items() if name not in OWN_FIELDS}
+    history = {name: value for name, value in former.items() if name not in OWN}
     stated = 0.0 if is_smaller(former) else former.get("sparsity", 0.0)
     return history if share >= stated - SAME_SHARE else {}

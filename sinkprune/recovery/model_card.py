@@ -36,7 +36,6 @@ OTHER = "other"  # a licence that the hub has no name for
 TEMPLATE = DATA / "model_card.md.j2"
 LOADED = re.compile(r'^(lm = load\()"[^"\n]*"(?=\)$)', re.MULTILINE)  # the line of it that loads the folder
 EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
-OWN_FIELDS = ("name", "kind", "mask_token_id", "logits_shifted", "sha256")  # of a card: said by the model
 KERNELS = (
     "Of every {m} consecutive inputs {n} are zero. On a GPU from Ampere on, "
     "`torch.sparse.to_sparse_semi_structured` and torchao's semi-sparse layouts turn such linears "
@@ -217,6 +216,13 @@ def card_text(folder: Path, place: str) -> str:
     base_model = made_from.get("base_model") or _hub_id(origin)
     licence = made_from.get("licence") or _licence(origin)
 
+    unstated = [field for field in ("kind", "logits_shifted") if card.get(field) is None]
+    if unstated:
+        raise ValueError(
+            f"{folder / CARD} has no {unstated[0]}, which a model card says: "
+            "write it anew with `sinkprune adopt`"
+        )
+
     is_diffusion = card["kind"] == "diffusion"
     architectures = config.get("architectures") or ["causal language model"]
 
@@ -287,9 +293,8 @@ def _licence_sentence(licence: str | None, base_model: str | None) -> str:
 
 def is_smaller(card: Mapping) -> bool:
     """Return whether a card is that of a model without the units that were pruned, which left no zeros."""
-    recipe = card.get("recipe") or {}
-    keeps_its_shape = (card.get("made_from") or {}).get("masked")
-    return recipe.get("pattern") == "structured" and not keeps_its_shape
+    left, pruned = card.get("prunable_weights"), card.get("pruned_parameters")
+    return left is not None and pruned is not None and left < pruned
 
 
 def _pruning(card: Mapping) -> dict | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from pydantic import InstanceOf
 
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
 from sinkprune.files import check_new_folder, held, make_folder, resolved
@@ -25,10 +26,11 @@ from sinkprune.models.hub import (
 )
 from sinkprune.models.loading import language_model, load, open_checkpoint
 from sinkprune.models.meta_model import shapes_of
+from sinkprune.models.saving import OWN
 from sinkprune.models.weight_files import DTYPES, read_json
 from sinkprune.recovery.checkpoint import check_work, remove_work
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
-from sinkprune.recovery.model_card import OWN_FIELDS, card_in, card_of, folder_here, provenance, save_model
+from sinkprune.recovery.model_card import card_in, card_of, folder_here, provenance, save_model
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
@@ -68,7 +70,7 @@ def recover(
     length: Count = 128,
     seed: Number = 0,
     work: Place | None = None,
-    dtype: Text = "auto",
+    dtype: Text | InstanceOf[torch.dtype] = "auto",
     device: Text = "auto",
     gradient_checkpointing: Flag = False,
     save_every: Count = 20,
@@ -104,6 +106,9 @@ def recover(
     FileExistsError for an `out` that is there, RuntimeError for a machine that lacks memory or disk, and
     OSError where the disk is full: what was kept in `work` stays.
     """
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+
     check_planned(device, dry_run)
     out, work = _places(out, work, dry_run)
     if teacher == AUTO:
@@ -398,7 +403,10 @@ def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Docu
     if isinstance(text, (str, os.PathLike)):
         file = Path(text)
         if not file.is_file():
-            raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
+            raise FileNotFoundError(
+                f"text {file}: there is no such file; check the name, or leave it out. The name of a data "
+                "set is for the command: in Python give its documents as a list"
+            )
         return documents_in(file)
 
     is_list = isinstance(text, Iterable) and not isinstance(text, (torch.Tensor, Mapping, bytes))
@@ -431,7 +439,7 @@ def _card(pruned: str | os.PathLike, recovery: dict[str, Any]) -> dict[str, Any]
     Earlier recoveries stand beside it, the first one first, and a model without a card is what this one was
     made from.
     """
-    card = {name: value for name, value in card_of(pruned).items() if name not in OWN_FIELDS}
+    card = {name: value for name, value in card_of(pruned).items() if name not in OWN}
     if "recovery" in card:
         card["recoveries_before"] = [*card.get("recoveries_before", ()), card.pop("recovery")]
 

@@ -1,6 +1,7 @@
 """Calibration text from every form that users have: the same tokens whatever holds them, padding left out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def forms_of(ids_NT: torch.Tensor) -> dict[str, object]:
         "data set of tensors": data_set.with_format("torch"),
         "stream": data_set.to_iterable_dataset(),
         "generator": (row for row in rows),
-        "loader": DataLoader(TensorDataset(ids_NT, ids_NT), batch_size=2),
+        "loader": DataLoader(TensorDataset(ids_NT), batch_size=2),
         "loader of encodings": DataLoader(data_set.with_format("torch"), batch_size=3),
         "loader of tensors": DataLoader(ids_NT, batch_size=2),
     }
@@ -65,6 +66,47 @@ def test_ids_are_the_same_in_every_form(tiny_dlm, make_ids, form):
     cut = calibration_from(tiny_dlm, forms_of(ids_NT)[form], length=6, sequences=3)
     assert cut.ids_NT.shape == (3, 6)
     assert {tuple(row) for row in tokens_of(cut)} <= {tuple(row) for row in ids_NT[:, :6].tolist()}
+
+
+@pytest.mark.parametrize("form", ["pairs", "loader"])
+def test_tensors_without_names_are_refused(tiny_dlm, make_ids, form):
+    """The second may be an attention mask, whose ones and zeros are no text."""
+    ids_NT = make_ids(4, 9)
+    masked = TensorDataset(ids_NT, torch.ones_like(ids_NT))
+    forms = {"pairs": list(masked), "loader": DataLoader(masked, batch_size=2)}
+    with pytest.raises(TypeError, match=r"2 tensors without names.*input_ids, and attention_mask"):
+        calibration_from(tiny_dlm, forms[form])
+
+
+def test_a_sequence_of_one_token_is_refused(tiny_dlm):
+    with pytest.raises(ValueError, match="length=1 must be at least 2"):
+        calibration_from(tiny_dlm, TEXTS, length=1)
+
+
+def test_token_ids_go_before_the_text_that_they_were_made_from(tiny_dlm, make_ids):
+    rows = make_ids(4, 9).tolist()
+    columns = {"text": TEXTS, "input_ids": rows}
+    by_row = [{"text": text, "input_ids": row} for text, row in zip(TEXTS, rows, strict=True)]
+    for data in (columns, by_row, Dataset.from_dict(columns)):
+        assert sorted(calibration_from(tiny_dlm, data).ids_NT.tolist()) == sorted(rows)
+
+
+def test_a_tokenizer_needs_no_more_than_is_asked_of_it(tiny_dlm):
+    class Least:
+        """What `Tokenizer` names, and the end of text."""
+
+        def __init__(self, tokenizer):
+            self.tokenizer = tokenizer
+            self.eos_token_id = tokenizer.eos_token_id
+            for name in ("decode", "convert_ids_to_tokens", "get_vocab", "save_pretrained"):
+                setattr(self, name, getattr(tokenizer, name))
+
+        def __call__(self, *arguments, **settings):
+            return self.tokenizer(*arguments, **settings)
+
+    lm = replace(tiny_dlm, tokenizer=Least(tiny_dlm.tokenizer))
+    text = calibration_from(lm, TEXTS, length=5)
+    assert torch.equal(text.ids_NT, calibration_from(tiny_dlm, TEXTS, length=5).ids_NT)
 
 
 def test_rows_that_differ_in_length_are_padded_and_padding_is_left_out(tiny_dlm, make_ids):

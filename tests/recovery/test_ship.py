@@ -19,13 +19,14 @@ from sinkprune.files import file_digest
 from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
+from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import FinishedBlock, stored_block, stream
 from sinkprune.recovery import adopt as adopting
 from sinkprune.recovery import int8, model_card
 from sinkprune.recovery.adopt import adopt
 from sinkprune.recovery.int8 import int8_cost, save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
-from sinkprune.recovery.model_card import push_line, save_model
+from sinkprune.recovery.model_card import push_line, save_model, write_readme
 from sinkprune_core import preset, prune
 
 
@@ -187,6 +188,24 @@ def test_nothing_is_overwritten(make_reported, tmp_path):
     with pytest.raises(FileExistsError, match="exists"):
         save_model(lm, tmp_path / "pruned", **report.card())
     assert [file.name for file in tmp_path.iterdir()] == ["pruned"]
+
+
+@pytest.mark.parametrize("is_shrunk", [False, True])
+def test_the_card_of_a_structured_model_says_whether_units_left_it(make_lm, calibration, tmp_path, is_shrunk):
+    lm = make_lm("diffusion", "gqa-24", 0)
+    report = prune(lm, preset("structured", round_to=1), calibration)
+    saved = shrink(lm, report.kept_units) if is_shrunk else lm
+    save_model(saved, tmp_path / "out", **report.card())
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert ("the model is smaller" in readme) is is_shrunk
+
+
+@pytest.mark.parametrize("card", [{"kind": "autoregressive"}, {"name": "mine"}], ids=str)
+def test_a_card_that_says_too_little_is_refused_with_the_way_out(make_lm, tmp_path, card):
+    save_model(make_lm("diffusion", "gqa-24", 0), tmp_path / "out")
+    (tmp_path / "out" / "sinkprune.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"has no .*: write it anew with `sinkprune adopt`"):
+        write_readme(tmp_path / "out", "out")
 
 
 def test_a_pattern_says_which_kernels_it_is_for(make_reported, tmp_path):
@@ -402,7 +421,8 @@ def test_a_structured_model_of_its_shape_has_its_zeros_or_loses_its_recipe(resav
     card = json.loads((folder / "sinkprune.json").read_text())
     card["recipe"]["pattern"] = "structured"
     for masked, zeros in ((True, True), (True, False), (False, False)):
-        (folder / "sinkprune.json").write_text(json.dumps(card | {"made_from": {"masked": masked}}))
+        left = card["pruned_parameters"] if masked else card["pruned_parameters"] // 2
+        (folder / "sinkprune.json").write_text(json.dumps(card | {"prunable_weights": left}))
         if not zeros:
             with torch.no_grad():
                 for linear in lm.all_linears().values():
