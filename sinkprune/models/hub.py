@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -44,12 +45,20 @@ class Requirements:
         return tuple(lack for lack in self.missing if "of disk" in lack)
 
 
-def parse(name: str | os.PathLike[str]) -> tuple[KnownModel | None, str | None]:
-    """Return the row of a name and the revision after its `@`.
+class Name(NamedTuple):
+    """What the name of a model means: a row of the table, a folder, or else a hub id without a row."""
 
-    There is no row for a folder, and none for a hub id that is not in the table of models. Raises ValueError
-    for a model that is known and not covered, saying why, and for what is no name at all; TypeError for what
-    is neither a text nor a path.
+    row: KnownModel | None = None
+    revision: str | None = None  # of a hub id, after its `@`
+    folder: Path | None = None
+
+
+def parse(name: str | os.PathLike[str]) -> Name:
+    """Return what a name means: an embedded model, else a folder that is here, else a hub id.
+
+    A folder goes before a hub id of the same spelling, as in `from_pretrained` of transformers. Raises
+    ValueError for a model that is known and not covered, saying why, for a folder without a model, and for
+    what is no name at all; TypeError for what is neither a text nor a path.
     """
     if not isinstance(name, (str, os.PathLike)):
         raise TypeError(
@@ -60,18 +69,25 @@ def parse(name: str | os.PathLike[str]) -> tuple[KnownModel | None, str | None]:
     text = os.fspath(name)
     plain, _, revision = text.partition("@")
 
-    if plain in MODELS and not (revision and plain in EMBEDDED):
-        return MODELS[plain], revision or None
-    if plain in REFUSED:
-        raise ValueError(f"{plain} is not covered: {REFUSED[plain]}")
+    if text in EMBEDDED:
+        return Name(row=MODELS[text])
 
     folder = Path(text)
     files = ("config.json", "adapter_config.json")
     if any((folder / file).is_file() for file in files) or any(folder.glob("*.safetensors")):
-        return None, None
+        return Name(folder=folder)
 
-    if HUB_ID.fullmatch(plain) and not folder.exists():
-        return None, revision or None
+    is_hub_id = HUB_ID.fullmatch(plain) is not None
+    if is_hub_id and not folder.exists():
+        if plain in REFUSED:
+            raise ValueError(f"{plain} is not covered: {REFUSED[plain]}")
+        return Name(row=MODELS.get(plain), revision=revision or None)
+
+    if is_hub_id and plain in MODELS:
+        raise ValueError(
+            f"{text} is a folder here, without config.json and safetensors, and folders go before the hub: "
+            "remove it or run elsewhere to take the model of the hub, or give another folder"
+        )
 
     near = suggestion(plain, MODELS)
     raise ValueError(
@@ -129,7 +145,7 @@ def adapter_base(name: str | os.PathLike) -> str | None:
 
     Raises FormatError for an adapter whose base is none, or is an adapter itself.
     """
-    row, _ = parse(name)
+    row = parse(name).row
     if row is not None:
         return None
     folder = folder_of(name, weights=False)
@@ -138,7 +154,7 @@ def adapter_base(name: str | os.PathLike) -> str | None:
 
     base = base_of(folder)
     try:
-        of_base, _ = parse(base)
+        of_base = parse(base).row
         if of_base is None and is_adapter(folder_of(base, weights=False)):
             raise FormatError(f"its base is an adapter, too: {save_whole(base)}")
     except (ValueError, FetchError) as error:
@@ -266,16 +282,17 @@ def requirements(
     if base is not None:
         return requirements(base, dtype, device)
 
-    row, revision = parse(name)
+    known = parse(name)
+    row = known.row
     try:
-        files = _files_here(name, row, revision)
+        files = _files_here(name, known)
     except (FetchError, FormatError):
         if row is not None:
             parameters = row.parameters
             disk = row.bytes
             download = BASE.wheel_bytes if row.id in EMBEDDED else row.bytes
             largest = 0
-        elif Path(name).exists():
+        elif known.folder is not None:
             raise
         else:
             headers = headers_on_hub(*_of_hub(name)).values()
@@ -323,11 +340,12 @@ def weights_are_here(name: str | os.PathLike, needed: Requirements | None) -> bo
     return os.fspath(name) in EMBEDDED or (needed is not None and not needed.download)
 
 
-def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str | None) -> WeightFiles:
+def _files_here(name: str | os.PathLike, known: Name) -> WeightFiles:
     """Open what this machine already has of a model.
 
     Raises FetchError or FormatError where it is not all there.
     """
+    row = known.row
     if row is None:
         return WeightFiles(folder_of(name, local=True))
     if row.id in EMBEDDED:
@@ -335,7 +353,7 @@ def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str |
         if folder is None:
             raise FetchError("the embedded base is not fetched yet")
         return WeightFiles(folder)
-    return WeightFiles(fetch(row.id, revision, local=True))
+    return WeightFiles(fetch(row.id, known.revision, local=True))
 
 
 def available_memory(device: str | torch.device = "cpu") -> int:

@@ -58,7 +58,7 @@ def load(
 
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    row, _ = parse(name)
+    row = parse(name).row
 
     base = adapter_base(name)
     if base is not None:
@@ -107,7 +107,7 @@ def _load_adapted(name: str, base_name: str, dtype: torch.dtype, device: str) ->
     adapter_config(folder)  # raises for one that is not plain LoRA, before a base is loaded
     names, stored = (), torch.float32
     try:
-        row, _ = parse(base_name)
+        row = parse(base_name).row
         if row is None or row.id not in EMBEDDED:
             _require(base_name, dtype, "cpu", spread=False)  # of the merged model, before a download
             checkpoint = open_checkpoint(base_name)
@@ -150,13 +150,13 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
     A hub id is downloaded first. Raises ValueError for an unknown name, and for a base with an
     adapter, which exists only once that is merged: load and save it, then give the folder.
     """
-    row, revision = parse(name)
+    known = parse(name)
+    row = known.row
     if row is None:
-        is_here = Path(name).exists()
         folder = folder_of(name)
         if is_adapter(folder):
             raise FormatError(f"{os.fspath(name)} is an adapter, not a whole model: {save_whole(name)}")
-        return Checkpoint(folder, name=None if is_here else os.fspath(name).partition("@")[0])
+        return Checkpoint(folder, name=None if known.folder else os.fspath(name).partition("@")[0])
 
     if row.id in embedded.ADAPTERS:
         raise ValueError(
@@ -166,7 +166,7 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
 
     if row.id == "smol-ar":
         return Checkpoint(embedded.base_folder(), causal=True, row=row)
-    return Checkpoint(fetch(row.id, revision), row.family, row=row)
+    return Checkpoint(fetch(row.id, known.revision), row.family, row=row)
 
 
 def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageModel:

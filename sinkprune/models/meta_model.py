@@ -65,9 +65,9 @@ def shapes_of(name: str | os.PathLike, dtype: torch.dtype) -> MetaModel:
     base = adapter_base(name)
     if base is not None:
         return shapes_of(base, dtype).named(Path(name).name)
-    row, _ = parse(name)
-    if row is not None:
-        return meta_model(row, dtype)
+    known = parse(name)
+    if known.row is not None:
+        return meta_model(known.row, dtype)
 
     folder = folder_of(name, weights=False)
     raw = read_json(folder / "config.json")
@@ -79,6 +79,6 @@ def shapes_of(name: str | os.PathLike, dtype: torch.dtype) -> MetaModel:
     with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
         model = without_weights(published.config(raw, shapes), dtype, causal=kind == "autoregressive")
 
-    called = folder.resolve().name if Path(name).exists() else os.fspath(name).partition("@")[0]
+    called = folder.resolve().name if known.folder else os.fspath(name).partition("@")[0]
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan
     return MetaModel(model, None, called, kind, mask_token_id, kind == "autoregressive")

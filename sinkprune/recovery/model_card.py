@@ -99,7 +99,7 @@ def _check_told(card: Mapping[str, object]) -> None:
 
 
 def folder_here(name: str | os.PathLike) -> Path | None:
-    """Return the folder of a model by its name: the folder it is, or that of a hub id in the hub's cache.
+    """Return the folder of a model: the folder that its name is, or else that of a hub id in the hub's cache.
 
     None for an embedded model, and for one that is not on this machine.
     """
@@ -133,13 +133,16 @@ def provenance(name: str | os.PathLike) -> dict[str, str]:
     """
     text = os.fspath(name)
     plain = text.partition("@")[0]
-    base_model, licence = _hub_id(plain), _licence(plain)
-
     folder = folder_here(name)
-    if plain not in MODELS and folder is not None:
+    is_from_hub = folder is None or not Path(name).exists()
+    is_of_table = is_from_hub and plain in MODELS
+
+    base_model, licence = None, None
+    if is_of_table:
+        base_model, licence = _hub_id(plain), _licence(plain)
+    elif folder is not None:
         about = _front_matter(folder / README)
         licence = about.get("license")
-        is_from_hub = not Path(name).exists()
         if is_from_hub:
             base_model = plain
         elif (folder / CARD).is_file():  # another's README names what that folder was made from

@@ -331,7 +331,7 @@ def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known
     """Return what is known of a model whose weights are not on this machine."""
     lm = shapes_of(name, torch.float32)
     stored = _stated_dtype(name)
-    row, _ = parse(name)
+    row = parse(name).row
     has_positions = row is None or row.context is not None
     if needed is None:
         return _Known(lm, stored, are_positions_known=has_positions)
@@ -342,7 +342,7 @@ def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known
 
 def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
     """Return the dtype of the published files, as the table of models or config.json states it."""
-    row, _ = parse(name)
+    row = parse(name).row
     if row is not None:
         return DTYPES[row.stored]
 
@@ -376,7 +376,7 @@ def teacher_of(pruned: str | os.PathLike) -> str | None:
     Here is a folder, an embedded model, and a hub id that the hub's cache holds. A pruned model that is a hub
     id itself is fetched, without its weights. A model of the table was published dense, and has none.
     """
-    row, _ = parse(pruned)  # raises for what is no name
+    row = parse(pruned).row  # raises for what is no name
     if row is not None:
         return None
     folder = folder_of(pruned, weights=False)

@@ -96,7 +96,7 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
 
 def known_row(name: str) -> KnownModel:
     """Return the row of a model that random weights can stand in for; raise ValueError for another model."""
-    row, _ = parse(name)
+    row = parse(name).row
     if row is None:
         raise ValueError(
             f"model={name!r} with real=False: random weights can stand in for the models of docs/models.md "

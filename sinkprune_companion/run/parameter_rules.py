@@ -239,7 +239,7 @@ def check_model(name: str, kind: str) -> None:
     """Raise ValueError unless a name means a model of a kind; it reads no weights."""
     from sinkprune.models.hub import parse  # seconds of imports
 
-    row, _ = parse(name)
+    row = parse(name).row
     if row is None:
         from sinkprune.models.reader import Checkpoint
 
@@ -325,7 +325,7 @@ def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
 
     from sinkprune.models.hub import parse
 
-    row, _ = parse(values["model"])
+    row = parse(values["model"]).row
     if row is None:
         return
 

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -14,16 +15,24 @@ from safetensors.torch import load_file
 from sinkprune.models import embedded
 from sinkprune.models.catalog import MODELS
 from sinkprune.models.empty import empty_parameters
-from sinkprune.models.hub import requirements
-from sinkprune.models.loading import load
+from sinkprune.models.hub import Name, parse, requirements
+from sinkprune.models.loading import load, open_checkpoint
+from sinkprune.models.meta_model import shapes_of
 from sinkprune.models.saving import save
 from sinkprune.models.weight_files import FormatError
+from sinkprune.recovery.model_card import card_of, provenance
+from sinkprune_core.language_model import LanguageModel
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
     for name in ("smol", tmp_path):
         with pytest.raises(ValueError, match=r"unknown model .*known names: smol-ar, smol-dlm"):
             load(name)
+
+
+def load_case(case, folder: Path) -> LanguageModel:
+    write(case, folder)
+    return load(folder)
 
 
 @pytest.fixture
@@ -82,6 +91,32 @@ def test_a_fact_of_the_table_that_the_files_contradict_is_an_error(hub):
     hub("GSAI-ML/LLaDA-1.5", CASES["dream"])
     with pytest.raises(FormatError, match="expected to be of the family 'llada' and looks like 'dream'"):
         load("GSAI-ML/LLaDA-1.5")
+
+
+def test_a_folder_goes_before_a_hub_id_of_its_name(hub, tmp_path, monkeypatch):
+    name = "GSAI-ML/LLaDA-8B-Base"
+    monkeypatch.chdir(tmp_path)
+    folder = save(load_case(CASES["llama"], tmp_path / "made"), tmp_path / name, note="mine")
+
+    assert parse(name) == Name(folder=Path(name))
+    assert load(name).fingerprint() == load(folder).fingerprint()
+    assert open_checkpoint(name).kind == "autoregressive"
+    assert requirements(name).parameters == requirements(folder).parameters
+    assert shapes_of(name, torch.float32).name == "LLaDA-8B-Base"
+
+    assert card_of(name)["note"] == "mine"
+    assert provenance(name) == {"given": name}, "it is not known to be what the hub has"
+
+
+def test_a_folder_without_a_model_is_not_passed_over_for_the_hub(hub, tmp_path, monkeypatch):
+    name = "GSAI-ML/LLaDA-8B-Base"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+
+    with pytest.raises(
+        ValueError, match=rf"{name} is a folder here.* without config.json.* remove it or run"
+    ):
+        load(name)
 
 
 def test_without_network_and_cache_the_error_says_what_to_do(hub):
