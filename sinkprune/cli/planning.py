@@ -98,15 +98,17 @@ def _lacks(
     parts: Sequence[PruningCost | Int8Cost], needed: Requirements | None, gpu: Gpu | None, is_streamed: bool
 ) -> list[str]:
     """Return sentences on what is missing: of disk here, and of memory where the run is to be."""
-    of_weights = ()
+    of_disk, of_weights = (), ()
     if needed is not None:
-        of_weights = needed.lacks_disk if is_streamed else needed.missing
+        of_disk = needed.missing_disk
+        of_weights = of_disk if is_streamed else needed.missing
 
-    lacks = [*of_weights, *(lack for part in parts for lack in part.missing)]
     if gpu is None:
+        lacks = [*of_weights, *(lack for part in parts for lack in part.missing)]
         return [f"this machine lacks {lack}" for lack in lacks]
 
-    sentences = [f"this machine lacks {lack}" for lack in lacks if "of disk" in lack]
+    lacks = [*of_disk, *(lack for part in parts for lack in part.missing_disk)]
+    sentences = [f"this machine lacks {lack}" for lack in lacks]
     pruning = parts[0]  # int8 is written in main memory
     if pruning.memory > gpu.memory:
         sentences.append(

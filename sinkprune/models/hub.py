@@ -37,12 +37,13 @@ class Requirements:
     download: int  # over the network
     disk: int  # where weights are kept
     memory: int  # for the parameters and the largest tensor in flight; activations come on top
-    missing: tuple[str, ...]  # what this machine lacks, in sentences
+    missing_disk: tuple[str, ...] = ()  # what this machine lacks of disk for the download, in sentences
+    missing_memory: tuple[str, ...] = ()  # and of memory
 
     @property
-    def lacks_disk(self) -> tuple[str, ...]:
-        """What this machine lacks of disk for the download, in sentences."""
-        return tuple(lack for lack in self.missing if "of disk" in lack)
+    def missing(self) -> tuple[str, ...]:
+        """What this machine lacks, in sentences."""
+        return self.missing_disk + self.missing_memory
 
 
 class Name(NamedTuple):
@@ -305,21 +306,25 @@ def requirements(
         download = 0
         largest = max(files.size(key) for key in files.shapes)
     memory = parameters * dtype.itemsize + largest
-    missing = []
+
+    missing_disk = ()
     free_disk = free_disk_at(Path(HF_HUB_CACHE)) if download else 0
     if download > free_disk:
-        missing.append(
+        missing_disk = (
             f"{download / 1e9:.1f} GB of disk in {HF_HUB_CACHE}, which has {free_disk / 1e9:.1f} GB free: "
-            "make room, or set HF_HOME to a larger disk"
+            "make room, or set HF_HOME to a larger disk",
         )
+
+    missing_memory = ()
     free = available_memory(device)
     if memory + WORKING > free:
-        missing.append(
+        missing_memory = (
             f"{(memory + WORKING) / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in "
             f"{str(dtype).removeprefix('torch.')}, and {device} has {free / 1e9:.1f} GB available: "
-            "take a smaller dtype or model, or a larger machine"
+            "take a smaller dtype or model, or a larger machine",
         )
-    return Requirements(parameters, download, disk, memory, tuple(missing))
+
+    return Requirements(parameters, download, disk, memory, missing_disk, missing_memory)
 
 
 def requirements_of_plan(

@@ -137,9 +137,8 @@ def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: b
 
     The memory of a model that is `spread` over devices is checked by `place`, device by device.
     """
-    missing = requirements(name, dtype, device).missing
-    if spread:
-        missing = [lack for lack in missing if "of disk" in lack]
+    needed = requirements(name, dtype, device)
+    missing = needed.missing_disk if spread else needed.missing
     if missing:
         raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(missing)}")
 

@@ -30,7 +30,13 @@ class Int8Cost:
 
     memory: int  # bytes of main memory at the peak, wherever the model was pruned
     disk: int  # bytes of the folder
-    missing: tuple[str, ...]  # what this machine lacks, in sentences
+    missing_memory: tuple[str, ...]  # what this machine lacks of main memory, in sentences
+    missing_disk: tuple[str, ...]  # and of disk
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What this machine lacks, in sentences."""
+        return self.missing_memory + self.missing_disk
 
     def __str__(self) -> str:
         return (
@@ -51,13 +57,13 @@ def int8_cost(lm: LanguageModel, pruned: Path, out: Path, removed: int = 0) -> I
     in_bfloat16 = 2 * parameters_of(lm.model)  # whose zeros are compared; what is read from files gives way
     memory = PROCESS_BYTES + in_bfloat16 + disk
 
-    missing = []
+    missing_memory, missing_disk = (), ()
     own = psutil.Process().memory_info().rss  # the libraries, which count, and a model that is gone by then
     free_memory = available_memory("cpu") + own
     if memory > free_memory:
-        missing.append(
+        missing_memory = (
             f"{memory / 1e9:.1f} GB of main memory for int8, and {free_memory / 1e9:.1f} GB are available: "
-            "write it with `sinkprune ship` on a larger machine"
+            "write it with `sinkprune ship` on a larger machine",
         )
 
     is_beside = existing(pruned).stat().st_dev == existing(out).stat().st_dev
@@ -65,12 +71,12 @@ def int8_cost(lm: LanguageModel, pruned: Path, out: Path, removed: int = 0) -> I
     free = free_disk_at(out) + removed
     if needed > free:
         both = " and the pruned model" if is_beside else ""
-        missing.append(
+        missing_disk = (
             f"{needed / 1e9:.1f} GB of disk at {out} for int8{both}, which has {free / 1e9:.1f} GB free: "
-            "make room or choose another place"
+            "make room or choose another place",
         )
 
-    return Int8Cost(memory, disk, tuple(missing))
+    return Int8Cost(memory, disk, missing_memory, missing_disk)
 
 
 def int8_bytes(lm: LanguageModel) -> int:

@@ -336,7 +336,7 @@ def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known
     if needed is None:
         return _Known(lm, stored, are_positions_known=has_positions)
 
-    lacks = tuple(f"this machine lacks {lack}" for lack in needed.lacks_disk)
+    lacks = tuple(f"this machine lacks {lack}" for lack in needed.missing_disk)
     return _Known(lm, stored, needed.download, lacks, has_positions)
 
 

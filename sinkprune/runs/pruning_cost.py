@@ -46,8 +46,14 @@ class PruningCost:
     seconds: float  # at the speed of a matrix product, so a lower bound
     memory: int  # bytes at the peak
     disk: int  # bytes
-    missing: tuple[str, ...]  # what this machine lacks, in sentences
+    missing_memory: tuple[str, ...] = ()  # what this machine lacks of memory, in sentences
+    missing_disk: tuple[str, ...] = ()  # and of disk
     pace: str = HERE  # whose speed the time counts with, in words
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What this machine lacks, in sentences."""
+        return self.missing_memory + self.missing_disk
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
@@ -97,12 +103,12 @@ def pruning_cost(
     memory = run.memory()
     disk = run.disk(out is not None)
 
-    missing = _missing_memory(lm, memory, place)
+    missing_disk = []
     for folder in dict.fromkeys([out, work]):
         free = disk if folder is None else free_disk_at(Path(folder))
         there = 0 if work is None or folder is None else bytes_kept(Path(work), recipe, Path(folder))
         if disk - there > free:
-            missing.append(
+            missing_disk.append(
                 f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
                 "make room or choose another place"
             )
@@ -114,7 +120,8 @@ def pruning_cost(
         seconds=flops / (speed or speed_here(lm, device)),
         memory=memory,
         disk=disk,
-        missing=tuple(missing),
+        missing_memory=_missing_memory(lm, memory, place),
+        missing_disk=tuple(missing_disk),
     )
 
 
@@ -228,7 +235,7 @@ def bytes_kept(work: Path, recipe: Recipe, beside: Path) -> int:
     return bytes_below(job) if is_beside else 0
 
 
-def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) -> list[str]:
+def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) -> tuple[str, ...]:
     """Return a sentence if there is too little memory.
 
     What is there already counts as free: the model, where it is loaded, and the libraries.
@@ -241,12 +248,12 @@ def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) 
 
     free = available_memory(device) + there
     if memory <= free:
-        return []
+        return ()
 
-    return [
+    return (
         f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: "
-        "use fewer or shorter sequences, a smaller batch, or stream the model from disk"
-    ]
+        "use fewer or shorter sequences, a smaller batch, or stream the model from disk",
+    )
 
 
 def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> float:

@@ -147,6 +147,18 @@ def test_requirements_of_a_folder_come_from_its_headers(hub, tmp_path):
     assert requirements("Qwen/Qwen2.5-7B").download == MODELS["Qwen/Qwen2.5-7B"].bytes
 
 
+@pytest.mark.parametrize("lacks_disk", [False, True])
+@pytest.mark.parametrize("lacks_memory", [False, True])
+def test_requirements_tell_disk_from_memory(hub, monkeypatch, lacks_disk, lacks_memory):
+    monkeypatch.setattr("sinkprune.models.hub.free_disk_at", lambda _: 0 if lacks_disk else 1 << 50)
+    monkeypatch.setattr("sinkprune.models.hub.available_memory", lambda _: 0 if lacks_memory else 1 << 50)
+
+    need = requirements("Qwen/Qwen2.5-7B")
+    assert len(need.missing_disk) == lacks_disk and all("of disk" in lack for lack in need.missing_disk)
+    assert len(need.missing_memory) == lacks_memory
+    assert need.missing == need.missing_disk + need.missing_memory
+
+
 def test_a_thread_that_loads_leaves_the_modules_of_others_whole():
     def make():
         return torch.nn.Linear(2, 2).weight.is_meta
