@@ -181,7 +181,7 @@ def recipe_of(options: Prune) -> Recipe:
         except ValueError:
             changes[name] = text  # a word needs no quotes
 
-    return preset(chosen, **with_exact_share(changes))
+    return preset(chosen, **without_rounded_share(changes))
 
 
 def own_criterion(recipe: Recipe) -> str | None:
@@ -189,20 +189,19 @@ def own_criterion(recipe: Recipe) -> str | None:
     return None if isinstance(recipe.criterion, str) else criterion_identity(recipe.criterion)
 
 
-def with_exact_share(changes: dict[str, object]) -> dict[str, object]:
-    """Return fields of a recipe with the sparsity that a pattern N:M means.
+def without_rounded_share(changes: dict[str, object]) -> dict[str, object]:
+    """Return fields of a recipe without a sparsity that is N / M of its pattern as a person rounds it.
 
-    A sparsity that is another one, by more than rounding, stays and is refused by `Recipe`.
+    Another sparsity stays and is refused by `Recipe`.
     """
-    pattern = changes.get("pattern")
+    pattern, given = changes.get("pattern"), changes.get("sparsity")
     ratio = n_and_m(pattern) if isinstance(pattern, str) else None
-    if ratio is None:
+    if ratio is None or not isinstance(given, float):
         return changes
 
-    share = ratio[0] / ratio[1]
-    given = changes.get("sparsity", share)
-    is_rounded = isinstance(given, float) and math.isclose(given, share, abs_tol=ROUNDED)
-    return {**changes, "sparsity": share} if is_rounded else changes
+    if not math.isclose(given, ratio[0] / ratio[1], abs_tol=ROUNDED):
+        return changes
+    return {name: value for name, value in changes.items() if name != "sparsity"}
 
 
 # what is written

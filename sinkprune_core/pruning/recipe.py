@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from types import FunctionType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.pruning.criteria import (
@@ -32,7 +32,9 @@ from sinkprune_core.values import (
 )
 
 ROUND_TO = 64  # channels of which a structured recipe keeps a multiple
-ROUNDING = 1e-6  # a sparsity this near to N / M is that of a pattern N:M
+ROUNDING = 1e-6  # how far a sparsity may lie from what a pattern N:M or a list of sparsities means
+HALF = 0.5  # the sparsity where nothing says another one
+NOT_GIVEN = cast(float, None)  # until `Recipe` fills it in, before anyone can read it
 
 Inputs = Literal["clean", "noised"]
 Propagation = Literal["sequential", "dense"]
@@ -58,8 +60,9 @@ class Recipe:
 
     criterion: CriterionName | Score = "wanda"
     """Which weights matter: a name of CRITERIA, or a function; see `criteria.criterion_of`."""
-    sparsity: Sparsity = 0.5
-    """Share of zeros in the linears, in [0, 1); with pattern="structured" of their weights that leave."""
+    sparsity: Sparsity = NOT_GIVEN
+    """Share of zeros in the linears, in [0, 1); with pattern="structured" of their weights that leave. Where
+    none is given, it is N / M of a pattern, the mean of `sparsities`, or else 0.5."""
     inputs: Inputs = "clean"
     """Calibration text as it is ("clean", Wanda and SparseGPT) or in the states of a trajectory
     ("noised")."""
@@ -109,15 +112,17 @@ class Recipe:
     ignore: tuple[str, ...] = ()
     """Patterns of linears that are not pruned, whatever `targets` says."""
     sparsities: tuple[float, ...] = ()
-    """A sparsity for every layer, instead of an allocation; `sparsity` is then their mean."""
+    """A sparsity for every layer, instead of an allocation; `sparsity` is their mean."""
     keep_zeros: Flag = False
     """Let weights that are zero already stay zero, and count them: an earlier mask is kept."""
 
     def __post_init__(self):
+        self._take_sparsities()
+        self._take_sparsity()
         check_fields(self)
+        self._check_mean()
         self._take_names("targets")
         self._take_names("ignore")
-        self._take_sparsities()
         self._check_functions()
         self._check_pattern()
         self._check_choice_of_layers()
@@ -138,21 +143,45 @@ class Recipe:
         object.__setattr__(self, field, tuple(names))
 
     def _take_sparsities(self) -> None:
-        """Let sparsities be a tuple of shares, and `sparsity` their mean."""
+        """Let sparsities be a tuple of shares."""
         given = self.sparsities
         if not isinstance(given, (list, tuple)):
             raise ValueError(f"sparsities={in_short(given)} must be a list of numbers, one per layer")
 
         shares = tuple(checked("sparsities", share, Sparsity) for share in given)
         object.__setattr__(self, "sparsities", shares)
-        if not shares:
+
+    def _take_sparsity(self) -> None:
+        """Let a sparsity that is not given be what the pattern or the sparsities mean, else a half."""
+        if self.sparsity is not None:
             return
 
-        mean = sum(shares) / len(shares)
-        if self.sparsity not in (Recipe.sparsity, mean):
-            raise ValueError(f"sparsities={list(shares)} have a mean of {mean}, not sparsity={self.sparsity}")
+        ratio = n_and_m(self.pattern) if isinstance(self.pattern, str) else None
+        meant = HALF
+        if self.sparsities:
+            meant = self._mean
+        elif ratio is not None:
+            meant = ratio[0] / ratio[1]
 
-        object.__setattr__(self, "sparsity", mean)
+        object.__setattr__(self, "sparsity", meant)
+
+    @property
+    def _mean(self) -> float:
+        """The mean of the sparsities."""
+        return sum(self.sparsities) / len(self.sparsities)
+
+    def _check_mean(self) -> None:
+        """Let the sparsity be the mean of the sparsities; raise ValueError for one that is not, rounded."""
+        if not self.sparsities:
+            return
+
+        if abs(self.sparsity - self._mean) > ROUNDING:
+            raise ValueError(
+                f"sparsities={list(self.sparsities)} have a mean of {self._mean:g}, not "
+                f"sparsity={self.sparsity}: leave sparsity out, or give that mean"
+            )
+
+        object.__setattr__(self, "sparsity", self._mean)
 
     def _check_functions(self) -> None:
         """Raise ValueError where what may be a name or a function is neither."""

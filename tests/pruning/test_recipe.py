@@ -1,6 +1,7 @@
 """Recipes: what cannot work is refused before any change, and a preset is what the literature says."""
 
 import re
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -127,6 +128,22 @@ def test_recommended_shares_zeros_out_over_layers_unless_their_sparsities_are_gi
 
     for changes in ({}, {"targets": "mlp.*"}, {"ignore": "*.q_proj"}):
         assert preset("recommended", sparsity=0.8, **changes).allocation == "owl"
+
+
+@pytest.mark.parametrize(
+    ("fields", "sparsity"),
+    [
+        ({}, 0.5),
+        ({"pattern": "1:4"}, 0.25),
+        ({"pattern": "1:3", "sparsity": 0.3333333}, 1 / 3),
+        ({"sparsities": (0.6, 0.7)}, (0.6 + 0.7) / 2),
+        ({"sparsities": [0.1, 0.2, 0.3], "sparsity": 0.2}, (0.1 + 0.2 + 0.3) / 3),
+    ],
+)
+def test_a_sparsity_is_what_pattern_or_sparsities_mean(fields, sparsity):
+    for recipe in (Recipe(**fields), preset("wanda", **fields)):
+        assert recipe.sparsity == sparsity
+        assert replace(recipe) == recipe and recipe.card()["sparsity"] == sparsity
 
 
 # what does not fit a model or its text
