@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 RATES_OF_DROPOUT = ("dropout", "pdrop", "layerdrop")  # how fields of configurations end that hold one
 
 
-def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None) -> None:
+def check_ids(
+    lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None, training: bool = False
+) -> None:
     """Raise an error unless ids are int64 of the vocabulary, and rows fit the model's positions.
 
     `tokens` is the longest row's length where it is not that of `ids_BT`, padded or going on from a cache.
-    Raises TypeError for what is no tensor, ValueError for other ids, and for a model whose dropout is on.
+    Raises TypeError for what is no tensor, ValueError for other ids, and for a model whose dropout is on,
+    unless it is `training`.
     """
     if not isinstance(ids_BT, torch.Tensor):
         raise TypeError(f"token ids are {in_short(ids_BT)}: {lm.name} takes a tensor of int64")
     if ids_BT.dtype != torch.int64 or ids_BT.is_nested or ids_BT.layout != torch.strided:
         raise ValueError(f"token ids are {ids_BT.dtype} ({ids_BT.layout}): {lm.name} takes a tensor of int64")
 
-    check_mode(lm.model, lm.name)
+    if not training:
+        check_mode(lm.model, lm.name)
     check_direction(lm)
     if ids_BT.is_meta:
         check_loaded(lm)

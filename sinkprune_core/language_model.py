@@ -208,15 +208,19 @@ class LanguageModel:
         """Return how many weights of the linear maps of all blocks are zero."""
         return sum(int((linear.weight == 0).sum()) for linear in self.all_linears().values())
 
-    def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
+    def hidden(
+        self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None, training: bool = False
+    ) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head.
 
+        `training` allows for dropout, which a score must not have.
         Raises ValueError for ids that are no tokens of the model, for longer rows than it has positions, and
         where a number of the result is not finite, and for a model without weights.
         """
         checked("attention_mask_BT", attention_mask_BT, Plain | None)
         check_rows(self, ids_BT, attention_mask_BT)
-        check_ids(self, ids_BT, None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max()))
+        tokens = None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max())
+        check_ids(self, ids_BT, tokens, training)
         return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
@@ -240,13 +244,17 @@ class LanguageModel:
         return self.head(self.hidden_at(ids_BT, where_BT, attention_mask_BT))
 
     def hidden_at(
-        self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None
+        self,
+        ids_BT: torch.Tensor,
+        where_BT: torch.Tensor,
+        attention_mask_BT: torch.Tensor | None = None,
+        training: bool = False,
     ) -> torch.Tensor:
         """Return the last hidden states that predict the tokens at some positions, (N, D), row by row.
 
-        `where_BT` (bool) says at which. With shifted logits position 0 has no predecessor and keeps its own
-        output, as in Dream's reference sampler. Raises ValueError for position 0 of an autoregressive model,
-        and unless there is a bool for every id.
+        `where_BT` (bool) says at which, and `training` is what `hidden` takes. With shifted logits position 0
+        has no predecessor and keeps its own output, as in Dream's reference sampler. Raises ValueError for
+        position 0 of an autoregressive model, and unless there is a bool for every id.
         """
         checked("where_BT", where_BT, Plain)
         check_rows(self, ids_BT, attention_mask_BT)
@@ -259,7 +267,7 @@ class LanguageModel:
         if not self.is_diffusion and bool(where_BT[:, 0].any()):
             raise ValueError("an autoregressive model does not predict position 0: leave it out of `where`")
 
-        hidden_BTD = self.hidden(ids_BT, attention_mask_BT)
+        hidden_BTD = self.hidden(ids_BT, attention_mask_BT, training)
         row_N, position_N = where_BT.to(self.device).nonzero(as_tuple=True)
         if self.logits_shifted:
             position_N = (position_N - 1).clamp_min(0)

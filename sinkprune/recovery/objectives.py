@@ -63,14 +63,19 @@ def exercise(
 
 
 def loss_of(
-    lm: LanguageModel, task: Exercise, teacher: LanguageModel | None = None, distillation: float = 0.0
+    lm: LanguageModel,
+    task: Exercise,
+    teacher: LanguageModel | None = None,
+    distillation: float = 0.0,
+    training: bool = False,
 ) -> torch.Tensor:
     """Return the loss of a model on an exercise, a scalar with a gradient.
 
     It is the cross entropy of the text, of which a share `distillation` is replaced by the divergence
     KL(teacher ‖ model) at the same positions. The logits are computed in slices where they are many.
+    `training` allows for dropout in the model.
     """
-    hidden_ND = lm.hidden_at(task.input_BT, task.where_BT)
+    hidden_ND = lm.hidden_at(task.input_BT, task.where_BT, training=training)
     teacher_ND = None
     if teacher is not None and distillation > 0:
         with torch.no_grad():
@@ -103,14 +108,15 @@ def training_loss(
 
     It is the objective of `recover`, a scalar in nats per token with a gradient: masked positions of a
     diffusion model, where the noise is a function of `seed` and `step`, next tokens of another. Every row
-    counts as text to its end, so rows without padding are wanted. Raises ValueError for ids that are no
+    counts as text to its end, so rows without padding are wanted. A model in training mode, as a Trainer puts
+    it, has its dropout. Raises ValueError for ids that are no
     rows of at least two tokens of the model.
     """
     if not len(ids_BT) or ids_BT.shape[1] < 2:
         raise ValueError(f"ids_BT has shape {tuple(ids_BT.shape)}: give at least one sequence of 2 tokens")
 
     rng = generator(seed, "recovery noise", step)
-    return loss_of(lm, exercise(lm, ids_BT, rng))
+    return loss_of(lm, exercise(lm, ids_BT, rng), training=True)
 
 
 def _slice_loss(

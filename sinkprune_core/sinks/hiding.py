@@ -150,11 +150,18 @@ class HidingModel(LanguageModel):
     def __post_init__(self):
         pass  # what it is made from, a LanguageModel, was checked
 
-    def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
+    def hidden(
+        self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None, training: bool = False
+    ) -> torch.Tensor:
         """Return the last hidden states without the hidden keys, (B, T, D).
 
-        Raises ValueError for padded rows.
+        Raises ValueError for padded rows, and for `training`: the keys are chosen by a forward without
+        dropout.
         """
+        if training:
+            raise ValueError(
+                "training=True: a model whose keys are hidden is not trained; train the model itself"
+            )
         if attention_mask_BT is not None:
             raise ValueError(
                 "attention_mask is given: keys are hidden in rows without padding only, "

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 from sinkprune import load, save, save_model
 from sinkprune.recovery.objectives import training_loss
 from sinkprune.recovery.zeros import zeros_held
+from sinkprune_core import preset, prune
 
 
 def loss_of(model, ids_BT):
@@ -178,6 +179,37 @@ def test_a_trainer_fills_masks_with_the_loss_of_recovery(make_pruned, zeros, mak
 
     lm.model.eval()
     assert same(before, zeros(lm))
+    assert training_loss(lm, ids_BT, seed=1).item() < untrained
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+def test_a_trainer_trains_a_model_with_dropout(make_family, zeros, make_ids, tmp_path, kind):
+    """A Trainer puts the model into training mode, where its dropout is on."""
+    lm = make_family("gpt2", kind=kind)
+    prune(lm, preset("magnitude", sparsity=0.5))
+    lm.model.requires_grad_(True)
+    assert lm.model.config.resid_pdrop > 0
+
+    before = zeros(lm)
+    rows = [{"input_ids": ids_T} for ids_T in make_ids(8, 12)]
+    ids_BT = torch.stack([row["input_ids"] for row in rows])
+    untrained = training_loss(lm, ids_BT, seed=1).item()
+    dropped = []
+
+    class MaskFillingTrainer(Trainer):
+        def compute_loss(self, model, inputs, **_):
+            dropped.append(model.training)
+            return training_loss(lm, inputs["input_ids"], step=self.state.global_step)
+
+    arguments = few_steps(tmp_path, 12, per_device_train_batch_size=4)
+    with zeros_held(lm.model):
+        MaskFillingTrainer(lm.model, arguments, train_dataset=rows).train()
+
+    assert all(dropped) and same(before, zeros(lm))
+    with pytest.raises(ValueError, match="training mode"):
+        lm.hidden(ids_BT)
+
+    lm.model.eval()
     assert training_loss(lm, ids_BT, seed=1).item() < untrained
 
 
