@@ -16,7 +16,7 @@ import stat
 import sys
 import time
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -371,7 +371,7 @@ def write_json(path: Path | str, value: object, is_durable: bool = True) -> None
 def keep(path: Path, value: dict[str, object]) -> None:
     """Write an object of JSON into the cache, with a digest of it; where that cannot be, nothing happens."""
     with suppress(OSError):  # a cache that cannot be written only costs time
-        write_json(path, {**value, CHECK: _check_of(value)}, is_durable=False)
+        write_json(path, {**value, CHECK: json_digest(value)}, is_durable=False)
 
 
 def kept(path: Path) -> dict[str, Any] | None:
@@ -383,11 +383,12 @@ def kept(path: Path) -> dict[str, Any] | None:
 
     if not isinstance(value, dict):
         return None
-    is_whole = value.pop(CHECK, None) == _check_of(value)
+    is_whole = value.pop(CHECK, None) == json_digest(value)
     return value if is_whole else None
 
 
-def _check_of(value: dict[str, object]) -> str:
+def json_digest(value: Mapping[str, object]) -> str:
+    """Return the SHA-256 of an object of JSON, whatever the order of its names, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -103,13 +103,8 @@ def documents_of(options: TextOptions, held_out: bool) -> list[Document] | None:
     if options.text is None:
         return None
     if options.asks_wikitext():
-        return wikitext_articles(options.data, options.split or ("test" if held_out else "train"))
+        return local_data.wikitext_documents(options.data, options.split or ("test" if held_out else "train"))
     return documents_in(options.text)
-
-
-def wikitext_articles(data: Path | None, split: str) -> list[Document]:
-    """Return the articles of a split of WikiText-2, from a local folder or (None) from the hub."""
-    return [local_data.running_text([article]) for article in local_data.wikitext(data, split)]
 
 
 def known_text(options: TextOptions, name: str) -> str | None:

@@ -18,11 +18,11 @@ from cyclopts import App, CycloptsError, Group, Parameter, Token
 from cyclopts.exceptions import ConsumeMultipleError, MissingArgumentError, UnusedCliTokensError
 
 from sinkprune.cli.help_pages import PlainHelp, show_epilog
+from sinkprune.named_texts import WIKITEXT, is_wikitext
 from sinkprune.spelling import suggestion
 
 PACKAGES = ("sinkprune", "sinkprune_companion")  # that have commands
 HELP_FLAGS = ("--help", "-h")
-WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
 
 # how options are grouped in help
 ARGUMENTS = Group("arguments", sort_key=0)
@@ -326,11 +326,6 @@ class TextOptions(ModelOptions):
         """Raise an error for a text that is not there."""
         if self.text is not None and not self.asks_wikitext():
             check_text(self.text)
-
-
-def is_wikitext(text: Path | None) -> bool:
-    """Return whether a `--text` is the data set WikiText-2, and no file of that name."""
-    return text is not None and str(text) == WIKITEXT and not text.is_file()
 
 
 def check_text(text: Path) -> None:

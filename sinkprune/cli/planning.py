@@ -11,7 +11,13 @@ from sinkprune.cli.help_pages import say
 from sinkprune.files import resolved
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.gpus import Gpu, planned_gpu
-from sinkprune.models.hub import Requirements, available_memory, requirements_of_plan, weights_are_here
+from sinkprune.models.hub import (
+    Requirements,
+    available_memory,
+    download_in_words,
+    requirements_of_plan,
+    weights_are_here,
+)
 from sinkprune.models.meta_model import MetaModel, shapes_of
 from sinkprune.recovery.int8 import Int8Cost, int8_cost
 from sinkprune.runs.pruning_cost import PruningCost, bytes_kept, pruning_cost, weight_bytes
@@ -42,11 +48,7 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     place = where(dtype, gpu.words if gpu else options.device)
 
     streamed = ", streamed from disk" if lm.is_streamed else ""
-    fetched = ""
-    if download:
-        fetched = f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
-
-    planned = fetched + "; ".join(map(str, parts))
+    planned = download_in_words(download) + "; ".join(map(str, parts))
     what = f"{lm.name} ({lm.kind}, {place}){streamed}"
     say(f"{what}, {recipe.name}, sparsity {recipe.sparsity}: {planned}")
     for lack in _lacks(parts, needed, gpu, lm.is_streamed):

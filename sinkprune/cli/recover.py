@@ -3,10 +3,10 @@
 import shlex
 
 from sinkprune.cli.commands.recover import Recover
-from sinkprune.cli.common import wikitext_articles
 from sinkprune.cli.help_pages import say
-from sinkprune.cli.options import WIKITEXT, is_wikitext
+from sinkprune.evaluation.local_data import wikitext_documents
 from sinkprune.models.gpus import planned_gpu
+from sinkprune.named_texts import WIKITEXT, is_wikitext
 from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.training import Recovered
@@ -35,7 +35,7 @@ def run(options: Recover) -> None:
     """Print what a run would take, or run, and print what came of it."""
     arguments = {name: getattr(options, name) for name in ARGUMENTS}
     if is_wikitext(options.text):
-        articles = None if options.dry_run else wikitext_articles(options.data, "train")  # a plan needs none
+        articles = None if options.dry_run else wikitext_documents(options.data, "train")  # a plan needs none
         arguments |= {"text": articles, "text_name": WIKITEXT}
     found = recover(options.pruned, out=options.out, dry_run=options.dry_run, tell=say, **arguments)
     if isinstance(found, RecoveryCost) and found.missing:

@@ -12,10 +12,10 @@ import pandas as pd
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # which pydantic asks for
 
+from sinkprune.documents import Document
 from sinkprune.files import DATA, check_ordinary, json_of, read_text, resolved
 from sinkprune_core.values import check_choice
 
-WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
 WIKITEXT_FILE = DATA / "wikitext-2" / "valid.txt"
 TEST_FILE = DATA / "wikitext-2" / "test_first_half.txt"  # other articles than WIKITEXT_FILE has
@@ -269,6 +269,11 @@ def detokenised(text: str) -> str:
 def running_text(pages: Sequence[str]) -> str:
     """Return articles as the published perplexity protocols read them: lines that are not blank."""
     return "\n".join(line for page in pages for line in page.split("\n") if line.strip())
+
+
+def wikitext_documents(folder: Path | str | None, split: str) -> list[Document]:
+    """Return the articles of a split of WikiText-2 as documents; raise what `wikitext` raises."""
+    return [running_text([article]) for article in wikitext(folder, split)]
 
 
 def read_parquet(file: Path) -> pd.DataFrame:

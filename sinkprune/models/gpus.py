@@ -50,6 +50,13 @@ GPUS = {
 }
 
 
+def duration_in_words(seconds: float) -> str:
+    """Return how long a run takes, in hours and minutes or in minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def planned_gpu(device: str) -> Gpu | None:
     """Return the GPU that a device such as `cuda:H100` names, None for a device of this machine.
 

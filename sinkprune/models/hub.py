@@ -361,6 +361,13 @@ def _files_here(name: str | os.PathLike, known: Name) -> WeightFiles:
     return WeightFiles(fetch(row.id, known.revision, local=True))
 
 
+def download_in_words(size: int) -> str:
+    """Return what has to be downloaded first, of `size` bytes; nothing where all is here."""
+    if not size:
+        return ""
+    return f"{size / 1e9:.1f} GB to download, since it is not on this machine; then "
+
+
 def available_memory(device: str | torch.device = "cpu") -> int:
     """Return the bytes that can be allocated on a device now; a container's limit counts."""
     if torch.device(device).type == "cuda":

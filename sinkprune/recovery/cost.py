@@ -13,7 +13,7 @@ import torch
 
 from sinkprune.files import bytes_below, free_disk_at
 from sinkprune.models.devices import move
-from sinkprune.models.gpus import HERE, Gpu
+from sinkprune.models.gpus import HERE, Gpu, duration_in_words
 from sinkprune.models.hub import available_memory
 from sinkprune.recovery.objectives import LOGITS_BYTES
 from sinkprune.recovery.settings import Recovery
@@ -59,11 +59,8 @@ class RecoveryCost:
         if self.seconds is None:
             return "in a time that is not known, as no step fits"
 
-        minutes, seconds = divmod(round(self.seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
         how_surely = "about" if self.pace == HERE else "at least"
-        return f"{how_surely} {duration} {self.pace}"
+        return f"{how_surely} {duration_in_words(self.seconds)} {self.pace}"
 
 
 def recovery_cost(

@@ -11,6 +11,7 @@ import torch
 from pydantic import InstanceOf
 
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
+from sinkprune.evaluation.local_data import wikitext_documents
 from sinkprune.files import check_new_folder, held, make_folder, resolved
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.devices import choose_device, choose_dtype
@@ -19,6 +20,7 @@ from sinkprune.models.gpus import Gpu, check_planned, planned_gpu
 from sinkprune.models.hub import (
     Requirements,
     adapter_base,
+    download_in_words,
     folder_of,
     parse,
     requirements_of_plan,
@@ -28,6 +30,8 @@ from sinkprune.models.loading import language_model, load, open_checkpoint
 from sinkprune.models.meta_model import shapes_of
 from sinkprune.models.saving import OWN
 from sinkprune.models.weight_files import DTYPES, read_json
+from sinkprune.named_texts import is_wikitext
+from sinkprune.recovery import PLANNED
 from sinkprune.recovery.checkpoint import check_work, remove_work
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
 from sinkprune.recovery.model_card import card_in, card_of, folder_here, provenance, save_model
@@ -49,7 +53,6 @@ from sinkprune_core.values import (
 )
 
 AUTO = "auto"  # the teacher that the card of a pruned model names
-PLANNED = Path("recovered")  # where a run that is only planned would write, if no place is named
 
 
 @checked_arguments
@@ -83,16 +86,17 @@ def recover(
     `pruned` is what `load` takes, unstructured, N:M or structured (a dense model is trained as the control).
     A diffusion model learns to fill masks, such that the loss estimates the bound that `nelbo` measures; an
     autoregressive one learns next tokens. `text` is a file of paragraphs, which blank lines part, or of JSON
-    lines, or a list of documents, texts or chats (None: what comes with the package), and `text_name` what
-    the card calls it; one document in eight is held out, and the loss on it stands in the progress bar. How
-    long: `tokens`, or `steps` of `batch`
-    sequences of `length` tokens.
+    lines, `"wikitext-2"` (the train split, from the hub), or a list of documents, texts or chats (None: what
+    comes with the package), and `text_name` what the card calls it; one document in eight is held out, and
+    the loss on it stands in the progress bar. How long: `tokens`, or `steps` of `batch` sequences of `length`
+    tokens.
 
     With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
     predictions at the same positions (None: all of it). "auto" is the model that the card of `pruned` names
     as dense, where that is here; None learns from the text alone. `method` trains the weights of the blocks
     (`full`), or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained
-    is float32 and the products have `dtype` (auto: bfloat16 where the device is faster in it).
+    is float32 and the products have `dtype`, float32 or bfloat16 (auto: bfloat16 where the
+    device is faster in it).
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps. What a recovery writes there
     is removed at the end, and the folder where nothing else is in it. The same call goes on from there, with
@@ -130,7 +134,7 @@ def recover(
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
     )
-    documents = _documents(text)
+    documents = _documents(text, dry_run)
     taught = None if teacher is None else _teacher_known(teacher, plan, dry_run)
     if taught is None:
         check_teacher(plan.known.lm, None, plan.settings.distillation)
@@ -353,10 +357,7 @@ def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
 
 def _fetched(*models: _Known | None) -> str:
     """Return what has to be downloaded first, in words; nothing where all is here."""
-    download = sum(known.download for known in models if known is not None)
-    if not download:
-        return ""
-    return f"{download / 1e9:.1f} GB to download, since it is not on this machine; then "
+    return download_in_words(sum(known.download for known in models if known is not None))
 
 
 def _teacher_known(teacher: str | os.PathLike, plan: _Plan, dry_run: bool) -> _Known:
@@ -396,17 +397,20 @@ def _share(teacher: str | os.PathLike | None, distillation: float | None) -> flo
     return distillation
 
 
-def _documents(text: str | os.PathLike | Sequence[Document] | None) -> list[Document] | None:
-    """Return the documents of a file or a list; raise FileNotFoundError or TypeError for neither."""
+def _documents(text: str | os.PathLike | Sequence[Document] | None, dry_run: bool) -> list[Document] | None:
+    """Return the documents of a file, a list or WikiText-2, which a dry run does not fetch (None).
+
+    Raises FileNotFoundError or TypeError for none of them.
+    """
     if text is None:
         return None
     if isinstance(text, (str, os.PathLike)):
+        if is_wikitext(text):
+            return None if dry_run else wikitext_documents(None, "train")
+
         file = Path(text)
         if not file.is_file():
-            raise FileNotFoundError(
-                f"text {file}: there is no such file; check the name, or leave it out. The name of a data "
-                "set is for the command: in Python give its documents as a list"
-            )
+            raise FileNotFoundError(f"text {file}: there is no such file; check the name, or leave it out")
         return documents_in(file)
 
     is_list = isinstance(text, Iterable) and not isinstance(text, (torch.Tensor, Mapping, bytes))

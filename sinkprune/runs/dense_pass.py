@@ -3,13 +3,13 @@
 Dimensions: W choices of token weights, R calibration rows, T position.
 """
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from tqdm.auto import tqdm
 
+from sinkprune.files import FULL
 from sinkprune.runs.observed import seen
 from sinkprune.runs.on_disk import KeptPoints, KeptSteps, OnDisk
 from sinkprune_core.blocks import Steps
@@ -19,8 +19,6 @@ from sinkprune_core.calibration.store import PassState
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.language_model import LanguageModel
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk ends with
 
 
 def bytes_that_wait(
@@ -70,7 +68,7 @@ class KeptPass(DensePass):
             try:
                 return self._through_disk()
             except OSError as error:  # of a quota, or of a disk that others fill
-                if error.errno not in NO_ROOM:
+                if error.errno not in FULL:
                     raise
                 self.store.forget()
 

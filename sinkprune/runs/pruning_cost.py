@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sinkprune.files import bytes_below, existing, free_disk_at
-from sinkprune.models.gpus import HERE
+from sinkprune.models.gpus import HERE, duration_in_words
 from sinkprune.models.hub import available_memory
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
@@ -56,15 +56,12 @@ class PruningCost:
         return self.missing_memory + self.missing_disk
 
     def __str__(self) -> str:
-        minutes, seconds = divmod(round(self.seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
         teraflops = self.flops / 1e12
         work = f"{teraflops:,.0f}" if teraflops >= 100 else f"{teraflops:.3g}"
 
         return (
             f"{self.tokens:,} calibration tokens x {self.passes} passes, {work} TFLOP, "
-            f"at least {duration} {self.pace}; "
+            f"at least {duration_in_words(self.seconds)} {self.pace}; "
             f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
         )
 

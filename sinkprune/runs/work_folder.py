@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune.files import atomic, file_digest, write_json
+from sinkprune.files import atomic, file_digest, json_digest, write_json
 from sinkprune.scratch import remove_scratch, scratch_of
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _line(file: Path) -> str:
 
 def write_progress(folder: Path, state: dict) -> None:
     """Write how far a job has come, with a digest of it."""
-    write_json(folder / PROGRESS, {**state, "sha256": _state_digest(state)})
+    write_json(folder / PROGRESS, {**state, "sha256": json_digest(state)})
 
 
 def read_progress(folder: Path) -> dict | None:
@@ -171,15 +171,11 @@ def read_progress(folder: Path) -> dict | None:
         return None
 
     state = _read(file)
-    if state is not None and state.pop("sha256", None) == _state_digest(state):
+    if state is not None and state.pop("sha256", None) == json_digest(state):
         return state
 
     warnings.warn(f"{file} is damaged: the job begins anew", stacklevel=2)
     return None
-
-
-def _state_digest(state: dict) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _read(file: Path) -> dict | None:

@@ -8,7 +8,9 @@ from hostile.cases import TEXT
 
 from sinkprune import load
 from sinkprune.cli import main
+from sinkprune.evaluation import local_data
 from sinkprune.models.reader import CARD
+from sinkprune.recovery.recover import recover as recover_from_python
 
 
 @pytest.fixture
@@ -64,6 +66,33 @@ def test_wikitext_2_is_learned_from_a_local_folder(recover, tmp_path):
     text = ("--text", "wikitext-2", "--data", tmp_path / "data")
     assert recover(*text, "--out", tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / CARD).read_text())["recovery"]["text_name"] == "wikitext-2"
+
+
+def test_wikitext_2_is_learned_from_python_by_its_name(model, tmp_path, monkeypatch):
+    short = {"length": 12, "batch": 4, "steps": 2, "teacher": None, "progress": False}
+    recover_from_python(model, text="wikitext-2", dry_run=True, **short)  # without a network
+
+    asked = []
+
+    def pages(data, split):
+        asked.append((data, split))
+        return [f" = word{number} = \n \n {TEXT.replace(chr(10), ' ')} \n" for number in range(30, 40)]
+
+    monkeypatch.setattr(local_data, "wikitext", pages)
+    recover_from_python(model, out=tmp_path / "out", text="wikitext-2", **short)
+    assert asked == [(None, "train")]
+    assert json.loads((tmp_path / "out" / CARD).read_text())["recovery"]["text_name"] == "wikitext-2"
+
+
+def test_the_dtype_of_a_recovery_is_a_name_or_a_dtype(model):
+    short = {"length": 12, "batch": 4, "steps": 2, "teacher": None, "progress": False}
+    said = []
+    for dtype in ("bfloat16", torch.bfloat16):
+        recover_from_python(model, dtype=dtype, dry_run=True, tell=said.append, **short)
+    assert all("bfloat16 on" in sentence for sentence in said) and len(said) == 2
+
+    with pytest.raises(ValueError, match=r"dtype='float16' .*float32, bfloat16"):
+        recover_from_python(model, dtype=torch.float16, dry_run=True, **short)
 
 
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, capsys):

@@ -29,6 +29,18 @@ def test_trace_writes_what_it_saw_and_a_row_of_every_measure(command, tmp_path):
     assert [*(row["index"] for row in rows), "value"] == list(MEANINGS)
 
 
+@pytest.mark.parametrize(
+    ("options", "said", "unsaid"),
+    [
+        (("--temperature", "1e-9"), "temperature=1e-09 must be 0 or a number from", "--tokens"),
+        (("--tokens", 6, "--steps", 6, "--block", 4), "length=6 is not a multiple of block=4", "temperature"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_the_one_that_is_named(model, refused, options, said, unsaid):
+    error = refused("trace", model, *options)
+    assert said in error and unsaid not in error
+
+
 def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path, refused, capsys):
     folder = save(tiny_ar, tmp_path / "ar")
     capsys.readouterr()

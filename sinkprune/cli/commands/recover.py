@@ -12,12 +12,10 @@ from sinkprune.cli.options import (
     ARGUMENTS,
     RUNNING,
     WHERE,
-    WIKITEXT,
     Device,
     DryRun,
     Options,
     check_text,
-    is_wikitext,
     place,
     real,
     switch,
@@ -25,6 +23,8 @@ from sinkprune.cli.options import (
     word,
 )
 from sinkprune.models.gpus import check_planned
+from sinkprune.named_texts import WIKITEXT, is_wikitext
+from sinkprune.recovery import PLANNED
 
 HOW = Group("how to train", sort_key=4)
 EXAMPLE = "  sinkprune recover smol-dlm-pruned --tokens 250000 --out smol-dlm-recovered"
@@ -150,13 +150,13 @@ class Recover(Options):
             checks.check_new_path("out", self.out)
 
         if self.work is not None:
-            out = self.out or Path("recovered")
+            out = self.out or PLANNED
             checks.check_apart("work", self.work, "out", out)
             checks.check_apart("out", out, "work", self.work)
 
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
-        out = self.out or Path("recovered")
+        out = self.out or PLANNED
         if not self.dry_run and out.exists():
             return f"{out} is written, and whole"
         work = self.work or out.with_name(f"{out.name}.work")
