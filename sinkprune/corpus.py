@@ -234,15 +234,17 @@ def sample_texts(held_out: bool) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
+def source_stream(source: str, tokenizer, held_out: bool, mask_token_id: int | None = None) -> torch.Tensor:
     """Return one split of one of SOURCES as `stream` does, int64 (T,): one tensor, not to be changed."""
     if source == "documentation":
-        return stream(documentation_split(held_out), tokenizer)
+        return stream(documentation_split(held_out), tokenizer, mask_token_id)
 
     ids_NT = shipped_samples(None, held_out)
     if ids_NT.max() < len(tokenizer):
         return ids_NT.flatten()  # each begins with a separator
-    return stream(sample_texts(held_out), tokenizer)  # for the small vocabulary of a model from scratch
+    return stream(
+        sample_texts(held_out), tokenizer, mask_token_id
+    )  # for the small vocabulary of a model from scratch
 
 
 def draw_sequences(

@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import word_tokenizer
 
+from sinkprune import corpus
 from sinkprune.corpus import pack, stream
 from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
+from sinkprune.recovery.text import training_text
 from sinkprune_core.encoding import without_mask
 
 SPELT = f"the {MASK_TOKEN} file"
@@ -35,6 +37,13 @@ def test_a_mask_that_is_a_plain_word_is_refused(tokenizer):
     word = tokenizer.convert_tokens_to_ids("word30")
     with pytest.raises(ValueError, match="the text holds 'word30', which this model's vocabulary knows only"):
         without_mask([word], tokenizer, word)
+
+
+def test_a_mask_spelt_in_the_text_of_the_package_is_read_as_letters(monkeypatch):
+    monkeypatch.setattr(corpus, "documentation_split", lambda held_out, *_: [SPELT] * 20)
+    text = training_text(word_tokenizer(), None, 8, MASK_TOKEN_ID)
+    for ids in (*text.streams, text.held_out_NT):
+        assert not bool((ids == MASK_TOKEN_ID).any())
 
 
 def test_no_way_from_text_to_tokens_lets_a_mask_through(tiny_dlm, tiny_ar):

@@ -63,8 +63,10 @@ def training_text(
         sources = ["documentation"]
         if corpus.is_of_samples(tokenizer):
             sources.append("samples")
-        streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in sources]
-        held_out = [corpus.source_stream(source, tokenizer, held_out=True) for source in sources]
+        streams, held_out = (
+            [corpus.source_stream(source, tokenizer, is_held_out, mask_token_id) for source in sources]
+            for is_held_out in (False, True)
+        )
     else:
         parts = {is_held_out: [] for is_held_out in (False, True)}
         for document in documents:

@@ -133,11 +133,13 @@ class PruningCheckpoint:
         if is_lost and self.state.hidden is not None:
             warnings.warn(f"{hidden.file(done)} is damaged: hidden states are computed again", stacklevel=4)
 
-        if is_lost and from_dense:
+        if not is_lost:
+            self.restore(lm)
+        elif from_dense:
             self._compute_hidden(lm, rows, batch, hidden)
-
-        self.restore(lm)
-        if is_lost and not from_dense:
+            self.restore(lm)
+        else:
+            self.restore(lm)
             self._compute_hidden(lm, rows, batch, hidden)
 
         self._carried = hidden

@@ -152,7 +152,7 @@ def test_names_in_help_are_those_of_the_library():
     from sinkprune.cli import common, compare, evaluate, options, prune
     from sinkprune.cli.commands import trace
     from sinkprune.evaluation.harness.benchmarks import PAPER
-    from sinkprune.evaluation.local_data import SPLITS, WIKITEXT
+    from sinkprune.evaluation.local_data import SPLITS
     from sinkprune.evaluation.protocols import PROTOCOLS
     from sinkprune.models.weight_files import DTYPES
     from sinkprune_companion.cli.commands.train import EMBEDDED_BASE as BASE_OF_OPTIONS
@@ -166,7 +166,7 @@ def test_names_in_help_are_those_of_the_library():
     assert recipe.PRESETS is PRESETS and list(PRESETS) == list(ABOUT)
     assert choices("prune", "dtype") == {*DTYPES, "auto", *options.ALIASES}
     assert {*options.ALIASES.values()} == {*DTYPES}
-    assert (choices("evaluate", "split"), options.WIKITEXT) == ({*SPLITS}, WIKITEXT)
+    assert choices("evaluate", "split") == {*SPLITS}
     running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
     assert choices("evaluate", "protocol") == running
     assert choices("evaluate", "family") == {*PAPER}
