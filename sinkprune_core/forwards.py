@@ -89,8 +89,8 @@ def check_mode(model: PreTrainedModel, name: str) -> None:
     rates += [module.p for module in training if isinstance(module, nn.Dropout)]
     if any(isinstance(rate, float) and rate > 0 for rate in rates):
         raise ValueError(
-            f"{name} is in training mode, where dropout is random: call model.eval(), or, in a loop that "
-            "calls model.train() itself, load it with dropout rates of 0"
+            f"{name} is in training mode, where dropout is random: call model.eval(), unless you train it on "
+            "`training_loss`"
         )
 
 

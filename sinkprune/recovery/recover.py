@@ -95,8 +95,8 @@ def recover(
     predictions at the same positions (None: all of it). "auto" is the model that the card of `pruned` names
     as dense, where that is here; None learns from the text alone. `method` trains the weights of the blocks
     (`full`), or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained
-    is float32 and the products have `dtype`, float32 or bfloat16 (auto: bfloat16 where the
-    device is faster in it).
+    is float32 and the products have `dtype`, float32 or bfloat16 (auto: bfloat16 where the device is
+    faster in it).
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps. What a recovery writes there
     is removed at the end, and the folder where nothing else is in it. The same call goes on from there, with
