@@ -37,12 +37,12 @@
 #
 # At 50 % the pipeline would have seen a large effect. If the statistics count the inputs at the
 # sinks 10 or 30 times too large, leaving the sinks out repairs that, and lowers the loss of Wanda's
-# model by 0.044 or 0.13 nats per token; SparseGPT shows it from 30 times on (at 75 % it does so for
-# as many random tokens, too). At 75 % a null says less: there leaving the sinks out harms at 3
-# times, makes no difference that matters at 10 times, and helps from 30 times on. And leaving sinks
-# out can do harm: if the sinks of the model itself carry a vector ten times as long as a usual
-# input, which `down_proj` maps to zero, then at 50 % leaving them out prunes weights that together
-# cancel it, and raises the loss by 0.66.
+# model by 0.044 or 0.13 nats per token; SparseGPT shows it from 30 times on, but it does so for as
+# many random tokens, too. At 75 % a null says less: there leaving the sinks out harms at 3 times,
+# makes no difference that matters at 10 times, and helps from 30 times on. And leaving sinks out
+# can do harm: if the sinks of the model itself carry a vector ten times as long as a usual input,
+# which `down_proj` maps to zero, then at 50 % leaving them out prunes weights that together cancel
+# it, and raises the loss by 0.66.
 #
 # The picture to look at is [what leaving sinks out changes, and how many weights it
 # exchanges](../figures/04_why/when.png).
@@ -662,9 +662,10 @@ hits[[*shown, "foreseen"]].round(4)
 #   adjusts the weights that stay, shows it from 30 times on. At 75 % leaving them out of its
 #   statistics helps at 30 and 100 times and is undecided at 10 times. With as many random tokens
 #   planted instead, leaving them out is not shown to help Wanda at any dose, though at 50 % it
-#   leans to, at 30 and 100 times. In SparseGPT at 75 % it helps at 30 and 100 times, by 0.23 and
-#   0.51, where leaving out the sinks helps by 0.11 and 0.65. So what SparseGPT shows there need not
-#   be an effect of sinks: it may be that a few tokens outweigh all others, whichever they are.
+#   leans to, at 30 and 100 times. In SparseGPT it helps at 30 and 100 times: at 50 % by 0.074 and
+#   0.13, where leaving out the sinks helps by 0.033 and 0.090, and at 75 % by 0.23 and 0.51, where
+#   leaving out the sinks helps by 0.11 and 0.65. So what SparseGPT shows need not be an effect of
+#   sinks: it may be that a few tokens outweigh all others, whichever they are.
 # * **With Wanda at 75 % leaving the sinks out harms at 3 times, which was not expected.** Leaving
 #   the sinks out gives the same model at every dose. So the difference grew because the model that
 #   keeps them improved. Counting the sinks for somewhat more than they are may thus serve this
@@ -696,12 +697,12 @@ hits[[*shown, "foreseen"]].round(4)
 # | 30 | −0.13 [−0.17, −0.079] ✔ helps | −0.38 [−0.45, −0.31] ✔ helps | −0.015 [−0.029, −0.0019] ? undecided | −0.010 [−0.093, 0.073] ≈ does not matter |
 # | 100 | −0.27 [−0.37, −0.18] ✔ helps | −0.67 [−0.84, −0.51] ✔ helps | −0.022 [−0.036, −0.0072] ? undecided | −0.030 [−0.10, 0.043] ≈ does not matter |
 #
-# * **The same, with SparseGPT.** This was measured at 30 and 100 times, at 75 % alone.
+# * **The same, with SparseGPT.** This was measured at 30 and 100 times.
 #
-# | inputs at these tokens, times as large | official weights, 75 % | random tokens, 75 % |
-# | --- | --- | --- |
-# | 30 | −0.11 [−0.20, −0.013] ? undecided | −0.23 [−0.29, −0.16] ✔ helps |
-# | 100 | −0.65 [−0.76, −0.54] ✔ helps | −0.51 [−0.69, −0.33] ✔ helps |
+# | inputs at these tokens, times as large | official weights, 50 % | random tokens, 50 % | official weights, 75 % | random tokens, 75 % |
+# | --- | --- | --- | --- | --- |
+# | 30 | −0.037 [−0.056, −0.019] ✔ helps | −0.074 [−0.10, −0.048] ✔ helps | −0.11 [−0.20, −0.013] ✔ helps | −0.23 [−0.29, −0.16] ✔ helps |
+# | 100 | −0.095 [−0.12, −0.074] ✔ helps | −0.13 [−0.16, −0.097] ✔ helps | −0.65 [−0.76, −0.54] ✔ helps | −0.51 [−0.69, −0.33] ✔ helps |
 #
 # * **How SparseGPT is calibrated here.** It sees noised text, each block on what the pruned blocks
 #   before it give.
@@ -756,7 +757,6 @@ hits[[*shown, "foreseen"]].round(4)
 #   other case with many exchanged weights was planted, in one model.
 # * **That filled channels are why the loss does not change.** This is inferred from the norms of
 #   one draw in two layers. The loss was measured with sinks left out of all maps together.
-# * **What was not run:** random tokens and official weights planted for SparseGPT at 50 %.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table
