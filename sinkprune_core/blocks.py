@@ -14,7 +14,7 @@ from pydantic import InstanceOf
 from torch import nn
 from tqdm.auto import tqdm
 
-from sinkprune_core.forwards import check_ids
+from sinkprune_core.forwards import check_ids, check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import hidden_of
 from sinkprune_core.values import checked
@@ -80,6 +80,7 @@ def block_inputs(
     model, and for longer rows than it has positions.
     """
     check_ids(lm, rows.ids_RT)
+    check_positions(lm, rows.ids_RT.shape[-1])
     present_RT = rows.present_RT
     captured: list[BlockInput] = []
 

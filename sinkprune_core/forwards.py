@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 RATES_OF_DROPOUT = ("dropout", "pdrop", "layerdrop")  # how fields of configurations end that hold one
 
 
-def check_ids(
-    lm: LanguageModel, ids_BT: torch.Tensor, tokens: int | None = None, training: bool = False
-) -> None:
-    """Raise an error unless ids are int64 of the vocabulary, and rows fit the model's positions.
+def check_ids(lm: LanguageModel, ids_BT: torch.Tensor, training: bool = False) -> None:
+    """Raise an error unless ids are int64 of the vocabulary; how long rows may be says `check_positions`.
 
-    `tokens` is the longest row's length where it is not that of `ids_BT`, padded or going on from a cache.
     Raises TypeError for what is no tensor, ValueError for other ids, and for a model whose dropout is on,
     unless it is `training`.
     """
@@ -48,8 +45,6 @@ def check_ids(
                 f"0 … {vocabulary - 1}: take ids of its own tokenizer"
             )
 
-    check_positions(lm, ids_BT.shape[-1] if tokens is None else tokens)
-
 
 def check_rows(lm: LanguageModel, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> None:
     """Raise ValueError unless ids are rows of at least a token, and for a mask of another shape."""
@@ -70,7 +65,8 @@ def check_rows(lm: LanguageModel, ids_BT: torch.Tensor, attention_mask_BT: torch
 def check_direction(lm: LanguageModel) -> None:
     """Raise ValueError for a model whose attention was turned in the other direction since it was wrapped."""
     is_causal = getattr(lm.model.config, "is_causal", None)
-    if is_causal is lm.is_diffusion:  # never for None
+    must_be_causal = not lm.is_diffusion
+    if is_causal is not None and is_causal != must_be_causal:
         other = "causal" if is_causal else "bidirectional"
         raise ValueError(
             f"{lm.name} is {lm.kind}, and its attention was made {other} since: wrap a copy of the model "

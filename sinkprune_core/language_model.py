@@ -25,6 +25,7 @@ from sinkprune_core.forwards import (
     check_mode,
     check_numbers,
     check_output,
+    check_positions,
     check_rows,
     is_finite,
 )
@@ -219,8 +220,10 @@ class LanguageModel:
         """
         checked("attention_mask_BT", attention_mask_BT, Plain | None)
         check_rows(self, ids_BT, attention_mask_BT)
-        tokens = None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max())
-        check_ids(self, ids_BT, tokens, training)
+        check_ids(self, ids_BT, training)
+
+        longest = ids_BT.shape[1] if attention_mask_BT is None else int(attention_mask_BT.sum(1).max())
+        check_positions(self, longest)
         return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
@@ -314,7 +317,8 @@ class LanguageModel:
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
 
-        check_ids(self, fresh_BT, tokens)
+        check_ids(self, fresh_BT)
+        check_positions(self, tokens)
         with self.turn(), explained(self):
             output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
             last_BD = output.last_hidden_state[:, -1].contiguous()

@@ -39,17 +39,19 @@ NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
 
 
 def settle_device(options: HasDevice) -> None:
-    """Replace `auto` by a device; raise ValueError for one that is not here, and RuntimeError where there is
-    so little memory that libraries would end the process.
-    """
+    """Replace `auto` by a device; raise ValueError for one that is not here; see `check_memory`, too."""
+    check_memory()
+    options.device = choose_device(options.device, f"--device {options.device}")
+
+
+def check_memory() -> None:
+    """Raise RuntimeError where there is so little memory that libraries would end the process."""
     free = free_memory()
     if free < WORKING:
         raise RuntimeError(
             f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
             "programs, or raise the limit (of a container, or ulimit -v)"
         )
-
-    options.device = choose_device(options.device, f"--device {options.device}")
 
 
 def open_model(options: ModelOptions, name: str, streamed: bool | None = False) -> LanguageModel:

@@ -199,7 +199,7 @@ class Options:
 
     debug: Annotated[bool, switch("show where in the code an error came from", group=OTHERS)] = False
 
-    given = frozenset()
+    given = frozenset()  # without a type it is no field, so no option
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Raise ValueError when the user gave one of the options `names`, which do nothing for `reason`."""

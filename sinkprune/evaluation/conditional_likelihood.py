@@ -210,8 +210,8 @@ def _exact_values(
 def _checked_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> list[Pair]:
     """Return pairs on the CPU; ValueError unless targets have tokens and pairs with `extra` ones fit."""
     for sequence, (prompt, target) in enumerate(pairs):
-        check_ids(lm, prompt, tokens=0)
-        check_ids(lm, target, tokens=0)
+        check_ids(lm, prompt)
+        check_ids(lm, target)
         if len(target) == 0:
             raise ValueError(f"the target of pair {sequence} is empty: there is nothing to score")
 
@@ -312,7 +312,7 @@ def perplexity(
     without windows, a text too short for one, and guidance for an autoregressive model.
     """
     how = protocol(how)
-    check_ids(lm, ids_T, tokens=0)
+    check_ids(lm, ids_T)
     pairs = how.windows(ids_T)
     if lm.is_diffusion:
         return estimate(log_likelihood(lm, pairs, how, seed, batch, progress))

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from sinkprune.evaluation.token_losses import token_losses
 from sinkprune_core.diffusion.noise import corrupt, even_split, random_mask, stratified_counts
-from sinkprune_core.forwards import check_ids
+from sinkprune_core.forwards import check_ids, check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
@@ -100,6 +100,7 @@ def _check_text(lm: LanguageModel, ids_NT: torch.Tensor, first_scored: int) -> N
         )
 
     check_ids(lm, ids_NT)
+    check_positions(lm, ids_NT.shape[-1])
 
 
 def _masked_sequences(

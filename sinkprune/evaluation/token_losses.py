@@ -42,7 +42,7 @@ def head_losses(
     unconditional + (guidance + 1) (conditional - unconditional). Raises ValueError for a target that is no
     token of the vocabulary, and for a loss that is not finite.
     """
-    check_ids(lm, target_N, tokens=0)
+    check_ids(lm, target_N)
     losses = [torch.zeros(0, dtype=torch.float64)]
     hits = [torch.zeros(0, dtype=torch.bool)]
 

@@ -65,7 +65,7 @@ def prune(
 
     with held(root):
         own_rows = _rows_of_own_choice(lm, recipe, calibration, progress, root)
-        job = settings_digest(recipe, own_rows and own_rows.weight_RT)
+        job = settings_digest(recipe, _weights_of(own_rows))
 
         with _dense_again(lm, job_folder(root, job)):
             checkpoint = PruningCheckpoint(root, lm, job, calibration)
@@ -96,6 +96,11 @@ def _rows_of_own_choice(
     return rows
 
 
+def _weights_of(own_rows: Rows | None) -> torch.Tensor | None:
+    """Return the token weights that a user's function chose, (R, T); None where no function chooses."""
+    return None if own_rows is None else own_rows.weight_RT
+
+
 @contextmanager
 def _dense_again(lm: LanguageModel, folder: Path) -> Iterator[None]:
     """Let a streamed model have its dense blocks where a folder holds finished ones."""
@@ -115,11 +120,14 @@ class KeptRun(PruningRun):
 
     def make_rows(self) -> Rows:
         """Return the rows of this job."""
-        return self.checkpoint.rows(lambda: self.own_rows or super(KeptRun, self).make_rows())
+        own_rows = self.own_rows
+        if own_rows is not None:
+            return self.checkpoint.rows(lambda: own_rows)
+        return self.checkpoint.rows(super().make_rows)
 
     def take_dense(self) -> DenseStatistics:
         """Return the statistics that serve all jobs of this text."""
-        key = settings_digest(self.recipe.statistics_key, self.own_rows and self.own_rows.weight_RT)
+        key = settings_digest(self.recipe.statistics_key, _weights_of(self.own_rows))
         return self.checkpoint.statistics(key, super().take_dense)
 
 

@@ -40,6 +40,21 @@ Watcher = Callable[[int, torch.Tensor], None]  # called with a step and a copy o
 Stop = Callable[[torch.Tensor], bool]  # says of a copy of a state (B, T) whether generation may end
 
 
+def _padding_moved_right(padding_B: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return from which positions of left-padded rows those of right-padded rows come, int64 (B, T), and
+    their attention mask.
+
+    Every row is turned to the left by its padding. What pads all rows is left out: T is the longest row's
+    length.
+    """
+    tokens_B1 = length - padding_B[:, None]
+    position_T = torch.arange(int(tokens_B1.max()))
+
+    turned_BT = (position_T + padding_B[:, None]) % length
+    attention_mask_BT = (position_T < tokens_B1).long()
+    return turned_BT, attention_mask_BT
+
+
 def _left_padding(
     lm: LanguageModel, prompt_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None, length: int
 ) -> torch.Tensor:
@@ -48,7 +63,7 @@ def _left_padding(
     Raises ValueError for prompts of another shape or of ids that are no tokens of the model, for a mask with
     padding anywhere but on the left, and for more tokens than the model has positions.
     """
-    check_ids(lm, prompt_BT, tokens=0)
+    check_ids(lm, prompt_BT)
     if prompt_BT.dim() != 2 or prompt_BT.numel() < 1:
         raise ValueError(
             f"prompts have shape {tuple(prompt_BT.shape)}; expected (prompts, tokens), at least one: "
@@ -194,11 +209,7 @@ class _Denoising:
         if not bool(self.padding_B.any()):
             return self.lm.logits_at(ids_BT, where_BT)
 
-        length = ids_BT.shape[1]
-        position_T = torch.arange(length - int(self.padding_B.min()))  # what pads every row is left out
-        index_BT = (position_T + self.padding_B[:, None]) % length
-        attention_mask_BT = (position_T < length - self.padding_B[:, None]).long()
-
+        index_BT, attention_mask_BT = _padding_moved_right(self.padding_B, ids_BT.shape[1])
         return self.lm.logits_at(ids_BT.gather(1, index_BT), where_BT.gather(1, index_BT), attention_mask_BT)
 
     def _propose(self, logits_LV: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from sinkprune_core.calibration.dense_statistics import rows_at_once
 from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
-from sinkprune_core.forwards import check_ids
+from sinkprune_core.forwards import check_ids, check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 from sinkprune_core.pruning import structured
@@ -108,6 +108,7 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
         raise ValueError(f"criterion={name!r} needs calibration text: pass a Calibration")
 
     check_ids(lm, calibration.ids_NT)
+    check_positions(lm, calibration.ids_NT.shape[-1])
 
     length = calibration.ids_NT.shape[1]
     sees_states = recipe.inputs == "noised" or recipe.exclude != "none"

@@ -13,8 +13,6 @@ Dimensions: B prompt, S step of the trajectory, K key position, and any dimensio
 import pandas as pd
 import torch
 
-from sinkprune_core.diffusion.noise import random_mask
-
 SINK_STD = 2.0  # standard deviations by which a sink's mass exceeds the mean, as in the official code
 STABILITY_THRESHOLD = 0.8  # share of steps from which a sink counts as stable
 SHARES_ABOVE_OTHERS = 3.0
@@ -96,16 +94,6 @@ def top_keys(mass_K: torch.Tensor, count: int, visible_K: torch.Tensor | None = 
     mass_K = mass_K.masked_fill(~visible_K, -torch.inf)
     order_K = mass_K.sort(dim=-1, descending=True, stable=True).indices
     return torch.zeros_like(visible_K).scatter(-1, order_K[..., :count], True)
-
-
-def random_keys(
-    sinks_K: torch.Tensor, count: int, rng: torch.Generator, visible_K: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return `count` visible keys of one row that are no sinks, drawn without replacement, bool (K,).
-
-    This is the control for `top_keys`. Raises ValueError when the row has fewer such keys.
-    """
-    return random_mask(_expand_visible(visible_K, sinks_K) & ~sinks_K, count, rng)
 
 
 # for how many steps a key is a sink
@@ -195,7 +183,7 @@ def sink_statistics(
 def _trajectory_statistics(
     mass_SK: torch.Tensor, sinks_SK: torch.Tensor, stable_SK: torch.Tensor, visible_SK: torch.Tensor
 ) -> dict[str, float]:
-    """Return the statistics of one trajectory, as `variability` names them."""
+    """Return the statistics of one trajectory by name; `sink_statistics` says what each of them is."""
     length = mass_SK.shape[-1]
     center_S = centroid(mass_SK, sinks_SK)
     jump_S = center_S.diff().abs() / length  # NaN beside a step without a sink

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from transformers import Cache
 
+from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention, detection
@@ -96,9 +97,8 @@ class Hiding:
         masks = min(max(wanted_masks, least_masks), free_masks)
         tokens = self.count - masks
 
-        taken_K = ~free_K
-        chosen_masks_K = detection.random_keys(taken_K, masks, rng, masked_K)
-        chosen_tokens_K = detection.random_keys(taken_K, tokens, rng, ~masked_K)
+        chosen_masks_K = random_mask(free_K & masked_K, masks, rng)
+        chosen_tokens_K = random_mask(free_K & ~masked_K, tokens, rng)
         return chosen_masks_K | chosen_tokens_K
 
 

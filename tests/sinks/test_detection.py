@@ -8,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkprune_companion.experiments.sink_measures import token_table
-from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import (
     centroid,
     overlap,
     persistence,
-    random_keys,
     sink_sets,
     sinks_above_others,
     split_by_persistence,
@@ -233,25 +231,3 @@ def test_the_top_keys_are_those_of_most_mass_that_can_be_seen():
 
     with pytest.raises(ValueError, match="count=5 must lie in 0 … 4"):
         top_keys(profile_BK, 5, visible_BK)
-
-
-@quick
-@given(case=profiles(), seed=st.integers(0, 5), data=st.data())
-def test_random_keys_are_visible_and_no_sinks(case, seed, data):
-    profile_SK, visible_SK = case
-    sinks_K, visible_K = sink_sets(profile_SK, visible_SK)[0], visible_SK.expand_as(profile_SK)[0]
-    free = int((visible_K & ~sinks_K).sum())
-    count = data.draw(st.integers(0, free))
-
-    keys_K = random_keys(sinks_K, count, generator(seed), visible_K)
-    assert keys_K.sum() == count and not (keys_K & (sinks_K | ~visible_K)).any()
-    assert torch.equal(keys_K, random_keys(sinks_K, count, generator(seed), visible_K))
-
-    with pytest.raises(ValueError, match="do not fit"):
-        random_keys(sinks_K, free + 1, generator(seed), visible_K)
-
-
-def test_random_keys_reach_every_key_that_is_free():
-    sinks_K = torch.tensor([True, False, False, False])
-    drawn = torch.stack([random_keys(sinks_K, 1, generator("draw", index)) for index in range(300)]).sum(0)
-    assert drawn[0] == 0 and (drawn[1:] > 60).all()
