@@ -9,7 +9,7 @@ import torch
 from hostile.cases import TEXT
 from tqdm.auto import tqdm
 
-from sinkprune import load, nelbo
+from sinkprune import corpus, load, nelbo
 from sinkprune.cli import common, main
 from sinkprune.cli.commands.trace import MEANINGS
 from sinkprune.evaluation.suite import GROUPS, items
@@ -170,6 +170,8 @@ def test_every_table_says_where_it_was_computed(command, capsys):
 @pytest.mark.parametrize("length", [12, 200])
 def test_the_vocabulary_of_the_samples_is_known_without_a_download(model, monkeypatch, length):
     monkeypatch.setattr("sinkprune.models.embedded.base_folder", lambda: pytest.fail("the base was fetched"))
+    shipped = corpus.documentation("stdlib")
+    monkeypatch.setattr("sinkprune.corpus.installed", lambda *folders: shipped)  # all packages take a minute
     options = main.parse(["evaluate", str(model), "--device", "cpu", "--sequences", "4"])
     _, texts = common.model_and_texts(options, options.sequences, length, held_out=True)
     assert list(texts) == ["documentation"]
