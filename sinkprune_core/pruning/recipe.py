@@ -126,6 +126,7 @@ class Recipe:
         self._check_functions()
         self._check_pattern()
         self._check_choice_of_layers()
+        self._check_sparsity_of_pattern()
         if self.round_to is None and self.pattern == "structured":
             object.__setattr__(self, "round_to", ROUND_TO)
         self._check_text_of_criterion()
@@ -215,7 +216,7 @@ class Recipe:
             )
 
     def _check_pattern(self) -> None:
-        """Raise ValueError for an unknown pattern; let N:M state the sparsity."""
+        """Raise ValueError for an unknown pattern."""
         is_text = isinstance(self.pattern, str)
         ratio = n_and_m(self.pattern) if is_text else None
 
@@ -224,9 +225,6 @@ class Recipe:
                 f"pattern={in_short(self.pattern)} is unknown; "
                 f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
-
-        if ratio is not None:
-            self._take_sparsity_of(ratio)
 
     def _check_choice_of_layers(self) -> None:
         """Raise ValueError where layers, or linears, are told apart that the pattern takes together."""
@@ -247,8 +245,12 @@ class Recipe:
                 "targets and ignore choose single linears: a unit of pattern='structured' lies in several"
             )
 
-    def _take_sparsity_of(self, ratio: tuple[int, int]) -> None:
-        """Let the sparsity be N / M; raise ValueError for one that is not that number rounded."""
+    def _check_sparsity_of_pattern(self) -> None:
+        """Let the sparsity be N / M of a pattern; raise ValueError for one that is not that, rounded."""
+        ratio = n_and_m(self.pattern)
+        if ratio is None:
+            return
+
         of_pattern = ratio[0] / ratio[1]
         if abs(self.sparsity - of_pattern) > ROUNDING:
             raise ValueError(

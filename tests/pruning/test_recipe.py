@@ -122,6 +122,11 @@ def test_what_is_recommended_depends_on_the_sparsity():
     assert preset("recommended", pattern="2:4") == preset("sparsegpt", pattern="2:4")
 
 
+def test_sparsities_beside_a_pattern_that_has_its_own_are_the_ones_refused():
+    with pytest.raises(ValueError, match=r"sparsities=\[0.2, 0.8\] need pattern='row'"):
+        preset("wanda", pattern="1:4", sparsities=[0.2, 0.8])
+
+
 def test_recommended_shares_zeros_out_over_layers_unless_their_sparsities_are_given():
     chosen = preset("recommended", sparsities=(0.8, 0.8))
     assert chosen.allocation == "uniform" and chosen.noise == "half-clean"
