@@ -20,6 +20,7 @@ OUT_OF_MEMORY = (
     "out of memory",  # PyTorch on a GPU
     "(os error 12)",  # libraries in Rust
     "failed to map segment",  # a library that is being imported
+    "std::bad_alloc",  # C++, in the words of PyTorch
 )
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"  # of progress, which fits 80 columns
 MOST = 300  # characters of an error in another's words

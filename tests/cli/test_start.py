@@ -90,6 +90,7 @@ def failing(monkeypatch):
         (KeyError("missing"), "claims failed: KeyError: 'missing' (--debug shows where)"),
         (ValueError("of a\nlibrary"), "claims failed: ValueError: of a library (--debug shows where)"),
         (MemoryError(), "claims ran out of memory: take a smaller --batch"),
+        (RuntimeError("std::bad_alloc"), "claims ran out of memory (std::bad_alloc): take a smaller --batch"),
         (OSError(28, "No space left on device", "here"), "No space left on device: here"),
         (ModuleNotFoundError("No module named 'nbformat'", name="nbformat"), "pip install 'sinkprune["),
     ],
