@@ -242,9 +242,9 @@ def source_stream(source: str, tokenizer, held_out: bool, mask_token_id: int | N
     ids_NT = shipped_samples(None, held_out)
     if ids_NT.max() < len(tokenizer):
         return ids_NT.flatten()  # each begins with a separator
-    return stream(
-        sample_texts(held_out), tokenizer, mask_token_id
-    )  # for the small vocabulary of a model from scratch
+
+    # a model from scratch has a small vocabulary of its own
+    return stream(sample_texts(held_out), tokenizer, mask_token_id)
 
 
 def draw_sequences(

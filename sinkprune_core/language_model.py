@@ -214,9 +214,9 @@ class LanguageModel:
     ) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head.
 
-        `training` allows for dropout, which a score must not have.
-        Raises ValueError for ids that are no tokens of the model, for longer rows than it has positions, and
-        where a number of the result is not finite, and for a model without weights.
+        `training` allows for dropout, which a score must not have. Raises ValueError for ids that are no
+        tokens of the model, for longer rows than it has positions, where a number of the result is not
+        finite, and for a model without weights.
         """
         checked("attention_mask_BT", attention_mask_BT, Plain | None)
         check_rows(self, ids_BT, attention_mask_BT)

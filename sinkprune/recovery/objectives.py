@@ -109,8 +109,7 @@ def training_loss(
     It is the objective of `recover`, a scalar in nats per token with a gradient: masked positions of a
     diffusion model, where the noise is a function of `seed` and `step`, next tokens of another. Every row
     counts as text to its end, so rows without padding are wanted. A model in training mode, as a Trainer puts
-    it, has its dropout. Raises ValueError for ids that are no
-    rows of at least two tokens of the model.
+    it, has its dropout. Raises ValueError for ids that are no rows of at least two tokens of the model.
     """
     if not len(ids_BT) or ids_BT.shape[1] < 2:
         raise ValueError(f"ids_BT has shape {tuple(ids_BT.shape)}: give at least one sequence of 2 tokens")
