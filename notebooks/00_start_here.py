@@ -22,18 +22,21 @@
 # %% [markdown] tags=["answer"]
 # **Answer.** Sink-aware pruning decides which weights to remove without counting the few tokens
 # that draw most attention, the sinks. With Wanda's rule and half of the weights zero, this makes no
-# difference that matters on this small model; for some other settings that is undecided. Here is
-# one recipe: Wanda's rule on noised text with dense propagation, where every block reads what the
-# dense model gives it. It adds 0.31 nats per token to the loss. The loss says how badly a model
-# predicts text. Leaving out the *unstable* sinks, too, those that come and go with the noise,
-# changes this loss by −0.00058 [−0.0041, 0.0029]. We call any change below 0.014 too small to
-# matter. These numbers are from [notebook 03](03_leaving_sinks_out.ipynb), under the paper's
-# protocol, where Wanda on clean text costs 0.33.
+# difference that matters on this small model; for some other settings that is undecided.
 #
 # Look at two pictures. [Two masks of one matrix](../figures/00_start_here/two_masks.png) are almost
 # the same. [One switch at a time](../figures/00_start_here/first_look.png), at the end, shows what
-# two changes do to the loss. It has a single draw, of other calibration text than notebook 03, and
-# therefore other numbers.
+# two changes do to the loss. It has a single draw, of other calibration text than the numbers
+# below, and therefore other numbers.
+#
+# **In numbers.** The *loss* says how badly a model predicts text. Under the paper's protocol
+# ([notebook 03](03_leaving_sinks_out.ipynb)):
+#
+# - Wanda's rule costs 0.33 nats per token on clean text. On noised text, with every block reading
+#   what the dense model gives it, it costs 0.31.
+# - When the second recipe also leaves out the *unstable* sinks, those that come and go with the
+#   noise, its loss changes by −0.00058 [−0.0041, 0.0029]. We call any change below 0.014 too small
+#   to matter.
 
 # %% [markdown]
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over

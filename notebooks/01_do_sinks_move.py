@@ -23,19 +23,26 @@
 # [Notebook 00](00_start_here.ipynb) introduces both kinds of model, and shows a sink.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** By the paper's measure the DLM's sinks move more than its AR twin's. The same holds,
-# more strongly, for two untrained models with random weights. So a positive difference is no sign
-# of anything learned. If attention is summed in another way, the difference can even be negative.
-# While the models write texts of 128 tokens, 79 % of the occurrences of the DLM's sinks and 94 % of
-# the AR model's are at positions that are sinks in 80 % or more of the steps. A sink that lasts
-# occurs in every step, so these are larger than the shares of the different positions. In texts of
-# 1,024 tokens, longer than the models were trained on, it is only 28 % in the DLM, so there most
-# sinks are transient, as the paper says. But there, and at 512 tokens, the AR model's sinks are no
-# stable anchors, either. When fixed texts are masked at different noise levels, as pruning reads
-# them, 24 % of the DLM's sinks are at positions that are sinks at 80 % or more of the noise levels.
-# Such levels are no steps of writing, so this share cannot be compared with the others.
+# **Answer.** By the paper's measure the DLM's sinks move more than its AR twin's, but those of two
+# untrained models with random weights differ in the same way, and by more. While texts of 128
+# tokens are written, most sinks of both models stay where they are.
 #
 # The picture to look at is [how many sinks stay](../figures/01_do_sinks_move/stability.png).
+#
+# **In detail.**
+#
+# - **What the measure says.** Since models that have learned nothing pass it, a positive difference
+#   is no sign of anything learned. If attention is summed in another way, the difference can even
+#   be negative.
+# - **Short texts.** With 128 tokens, 79 % of the occurrences of the DLM's sinks and 94 % of the AR
+#   model's are at positions that are sinks in 80 % or more of the steps. A sink that lasts occurs
+#   in every step, so these are larger than the shares of the different positions.
+# - **Long texts.** With 1,024 tokens, more than the models were trained on, it is only 28 % in the
+#   DLM, so there most sinks are transient, as the paper says. But there, and at 512 tokens, the AR
+#   model's sinks are no stable anchors, either.
+# - **Text as pruning reads it.** When fixed texts are masked at different noise levels, 24 % of the
+#   DLM's sinks are at positions that are sinks at 80 % or more of the levels. Such levels are no
+#   steps of writing, so this share cannot be compared with the others.
 
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers

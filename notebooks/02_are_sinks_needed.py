@@ -23,16 +23,20 @@
 # attention, or as many others. What does that cost?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** In short texts, and with keys hidden in the middle or late third of the layers, both
-# models get worse without their strongest keys, the AR model by more. Hidden in the middle third,
-# the five strongest keys cost the DLM 0.31 nats per token more than five random keys do, and the AR
-# model 0.72. In the late third this *extra cost* is 0.23 and 0.55. We chose the middle third for
-# this question after we had seen all costs, so the comparison is exploratory. When keys are hidden
-# in the early third, or in all layers, another key becomes the sink. So these two tests do not show
-# what happens without a sink.
+# **Answer.** Both models get worse without the keys that draw most attention, and the AR model by
+# more, when these are hidden in the middle or the late third of the layers. When they are hidden in
+# the early third or in all layers, another key becomes the sink, so these two tests do not show
+# what happens without one.
 #
 # Look at two pictures: [how another key takes over](../figures/02_are_sinks_needed/taken_over.png),
 # and [what hiding sinks costs, by layers](../figures/02_are_sinks_needed/layers.png).
+#
+# **In detail.**
+#
+# - **Middle third, short texts.** The five strongest keys cost the DLM 0.31 nats per token more
+#   than five random keys do, and the AR model 0.72. We chose the middle third for this question
+#   after we had seen all costs, so the comparison is exploratory.
+# - **Late third.** There this *extra cost* is 0.23 in the DLM and 0.55 in the AR model.
 
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers

@@ -24,25 +24,31 @@
 # zeros among every four weights.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** It is not shown to help anywhere. With Wanda's score, at 50 and 75 %, it makes no
-# difference that matters; elsewhere it is mostly undecided. This rests on ten draws of calibration
-# text at 50 % and on five elsewhere. On WikiText-2, as in the paper, at 50 %, leaving the unstable
-# sinks out of Wanda's statistics changes the loss by −0.00058 nats per token [−0.0041, 0.0029] and
-# leaving all sinks out by −0.00075 [−0.0044, 0.0029], where 0.014 would matter. At 75 % the
-# intervals for unstable sinks, all sinks and the official weights lie above zero. After correction
-# none of them shows harm, and all three are smaller than what matters. Nor do smaller weights for
-# sinks help SparseGPT at 50 %; at 75 %, and where whole units are pruned, it is undecided whether
-# they do. The official recipe also noises the text, propagates densely and adds norms. At 50 % its
-# loss and Wanda's differ by too little to matter; at 25 and 75 % it is undecided which is lower.
-#
-# On other text leaving sinks out of Wanda's statistics does not matter at 50 %, either. With 2:4
-# zeros, which this notebook tried on other text alone, the official recipe does worse than Wanda;
-# what its sinks do there was measured in too few draws. On WikiText-2, at 50 %, models of the
-# official recipe answer the questions of our suite worse than Wanda's, and leaving sinks out is not
-# shown to help to answer.
+# **Answer.** Leaving sinks out is not shown to help anywhere. With Wanda's score, with half or
+# three quarters of the weights zero, it makes no difference that matters; elsewhere it is mostly
+# undecided.
 #
 # The picture to look at is [the paper's protocol at
 # 50 %](../figures/03_leaving_sinks_out/protocol_50.png).
+#
+# **In detail**, on WikiText-2 as in the paper, from ten draws of calibration text at 50 % and from
+# five elsewhere:
+#
+# - **Wanda at 50 %.** Leaving the unstable sinks out of its statistics changes the loss by −0.00058
+#   nats per token [−0.0041, 0.0029] and leaving all sinks out by −0.00075 [−0.0044, 0.0029], where
+#   0.014 would matter.
+# - **Wanda at 75 %.** The intervals for unstable sinks, all sinks and the official weights lie
+#   above zero. After correction none of them shows harm, and all three are smaller than what
+#   matters.
+# - **SparseGPT.** Smaller weights for sinks do not help it at 50 %. At 75 %, and where whole units
+#   are pruned, it is undecided whether they do.
+# - **The official recipe** also noises the text, propagates densely and adds norms. At 50 % its
+#   loss and Wanda's differ by too little to matter. At 25 and 75 % it is undecided which is lower.-
+#   **Questions.** At 50 %, models of the official recipe answer the questions of our suite worse
+#   than Wanda's, and leaving sinks out is not shown to help to answer.- **Other text.** There
+#   leaving sinks out of Wanda's statistics does not matter at 50 %, either. With 2:4 zeros, which
+#   this notebook tried on other text alone, the official recipe does worse than Wanda; what its
+#   sinks do there was measured in too few draws.
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). The loss of the diffusion model is its

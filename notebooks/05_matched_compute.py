@@ -22,19 +22,23 @@
 # model, and does sink-aware pruning beat its baselines there?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Fewer denoising steps are the better bargain. At 16 and at 64 steps, Wanda's rule at
-# 50 % loses to the unpruned model in fewer steps, by 0.15 and 0.26 nats per token, even where a
-# zero weight counts as saved arithmetic. With fewer steps the gap is smaller, and below 16 it was
-# not measured. Better recipes, such as SparseGPT, were not measured in few steps.
-#
-# Nor is leaving unstable sinks out seen to beat Wanda. The recipe `unstable` reads noised text,
-# takes inputs from the unpruned model, and leaves unstable sinks out. At equal sparsity its loss
-# minus Wanda's is 0.00089 [−0.0041, 0.0059] in 10 draws ([notebook
-# 03](03_leaving_sinks_out.ipynb)), where 0.014 would matter. In the 5 draws of this page it is
-# 0.0027 [−0.012, 0.017], which is undecided. What the sinks alone do is in notebook 03.
+# **Answer.** Fewer denoising steps are the better bargain: at equal compute the unpruned model in
+# fewer steps has a lower loss than the model that Wanda prunes. Leaving unstable sinks out is not
+# seen to beat Wanda.
 #
 # The picture to look at is [loss against compute](../figures/05_matched_compute/front.png); Wanda
 # is in [the paired differences](../figures/05_matched_compute/differences.png).
+#
+# **In detail.**
+# - **Steps against zeros.** At 16 and at 64 steps, Wanda's rule at 50 % loses to the unpruned model
+#   in fewer steps, by 0.15 and 0.26 nats per token, even where a zero weight counts as saved
+#   arithmetic. With fewer steps the gap is smaller, and below 16 it was not measured. Better
+#   recipes, such as SparseGPT, were not measured in few steps.
+# - **Sinks left out.** The recipe `unstable` reads noised text, takes inputs from the unpruned
+#   model, and leaves unstable sinks out. At equal sparsity its loss minus Wanda's is 0.00089
+#   [−0.0041, 0.0059] in 10 draws ([notebook 03](03_leaving_sinks_out.ipynb)), where 0.014 would
+#   matter. In the 5 draws of this page it is 0.0027 [−0.012, 0.017], which is undecided. What the
+#   sinks alone do is in notebook 03.
 
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers

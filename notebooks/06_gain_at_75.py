@@ -23,26 +23,30 @@
 # far more attention than others?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Not the sinks. At 75 % the official recipe lowers the loss by 0.42 of the 2.8 nats per
-# token that Wanda costs. Noised text with dense propagation, at an even grid of noise levels,
-# lowers it by 0.60. What is specific to the official recipe, which is its noise levels, its sum of
-# norms and its sink weights together, raises it again by 0.19 [0.16, 0.21]. The sink weights alone
-# raise it by 0.036, which is less than matters. Leaving all sinks out of Wanda makes no difference
-# that matters at 50, 65 or 75 %.
-#
-# On WikiText-2, which the paper calibrates on, noised text with dense propagation gains at 75 %,
-# too, and whether the whole recipe does is undecided. None of this shows that models with three
-# quarters of their weights zero are of use: on average over three kinds of text, the loss bounds of
-# Wanda's and of the official recipe's model lie above the loss of a bigram model ([notebook
-# 07](07_best_recipe.ipynb)).
-#
-# Where whole units are removed, the answer depends on the kind of text that is scored. On samples
-# and documentation, the kinds it was calibrated on, sink-aware pruning is better. On natural
-# English the sign is the other way, and the interval holds zero. Its sinks have no part in it that
-# matters.
+# **Answer.** Not the sinks: it comes from noised text with dense propagation, and what is specific
+# to the official recipe takes a part of it away again. Leaving all sinks out of Wanda makes no
+# difference that matters at 50, 65 or 75 %.
 #
 # The picture to look at is [what each part of the official recipe
 # changes](../figures/06_gain_at_75/bridge.png).
+#
+# **In detail.**
+#
+# - **The steps from Wanda.** At 75 % the official recipe lowers the loss by 0.42 of the 2.8 nats
+#   per token that Wanda costs. Noised text with dense propagation, at an even grid of noise levels,
+#   lowers it by 0.60. What is specific to the official recipe, which is its noise levels, its sum
+#   of norms and its sink weights together, raises it again by 0.19 [0.16, 0.21]. The sink weights
+#   alone raise it by 0.036, which is less than matters.
+# - **On WikiText-2**, which the paper calibrates on, noised text with dense propagation gains at
+#   75 %, too. Whether the whole recipe does is undecided.
+# - **Of what use are such models?** None of this shows that models with three quarters of their
+#   weights zero are of use. On average over three kinds of text, the loss bounds of Wanda's and of
+#   the official recipe's model lie above the loss of a bigram model ([notebook
+#   07](07_best_recipe.ipynb)).
+# - **Whole units.** Where these are removed, the answer depends on the kind of text that is scored.
+#   On samples and documentation, the kinds it was calibrated on, sink-aware pruning is better. On
+#   natural English the sign is the other way, and the interval holds zero. Its sinks have no part
+#   in it that matters.
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). The model, `smol-dlm`, is a diffusion

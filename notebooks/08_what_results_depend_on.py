@@ -25,15 +25,22 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** With half of the weights zero, leaving out unstable, stable or all sinks does not
-# matter on four models. One comparison of twelve is undecided: all sinks on smol-dlm-8M. Two early
-# trainings, whose weights are lost, had shown a cost of leaving all sinks out. In two draws each,
-# its means were 0.026 and 0.053 nats per token, the second from one draw alone. The same trainings,
-# repeated and measured in five draws under other settings, show none. SparseGPT is ahead of Wanda
-# on 128 calibration sequences, and on 16 that is undecided. How the official recipe compares with
-# Wanda depends on the kind of text.
+# matter on four models; one comparison of twelve is undecided. Other results do depend on the text:
+# how the official recipe compares with Wanda depends on its kind, and whether SparseGPT is ahead on
+# its amount.
 #
 # The picture to look at is [what leaving sinks out costs on four
 # models](../figures/08_what_results_depend_on/left_out.png).
+#
+# **In detail.**
+#
+# - **What is undecided** is leaving all sinks out on smol-dlm-8M.
+# - **What once looked otherwise.** Two early trainings, whose weights are lost, had shown a cost of
+#   leaving all sinks out. In two draws each, its means were 0.026 and 0.053 nats per token, the
+#   second from one draw alone. The same trainings, repeated and measured in five draws under other
+#   settings, show none.
+# - **The amount of text.** SparseGPT is ahead of Wanda on 128 calibration sequences, and on 16 that
+#   is undecided.
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md), and recipes are those of

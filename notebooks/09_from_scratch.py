@@ -26,14 +26,17 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** By the paper's measure the DLM's sinks move more here, too, but those of an untrained
-# DLM move even more, so this says nothing of what was learned. Most of them do not stay: 34 % of
-# their occurrences are at positions that are sinks in most steps, and 79 % in the adapted DLM
-# ([notebook 01](01_do_sinks_move.ipynb)). Whether sinks are needed, and what leaving them out does
-# to pruning, models this weak cannot tell: the DLM has a worse loss bound than a table of token
-# pairs.
+# DLM move even more, so this says nothing of what was learned. Whether sinks are needed, and what
+# leaving them out does to pruning, models this weak cannot tell.
 #
 # The picture to look at is [how much sinks move from
 # scratch](../figures/09_from_scratch/sinks.png).
+#
+# **In detail.**
+#
+# - **Most sinks do not stay**: 34 % of their occurrences are at positions that are sinks in most
+#   steps, and 79 % in the adapted DLM ([notebook 01](01_do_sinks_move.ipynb)).
+# - **How weak the models are.** The DLM has a worse loss bound than a table of token pairs.
 
 # %% [markdown]
 # *Sinks* are the few tokens that draw far more attention than the rest ([notebook
