@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import metadata_load
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import InstanceOf
 from transformers import PreTrainedTokenizerBase
 
@@ -33,17 +33,15 @@ from sinkprune_core.values import Place, checked_arguments, in_short
 
 README = "README.md"
 OTHER = "other"  # a licence that the hub has no name for
-TEMPLATE = DATA / "model_card.md.j2"
+TEMPLATES = Environment(
+    loader=FileSystemLoader(DATA / "model_card"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,
+)
 LOADED = re.compile(r'^(lm = load\()"[^"\n]*"(?=\)$)', re.MULTILINE)  # the line of it that loads the folder
 EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
-KERNELS = (
-    "Of every {m} consecutive inputs {n} are zero. On a GPU from Ampere on, "
-    "`torch.sparse.to_sparse_semi_structured` and torchao's semi-sparse layouts turn such linears "
-    "into faster ones (2:4 alone); the sparse formats of compressed-tensors and of vLLM are gone."
-)
-PLAIN_ZEROS = (
-    "Zeros alone save neither time nor memory on ordinary kernels; compressed, the files are smaller."
-)
 
 
 @checked_arguments
@@ -88,11 +86,11 @@ def save_model(
 
 def _check_told(card: Mapping[str, object]) -> None:
     """Raise ValueError for a recipe or a recovery that does not say what the model card tells of it."""
-    for name, told in (("recipe", _pruning), ("recovery", _recovery)):
+    for name, section in (("recipe", "pruning.md.j2"), ("recovery", "recovery.md.j2")):
         value = in_short(card.get(name))
         fix = "give what the report of a run says (`report.card()`), or call what is yours by another name"
         with refused(f"{name}={value} does not say what a model card tells of it", fix):
-            told(card)
+            TEMPLATES.get_template(section).render(card=card, is_smaller=is_smaller(card))
 
 
 # what a model was made from
@@ -229,24 +227,17 @@ def card_text(folder: Path, place: str) -> str:
     is_diffusion = card["kind"] == "diffusion"
     architectures = config.get("architectures") or ["causal language model"]
 
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    text = template.render(
-        title=place,
+    return TEMPLATES.get_template("README.md.j2").render(
+        card=card,
         place=place,
         is_diffusion=is_diffusion,
-        logits_shifted=card["logits_shifted"],
         architecture=architectures[0],
         mask_token=_mask_in_words(folder, card) if is_diffusion else None,
         base_model=base_model,
-        licence=licence or OTHER,
-        licence_sentence=_licence_sentence(licence, base_model),
-        pruned=_pruning(card),
-        recovery=_recovery(card),
+        licence=licence,
+        is_smaller=is_smaller(card),
+        ratio=n_and_m(str((card.get("recipe") or {}).get("pattern"))),
     )
-    return f"{text}\n"
 
 
 def _mask_in_words(folder: Path, card: Mapping) -> str:
@@ -286,82 +277,10 @@ def _licence(origin: str | None) -> str | None:
     return licence if licence in ("apache-2.0", "mit") else None
 
 
-def _licence_sentence(licence: str | None, base_model: str | None) -> str:
-    if licence is not None:
-        return f"That of {f'`{base_model}`' if base_model else 'the model it was made from'}: {licence}."
-    if base_model is not None:
-        return f"That of `{base_model}`, see its page."
-    return "That of the model it was made from: fill it in here, and `license` above."
-
-
 def is_smaller(card: Mapping) -> bool:
     """Return whether a card is that of a model without the units that were pruned, which left no zeros."""
     left, pruned = card.get("prunable_weights"), card.get("pruned_parameters")
     return left is not None and pruned is not None and left < pruned
-
-
-def _pruning(card: Mapping) -> dict | None:
-    """Return what the card says of pruning, as words; None of a model that was not pruned."""
-    recipe = card.get("recipe")
-    if not recipe:
-        return None
-
-    pattern = str(recipe.get("pattern", ""))
-    has_smaller_shape = is_smaller(card)
-
-    ratio = n_and_m(pattern)
-    if ratio is not None:
-        kernels = KERNELS.format(n=ratio[0], m=ratio[1])
-    else:
-        kernels = "" if has_smaller_shape else PLAIN_ZEROS
-
-    share = card["sparsity"] if "sparsity" in card else recipe["sparsity"]
-    weights = f"{card['pruned_parameters']:,}" if "pruned_parameters" in card else "all"
-    tokens = card.get("calibration_tokens")
-    texts = (card.get("made_from") or {}).get("text", ())
-
-    return {
-        "model": card.get("model", "a model"),
-        "share": f"{100 * share:.4g} %",
-        "weights": weights,
-        "what": "removed, and the model is smaller" if has_smaller_shape else "set to zero",
-        "tokens": f"{tokens:,}" if tokens else "",
-        "text": ", ".join(texts),
-        "recipe": recipe,
-        "pattern": kernels,
-    }
-
-
-def _recovery(card: Mapping) -> dict | None:
-    """Return what the card says of recovery, as words; None of a model that was not recovered."""
-    done = card.get("recovery")
-    if not done:
-        return None
-
-    how = (
-        "The weights themselves were trained."
-        if done["method"] == "full"
-        else ("LoRA was trained and merged where the weights are not zero.")
-    )
-    if done.get("teacher"):
-        share = f"{100 * done['distillation']:.0f} %"
-        how += f" {share} of the loss was the divergence from `{done['teacher']}` at the same positions."
-
-    fields = ["learning_rate", "batch", "length", "warmup", "method", "distillation", "seed", "dtype"]
-    if done["method"] == "lora":
-        fields.append("rank")
-
-    return {
-        "tokens": f"{done['tokens']:,}",
-        "text": done.get("text_name", ""),
-        "steps": f"{done['steps']:,}",
-        "zeros": f"{done['zeros']:,}",
-        "how": how,
-        "measure": "NELBO" if card["kind"] == "diffusion" else "negative log-likelihood",
-        "before": f"{done['held_out_before']:.4f}",
-        "after": f"{done['held_out_after']:.4f}",
-        "settings": {name: done[name] for name in fields if name in done},
-    }
 
 
 # publishing
