@@ -27,23 +27,22 @@ def run(options: Evaluate) -> None:
     """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
     common.settle_device(options)
     if options.tasks:
-        table = task_table(options)
+        lm, table = task_table(options)
     elif options.protocol is None:
-        table = text_table(options)
+        lm, table = text_table(options)
     else:
-        table = protocol_table(options, options.protocol)
+        lm, table = protocol_table(options, options.protocol)
 
     is_of_suite = {"task", "error_draws"} <= set(table)
-    title = table.attrs.get("title", "")
-    common.print_table(table, options.json, MEANINGS if is_of_suite else None, title)
+    common.print_table(table, options.json, MEANINGS if is_of_suite else None, common.described(lm))
 
     warning = common.known_text(options, options.model)
     if warning is not None:
         say(warning, sys.stdout)
 
 
-def text_table(options: Evaluate) -> pd.DataFrame:
-    """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
+def text_table(options: Evaluate) -> tuple[LanguageModel, pd.DataFrame]:
+    """Return the model, and nats per token of sequences of the text, with an interval, a row per source."""
     lm, texts = common.model_and_texts(options, options.sequences, options.length, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
@@ -51,11 +50,11 @@ def text_table(options: Evaluate) -> pd.DataFrame:
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     by_source = score_texts(lm, texts, draws, batch=batch, seed=options.seed).groupby("text").value
     rows = {source: {"measure": measure_of(lm), **common.estimate(values)} for source, values in by_source}
-    return _titled(pd.DataFrame(rows).T, lm)
+    return lm, pd.DataFrame(rows).T
 
 
-def protocol_table(options: Evaluate, name: str) -> pd.DataFrame:
-    """Return nats per token of `--text`, or of its first `--limit` windows, by a published protocol."""
+def protocol_table(options: Evaluate, name: str) -> tuple[LanguageModel, pd.DataFrame]:
+    """Return the model, and nats per token of `--text`, or of its first `--limit` windows, by a protocol."""
     protocol = PROTOCOLS[name]
     documents = common.documents_of(options, held_out=True)
     assert options.text is not None and documents is not None  # or the options would not have settled
@@ -68,11 +67,11 @@ def protocol_table(options: Evaluate, name: str) -> pd.DataFrame:
     batch = options.batch or PROTOCOL_BATCH
     scored = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
     row = {"measure": f"{measure_of(lm)}, {name}", **asdict(scored)}
-    return _titled(pd.DataFrame({options.text.name: row | {"perplexity": scored.perplexity}}).T, lm)
+    return lm, pd.DataFrame({options.text.name: row | {"perplexity": scored.perplexity}}).T
 
 
-def task_table(options: Evaluate) -> pd.DataFrame:
-    """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
+def task_table(options: Evaluate) -> tuple[LanguageModel, pd.DataFrame]:
+    """Return the model, and the results of `--tasks`, with BLiMP and WikiText-2 from `--data` if given."""
     of_suite = [name for name in options.tasks if groups_of(name)]
     others = [name for name in options.tasks if not groups_of(name)]
 
@@ -98,13 +97,7 @@ def task_table(options: Evaluate) -> pd.DataFrame:
     if {"low", "high"} <= set(table):  # of the suite, whose values are shares
         table[["low", "high"]] = table[["low", "high"]].clip(0.0, 1.0)
 
-    return _titled(table, lm)
-
-
-def _titled(table: pd.DataFrame, lm: LanguageModel) -> pd.DataFrame:
-    """Return a table that says above it what was evaluated, and where."""
-    table.attrs["title"] = common.described(lm)
-    return table
+    return lm, table
 
 
 def measure_of(lm: LanguageModel) -> str:

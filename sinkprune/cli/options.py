@@ -119,18 +119,13 @@ def real(
 def place(help: str, metavar: str = "FILE", **more: Any) -> Parameter:
     """Return the declaration of a file or a folder."""
 
-    def convert(word: str) -> Path:
-        if not word.strip() or "\0" in word:
-            raise ValueError
-        return Path(word)
+    def convert(_: type, tokens: Sequence[Token]) -> Path:
+        name = tokens[0].value
+        if not name.strip() or "\0" in name:
+            raise ValueError(f"it is empty: give the name of a {metavar.lower()}, or leave it out")
+        return Path(name)
 
-    def converted(_: type, tokens: Sequence[Token]) -> Path:
-        try:
-            return convert(tokens[0].value)
-        except ValueError:
-            raise ValueError(f"it is empty: give the name of a {metavar.lower()}, or leave it out") from None
-
-    return Parameter(help=help, metavar=metavar, converter=converted, **more)
+    return Parameter(help=help, metavar=metavar, converter=convert, **more)
 
 
 def word(help: str, **more: Any) -> Parameter:
@@ -178,6 +173,11 @@ Device = Annotated[
         group=WHERE,
     ),
 ]
+Batch = Annotated[
+    int,
+    whole("sequences at once; but for rounding it changes speed and memory only", at_least=1, group=WHERE),
+]
+Length = Annotated[int | None, whole("tokens per sequence", at_least=2, show_default="128, with --text 512")]
 DryRun = Annotated[
     bool,
     switch("say what it takes, and stop; with --device cuda:H100 for a GPU that is not here", group=RUNNING),
@@ -193,9 +193,10 @@ class Options:
     asked for.
     """
 
-    NAME: ClassVar[str]  # of the command
     OUTPUTS: ClassVar[tuple[str, ...]] = ()  # options that are files to be written, and must not exist
-    MODELS: ClassVar[tuple[str, ...]] = ()  # options that are models
+    MODELS: ClassVar[tuple[str, ...]] = ()  # options that are models; the first one is loaded first
+    EPILOG: ClassVar[Sequence[tuple[str, Sequence[tuple[str, str]] | str]]] = ()
+    """What help ends with: titles, each with lines or with names and what they mean."""
 
     debug: Annotated[bool, switch("show where in the code an error came from", group=OTHERS)] = False
 
@@ -216,8 +217,8 @@ class Options:
         """Raise an error for a text that is not there, or a folder that cannot be written."""
 
     def announce(self) -> str | None:
-        """Return what is said at once, before libraries are imported, or None."""
-        return None
+        """Return what is said at once, before libraries are imported: which model comes, or None."""
+        return f"loading {getattr(self, self.MODELS[0])} …" if self.MODELS else None
 
     def run(self) -> int | None:
         """Do what the command does, and return its exit status, None for 0.
@@ -230,11 +231,6 @@ class Options:
     def left_behind(self) -> str:
         """Return what the command leaves where it is interrupted, in words."""
         return "nothing was written, and the same command begins anew"
-
-    @classmethod
-    def epilog(cls) -> Sequence[tuple[str, Sequence[tuple[str, str]] | str]]:
-        """Return what help ends with: titles, each with lines or with names and what they mean."""
-        return ()
 
 
 @dataclass(kw_only=True)
@@ -274,10 +270,6 @@ class ModelOptions(Options):
         if self.device_map is not None:
             self.refuse(("device",), f"--device-map {self.device_map} names the devices")
 
-    def announce(self) -> str | None:
-        """Say which model comes."""
-        return f"loading {self.model} …"
-
 
 @dataclass(kw_only=True)
 class TextOptions(ModelOptions):
@@ -310,9 +302,8 @@ class TextOptions(ModelOptions):
         """Refuse what is for a data set where none is asked for."""
         super().settle()
         if not self.takes_data():
-            self.refuse(("data", "split"), self.DATA_USE)
-
-    DATA_USE: ClassVar[str] = f"it is for --text {WIKITEXT}, and in evaluate for --tasks blimp and wikitext"
+            use = f"it is for --text {WIKITEXT}, and in evaluate for --tasks blimp and wikitext"
+            self.refuse(("data", "split"), use)
 
     def takes_data(self) -> bool:
         """Return whether --data and --split have something to say."""
@@ -357,11 +348,11 @@ def parse(arguments: Sequence[str]) -> Options:
     """
     command, *words = arguments
     kind = options_of(command)
-    app = _app(kind)
+    app = _app(command, kind)
 
     if any(word in HELP_FLAGS for word in words):
         app.help_print([])
-        show_epilog(kind.epilog())
+        show_epilog(kind.EPILOG)
         raise SystemExit(0)
 
     for word in words:
@@ -383,11 +374,11 @@ def parse(arguments: Sequence[str]) -> Options:
     return options
 
 
-def _app(kind: type[Options]) -> App:
+def _app(command: str, kind: type[Options]) -> App:
     """Return the parser of one command."""
     return App(
-        name=f"sinkprune {kind.NAME}",
-        help=commands()[kind.NAME],
+        name=f"sinkprune {command}",
+        help=commands()[command],
         default_command=kind,
         default_parameter=Parameter(negative=(), json_list=False, json_dict=False),
         group_arguments=ARGUMENTS,

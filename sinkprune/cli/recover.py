@@ -1,6 +1,7 @@
 """`sinkprune recover`: say what it takes, train a pruned model with its zeros held, and save it."""
 
 import shlex
+from dataclasses import asdict
 
 from sinkprune.cli.commands.recover import Recover
 from sinkprune.cli.help_pages import say
@@ -11,33 +12,18 @@ from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.training import Recovered
 
-ARGUMENTS = (
-    "tokens",
-    "steps",
-    "text",
-    "teacher",
-    "distillation",
-    "method",
-    "rank",
-    "learning_rate",
-    "batch",
-    "length",
-    "seed",
-    "work",
-    "dtype",
-    "device",
-    "gradient_checkpointing",
-    "save_every",
-)  # that `recover` takes as they are
-
 
 def run(options: Recover) -> None:
     """Print what a run would take, or run, and print what came of it."""
-    arguments = {name: getattr(options, name) for name in ARGUMENTS}
+    arguments = asdict(options)
+    for name in ("data", "debug"):  # all others are what `recover` takes
+        del arguments[name]
+
     if is_wikitext(options.text):
         articles = None if options.dry_run else wikitext_documents(options.data, "train")  # a plan needs none
         arguments |= {"text": articles, "text_name": WIKITEXT}
-    found = recover(options.pruned, out=options.out, dry_run=options.dry_run, tell=say, **arguments)
+
+    found = recover(**arguments, tell=say)
     if isinstance(found, RecoveryCost) and found.missing:
         if planned_gpu(options.device) is None:
             raise RuntimeError("; ".join(found.missing))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from sinkprune.cli.options import ARGUMENTS, Options, place, word
 
@@ -10,8 +10,6 @@ from sinkprune.cli.options import ARGUMENTS, Options, place, word
 @dataclass(kw_only=True)
 class Adopt(Options):
     """Options of `sinkprune adopt`."""
-
-    NAME: ClassVar[str] = "adopt"
 
     folder: Annotated[
         Path, place("folder that save_pretrained wrote, by a Trainer say", "FOLDER", group=ARGUMENTS)

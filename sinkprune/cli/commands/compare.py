@@ -4,14 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from sinkprune.cli.options import ARGUMENTS, TextOptions, place, real, whole, word
+from sinkprune.cli.options import ARGUMENTS, Length, TextOptions, place, real, whole, word
 
 
 @dataclass(kw_only=True)
 class Compare(TextOptions):
     """Options of `sinkprune compare`."""
 
-    NAME: ClassVar[str] = "compare"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("json",)
     MODELS: ClassVar[tuple[str, ...]] = ("model", "other")
 
@@ -23,9 +22,7 @@ class Compare(TextOptions):
         None
     )
     sequences: Annotated[int, whole("sequences of held-out text", at_least=2)] = 64
-    length: Annotated[
-        int | None, whole("tokens per sequence", at_least=2, show_default="128, with --text 512")
-    ] = None
+    length: Length = None
     draws: Annotated[
         int | None,
         whole(

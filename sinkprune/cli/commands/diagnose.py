@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from sinkprune.cli.checks import check_picture
-from sinkprune.cli.options import WHERE, TextOptions, place, real, whole, word
+from sinkprune.cli.options import Batch, Length, TextOptions, place, real, whole, word
 
 MEANINGS = {
     "energy": "the sinks' share of the energy (squared norm) of what these linears read",
@@ -19,21 +19,13 @@ MEANINGS = {
 class Diagnose(TextOptions):
     """Options of `sinkprune diagnose`."""
 
-    NAME: ClassVar[str] = "diagnose"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("figure", "json")
 
-    batch: Annotated[
-        int,
-        whole(
-            "sequences at once; but for rounding it changes speed and memory only", at_least=1, group=WHERE
-        ),
-    ] = 16
+    batch: Batch = 16
     sequences: Annotated[
         int, whole("sequences: half of them are calibration text, half are other text", at_least=2)
     ] = 32
-    length: Annotated[
-        int | None, whole("tokens per sequence", at_least=2, show_default="128, with --text 512")
-    ] = None
+    length: Length = None
     sparsity: Annotated[float, real("share of zeros", above=0, below=1)] = 0.5
     noise_levels: Annotated[
         int, whole("noise levels at which a diffusion model sees its text", at_least=1)

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from cyclopts import Group
+from cyclopts import Group, Parameter
 
-from sinkprune.cli.options import OPTIONS, TextOptions, place, whole, word
+from sinkprune.cli.options import OPTIONS, Length, TextOptions, place, whole, word
 
 SEQUENCES = Group("likelihood of sequences drawn from the text", sort_key=4)
 WHOLE_TEXT = Group("likelihood of the whole text", sort_key=5)
@@ -22,7 +22,6 @@ MEANINGS = {  # of the suite's columns
 class Evaluate(TextOptions):
     """Options of `sinkprune evaluate`."""
 
-    NAME: ClassVar[str] = "evaluate"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("json",)
 
     batch: Annotated[
@@ -38,10 +37,7 @@ class Evaluate(TextOptions):
         ),
     ] = None
     sequences: Annotated[int, whole("sequences of text", at_least=1, group=SEQUENCES)] = 32
-    length: Annotated[
-        int | None,
-        whole("tokens per sequence", at_least=2, show_default="128, with --text 512", group=SEQUENCES),
-    ] = None
+    length: Annotated[Length, Parameter(group=SEQUENCES)] = None
     protocol: Annotated[
         Literal["ppl_llada", "main_llada", "main_dream"] | None,
         word(

@@ -1,7 +1,7 @@
 """What `sinkprune generate` takes."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from sinkprune.cli.options import ModelOptions, real, switch, whole, word
 
@@ -9,8 +9,6 @@ from sinkprune.cli.options import ModelOptions, real, switch, whole, word
 @dataclass(kw_only=True)
 class Generate(ModelOptions):
     """Options of `sinkprune generate`."""
-
-    NAME: ClassVar[str] = "generate"
 
     prompt: Annotated[str, word("what the model goes on from (required)", metavar="TEXT")] = ""
     chat: Annotated[bool, switch("give the prompt as a user's message, in the tokenizer's chat template")] = (

@@ -1,7 +1,6 @@
 """What `sinkprune prune` takes."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -9,7 +8,18 @@ from typing import Annotated, ClassVar
 from cyclopts import Group
 
 from sinkprune.cli import checks
-from sinkprune.cli.options import RUNNING, WHERE, DryRun, TextOptions, place, real, switch, whole, word
+from sinkprune.cli.options import (
+    RUNNING,
+    Batch,
+    DryRun,
+    Length,
+    TextOptions,
+    place,
+    real,
+    switch,
+    whole,
+    word,
+)
 from sinkprune.files import PLANNED, resolved
 from sinkprune.models.gpus import check_planned
 from sinkprune_core.pruning.presets import ABOUT
@@ -22,15 +32,10 @@ EXAMPLE = "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out sm
 class Prune(TextOptions):
     """Options of `sinkprune prune`."""
 
-    NAME: ClassVar[str] = "prune"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("int8",)
+    EPILOG: ClassVar = (("presets", list(ABOUT.items())), ("example", EXAMPLE))
 
-    batch: Annotated[
-        int,
-        whole(
-            "sequences at once; but for rounding it changes speed and memory only", at_least=1, group=WHERE
-        ),
-    ] = 16
+    batch: Batch = 16
     out: Annotated[
         Path | None,
         place("where the pruned model goes; it must not exist (required, but with --dry-run)", "FOLDER"),
@@ -48,9 +53,7 @@ class Prune(TextOptions):
             "two noise levels",
         ),
     ] = None
-    length: Annotated[
-        int | None, whole("tokens per sequence", at_least=2, show_default="128, with --text 512")
-    ] = None
+    length: Length = None
     preset: Annotated[
         str,
         word(
@@ -141,11 +144,6 @@ class Prune(TextOptions):
             f"finished blocks and statistics are kept in {self.work_folder}, "
             "and the same command goes on from there"
         )
-
-    @classmethod
-    def epilog(cls) -> Sequence[tuple[str, Sequence[tuple[str, str]] | str]]:
-        """Return the presets and an example."""
-        return ("presets", list(ABOUT.items())), ("example", EXAMPLE)
 
 
 COMMAND = Prune

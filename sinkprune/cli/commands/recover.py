@@ -1,6 +1,5 @@
 """What `sinkprune recover` takes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -34,8 +33,8 @@ EXAMPLE = "  sinkprune recover smol-dlm-pruned --tokens 250000 --out smol-dlm-re
 class Recover(Options):
     """Options of `sinkprune recover`."""
 
-    NAME: ClassVar[str] = "recover"
     MODELS: ClassVar[tuple[str, ...]] = ("pruned",)
+    EPILOG: ClassVar = (("example", EXAMPLE),)
 
     pruned: Annotated[
         str, word("folder of a pruned model (a dense one is trained as it is)", group=ARGUMENTS)
@@ -138,10 +137,6 @@ class Recover(Options):
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
 
-    def announce(self) -> str:
-        """Say which model comes."""
-        return f"loading {self.pruned} …"
-
     def check_places(self) -> None:
         """Raise an error for a text that is not there, and for places that cannot be written."""
         if self.text is not None and not is_wikitext(self.text):
@@ -163,11 +158,6 @@ class Recover(Options):
         if self.dry_run or not work.exists():
             return "nothing was done yet, and nothing was written"
         return f"the last state is kept in {work}, and the same command goes on from there"
-
-    @classmethod
-    def epilog(cls) -> Sequence[tuple[str, Sequence[tuple[str, str]] | str]]:
-        """Return an example."""
-        return (("example", EXAMPLE),)
 
 
 COMMAND = Recover

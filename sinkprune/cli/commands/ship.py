@@ -12,7 +12,6 @@ from sinkprune.cli.options import ARGUMENTS, Options, flag, place, word
 class Ship(Options):
     """Options of `sinkprune ship`."""
 
-    NAME: ClassVar[str] = "ship"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("masks", "int8", "out")
     MODELS: ClassVar[tuple[str, ...]] = ("model",)
 
@@ -64,10 +63,6 @@ class Ship(Options):
 
         places = ", ".join(f"{flag(name)} {getattr(self, name)}" for name in written)
         return f"{places}: written, and whole; for the rest type the command without that"
-
-    def announce(self) -> str:
-        """Say which model comes."""
-        return f"loading {self.model} …"
 
 
 COMMAND = Ship

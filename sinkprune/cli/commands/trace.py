@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from sinkprune.cli.checks import check_picture
-from sinkprune.cli.options import WHERE, TextOptions, place, real, whole
+from sinkprune.cli.options import Batch, TextOptions, place, real, whole
 
 MEANINGS = {
     "spatial_variance": "how unevenly attention falls on positions: variance of mass, whose mean is 1",
@@ -26,15 +26,9 @@ SHARES = ("overlap", "stable_share", "top_share")  # rows whose values lie in [0
 class Trace(TextOptions):
     """Options of `sinkprune trace`."""
 
-    NAME: ClassVar[str] = "trace"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("out", "figure", "json")
 
-    batch: Annotated[
-        int,
-        whole(
-            "sequences at once; but for rounding it changes speed and memory only", at_least=1, group=WHERE
-        ),
-    ] = 16
+    batch: Batch = 16
     sequences: Annotated[int, whole("prompts", at_least=1)] = 8
     prompt: Annotated[int, whole("tokens per prompt", at_least=2)] = 32
     tokens: Annotated[int, whole("tokens to write", at_least=1)] = 64

@@ -1,7 +1,7 @@
 """What `sinkprune claims` takes."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from sinkprune.cli.options import Options, word
 
@@ -9,8 +9,6 @@ from sinkprune.cli.options import Options, word
 @dataclass(kw_only=True)
 class Claims(Options):
     """Options of `sinkprune claims`."""
-
-    NAME: ClassVar[str] = "claims"
 
     profile: Annotated[
         str,

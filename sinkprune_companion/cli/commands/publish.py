@@ -1,7 +1,7 @@
 """What `sinkprune publish` takes."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from sinkprune.cli.options import Options, names, word
 
@@ -9,8 +9,6 @@ from sinkprune.cli.options import Options, names, word
 @dataclass(kw_only=True)
 class Publish(Options):
     """Options of `sinkprune publish`."""
-
-    NAME: ClassVar[str] = "publish"
 
     profile: Annotated[str, word("name of a run in runs/", metavar="NAME")] = "full"
     notebooks: Annotated[

@@ -1,7 +1,7 @@
 """What `sinkprune reproduce` takes."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from sinkprune.cli.options import Options, switch, word
 
@@ -9,8 +9,6 @@ from sinkprune.cli.options import Options, switch, word
 @dataclass(kw_only=True)
 class Reproduce(Options):
     """Options of `sinkprune reproduce`."""
-
-    NAME: ClassVar[str] = "reproduce"
 
     profile: Annotated[str, word("a file of workflow/config without its ending", metavar="NAME")] = "quick"
     on: Annotated[

@@ -25,7 +25,6 @@ EMBEDDED_BASE = "smol-ar"  # the base that comes with the package
 class Train(Options):
     """Options of `sinkprune train`."""
 
-    NAME: ClassVar[str] = "train"
     OUTPUTS: ClassVar[tuple[str, ...]] = ("export",)
     MODELS: ClassVar[tuple[str, ...]] = ("base",)
 
@@ -150,10 +149,6 @@ class Train(Options):
                 f"--export {self.export} and the folder of the run, {self.work_folder}, lie one in the "
                 "other: give the export a place of its own"
             )
-
-    def announce(self) -> str:
-        """Say which base comes."""
-        return f"loading {self.base} …"
 
     def check_places(self) -> None:
         """Raise an error for a text that is not there, and a folder that cannot be written."""
