@@ -20,7 +20,7 @@ from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
 from sinkprune.files import write_json
 from sinkprune.memory import free_memory
-from sinkprune.models.catalog import EMBEDDED, MODELS
+from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
 from sinkprune.models.hub import WORKING, adapter_base, available_memory
 from sinkprune.models.loading import load, open_checkpoint
@@ -71,17 +71,6 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
         return stream(open_checkpoint(name), Path(name).name, dtype, options.device)
 
     return load(name, dtype, options.device)
-
-
-def without_weights(name: str) -> tuple[str, dict[str, int], int]:
-    """Return a model's kind, vocabulary and positions; it is downloaded if need be, no weights are read.
-
-    An adapter has those of its base.
-    """
-    name = adapter_base(name) or name
-    checkpoint = open_checkpoint("smol-ar" if name in EMBEDDED else name)  # all embedded models stand on it
-    kind = MODELS[name].kind if name in EMBEDDED else checkpoint.kind
-    return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
 
 
 def where(dtype: torch.dtype, device: str) -> str:

@@ -18,6 +18,7 @@ from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune.evaluation.text_scores import score_texts
 from sinkprune.evaluation.verdict_rule import ABOVE, BELOW, UNDECIDED, deciding_factor, verdict
 from sinkprune.files import write_json
+from sinkprune.models.loading import without_weights
 from sinkprune_core.language_model import LanguageModel
 
 TEXT_BATCH = 32  # sequences at once
@@ -66,17 +67,18 @@ def common_length(options: Compare) -> int:
 
     Raises ValueError for other tokenizers, a length beyond positions, and `--draws` where both are exact.
     """
-    kind_a, vocabulary_a, positions_a = common.without_weights(options.model)
-    kind_b, vocabulary_b, positions_b = common.without_weights(options.other)
-    if vocabulary_a != vocabulary_b:
+    a, _ = without_weights(options.model)
+    b, _ = without_weights(options.other)
+    if a.text_tokenizer.get_vocab() != b.text_tokenizer.get_vocab():
         raise ValueError(
             f"{options.model} and {options.other} have different tokenizers: nats per token of different "
             "tokens cannot be compared (bits per character would be needed); give two models of one tokenizer"
         )
 
-    if kind_a == kind_b == "autoregressive":
+    if not a.is_diffusion and not b.is_diffusion:
         options.refuse(("draws",), "both models are autoregressive, and their likelihood is exact")
 
+    positions_a, positions_b = (each.model.config.max_position_embeddings for each in (a, b))
     positions = min(positions_a, positions_b)
     length = options.length or common.default_length(options, positions)
     if length > positions:

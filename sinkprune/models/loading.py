@@ -20,7 +20,7 @@ from sinkprune.models.hub import adapter_base, fetch, folder_of, parse, requirem
 from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune.models.weight_files import FormatError
-from sinkprune_core.language_model import LanguageModel, check_finite, set_direction
+from sinkprune_core.language_model import LanguageModel, check_finite
 from sinkprune_core.model_checks import check_computation
 
 PRUNED_SHARE = 0.01  # zeros in the linears of the blocks from which a model counts as pruned
@@ -163,9 +163,30 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
             f"save it with save(load({row.id!r}), folder) and give that folder"
         )
 
-    if row.id == "smol-ar":
-        return Checkpoint(embedded.base_folder(), causal=True, row=row)
+    if row.id in EMBEDDED:
+        return _embedded_base(row)
     return Checkpoint(fetch(row.id, known.revision), row.family, row=row)
+
+
+def without_weights(name: str | os.PathLike) -> tuple[LanguageModel, Checkpoint]:
+    """Return a model whose parameters are on the meta device, and where its weights lie.
+
+    They are downloaded if need be. An adapter has the shape and the tokens of its base, and its weights lie
+    there.
+    """
+    base = adapter_base(name)
+    if base is not None:
+        lm, checkpoint = without_weights(base)
+        return lm.named(Path(name).name), checkpoint
+
+    row = parse(name).row
+    checkpoint = open_checkpoint(name) if row is None or row.id not in EMBEDDED else _embedded_base(row)
+    return language_model(checkpoint, checkpoint.skeleton()), checkpoint
+
+
+def _embedded_base(row: KnownModel) -> Checkpoint:
+    """Return the base of the embedded models, read in the direction of one of them."""
+    return Checkpoint(embedded.base_folder(), causal=row.kind == "autoregressive", row=row)
 
 
 def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageModel:
@@ -186,14 +207,5 @@ def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageMo
 
 def with_adapter(row: KnownModel, adapter: Path, dtype: torch.dtype) -> LanguageModel:
     """Return the embedded base with an adapter of a row's kind merged into it, its parameters in `dtype`."""
-    causal = row.kind == "autoregressive"
-    base = Checkpoint(embedded.base_folder(), causal=causal)
-    model = merge_adapter(base.load(torch.bfloat16), adapter, dtype)  # bfloat16: as it is stored
-    return LanguageModel(
-        set_direction(model, causal=causal),
-        base.tokenizer(),
-        row.id,
-        row.kind,
-        row.mask_token_id,
-        row.logits_shifted,
-    )
+    base = _embedded_base(row)
+    return language_model(base, merge_adapter(base.load(torch.bfloat16), adapter, dtype))  # as it is stored

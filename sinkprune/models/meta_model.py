@@ -17,7 +17,7 @@ from sinkprune.models.streaming import StreamedModel
 from sinkprune.models.weight_files import read_checked, read_json, refused
 from sinkprune_core.language_model import LanguageModel, set_direction
 
-CONTEXT = 2048  # tokens, where a row of the table does not say
+CONTEXT = 1 << 20  # tokens, where a row of the table does not say: more than any run asks for
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ def is_streamed(lm: LanguageModel) -> bool:
     return isinstance(lm, StreamedModel)
 
 
-def without_weights(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) -> PreTrainedModel:
+def _of_config(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) -> PreTrainedModel:
     """Return a model of a configuration whose weights have shapes and no numbers."""
     with torch.device("meta"):
         model = native_class(config)(config)
@@ -48,7 +48,7 @@ def without_weights(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) 
 def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16") -> MetaModel:
     """Return a model of the published shape of a row of the table; nothing is downloaded."""
     config = of_shape(row.native, row.shape, row.context or CONTEXT)
-    model = without_weights(config, choose_dtype(dtype), causal=row.kind == "autoregressive")
+    model = _of_config(config, choose_dtype(dtype), causal=row.kind == "autoregressive")
     mask_token_id = None
     if row.kind == "diffusion":
         mask_token_id = row.mask_token_id or 0  # any token will do for a plan
@@ -77,7 +77,7 @@ def shapes_of(name: str | os.PathLike, dtype: torch.dtype) -> MetaModel:
     kind = read_checked(Card, folder / CARD).kind or published.kind or of_config
 
     with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
-        model = without_weights(published.config(raw, shapes), dtype, causal=kind == "autoregressive")
+        model = _of_config(published.config(raw, shapes), dtype, causal=kind == "autoregressive")
 
     called = folder.resolve().name if known.folder else os.fspath(name).partition("@")[0]
     mask_token_id = 0 if kind == "diffusion" else None  # any token will do for a plan

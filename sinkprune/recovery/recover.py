@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import InstanceOf
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
 from sinkprune.evaluation.local_data import wikitext_documents
 from sinkprune.files import check_new_folder, held, make_folder, resolved
-from sinkprune.models.catalog import EMBEDDED, MODELS
+from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.gpus import Gpu, check_planned, planned_gpu
@@ -26,7 +27,7 @@ from sinkprune.models.hub import (
     requirements_of_plan,
     weights_are_here,
 )
-from sinkprune.models.loading import language_model, load, open_checkpoint
+from sinkprune.models.loading import load, without_weights
 from sinkprune.models.meta_model import shapes_of
 from sinkprune.models.saving import OWN
 from sinkprune.models.weight_files import DTYPES, read_json
@@ -38,7 +39,7 @@ from sinkprune.recovery.model_card import card_in, card_of, folder_here, provena
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
-from sinkprune_core.language_model import LanguageModel, set_direction
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.values import (
     A_FUNCTION,
     AboveZero,
@@ -118,13 +119,11 @@ def recover(
     if teacher == AUTO:
         teacher = None if distillation == 0 else teacher_of(pruned)
 
-    plan = _plan(
-        pruned,
-        device,
-        dtype,
-        dry_run,
-        tokens=tokens,
-        steps=steps,
+    gpu = planned_gpu(device)
+    device = choose_device(device if gpu is None else "cpu")
+    settings = _settings(
+        tokens,
+        steps,
         batch=batch,
         length=length,
         method=method,
@@ -132,17 +131,28 @@ def recover(
         learning_rate=learning_rate,
         distillation=_share(teacher, distillation),
         seed=seed,
+        dtype=_dtype_of_products(dtype, device, gpu),
         gradient_checkpointing=gradient_checkpointing,
     )
-    documents = _documents(text, dry_run)
-    taught = None if teacher is None else _teacher_known(teacher, plan, dry_run)
-    if taught is None:
-        check_teacher(plan.known.lm, None, plan.settings.distillation)
-    learned = _text_learned(plan, documents, dry_run)
 
-    cost = plan.cost(taught, out, work)
+    known = _known(pruned, dry_run)
+    _check_length(known.lm, length)
+    documents = _documents(text, dry_run)
+    taught = None if teacher is None else _teacher_known(teacher, dry_run)
+    teacher_lm = None if taught is None else taught.lm
+    check_teacher(known.lm, teacher_lm, settings.distillation)
+    learned = _text_learned(known.lm, documents, length, dry_run)
+
+    cost = recovery_cost(known.lm, settings, out, work, known.stored, teacher_lm, device, gpu)
+    of_downloads = known.missing if taught is None else known.missing + taught.missing
+    cost = replace(cost, missing=of_downloads + cost.missing)
+
     if tell is not None:
-        tell(f"{plan.words(teacher)}: {_fetched(plan.known, taught)}{cost}")
+        source = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
+        place = device if gpu is None else gpu.words
+        what = f"{known.lm.name} ({known.lm.kind}), {method}, {source}, {settings.dtype} on {place}"
+        download = known.download if taught is None else known.download + taught.download
+        tell(f"{what}: {download_in_words(download)}{cost}")
 
     if dry_run:
         return cost
@@ -151,12 +161,11 @@ def recover(
 
     assert learned is not None  # as it is for a plan alone
     with held(out), held(work):
-        lm, taught_by = _loaded(pruned, teacher, plan)
+        lm = load(pruned, known.stored, device)
+        taught_by = None if teacher is None else load(teacher, settings.dtype, device)
 
         make_folder(work)
-        done = recover_model(
-            lm, plan.settings, learned, taught_by, work, save_every=save_every, progress=progress
-        )
+        done = recover_model(lm, settings, learned, taught_by, work, save_every=save_every, progress=progress)
 
         named = lm.named(out.name)  # two models are told apart by their names
         card = _card(pruned, done.card() | {"text_name": text_name or _name_of(text)})
@@ -174,37 +183,6 @@ class _Known:
     stored: torch.dtype  # of most of its weights
     download: int = 0  # bytes that this machine does not have
     missing: tuple[str, ...] = ()  # what this machine lacks for the download, in sentences
-    are_positions_known: bool = True  # or the table of models does not say how many it has
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is known of a run before it begins."""
-
-    settings: Recovery
-    known: _Known  # of the model that is recovered
-    device: str
-    gpu: Gpu | None  # that is not here, and stands for the device
-
-    @property
-    def place(self) -> str:
-        """Where it is computed, in words."""
-        return self.device if self.gpu is None else self.gpu.words
-
-    def words(self, teacher: str | os.PathLike | None) -> str:
-        """Return what is trained, from what and where, in words."""
-        source = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
-        lm, settings = self.known.lm, self.settings
-        return f"{lm.name} ({lm.kind}), {settings.method}, {source}, {settings.dtype} on {self.place}"
-
-    def cost(self, taught: _Known | None, out: Path, work: Path) -> RecoveryCost:
-        """Return what the run takes, the downloads included."""
-        teacher = None if taught is None else taught.lm
-        known = self.known
-        cost = recovery_cost(known.lm, self.settings, out, work, known.stored, teacher, self.device, self.gpu)
-
-        of_downloads = known.missing if taught is None else (*known.missing, *taught.missing)
-        return replace(cost, missing=(*of_downloads, *cost.missing))
 
 
 def _places(out: Place | None, work: Place | None, dry_run: bool) -> tuple[Path, Path]:
@@ -235,68 +213,46 @@ def _check_apart(work: Path, out: Path) -> None:
         raise ValueError(f"work={work} and out={out} lie in one another: choose places beside one another")
 
 
-def _loaded(
-    pruned: str | os.PathLike, teacher: str | os.PathLike | None, plan: _Plan
-) -> tuple[LanguageModel, LanguageModel | None]:
-    """Return the model and its teacher, with their weights; raise ValueError for one that does not fit."""
-    lm = load(pruned, plan.known.stored, plan.device)
-    if teacher is None:
-        return lm, None
-
-    taught_by = load(teacher, getattr(torch, plan.settings.dtype), plan.device)
-    check_teacher(lm, taught_by, plan.settings.distillation)
-    return lm, taught_by
-
-
-def _plan(
-    pruned: str | os.PathLike,
-    device: str,
-    dtype: str,
-    dry_run: bool,
-    tokens: int | None,
-    steps: int | None,
-    **settings: Any,
-) -> _Plan:
-    """Return the settings of a run and the shapes of its model; raise ValueError for what cannot work."""
+def _settings(tokens: int | None, steps: int | None, **settings: Any) -> Recovery:
+    """Return the settings of a run of so many tokens, or steps; raise ValueError for what cannot work."""
     if (tokens is None) == (steps is None):
         raise ValueError(f"tokens={tokens} and steps={steps}: give one of them, which says how long to train")
 
-    gpu = planned_gpu(device)
-    device = choose_device(device if gpu is None else "cpu")
-    if dtype == "auto":
-        has_bfloat16 = choose_dtype(dtype, device) == torch.bfloat16 if gpu is None else gpu.has_bfloat16
-        dtype = "bfloat16" if has_bfloat16 else "float32"
-
-    settings["dtype"] = dtype
     made = Recovery(steps=1 if steps is None else steps, **settings)
-    if tokens is not None:
-        made = Recovery(steps=math.ceil(tokens / made.batch_tokens), **settings)
-
-    known = _known(pruned, dry_run)
-    _check_length(known, made.length)
-    return _Plan(made, known, device, gpu)
+    if tokens is None:
+        return made
+    return replace(made, steps=math.ceil(tokens / made.batch_tokens))
 
 
-def _check_length(known: _Known, length: int) -> None:
+def _dtype_of_products(dtype: str, device: str, gpu: Gpu | None) -> str:
+    """Return the dtype of the products: what `auto` is on a device, or on a GPU that stands for it."""
+    if dtype != "auto":
+        return dtype
+    has_bfloat16 = choose_dtype(dtype, device) == torch.bfloat16 if gpu is None else gpu.has_bfloat16
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def _check_length(lm: LanguageModel, length: int) -> None:
     """Raise ValueError for sequences with more tokens than a model has positions."""
-    positions = getattr(known.lm.model.config, "max_position_embeddings", None)
-    if known.are_positions_known and positions is not None and length > positions:
+    positions = getattr(lm.model.config, "max_position_embeddings", None)
+    if positions is not None and length > positions:
         raise ValueError(
-            f"length={length} exceeds the {positions} positions of {known.lm.name}: give at most so many"
+            f"length={length} exceeds the {positions} positions of {lm.name}: give at most so many"
         )
 
 
-def _text_learned(plan: _Plan, documents: list[Document] | None, dry_run: bool) -> TrainingText | None:
+def _text_learned(
+    lm: LanguageModel, documents: list[Document] | None, length: int, dry_run: bool
+) -> TrainingText | None:
     """Return the text that is learned; raise ValueError for a short one, and for chats without a template.
 
     None for a plan alone, where the text comes with the package, or the tokenizer is not on this machine.
     """
-    lm = plan.known.lm
     if dry_run and (documents is None or lm.tokenizer is None):
         return None
 
     texts = None if documents is None else written(documents, lm.text_tokenizer)
-    return training_text(lm.text_tokenizer, texts, plan.settings.length, lm.mask_token_id)
+    return training_text(lm.text_tokenizer, texts, length, lm.mask_token_id)
 
 
 def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
@@ -309,39 +265,31 @@ def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
         known = _known(base, dry_run)
         return replace(known, lm=known.lm.named(Path(name).name))
 
-    text = os.fspath(name)
-    if text in EMBEDDED:
-        row = MODELS[text]
-        checkpoint = open_checkpoint("smol-ar")  # all embedded models have its shape
-        model = set_direction(checkpoint.skeleton(), causal=row.kind == "autoregressive")
-        of_row = (text, row.kind, row.mask_token_id, row.logits_shifted)
-        return _Known(LanguageModel(model, checkpoint.tokenizer(), *of_row), torch.float32)
-
     if dry_run:
         needed = requirements_of_plan(name)
         if not weights_are_here(name, needed):
             return _from_shapes(name, needed)
 
-    checkpoint = open_checkpoint(name)
-    sizes = {}
-    for key, kind in checkpoint.files.dtypes.items():
-        sizes[kind] = sizes.get(kind, 0) + checkpoint.files.size(key)
+    lm, checkpoint = without_weights(name)
+    if os.fspath(name) in EMBEDDED:
+        return _Known(lm, torch.float32)
 
-    stored = max(sizes, key=lambda dtype: sizes[dtype])
-    return _Known(language_model(checkpoint, checkpoint.skeleton()), stored)
+    sizes = Counter()
+    for key, kind in checkpoint.files.dtypes.items():
+        sizes[kind] += checkpoint.files.size(key)
+    [(stored, _)] = sizes.most_common(1)
+    return _Known(lm, stored)
 
 
 def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known:
     """Return what is known of a model whose weights are not on this machine."""
     lm = shapes_of(name, torch.float32)
     stored = _stated_dtype(name)
-    row = parse(name).row
-    has_positions = row is None or row.context is not None
     if needed is None:
-        return _Known(lm, stored, are_positions_known=has_positions)
+        return _Known(lm, stored)
 
     lacks = tuple(f"this machine lacks {lack}" for lack in needed.missing_disk)
-    return _Known(lm, stored, needed.download, lacks, has_positions)
+    return _Known(lm, stored, needed.download, lacks)
 
 
 def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
@@ -355,20 +303,12 @@ def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
     return DTYPES.get(stated, torch.float32)
 
 
-def _fetched(*models: _Known | None) -> str:
-    """Return what has to be downloaded first, in words; nothing where all is here."""
-    return download_in_words(sum(known.download for known in models if known is not None))
-
-
-def _teacher_known(teacher: str | os.PathLike, plan: _Plan, dry_run: bool) -> _Known:
-    """Return what is known of a teacher; raise ValueError for one that is not here or does not fit."""
+def _teacher_known(teacher: str | os.PathLike, dry_run: bool) -> _Known:
+    """Return what is known of a teacher; raise ValueError for one that is not here."""
     try:
-        known = _known(teacher, dry_run)
+        return _known(teacher, dry_run)
     except (ValueError, FetchError) as error:
         raise ValueError(f"the teacher {os.fspath(teacher)} cannot be had: {error}") from None
-
-    check_teacher(plan.known.lm, known.lm, plan.settings.distillation)
-    return known
 
 
 def teacher_of(pruned: str | os.PathLike) -> str | None:

@@ -266,7 +266,7 @@ def test_a_work_folder_of_others_is_refused_before_any_work(folder, documents, t
         (work / name).write_text(text)
     before = content(work)
 
-    monkeypatch.setattr("sinkprune.recovery.recover.open_checkpoint", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("sinkprune.recovery.recover.without_weights", lambda *_: pytest.fail("opened"))
     with pytest.raises(ValueError, match=r"choose another work folder"):
         recover(folder, out=tmp_path / "out", steps=1, text=documents, work=work, **_short())
 
