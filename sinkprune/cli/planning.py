@@ -40,7 +40,7 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     dtype = choose_dtype(_dtype(options, gpu), _device(options))
     lm = shapes_of(options.model, dtype)
     memory = gpu.memory if gpu else available_memory(options.device)
-    is_large = options.int8 is None and weight_bytes(lm) > STREAM_ABOVE * memory  # int8 takes the whole model
+    is_large = weight_bytes(lm) > STREAM_ABOVE * memory
     lm = replace(lm, is_streamed=options.stream or is_large)
 
     cost = _cost(lm, recipe, options, sequences, gpu)

@@ -105,8 +105,6 @@ def is_to_be_streamed(options: Prune, made_from: dict | None) -> bool | None:
         return made_from.get("streamed")
     if options.stream:
         return True
-    if options.int8 is not None:
-        return False  # it takes the whole model
 
     return was_streamed(options.work_folder)
 

@@ -105,7 +105,7 @@ class StreamedModel(LanguageModel):
             for layer, block in aside.items():
                 self.finished.setdefault(layer, block)
 
-    def _prefix(self, layer: int) -> str:
+    def prefix(self, layer: int) -> str:
         """Return what the names of a block's parameters begin with."""
         return f"{self.blocks_name}.{layer}."
 
@@ -125,7 +125,7 @@ class StreamedModel(LanguageModel):
             assign_stored(self, layer, self.finished[layer].tensors(), self.device)
             return
 
-        prefix = self._prefix(layer)
+        prefix = self.prefix(layer)
         self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
         self.checkpoint.files.close()  # or every page ever read would count as this process's memory
         check_finite(self, ((prefix + name, value) for name, value in block.named_parameters()))
@@ -184,17 +184,21 @@ class StreamedModel(LanguageModel):
         shard_of = self._save_blocks(folder) | self._save_rest(folder)
         size = sum((folder / shard).stat().st_size for shard in set(shard_of.values()))
         write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
+        self.write_configuration(folder)
+        self.checkpoint.files.check_unchanged()
+
+    def write_configuration(self, folder: Path) -> None:
+        """Write what transformers reads beside the weights."""
         self.model.config.dtype = self.dtype
         self.model.config.save_pretrained(folder)
         cast(GenerationConfig, self.model.generation_config).save_pretrained(folder)
-        self.checkpoint.files.check_unchanged()
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
         """Write a shard for every block; return the shard of every parameter."""
         shard_of = {}
         for layer, block in enumerate(self.blocks):
             shard = f"{OF_BLOCK}{layer:05d}.safetensors"
-            shard_of |= {self._prefix(layer) + name: shard for name, _ in block.named_parameters()}
+            shard_of |= {self.prefix(layer) + name: shard for name, _ in block.named_parameters()}
             if layer in self.finished:
                 self.finished[layer].take_over(folder / shard)
                 continue
@@ -206,7 +210,7 @@ class StreamedModel(LanguageModel):
 
     def _save_rest(self, folder: Path) -> dict[str, str]:
         """Write a shard for every parameter outside the blocks; return the shard of every one."""
-        in_blocks = tuple(self._prefix(layer) for layer in range(len(self.blocks)))
+        in_blocks = tuple(self.prefix(layer) for layer in range(len(self.blocks)))
         rest = [name for name in self.checkpoint.names() if not name.startswith(in_blocks)]
 
         shard_of = {}

@@ -68,9 +68,7 @@ def save_model(
         named = dataclasses.replace(lm, tokenizer=tokenizer_with_mask(lm))
         save(named, partial, texts, **card)
         if lm.is_diffusion:
-            file = partial / "config.json"
-            stated = {"mask_token_id": lm.mask_token_id, "logits_shifted": lm.logits_shifted}
-            write_json(file, read_json(file) | stated)
+            state_mask(lm, partial)
 
         more = {name: json.dumps(card[name]) for name in ("recipe", "recovery") if card.get(name)}
         if more:
@@ -165,6 +163,13 @@ def refresh_digests(folder: Path) -> None:
     card = read_json(folder / CARD)
     card["sha256"] = digests(folder, "*.safetensors", "tokenizer.json")
     write_json(folder / CARD, card)
+
+
+def state_mask(lm: LanguageModel, folder: Path) -> None:
+    """Say in the config.json of a folder which token is the mask, and whether logits are shifted."""
+    file = folder / "config.json"
+    stated = {"mask_token_id": lm.mask_token_id, "logits_shifted": lm.logits_shifted}
+    write_json(file, read_json(file) | stated)
 
 
 def tokenizer_with_mask(lm: LanguageModel) -> Tokenizer | None:

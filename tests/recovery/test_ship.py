@@ -496,9 +496,35 @@ def test_the_int8_folder_is_as_large_as_is_planned(make_reported, tmp_path):
     planned = int8_cost(lm, tmp_path / "pruned", tmp_path / "int8")
     save_int8(tmp_path / "pruned", tmp_path / "int8")
 
-    beginning = (tmp_path / "int8" / "model.safetensors").read_bytes()
-    header = 8 + int.from_bytes(beginning[:8], "little")
-    assert len(beginning) - header == planned.disk
+    written = 0
+    for file in (tmp_path / "int8").glob("*.safetensors"):
+        content = file.read_bytes()
+        header = 8 + int.from_bytes(content[:8], "little")
+        written += len(content) - header
+    assert written == planned.disk
+
+
+def test_a_model_becomes_int8_block_by_block(make_reported, tmp_path, monkeypatch):
+    pytest.importorskip("torchao")
+    lm, _ = make_reported()
+    save_model(lm, tmp_path / "pruned")
+    blocks = [name for name, _ in lm.model.named_parameters() if name.startswith("model.layers.")]
+
+    in_memory = []
+    original = int8.save_file
+
+    def seen(tensors, *rest, **more):
+        streamed = dict(models[0].model.named_parameters())
+        in_memory.append({name.split(".")[2] for name in blocks if not streamed[name].is_meta})
+        original(tensors, *rest, **more)
+
+    models = []
+    streaming = int8.stream
+    monkeypatch.setattr(int8, "stream", lambda *all: (models.append(streaming(*all)), models[0])[1])
+    monkeypatch.setattr(int8, "save_file", seen)
+
+    save_int8(tmp_path / "pruned", tmp_path / "int8")
+    assert in_memory == [{"0"}, {"1"}, {"2"}, set()]
 
 
 @pytest.mark.parametrize(("share", "lacks"), [(1.1, False), (0.9, True)])
@@ -518,7 +544,7 @@ def test_int8_of_gpt2_is_refused_before_any_work(make_family, tmp_path, monkeypa
     lm = make_family("gpt2", "autoregressive")
     save_model(lm, tmp_path / "gpt2")
     monkeypatch.setattr(int8, "int8_config", lambda: None)
-    monkeypatch.setattr(int8, "load", lambda *_: pytest.fail("read weights"))
+    monkeypatch.setattr(int8, "stream", lambda *_: pytest.fail("read weights"))
     with pytest.raises(ValueError, match="gpt2 has no int8 version"):
         save_int8(tmp_path / "gpt2", tmp_path / "int8")
     with pytest.raises(ValueError, match="gpt2 has no int8 version"):

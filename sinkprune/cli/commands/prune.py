@@ -118,9 +118,6 @@ class Prune(TextOptions):
         if self.device_map is not None:
             self.refuse(("stream",), f"--device-map {self.device_map} lays the whole model on its devices")
 
-        if self.int8 is not None:
-            self.refuse(("stream",), "--int8 holds the whole model in memory")
-
         check_planned(self.device, self.dry_run)
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
