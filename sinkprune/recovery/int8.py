@@ -20,7 +20,7 @@ from sinkprune.models.reader import CARD
 from sinkprune.models.saving import refuse_generate
 from sinkprune.models.streaming import METADATA, OF_BLOCK, StreamedModel, stream
 from sinkprune.models.weight_files import INDEX, read_json
-from sinkprune.recovery.model_card import state_mask, tokenizer_with_mask
+from sinkprune.recovery.model_card import state_mask, tokenizer_with_mask, write_readme
 from sinkprune.runs.pruning_cost import PROCESS_BYTES, parameters_of, weight_bytes
 from sinkprune_core.language_model import LanguageModel
 
@@ -95,7 +95,7 @@ def int8_bytes(lm: LanguageModel) -> int:
 
 
 def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
-    """Write a pruned folder with the weights of its linears in int8; return the share of zeros in them.
+    """Write a pruned folder with its linears in int8, model card included; return the share of zeros in them.
 
     Every row has a scale of its own and zero stays zero, which is checked. Blocks are read, made int8 and
     written one at a time, each to a file of its own. The folder is for stock transformers
@@ -128,9 +128,17 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
 
+        own = {
+            "name": lm.name,
+            "kind": lm.kind,
+            "mask_token_id": lm.mask_token_id,
+            "logits_shifted": lm.logits_shifted,
+        }
         card = read_json(folder / CARD)
         card.pop("sha256", None)
-        write_json(partial / CARD, {**card, "int8": "torchao, weights of the linears, a scale per row"})
+        int8 = {"int8": "torchao, weights of the linears, a scale per row"}
+        write_json(partial / CARD, {**own, **card, **int8})
+        write_readme(partial, out.name)
 
     return share
 

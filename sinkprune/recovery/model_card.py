@@ -40,7 +40,9 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     autoescape=False,
 )
-LOADED = re.compile(r'^(lm = load\()"[^"\n]*"(?=\)$)', re.MULTILINE)  # the line of it that loads the folder
+LOADED = re.compile(  # the line of it that loads the folder
+    r'^((?:lm = load|model = AutoModelForCausalLM\.from_pretrained)\()"[^"\n]*"(?=[^"\n]*\)$)', re.MULTILINE
+)
 EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
 
 

@@ -53,6 +53,17 @@ def test_the_card_of_what_is_pushed_loads_it_from_there_and_keeps_what_was_writt
     assert 'lm = load("me/pruned")' in text and text.endswith("For research alone.\n")
 
 
+def test_the_card_of_an_int8_folder_loads_it_with_stock_transformers(hub, folder, tmp_path):
+    pytest.importorskip("torchao")
+    assert main.main(["ship", str(folder), "--int8", str(tmp_path / "narrow")]) == 0
+    text = (tmp_path / "narrow" / "README.md").read_text()
+    assert 'AutoModelForCausalLM.from_pretrained("narrow"' in text and "lm = load" not in text
+
+    assert main.main(["ship", str(tmp_path / "narrow"), "--push", "me/narrow"]) == 0
+    pushed = hub.repositories["me/narrow"]["README.md"].decode()
+    assert pushed == text.replace('"narrow"', '"me/narrow"')
+
+
 @pytest.fixture
 def text(tmp_path, make_ids):
     """A file of paragraphs in the words of the tiny vocabulary."""
