@@ -191,6 +191,7 @@ def _rows_of(element: object) -> list[torch.Tensor]:
     Raises TypeError for what has no token ids.
     """
     mask = None
+    is_named = isinstance(element, Mapping)
     if isinstance(element, Mapping):
         mask = element.get("attention_mask")
         ids = element.get("input_ids")
@@ -201,10 +202,10 @@ def _rows_of(element: object) -> list[torch.Tensor]:
 
     ids = _whole_numbers(element)
     if ids is None and isinstance(element, (list, tuple)) and element:
-        found = [_whole_numbers(row) for row in element]
-        if isinstance(element, tuple) or (isinstance(element[0], torch.Tensor) and element[0].dim() == 2):
+        if not is_named and isinstance(element[0], (torch.Tensor, np.ndarray)):
             return _rows_of(_only_one(element))  # what a TensorDataset or a loader of it gives
 
+        found = [_whole_numbers(row) for row in element]
         rows = [row for row in found if row is not None and row.dim() == 1]
         if len(rows) == len(element):
             marks = [None] * len(rows) if mask is None else mask

@@ -10,13 +10,14 @@ import torch
 
 from sinkprune.cli.commands import diagnose as commands
 from sinkprune.cli.commands.diagnose import MEANINGS
-from sinkprune.cli.common import described, model_and_texts, print_table, settle_device
+from sinkprune.cli.common import described, model_and_texts, open_model, print_table, settle_device
 from sinkprune.cli.help_pages import say
 from sinkprune.files import atomic, write_json
 from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.diagnosing import diagnose
-from sinkprune.runs.work_folder import MARKER, remove_root, was_streamed
+from sinkprune.runs.work_folder import MARKER, identity, is_run_of, remove_root, was_streamed
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.diagnosis import SMALLEST, Diagnosis, weighted_mean
 
 AFFECTED = 5  # linears that are named
@@ -25,12 +26,10 @@ AFFECTED = 5  # linears that are named
 def run(options: commands.Diagnose) -> None:
     """Diagnose a model, print the table by kind of linear, the linears that change most, and one sentence."""
     settle_device(options)
-    streamed = is_to_be_streamed(options)
-    lm, texts = model_and_texts(options, options.sequences, options.length, held_out=False, streamed=streamed)
+    lm, calibration = model_and_calibration(options)
     if not lm.is_diffusion:
         options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
 
-    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
     work = options.work
     if work is None and is_streamed(lm):
         work = options.usual_work
@@ -52,6 +51,21 @@ def run(options: commands.Diagnose) -> None:
 
     if options.work is None and work is not None and not remove_root(work):
         print(f"{work} stays: it holds files of others", file=sys.stderr)
+
+
+def model_and_calibration(options: commands.Diagnose) -> tuple[LanguageModel, Calibration]:
+    """Return the model and its text; a folder that was left by a run of another text streams nothing."""
+    streamed = is_to_be_streamed(options)
+    lm, texts = model_and_texts(options, options.sequences, options.length, held_out=False, streamed=streamed)
+    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+
+    follows_folder = streamed and not options.stream and options.work is None
+    if follows_folder and not is_run_of(options.usual_work, identity(lm, calibration)):
+        lm = open_model(options, options.model, None)
+        if not is_streamed(lm):
+            say(f"{options.usual_work} was left by another run, and stays as it is")
+
+    return lm, calibration
 
 
 def is_to_be_streamed(options: commands.Diagnose) -> bool | None:

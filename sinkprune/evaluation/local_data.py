@@ -196,8 +196,8 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
         except OSError as error:
             reason = " ".join(str(error).split())
             raise OSError(
-                f"WikiText-2 cannot be had from the hub ({reason}): give a local folder of it (--data); "
-                "HF_HUB_OFFLINE=1 takes what is cached"
+                f"WikiText-2 cannot be had from the hub ({reason}): give a local folder of it as data "
+                "(--data); HF_HUB_OFFLINE=1 takes what is cached"
             ) from error
 
     pages = articles(wikitext_files(folder, split))

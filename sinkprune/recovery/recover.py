@@ -31,7 +31,7 @@ from sinkprune.models.loading import load, without_weights
 from sinkprune.models.meta_model import shapes_of
 from sinkprune.models.saving import OWN
 from sinkprune.models.weight_files import DTYPES, read_json
-from sinkprune.named_texts import is_wikitext
+from sinkprune.named_texts import WIKITEXT, is_wikitext
 from sinkprune.recovery import PLANNED
 from sinkprune.recovery.checkpoint import check_work, remove_work
 from sinkprune.recovery.cost import RecoveryCost, recovery_cost
@@ -65,6 +65,7 @@ def recover(
     steps: Count | None = None,
     text: str | os.PathLike | Sequence[Document] | None = None,
     text_name: Text | None = None,
+    data: Place | None = None,
     teacher: Place | None = AUTO,
     distillation: Share | None = None,
     method: Text = "full",
@@ -87,10 +88,10 @@ def recover(
     `pruned` is what `load` takes, unstructured, N:M or structured (a dense model is trained as the control).
     A diffusion model learns to fill masks, such that the loss estimates the bound that `nelbo` measures; an
     autoregressive one learns next tokens. `text` is a file of paragraphs, which blank lines part, or of JSON
-    lines, `"wikitext-2"` (the train split, from the hub), or a list of documents, texts or chats (None: what
-    comes with the package), and `text_name` what the card calls it; one document in eight is held out, and
-    the loss on it stands in the progress bar. How long: `tokens`, or `steps` of `batch` sequences of `length`
-    tokens.
+    lines, `"wikitext-2"` (the train split, from the folder `data` or the hub), or a list of documents, texts
+    or chats (None: what comes with the package), and `text_name` what the card calls it; one document in
+    eight is held out, and the loss on it stands in the progress bar. How long: `tokens`, or `steps` of
+    `batch` sequences of `length` tokens.
 
     With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
     predictions at the same positions (None: all of it). "auto" is the model that the card of `pruned` names
@@ -137,7 +138,7 @@ def recover(
 
     known = _known(pruned, dry_run)
     _check_length(known.lm, length)
-    documents = _documents(text, dry_run)
+    documents = _documents(text, data, dry_run)
     taught = None if teacher is None else _teacher_known(teacher, dry_run)
     teacher_lm = None if taught is None else taught.lm
     check_teacher(known.lm, teacher_lm, settings.distillation)
@@ -337,16 +338,22 @@ def _share(teacher: str | os.PathLike | None, distillation: float | None) -> flo
     return distillation
 
 
-def _documents(text: str | os.PathLike | Sequence[Document] | None, dry_run: bool) -> list[Document] | None:
+def _documents(
+    text: str | os.PathLike | Sequence[Document] | None, data: Place | None, dry_run: bool
+) -> list[Document] | None:
     """Return the documents of a file, a list or WikiText-2, which a dry run does not fetch (None).
 
-    Raises FileNotFoundError or TypeError for none of them.
+    Raises FileNotFoundError or TypeError for none of them, and ValueError for the folder of WikiText-2 beside
+    another text.
     """
+    is_named = isinstance(text, (str, os.PathLike)) and is_wikitext(text)
+    if data is not None and not is_named:
+        raise ValueError(f"data={in_short(data)} is for text={WIKITEXT!r}: leave it out, or name that text")
     if text is None:
         return None
     if isinstance(text, (str, os.PathLike)):
-        if is_wikitext(text):
-            return None if dry_run else wikitext_documents(None, "train")
+        if is_named:
+            return None if dry_run else wikitext_documents(data, "train")
 
         file = Path(text)
         if not file.is_file():

@@ -137,6 +137,12 @@ def claim(root: Path, mine: dict[str, str | bool | None]) -> None:
         )
 
 
+def is_run_of(root: Path, mine: dict[str, str | bool | None]) -> bool:
+    """Return whether a work folder is that of a model and its text; raise what `marker` raises."""
+    there = marker(root)
+    return there is not None and all(there.get(name) == value for name, value in mine.items())
+
+
 def written_once(file: Path, write: Callable[[Path], object]) -> Path:
     """Return a file that `write` makes once; where it is not what was written, it is made again."""
     note = file.with_name(file.name + DIGEST)

@@ -68,12 +68,18 @@ def test_ids_are_the_same_in_every_form(tiny_dlm, make_ids, form):
     assert {tuple(row) for row in tokens_of(cut)} <= {tuple(row) for row in ids_NT[:, :6].tolist()}
 
 
-@pytest.mark.parametrize("form", ["pairs", "loader"])
+@pytest.mark.parametrize("form", ["pairs", "lists", "arrays", "loader", "loader of rows"])
 def test_tensors_without_names_are_refused(tiny_dlm, make_ids, form):
     """The second may be an attention mask, whose ones and zeros are no text."""
     ids_NT = make_ids(4, 9)
     masked = TensorDataset(ids_NT, torch.ones_like(ids_NT))
-    forms = {"pairs": list(masked), "loader": DataLoader(masked, batch_size=2)}
+    forms = {
+        "pairs": list(masked),
+        "lists": [list(pair) for pair in masked],
+        "arrays": [[part.numpy() for part in pair] for pair in masked],
+        "loader": DataLoader(masked, batch_size=2),
+        "loader of rows": DataLoader(masked, batch_size=None),
+    }
     with pytest.raises(TypeError, match=r"2 tensors without names.*input_ids, and attention_mask"):
         calibration_from(tiny_dlm, forms[form])
 

@@ -82,6 +82,21 @@ def test_the_command_goes_on_as_it_began_however_much_memory_is_free_by_now(
     assert command(*run) == 0, capsys.readouterr().err
 
 
+def test_a_folder_that_another_text_left_does_not_stream_a_model_that_fits(
+    model, command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patches:
+        patches.setattr(diagnosis, "diagnosis_from", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command("diagnose", "--noise-levels", LEVELS, "--stream") != 0
+    left = tmp_path / "llada-diagnosis.work"
+    before = {file: file.read_bytes() for file in left.rglob("*") if file.is_file()}
+
+    assert command("diagnose", "--noise-levels", LEVELS, "--seed", 7) == 0
+    assert "llada-diagnosis.work was left by another run" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in left.rglob("*") if file.is_file()} == before
+
+
 def test_a_run_that_goes_on_takes_no_second_pass(model, text, tmp_path, monkeypatch):
     lm = load(model, "float32")
     first = diagnose(lm, text, (0.5,), LEVELS, progress=False, work=tmp_path / "work")

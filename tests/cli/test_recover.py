@@ -84,6 +84,28 @@ def test_wikitext_2_is_learned_from_python_by_its_name(model, tmp_path, monkeypa
     assert json.loads((tmp_path / "out" / CARD).read_text())["recovery"]["text_name"] == "wikitext-2"
 
 
+def test_from_python_wikitext_2_lies_in_a_folder_that_data_names(model, tmp_path, monkeypatch):
+    short = {"length": 12, "batch": 4, "steps": 2, "teacher": None, "progress": False}
+    pages = [f" = word{number} = \n \n {TEXT.replace(chr(10), ' ')} \n \n" for number in range(30, 40)]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "wiki.train.raw").write_text(" \n" + "".join(pages))
+
+    recover_from_python(model, out=tmp_path / "out", text="wikitext-2", data=tmp_path / "data", **short)
+    assert json.loads((tmp_path / "out" / CARD).read_text())["recovery"]["text_name"] == "wikitext-2"
+
+    with pytest.raises(ValueError, match=r"data=.* is for text='wikitext-2'"):
+        recover_from_python(model, out=tmp_path / "other", data=tmp_path / "data", **short)
+
+
+def test_where_the_hub_is_out_of_reach_the_parameter_is_named(model, tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    with pytest.raises(OSError, match=r"as data \(--data\)"):
+        recover_from_python(model, out=tmp_path / "out", text="wikitext-2", steps=1, length=12)
+
+
 def test_the_dtype_of_a_recovery_is_a_name_or_a_dtype(model):
     short = {"length": 12, "batch": 4, "steps": 2, "teacher": None, "progress": False}
     said = []
