@@ -371,11 +371,16 @@ def write_json(path: Path | str, value: object, is_durable: bool = True) -> None
 def keep(path: Path, value: dict[str, object]) -> None:
     """Write an object of JSON into the cache, with a digest of it; where that cannot be, nothing happens."""
     with suppress(OSError):  # a cache that cannot be written only costs time
-        write_json(path, {**value, CHECK: json_digest(value)}, is_durable=False)
+        write_checked(path, value, is_durable=False)
+
+
+def write_checked(path: Path, value: dict[str, object], is_durable: bool = True) -> None:
+    """Write an object of JSON with a digest of it, as `write_json` does."""
+    write_json(path, {**value, CHECK: _json_digest(value)}, is_durable)
 
 
 def kept(path: Path) -> dict[str, Any] | None:
-    """Return what `keep` wrote; None where there is nothing, or not what was written."""
+    """Return what `keep` or `write_checked` wrote; None where there is nothing, or not what was written."""
     try:
         value = json_in(path)
     except (OSError, ValueError):
@@ -383,11 +388,11 @@ def kept(path: Path) -> dict[str, Any] | None:
 
     if not isinstance(value, dict):
         return None
-    is_whole = value.pop(CHECK, None) == json_digest(value)
+    is_whole = value.pop(CHECK, None) == _json_digest(value)
     return value if is_whole else None
 
 
-def json_digest(value: Mapping[str, object]) -> str:
+def _json_digest(value: Mapping[str, object]) -> str:
     """Return the SHA-256 of an object of JSON, whatever the order of its names, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

@@ -4,43 +4,22 @@ Dimensions: R calibration rows, that is sequences in all states that statistics 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, is_written
 from sinkprune_core.pruning.recipe import Recipe
 
-Shown = Literal["rollout", "sinks", "statistics", "outputs of pruned blocks"]
-OF_ROWS: tuple[Shown, ...] = ("statistics", "outputs of pruned blocks")  # those of the R rows
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Rows that go through all blocks once, and what for."""
-
-    shows: Shown
-    rows: int
-
 
 @dataclass(frozen=True)
 class Passes:
     """All passes of a run."""
 
-    in_order: tuple[Pass, ...] = ()
     rows: int = 0  # R
+    of_rows: int = 0  # passes of all R rows: for statistics, and for the outputs of pruned blocks
     sink_rows: int = 0  # of the forwards that show the sinks; 0 where nobody asks for them
+    rows_run: int = 0  # that go through all blocks, in all passes
     hidden_rows: int = 0  # whose hidden states wait at a time: before a block and after it, or of the sinks
-
-    @property
-    def rows_run(self) -> int:
-        """How many rows go through all blocks, in all passes."""
-        return sum(each.rows for each in self.in_order)
-
-    @property
-    def of_rows(self) -> int:
-        """How many of the passes are of all R rows."""
-        return sum(each.shows in OF_ROWS for each in self.in_order)
 
 
 def passes_of(
@@ -61,28 +40,23 @@ def passes_of(
     if recipe.exclude != "none":
         sink_rows = in_all_states if lm.is_diffusion else sequences
 
-    passes = [Pass("rollout", in_all_states)] if is_written(lm, recipe) else []
-    shows_both = plan.rows_at_once > 0 or waits_on_disk
-    passes += _forwards(plan, recipe, rows, sink_rows, shows_both)
+    of_rows, of_sinks = 0, 0
+    if plan.takes_dense:
+        of_rows += 1
+        shows_both = plan.rows_at_once > 0 or waits_on_disk  # sinks and statistics, in one pass
+        of_sinks += 0 if shows_both else 1
+    if plan.source == "block by block":
+        of_rows += 1
+        of_sinks += 1
+    if recipe.propagation == "sequential":
+        of_rows += 1
+
+    rows_run = of_rows * rows + of_sinks * sink_rows
+    if is_written(lm, recipe):
+        rows_run += in_all_states
 
     hidden_rows = max(2 * rows, sink_rows)
     if plan.rows_at_once and plan.source == "dense model":
         hidden_rows = 0
 
-    return Passes(tuple(passes), rows, sink_rows, hidden_rows)
-
-
-def _forwards(plan: Plan, recipe: Recipe, rows: int, sink_rows: int, shows_both: bool) -> list[Pass]:
-    """Return the passes of a text whose states are made; one of the dense model may show both."""
-    of_sinks = [Pass("sinks", sink_rows)] if sink_rows else []
-    of_statistics = [Pass("statistics", rows)]
-
-    passes: list[Pass] = []
-    if plan.takes_dense:
-        passes += of_statistics if shows_both else of_sinks + of_statistics
-    if plan.source == "block by block":
-        passes += of_sinks + of_statistics
-    if recipe.propagation == "sequential":
-        passes.append(Pass("outputs of pruned blocks", rows))
-
-    return passes
+    return Passes(rows, of_rows, sink_rows, rows_run, hidden_rows)

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune.files import atomic, file_digest, json_digest, write_json
+from sinkprune.files import atomic, file_digest, kept, write_checked, write_json
 from sinkprune.scratch import remove_scratch, scratch_of
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _line(file: Path) -> str:
 
 def write_progress(folder: Path, state: dict) -> None:
     """Write how far a job has come, with a digest of it."""
-    write_json(folder / PROGRESS, {**state, "sha256": json_digest(state)})
+    write_checked(folder / PROGRESS, state)
 
 
 def read_progress(folder: Path) -> dict | None:
@@ -176,12 +176,10 @@ def read_progress(folder: Path) -> dict | None:
     if not file.exists():
         return None
 
-    state = _read(file)
-    if state is not None and state.pop("sha256", None) == json_digest(state):
-        return state
-
-    warnings.warn(f"{file} is damaged: the job begins anew", stacklevel=2)
-    return None
+    state = kept(file)
+    if state is None:
+        warnings.warn(f"{file} is damaged: the job begins anew", stacklevel=2)
+    return state
 
 
 def _read(file: Path) -> dict | None:

@@ -4,13 +4,12 @@ Dimensions: B batch, T sequence position, P tokens of a prompt, L tokens of a ta
 """
 
 import math
-import typing
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import chain, islice
 from operator import attrgetter
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from lm_eval import utils
@@ -21,7 +20,7 @@ from lm_eval.models.utils import Collator, GenKwargs, normalize_gen_kwargs, reso
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import AddedToken, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from sinkprune.evaluation.conditional_likelihood import Pair, exact_log_likelihood, log_likelihood
 from sinkprune.evaluation.protocols import SAMPLERS, Protocol, protocol
@@ -29,7 +28,7 @@ from sinkprune.models.devices import choose_device
 from sinkprune.models.loading import load
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.encoding import Tokenizer, without_mask
+from sinkprune_core.encoding import without_mask
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.values import check_choice, in_short
 
@@ -39,34 +38,6 @@ SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in 
 DIFFUSION_OPTIONS = ("protocol", "mc_num", "guidance", "sampler", "is_check_greedy")  # and extra ones
 TASK_OPTIONS = ("until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k")  # of one to write
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
-
-
-class HarnessTokenizer(Tokenizer, typing.Protocol):
-    """What is asked of a tokenizer of transformers, which itself does not say of what types these are."""
-
-    eos_token_id: int
-    bos_token_id: int | None
-    name_or_path: str | None
-    added_tokens_decoder: Mapping[int, AddedToken]
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the ids of a text."""
-        ...
-
-    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
-        """Return the text of some ids."""
-        ...
-
-    def apply_chat_template(
-        self,
-        conversation: list[dict],
-        *,
-        tokenize: Literal[False],
-        add_generation_prompt: bool,
-        continue_final_message: bool,
-    ) -> str:
-        """Return a conversation as one text."""
-        ...
 
 
 class HarnessOptions(BaseModel):
@@ -167,10 +138,9 @@ class HarnessModel(TemplateLM):
                 "and it writes from left to right"
             )
 
-        tokenizer = _tokenizer_of(lm)
-        self.tokenizer = typing.cast(HarnessTokenizer, tokenizer)
+        self.tokenizer: Any = _tokenizer_of(lm)  # transformers does not say of what types its attributes are
         self.batch_size = asked.batch_size
-        positions = resolve_max_length(lm.model.config, tokenizer)
+        positions = resolve_max_length(lm.model.config, self.tokenizer)
 
         self.max_length = asked.max_length or positions
         if not 1 < self.max_length <= positions:
