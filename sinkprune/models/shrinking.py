@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Container, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from pydantic import InstanceOf
@@ -39,6 +40,7 @@ def shrink(lm: InstanceOf[LanguageModel], kept: Sequence[Kept]) -> LanguageModel
     state = rest | cut
     model = type(lm.model).from_pretrained(None, config=config, state_dict=state, dtype=lm.model.dtype)
     model.generation_config = copy.deepcopy(lm.model.generation_config)
+    cast(Any, model).name_or_path = lm.model.name_or_path  # what it was loaded from, for the model card
     set_direction(model, causal=not lm.is_diffusion)
 
     model.requires_grad_(False)

@@ -58,12 +58,16 @@ def save_model(
     Besides there is a model card (README.md) from what `card` says of recipe and recovery, and the recipe in
     the metadata of the safetensors (of a streamed model in those that hold no block, since a finished block
     is no copy but a link). The mask token, and whether logits are shifted, stand in config.json,
-    where transformers keeps them when it saves the model again. The mask is a special token of the tokenizer
-    where it is one of its added tokens. Raises what `save` raises, and before anything is written ValueError
-    for a `recipe` or a `recovery` that does not say what the model card tells of it.
+    where transformers keeps them when it saves the model again. Where `card` has no `made_from`, base model
+    and licence are those of what the model was loaded from, by `load` or by transformers. The mask is a
+    special token of the tokenizer where it is one of its added tokens. Raises what `save` raises, and before
+    anything is written ValueError for a `recipe` or a `recovery` that does not say what the model card tells
+    of it.
     """
     folder = Path(folder)
     check_new_folder(folder)
+    if "made_from" not in card and (made_from := _provenance_of(lm)):
+        card["made_from"] = made_from
     _check_told({**card, "kind": lm.kind})
 
     with atomic(folder) as partial:
@@ -150,6 +154,18 @@ def provenance(name: str | os.PathLike) -> dict[str, str]:
     return {field: value for field, value in found.items() if isinstance(value, str) and value != OTHER}
 
 
+def _provenance_of(lm: LanguageModel) -> dict[str, str]:
+    """Return base model and licence of what a model was loaded from, as far as they are known."""
+    origin = getattr(lm.model, "name_or_path", None)
+    if not origin:
+        return {}
+
+    found = {}
+    with suppress(ValueError):  # of what is no name of a model, such as a title
+        found = provenance(origin)
+    return {field: value for field, value in found.items() if field != "given"}
+
+
 def _front_matter(readme: Path) -> dict:
     """Return the metadata of a model card, {} where there is none that can be read."""
     with suppress(Exception):  # whatever the reader of YAML raises
@@ -219,10 +235,7 @@ def card_text(folder: Path, place: str) -> str:
     """Return the model card, Markdown, of a folder with a card of its own and a configuration."""
     card = read_json(folder / CARD)
     config = read_json(folder / "config.json")
-    origin = _origin(card)
     made_from = card.get("made_from") or {}
-    base_model = made_from.get("base_model") or _hub_id(origin)
-    licence = made_from.get("licence") or _licence(origin)
 
     unstated = [field for field in ("kind", "logits_shifted") if card.get(field) is None]
     if unstated:
@@ -240,8 +253,8 @@ def card_text(folder: Path, place: str) -> str:
         is_diffusion=is_diffusion,
         architecture=architectures[0],
         mask_token=_mask_in_words(folder, card) if is_diffusion else None,
-        base_model=base_model,
-        licence=licence,
+        base_model=made_from.get("base_model"),
+        licence=made_from.get("licence"),
         is_smaller=is_smaller(card),
         ratio=n_and_m(str((card.get("recipe") or {}).get("pattern"))),
     )
@@ -256,12 +269,6 @@ def _mask_in_words(folder: Path, card: Mapping) -> str:
 
     content = spelling["content"] if isinstance(spelling, dict) else spelling
     return f"`{content}` ({number})"
-
-
-def _origin(card: Mapping) -> str | None:
-    """Return the name of the model that was pruned, where the card has one."""
-    made_from = card.get("made_from") or {}
-    return made_from.get("given") or card.get("model") or card.get("name")
 
 
 def _hub_id(origin: str | None) -> str | None:

@@ -19,7 +19,9 @@ def test_the_shrunk_model_equals_the_masked_one_and_stock_transformers_reads_it(
     lm, ids_BT = make_family(family, kind), make_ids(3, 11)
     kept = some_kept(lm)
     dense = logits(lm, ids_BT)
+    lm.model.name_or_path = "them/dense"
     smaller = shrink(lm, kept)
+    assert smaller.model.name_or_path == "them/dense"
     assert torch.equal(logits(lm, ids_BT), dense)
     expected = logits(masked(lm, kept), ids_BT)
     assert not torch.allclose(expected, dense, atol=0.1)

@@ -26,7 +26,7 @@ from sinkprune.recovery import int8, model_card
 from sinkprune.recovery.adopt import adopt
 from sinkprune.recovery.int8 import int8_cost, save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
-from sinkprune.recovery.model_card import push_line, save_model, write_readme
+from sinkprune.recovery.model_card import provenance, push_line, save_model, write_readme
 from sinkprune_core import preset, prune
 
 
@@ -49,7 +49,7 @@ def front_matter(folder: Path) -> str:
 @pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
 def test_a_saved_folder_says_what_it_is(make_reported, tmp_path, kind):
     lm, report = make_reported(kind)
-    folder = save_model(lm, tmp_path / "pruned", **report.card(), made_from={"given": "smol-dlm"})
+    folder = save_model(lm, tmp_path / "pruned", **report.card(), made_from=provenance("smol-dlm"))
     again = load(folder)
     assert again.fingerprint() == lm.fingerprint()
     assert (again.kind, again.mask_token_id) == (kind, lm.mask_token_id)
@@ -71,6 +71,27 @@ def test_a_saved_folder_says_what_it_is(make_reported, tmp_path, kind):
     readme = (folder / "README.md").read_text()
     assert f" % of {report.linears.weights.sum():,} weights" in readme and "| criterion | wanda |" in readme
     assert ("generate()" in readme) == (kind == "diffusion")
+
+
+def test_the_base_model_is_what_was_loaded_and_no_model_of_the_same_name(make_lm, tmp_path):
+    lm = make_lm("diffusion", "gqa-24").named("smol-dlm")
+    lm.model.name_or_path = "smol-dlm"
+    folder = save_model(lm, tmp_path / "smol-dlm")
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in front_matter(folder)
+    again = save_model(load(folder), tmp_path / "again")
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in front_matter(again)
+
+    (folder / "README.md").unlink()  # nothing says any more what is behind the folder of that name
+    other = save_model(load(folder), tmp_path / "other")
+    adopt(other, "dream")
+    assert "base_model" not in front_matter(other) and "license: other" in front_matter(other)
+
+
+@pytest.mark.parametrize("name", ["A title of a model", "", "no/such-model", "../elsewhere"])
+def test_a_model_that_was_loaded_from_nowhere_has_no_base_model(make_lm, tmp_path, name):
+    lm = make_lm("autoregressive")
+    lm.model.name_or_path = name
+    assert "base_model" not in front_matter(save_model(lm, tmp_path / "saved"))
 
 
 def test_what_transformers_loads_and_saves_again_needs_no_card(make_reported, tmp_path):
