@@ -22,7 +22,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from sinkprune.scratch import OF_SCRATCH, give_ordinary_modes, scratch_file, scratch_folder
+from sinkprune.scratch import OF_SCRATCH, give_ordinary_modes, scratch_folder
 
 PACKAGE = Path(__file__).resolve().parent
 DATA = PACKAGE / "data"  # models, adapters, tasks and texts that ship
@@ -343,26 +343,11 @@ def flush_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path | str, value: object, is_durable: bool = True) -> None:
-    """Write `value` as readable JSON, atomically.
-
-    Raises ValueError for NaN and infinity, and what `check_replaceable` raises.
-
-    What replaces `path` has been flushed to disk, and so has its name, unless `is_durable` is False: then a
-    power failure may bring the former content back, never half of one. That is enough, and half the time, for
-    what can be made again and for a file in a folder that is itself written by `atomic`.
-    """
-    path = Path(path)
-    check_replaceable(path)
+def write_json(path: Path | str, value: object) -> None:
+    """Write `value` as readable JSON, as `atomic` does; raise ValueError for NaN and infinity."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    with room_needed(path):
-        make_folder(path.parent)
-        with scratch_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-            flush_one(partial)
-            os.replace(partial, path)
-        if is_durable:
-            flush_one(path.parent)
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 # what can be made again
@@ -371,12 +356,12 @@ def write_json(path: Path | str, value: object, is_durable: bool = True) -> None
 def keep(path: Path, value: dict[str, object]) -> None:
     """Write an object of JSON into the cache, with a digest of it; where that cannot be, nothing happens."""
     with suppress(OSError):  # a cache that cannot be written only costs time
-        write_checked(path, value, is_durable=False)
+        write_checked(path, value)
 
 
-def write_checked(path: Path, value: dict[str, object], is_durable: bool = True) -> None:
+def write_checked(path: Path, value: dict[str, object]) -> None:
     """Write an object of JSON with a digest of it, as `write_json` does."""
-    write_json(path, {**value, CHECK: _json_digest(value)}, is_durable)
+    write_json(path, {**value, CHECK: _json_digest(value)})
 
 
 def kept(path: Path) -> dict[str, Any] | None:

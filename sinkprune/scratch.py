@@ -1,13 +1,11 @@
 """Places for unfinished work, beside what the work is to become; those of killed processes are cleared away.
 
 The name of such a place tells whose it is. The process that made a folder holds a lock in it, and the system
-lets go of a lock when its process ends, however it ends: a folder whose lock is free belongs to nobody. A
-file is written in a moment, so it belongs to nobody as soon as no process of its number is alive.
+lets go of a lock when its process ends, however it ends: a folder whose lock is free belongs to nobody.
 """
 
 import os
 import re
-import secrets
 import shutil
 import tempfile
 import warnings
@@ -18,10 +16,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 HELD = ".held"  # the lock in a scratch folder
-OF_SCRATCH = r"\d+\.\w+"  # process and letters: how names of scratch folders and files end
-FORM = re.compile(r"\.(.+)\.\d+\.(\w+)")
-OF_FILE = re.compile(r"new[0-9a-f]{5}")  # the letters of a file
-_ours: set[Path] = set()  # scratch files that this process writes now
+OF_SCRATCH = r"\d+\.\w+"  # process and letters: how names of scratch folders end
+FORM = re.compile(rf"\.(.+)\.{OF_SCRATCH}")
 
 
 @contextmanager
@@ -57,71 +53,34 @@ def _held(folder: Path) -> Iterator[bool]:
         yield (folder / HELD).exists()
 
 
-@contextmanager
-def scratch_file(path: Path) -> Iterator[Path]:
-    """Yield an empty file `.NAME.PROCESS.newRANDOM` beside `path`; it is gone afterwards, moved or removed.
-
-    It has the modes of files that this process makes. What killed processes left for the same path is removed
-    first. Raises OSError if it cannot be made.
-    """
-    remove_leftovers(path)
-    file = path.with_name(f".{path.name}.{os.getpid()}.new{secrets.token_hex(3)[:5]}")
-    _ours.add(file)
-
-    try:
-        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
-        _ours.discard(file)
-
-
 def remove_leftovers(path: Path) -> None:
-    """Remove what no living process holds beside `path`: scratch files, and folders, each with a warning.
+    """Remove scratch folders beside `path` that no living process holds, each with a warning.
 
     A folder without a lock is empty: its process made it a moment ago, or ended before the lock was made or
     after it was removed. It goes, without a word, if no process of that number is alive.
     """
-    form = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.(\w+)")
     if not path.parent.is_dir():
         return
 
-    beginning = f".{path.name}."
-    found = [path.with_name(name) for name in os.listdir(path.parent) if name.startswith(beginning)]
+    form = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.\w+")
+    found = [(place, form.fullmatch(place.name)) for place in path.parent.iterdir()]
 
-    for place in found:
-        match = form.fullmatch(place.name)
+    for place, match in found:
         if match is None or place.is_symlink():
             continue
 
-        process, letters = match.groups()
-
         if (place / HELD).is_file():
             _remove_if_abandoned(place)
-        elif OF_FILE.fullmatch(letters) and not place.is_dir():
-            was_ours = int(process) == os.getpid() and place not in _ours  # in a container numbers come again
-            if was_ours or not _is_alive(int(process)):
-                place.unlink(missing_ok=True)
-        elif not _is_alive(int(process)):
-            with suppress(OSError):  # it is not empty: not ours
+        elif not _is_alive(int(match[1])):
+            with suppress(OSError):  # it is not empty, or a file: not ours
                 place.rmdir()
 
 
 def scratch_of(place: Path) -> str | None:
-    """Return the name of what a scratch file or folder is to become; None for any other path."""
+    """Return the name of what a scratch folder is to become; None for any other path."""
     match = FORM.fullmatch(place.name)
-    if match is None or place.is_symlink():
-        return None
-    name, letters = match.groups()
-    return name if place.is_dir() or OF_FILE.fullmatch(letters) else None
-
-
-def remove_scratch(place: Path) -> None:
-    """Remove a scratch file or folder, whoever holds it; one that is gone already is no error."""
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
+    is_folder = place.is_dir() and not place.is_symlink()
+    return match[1] if match and is_folder else None
 
 
 def _is_alive(process: int) -> bool:

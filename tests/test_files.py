@@ -15,7 +15,6 @@ from sinkprune.cli.checks import check_writable
 from sinkprune.files import atomic, held, json_in, keep, kept, known_digest, read_text, write_json
 from sinkprune.models import devices
 from sinkprune.models.loading import load
-from sinkprune.scratch import remove_leftovers
 
 # what is read
 
@@ -168,7 +167,7 @@ def test_a_home_that_is_not_there_is_a_sentence(monkeypatch):
 # names of helper files
 
 
-@pytest.mark.parametrize("name", [".t.lock", ".t.holder", ".t.12.abcdefgh", ".t.12.new0a1b2"])
+@pytest.mark.parametrize("name", [".t.lock", ".t.holder", ".t.12.abcdefgh"])
 def test_no_output_has_the_name_of_a_helper_file(name, tmp_path):
     with (
         pytest.raises(ValueError, match="has a name that this program gives to files of its own"),
@@ -268,11 +267,9 @@ def test_a_small_file_costs_one_flush_of_itself_and_one_of_its_name(tmp_path, mo
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    write_json(tmp_path / "a.json", {"a": 1}, is_durable=False)
-    assert len(flushed) == 1 and flushed[0].startswith(".a.json.")
-    write_json(tmp_path / "a.json", {"a": 2})
-    assert len(flushed) == 3 and flushed[-1] == tmp_path.name
-    assert json_in(tmp_path / "a.json") == {"a": 2}
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert flushed == ["a.json", tmp_path.name]
+    assert json_in(tmp_path / "a.json") == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -290,7 +287,7 @@ def test_a_small_file_is_always_whole_and_has_ordinary_modes(tmp_path):
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(50):
-        write_json(file, [number] * 1000, is_durable=False)
+        write_json(file, [number] * 1000)
     stop.set()
     reader.join()
     assert seen == {1}
@@ -309,22 +306,3 @@ def test_a_small_file_that_cannot_be_written_leaves_the_former_one(tmp_path, mon
     with pytest.raises(OSError, match=r"a.json cannot be written .* make room there"):
         write_json(file, {"a": 2})
     assert json_in(file) == {"a": 1} and len(list(tmp_path.iterdir())) == 1
-
-
-def test_what_a_kill_left_of_a_small_file_goes_and_what_looks_like_it_stays(tmp_path):
-    gone = [
-        f".a.json.{number}.new01234" for number in (999_999_999, os.getpid())
-    ]  # dead, and known not to be ours
-
-    stays = [
-        ".a.json.1.new01234",
-        ".a.json.999999999.mine",
-        "a.json.999999999.new01234",
-        ".b.json.999999999.new01234",
-    ]
-
-    for name in (*gone, *stays):
-        (tmp_path / name).touch()
-    remove_leftovers(tmp_path / "a.json")
-
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(stays)

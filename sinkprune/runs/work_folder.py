@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune.files import atomic, file_digest, kept, write_checked, write_json
-from sinkprune.scratch import remove_scratch, scratch_of
+from sinkprune.scratch import scratch_of
 
 if TYPE_CHECKING:
     from sinkprune_core.calibration.text import Calibration
@@ -224,7 +225,7 @@ def remove_own(folder: Path, ours: re.Pattern, marker_name: str = MARKER) -> boo
     """
     for path in folder.iterdir():
         if _is_scratch(path, ours):
-            remove_scratch(path)
+            shutil.rmtree(path)
 
     known = [path for path in folder.iterdir() if path.is_file() and ours.fullmatch(path.name)]
     for path in sorted(known, key=lambda path: path.name == marker_name):

@@ -208,7 +208,7 @@ STRANGER = ("is none of this program's, and the lock of",)
 
 def helpers(root: Path) -> Iterator[Case]:
     """Outputs that are called as helper files are, and strangers where helper files go."""
-    endings = ("lock", "holder", "1.abcdefgh", f"{os.getpid()}.new01234", "12.x")
+    endings = ("lock", "holder", "1.abcdefgh", f"{os.getpid()}.abcd1234", "12.x")
     for name in ("out", "x y", "漢字", "a.json"):
         for ending in endings:
             place = root / "outputs" / f".{name}.{ending}"
