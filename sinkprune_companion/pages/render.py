@@ -32,13 +32,10 @@ from sinkprune_companion.ledger.tables import HEADS
 from sinkprune_companion.pages.sources import (
     PresumedVerdictError,
     Results,
-    by_length,
     by_prompt,
-    carried,
-    diagnosed,
-    fits,
     fixed_threshold,
     foreseen,
+    published_rows,
     reach_by_map,
     results_for,
 )
@@ -47,15 +44,9 @@ from sinkprune_companion.run.records import Run
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
-TABLES = {  # functions of `sources` that templates may call
-    "by_length": by_length,
-    "by_prompt": by_prompt,
-    "carried": carried,
-    "diagnosed": diagnosed,
-    "fits": fits,
-    "fixed_threshold": fixed_threshold,
-    "foreseen": foreseen,
-    "reach_by_map": reach_by_map,
+# functions of `sources` that templates may call
+TABLES = {
+    table.__name__: table for table in (by_prompt, fixed_threshold, foreseen, published_rows, reach_by_map)
 }
 # what templates know of results
 RESULT_NAMES = (

@@ -309,38 +309,12 @@ def fixed_threshold(table: str | Path = "04_why/when.csv") -> dict[str, float]:
     }
 
 
-def carried(layer: int, dose: float, table: str = "04_why/carried.csv") -> dict[str, float]:
-    """Return a row of a published table of `planted_model.carried_table`, by column."""
-    frame = pd.read_csv(project_root() / "figures" / table).set_index(["layer", "dose"])
-    return frame.loc[(layer, dose)].to_dict()
-
-
-def fits(table: str = "04_why/fits.csv") -> list[dict[str, object]]:
-    """Return the rows of a published table of `why.fit_table`, with the size of the `largest_miss`."""
+def published_rows(table: str, **values: object) -> list[dict[str, object]]:
+    """Return the rows of a published table, a CSV file in `figures`, with these values in their columns."""
     frame = pd.read_csv(project_root() / "figures" / table)
-    return frame.assign(largest_miss=frame.largest_miss.abs()).to_dict("records")
-
-
-def diagnosed(model: str, zeros: float = 0.5) -> dict[str, float] | None:
-    """Return what one pass foresees of a model in a published table: `tokens`, `exact` and `other_text`.
-
-    These are the sinks' share of all tokens, and the shares of the kept weights that leaving them out and
-    another draw of text exchange. None: the table does not have that model.
-    """
-    frame = pd.read_csv(project_root() / "figures/04_why/other_models.csv")
-    frame = frame[(frame.model == model) & (frame.zeros == zeros)]
-    if frame.empty:
-        return None
-
-    (row,) = frame.to_dict("records")
-    return {"tokens": row["sinks among tokens"], "exact": row["exact"], "other_text": row["other text"]}
-
-
-def by_length(table: str = "04_why/lengths.csv", zeros: float = 0.5) -> dict[int, dict[str, float]]:
-    """Return what a published diagnosis says on sequences of so many tokens: its columns, by that number."""
-    frame = pd.read_csv(project_root() / "figures" / table)
-    rows = frame[frame.zeros == zeros].set_index("tokens")
-    return rows.to_dict("index")
+    for column, value in values.items():
+        frame = frame[frame[column] == value]
+    return frame.to_dict("records")
 
 
 def calibration_tokens(figure: str) -> int:
