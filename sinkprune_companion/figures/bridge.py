@@ -14,7 +14,7 @@ from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDEC
 from sinkprune.figures.style import canvas, titled
 from sinkprune_companion.figures.forests import Judge
 from sinkprune_companion.figures.looks import GREY, METHODS, VERDICTS
-from sinkprune_companion.ledger.margins import known_damage
+from sinkprune_companion.ledger.margins import check_found, known_damage
 
 CAPTION = (
     "From Wanda to the official recipe at 50 and 75 %: what each part of the recipe changes in the loss, and "
@@ -53,9 +53,7 @@ def bridge_table(
     margin.
     """
     needed = {f"{NOTEBOOK}/{name}_{sparsity:g}" for name in (*STEPS, WHOLE) for sparsity in sparsities}
-    missing = sorted(needed - estimates.keys())
-    if missing:
-        raise KeyError(f"the bridge needs findings that are not published: {', '.join(missing)}")
+    check_found(needed, estimates, "the bridge")
 
     if costs is None:
         costs = {

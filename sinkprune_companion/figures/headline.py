@@ -4,7 +4,7 @@ Dimensions: Q query position, K key position.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDEC
 from sinkprune.figures.style import canvas
 from sinkprune_companion.figures.forests import Judge
 from sinkprune_companion.figures.looks import GREY, INK, METHODS
-from sinkprune_companion.ledger.margins import known_damage, share_that_matters
+from sinkprune_companion.ledger.margins import check_found, known_damage, share_that_matters
 
 CAPTION = (
     "An attention map with a sink; how many kept weights change where sinks are left out, and with another "
@@ -46,55 +46,22 @@ class CostRow(NamedTuple):
     sign: int = 1  # -1 where that finding is the other recipe − this one
 
 
-class Protocol(NamedTuple):
-    """Findings of one protocol: what recipes cost, and how many kept weights change."""
-
-    text: str  # on which recipes are calibrated
-    costs: Sequence[CostRow]
-    masks: Mapping[str, str]  # findings by label
-
-
-def _cost_rows(official: str, sinks: str, sparsegpt: str, recommended: str) -> list[CostRow]:
-    """Return the rows of the picture by the findings that they rest on.
-
-    These are official recipe − Wanda, official recipe − the same with sinks kept, SparseGPT − Wanda and
-    recommended − SparseGPT.
-    """
-    return [
-        CostRow("wanda", "Wanda", official, False),
-        CostRow("paper", "official recipe", official, True, official, "Wanda"),
-        CostRow("paper-sinks-kept", "official, sinks kept", sinks, False, sinks, "official", -1),
-        CostRow("sparsegpt", "SparseGPT", recommended, False, sparsegpt, "Wanda"),
-        CostRow("recommended", "recommended", recommended, True, recommended, "SparseGPT"),
-    ]
-
-
 LEFT_OUT = "sinks left out"
 OTHER_TEXT = "other text"
 
-# the first whose findings are all published is drawn
-PROTOCOLS = (
-    Protocol(
-        "WikiText-2",
-        _cost_rows(
-            "03/paper_minus_wanda_wikitext",
-            "03/paper_minus_paper_sinks_kept_wikitext",
-            "03/sparsegpt_minus_wanda_wikitext",
-            "03/recommended_minus_sparsegpt_wikitext",
-        ),
-        {LEFT_OUT: "04/exact_50", OTHER_TEXT: "04/other_text_50"},
-    ),
-    Protocol(
-        "three kinds of text",
-        _cost_rows(
-            "06/paper_minus_wanda_50",
-            "06/paper_minus_paper_sinks_kept_50",
-            "03/sparsegpt_minus_wanda",
-            "07/sparsegpt_half_minus_sparsegpt_clean_50",
-        ),
-        {LEFT_OUT: "03/masks_all_sinks", OTHER_TEXT: "03/masks_other_text"},
-    ),
+# findings of the paper's protocol: what recipes cost, and, by label, how many kept weights change
+OFFICIAL = "03/paper_minus_wanda_wikitext"
+SINKS = "03/paper_minus_paper_sinks_kept_wikitext"
+SPARSEGPT = "03/sparsegpt_minus_wanda_wikitext"
+RECOMMENDED = "03/recommended_minus_sparsegpt_wikitext"
+COSTS = (
+    CostRow("wanda", "Wanda", OFFICIAL, False),
+    CostRow("paper", "official recipe", OFFICIAL, True, OFFICIAL, "Wanda"),
+    CostRow("paper-sinks-kept", "official, sinks kept", SINKS, False, SINKS, "official", -1),
+    CostRow("sparsegpt", "SparseGPT", RECOMMENDED, False, SPARSEGPT, "Wanda"),
+    CostRow("recommended", "recommended", RECOMMENDED, True, RECOMMENDED, "SparseGPT"),
 )
+MASKS = {LEFT_OUT: "04/exact_50", OTHER_TEXT: "04/other_text_50"}
 
 # a verdict is a shape and a word
 MARKS = {
@@ -120,20 +87,6 @@ SMALL = 8.0
 # the data
 
 
-def chosen_protocol(estimates: Mapping[str, Estimate]) -> Protocol:
-    """Return the first protocol whose findings are all there; raise KeyError where none is complete."""
-    missing: list[str] = []
-    for protocol in PROTOCOLS:
-        needed = {row.cost for row in protocol.costs}
-        needed |= {row.difference for row in protocol.costs if row.difference}
-        needed |= set(protocol.masks.values())
-        missing = sorted(needed - estimates.keys())
-        if not missing:
-            return protocol
-
-    raise KeyError(f"README's picture needs findings that are not published: {', '.join(missing)}")
-
-
 def headline_table(estimates: Mapping[str, Estimate], judged: Judge) -> pd.DataFrame:
     """Return what the picture shows of `estimates`, a row per recipe and per change of the mask.
 
@@ -143,9 +96,11 @@ def headline_table(estimates: Mapping[str, Estimate], judged: Judge) -> pd.DataF
     weights (`value`, `low`, `high`). Raises KeyError where findings are missing, and ValueError where one
     that a cost rests on has no margin.
     """
-    protocol = chosen_protocol(estimates)
+    needed = (OFFICIAL, SINKS, SPARSEGPT, RECOMMENDED, *MASKS.values())
+    check_found(needed, estimates, "README's picture")
+
     rows = []
-    for row in protocol.costs:
+    for row in COSTS:
         cost = known_damage(row.cost, estimates)
         if row.is_first:
             cost += estimates[row.cost].value
@@ -153,7 +108,7 @@ def headline_table(estimates: Mapping[str, Estimate], judged: Judge) -> pd.DataF
         compared = {} if row.difference is None else _fields(row.difference, estimates)
         rows.append({**named, "sign": row.sign, "cost": cost, **compared})
 
-    for label, finding in protocol.masks.items():
+    for label, finding in MASKS.items():
         rows.append({"section": MASK, "comparison": label, **_fields(finding, estimates)})
 
     frame = pd.DataFrame(rows)

@@ -4,7 +4,7 @@ On LLaDA-8B at 50 % Wanda costs 5.23 points of accuracy and sink-awareness gives
 that share of the damage is what matters here, whatever the damage is measured in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 
 import yaml
@@ -44,6 +44,13 @@ def with_share_of_damage(estimate: Estimate | None, cost: Estimate) -> Estimate 
 def damage(difference: Estimate) -> float | None:
     """Return what the second of two recipes costs, of which the margin is a share; None without a margin."""
     return None if difference.margin is None else difference.margin / share_that_matters()
+
+
+def check_found(needed: Collection[str], estimates: Mapping[str, Estimate], what: str) -> None:
+    """Raise KeyError, which names them, where findings are missing that `what` needs."""
+    missing = sorted(set(needed) - estimates.keys())
+    if missing:
+        raise KeyError(f"{what} needs findings that are not published: {', '.join(missing)}")
 
 
 def known_damage(finding: str, estimates: Mapping[str, Estimate]) -> float:
