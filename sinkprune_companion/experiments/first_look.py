@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sinkprune.figures import trajectories
+from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.figures.looks import KINDS
 from sinkprune_companion.run.records import Run
@@ -119,13 +120,8 @@ def writers(
     for share in sparsities:
         for name in WRITERS:
             recipe = preset(name, sparsity=share)
-            if name == "paper":
-                # it reads a sequence at ten levels of its own: two are 20 states, beside 16 at eight levels
-                sequences = SEQUENCES
-            else:
-                reads = recipe.noise_levels if recipe.inputs == "noised" else 1
-                sequences = SEQUENCES * levels // reads
-
+            # at least two: the official recipe reads each at ten levels, 20 states beside 16 of the others
+            sequences = max(SEQUENCES, SEQUENCES * levels // seen_levels(recipe))
             yield f"{name}, {share:.0%}", recipe, calibration_draw(lm, sequences, length, seed)
 
 

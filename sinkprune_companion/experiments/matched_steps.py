@@ -17,7 +17,7 @@ from sinkprune.models.devices import device_name
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
-from sinkprune_companion.experiments.variants import Variant, draw_for
+from sinkprune_companion.experiments.variants import Variant, variants_on
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, preset
@@ -146,10 +146,9 @@ def scores_in_steps(
     length = next(iter(texts.values())).shape[1]
 
     for seed in tqdm(seeds, desc="calibration draws"):
-        drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], length, seed)
-        for row in rows:
+        for row, variant in variants_on(lm, fingerprint, rows, length, seed):
             given = (run, texts, draws, steps[row.variant])
-            with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
+            with variant:
                 parts.append(variant.scores(*given, variant=row.variant, seed=seed))
 
     return pd.concat(parts, ignore_index=True)

@@ -21,13 +21,13 @@ from sinkprune_companion.experiments.comparisons import (
     Compared,
 )
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
-from sinkprune_companion.experiments.pruning_findings import answer_findings, at, differences, places
-from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, width_of
-from sinkprune_companion.experiments.variants import Variant, draw_for, variant_answers
+from sinkprune_companion.experiments.pruning_findings import Place, answer_findings, at, differences, places
+from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, seen_levels, width_of
+from sinkprune_companion.experiments.variants import Variant, variant_answers, variants_on
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
-from sinkprune_core import LanguageModel, Recipe, preset
+from sinkprune_core import LanguageModel, preset
 
 LENGTH = 128  # tokens of a sequence
 NOISE_LEVELS = 8  # of an even grid; official recipes have their own ten
@@ -79,17 +79,18 @@ ANSWERS = {"wanda_minus_dense": ACCURACY["wanda_minus_dense"]} | {
 ENDING = "wikitext"  # of findings of this protocol
 
 
-def seen_levels(recipe: Recipe) -> int:
-    """Return at how many noise levels a recipe sees every calibration sequence."""
-    return recipe.noise_levels if recipe.inputs == "noised" else 1
+def protocol_row(name: str, place: Place, tokens: int, draws: int | None = None, **fields: object) -> GridRow:
+    """Return the row of a preset, with more `fields`, at a place, on about `tokens` calibration tokens.
 
-
-def protocol_recipe(name: str, sparsity: float) -> Recipe:
-    """Return a preset at a sparsity, with NOISE_LEVELS levels where the preset has an even grid of them."""
-    recipe = preset(name, sparsity=sparsity, **width_of(name))
+    It has NOISE_LEVELS levels where the preset has an even grid of them.
+    """
+    pattern, sparsity = place
+    recipe = preset(name, sparsity=sparsity, **fields)
     if recipe.noise == "grid":
         recipe = replace(recipe, noise_levels=NOISE_LEVELS)
-    return recipe
+
+    sequences = max(1, tokens // (LENGTH * seen_levels(recipe)))
+    return GridRow(name, pattern, sparsity, recipe, sequences, draws)
 
 
 def protocol_rows(
@@ -99,25 +100,7 @@ def protocol_rows(
 
     `pattern` is what tables call it; a preset for whole units has that pattern itself.
     """
-    rows = []
-    for name in names:
-        recipe = protocol_recipe(name, sparsity)
-        sequences = max(1, tokens // (LENGTH * seen_levels(recipe)))
-        rows.append(GridRow(name, pattern, sparsity, recipe, sequences, draws))
-    return rows
-
-
-def dense_losses(
-    run: Run, lm: LanguageModel, fingerprint: str, sequences: int, seeds: Iterable[int]
-) -> pd.DataFrame:
-    """Return the dense model's NELBO of every scored sequence, under the noise of every calibration draw."""
-    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
-    parts = []
-    for seed in seeds:
-        with Variant(lm, fingerprint) as variant:
-            parts.append(variant.scores(run, texts, 1, noise=seed, **labels, seed=seed))
-    return pd.concat(parts, ignore_index=True)
+    return [protocol_row(name, (pattern, sparsity), tokens, draws, **width_of(name)) for name in names]
 
 
 def dense_loss(losses: pd.DataFrame) -> Estimate:
@@ -133,18 +116,18 @@ def losses_of_draw(
     sequences: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the NELBO of models pruned on one calibration draw.
+    """Return the NELBO of the dense model and of models pruned on one calibration draw.
 
-    Each draw has noise of its own, which all of its models and the dense one share. Models that see the same
-    states of the same text share the pass that takes their statistics.
+    Each draw has noise of its own, which all of its models share. Models that see the same states of the same
+    text share the pass that takes their statistics.
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
+    losses = [Variant(lm, fingerprint).scores(run, texts, 1, noise=seed, **dense)]
 
-    losses = []
-    for row in rows:
+    for row, variant in variants_on(lm, fingerprint, rows, LENGTH, seed, protocol_draw):
         labels = {**row.labels, "seed": seed}
-        with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
+        with variant:
             losses.append(variant.scores(run, texts, 1, noise=seed, **labels))
     return pd.concat(losses, ignore_index=True)
 
@@ -179,10 +162,8 @@ def protocol_losses(
 
     parts = []
     for seed in seeds:
-        parts.append(dense_losses(run, lm, fingerprint, sequences, [seed]))
         rows = [row for row in planned if seed < row.draws]
-        if rows:
-            parts.append(losses_of_draw(run, lm, fingerprint, rows, sequences, seed))
+        parts.append(losses_of_draw(run, lm, fingerprint, rows, sequences, seed))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -207,10 +188,9 @@ def protocol_answers(
 
     rows = protocol_rows(RECIPES, sparsity, 1, tokens)
     for seed in seeds:
-        drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
-        for row in rows:
+        for row, variant in variants_on(lm, fingerprint, rows, LENGTH, seed, protocol_draw):
             labels = {**row.labels, "seed": seed}
-            with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
+            with variant:
                 parts.append(variant_answers(run, variant, questions, item_draws, **labels))
     return pd.concat(parts, ignore_index=True)
 

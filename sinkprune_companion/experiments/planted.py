@@ -11,18 +11,17 @@ Dimensions: N sequences, S steps, T position.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import pandas as pd
 import torch
 
 from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune_companion.experiments.paired_differences import compare
-from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, losses_of_draw
+from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
-from sinkprune_companion.run.texts import protocol_draw, protocol_texts
+from sinkprune_companion.run.texts import protocol_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
@@ -72,40 +71,29 @@ class Planted:
         return 1 - weight_NST
 
 
-class PlantedVariant(NamedTuple):
-    """One model of the experiment: where inputs are so many times as large, and what is left out of them."""
-
-    variant: str  # its name in tables
-    place: str  # one of PLACES
-    dose: float
-    choice: str | TokenChoice  # of calibration tokens: what pruning sees
-
-
 KEPT, LEFT_OUT, OFFICIAL = "kept", "left out", "official weights"
 SPARSEGPT = "SparseGPT"
 
 
-def planted_variants(doses: Sequence[float] = DOSES, with_official: bool = True) -> list[PlantedVariant]:
-    """Return all models of the experiment, those by official token weights only where they are asked for.
+def planted_choices(
+    doses: Sequence[float] = DOSES, places: Sequence[str] = PLACES, with_official: bool = True
+) -> dict[str, str | TokenChoice]:
+    """Return the calibration tokens that pruning sees, by the name of the pruned model in tables.
 
     Where tokens are left out it does not matter how large they were, so that model stands for every dose.
+    Official token weights are tried only where they are asked for.
     """
-    variants = []
-    for place in PLACES:
-        variants.append(PlantedVariant(f"{place}, {LEFT_OUT}", place, 1.0, place))
+    choices: dict[str, str | TokenChoice] = {}
+    for place in places:
+        choices[f"{place}, {LEFT_OUT}"] = place
         for dose in doses:
-            choice = "none" if dose == 1 else Planted(dose, place)
-            name = f"{place}, {KEPT}, {dose:g}"
-            variants.append(PlantedVariant(name, place, dose, choice))
+            choices[f"{place}, {KEPT}, {dose:g}"] = "none" if dose == 1 else Planted(dose, place)
 
-    if not with_official:
-        return variants
-
-    for dose in doses:
-        choice = "official" if dose == 1 else Planted(dose, "all", official=True)
-        name = f"all, {OFFICIAL}, {dose:g}"
-        variants.append(PlantedVariant(name, "all", dose, choice))
-    return variants
+    if with_official:
+        for dose in doses:
+            choice = "official" if dose == 1 else Planted(dose, "all", official=True)
+            choices[f"all, {OFFICIAL}, {dose:g}"] = choice
+    return choices
 
 
 def planted_recipe(choice: str | TokenChoice, sparsity: float, criterion: str = "wanda") -> Recipe:
@@ -135,17 +123,18 @@ def planted_losses(
     doses: Sequence[float] = DOSES,
     with_official: bool = True,
 ) -> pd.DataFrame:
-    """Return the NELBO of the dense model and of all `planted_variants` on one calibration draw.
+    """Return the NELBO of the dense model and of those pruned by `planted_choices` on one calibration draw.
 
     One pass over the text takes the statistics of all of them. `sequences` are scored, as in the paper's
     protocol, under the noise of the draw.
     """
-    recipes = {
-        (model.variant, sparsity): planted_recipe(model.choice, sparsity)
+    choices = planted_choices(doses, with_official=with_official)
+    rows = [
+        GridRow(name, UNSTRUCTURED, sparsity, planted_recipe(choice, sparsity), calibration_sequences)
         for sparsity in sparsities
-        for model in planted_variants(doses, with_official)
-    }
-    return _losses_of(run, lm, fingerprint, recipes, sequences, calibration_sequences, seed)
+        for name, choice in choices.items()
+    ]
+    return losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
 
 
 def planted_sparsegpt_losses(
@@ -165,42 +154,17 @@ def planted_sparsegpt_losses(
     before them. Random tokens are planted, and the official token weights tried, at the doses that `controls`
     has for a sparsity.
     """
-    recipes = {}
+    rows = []
     for sparsity in sparsities:
-        models = [model for model in planted_variants(doses, with_official=False) if model.place == "all"]
+        choices = planted_choices(doses, places=["all"], with_official=False)
         if sparsity in controls:
-            models += [model for model in planted_variants(controls[sparsity]) if model not in models]
+            choices |= planted_choices(controls[sparsity])
 
-        for model in models:
-            name = f"{SPARSEGPT}, {model.variant}"
-            recipes[name, sparsity] = planted_recipe(model.choice, sparsity, "sparsegpt")
-    return _losses_of(run, lm, fingerprint, recipes, sequences, calibration_sequences, seed)
-
-
-def _losses_of(
-    run: Run,
-    lm: LanguageModel,
-    fingerprint: str,
-    recipes: Mapping[tuple[str, float], Recipe],
-    sequences: int,
-    calibration_sequences: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Return the NELBO of the dense model and of those that `recipes` make, by their names and sparsities."""
-    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    calibration = protocol_draw(lm, calibration_sequences, LENGTH, seed)
-    shared = SharedStatistics(lm, list(recipes.values()), calibration)
-
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
-    with Variant(lm, fingerprint) as variant:
-        parts = [variant.scores(run, texts, 1, noise=seed, **dense)]
-
-    for (name, sparsity), recipe in recipes.items():
-        labels = {"variant": name, "pattern": "unstructured", "sparsity": sparsity, "seed": seed}
-        with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
-            parts.append(variant.scores(run, texts, 1, noise=seed, **labels))
-
-    return pd.concat(parts, ignore_index=True)
+        for choice_name, choice in choices.items():
+            name = f"{SPARSEGPT}, {choice_name}"
+            recipe = planted_recipe(choice, sparsity, "sparsegpt")
+            rows.append(GridRow(name, UNSTRUCTURED, sparsity, recipe, calibration_sequences))
+    return losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
 
 
 # what one pass over the model foresees

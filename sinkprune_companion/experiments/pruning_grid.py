@@ -101,6 +101,11 @@ def row_of(variant: str, recipe: Recipe, sequences: int) -> GridRow:
     return GridRow(variant, pattern, recipe.sparsity, recipe, sequences)
 
 
+def seen_levels(recipe: Recipe) -> int:
+    """Return at how many noise levels a recipe sees every calibration sequence."""
+    return recipe.noise_levels if recipe.inputs == "noised" else 1
+
+
 def width_of(preset_name: str) -> dict[str, int]:
     """Return the field by which a preset for whole units comes as near to its ratio as channels allow."""
     return {"round_to": 1} if PRESETS[preset_name].get("pattern") == "structured" else {}

@@ -3,7 +3,7 @@
 Dimensions: N sequences, S steps, T tokens.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.pruning_grid import GridRow, row_of
-from sinkprune_companion.experiments.variants import Variant, draw_for
+from sinkprune_companion.experiments.pruning_grid import GridRow, row_of, seen_levels
+from sinkprune_companion.experiments.variants import Variant, variants_on
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, Recipe, preset
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
@@ -36,8 +36,7 @@ def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[GridRow]:
     """Return recipes by name on as many tokens as `tokens` sequences have, in one whole sequence or more."""
     rows = []
     for name, recipe in recipes.items():
-        states = recipe.noise_levels if recipe.inputs == "noised" else 1
-        rows.append(row_of(name, recipe, max(1, tokens // states)))
+        rows.append(row_of(name, recipe, max(1, tokens // seen_levels(recipe))))
     return rows
 
 
@@ -118,17 +117,6 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[GridRow]:
 NAMES = tuple(row.variant for row in candidates("50", 1, 1))  # of all recipes of the search
 
 
-def variants_on(
-    lm: LanguageModel, fingerprint: str, rows: Sequence[GridRow], length: int, seed: int
-) -> Iterator[tuple[Variant, dict[str, object]]]:
-    """Yield the dense model and the variant of every row on one calibration draw, each with its labels."""
-    yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed}
-    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], length, seed)
-    for row in tqdm(rows, desc="prune and measure", unit="variant", leave=False):
-        variant = Variant(lm, fingerprint, row.recipe, *drawn[row.sequences])
-        yield variant, {"variant": row.variant, "place": row.place, "seed": seed}
-
-
 def losses(
     run: Run,
     lm: LanguageModel,
@@ -147,7 +135,11 @@ def losses(
     frames = []
 
     for seed in tqdm(seeds, desc="calibration draws", leave=False):
-        for variant, labels in variants_on(lm, fingerprint, rows, length, seed):
+        variants = [(Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed})]
+        for row, variant in variants_on(lm, fingerprint, rows, length, seed):
+            variants.append((variant, {"variant": row.variant, "place": row.place, "seed": seed}))
+
+        for variant, labels in tqdm(variants, desc="prune and measure", unit="variant", leave=False):
             with variant:
                 frames.append(variant.scores(run, texts, 1, noise=seed, **labels))
                 if then:

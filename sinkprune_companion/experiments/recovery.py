@@ -19,13 +19,13 @@ from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import recover_model
 from sinkprune_companion.experiments.paired_differences import compare
-from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, seen_levels
+from sinkprune_companion.experiments.paper_protocol import LENGTH, protocol_row
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import Variant, draw_for, fingerprint_of
+from sinkprune_companion.experiments.variants import Variant, fingerprint_of, variants_on
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
-from sinkprune_core import LanguageModel, preset
+from sinkprune_core import LanguageModel
 
 RECOVERED_REVISION = 1  # of `recovered_scores`
 RECIPES = ("wanda", "paper", "paper-sinks-kept", "sparsegpt", "recommended")
@@ -89,15 +89,7 @@ COMPARISONS = {
 
 def recovery_rows(places: Iterable[Place], tokens: int, recipes: Iterable[str] = RECIPES) -> list[GridRow]:
     """Return how models are pruned before they are recovered, all on about `tokens` calibration tokens."""
-    rows = []
-    for place in places:
-        for name in recipes:
-            recipe = preset(name, sparsity=place.sparsity, **place.fields)
-            if recipe.noise == "grid":
-                recipe = replace(recipe, noise_levels=NOISE_LEVELS)
-            sequences = max(1, tokens // (LENGTH * seen_levels(recipe)))
-            rows.append(GridRow(name, place.pattern, place.sparsity, recipe, sequences))
-    return rows
+    return [protocol_row(name, place, tokens, **place.fields) for place in places for name in recipes]
 
 
 def settings_of(tokens: int, dtype: str = "float32", **changes: object) -> Recovery:
@@ -181,14 +173,14 @@ def recovered_losses(
     text = training_text(lm.tokenizer, None, LENGTH)
     recoveries = {count: settings_of(count, seed=seed, **settings) for count in tokens}
 
-    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], LENGTH, seed, protocol_draw)
-    pruned = [(Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]), row.labels) for row in rows]
     labels_of_control = {"variant": CONTROL, "pattern": DENSE.pattern, "sparsity": DENSE.sparsity}
-    control = (Variant(lm, fingerprint), labels_of_control)
+    variants = [(labels_of_control, Variant(lm, fingerprint))]
+    for row, variant in variants_on(lm, fingerprint, rows, LENGTH, seed, protocol_draw):
+        variants.append((row.labels, variant))
 
     parts = []
-    for made, names in (control, *pruned):
-        with made as variant:
+    for names, variant in variants:
+        with variant:
             labels = {**names, "seed": seed}
             before = variant.scores(run, texts, 1, noise=seed, **labels)
             parts.append(before.assign(asked=0))
@@ -217,10 +209,10 @@ def taught_losses(
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     text = training_text(lm.tokenizer, None, LENGTH)
     how = settings_of(tokens, seed=seed, distillation=1.0, **settings)
-    drawn = draw_for(lm, [(row.recipe, row.sequences)], LENGTH, seed, protocol_draw)
+    ((_, variant),) = variants_on(lm, fingerprint, [row], LENGTH, seed, protocol_draw)
 
     labels = {**row.labels, "seed": seed}
-    with Variant(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
+    with variant:
         losses = recovered_scores(run, variant, how, text, texts, 1, seed, teacher=teacher, **labels)
     return _by_draw(losses.assign(asked=tokens, taught=True))
 

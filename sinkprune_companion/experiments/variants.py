@@ -5,7 +5,7 @@ Dimensions: N sequences, T tokens per sequence.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,7 @@ from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
 from sinkprune.memory import release_freed_memory
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
+from sinkprune_companion.experiments.pruning_grid import GridRow
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Report, prune, weights_kept
@@ -154,6 +155,20 @@ class Variant:
         key = {**self.key, "data": fingerprint_of(texts), "draws": draws, "steps_measured": list(steps)}
         key |= {"first_scored": 1, "evaluation_seed": noise}  # all of a sequence counts
         return run.record("scores", compute, SCORES_REVISION, labels, **key)
+
+
+def variants_on(
+    lm: LanguageModel,
+    fingerprint: str,
+    rows: Sequence[GridRow],
+    length: int,
+    seed: int,
+    draw: Callable[[LanguageModel, int, int, int], Calibration] = calibration_draw,
+) -> Iterator[tuple[GridRow, Variant]]:
+    """Yield every row with its variant, on one calibration draw as `draw_for` gives it."""
+    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], length, seed, draw)
+    for row in rows:
+        yield row, Variant(lm, fingerprint, row.recipe, *drawn[row.sequences])
 
 
 def saved_variant(

@@ -26,6 +26,7 @@ from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute, paper_protocol, token_reach
 from sinkprune_companion.experiments.kinds_of_text import finding_on
+from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.random_null import paired_counts
 from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG
 from sinkprune_companion.ledger import claims, draw_terms, others, published
@@ -333,7 +334,7 @@ def protocol_sizes(figure: str = "03_leaving_sinks_out/protocol_50") -> Protocol
         paper_protocol.LENGTH,
         given["protocol_sequences"],
         {row.variant: row.sequences for row in rows},
-        {row.variant: paper_protocol.seen_levels(row.recipe) for row in rows},
+        {row.variant: seen_levels(row.recipe) for row in rows},
     )
 
 
