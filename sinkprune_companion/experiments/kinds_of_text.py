@@ -3,7 +3,7 @@
 Scored text is natural English, samples of the AR model and documentation in equal parts. Calibration text is
 drawn like the last two, and what a recipe gains may depend on the kind.
 
-Dimensions: R calibration draws, N sequences.
+Dimensions: N sequences.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune_companion.experiments.comparisons import COMPARISONS, Compared
 from sinkprune_companion.experiments.pruning_findings import likelihood_findings
-from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.texts import DOMAINS
 
 
@@ -45,22 +44,4 @@ def findings_by_kind(
     for kind in DOMAINS:
         of_kind = likelihood_findings(scores[scores.text == kind], comparisons)
         found |= {finding_on(finding, kind): estimate for finding, estimate in of_kind.items()}
-    return found
-
-
-def effects_by_kind(
-    effects: Mapping[str, np.ndarray], costs: Mapping[str, np.ndarray], kind_N: np.ndarray
-) -> dict[str, Estimate]:
-    """Return effects, (R, N) by finding, on each kind of text apart, as findings `{finding}_on_{kind}`.
-
-    `costs`, (R, N), are what the recipe costs that each effect is measured against: its share is the margin.
-    """
-    found = {}
-    for finding, effect_RN in effects.items():
-        for kind in DOMAINS:
-            is_kind_N = kind_N == kind
-            cost = crossed_interval(costs[finding][:, is_kind_N])
-            effect = crossed_interval(effect_RN[:, is_kind_N])
-            found[finding_on(finding, kind)] = with_share_of_damage(effect, cost)
-
     return found

@@ -199,10 +199,8 @@ def findings(
             found[f"{label}_minus_dense_{ending}"] = difference
 
     for other in baselines:
-        damage = compare(scores, at(other, 0), at("dense", 0))
-        difference = compare(scores, at("unstable", 0), at(other, 0))
         name = f"unstable_minus_{other.replace('-', '_')}"
-        found[name] = with_share_of_damage(difference, damage)
+        found[name] = compare(scores, at("unstable", 0), at(other, 0), at("dense", 0))
     return found
 
 

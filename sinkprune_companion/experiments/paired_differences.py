@@ -10,6 +10,7 @@ import pandas as pd
 
 from sinkprune.evaluation import suite
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune_companion.ledger.margins import with_share_of_damage
 
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
 
@@ -78,12 +79,22 @@ def difference(
     return None if values is None else values[0] - values[1]
 
 
-def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
-    """Return the mean of `difference` with its interval; None if a variant is missing."""
+def compare(
+    scores: pd.DataFrame,
+    variant: dict[str, object],
+    other: dict[str, object],
+    dense: dict[str, object] | None = None,
+) -> Estimate | None:
+    """Return the mean of `difference` with its interval; None if a variant is missing.
+
+    With `dense` it has a margin, a share of what `other` costs that model.
+    """
     values_RN = difference(scores, variant, other)
     if values_RN is None:
         return None
 
     estimate = crossed_interval(values_RN)
     has_draws = any(_is_calibrated(_rows_where(scores, side)) for side in (variant, other))
-    return estimate if has_draws else replace(estimate, draws=None)  # neither is calibrated
+    if not has_draws:  # neither is calibrated
+        estimate = replace(estimate, draws=None)
+    return with_share_of_damage(estimate, compare(scores, other, dense)) if dense else estimate

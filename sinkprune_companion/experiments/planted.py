@@ -19,7 +19,6 @@ from sinkprune.evaluation.intervals import Estimate, interval
 from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, losses_of_draw
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe
@@ -324,8 +323,7 @@ def planted_findings(
                 kept = {**at, "variant": f"{place}, {KEPT}, {dose:g}"}
                 left_out = {**at, "variant": without.format(dose=dose)}
 
-                gain = compare(scores, left_out, kept)
+                gain = compare(scores, left_out, kept, dense)
                 if gain is not None:
-                    name = f"{finding}_x{dose:g}_{100 * sparsity:.0f}"
-                    found[name] = with_share_of_damage(gain, compare(scores, kept, dense))
+                    found[f"{finding}_x{dose:g}_{100 * sparsity:.0f}"] = gain
     return found

@@ -521,18 +521,16 @@ def planted_model_findings(
     found = {}
     for dose in doses:
         kept = {"variant": KEPT, "dose": dose}
-        cost = compare(losses, kept, dense)
-        gain = compare(losses, {"variant": LEFT_OUT, "dose": dose}, kept)
-        if cost is not None and gain is not None:
-            found[f"planted_model_gain{at}_x{dose:g}"] = with_share_of_damage(gain, cost)
-            found[f"planted_model_cost{at}_x{dose:g}"] = cost
+        left_out, at_random = ({"variant": name, "dose": dose} for name in (LEFT_OUT, RANDOM_LEFT_OUT))
+        unseen = ({"variant": LEFT_OUT, "dose": 0.0}, {"variant": KEPT_UNSEEN, "dose": dose})
 
-        if dose == 0 or cost is None:
-            continue
-        unseen = compare(losses, {"variant": LEFT_OUT, "dose": 0.0}, {"variant": KEPT_UNSEEN, "dose": dose})
-        if unseen is not None:
-            found[f"planted_model_waste{at}_x{dose:g}"] = with_share_of_damage(unseen, cost)
-        random = compare(losses, {"variant": RANDOM_LEFT_OUT, "dose": dose}, kept)
-        if random is not None:
-            found[f"planted_model_random{at}_x{dose:g}"] = with_share_of_damage(random, cost)
+        cost = compare(losses, kept, dense)
+        waste = compare(losses, *unseen)
+        measured = {
+            "gain": compare(losses, left_out, kept, dense),
+            "cost": cost,
+            "waste": waste and with_share_of_damage(waste, cost),
+            "random": compare(losses, at_random, kept, dense),
+        }
+        found |= {f"planted_model_{name}{at}_x{dose:g}": each for name, each in measured.items() if each}
     return found

@@ -81,10 +81,9 @@ def differences(
     """Return the differences at a place with their margins, by comparison; without what was not measured."""
     estimates = {}
     for name, compared in comparisons.items():
-        variant, other, dense = sides(place, compared)
-        estimate = compare(scores, variant, other)
+        estimate = compare(scores, *sides(place, compared))
         if estimate is not None:
-            estimates[name] = with_share_of_damage(estimate, compare(scores, other, dense))
+            estimates[name] = estimate
 
     return estimates
 

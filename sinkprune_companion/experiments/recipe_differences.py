@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.experiments.kinds_of_text import effects_by_kind
+from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.paired_differences import on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
 from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.run.texts import DOMAINS
 
 Cell = tuple[bool, ...]  # which switches are on
 SWITCHED_ON = {"noised": ("inputs", "noised"), "dense": ("propagation", "dense"), "sinks": ("exclude", "all")}
@@ -80,10 +81,12 @@ def estimates(found: Mapping[str, Difference]) -> dict[str, Estimate]:
 
 
 def by_kind_of_text(found: Mapping[str, Difference], kind_N: np.ndarray) -> dict[str, Estimate]:
-    """Return every difference on each kind of text apart, as findings."""
-    values = {name: difference.values_RN for name, difference in found.items()}
-    costs = {name: difference.cost_RN for name, difference in found.items()}
-    return effects_by_kind(values, costs, kind_N)
+    """Return every difference on each kind of text apart, as findings `{finding}_on_{kind}`."""
+    return {
+        finding_on(name, kind): of_kind(difference, kind_N, kind).estimate
+        for name, difference in found.items()
+        for kind in DOMAINS
+    }
 
 
 def of_kind(difference: Difference, kind_N: np.ndarray, kind: str) -> Difference:

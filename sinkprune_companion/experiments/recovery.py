@@ -22,7 +22,6 @@ from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.experiments.paper_protocol import LENGTH, protocol_row
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
 from sinkprune_companion.experiments.variants import Variant, fingerprint_of, variants_on
-from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel
@@ -263,17 +262,13 @@ def recovery_findings(
 
             if count > 0:
                 one_shot, recovered = _at("recommended", place, 0), _at("wanda", place, count)
-                difference = compare(losses, one_shot, recovered)
-                if difference is not None:
-                    difference = with_share_of_damage(difference, compare(losses, recovered, control))
-                found[f"one_shot_minus_recovered_wanda_{place.ending}_{thousands}"] = difference
+                name = f"one_shot_minus_recovered_wanda_{place.ending}_{thousands}"
+                found[name] = compare(losses, one_shot, recovered, control)
 
             for label, (first, second) in COMPARISONS.items():
-                difference = compare(losses, _at(first, place, count), _at(second, place, count))
-                if difference is not None:
-                    cost = compare(losses, _at(second, place, count), control)
-                    difference = with_share_of_damage(difference, cost)
-                found[f"{label}_{place.ending}_{thousands}_recovered"] = difference
+                compared = (_at(first, place, count), _at(second, place, count))
+                name = f"{label}_{place.ending}_{thousands}_recovered"
+                found[name] = compare(losses, *compared, control)
     return found
 
 
@@ -289,11 +284,9 @@ def smaller_findings(losses: pd.DataFrame, tokens: Sequence[int]) -> dict[str, E
         sparse = _at("wanda", PLACES["50"], count)
         smaller = _at(SMALLER, PLACES["units 50"], count)
 
-        difference = compare(losses, sparse, smaller)
+        difference = compare(losses, sparse, smaller, _at(CONTROL, DENSE, count))
         if difference is not None:
-            cost = compare(losses, smaller, _at(CONTROL, DENSE, count))
-            name = f"sparse_minus_smaller_50_{count // 1000}_recovered"
-            found[name] = with_share_of_damage(difference, cost)
+            found[f"sparse_minus_smaller_50_{count // 1000}_recovered"] = difference
     return found
 
 
@@ -311,11 +304,11 @@ def taught_findings(losses: pd.DataFrame, taught: pd.DataFrame) -> dict[str, Est
         place = Place(pattern, sparsity)
         model = _at(variant, place, count)
 
-        difference = compare(both, {**model, "taught": True}, {**model, "taught": False})
+        from_teacher, from_text = ({**model, "taught": taught} for taught in (True, False))
+        difference = compare(both, from_teacher, from_text, _at(CONTROL, DENSE, count))
         if difference is not None:
-            cost = compare(losses, model, _at(CONTROL, DENSE, count))
             name = f"taught_minus_text_{variant.replace('-', '_')}_{place.ending}_{count // 1000}"
-            found[name] = with_share_of_damage(difference, cost)
+            found[name] = difference
     return found
 
 

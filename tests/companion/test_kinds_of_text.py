@@ -6,12 +6,12 @@ import pytest
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_companion.experiments.kinds_of_text import (
-    effects_by_kind,
     findings_by_kind,
     kind_of_sequences,
 )
 from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.pruning_findings import likelihood_findings
+from sinkprune_companion.experiments.recipe_differences import Difference, by_kind_of_text
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.texts import DOMAINS
 
@@ -83,9 +83,8 @@ def test_effects_that_are_arrays_come_apart_as_tables_do(scores):
     kind_N = kind_of_sequences(scores)
     assert kind_N.tolist() == KINDS.tolist()
 
-    effects = {"paper_minus_wanda": paper_RN - wanda_RN}
-    costs = {"paper_minus_wanda": wanda_RN - dense_RN}
-    of_arrays = effects_by_kind(effects, costs, kind_N)
+    difference = Difference(paper_RN - wanda_RN, wanda_RN - dense_RN)
+    of_arrays = by_kind_of_text({"paper_minus_wanda": difference}, kind_N)
     of_tables = findings_by_kind(scores)
 
     assert of_arrays.keys() == of_tables.keys()
