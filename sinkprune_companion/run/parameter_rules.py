@@ -1,21 +1,29 @@
 """What parameters of notebooks may be.
 
 A name means the same in every notebook, and a list is checked item by item. A parameter that is not named
-here takes what its annotation says. Constants of the method are imported where they are asked for, since a
-notebook needs few of them and some take seconds.
+here takes what its annotation says.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
+from sinkprune.evaluation.suite import groups_of
 from sinkprune.models.devices import choose_device, choose_dtype
+from sinkprune.models.hub import parse
+from sinkprune.models.meta_model import meta_model
+from sinkprune.models.reader import Checkpoint
 from sinkprune_companion import project_root
+from sinkprune_companion.experiments import recipe_search, recovery, sink_conditions
 from sinkprune_companion.run.profiles import archive_file
+from sinkprune_companion.training.settings import DTYPES
 from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.pruning.presets import PRESETS
+from sinkprune_core.pruning.structured import plan
+from sinkprune_core.sinks.hiding import THIRDS
 from sinkprune_core.values import AtLeastZero, Count, Flag, Number, Share, Sparsity
 
 # kinds of values
@@ -115,86 +123,32 @@ def kind_of(name: str, annotation: str) -> object:
     return RANGES.get(name, BY_ANNOTATION[annotation])
 
 
-# names that are allowed, each list imported when it is needed
+# names that are allowed
 
-
-def _presets() -> list[str]:
-    from sinkprune_core.pruning.presets import PRESETS
-
-    return list(PRESETS)
-
-
-def _thirds() -> list[str]:
-    from sinkprune_core.sinks.hiding import THIRDS
-
-    return list(THIRDS)
-
-
-def _searched_recipes() -> list[str]:
-    from sinkprune_companion.experiments.recipe_search import NAMES
-
-    return list(NAMES)
-
-
-def _parts() -> list[str]:
-    from sinkprune_companion.experiments.recipe_search import PARTS
-
-    return list(PARTS)
-
-
-def _recovered_places() -> list[str]:
-    from sinkprune_companion.experiments.recovery import PLACES, UNITS
-
-    return [name for name, place in PLACES.items() if place.pattern != UNITS]
-
-
-def _recovered_recipes() -> list[str]:
-    from sinkprune_companion.experiments.recovery import RECIPES
-
-    return list(RECIPES)
-
-
-def _samplers() -> list[str]:
-    from sinkprune_companion.experiments.sink_conditions import SAMPLERS
-
-    return list(SAMPLERS)
-
-
-def _texts() -> list[str]:
-    from sinkprune_companion.experiments.sink_conditions import TEXTS
-
-    return list(TEXTS)
-
-
-def _training_dtypes() -> list[str]:
-    from sinkprune_companion.training.settings import DTYPES
-
-    return ["auto", *DTYPES]
-
-
-NAMES: dict[str, Callable[[], list[str]]] = {
-    "at_75": _searched_recipes,
-    "baselines": _presets,
-    "parts": _parts,
-    "preset": _presets,
-    "recipes": _presets,
-    "recovery_of_sparsegpt": _recovered_places,
-    "recovery_places": _recovered_places,
-    "recovery_recipes": _recovered_recipes,
-    "samplers": _samplers,
-    "searched": _searched_recipes,
-    "structured_recipes": _presets,
-    "texts": _texts,
-    "thirds": _thirds,
-    "training": _training_dtypes,
+# of the places where models are recovered, those with single zeros
+ZEROS = [name for name, place in recovery.PLACES.items() if place.pattern != recovery.UNITS]
+NAMES: dict[str, Collection[str]] = {
+    "at_75": recipe_search.NAMES,
+    "baselines": PRESETS,
+    "parts": recipe_search.PARTS,
+    "preset": PRESETS,
+    "recipes": PRESETS,
+    "recovery_of_sparsegpt": ZEROS,
+    "recovery_places": ZEROS,
+    "recovery_recipes": recovery.RECIPES,
+    "samplers": sink_conditions.SAMPLERS,
+    "searched": recipe_search.NAMES,
+    "structured_recipes": PRESETS,
+    "texts": sink_conditions.TEXTS,
+    "thirds": THIRDS,
+    "training": ("auto", *DTYPES),
 }
 
 
 def check_name(text: str, parameter: str) -> None:
     """Raise ValueError unless a name is allowed."""
-    known = NAMES[parameter]()
-    if text not in known:
-        raise ValueError(f"{text!r} is unknown; choose one of {', '.join(known)}")
+    if text not in NAMES[parameter]:
+        raise ValueError(f"{text!r} is unknown; choose one of {', '.join(NAMES[parameter])}")
 
 
 # texts of a form
@@ -237,21 +191,13 @@ EXAMPLES = {"autoregressive": "smol-ar", "diffusion": "smol-dlm"}
 
 def check_model(name: str, kind: str) -> None:
     """Raise ValueError unless a name means a model of a kind; it reads no weights."""
-    from sinkprune.models.hub import parse  # seconds of imports
-
-    row = parse(name).row
-    if row is None:
-        from sinkprune.models.reader import Checkpoint
-
-        row = Checkpoint(name)
+    row = parse(name).row or Checkpoint(name)
     if row.kind != kind:
         raise ValueError(f"{name!r} is {row.kind}, and this must be of kind {kind}, e.g. {EXAMPLES[kind]}")
 
 
 def check_task(name: str) -> None:
     """Raise ValueError unless there is a task of this name."""
-    from sinkprune.evaluation.suite import groups_of  # seconds of imports
-
     if name != "paper" and not groups_of(name):
         from sinkprune.evaluation.harness.benchmarks import manager_of  # the harness, which others do without
 
@@ -323,14 +269,9 @@ def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
     if not ratios or "model" not in values:
         return
 
-    from sinkprune.models.hub import parse
-
     row = parse(values["model"]).row
     if row is None:
         return
-
-    from sinkprune.models.meta_model import meta_model
-    from sinkprune_core.pruning.structured import plan
 
     lm = meta_model(row)
     for ratio in ratios:
