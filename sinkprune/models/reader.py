@@ -170,7 +170,7 @@ class Checkpoint:
         config.is_causal = self.kind == "autoregressive"
         config.use_cache = config.is_causal
         config.architectures = [native_class(config).__name__]
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = "sdpa" if native_class(config)._supports_sdpa else "eager"
 
         return config
 

@@ -393,6 +393,17 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+def _way_in(model: object) -> str:
+    """Return where the model of transformers lies in something else, as words to end a sentence with."""
+    if hasattr(model, "get_base_model"):  # of PEFT
+        return ": give model.get_base_model()"
+    if hasattr(model, "_orig_mod"):  # of torch.compile
+        return ": give model._orig_mod"
+    if isinstance(getattr(model, "model", None), PreTrainedModel):  # of a LanguageModel
+        return ": give model.model"
+    return ""
+
+
 def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
     """Return the attention modules of a decoder.
 
@@ -401,8 +412,8 @@ def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
-            f"model={in_short(model)} must be a model of transformers (PreTrainedModel): its attention is "
-            "reached through transformers' interface"
+            f"model={in_short(model)} must be a model of transformers (PreTrainedModel), whose attention is "
+            f"reached through transformers' interface{_way_in(model)}"
         )
 
     name = type(model).__name__
@@ -588,6 +599,11 @@ def attention_mass(
         )
 
     counted_BQ = inputs.get("attention_mask")
+    if counted_BQ is not None and counted_BQ.shape != ids_BT.shape:
+        raise ValueError(
+            f"attention_mask has shape {tuple(counted_BQ.shape)}, and input_ids have {tuple(ids_BT.shape)}: "
+            "give one number for each token"
+        )
 
     with track(model, counted_BQ=counted_BQ, several=new_tokens > 0) as tracker:
         check_mode(model, type(model).__name__)
@@ -596,6 +612,7 @@ def attention_mass(
         if new_tokens > 0:
             length = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
             greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "use_cache": True}
+            there.setdefault("attention_mask", torch.ones_like(there["input_ids"]))
             cast(Any, model).generate(**there, **length, **greedy)
         else:
             model(**there, **_positions(model, there), use_cache=False)

@@ -13,6 +13,7 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
+    BloomConfig,
     CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
@@ -191,6 +192,15 @@ def direction_and_modes(model) -> list:
     return [vars(model.config).get("is_causal", "none")] + [
         (vars(part).get("is_causal", "none"), part.training) for part in parts
     ]
+
+
+def test_a_model_whose_class_has_eager_attention_alone_is_read_again(make_ids, tmp_path):
+    sizes = {"vocab_size": 72, "hidden_size": 24, "n_layer": 2, "n_head": 3}
+    model = AutoModelForCausalLM.from_config(BloomConfig(**sizes))
+    lm = wrap(model, word_tokenizer())
+    prune_model(lm, preset("magnitude", sparsity=0.5))
+    save(lm, tmp_path / "bloom")
+    assert load(tmp_path / "bloom").fingerprint() == lm.fingerprint()
 
 
 def test_a_model_that_is_refused_stays_as_it_was(make_ids):

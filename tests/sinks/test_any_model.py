@@ -1,8 +1,11 @@
 """Attention mass of any model of transformers: in one line, padded, with a cache, with learned sinks."""
 
+import re
+
 import pytest
 import torch
 from conftest import ANY_FAMILY, tiny_llama
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -225,6 +228,22 @@ def test_what_cannot_be_followed_is_refused_in_a_sentence(make_ids):
     model = tiny_llama("gqa", 0)
     with pytest.raises(ValueError, match=r"counted has shape \(1, 5\)"), track(model, counted_BQ=counted):
         model(make_ids(1, 8))
+
+
+def test_where_a_model_of_transformers_lies_in_another_object_the_error_says_where(tiny_ar, make_ids):
+    adapted = get_peft_model(tiny_llama("gqa", 0), LoraConfig(target_modules=["q_proj"])).eval()
+    for given, way in ((adapted, "model.get_base_model()"), (tiny_ar, "model.model")):
+        with pytest.raises(TypeError, match=f"give {re.escape(way)}$"):
+            attention_mass(given, make_ids(1, 8))
+
+    mass_BLK = attention_mass(adapted.get_base_model(), make_ids(1, 8))
+    assert mass_BLK.shape == (1, 3, 8)
+
+
+def test_an_attention_mask_of_another_shape_is_refused_by_its_name(make_ids):
+    inputs = {"input_ids": make_ids(2, 8), "attention_mask": torch.ones(2, 7)}
+    with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 7\).*\(2, 8\)"):
+        attention_mass(tiny_llama("gqa", 0), inputs)
 
 
 def test_even_shares_of_a_long_text_need_no_map_of_it():
