@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import signed
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED
 from sinkprune.figures.style import canvas, titled
-from sinkprune_companion.figures.forests import Judge
+from sinkprune_companion.figures.forests import Judge, handles_of, marks_of
 from sinkprune_companion.figures.looks import GREY, METHODS, VERDICTS
 from sinkprune_companion.ledger.margins import check_found, known_damage
 
@@ -110,7 +109,7 @@ def plot_bridge(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
         for axis in axes[0, 1:]:
             axis.set_yticks([])
 
-    return titled(figure, _title(table), _handles(table))
+    return titled(figure, _title(table), handles_of(marks_of(table.verdict), ls="none", ms=6))
 
 
 def _draw_panel(axis: Axes, part: pd.DataFrame, is_narrow: bool) -> None:
@@ -179,10 +178,3 @@ def _title(table: pd.DataFrame) -> str:
         )
 
     return "From Wanda to the official recipe: what each part changes"
-
-
-def _handles(table: pd.DataFrame) -> list[Line2D]:
-    """Return the entries of the legend: verdicts that occur."""
-    occur = set(table.verdict)
-    marks = {verdict: mark for verdict, mark in VERDICTS.items() if verdict in occur}
-    return [Line2D([], [], ls="none", ms=6, label=verdict, **mark) for verdict, mark in marks.items()]

@@ -20,6 +20,7 @@ from sinkprune.evaluation.verdict_rule import (
     UNDECIDED,
 )
 from sinkprune.figures.style import canvas, titled
+from sinkprune_companion.figures.forests import handles_of, marks_of
 from sinkprune_companion.figures.looks import GREY, INK, ON_CLAIMS
 from sinkprune_companion.ledger.claims import Claim
 
@@ -273,8 +274,7 @@ def _title(claims: pd.DataFrame) -> str:
 
 def _handles(claims: pd.DataFrame) -> list[Line2D]:
     """Return the entries of the legend: verdicts that occur, and strokes."""
-    marks = {verdict: mark for verdict, mark in ON_CLAIMS.items() if verdict in set(claims.verdict)}
-    handles = [Line2D([], [], ls="none", ms=7, label=verdict, **mark) for verdict, mark in marks.items()]
+    handles = handles_of(marks_of(claims.verdict, ON_CLAIMS), ls="none", ms=7)
     stroke = Line2D(
         [], [], ls="none", marker="|", ms=9, color=GREY, alpha=0.55, label="under another condition"
     )

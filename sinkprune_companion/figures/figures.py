@@ -6,13 +6,14 @@ shows them, and the figure says so.
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -224,8 +225,16 @@ def plot_curves(
 
     axes[0, 0].set_ylabel(labels[y])
 
-    named = [pair for axis in axes[0] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
-    return titled(figure, title, list({label: handle for handle, label in named}.values()))
+    return titled(figure, title, handles_in(axes[0]))
+
+
+def handles_in(axes: Iterable[Axes]) -> list[Artist]:
+    """Return what a legend of several panels shows: one of what has the same label in more than one."""
+    by_label = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        by_label |= dict(zip(labels, handles, strict=True))
+    return list(by_label.values())
 
 
 def _side_by_side(axis: Axes, places: pd.Series) -> pd.Series:

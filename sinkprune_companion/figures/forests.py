@@ -30,24 +30,13 @@ ROUND = 1.5  # times a number that is on the axis: an interval that ends closer 
 LEGENDS = {**KINDS, TOO_FEW_DRAWS: "too few calibration draws for a verdict"}  # where a label needs words
 GOES_ON = (r"$\ll$", r"$\gg$")  # marks of an interval that is cut, left and right: no verdict has them
 
+Marks = dict[str, dict[str, str]]  # how rows are marked, in matplotlib's words, by what a legend calls them
 Judge = Callable[[Collection[Estimate]], list[str]]  # verdicts on differences of losses
 
 
-def plot_forest(
-    estimates: dict[str, Estimate],
-    xlabel: str,
-    groups: dict[str, str] | None = None,
-    title: str = "",
-    judged: Judge = verdicts_on_losses,
-    beyond: Collection[str] = (),
-) -> Figure:
-    """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section.
-
-    `judged` is what `forest_table` takes.
-    """
-    sections = [groups[label] if groups else "" for label in estimates]
-    table = forest_table(estimates, judged).assign(section=sections)
-    return plot_effects(table, xlabel, title, beyond=beyond)
+def plot_forest(estimates: dict[str, Estimate], xlabel: str, title: str = "") -> Figure:
+    """Draw differences as `plot_effects` does, one row each, without sections."""
+    return plot_effects(forest_table(estimates).assign(section=""), xlabel, title)
 
 
 def plot_effects(
@@ -142,14 +131,14 @@ def _mark_of(name: str, place: int) -> dict[str, str]:
     return {field: series(name, place)[field] for field in ("color", "marker")}
 
 
-def marks_of(verdicts: pd.Series) -> dict[str, dict[str, str]]:
+def marks_of(verdicts: pd.Series, marks: Marks = VERDICTS) -> Marks:
     """Return the marks of all verdicts that occur."""
-    return {verdict: mark for verdict, mark in VERDICTS.items() if verdict in set(verdicts)}
+    return {verdict: mark for verdict, mark in marks.items() if verdict in set(verdicts)}
 
 
-def handles_of(marks: dict[str, dict[str, str]]) -> list[Line2D]:
-    """Return the entries of a legend."""
-    return [Line2D([], [], **mark, label=LEGENDS.get(label, label)) for label, mark in marks.items()]
+def handles_of(marks: Marks, **look: object) -> list[Line2D]:
+    """Return the entries of a legend, in which all marks have one `look` besides."""
+    return [Line2D([], [], **look, **mark, label=LEGENDS.get(label, label)) for label, mark in marks.items()]
 
 
 def _plot_tables(
@@ -157,7 +146,7 @@ def _plot_tables(
     scales: Sequence[tuple[float, float]],
     xlabel: str,
     title: str,
-    marks: dict[str, dict[str, str]],
+    marks: Marks,
 ) -> Figure:
     """Draw tables one below the other, each in a panel between its ends, and a legend of `marks`."""
     broken = [
@@ -192,7 +181,7 @@ def _plot_table(axis: Axes, table: pd.DataFrame, ends: tuple[float, float]) -> N
     inset = 0.015 * (right - left)  # marks at an end stand clear of the names of rows
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 7.5, "family": MONOSPACED}
 
-    for place, row in placed(axis, table, size=8.5):
+    for place, row in placed(axis, table):
         colour = row.mark["color"]
         if row.margin > 0:  # there may be none
             axis.barh(place, 2 * row.margin, 1.0, -row.margin, color=GREY, alpha=0.2, lw=0)
@@ -213,7 +202,7 @@ def _plot_table(axis: Axes, table: pd.DataFrame, ends: tuple[float, float]) -> N
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
 
 
-def placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]]:
+def placed(axis: Axes, table: pd.DataFrame) -> list[tuple[int, Any]]:
     """Name the rows of an axis after those of a table, below headings of their sections; return both."""
     labels, headings, rows = [], [], []
 
@@ -225,14 +214,18 @@ def placed(axis: Axes, table: pd.DataFrame, size: float) -> list[tuple[int, Any]
             rows.append((len(labels), row))
             labels.append(row.comparison)
 
-    axis.set_yticks(range(len(labels)), labels, fontsize=size)
+    name_rows(axis, labels, above=0.7)
     for place in headings:
         axis.get_yticklabels()[place].set_fontweight("bold")
+    return rows
 
+
+def name_rows(axis: Axes, names: Sequence[str], above: float, size: float = 8.5) -> None:
+    """Name the rows of an axis from its top, below so much room, without ticks and lines of a grid."""
+    axis.set_yticks(range(len(names)), names, fontsize=size)
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    axis.set_ylim(len(labels) - 0.5, -0.7)
-    return rows
+    axis.set_ylim(len(names) - 0.5, -above)
 
 
 def plot_rows(
@@ -345,13 +338,9 @@ def plot_lanes(
     axis.set_xlim(min(ends) - room, max(ends) + room)  # a band is not cut at the edge
 
     broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in rows]
-    axis.set_yticks(range(len(rows)), broken, fontsize=8.5)
-    axis.tick_params(axis="y", length=0)
-    axis.grid(False, axis="y")
-    axis.set_ylim(len(rows) - 0.5, -0.5)
+    name_rows(axis, broken, above=0.5)
     axis.set_xlabel(f"{xlabel}\n← better; dots: calibration draws; band: too small to matter", fontsize=8.5)
-    handles = [Line2D([], [], ls="none", **mark, label=name) for name, mark in marks.items()]
-    return titled(figure, title, handles)
+    return titled(figure, title, handles_of(marks, ls="none"))
 
 
 def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: str) -> Figure:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sinkprune.figures.style import canvas, titled
+from sinkprune_companion.figures.forests import name_rows
 from sinkprune_companion.figures.looks import GREY, INK, METHODS
 from sinkprune_companion.ledger import others
 
@@ -66,14 +67,11 @@ def plot_others(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     for place, row in enumerate(table.itertuples(index=False)):
         _draw_row(axis, row, place)
 
-    axis.set_yticks(range(len(table)), [] if is_narrow else names)
+    name_rows(axis, [""] * len(table) if is_narrow else names, above=0.7, size=9)
     axis.spines["left"].set_visible(not is_narrow)
     if is_narrow:
         for place, name in enumerate(names):
             axis.text(0.01, place - 0.42, name, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
-    axis.set_ylim(len(table) - 0.5, -0.7)
-    axis.tick_params(axis="y", length=0)
-    axis.grid(False, axis="y")
     words = [
         "sink-aware − plain (points of accuracy): better →",
         "line: 95 %, not paired; band: too small to matter",

@@ -77,14 +77,19 @@ def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> F
     if not rows:
         return None
 
-    name = f"protocol_{100 * sparsity:.0f}"
-    title = render.title(run, name, f"Paired differences under the paper's protocol, {100 * sparsity:g} %")
-    judged = results_for(run).on_losses
     groups = {each.label: each.group for each in paper_protocol.COMPARISONS.values() if each.label in rows}
-    beyond = far_baselines(rows, groups)
-    picture = forests.plot_forest(rows, IN_NATS, groups, title, judged, beyond)
-    caption = f"paired differences under the paper's protocol, with 95 % intervals. {title}"
-    return figures.save_figure(run, picture, name, forests.forest_table(rows, judged), caption)
+    table = forests.forest_table(rows, results_for(run).on_losses)
+    return render.draw(
+        run,
+        f"protocol_{100 * sparsity:.0f}",
+        f"Paired differences under the paper's protocol, {100 * sparsity:g} %",
+        forests.plot_effects,
+        table.assign(section=table.comparison.map(groups)),
+        IN_NATS,
+        beyond=far_baselines(rows, groups),
+        data=table,
+        caption="paired differences under the paper's protocol, with 95 % intervals",
+    )
 
 
 def save_protocol_units(run: Run, found: Mapping[str, Estimate], ratios: Sequence[float]) -> Figure | None:
@@ -101,11 +106,17 @@ def save_protocol_units(run: Run, found: Mapping[str, Estimate], ratios: Sequenc
     if not parts:
         return None
 
-    title = render.title(run, "protocol_units", "Whole units under the paper's protocol")
     table = pd.concat(parts, ignore_index=True)
-    picture = forests.plot_effects(table, IN_NATS, title)
-    caption = f"paired differences of whole units under the paper's protocol, with 95 % intervals. {title}"
-    return figures.save_figure(run, picture, "protocol_units", table, caption)
+    return render.draw(
+        run,
+        "protocol_units",
+        "Whole units under the paper's protocol",
+        forests.plot_effects,
+        table,
+        IN_NATS,
+        data=table,
+        caption="paired differences of whole units under the paper's protocol, with 95 % intervals",
+    )
 
 
 def save_differences(
@@ -130,12 +141,19 @@ def save_differences(
         return None
 
     where = ", ".join(map(pruning_findings.heading, places))
-    title = render.title(run, name, f"Paired differences, {where}")
     judged = results_for(run).on_losses
-    beyond = far_baselines(drawn, groups)
-    picture = forests.plot_forest(drawn, IN_NATS, groups, title, judged, beyond)
-    caption = f"paired differences in NELBO, with 95 % intervals. {title}"
-    return figures.save_figure(run, picture, name, forests.forest_table(estimates, judged), caption)
+    table = forests.forest_table(drawn, judged)
+    return render.draw(
+        run,
+        name,
+        f"Paired differences, {where}",
+        forests.plot_effects,
+        table.assign(section=table.comparison.map(groups)),
+        IN_NATS,
+        beyond=far_baselines(drawn, groups),
+        data=forests.forest_table(estimates, judged),
+        caption="paired differences in NELBO, with 95 % intervals",
+    )
 
 
 def shares_table(sections: Sections, judged: forests.Judge = verdicts_on_losses) -> pd.DataFrame:

@@ -1,11 +1,10 @@
 """Pictures of why leaving sinks out changes little: where energy lies, what is foreseen, what is planted."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,6 +12,7 @@ from matplotlib.ticker import FormatStrFormatter
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.verdict_rule import fields_of
 from sinkprune.figures.energy import READS
 from sinkprune.figures.style import WIDTH, canvas, titled
 from sinkprune_companion.experiments.why import (
@@ -22,6 +22,7 @@ from sinkprune_companion.experiments.why import (
     PLANTED,
     largest_ratio,
 )
+from sinkprune_companion.figures.figures import bars, handles_in
 from sinkprune_companion.figures.looks import BLACK, BROWN, GREY, OLIVE, ORANGE, SKY, SLATE
 
 SHAPES = {"q_proj": "o", "o_proj": "s", "gate_proj": "^", "down_proj": "D"}
@@ -87,8 +88,7 @@ def plot_window(window: pd.DataFrame, title: str) -> Figure:
     bar.ax.set_yticklabels(["1", "3", "≥ 10"], fontsize=8)
     bar.set_label("score / threshold of its row, with\nthe sinks (pruned: white)", fontsize=8)
 
-    handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
-    return titled(figure, title, handles)
+    return titled(figure, title, handles_in([above, below]))
 
 
 def plot_foreseen(table: pd.DataFrame, title: str) -> Figure:
@@ -182,25 +182,13 @@ def plot_doses(
     axes[0, 0].set_ylabel("loss, left out − kept (nats per token)\n← better")
     figure.supxlabel(axis_name, fontsize=10)
 
-    return titled(figure, title, _handles(axes[0]))
-
-
-def _handles(axes: Iterable[Axes]) -> list[Artist]:
-    """Return what a legend of several panels shows: one of what has the same label in more than one."""
-    by_label = {}
-    for axis in axes:
-        handles, labels = axis.get_legend_handles_labels()
-        by_label |= dict(zip(labels, handles, strict=True))
-    return list(by_label.values())
+    return titled(figure, title, handles_in(axes[0]))
 
 
 def _draw_line(axis: Axes, look: Look, by_dose: Mapping[float, Estimate], moved: Transform) -> None:
     """Draw estimates with their intervals by dose, in coordinates that are `moved`."""
-    value = np.array([estimate.value for estimate in by_dose.values()])
-    ends = [
-        [estimate.value - estimate.low for estimate in by_dose.values()],
-        [estimate.high - estimate.value for estimate in by_dose.values()],
-    ]
+    table = pd.DataFrame(fields_of(by_dose, "value", "low", "high"), index=list(by_dose))
+    ends = bars(table.value, table.low, table.high)
 
     mark = {
         "color": look.color,
@@ -212,11 +200,8 @@ def _draw_line(axis: Axes, look: Look, by_dose: Mapping[float, Estimate], moved:
     }
     if not look.is_filled:
         mark["mfc"] = "white"
-    axis.errorbar(list(by_dose), value, ends, label=look.label, transform=moved, **mark)
-
-    lowest = min(estimate.low for estimate in by_dose.values())
-    highest = max(estimate.high for estimate in by_dose.values())
-    axis.update_datalim([(dose, end) for dose in by_dose for end in (lowest, highest)])
+    axis.errorbar(table.index, table.value, ends, label=look.label, transform=moved, **mark)
+    axis.update_datalim([(dose, end) for dose in by_dose for end in (table.low.min(), table.high.max())])
 
 
 def _draw_band(axis: Axes, by_dose: Mapping[float, Estimate]) -> None:
@@ -266,7 +251,7 @@ def plot_when(table: pd.DataFrame, title: str) -> Figure:
         axis.set_title(f"{sparsity:.0%} zeros, planted effects" if is_above else f"{sparsity:.0%} zeros")
     by_weights[-1].set_xlabel("kept weights that leaving sinks out exchanges (%)")
 
-    return titled(figure, title, _handles([*by_weights, *by_name]))
+    return titled(figure, title, handles_in([*by_weights, *by_name]))
 
 
 def _unplanted(table: pd.DataFrame) -> pd.DataFrame:
@@ -314,7 +299,7 @@ def _name_points(axis: Axes, table: pd.DataFrame) -> None:
 def _draw_cases(axis: Axes, cases: pd.DataFrame, kind: str) -> None:
     """Draw the cases of a kind with their intervals."""
     label, colour, shape = WHEN[kind]
-    ends = [cases.value - cases.low, cases.high - cases.value]
+    ends = bars(cases.value, cases.low, cases.high)
     look = {"color": colour, "marker": shape, "ls": "", "ms": 4.5, "lw": 1.2, "capsize": 2, "zorder": 3}
     axis.errorbar(100 * cases.exchanged, cases.value, ends, label=label, **look)
 

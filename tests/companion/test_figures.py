@@ -218,8 +218,9 @@ def test_a_far_baseline_leaves_the_axis_to_the_other_rows_where_there_are_three(
     assert recipes.far_baselines({**rows, "one": estimate(-0.1, 0.02)}, groups) == []
     assert recipes.far_baselines({name: rows[name] for name in ("one", "two", "far")}, groups) == []
 
+    table = forests.forest_table(rows).assign(section="")
     left = {
-        beyond: forests.plot_forest(rows, "nats", beyond=beyond).axes[0].get_xlim()[0]
+        beyond: forests.plot_effects(table, "nats", beyond=beyond).axes[0].get_xlim()[0]
         for beyond in ((), ("far",))
     }
     assert left[()] < -0.1 < left["far",] < -0.04
