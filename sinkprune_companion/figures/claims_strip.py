@@ -22,7 +22,7 @@ from sinkprune.evaluation.verdict_rule import (
 from sinkprune.figures.style import canvas, titled
 from sinkprune_companion.figures.forests import handles_of, marks_of
 from sinkprune_companion.figures.looks import GREY, INK, ON_CLAIMS
-from sinkprune_companion.ledger.claims import Claim
+from sinkprune_companion.ledger.claims import Claim, controls_of
 
 CAPTION = (
     "The paper's thirteen claims: the distance of each number from its bar, in units of the smallest "
@@ -86,89 +86,59 @@ TWO_LINES = 0.42  # of a row whose words stand above it
 def strip_table(
     ledger: Sequence[Claim],
     estimates: Mapping[str, Estimate],
-    verdicts: pd.DataFrame,
+    verdicts: Mapping[str, str],
     trainings: Mapping[str, Mapping[str, Estimate]],
 ) -> pd.DataFrame:
     """Return a row per claim of the paper, per control and per other measurement of it, beneath its claim.
 
     Claims come in the order of GROUPS. `estimates` are by finding, `trainings` those of other trainings by
-    their names, and `verdicts` is the claims table with `verdict` and `margin`. `value`, `low` and `high`
-    count margins from the bar, above zero on the side that the row claims; they are NaN for what was not run.
-    `is_drawn` is false for a control that would speak against its claim, and `is_exploratory` true for a
-    question that was chosen or worded when its number had been seen. Raises KeyError for a condition of
-    CONDITIONS that has no finding.
+    their names, and `verdicts` are by the claim's id. `value`, `low` and `high` count margins from the bar,
+    above zero on the side that the row claims; they are NaN for what was not run. `is_drawn` is false for a
+    control that would speak against its claim, and `is_exploratory` true for a question that was chosen or
+    worded when its number had been seen. Raises KeyError for a condition of CONDITIONS that has no finding.
     """
     by_id = {claim.id: claim for claim in ledger}
-    claim_of = {claim.id: _claim_above(claim, by_id) for claim in ledger}
     rows = []
 
     for group, words in GROUPS.items():
         for name, says in words.items():
             claim = by_id[name]
-            beneath = [row for row in ledger if row.kind == "control" and claim_of[row.id] == name]
-            of_ledger = [_fields(row, estimates, verdicts) for row in (claim, *beneath)]
-            others = _in_conditions(claim, estimates, verdicts) + _in_trainings(claim, trainings, verdicts)
-            rows += [{"group": group, "words": says, **row} for row in of_ledger + others]
+            place = {"group": group, "words": says}
+
+            for row in (claim, *controls_of(claim, ledger)):
+                about = {**place, **_about(row, row.kind), "verdict": verdicts[row.id]}
+                estimate = estimates.get(row.finding or "")
+                if estimate is not None:
+                    about |= {"finding": row.finding, **_in_margins(estimate, row)}
+                rows.append(about)
+
+            for condition in CONDITIONS.get(name, ()):
+                finding = f"{claim.finding}_{condition}"
+                measured = {"finding": finding, **_in_margins(estimates[finding], claim)}
+                rows.append({**place, **_about(claim, STROKE), **measured})
+
+            for training, found in trainings.items():
+                if claim.finding in found:
+                    measured = {"finding": claim.finding, **_in_margins(found[claim.finding], claim)}
+                    rows.append({**place, **_about(claim, STROKE), **measured, "training": training})
 
     return pd.DataFrame(rows)
 
 
-def _claim_above(row: Claim, by_id: Mapping[str, Claim]) -> str:
-    """Return the id of the paper's claim that a row of the ledger stands beneath, or its own."""
-    while row.kind != "claim" and row.beneath:
-        row = by_id[row.beneath]
-    return row.id
-
-
-def _fields(claim: Claim, estimates: Mapping[str, Estimate], verdicts: pd.DataFrame) -> dict[str, object]:
-    """Return what the table says of one row of the ledger."""
-    row = verdicts.loc[claim.id]
-    named = {
+def _about(claim: Claim, kind: str) -> dict[str, object]:
+    """Return what the table says of a claim or control, whatever was measured."""
+    return {
         "id": claim.id,
-        "kind": claim.kind,
+        "kind": kind,
         "claim": claim.says,
         "is_drawn": claim.speaks_for_paper,
         "is_exploratory": claim.seen_first,
-        "verdict": row.verdict,
     }
 
-    estimate = estimates.get(claim.finding or "")
-    if estimate is None:
-        return named
-    return {**named, "finding": claim.finding, **_in_margins(estimate, claim, row.margin)}
 
-
-def _in_conditions(
-    claim: Claim, estimates: Mapping[str, Estimate], verdicts: pd.DataFrame
-) -> list[dict[str, object]]:
-    """Return what the table says of a claim in its CONDITIONS."""
-    names = [f"{claim.finding}_{condition}" for condition in CONDITIONS.get(claim.id, ())]
-    return [{"finding": name, **_stroke(claim, estimates[name], verdicts)} for name in names]
-
-
-def _in_trainings(
-    claim: Claim, trainings: Mapping[str, Mapping[str, Estimate]], verdicts: pd.DataFrame
-) -> list[dict[str, object]]:
-    """Return what the table says of a claim in the other trainings that have its finding."""
-    return [
-        {"finding": claim.finding, "training": name, **_stroke(claim, found[claim.finding], verdicts)}
-        for name, found in trainings.items()
-        if claim.finding in found
-    ]
-
-
-def _stroke(claim: Claim, estimate: Estimate, verdicts: pd.DataFrame) -> dict[str, object]:
-    """Return what the table says of a measurement of a claim that is no row of the ledger."""
-    margin = verdicts.loc[claim.id].margin
-    if isinstance(claim.margin, str):  # a rule, which gave this finding its own
-        margin = estimate.margin
-    named = {"id": claim.id, "kind": STROKE, "claim": claim.says, "is_drawn": True}
-    named |= {"is_exploratory": claim.seen_first}
-    return {**named, **_in_margins(estimate, claim, margin)}
-
-
-def _in_margins(estimate: Estimate, claim: Claim, margin: float) -> dict[str, float]:
+def _in_margins(estimate: Estimate, claim: Claim) -> dict[str, float]:
     """Return an estimate's distance from the bar of a claim, in margins, above zero on the claim's side."""
+    margin = claim.margin_of(estimate)
     ends = (estimate.value, estimate.low, estimate.high)
     value, low, high = ((end - claim.against) / margin for end in ends)
     if claim.side == "below":

@@ -26,7 +26,7 @@ def save_published(results: Results, root: Path) -> list[Path]:
     files = save_both_shapes(root, "headline", "headline", draw, of_readme, headline.CAPTION, [headline.MAP])
 
     trainings = found_in_trainings(root)
-    strip = claims_strip.strip_table(results.ledger, results.estimates, results.table, trainings)
+    strip = claims_strip.strip_table(results.ledger, results.estimates, results.verdict, trainings)
     elsewhere = strip[strip.training.notna()]
     of_trainings = {
         claims.findings_file(Path("figures", TRAININGS, training), finding.partition("/")[0]).as_posix()

@@ -64,6 +64,10 @@ class Claim(Checked):
         """The name of the notebook that decides the claim; empty where none does."""
         return "" if self.kind == OTHERS else (self.finding or "").partition("/")[0]
 
+    def margin_of(self, estimate: Estimate | None) -> float | None:
+        """Return the smallest difference that matters: the row's own, or what its rule gave the finding."""
+        return getattr(estimate, "margin", None) if isinstance(self.margin, str) else self.margin
+
 
 class Ledger(Checked):
     """A ledger's file."""
@@ -127,6 +131,17 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
 
     for row in beneath:
         yield from _rows(row, passed_on, content)
+
+
+def controls_of(claim: Claim, ledger: Sequence[Claim]) -> list[Claim]:
+    """Return the controls beneath a claim, and those beneath its controls, as the ledger has them."""
+    above = {claim.id}
+    controls = []
+    for row in ledger:
+        if row.kind == CONTROL and row.beneath in above:
+            above.add(row.id)
+            controls.append(row)
+    return controls
 
 
 def findings_file(folder: Path, notebook: str) -> Path:
@@ -195,7 +210,7 @@ def _null_p(claim: Claim, estimate: Estimate | None) -> float:
     if estimate is None:
         return 1.0
 
-    margin = claim.margin if isinstance(claim.margin, float) else estimate.margin
+    margin = claim.margin_of(estimate)
     if margin is None or abs(estimate.value - claim.against) >= margin:
         return 1.0
     return max(estimate.p_value(claim.against - margin), estimate.p_value(claim.against + margin))
@@ -203,10 +218,7 @@ def _null_p(claim: Claim, estimate: Estimate | None) -> float:
 
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
-    margin = claim.margin
-    if isinstance(margin, str):  # the rule that gave the finding its own
-        margin = getattr(estimate, "margin", None)
-
+    margin = claim.margin_of(estimate)
     outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
     if estimate is None:
         notes = [claim.not_run or "not yet run"]

@@ -182,13 +182,7 @@ class Results:
 
     def controls_of(self, claim: Claim) -> list[Claim]:
         """Return the controls beneath a claim, and those beneath its controls, as the ledger has them."""
-        above = {claim.id}
-        controls = []
-        for row in self.ledger:
-            if row.kind == claims.CONTROL and row.beneath in above:
-                above.add(row.id)
-                controls.append(row)
-        return controls
+        return claims.controls_of(claim, self.ledger)
 
     def holds(self, claim: str, *presumed: str) -> str:
         """Return nothing; raise PresumedVerdictError unless a claim has one of the presumed verdicts."""

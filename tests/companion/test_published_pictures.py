@@ -23,7 +23,7 @@ def results() -> Results:
 @pytest.fixture(scope="module")
 def strip(results):
     trainings = found_in_trainings(project_root())
-    return claims_strip.strip_table(results.ledger, results.estimates, results.table, trainings)
+    return claims_strip.strip_table(results.ledger, results.estimates, results.verdict, trainings)
 
 
 @pytest.fixture(scope="module")
