@@ -283,11 +283,16 @@ def _file_names(folder: Path, only: str | None, index: dict[str, str] | None) ->
 
     names = sorted(file.name for file in folder.glob("*.safetensors"))
     if not names:
-        message = f"no safetensors in {folder}"
         pickled = ", ".join(sorted(file.name for file in folder.glob("*.bin")))
         if pickled:
-            message += f", only {pickled}: pickled weights are not loaded, convert them to safetensors"
-        raise FormatError(message)
+            raise FormatError(
+                f"no safetensors in {folder}, only {pickled}: pickled weights are not loaded, convert them "
+                "to safetensors"
+            )
+        raise FormatError(
+            f"no safetensors in {folder}: put the weights there; from config.json alone a run can be planned "
+            "(--dry-run)"
+        )
 
     if len(names) > 1:
         raise FormatError(

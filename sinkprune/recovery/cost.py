@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sinkprune.files import bytes_below, free_disk_at
+from sinkprune.files import bytes_below, existing, free_disk_at
 from sinkprune.models.devices import move
 from sinkprune.models.gpus import HERE, Gpu, duration_in_words
 from sinkprune.models.hub import available_memory
@@ -139,9 +139,10 @@ def _missing_memory(memory: int, device: str, gpu: Gpu | None, ways_out: str) ->
 
 
 def _missing_disk(disk: int, out: Path, work: Path) -> list[str]:
-    """Return a sentence for each place with too little room; what an earlier start left is overwritten."""
+    """Return a sentence for each disk with too little room; what an earlier start left is overwritten."""
+    place_on_disk = {existing(folder).stat().st_dev: folder for folder in (work, out)}
     missing = []
-    for folder in dict.fromkeys((out, work)):
+    for folder in place_on_disk.values():
         free = free_disk_at(folder) + bytes_below(work)
         if disk > free:
             missing.append(

@@ -26,6 +26,15 @@ def plan(capsys):
     return run
 
 
+def test_a_folder_with_a_configuration_alone_is_pruned_by_nobody_and_the_error_names_the_plan(
+    model, tmp_path, refused
+):
+    (tmp_path / "bare").mkdir()
+    shutil.copy(model / "config.json", tmp_path / "bare")
+    said = refused("prune", tmp_path / "bare", "--out", tmp_path / "out")
+    assert f"no safetensors in {tmp_path / 'bare'}" in said and "--dry-run" in said
+
+
 def test_a_folder_with_a_configuration_alone_can_be_planned(model, tmp_path, plan):
     bare = tmp_path / "bare"
     bare.mkdir()

@@ -470,6 +470,12 @@ def test_a_plan_writes_nothing(folder, documents, tmp_path):
     assert sorted(tmp_path.rglob("*")) == there
 
 
+def test_one_disk_that_is_too_small_is_said_once(folder, documents, monkeypatch):
+    monkeypatch.setattr("sinkprune.recovery.cost.free_disk_at", lambda _: 0)
+    cost = recover(folder, steps=2, text=documents, **_short(), dry_run=True)
+    assert len(cost.missing) == 1 and "of disk at recovered, which has 0.0 GB free" in cost.missing[0]
+
+
 def test_a_full_disk_costs_nothing(folder, documents, tmp_path, monkeypatch):
     arguments = {"steps": 4, "text": documents, **_short(), "progress": False, "save_every": 2}
     recover(folder, out=tmp_path / "whole", **arguments)
