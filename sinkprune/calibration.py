@@ -4,16 +4,15 @@ Dimensions: N sequences, T token position.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import suppress
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import InstanceOf
 
 from sinkprune import corpus
-from sinkprune.documents import Document, document_of, documents_in, written
+from sinkprune.documents import document_of, documents_in, written
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
@@ -84,23 +83,15 @@ def _positions(lm: LanguageModel) -> int:
 # what there is, one by one
 
 
-@runtime_checkable
-class Indexed(Protocol):
-    """What gives an element by its number."""
-
-    def __getitem__(self, index: int, /) -> object:
-        """Return an element."""
-        ...
-
-
-def _size(data: object) -> int | None:
+def _size(data: Any) -> int | None:
     """Return how many elements there are, None where nobody knows."""
-    with suppress(TypeError):  # of a stream that has a length only in name
-        return len(data) if isinstance(data, Sized) else None
-    return None
+    try:
+        return len(data)
+    except TypeError:  # also of a stream that has a length only in name
+        return None
 
 
-def _elements(data: object, seed: int) -> Iterator[tuple[int, object]]:
+def _elements(data: Any, seed: int) -> Iterator[tuple[int, object]]:
     """Yield the elements of data with their numbers: drawn by a seed where that is possible, else in order.
 
     Raises TypeError for what has none.
@@ -117,7 +108,7 @@ def _elements(data: object, seed: int) -> Iterator[tuple[int, object]]:
         data = _two_dimensions(ids)
 
     size = _size(data)
-    if size is None or not isinstance(data, Indexed):
+    if size is None or not hasattr(data, "__getitem__"):
         yield from enumerate(data)
         return
     for index in torch.randperm(size, generator=generator(seed, "calibration text")).tolist():
@@ -265,7 +256,7 @@ def _stream(lm: LanguageModel, elements: Iterable[tuple[int, object]], tokens: i
     total = 0
 
     for index, element in elements:
-        document: Document | None = document_of(element)
+        document = document_of(element)
         if document is None:
             raise TypeError(f"data holds a text and {in_short(element)}, which is none: {FORMS}")
 

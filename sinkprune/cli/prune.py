@@ -5,7 +5,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 
 import torch
@@ -21,11 +21,9 @@ from sinkprune.cli.ship import write_int8
 from sinkprune.files import held
 from sinkprune.models.gpus import planned_gpu
 from sinkprune.models.meta_model import is_streamed
-from sinkprune.models.reader import CARD
 from sinkprune.models.shrinking import shrink
-from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.int8 import int8_config
-from sinkprune.recovery.model_card import card_of, provenance, save_model
+from sinkprune.recovery.model_card import card_in, card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -226,10 +224,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
 
     with held(options.target), held(options.work_folder):
         remove_leftovers(options.target)  # of a process that was killed when it had just finished
-        card = {}
-        with suppress(OSError, ValueError):  # of what is no card
-            card = read_json(options.target / CARD)
-
+        card = card_in(options.target)
         if is_finished(card, options, recipe):
             yield card[MADE_FROM]
             return

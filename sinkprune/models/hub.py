@@ -1,6 +1,5 @@
 """From a name to a folder: download what is needed of a hub repository, and say beforehand what it takes."""
 
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub.utils import TensorInfo
 
 from sinkprune.files import cache_dir, check_decodable, free_disk_at
 from sinkprune.memory import free_memory
@@ -184,16 +184,8 @@ def _snapshot(repository: str, revision: str | None, local: bool, wanted: list[s
         )
 
 
-@dataclass(frozen=True)
-class Header:
-    """What the header of a file says of a tensor."""
-
-    shape: tuple[int, ...]
-    bytes: int
-
-
 @cache
-def headers_on_hub(repository: str, revision: str | None) -> dict[str, Header]:
+def headers_on_hub(repository: str, revision: str | None) -> dict[str, TensorInfo]:
     """Return what the headers of a repository's weights say, by stored name; no weights are downloaded.
 
     Raises FetchError.
@@ -207,12 +199,8 @@ def headers_on_hub(repository: str, revision: str | None) -> dict[str, Header]:
         except (NotASafetensorsRepoError, SafetensorsParsingError):
             raise _no_safetensors(repository, revision, "once they are there, run") from None
 
-    headers = {}
-    for file in found.files_metadata.values():
-        for name, tensor in file.tensors.items():
-            begin, end = tensor.data_offsets
-            headers[name] = Header(tuple(tensor.shape), end - begin)
-    return headers
+    files = found.files_metadata.values()
+    return {name: tensor for file in files for name, tensor in file.tensors.items()}
 
 
 def shapes_of_files(name: str | os.PathLike) -> dict[str, tuple[int, ...]]:
@@ -226,7 +214,8 @@ def shapes_of_files(name: str | os.PathLike) -> dict[str, tuple[int, ...]]:
     try:
         return WeightFiles(fetch(*_of_hub(name), local=True)).shapes
     except (FetchError, FormatError):
-        return {stored: header.shape for stored, header in headers_on_hub(*_of_hub(name)).items()}
+        headers = headers_on_hub(*_of_hub(name))
+        return {stored: tuple(header.shape) for stored, header in headers.items()}
 
 
 @contextmanager
@@ -297,9 +286,10 @@ def requirements(
             raise
         else:
             headers = headers_on_hub(*_of_hub(name)).values()
-            parameters = sum(math.prod(header.shape) for header in headers)
-            disk = download = sum(header.bytes for header in headers)
-            largest = max(header.bytes for header in headers)
+            parameters = sum(header.parameter_count for header in headers)
+            sizes = [end - begin for begin, end in (header.data_offsets for header in headers)]
+            disk = download = sum(sizes)
+            largest = max(sizes)
     else:
         parameters = files.parameters
         disk = files.bytes

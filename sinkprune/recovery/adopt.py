@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from sinkprune.models.reader import CARD, GENERATION
 from sinkprune.models.saving import OWN, refuse_generate
 from sinkprune.models.tokenizer_files import read_tokenizer
 from sinkprune.models.weight_files import read_json
-from sinkprune.recovery.model_card import README, is_smaller, write_readme
+from sinkprune.recovery.model_card import README, card_in, is_smaller, write_readme
 from sinkprune.scratch import scratch_folder
 
 SAME_SHARE = 1e-3  # how far the share of zeros may lie from the one that a recipe states
@@ -54,10 +54,7 @@ def adopt(folder: str | os.PathLike, family: str, mask_token: str | int | None =
         )
 
     with held(folder):
-        former = {}
-        with suppress(ValueError):  # of what is no card
-            former = read_json(folder / CARD)
-
+        former = card_in(folder)
         with _as_it_will_be(folder, _stated(config, card), card) as planned:
             card |= _history(former, _zero_share(planned, folder))
             card["sha256"] = digests(folder, "*.safetensors", "tokenizer.json")

@@ -21,7 +21,7 @@ from sinkprune.recovery.text import HELD_OUT_LENGTH, HELD_OUT_SEQUENCES, Trainin
 from sinkprune.recovery.trainable import trained
 from sinkprune.recovery.training import DRAWS, MEASUREMENTS, one_step
 from sinkprune.runs.compute_cost import forward_cost, head_flops
-from sinkprune.runs.pruning_cost import PROCESS_BYTES
+from sinkprune.runs.pruning_cost import PROCESS_BYTES, parameters_of
 from sinkprune_core.language_model import LanguageModel, set_direction
 from sinkprune_core.model_checks import blocks_of
 
@@ -196,18 +196,15 @@ class _Counts:
     def __init__(self, lm: LanguageModel, settings: Recovery, teacher: LanguageModel | None):
         self.lm = lm
         self.settings = settings
-        self.of_teacher = 0
-        if teacher is not None:
-            self.of_teacher = sum(parameter.numel() for parameter in teacher.model.parameters())
-
-        self.parameters = sum(parameter.numel() for parameter in lm.model.parameters())
+        self.of_teacher = 0 if teacher is None else parameters_of(teacher.model)
+        self.parameters = parameters_of(lm.model)
         self.linears = lm.prunable_weights
 
         if settings.method == "lora":
             linears = lm.all_linears().values()
             self.trained = sum(settings.rank * sum(linear.weight.shape) for linear in linears)
         else:
-            self.trained = sum(parameter.numel() for parameter in lm.blocks.parameters())
+            self.trained = parameters_of(lm.blocks)
 
     def memory(self, is_on_cpu: bool) -> int:
         """Return the bytes at the peak: weights, masks, gradients, moments, what the backward pass needs.

@@ -156,14 +156,12 @@ def _weights(lm: LanguageModel) -> dict[str, torch.Tensor]:
 
 def _check_same_form(lm: LanguageModel, dense: LanguageModel) -> None:
     """Raise ValueError for a dense model that `lm` was not pruned from, as far as its form tells."""
-    mine, theirs = dict(lm.model.named_parameters()), dict(dense.model.named_parameters())
+    here, there = _forms(lm), _forms(dense)
+    names = [name for name in sorted(here.keys() | there.keys()) if here.get(name) != there.get(name)]
     differing = ""
-    for name in sorted(mine.keys() | theirs.keys()):
-        here, there = _form(mine.get(name)), _form(theirs.get(name))
-        if here != there:
-            differing = f"{name} is {there} there and {here} in {lm.name}"
-            break
-
+    if names:
+        form, other = here.get(names[0], "missing"), there.get(names[0], "missing")
+        differing = f"{names[0]} is {other} there and {form} in {lm.name}"
     if not differing and not _has_same_embedding(lm, dense):
         differing = "its tokens have other embeddings"
     if differing:
@@ -173,11 +171,12 @@ def _check_same_form(lm: LanguageModel, dense: LanguageModel) -> None:
         )
 
 
-def _form(value: torch.Tensor | None) -> str:
-    """Return the dtype and the shape of a parameter, in words."""
-    if value is None:
-        return "missing"
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+def _forms(lm: LanguageModel) -> dict[str, str]:
+    """Return the dtype and the shape of every parameter, in words."""
+    parameters = lm.model.named_parameters()
+    return {
+        name: f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for name, value in parameters
+    }
 
 
 def _has_same_embedding(lm: LanguageModel, dense: LanguageModel) -> bool:

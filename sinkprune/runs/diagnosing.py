@@ -75,15 +75,14 @@ def _save(norms: Norms, file: Path) -> None:
 
 
 def _load(file: Path) -> Norms:
-    by_part: dict[str, dict[int, dict[str, torch.Tensor]]] = {}
+    by_part: dict[str, list[dict[str, torch.Tensor]]] = {}
     with safe_open(file, "pt") as handle:
         left_out = float(handle.metadata()["left_out"])
-        for key in handle.keys():  # noqa: SIM118 (a handle is no dictionary)
+        for key in sorted(handle.keys(), key=lambda key: int(key.split("|")[1])):
             part, layer, linear = key.split("|")
-            of_layer = by_part.setdefault(part, {}).setdefault(int(layer), {})
-            of_layer[linear] = handle.get_tensor(key)
+            layers = by_part.setdefault(part, [])
+            if int(layer) == len(layers):
+                layers.append({})
+            layers[-1][linear] = handle.get_tensor(key)
 
-    def in_order(layers: dict[int, dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
-        return [layers[layer] for layer in sorted(layers)]
-
-    return Norms({part: in_order(layers) for part, layers in by_part.items()}, left_out)
+    return Norms(by_part, left_out)
