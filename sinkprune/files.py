@@ -39,12 +39,8 @@ HELPERS = re.compile(
     rf"\..+\.(lock|holder|{OF_SCRATCH})"
 )  # names of what stands beside an output for a while
 HOLDER = b'{"process":'  # what the file that says who holds a lock begins with
-NOT_ORDINARY = (
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a disk"),
-    (stat.S_ISSOCK, "a socket"),
-)  # what may be found where a file is expected
+NOT_ORDINARY = {"p": "a pipe", "c": "a device", "b": "a disk", "s": "a socket"}
+"""What may be found where a file is expected, by its letter in a listing of files."""
 
 # places
 
@@ -152,9 +148,9 @@ def _check_ordinary(path: Path | str, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder: give a file")
 
-    for is_one, what in NOT_ORDINARY:
-        if is_one(status.st_mode):
-            raise ValueError(f"{path} is {what}: copy what it gives into a file, and give that")
+    what = NOT_ORDINARY.get(stat.filemode(status.st_mode)[0])
+    if what is not None:
+        raise ValueError(f"{path} is {what}: copy what it gives into a file, and give that")
 
     if status.st_size == 0 and os.name != "nt" and os.statvfs(path).f_blocks == 0:
         raise ValueError(f"{path} is a file of the kernel: copy what it gives into a file, and give that")

@@ -111,7 +111,7 @@ def _load_adapted(name: str, base_name: str, dtype: torch.dtype, device: str) ->
         if row is None or row.id not in EMBEDDED:
             _require(base_name, dtype, "cpu", spread=False)  # of the merged model, before a download
             checkpoint = open_checkpoint(base_name)
-            names, stored = checkpoint.published_names, checkpoint.exact_dtype
+            names, stored = checkpoint.format.names, checkpoint.exact_dtype
         base = load(base_name, stored)
     except (ValueError, FetchError) as error:
         raise FormatError(f"{name} is an adapter of {base_name!r}, which cannot be loaded: {error}") from None
@@ -165,7 +165,7 @@ def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
 
     if row.id in EMBEDDED:
         return _embedded_base(row)
-    return Checkpoint(fetch(row.id, known.revision), row.family, row=row)
+    return Checkpoint(fetch(row.id, known.revision), row=row)
 
 
 def without_weights(name: str | os.PathLike) -> tuple[LanguageModel, Checkpoint]:

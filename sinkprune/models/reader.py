@@ -28,7 +28,7 @@ from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
 from sinkprune.models.devices import move
 from sinkprune.models.empty import empty_parameters
-from sinkprune.models.formats import Names, detect, stored_names
+from sinkprune.models.formats import detect, stored_names
 from sinkprune.models.gpt2 import GPT2LMHeadModel, is_transposed, turned
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
 from sinkprune.models.weight_files import (
@@ -64,16 +64,14 @@ class Card(BaseModel, strict=True):
 class Checkpoint:
     """A folder of weights in any public format, served under the names of its native transformers class.
 
-    `family`: name in `FORMATS` where it is known already, else detected. `causal`: the direction, where the
-    folder's own is not wanted. `row`: what the table of models says. `name`: what the model is called, where
-    its card does not say. Raises FormatError (a
-    ValueError) for a folder that no native class can hold, saying why.
+    `causal`: the direction, where the folder's own is not wanted. `row`: what the table of models says.
+    `name`: what the model is called, where its card does not say. Raises FormatError (a ValueError) for a
+    folder that no native class can hold, saying why, and for one of another family than its row says.
     """
 
     def __init__(
         self,
         folder: Path | str,
-        family: str | None = None,
         causal: bool | None = None,
         row: KnownModel | None = None,
         name: str | None = None,
@@ -90,23 +88,14 @@ class Checkpoint:
         self._causal = causal
         check_fields(self.raw, self._config_file, self.files.shapes)
 
-        self._format = detect(self.raw, self.files.shapes)
-        if family not in (None, self.family):
+        self.format = detect(self.raw, self.files.shapes)
+        if row is not None and row.family != self.format.name:
             raise FormatError(
-                f"{self.folder} was expected to be of the family {family!r} and looks like {self.family!r}"
+                f"{self.folder} was expected to be of the family {row.family!r} and looks like "
+                f"{self.format.name!r}"
             )
 
     # what it is
-
-    @property
-    def family(self) -> str:
-        """Name of the format."""
-        return self._format.name
-
-    @property
-    def published_names(self) -> Names:
-        """Stored names and the native ones that replace them, of the format."""
-        return self._format.names
 
     @property
     def exact_dtype(self) -> torch.dtype:
@@ -126,7 +115,7 @@ class Checkpoint:
         if self._causal is not None:
             return "autoregressive" if self._causal else "diffusion"
 
-        stated = self.card.kind or self._format.kind
+        stated = self.card.kind or self.format.kind
         if stated:
             return stated
         return "diffusion" if self.raw.get("is_causal") is False else "autoregressive"
@@ -146,7 +135,7 @@ class Checkpoint:
         stated = self.raw.get("logits_shifted")  # as a model of ours says that something else has saved since
         if isinstance(stated, bool):
             return stated
-        if self._format.logits_shifted is None:
+        if self.format.logits_shifted is None:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "
                 "which says whether its logits are shifted: "
@@ -154,13 +143,13 @@ class Checkpoint:
                 "they are"
             )
 
-        return self._format.logits_shifted
+        return self.format.logits_shifted
 
     @cached_property
     def config(self) -> PretrainedConfig:
         """The native configuration, with the direction and the tying of embeddings that the weights have."""
         with refused(f"{self._config_file} makes no configuration", "take the published file"):
-            config = self._format.config(self.raw, self.files.shapes)
+            config = self.format.config(self.raw, self.files.shapes)
 
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise FormatError(f"transformers has no causal language model for {type(config).__name__}")
@@ -176,7 +165,7 @@ class Checkpoint:
 
     def _has_head_of_its_own(self, config: PretrainedConfig) -> bool:
         """Whether an output head is stored that differs from the input embedding."""
-        known = stored_names(self._format, self.files.shapes)
+        known = stored_names(self.format, self.files.shapes)
         for head_name, embedding_name in _tied(config).items():
             head = known.get(head_name)
             embedding = known.get(embedding_name)
@@ -199,7 +188,7 @@ class Checkpoint:
         if written is not None:
             check_digest(self.folder / TOKENIZER, written)
 
-        tokenizer = read_tokenizer(self.folder, self.family)
+        tokenizer = read_tokenizer(self.folder, self.format.name)
         check_size(tokenizer, self.config.vocab_size, self.folder)
         return tokenizer
 
@@ -226,7 +215,7 @@ class Checkpoint:
 
     def _mask_spelling(self, vocabulary: dict[str, int]) -> str | None:
         """Return the first of the mask's possible spellings that the vocabulary has."""
-        spellings = list(self._format.mask_tokens)
+        spellings = list(self.format.mask_tokens)
         if self.row is not None and self.row.mask_token:
             spellings.insert(0, self.row.mask_token)
         return next((spelling for spelling in spellings if spelling in vocabulary), None)
@@ -236,7 +225,7 @@ class Checkpoint:
     @cached_property
     def _stored(self) -> dict[str, str]:
         """What every parameter is called in the files; a tied head is left out for its embedding."""
-        known = stored_names(self._format, self.files.shapes)
+        known = stored_names(self.format, self.files.shapes)
         for head_name, embedding_name in self._tied_heads().items():
             head = known.pop(head_name, None)
             if head is not None and embedding_name not in known:

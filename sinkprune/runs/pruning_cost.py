@@ -84,7 +84,7 @@ def pruning_cost(
     the model or its text.
     """
     store = None if work is None else OnDisk(Path(work), is_streamed(lm))
-    place = _device(lm, device)
+    place = (device or "cpu") if lm.device.type == "meta" else lm.device
     budget = None if gpu_memory is None else budget_on_gpu(gpu_memory - weight_bytes(lm))
     plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, budget)
 
@@ -114,7 +114,7 @@ def pruning_cost(
         tokens=passes.rows * run.length,
         passes=passes.of_rows,
         flops=flops,
-        seconds=flops / (speed or speed_here(lm, device)),
+        seconds=flops / (speed or speed_here(lm, place)),
         memory=memory,
         disk=disk,
         missing_memory=_missing_memory(lm, memory, place),
@@ -253,12 +253,9 @@ def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) 
     )
 
 
-def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> float:
-    """Return the FLOPs per second of a linear in the model's dtype and largest shape, on its device.
-
-    `device` is where a model without weights would be.
-    """
-    options = {"device": _device(lm, device), "dtype": lm.model.dtype}
+def speed_here(lm: LanguageModel, device: str | torch.device) -> float:
+    """Return the FLOPs per second of a linear in the model's dtype and largest shape, on a device."""
+    options = {"device": device, "dtype": lm.model.dtype}
     outputs, features = max(_shapes(lm), key=math.prod)
     input_PI = torch.ones(PROBE_ROWS, features, **options)
     weight_OI = torch.ones(outputs, features, **options)
@@ -288,10 +285,3 @@ def weight_bytes(lm: LanguageModel) -> int:
 def parameters_of(module: nn.Module) -> int:
     """Return how many numbers the parameters of a module have."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _device(lm: LanguageModel, device: str | torch.device | None) -> str | torch.device:
-    """Return the device of a model; of one without weights the device it would be on."""
-    if lm.device.type != "meta":
-        return lm.device
-    return device or "cpu"

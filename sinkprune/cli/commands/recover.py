@@ -21,7 +21,6 @@ from sinkprune.cli.options import (
     whole,
     word,
 )
-from sinkprune.models.gpus import check_planned
 from sinkprune.named_texts import WIKITEXT, is_wikitext
 from sinkprune.recovery import PLANNED
 
@@ -118,7 +117,6 @@ class Recover(Options):
     def settle(self) -> None:
         """Refuse what does not go together."""
         super().settle()
-        check_planned(self.device, self.dry_run)
         if self.out is None and not self.dry_run:
             raise ValueError(
                 "--out is missing: name the folder the recovered model goes to (or use --dry-run)"
@@ -143,11 +141,6 @@ class Recover(Options):
             check_text(self.text)
         if self.out is not None:
             checks.check_new_path("out", self.out)
-
-        if self.work is not None:
-            out = self.out or PLANNED
-            checks.check_apart("work", self.work, "out", out)
-            checks.check_apart("out", out, "work", self.work)
 
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
