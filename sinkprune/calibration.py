@@ -5,7 +5,7 @@ Dimensions: N sequences, T token position.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ def _elements(data: Any, seed: int) -> Iterator[tuple[int, object]]:
         yield from enumerate(data)
         return
     for index in torch.randperm(size, generator=generator(seed, "calibration text")).tolist():
-        yield index, data[index]
+        yield index, cast(Any, data)[index]
 
 
 def _of_mapping(data: Mapping) -> Sequence:

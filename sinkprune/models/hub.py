@@ -224,7 +224,6 @@ def _errors_of_hub(repository: str, revision: str | None) -> Iterator[None]:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -247,7 +246,7 @@ def _errors_of_hub(repository: str, revision: str | None) -> Iterator[None]:
         )
     except RevisionNotFoundError:
         reason = f"it has no revision {revision!r}: see {page}/commits"
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError, http_error) as error:
+    except (OSError, ValueError, http_error) as error:
         first_sentence = re.split(r"\. |\n", str(error) or type(error).__name__, maxsplit=1)[0].rstrip(".")
         reason = (
             f"the hub cannot be reached or broke off, and its cache does not hold it ({first_sentence}): run "
