@@ -158,6 +158,11 @@ class LanguageModel:
         return part_name(self.model, self.blocks)
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether blocks come from disk one at a time, so that every forward reads the whole model."""
+        return False
+
+    @property
     def has_blocks_in_memory(self) -> bool:
         """Whether the weights of all blocks are in memory."""
         return not any(parameter.is_meta for parameter in self.blocks.parameters())

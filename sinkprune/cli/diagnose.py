@@ -13,7 +13,6 @@ from sinkprune.cli.commands.diagnose import MEANINGS
 from sinkprune.cli.common import described, model_and_texts, open_model, print_table, settle_device
 from sinkprune.cli.help_pages import say
 from sinkprune.files import atomic, write_json
-from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.diagnosing import diagnose
 from sinkprune.runs.work_folder import MARKER, identity, is_run_of, remove_root, was_streamed
 from sinkprune_core.calibration.text import Calibration
@@ -31,7 +30,7 @@ def run(options: commands.Diagnose) -> None:
         options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
 
     work = options.work
-    if work is None and is_streamed(lm):
+    if work is None and lm.is_streamed:
         work = options.usual_work
         say(f"{lm.name} is streamed from disk: how far the pass has come is kept in {work} until it ends")
     found = diagnose(lm, calibration, (options.sparsity,), options.noise_levels, options.sinks, work=work)

@@ -41,7 +41,7 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     lm = shapes_of(options.model, dtype)
     memory = gpu.memory if gpu else available_memory(options.device)
     is_large = weight_bytes(lm) > STREAM_ABOVE * memory
-    lm = replace(lm, is_streamed=options.stream or is_large)
+    lm = replace(lm, will_be_streamed=options.stream or is_large)
 
     cost = _cost(lm, recipe, options, sequences, gpu)
     parts = with_int8(cost, lm, recipe, options)

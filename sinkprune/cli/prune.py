@@ -20,7 +20,6 @@ from sinkprune.cli.planning import plan_unfetched, with_int8
 from sinkprune.cli.ship import write_int8
 from sinkprune.files import held
 from sinkprune.models.gpus import planned_gpu
-from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery.int8 import int8_config
 from sinkprune.recovery.model_card import card_in, card_of, provenance, save_model
@@ -136,7 +135,7 @@ def say_cost(options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Cal
     """Say what pruning takes; raise RuntimeError for a machine that lacks a part of it."""
     cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
     parts = with_int8(cost, lm, recipe, options)
-    how = ", streamed from disk" if is_streamed(lm) else ""
+    how = ", streamed from disk" if lm.is_streamed else ""
     planned = "; ".join(map(str, parts))
     say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {planned}")
 

@@ -13,7 +13,6 @@ from sinkprune.models.devices import choose_dtype, move
 from sinkprune.models.formats import detect
 from sinkprune.models.hub import adapter_base, folder_of, parse, shapes_of_files
 from sinkprune.models.reader import CARD, Card, native_class
-from sinkprune.models.streaming import StreamedModel
 from sinkprune.models.weight_files import read_checked, read_json, refused
 from sinkprune_core.language_model import LanguageModel, set_direction
 
@@ -24,14 +23,12 @@ CONTEXT = 1 << 20  # tokens, where a row of the table does not say: more than an
 class MetaModel(LanguageModel):
     """A language model with shapes and dtypes but without weights and tokenizer (torch's meta device)."""
 
-    is_streamed: bool = False  # whether the run that is planned reads its blocks from disk one by one
+    will_be_streamed: bool = False  # in the run that is planned
 
-
-def is_streamed(lm: LanguageModel) -> bool:
-    """Return whether blocks come from disk one at a time, or would in the run that is planned."""
-    if isinstance(lm, MetaModel):
-        return lm.is_streamed
-    return isinstance(lm, StreamedModel)
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the run that is planned reads blocks from disk one at a time."""
+        return self.will_be_streamed
 
 
 def _of_config(config: PreTrainedConfig, dtype: torch.dtype, causal: bool) -> PreTrainedModel:

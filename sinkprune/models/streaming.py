@@ -73,6 +73,11 @@ class StreamedModel(LanguageModel):
     checkpoint: Checkpoint = field(kw_only=True)  # where the blocks lie
     finished: dict[int, FinishedBlock] = field(default_factory=dict)  # blocks that are pruned, by layer
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether blocks come from disk one at a time."""
+        return True
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Put the list of finished blocks back at the end: blocks on disk do not change."""

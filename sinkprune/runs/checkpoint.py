@@ -66,7 +66,7 @@ class PruningCheckpoint:
     def __init__(self, root: Path, lm: LanguageModel, job: str, calibration: Calibration | None):
         self.root = root
         self.folder = job_folder(root, job)
-        self.store = OnDisk(self.folder, isinstance(lm, StreamedModel))
+        self.store = OnDisk(self.folder)
         claim(root, identity(lm, calibration))
         make_folder(self.folder)
 

@@ -64,7 +64,7 @@ class KeptPass(DensePass):
             return self._run()
 
     def _run(self) -> Seen:
-        if not self.rows_at_once and bytes_that_wait(self.lm, self.keys, self.calibration, self.store):
+        if self.joint_rows is None and bytes_that_wait(self.lm, self.keys, self.calibration, self.store):
             try:
                 return self._through_disk()
             except OSError as error:  # of a quota, or of a disk that others fill
@@ -78,11 +78,9 @@ class KeptPass(DensePass):
         """Return the steps that are left, where the sums before them are those of these choices."""
         left = super().steps(steps, state)
 
-        if left.start and "profile" in state.sums:
-            profile_NST, weight_WRT = state.sums["profile"], state.sums["weights"]
-            rows = min(left.start, weight_WRT.shape[1])
-            sequences = rows * len(profile_NST) // weight_WRT.shape[1]
-            self._check_unchanged(weight_WRT[:, :rows], self.weights(profile_NST[:sequences]))
+        if left.start and "weights" in state.sums:
+            mass_RST, weight_WRT = state.sums["mass"], state.sums["weights"]
+            self._check_unchanged(weight_WRT[:, : left.start], self.weights(mass_RST[: left.start]))
 
         return left
 
@@ -100,9 +98,7 @@ class KeptPass(DensePass):
         points = self.store.points(("sinks and inputs", self.keys))
 
         with self.observed(held=points) as observer:
-            store = _Observing(
-                self.store.folder, self.store.reads_blocks, points_of_both=points, observer=observer
-            )
+            store = _Observing(self.store.folder, points_of_both=points, observer=observer)
             ids_RT, weight_WRT = self.weighted_rows(store)
             if "weights" in points.tensors:  # a run before this one was killed in the second phase
                 self._check_unchanged(points.tensors["weights"], weight_WRT)

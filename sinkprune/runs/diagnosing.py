@@ -8,7 +8,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sinkprune.files import held, resolved
-from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.work_folder import claim, identity, written_once
@@ -40,7 +39,7 @@ def diagnose(
     does, ValueError for a work folder of another run, and RuntimeError for one that is in use.
     """
     if work is None:
-        if is_streamed(lm):
+        if lm.is_streamed:
             raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its norms")
         return diagnosis.diagnose(lm, calibration, sparsities, noise_levels, sinks, progress)
 
@@ -48,7 +47,7 @@ def diagnose(
     diagnosis.diagnosis_recipes(lm, len(calibration.ids_NT), noise_levels, sinks)  # what is none is refused
     with held(root):
         claim(root, identity(lm, calibration))
-        store = OnDisk(root, is_streamed(lm))
+        store = OnDisk(root)
 
         def take() -> Norms:
             return diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, store, KeptPass)

@@ -43,7 +43,6 @@ class OnDisk:
     """The store of what waits in files of a folder (`sinkprune_core.calibration.store.Store`)."""
 
     folder: Path
-    reads_blocks: bool = False  # whether the model's blocks come from disk one at a time
 
     def hidden(self, lm: LanguageModel, rows: Rows) -> HiddenFiles:
         """Return the files of the hidden states of some rows."""

@@ -43,7 +43,7 @@ def passes_of(
     of_rows, of_sinks = 0, 0
     if plan.takes_dense:
         of_rows += 1
-        shows_both = plan.rows_at_once > 0 or waits_on_disk  # sinks and statistics, in one pass
+        shows_both = plan.joint_rows is not None or waits_on_disk  # sinks and statistics, in one pass
         of_sinks += 0 if shows_both else 1
     if plan.source == "block by block":
         of_rows += 1
@@ -56,7 +56,7 @@ def passes_of(
         rows_run += in_all_states
 
     hidden_rows = max(2 * rows, sink_rows)
-    if plan.rows_at_once and plan.source == "dense model":
+    if plan.joint_rows is not None and plan.source == "dense model":
         hidden_rows = 0
 
     return Passes(rows, of_rows, sink_rows, rows_run, hidden_rows)

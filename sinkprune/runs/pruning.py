@@ -13,7 +13,6 @@ from pydantic import InstanceOf
 from torch import nn
 
 from sinkprune.files import held, resolved
-from sinkprune.models.meta_model import is_streamed
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.dense_pass import KeptPass
@@ -52,15 +51,13 @@ def prune(
     one that is in use.
     """
     if work is None:
-        if is_streamed(lm):
-            make_plan(
-                lm, recipe, calibration, OnDisk(Path.cwd(), True)
-            )  # a recipe that cannot be comes first
+        if lm.is_streamed:
+            make_plan(lm, recipe, calibration)  # a recipe that cannot be comes first
             raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its finished blocks")
         return engine.prune(lm, recipe, calibration, progress, statistics)
 
     root = resolved(work)
-    make_plan(lm, recipe, calibration, OnDisk(root, is_streamed(lm)))  # what does not fit is said before work
+    make_plan(lm, recipe, calibration)  # what does not fit is said before work
     engine.check_before(lm, recipe, calibration, statistics)
 
     with held(root):
@@ -69,7 +66,7 @@ def prune(
 
         with _dense_again(lm, job_folder(root, job)):
             checkpoint = PruningCheckpoint(root, lm, job, calibration)
-            plan = make_plan(lm, recipe, calibration, checkpoint.store)
+            plan = make_plan(lm, recipe, calibration)
             run = KeptRun(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
             run.checkpoint = checkpoint
             run.own_rows = own_rows
@@ -88,7 +85,7 @@ def _rows_of_own_choice(
         return None
 
     claim(root, identity(lm, calibration))
-    store = OnDisk(root, is_streamed(lm))
+    store = OnDisk(root)
     with _dense_again(lm, root):
         rows = rows_for(lm, calibration, recipe.statistics_key, progress, store=store)
 

@@ -17,15 +17,13 @@ from torch import nn
 from sinkprune.files import bytes_below, existing, free_disk_at
 from sinkprune.models.gpus import HERE, duration_in_words
 from sinkprune.models.hub import available_memory
-from sinkprune.models.meta_model import is_streamed
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.compute_cost import forward_cost
 from sinkprune.runs.dense_pass import bytes_that_wait
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.passes import Passes, passes_of
 from sinkprune.runs.recipe_identity import settings_digest
-from sinkprune_core.calibration.dense_statistics import budget_on_gpu, input_widths, row_bytes
-from sinkprune_core.calibration.store import IN_MEMORY
+from sinkprune_core.calibration.dense_statistics import budget_on_gpu, input_budget, input_widths, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan, make_plan
@@ -83,15 +81,18 @@ def pruning_cost(
     another machine; where it has 0, no inputs wait anywhere. Raises ValueError for a recipe that does not fit
     the model or its text.
     """
-    store = None if work is None else OnDisk(Path(work), is_streamed(lm))
     place = (device or "cpu") if lm.device.type == "meta" else lm.device
-    budget = None if gpu_memory is None else budget_on_gpu(gpu_memory - weight_bytes(lm))
-    plan = make_plan(lm, recipe, calibration, store or IN_MEMORY, place, budget)
+    if gpu_memory is None:
+        budget = input_budget(torch.device(place))
+    else:
+        budget = budget_on_gpu(gpu_memory - weight_bytes(lm))
+
+    plan = make_plan(lm, recipe, calibration, budget)
 
     on_disk = 0
-    may_wait = plan.takes_dense and not plan.rows_at_once and gpu_memory is None  # whose disk is this one
-    if may_wait and store is not None and calibration is not None:
-        on_disk = bytes_that_wait(lm, [recipe.statistics_key], calibration, store, place)
+    may_wait = plan.takes_dense and plan.joint_rows is None and gpu_memory is None  # whose disk is this one
+    if may_wait and work is not None and calibration is not None:
+        on_disk = bytes_that_wait(lm, [recipe.statistics_key], calibration, OnDisk(Path(work)), place)
 
     passes = passes_of(plan, lm, recipe, calibration, waits_on_disk=on_disk > 0)
     run = _Run(lm, recipe, calibration, plan, passes, on_disk, work and Path(work))
@@ -167,7 +168,7 @@ class _Run:
         working = 3 * 4 * max(outputs * features for outputs, features in _shapes(lm))  # scores of one linear
         if self.recipe.allocation == "owl":
             working = max(working, 9 * of_block)  # scores of a block, twice, and what is an outlier
-        if is_streamed(lm):
+        if lm.is_streamed:
             weights -= of_block * (len(lm.blocks) - 1)
             working = max(working, of_block * bytes_per_weight)  # or a block beside the file it is read from
             if not lm.model.config.tie_word_embeddings:
@@ -184,8 +185,9 @@ class _Run:
             widths = input_widths(lm)
             memory += 4 * sum(width**2 for width in widths) + 14 * max(widths) ** 2  # while one is inverted
 
-        waiting_rows = min(self.passes.sink_rows, self.plan.rows_at_once)
-        memory += waiting_rows * row_bytes(lm, self.length)
+        if self.plan.joint_rows is not None:
+            waiting_rows = min(self.passes.sink_rows, self.plan.joint_rows)
+            memory += waiting_rows * row_bytes(lm, self.length)
         if self.work is None:
             memory += self.hidden_states(self.passes.hidden_rows)
 
@@ -202,7 +204,7 @@ class _Run:
         disk = 0
         if saves:
             disk += weight_bytes(self.lm)
-        if self.work and not (is_streamed(self.lm) and saves):
+        if self.work and not (self.lm.is_streamed and saves):
             disk += parameters_of(self.lm.blocks[0]) * len(self.lm.blocks) * bytes_per_weight
 
         disk = max(disk, self.inputs_on_disk)
@@ -238,7 +240,7 @@ def _missing_memory(lm: LanguageModel, memory: int, device: str | torch.device) 
     What is there already counts as free: the model, where it is loaded, and the libraries.
     """
     there = 0
-    if not is_streamed(lm) and lm.device.type != "meta":
+    if not lm.is_streamed and lm.device.type != "meta":
         there += weight_bytes(lm)
     if torch.device(device).type == "cpu":
         there = min(there + PROCESS_BYTES, psutil.Process().memory_info().rss)

@@ -17,21 +17,15 @@ import torch
 
 from sinkprune_core.blocks import Rows, Steps, run_block, visit, with_bar
 from sinkprune_core.calibration.input_statistics import Held, InputStatistics, Observer, observe
-from sinkprune_core.calibration.sink_profiles import (
-    profile,
-    sink_profiles,
-    tracked_rows,
-    visible_keys,
-    windows_of,
-)
+from sinkprune_core.calibration.sink_profiles import empty_mass, profile, tracked_rows, windows_of
 from sinkprune_core.calibration.store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     StatisticsKey,
     check_weights,
-    input_rows,
-    weights_in_text,
+    weighted_rows,
+    weights_of_keys,
 )
 from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel, LinearAt
@@ -98,19 +92,14 @@ def collect(
     calibration: Calibration,
     progress: bool = True,
     store: Store = IN_MEMORY,
-    states: Trajectories | None = None,
-    at_once: int | None = None,
     kind: "type[DensePass] | None" = None,
 ) -> dict[StatisticsKey, DenseStatistics]:
     """Return the statistics of every key; whether keys fit the model is not checked.
 
-    Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
-    whose inputs are wanted, one forward serves both, if there is room for the inputs. What waits lies in
-    `store`. `states` are the trajectories of this text, where some are made already, `at_once` is what
-    `rows_at_once` says, where a `Plan` has asked it, and `kind` is that of the passes.
+    Keys with the same states of the text share one pass, which is of a `kind`. What waits lies in `store`.
     """
     kind = kind or DensePass
-    states = states or Trajectories(lm, calibration)
+    states = Trajectories(lm, calibration)
 
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
     for key in dict.fromkeys(keys):
@@ -119,7 +108,7 @@ def collect(
     found: dict[StatisticsKey, DenseStatistics] = {}
     for trajectory in sorted(by_trajectory):
         together = by_trajectory[trajectory]
-        rows = rows_at_once(lm, together, calibration, store) if at_once is None else at_once
+        rows = joint_rows(lm, together, calibration)
         found |= kind(lm, together, calibration, progress, store, states, rows).collect()
 
     return found
@@ -136,7 +125,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class DensePass:
-    """A pass of the calibration text through the dense model, for keys that share its states."""
+    """A pass of the calibration text through the dense model, for keys that share its states.
+
+    Where sinks are wanted, and the forwards that show them are those whose inputs are wanted, a *joint*
+    forward serves both, if there is room for what linears receive: it waits in memory until the attention of
+    that forward has said how much its tokens weigh. Else the text passes twice, and sinks come first.
+    """
 
     lm: LanguageModel
     keys: list[StatisticsKey]
@@ -144,7 +138,7 @@ class DensePass:
     progress: bool
     store: Store
     states: Trajectories
-    rows_at_once: int  # in one forward that shows their sinks and their statistics; 0: there is none
+    joint_rows: int | None  # of a joint forward; None: no forward is
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
         """Run the pass, and return the statistics of every key."""
@@ -168,8 +162,8 @@ class DensePass:
 
     def run(self) -> Seen:
         """Send the rows through the model in the way that there is room for."""
-        if self.rows_at_once:
-            return self._with_sinks()
+        if self.joint_rows is not None:
+            return self._jointly(self.joint_rows)
         return self._by_blocks()
 
     def steps(self, steps: range, state: PassState) -> Steps:
@@ -205,71 +199,44 @@ class DensePass:
 
         Where sinks are wanted, forwards show them; what these need waits in `store`.
         """
-        lm, key = self.lm, self.keys[0]
-        profiles = None
-        if any(key.exclude != "none" for key in self.keys):
-            profiles = sink_profiles(
-                lm, self.calibration, key.noise_levels, key.noise, self.progress, store, self.states
-            )
+        return weighted_rows(self.lm, self.calibration, self.keys, self.progress, store, self.states)
 
-        ids_RT = input_rows(lm, self.calibration, key, self.states)
-        if profiles is not None:
-            profile_NST, _ = profiles
-            return ids_RT, self.weights(profile_NST)
-
-        present_RT = self.calibration.present_in(len(ids_RT))
-        weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
-        return ids_RT, weight_RT.repeat(len(self.keys), 1, 1)
-
-    def _with_sinks(self) -> Seen:
+    def _jointly(self, joint_rows: int) -> Seen:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
         lm, first = self.lm, self.keys[0]
-        length = self.calibration.ids_NT.shape[1]
-        windows = windows_of(lm, length, first.noise_levels)
-        rows_together = _rows_together(lm, self.keys)
-        # a state that is weighed alone is a trajectory of one step
-        levels = rows_together if windows is None else first.noise_levels
+        ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
+        windows = windows_of(lm, ids_RT.shape[1], first.noise_levels)
         what = f"sinks and statistics of {lm.name}"
 
-        ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
+        mass_RST = empty_mass(ids_RT, windows)
         weight_WRT = torch.zeros(len(self.keys), *ids_RT.shape)
-        profile_NST = torch.zeros(len(ids_RT) // rows_together, levels, length)
-        sums = {"profile": profile_NST, "weights": weight_WRT}
+        sums = {"mass": mass_RST, "weights": weight_WRT}
 
         with attention.track(lm.model, windows) as tracker, self.observed(held={}) as observer:
             # a pass that goes on finds in its sums and its observer what was summed before the first start
-            state = PassState(("batches", self.keys), sums, observer)
-            starts = self.steps(range(0, len(ids_RT), self.rows_at_once), state)
+            state = PassState(("joint", self.keys), sums, observer)
+            starts = self.steps(range(0, len(ids_RT), joint_rows), state)
 
             for start in with_bar(starts, what, "batch", self.progress):
-                batch_RT = ids_RT[start : start + self.rows_at_once]
-                of_batch_NST = profile(self._mass(batch_RT, tracker), windows, levels)
-                first_sequence = start // rows_together
-                of_batch_WRT = self.weights(of_batch_NST, first_sequence)
-                observer.flush(of_batch_WRT)
+                batch = slice(start, start + joint_rows)
+                lm.hidden(ids_RT[batch])
+                mass_RLHST = check_output(lm, tracker.take())
 
-                profile_NST[first_sequence : first_sequence + len(of_batch_NST)] = of_batch_NST
-                weight_WRT[:, start : start + len(batch_RT)] = of_batch_WRT
+                mass_RST[batch] = mass_RLHST.mean((1, 2)).cpu()
+                weight_WRT[:, batch] = self.weights(mass_RST[batch], start)
+                observer.flush(weight_WRT[:, batch])
 
         return Seen(ids_RT, weight_WRT, observer)
 
-    def _mass(self, batch_RT: torch.Tensor, tracker: attention.Tracker) -> torch.Tensor:
-        """Run some rows; return the attention mass of every key, mean over layers and heads, (R, S, K)."""
-        self.lm.hidden(batch_RT)
-        mass_RLHSK = check_output(self.lm, tracker.take())
-        return mass_RLHSK.mean((1, 2)).cpu()
+    def weights(self, mass_RST: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Return the token weights of rows for every key, (W, R, T), by the attention mass of their keys.
 
-    def weights(self, profile_NST: torch.Tensor, first_sequence: int = 0) -> torch.Tensor:
-        """Return the token weights of some sequences for every key, (W, R, T)."""
-        _, steps, length = profile_NST.shape
-        windows = windows_of(self.lm, length, self.keys[0].noise_levels)
-        visible_ST = visible_keys(length, windows, steps)
-
-        weights = [
-            weights_in_text(self.lm, self.calibration, key, profile_NST, visible_ST, first_sequence)
-            for key in self.keys
-        ]
-        return torch.stack(weights)
+        The first of them has the number `first`.
+        """
+        together = rows_weighed_together(self.lm, self.keys)
+        windows = windows_of(self.lm, mass_RST.shape[-1], self.keys[0].noise_levels)
+        profiles = profile(mass_RST, windows, together)
+        return weights_of_keys(self.lm, self.calibration, self.keys, profiles, first // together)
 
 
 # how many rows run at once
@@ -282,32 +249,31 @@ def sinks_show(lm: LanguageModel, keys: Sequence[StatisticsKey], calibration: Ca
     return is_shown and is_asked and calibration.present_NT is None
 
 
-def rows_at_once(
+def joint_rows(
     lm: LanguageModel,
     keys: Sequence[StatisticsKey],
     calibration: Calibration,
-    store: Store = IN_MEMORY,
-    device: torch.device | str | None = None,
-    memory_budget: int | None = None,
-) -> int:
-    """Return how many rows run at once, so that one forward shows the sinks and the statistics for `keys`.
+    budget: int | None = None,
+) -> int | None:
+    """Return the rows of a forward that shows the sinks and, once these are known, the statistics for `keys`.
 
-    Their inputs wait in memory until the sinks are known. It is 0 where `memory_budget`, by default that of
-    `device`, does not hold those of a state or of a trajectory; where sinks do not show in these forwards;
-    and of a model whose blocks are read, which would be read once for each batch.
+    It is None where `budget` bytes, by default those of the model's device, do not hold the inputs of rows
+    that are weighed together; where sinks do not show in these forwards; and of a model that is streamed,
+    which would be read once for each batch.
     """
-    if store.reads_blocks or not sinks_show(lm, keys, calibration):
-        return 0
+    if lm.is_streamed or not sinks_show(lm, keys, calibration):
+        return None
 
-    rows_together = _rows_together(lm, keys)
-    size = rows_together * row_bytes(lm, calibration.ids_NT.shape[1])
-    budget = input_budget(torch.device(device or lm.device)) if memory_budget is None else memory_budget
+    together = rows_weighed_together(lm, keys)
+    size = together * row_bytes(lm, calibration.ids_NT.shape[1])
+    if budget is None:
+        budget = input_budget(lm.device)
     if size > budget:
-        return 0
+        return None
 
-    in_batch = max(1, calibration.batch // rows_together)
+    in_batch = max(1, calibration.batch // together)
     in_enough_bytes = max(1, ENOUGH_BYTES // size)
-    return rows_together * min(in_batch, in_enough_bytes)
+    return together * min(in_batch, in_enough_bytes)
 
 
 def input_budget(device: torch.device) -> int:
@@ -346,7 +312,7 @@ def input_widths(lm: LanguageModel) -> list[int]:
     return [width for inputs in widths.values() for width in (inputs[0], inputs[-1])]
 
 
-def _rows_together(lm: LanguageModel, keys: Sequence[StatisticsKey]) -> int:
+def rows_weighed_together(lm: LanguageModel, keys: Sequence[StatisticsKey]) -> int:
     """Return how many rows must run before their tokens can be weighed: 1, or a whole trajectory.
 
     A function of the user's may compare all states of a sequence.

@@ -52,23 +52,27 @@ def tracked_rows(
     return states.rows(noise_levels, noise)
 
 
-def profile(mass_BST: torch.Tensor, windows: attention.Windows | None, noise_levels: int) -> torch.Tensor:
-    """Return attention mass in even shares, (N, S, T), from mass averaged over layers and heads.
+def empty_mass(ids_RT: torch.Tensor, windows: attention.Windows | None) -> torch.Tensor:
+    """Return zeros for the attention mass of the keys of rows, float32 (R, S, T), one S per window."""
+    rows, length = ids_RT.shape
+    return torch.zeros(rows, 1 if windows is None else len(windows), length)
 
-    Mass of a diffusion model comes as (N * S, 1, T), one row per state; its even share is 1.
+
+def profile(
+    mass_RST: torch.Tensor, windows: attention.Windows | None, rows_of_sequence: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return attention mass in even shares, (N, S, T), and which keys every query of a step can see, (S, T).
+
+    `mass_RST` is averaged over layers and heads. Several rows of a diffusion model make the steps of a
+    sequence, where an even share is 1; a row of a causal model has all steps in it.
     """
+    length = mass_RST.shape[-1]
     if windows is None:
-        return mass_BST.view(-1, noise_levels, mass_BST.shape[-1])
+        visible_ST = torch.ones(rows_of_sequence, length, dtype=torch.bool)
+        return mass_RST.view(-1, rows_of_sequence, length), visible_ST
 
-    even_ST = attention.even_share(mass_BST.shape[-1], windows, causal=True)
-    return mass_BST / even_ST.masked_fill(even_ST == 0, torch.inf)
-
-
-def visible_keys(length: int, windows: attention.Windows | None, noise_levels: int) -> torch.Tensor:
-    """Return which keys every query of a step can see, bool (S, T)."""
-    if windows is None:
-        return torch.ones(noise_levels, length, dtype=torch.bool)
-    return visible(length, windows)
+    even_ST = attention.even_share(length, windows, causal=True)
+    return mass_RST / even_ST.masked_fill(even_ST == 0, torch.inf), visible(length, windows)
 
 
 @torch.no_grad()
@@ -88,12 +92,10 @@ def sink_profiles(
     blocks come from disk is read once. Hidden states wait in `store`. `states` are the trajectories of this
     text, where some are made already. Raises ValueError where the mass is not finite.
     """
-    length = calibration.ids_NT.shape[1]
-    windows = windows_of(lm, length, noise_levels)
     ids_RT = tracked_rows(lm, calibration, noise_levels, noise, states)
+    windows = windows_of(lm, ids_RT.shape[1], noise_levels)
     rows = Rows(ids_RT, None, calibration.present_in(len(ids_RT)))
-    steps_of_row = 1 if windows is None else noise_levels
-    total_RST = torch.zeros(len(ids_RT), steps_of_row, length)
+    total_RST = empty_mass(ids_RT, windows)
 
     hidden = store.hidden(lm, rows)
     state = PassState(("sinks", noise_levels, noise), {"mass": total_RST}, hidden=hidden)
@@ -118,4 +120,4 @@ def sink_profiles(
                 start = stop
 
     check_output(lm, total_RST)
-    return profile(total_RST, windows, noise_levels), visible_keys(length, windows, noise_levels)
+    return profile(total_RST, windows, noise_levels)

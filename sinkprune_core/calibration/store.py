@@ -33,11 +33,6 @@ class PassState:
 class Store(Protocol):
     """Where what a pass needs waits, and from where it goes on."""
 
-    @property
-    def reads_blocks(self) -> bool:
-        """Whether blocks are read from disk one at a time, so that a forward reads the whole model."""
-        ...
-
     def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
         """Return where the hidden states of some rows lie before every block."""
         ...
@@ -49,8 +44,6 @@ class Store(Protocol):
 
 class InMemory:
     """The store that leaves everything where it was computed; a pass does all of its steps."""
-
-    reads_blocks = False
 
     def hidden(self, lm: LanguageModel, rows: Rows) -> Hidden:
         """Return a function that keeps nothing elsewhere."""

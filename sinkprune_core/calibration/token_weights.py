@@ -5,10 +5,11 @@ weights. EXCLUDE holds the choices that have a name; `Recipe(exclude=function)` 
 function is called for one sequence at a time (N = 1), wherever the model lies, and may be called more than
 once for it: it must depend on its context alone, a copy of its own, which it may change.
 
-Dimensions: N clean sequences, S steps of a trajectory, R rows (N * S if noised, else N), T position.
+Dimensions: N clean sequences, S steps of a trajectory, R rows (N * S if noised, else N), T position, W
+choices of token weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -283,6 +284,51 @@ def input_rows(
     return states.rows(key.noise_levels, key.noise)
 
 
+def weights_of_keys(
+    lm: LanguageModel,
+    calibration: Calibration,
+    keys: Sequence[StatisticsKey],
+    profiles: tuple[torch.Tensor, torch.Tensor],
+    first: int = 0,
+) -> torch.Tensor:
+    """Return the token weights of sequences for every key, float32 (W, R, T), from what `profile` returns.
+
+    The first of the sequences has the number `first`.
+    """
+    weights = [weights_in_text(lm, calibration, key, *profiles, first) for key in keys]
+    return torch.stack(weights)
+
+
+def weighted_rows(
+    lm: LanguageModel,
+    calibration: Calibration,
+    keys: Sequence[StatisticsKey],
+    progress: bool = True,
+    store: Store = IN_MEMORY,
+    states: Trajectories | None = None,
+    profiles: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows that show statistics, int64 (R, T), and their token weights for every key, (W, R, T).
+
+    Keys have the same states of the text. `states` are its trajectories, where some are made already: rows
+    and sinks share them. `profiles` are those of `sink_profiles` on these states, where they are known, else
+    hidden states wait in `store`.
+    """
+    states = states or Trajectories(lm, calibration)
+    ids_RT = input_rows(lm, calibration, keys[0], states)
+
+    if all(key.exclude == "none" for key in keys):
+        present_RT = calibration.present_in(len(ids_RT))
+        weight_RT = torch.ones(ids_RT.shape) if present_RT is None else present_RT.float()
+        return ids_RT, weight_RT.repeat(len(keys), 1, 1)
+
+    if profiles is None:
+        noise_levels, noise = keys[0].noise_levels, keys[0].noise
+        profiles = sink_profiles(lm, calibration, noise_levels, noise, progress, store, states)
+
+    return ids_RT, weights_of_keys(lm, calibration, keys, profiles)
+
+
 def rows_for(
     lm: LanguageModel,
     calibration: Calibration,
@@ -292,21 +338,10 @@ def rows_for(
     store: Store = IN_MEMORY,
     states: Trajectories | None = None,
 ) -> Rows:
-    """Return calibration rows and the weights of their tokens.
+    """Return calibration rows and the weights of their tokens; see `weighted_rows`.
 
-    `profiles` are those of `sink_profiles` on this trajectory, where they are known already, else hidden
-    states wait in `store`. `states` are the trajectories of this text, where some are made already: rows and
-    sinks share them. Raises ValueError where no token is left.
+    Raises ValueError where no token is left.
     """
-    states = states or Trajectories(lm, calibration)
-    ids_RT = input_rows(lm, calibration, key, states)
-    present_RT = calibration.present_in(len(ids_RT))
-    if key.exclude == "none":
-        return Rows(ids_RT, None if present_RT is None else present_RT.float(), present_RT)
-
-    if profiles is None:
-        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress, store, states)
-
-    weight_RT = weights_in_text(lm, calibration, key, *profiles)
-    check_weights(weight_RT, key)
-    return Rows(ids_RT, weight_RT, present_RT)
+    ids_RT, weight_1RT = weighted_rows(lm, calibration, [key], progress, store, states, profiles)
+    check_weights(weight_1RT[0], key)
+    return Rows(ids_RT, weight_1RT[0], calibration.present_in(len(ids_RT)))

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
-from sinkprune_core.calibration.dense_statistics import rows_at_once
-from sinkprune_core.calibration.store import IN_MEMORY, Store
+from sinkprune_core.calibration.dense_statistics import joint_rows
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.forwards import check_ids, check_positions
@@ -30,43 +27,40 @@ class Plan:
     """What a run will do."""
 
     source: Source
-    takes_dense: bool  # whether statistics of the dense model are taken, if only for OWL's scores
-    rows_at_once: int  # of the dense model, where one forward shows sinks and statistics; 0: it does not
     units: structured.UnitPlan | None  # what every block loses under pattern="structured"
+    takes_dense: bool = False  # whether statistics of the dense model are taken, if only for OWL's scores
+    joint_rows: int | None = None  # those of a `DensePass`
 
 
 def make_plan(
     lm: LanguageModel,
     recipe: Recipe,
     calibration: Calibration | None,
-    store: Store = IN_MEMORY,
-    device: torch.device | str | None = None,
-    memory_budget: int | None = None,
+    budget: int | None = None,
 ) -> Plan:
     """Return what pruning `lm` by `recipe` will do; nothing runs.
 
-    `store` is where things wait. `device` is where a model without weights would be, and `memory_budget`
-    stands for another machine's (see `rows_at_once`). Raises ValueError for a model that is no longer
-    covered, as it was changed since it was wrapped, and for a recipe that does not fit it or its calibration
-    text.
+    `budget` are the bytes of inputs that may wait in memory, by default those of the model's device (see
+    `joint_rows`). Raises ValueError for a model that is no longer covered, as it was changed since it was
+    wrapped, and for a recipe that does not fit it or its calibration text.
     """
     check_structure(lm.model)
     _check_text(lm, recipe, calibration)
     _check_linears(lm, recipe)
     _check_groups(lm, recipe)
     _check_layers(lm, recipe)
-    _check_store(lm, recipe, store)
+    _check_streamed(lm, recipe)
     units = _units(lm, recipe)
 
     source = source_of(recipe)
     if source == "nowhere" or calibration is None:
-        return Plan("nowhere", False, 0, units)
+        return Plan("nowhere", units)
 
-    at_once = 0
+    rows = None
     if reads_dense(recipe):
-        at_once = rows_at_once(lm, [recipe.statistics_key], calibration, store, device, memory_budget)
+        rows = joint_rows(lm, [recipe.statistics_key], calibration, budget)
 
-    return Plan(source, reads_dense(recipe), at_once, units)
+    return Plan(source, units, reads_dense(recipe), rows)
 
 
 def source_of(recipe: Recipe) -> Source:
@@ -203,8 +197,8 @@ def _units(lm: LanguageModel, recipe: Recipe) -> structured.UnitPlan | None:
     return units
 
 
-def _check_store(lm: LanguageModel, recipe: Recipe, store: Store) -> None:
-    if store.reads_blocks and (recipe.pattern == "structured" or recipe.noise == "rollout"):
+def _check_streamed(lm: LanguageModel, recipe: Recipe) -> None:
+    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
         raise ValueError(
             f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
             "in memory"

@@ -15,7 +15,7 @@ from typing import Protocol
 from torch import nn
 
 from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
-from sinkprune_core.calibration.dense_statistics import DensePass, DenseStatistics, collect
+from sinkprune_core.calibration.dense_statistics import DensePass, DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics, observe
 from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, Trajectories
@@ -144,18 +144,17 @@ class PruningRun:
         """Compute the statistics of the dense model."""
         assert self.calibration is not None
         key = self.recipe.statistics_key
-        found = collect(
+        dense_pass = self.dense_pass(
             self.lm,
             [key],
             self.calibration,
             self.shows_progress,
             self.store,
             self.states,
-            self.plan.rows_at_once,
-            self.dense_pass,
+            self.plan.joint_rows,
         )
 
-        return found[key]
+        return dense_pass.collect()[key]
 
     def statistics_source(self) -> "StatisticsSource":
         """Return where the statistics of every block come from, as the plan says."""

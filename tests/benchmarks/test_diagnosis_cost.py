@@ -41,7 +41,7 @@ def test_a_diagnosis_takes_at_most_a_fifth_more_than_one_pass_of_statistics(tmp_
     def one_pass() -> None:
         folder = tmp_path / f"pass-{next(numbers)}"
         folder.mkdir()
-        collect(lm, [key], text, progress=False, store=OnDisk(folder, True), kind=KeptPass)
+        collect(lm, [key], text, progress=False, store=OnDisk(folder), kind=KeptPass)
 
     def diagnosis() -> None:
         diagnose(lm, text, noise_levels=LEVELS, progress=False, work=tmp_path / f"work-{next(numbers)}")

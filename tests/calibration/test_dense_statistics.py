@@ -11,7 +11,7 @@ from sinkprune.runs import on_disk
 from sinkprune.runs.dense_pass import KeptPass, bytes_that_wait
 from sinkprune_core import Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics as module
-from sinkprune_core.calibration.dense_statistics import row_bytes, rows_at_once
+from sinkprune_core.calibration.dense_statistics import joint_rows, row_bytes
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.pruning.engine import dense_statistics
@@ -148,17 +148,17 @@ def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, famil
 def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, calibration):
     size = row_bytes(tiny_dlm, LENGTH)
 
-    def at_once(choices, memory_budget, lm=tiny_dlm, **fields):
+    def at_once(choices, budget, lm=tiny_dlm, **fields):
         keys = [dataclasses.replace(RECIPES[tokens], **fields).statistics_key for tokens in choices]
-        return rows_at_once(lm, keys, calibration, memory_budget=memory_budget)
+        return joint_rows(lm, keys, calibration, budget)
 
     trajectory = size * LEVELS
-    assert [at_once(["all", "official"], budget) for budget in (size - 1, size)] == [0, 4]
+    assert [at_once(["all", "official"], budget) for budget in (size - 1, size)] == [None, 4]
     assert [at_once(["all", "unstable"], budget) for budget in (trajectory - 1, trajectory)] == [
-        0,
+        None,
         LEVELS,
     ]
-    assert at_once(["all"], size, inputs="clean") == 0, "sinks show in other forwards than the inputs"
+    assert at_once(["all"], size, inputs="clean") is None, "sinks show in other forwards than the inputs"
     assert at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, "one forward shows all its steps"
 
 
@@ -182,7 +182,7 @@ def test_what_is_pruned_does_not_depend_on_the_budget(make_lm, calibration, monk
     for budget in (0, row, LEVELS * row, 1 << 40):
         monkeypatch.setattr(module, "input_budget", lambda _, budget=budget: budget)
         lm = make_lm("diffusion")
-        ways.add(rows_at_once(lm, [recipe.statistics_key], calibration) > 0)
+        ways.add(joint_rows(lm, [recipe.statistics_key], calibration) is not None)
         prune(lm, recipe, calibration, progress=False)
         zeros.append(torch.cat([linear.weight.flatten() == 0 for linear in linears_of(lm).values()]))
 

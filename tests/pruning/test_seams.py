@@ -60,7 +60,7 @@ def test_blocks_that_live_elsewhere_are_pruned_as_those_in_memory(tiny_dlm, cali
         expected = weights_of(tiny_dlm)
 
     store, blocks = Counting(), Elsewhere(tiny_dlm)
-    plan = make_plan(tiny_dlm, recipe, calibration, store)
+    plan = make_plan(tiny_dlm, recipe, calibration)
     run = PruningRun(tiny_dlm, recipe, calibration, plan, shows_progress=False, store=store)
     found = prune_blocks(run, blocks)
     assert same(weights_of(tiny_dlm), before)

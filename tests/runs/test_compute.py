@@ -121,9 +121,10 @@ def test_a_plan_for_another_gpu_lets_wait_what_a_run_there_would(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, weights + free))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: weights)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: weights)
-    there = make_plan(tiny_dlm, recipe, calibration, device="cuda")
+    budget = dense_statistics.input_budget(torch.device("cuda"))
+    there = make_plan(tiny_dlm, recipe, calibration, budget)
 
-    assert bool(there.rows_at_once) is (bytes_missing == 0)
+    assert (there.joint_rows is not None) is (bytes_missing == 0)
     assert planned == (flops(0) if bytes_missing else flops(1e12)) and flops(0) == 2 * flops(1e12)
 
 
