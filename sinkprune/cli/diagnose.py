@@ -61,7 +61,7 @@ def model_and_calibration(options: commands.Diagnose) -> tuple[LanguageModel, Ca
     follows_folder = streamed and not options.stream and options.work is None
     if follows_folder and not is_run_of(options.usual_work, identity(lm, calibration)):
         lm = open_model(options, options.model, None)
-        if not is_streamed(lm):
+        if not lm.is_streamed:
             say(f"{options.usual_work} was left by another run, and stays as it is")
 
     return lm, calibration

@@ -1,7 +1,7 @@
 """Pruning in a work folder: what a killed run goes on from, and how a model that is streamed is pruned.
 
-`sinkprune_core` has the loop; here it gets blocks that are finished on the disk, and a run whose rows
-and statistics are computed once.
+`sinkprune_core` has the loop; here it gets a run whose blocks are finished on the disk, and whose rows and
+statistics are computed once.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from pydantic import InstanceOf
-from torch import nn
 
 from sinkprune.files import held, resolved
 from sinkprune.models.streaming import StreamedModel
@@ -28,7 +27,7 @@ from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import Blocks, PruningRun
+from sinkprune_core.pruning.seams import PruningRun
 from sinkprune_core.values import Flag, Place, checked_arguments
 
 
@@ -57,7 +56,7 @@ def prune(
         return engine.prune(lm, recipe, calibration, progress, statistics)
 
     root = resolved(work)
-    make_plan(lm, recipe, calibration)  # what does not fit is said before work
+    plan = make_plan(lm, recipe, calibration)  # what does not fit is said before work
     engine.check_before(lm, recipe, calibration, statistics)
 
     with held(root):
@@ -66,11 +65,11 @@ def prune(
 
         with _dense_again(lm, job_folder(root, job)):
             checkpoint = PruningCheckpoint(root, lm, job, calibration)
-            plan = make_plan(lm, recipe, calibration)
             run = KeptRun(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
             run.checkpoint = checkpoint
+            run.progress = checkpoint.state
             run.own_rows = own_rows
-            return engine.prune_blocks(run, KeptBlocks(lm, checkpoint))
+            return engine.prune_blocks(run)
 
 
 def _rows_of_own_choice(
@@ -109,7 +108,10 @@ def _dense_again(lm: LanguageModel, folder: Path) -> Iterator[None]:
 
 
 class KeptRun(PruningRun):
-    """A run whose rows and statistics are computed once, and restored where it goes on after a kill."""
+    """A run in a work folder: what is computed once, and blocks that are finished, come back after a kill.
+
+    Blocks of a streamed model are read when they are taken.
+    """
 
     dense_pass = KeptPass
     checkpoint: PruningCheckpoint
@@ -127,26 +129,17 @@ class KeptRun(PruningRun):
         key = settings_digest(self.recipe.statistics_key, _weights_of(self.own_rows))
         return self.checkpoint.statistics(key, super().take_dense)
 
-
-class KeptBlocks(Blocks):
-    """Blocks that are finished in a work folder; those of a streamed model are read when they are taken."""
-
-    def __init__(self, lm: LanguageModel, checkpoint: PruningCheckpoint):
-        self.lm = lm
-        self.checkpoint = checkpoint
-        self.progress = checkpoint.state
-
     def keep_decisions(self) -> None:
         """Write what was decided."""
         self.checkpoint.write()
 
-    def resume(self, run: PruningRun, rows: Rows | None) -> list[BlockInput]:
+    def resume(self, rows: Rows | None) -> list[BlockInput]:
         """Take finished blocks back; return what the next one receives of `rows`, [] where none need run."""
-        batch = 1 if run.calibration is None else run.calibration.batch
-        from_dense = run.recipe.propagation == "dense"
+        batch = 1 if self.calibration is None else self.calibration.batch
+        from_dense = self.recipe.propagation == "dense"
         return self.checkpoint.resume(self.lm, rows, batch, from_dense)
 
-    def finish(self, layer: int, block: nn.Module) -> None:
+    def finish(self, layer: int) -> None:
         """Write a pruned block: from now on it counts."""
         self.checkpoint.finish(self.lm, layer)
 

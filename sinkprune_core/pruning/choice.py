@@ -18,7 +18,7 @@ from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
-from sinkprune_core.pruning.seams import OfLinears, Progress, PruningRun, StatisticsSource
+from sinkprune_core.pruning.seams import OfLinears, PruningRun, Statistics
 from sinkprune_core.pruning.sparsegpt import SingularGram
 
 Linears = dict[str, nn.Linear]  # of a block, by name
@@ -28,13 +28,13 @@ Zeros = dict[str, int]  # how many weights of each linear became zero
 # before the first block, from the dense model
 
 
-def decide(run: PruningRun, source: StatisticsSource, progress: Progress) -> "Choice":
+def decide(run: PruningRun, source: Statistics) -> "Choice":
     """Decide what concerns all blocks: how much each loses, or from which score on.
 
     A run that goes on has it in its progress.
     """
     recipe = run.recipe
-    choice = Choice(run, progress)
+    choice = Choice(run)
     if run.plan.units is not None:
         return choice
 
@@ -75,7 +75,7 @@ def _outlier_shares(choice: "Choice") -> list[float]:
     return shares
 
 
-def _global_threshold(choice: "Choice", source: StatisticsSource) -> GlobalThreshold:
+def _global_threshold(choice: "Choice", source: Statistics) -> GlobalThreshold:
     """Return the threshold over all linears; those of finished blocks have had their part of the ties."""
     progress = choice.progress
     if progress.threshold is None:
@@ -90,7 +90,7 @@ def _global_threshold(choice: "Choice", source: StatisticsSource) -> GlobalThres
     return threshold
 
 
-def _all_scores(choice: "Choice", source: StatisticsSource) -> Iterator[torch.Tensor]:
+def _all_scores(choice: "Choice", source: Statistics) -> Iterator[torch.Tensor]:
     """Yield the scores of all linears of the dense model, in order."""
     run = choice.run
     for layer, block in visit(run.lm, run.shows_progress, "scores of all layers"):
@@ -110,11 +110,11 @@ class Choice:
     """What chooses the weights of a block, and makes them zero."""
 
     run: PruningRun
-    progress: Progress
     selects: list[Select] = field(default_factory=list)  # per layer, for single weights
 
     def __post_init__(self):
         self.recipe = self.run.recipe
+        self.progress = self.run.progress
         self.criterion = self.recipe.rule
         self.has_changed = self.progress.done > 0  # whether a weight of the model is pruned
 

@@ -22,7 +22,7 @@ from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.plan import check_dense, make_plan, reads_dense
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import Blocks, PruningRun, StatisticsSource
+from sinkprune_core.pruning.seams import PruningRun, Statistics
 from sinkprune_core.values import Flag, checked_arguments
 
 A_RECIPES = Field(description="a list of recipes")
@@ -47,39 +47,43 @@ def prune(
     """
     plan = make_plan(lm, recipe, calibration)
     check_before(lm, recipe, calibration, statistics)
-    run = PruningRun(lm, recipe, calibration, plan, progress, known=statistics)
-    return prune_blocks(run, Blocks(lm))
+    if not lm.has_blocks_in_memory:
+        raise ValueError(
+            f"{lm.name} has no weights in memory: prune it with `sinkprune.prune(…, work=folder)`"
+        )
+
+    return prune_blocks(PruningRun(lm, recipe, calibration, plan, progress, known=statistics))
 
 
 @torch.no_grad()
-def prune_blocks(run: PruningRun, blocks: Blocks) -> Report:
+def prune_blocks(run: PruningRun) -> Report:
     """Observe, choose, zero, go on: the loop, wherever blocks and statistics live."""
     started = time.perf_counter()
 
-    source = run.statistics_source()  # with dense propagation all statistics are taken now, in one pass
+    source = Statistics(run)  # with dense propagation all statistics are taken now, in one pass
 
-    choice = decide(run, source, blocks.progress)  # it scores dense blocks: before any is pruned
-    blocks.keep_decisions()
+    choice = decide(run, source)  # it scores dense blocks: before any is pruned
+    run.keep_decisions()
 
-    inputs_of_next = blocks.resume(run, source.rows)  # finished blocks come back, if there are any
+    inputs_of_next = run.resume(source.rows)  # finished blocks come back, if there are any
     source.begin(inputs_of_next)
 
-    layers = range(blocks.progress.done, len(run.lm.blocks))
+    layers = range(run.progress.done, len(run.lm.blocks))
     what = f"prune {run.lm.name}: {run.recipe.name}"
 
     for layer in with_bar(layers, what, "block", run.shows_progress):
-        with blocks.taken(layer) as block:  # at the end of `with` it is finished, and on disk kept
+        with run.taken(layer) as block:  # at the end of `with` it is finished, and on disk kept
             inputs = source.of_block(layer, block)
             choice.zero(layer, block, inputs)
             source.advance(layer, block)
 
-    blocks.close()
-    return report(run, blocks, source, time.perf_counter() - started)
+    run.close()
+    return report(run, source, time.perf_counter() - started)
 
 
-def report(run: PruningRun, blocks: Blocks, source: StatisticsSource, seconds: float) -> Report:
+def report(run: PruningRun, source: Statistics, seconds: float) -> Report:
     """Return what was done."""
-    linears = pd.DataFrame(blocks.progress.table)
+    linears = pd.DataFrame(run.progress.table)
     parameters = sum(parameter.numel() for parameter in run.lm.model.parameters())
     seconds_before = run.known.seconds if run.known else 0.0
 
@@ -91,7 +95,7 @@ def report(run: PruningRun, blocks: Blocks, source: StatisticsSource, seconds: f
         left_out_share=source.left_out_share,
         seconds=seconds_before + seconds,
         unpruned_parameters=parameters - int(linears.weights.sum()),
-        kept_units=tuple(blocks.progress.kept_units),
+        kept_units=tuple(run.progress.kept_units),
     )
 
 

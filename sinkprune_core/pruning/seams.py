@@ -1,7 +1,6 @@
-"""The two seams of the loop: where blocks live, and what answers for the inputs of a block.
+"""The seams of the loop: a run, which says where blocks live, and what answers for the inputs of a block.
 
-A loop that finishes blocks on a disk, or goes on from there, hands in its own `Blocks` and its own
-`PruningRun`.
+A loop that finishes blocks on a disk, or goes on from there, hands in a `PruningRun` of its own.
 
 Dimensions: R calibration rows, T position, D hidden width.
 """
@@ -10,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
+import torch
 from torch import nn
 
 from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
@@ -28,9 +27,6 @@ OfLinears = dict[str, InputStatistics]
 """What the linears of a block receive, by their names in it; empty for a criterion that does not ask."""
 
 
-# blocks
-
-
 @dataclass
 class Progress:
     """How far a run has come, and what it decided from the dense model."""
@@ -42,50 +38,11 @@ class Progress:
     threshold: tuple[float, int] | None = None  # score and ties of the dense model, for pattern="global"
 
 
-class Blocks:
-    """The blocks of a model in memory: a run takes one after the other, and gives it back pruned.
-
-    Raises ValueError for a model whose blocks are not in memory.
-    """
-
-    def __init__(self, lm: LanguageModel):
-        if not lm.has_blocks_in_memory:
-            raise ValueError(
-                f"{lm.name} has no weights in memory: prune it with `sinkprune.prune(…, work=folder)`"
-            )
-
-        self.lm = lm
-        self.progress = Progress()
-
-    def keep_decisions(self) -> None:
-        """Keep what `progress` says was decided from the dense model."""
-
-    def resume(self, run: "PruningRun", rows: Rows | None) -> list[BlockInput]:
-        """Take finished blocks back; return what the next one receives of `rows`, [] where none need run."""
-        if rows is None or run.calibration is None:
-            return []
-        return block_inputs(self.lm, rows, run.calibration.batch)
-
-    @contextmanager
-    def taken(self, layer: int) -> Iterator[nn.Module]:
-        """Yield a block with its weights in memory; it counts as finished if nothing goes wrong."""
-        with self.lm.resident(layer) as block:
-            yield block
-            self.finish(layer, block)
-
-    def finish(self, layer: int, block: nn.Module) -> None:
-        """Take a pruned block back."""
-        self.progress.done = layer + 1
-
-    def close(self) -> None:
-        """Let go of what only the next block would have needed."""
-
-
-# the run, and its statistics
-
-
 class PruningRun:
-    """What is pruned, how, and from which text; its rows and dense statistics are made once, at need."""
+    """What is pruned, how, and from which text; and where its blocks and its statistics live: in memory.
+
+    Rows and statistics of the dense model are made once, at need.
+    """
 
     dense_pass: type[DensePass] = DensePass  # how statistics of the dense model are taken
 
@@ -106,11 +63,39 @@ class PruningRun:
         self.shows_progress = shows_progress
         self.known = known  # statistics of the dense model, taken before
         self.store = store
+        self.progress = Progress()
+
+    # blocks
 
     def linears(self, layer: int, block: nn.Module) -> dict[str, nn.Linear]:
         """Return the linears of a block that are pruned, by name."""
         of_block = self.lm.linears(block)
         return {name: linear for name, linear in of_block.items() if self.recipe.prunes(layer, name)}
+
+    def keep_decisions(self) -> None:
+        """Keep what `progress` says was decided from the dense model."""
+
+    def resume(self, rows: Rows | None) -> list[BlockInput]:
+        """Take finished blocks back; return what the next one receives of `rows`, [] where none need run."""
+        if rows is None or self.calibration is None:
+            return []
+        return block_inputs(self.lm, rows, self.calibration.batch)
+
+    @contextmanager
+    def taken(self, layer: int) -> Iterator[nn.Module]:
+        """Yield a block with its weights in memory; it counts as finished if nothing goes wrong."""
+        with self.lm.resident(layer) as block:
+            yield block
+            self.finish(layer)
+
+    def finish(self, layer: int) -> None:
+        """Take a pruned block back."""
+        self.progress.done = layer + 1
+
+    def close(self) -> None:
+        """Let go of what only the next block would have needed."""
+
+    # rows and statistics
 
     @cached_property
     def states(self) -> Trajectories:
@@ -156,102 +141,64 @@ class PruningRun:
 
         return dense_pass.collect()[key]
 
-    def statistics_source(self) -> "StatisticsSource":
-        """Return where the statistics of every block come from, as the plan says."""
-        if self.plan.source == "nowhere":
-            return NoStatistics()
-        if self.plan.source == "dense model":
-            return StatisticsOfDense(self.dense)
-        return StatisticsOnTheWay(self, self.rows)
 
+class Statistics:
+    """What answers for the inputs of a block, from the source that the plan says.
 
-class StatisticsSource(Protocol):
-    """Where the statistics of what a block's linears receive come from."""
+    Of the dense model they are taken before the first block is pruned. Else the text goes through the model
+    on the way: each block is observed when pruning comes to it. Nothing is taken where weights alone decide.
+    """
 
-    rows: Rows | None
-    """What goes from block to block, where something does."""
-    tokens: int
-    """Calibration tokens that the statistics come from."""
-    left_out_share: float
-    """1 minus the mean weight of a calibration token."""
-
-    def begin(self, inputs: list[BlockInput]) -> None:
-        """Take what the first block that is left receives."""
-        ...
-
-    def of_block(self, layer: int, block: nn.Module) -> OfLinears:
-        """Return the statistics of a block that is dense yet."""
-        ...
-
-    def advance(self, layer: int, block: nn.Module) -> None:
-        """Make what the next block receives, now that this one is pruned."""
-        ...
-
-
-class NoStatistics:
-    """No statistics: weights alone decide."""
-
-    rows: Rows | None = None
-    tokens: int = 0
-    left_out_share: float = 0.0
-
-    def begin(self, inputs: list[BlockInput]) -> None:
-        """Nothing goes from block to block."""
-
-    def of_block(self, layer: int, block: nn.Module) -> OfLinears:
-        """Return no statistics."""
-        return {}
-
-    def advance(self, layer: int, block: nn.Module) -> None:
-        """Nothing goes from block to block."""
-
-
-class StatisticsOfDense(NoStatistics):
-    """Statistics that were taken of the dense model."""
-
-    def __init__(self, dense: DenseStatistics):
-        self.layers = dense.layers
-        self.tokens = dense.tokens
-        self.left_out_share = dense.left_out_share
-
-    def of_block(self, layer: int, block: nn.Module) -> OfLinears:
-        """Return the statistics of a block."""
-        return self.layers[layer]
-
-
-class StatisticsOnTheWay:
-    """Statistics that are taken of a block when pruning comes to it, on the way through the model."""
-
-    def __init__(self, run: PruningRun, rows: Rows):
+    def __init__(self, run: PruningRun):
         self.run = run
-        self.layers = len(run.lm.blocks)
-        self.rows: Rows | None = rows
-        self.tokens = rows.tokens
-        self.left_out_share = rows.left_out_share
-        self.from_dense = run.recipe.propagation == "dense"
-        self.wants_gram = run.recipe.rule.needs == "gram"
-        self.hidden = run.store.hidden(run.lm, rows)
+        self.dense = run.dense if run.plan.source == "dense model" else None
+        self.rows = run.rows if run.plan.source == "block by block" else None  # what goes on the way
         self.inputs: list[BlockInput] = []
         self.outputs: list[BlockInput] = []
+
+        text = self.dense or self.rows
+        self.tokens = text.tokens if text else 0  # of the calibration text that statistics come from
+        self.left_out_share = text.left_out_share if text else 0.0  # 1 minus the mean weight of a token
 
     def begin(self, inputs: list[BlockInput]) -> None:
         """Take what the first block that is left receives."""
         self.inputs = inputs
 
     def of_block(self, layer: int, block: nn.Module) -> OfLinears:
-        """Send the text through a dense block; what comes out is kept where the next block receives it."""
-        keep = self.from_dense and not self._is_last(layer)
-        store_RTD = self.hidden(layer + 1) if keep else None
+        """Return the statistics of a block that is dense yet.
 
-        with observe(self.run.linears(layer, block), gram=self.wants_gram) as observer:
+        On the way the text goes through it; what comes out is kept where the next block receives it.
+        """
+        if self.dense is not None:
+            return self.dense.layers[layer]
+        if self.rows is None:
+            return {}
+
+        keep = self._passes_dense_outputs and not self._is_last(layer)
+        wants_gram = self.run.recipe.rule.needs == "gram"
+
+        with observe(self.run.linears(layer, block), gram=wants_gram) as observer:
+            store_RTD = self._hidden(layer + 1) if keep else None
             self.outputs = run_block(block, self.inputs, observer, store_RTD, keep)
         return observer.statistics()
 
     def advance(self, layer: int, block: nn.Module) -> None:
-        """Send the text through the pruned block where the next one receives that; nobody reads the last."""
-        if not self.from_dense and not self._is_last(layer):
-            self.outputs = run_block(block, self.inputs, store_RTD=self.hidden(layer + 1))
+        """Make what the next block receives, now that this one is pruned; nobody reads the last one's."""
+        if self.rows is None:
+            return
+
+        if not self._passes_dense_outputs and not self._is_last(layer):
+            self.outputs = run_block(block, self.inputs, store_RTD=self._hidden(layer + 1))
         self.inputs = self.outputs
 
+    @property
+    def _passes_dense_outputs(self) -> bool:
+        return self.run.recipe.propagation == "dense"
+
+    def _hidden(self, layer: int) -> torch.Tensor | None:
+        """Return where hidden states before a block are kept."""
+        assert self.rows is not None
+        return self.run.store.hidden(self.run.lm, self.rows)(layer)
+
     def _is_last(self, layer: int) -> bool:
-        return layer + 1 == self.layers
+        return layer + 1 == len(self.run.lm.blocks)

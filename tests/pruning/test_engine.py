@@ -57,11 +57,11 @@ def test_mixed_precision_of_a_user_changes_no_weight_of_a_pruned_block(
     def first_block(is_mixed: bool) -> dict[str, torch.Tensor]:
         lm = make_family("llama-gqa")
         run = seams.PruningRun(lm, recipe, calibration, make_plan(lm, recipe, calibration), False)
-        source, blocks = run.statistics_source(), seams.Blocks(lm)
-        choice = decide(run, source, blocks.progress)
-        source.begin(blocks.resume(run, source.rows))
+        source = seams.Statistics(run)
+        choice = decide(run, source)
+        source.begin(run.resume(source.rows))
 
-        with torch.no_grad(), blocks.taken(0) as block:
+        with torch.no_grad(), run.taken(0) as block:
             inputs = source.of_block(0, block)
             with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
                 choice.zero(0, block, inputs)

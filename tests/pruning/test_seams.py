@@ -9,7 +9,7 @@ from sinkprune_core import Recipe, prune, weights_kept
 from sinkprune_core.calibration.store import InMemory
 from sinkprune_core.pruning.engine import prune_blocks
 from sinkprune_core.pruning.plan import make_plan
-from sinkprune_core.pruning.seams import Blocks, PruningRun
+from sinkprune_core.pruning.seams import PruningRun
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "exclude": "all"}
 RECIPES = [
@@ -20,11 +20,11 @@ RECIPES = [
 ]
 
 
-class Elsewhere(Blocks):
-    """Blocks whose pruned weights go elsewhere: the model has its own back."""
+class Elsewhere(PruningRun):
+    """A run whose pruned blocks go elsewhere: the model has its own back."""
 
-    def __init__(self, lm):
-        super().__init__(lm)
+    def __init__(self, *given, **named):
+        super().__init__(*given, **named)
         self.pruned = {}
 
     @contextmanager
@@ -59,21 +59,22 @@ def test_blocks_that_live_elsewhere_are_pruned_as_those_in_memory(tiny_dlm, cali
         report = prune(tiny_dlm, recipe, calibration, progress=False)
         expected = weights_of(tiny_dlm)
 
-    store, blocks = Counting(), Elsewhere(tiny_dlm)
+    store = Counting()
     plan = make_plan(tiny_dlm, recipe, calibration)
-    run = PruningRun(tiny_dlm, recipe, calibration, plan, shows_progress=False, store=store)
-    found = prune_blocks(run, blocks)
+    run = Elsewhere(tiny_dlm, recipe, calibration, plan, shows_progress=False, store=store)
+    found = prune_blocks(run)
     assert same(weights_of(tiny_dlm), before)
-    assert same(blocks.pruned, {name: expected[name] for name in blocks.pruned})
-    assert len(blocks.pruned) == sum(name.startswith("model.layers.") for name in expected)
+    assert same(run.pruned, {name: expected[name] for name in run.pruned})
+    assert len(run.pruned) == sum(name.startswith("model.layers.") for name in expected)
     assert found.linears.equals(report.linears)
     assert (store.kept > 0) == (plan.source == "block by block")
 
 
 def test_a_block_counts_only_where_nothing_went_wrong(tiny_dlm):
-    blocks = Blocks(tiny_dlm)
-    with blocks.taken(0):
+    recipe = Recipe("magnitude")
+    run = PruningRun(tiny_dlm, recipe, None, make_plan(tiny_dlm, recipe, None))
+    with run.taken(0):
         pass
-    with pytest.raises(KeyboardInterrupt), blocks.taken(1):
+    with pytest.raises(KeyboardInterrupt), run.taken(1):
         raise KeyboardInterrupt
-    assert blocks.progress.done == 1
+    assert run.progress.done == 1
