@@ -14,7 +14,6 @@ import yaml
 
 from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
-from sinkprune.evaluation.numbers import markdown_table
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import PLANNED, write_json
 from sinkprune.models import embedded
@@ -28,7 +27,7 @@ from sinkprune_companion.experiments import compute, paper_protocol, token_reach
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.random_null import paired_counts
-from sinkprune_companion.experiments.why import OPEN, RIGHT, WRONG
+from sinkprune_companion.experiments.why import OPEN, RIGHT
 from sinkprune_companion.ledger import claims, draw_terms, others, published
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.run.profiles import COSTS, PUBLISHED
@@ -256,22 +255,6 @@ def reach_by_map(table: str | Path = "06_gain_at_75/reach.csv") -> dict[str, flo
     }
 
 
-class Foreseen(NamedTuple):
-    """How often `diagnose` foresaw what was measured."""
-
-    right: int
-    wrong: int
-    open: int  # cases in which the measured difference does not decide
-    all: int
-
-
-def foreseen(table: str = "04_why/when.csv") -> Foreseen:
-    """Return the counts of a table of `why.foresight`, a CSV file in `figures`."""
-    outcome = pd.read_csv(project_root() / "figures" / table).foreseen
-    counts = [int((outcome == name).sum()) for name in (RIGHT, WRONG, OPEN)]
-    return Foreseen(*counts, len(outcome))
-
-
 def fixed_threshold(table: str | Path = "04_why/when.csv") -> dict[str, float]:
     """Return which fixed thresholds fit a table of `why.foresight`, a CSV file in `figures`, best.
 
@@ -428,8 +411,7 @@ def with_costs(profile: str, costs: dict[str, dict[str, float]]) -> dict[str, di
     if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
         profile = "quick in bfloat16"
 
-    file = project_root() / COSTS
-    entries = read_json(file) if file.exists() else {}
+    entries = run_costs()
     vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
 
     entries[profile] = {
@@ -440,26 +422,12 @@ def with_costs(profile: str, costs: dict[str, dict[str, float]]) -> dict[str, di
     return entries
 
 
-def cost_table() -> str:
-    """Return a table of COSTS in Markdown, without profile quick."""
-    rows = []
-    entries = read_json(project_root() / COSTS).items()
-
-    for profile, entry in [named for named in entries if not named[0].startswith("quick")]:
-        where = f"{entry['platform']}, torch {entry['torch']}"
-        for name, cost in entry["costs"].items():
-            numbers = [cost["jobs"], f"{cost['core_minutes']:.1f}", f"{cost['gigabytes']:.1f} GB"]
-            rows.append([profile, name, *numbers, where])
-
-    heads = ["profile", "notebook", "jobs", "core-minutes", "memory of the largest job", "where"]
-    return markdown_table(heads, rows)
+def run_costs() -> dict[str, dict]:
+    """Return the content of COSTS: what notebooks took, by profile and notebook."""
+    file = project_root() / COSTS
+    return read_json(file) if file.exists() else {}
 
 
-def experiment_table() -> str:
-    """Return a table in Markdown of what experiments took that were run by themselves."""
-    entries = read_json(project_root() / "docs" / "experiment_costs.json")
-    rows = [
-        [one["notebook"], what, one["draws"], f"{one['core_minutes']:.1f}", one["where"]]
-        for what, one in entries.items()
-    ]
-    return markdown_table(["notebook", "experiment", "calibration draws", "core-minutes", "where"], rows)
+def experiment_costs() -> dict[str, dict]:
+    """Return what experiments took that were run by themselves."""
+    return read_json(project_root() / "docs" / "experiment_costs.json")
