@@ -26,17 +26,16 @@
 #
 # Look at two pictures. [Two masks of one matrix](../figures/00_start_here/two_masks.png) are almost
 # the same. [One switch at a time](../figures/00_start_here/first_look.png), at the end, shows what
-# two changes do to the loss. It has a single draw, of other calibration text than the numbers
-# below, and therefore other numbers.
+# two changes do to the loss. That picture rests on one draw of other text, so its numbers differ
+# from those below.
 #
 # **In numbers.** The *loss* says how badly a model predicts text. Under the paper's protocol
 # ([notebook 03](03_leaving_sinks_out.ipynb)):
 #
 # - Wanda's rule costs 0.33 nats per token on clean text. On noised text, with every block reading
 #   what the dense model gives it, it costs 0.31.
-# - When the second recipe also leaves out the *unstable* sinks, those that come and go with the
-#   noise, its loss changes by −0.00058 [−0.0041, 0.0029]. We call any change below 0.014 too small
-#   to matter.
+# - Leaving the *unstable* sinks out as well, those that come and go with the noise, changes the
+#   second loss by −0.00058 [−0.0041, 0.0029]. We call any change below 0.014 too small to matter.
 
 # %% [markdown]
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
@@ -53,14 +52,16 @@
 #
 # The *loss* says how badly a model predicts text, in nats per token (section *One number*): lower
 # is better. What pruning adds to it is its *cost*. On LLaDA-8B, Wanda costs some accuracy, and the
-# paper's method wins back 9.2 % of that. We call a difference in loss *relevant* if it is at least
-# half of this share, 4.6 %, of what the second recipe costs; only such a difference *matters*.
+# paper's method wins back 9.2 % of that. A difference in loss *matters* if it is at least half of
+# this share, 4.6 %, of what the second recipe costs.
 # Using an accuracy share for losses is our choice ([docs/results.md](../docs/results.md)), and the
 # paper gives no interval for its share.
 #
 # The model here, `smol-dlm`, has 135 million weights. This notebook shows every step once: a sink,
 # the choice for one matrix, what pruned models write, and what leaving the sinks out changes.
-# Brackets behind a number are its 95 % interval. The [glossary](../docs/glossary.md) defines every
+# Brackets behind a number are its 95 % interval. In code the capital letters behind a name are the
+# dimensions of a tensor: N sequences, S noise levels, T tokens, O outputs and I inputs of a linear
+# map, L layers, H heads, Q queries, K keys and V the vocabulary. The [glossary](../docs/glossary.md) defines every
 # term, and [docs/performance.md](../docs/performance.md) says how long each notebook takes.
 
 # %% [markdown]
@@ -204,7 +205,7 @@ from sinkprune_core.calibration.input_statistics import RunningStatistics
 from sinkprune_core.pruning import criteria
 
 block = dlm.blocks[len(dlm.blocks) // 2]
-linear = next(iter(dlm.linears(block).values()))
+linear = dlm.linears(block)["self_attn.q_proj"]
 seen_STI = first_look.inputs_of(dlm, linear, noised_ST)
 
 weight_OI, input_NI = linear.weight.detach().float(), seen_STI.flatten(0, 1).float()
@@ -213,6 +214,10 @@ kept_OI = score_OI >= score_OI.quantile(sparsity, dim=1, keepdim=True)
 without_OI = weight_OI.abs() * input_NI[~sinks_ST.flatten().to(input_NI.device)].norm(dim=0)
 also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
 
+# %% [markdown]
+# The library must give the same scores, with the sinks and without them:
+
+# %%
 for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)):
     statistics = RunningStatistics(input_NI.shape[1])
     statistics.add(seen_STI, weight_ST)
@@ -265,13 +270,17 @@ from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.pruning.recipe import preset
 
-levels = preset("unstable").noise_levels  # at which recipes on noised text read every sequence
+recipe_levels = preset(
+    "unstable"
+).noise_levels  # at which recipes on noised text read every sequence
 sampler = Sampler(length=written, steps=written, block=None, temperature=1.0)
 prompt_BT = dlm.encode("The best way to learn a new language is")[None]
-for name, recipe, text in first_look.writers(dlm, written_sparsities, length, levels, SEED):
+texts_written = []
+for name, recipe, text in first_look.writers(dlm, written_sparsities, length, recipe_levels, SEED):
     with Variant(dlm, fingerprint, recipe, text) as variant:  # pruned until the block ends
         wrote = first_look.written_text(run, variant, prompt_BT, sampler, SEED)
-    print(textwrap.fill(f"{name:>16}: {wrote}\n", 78, subsequent_indent=" " * 18))
+    texts_written.append(textwrap.fill(f"{name:>16}: {wrote}", 78, subsequent_indent=" " * 18))
+print("\n\n".join(texts_written))
 
 # %% [markdown]
 # ## One number
@@ -315,8 +324,8 @@ by_mask = run.record("nelbo", lambda: nelbo(dlm, few_NT, draws=16, seed=SEED), *
 many = by_mask.noise > 0.5
 low, high = by_mask.value[~many].mean(), by_mask.value[many].mean()
 plain = (
-    f"A masked token costs {low:.1f} nats if at most half of the text is masked; "
-    f"if more of it is masked, it costs {high:.1f}"
+    f"The loss of a masked token is {low:.1f} nats if at most half of the text is masked, "
+    f"and {high:.1f} if more of it is"
 )
 told = {"data": by_mask, "caption": f"loss of {dlm.name} against the share that is masked"}
 draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
@@ -331,10 +340,9 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 # is a sink at fewer than 80 % of the noise levels. **The difference between `unstable` and
 # `noised-dense` is what leaving the sinks out does.**
 #
-# The picture also shows what Wanda itself costs. All other differences are judged against that
-# cost. Models are calibrated on samples of the AR base and on documentation, and scored on these
-# two and on natural English. Both models of a difference are scored on the same sequences under the
-# same masks.
+# Differences are judged against what Wanda itself costs, which the title says. Models are
+# calibrated on samples of the AR base and on documentation, and scored on these two and on natural
+# English. Both models of a difference are scored on the same sequences under the same masks.
 #
 # The folded table at the end has the loss of each model, and of one more: *magnitude* keeps the
 # largest weights and reads no text at all.
@@ -343,7 +351,9 @@ draw(run, "nelbo", plain, figures.plot_nelbo, by_mask, **told)
 from sinkprune_companion.run.texts import calibration_draw
 
 noised = calibration_draw(dlm, calibration, length, SEED)  # read at several levels
-clean = calibration_draw(dlm, calibration * levels, length, SEED)  # as many tokens, read once
+clean = calibration_draw(
+    dlm, calibration * recipe_levels, length, SEED
+)  # as many tokens, read once
 scores = {"dense": Variant(dlm, fingerprint).scores(run, texts, draws, variant="dense")}
 for name in ("magnitude", "wanda", "noised-dense", "unstable"):
     recipe = preset(name, sparsity=sparsity)
@@ -352,8 +362,7 @@ for name in ("magnitude", "wanda", "noised-dense", "unstable"):
         scores[name] = variant.scores(run, texts, draws, variant=name)
 
 # %% [markdown]
-# Left of zero the first model of a difference is the better one. The narrow grey band marks
-# differences that are too small to matter. One calibration draw is too few for a verdict, whatever
+# Left of zero the first model of a difference is the better one. The grey band marks differences that are too small to matter. One calibration draw is too few for a verdict, whatever
 # an interval says; the open marks are a reminder of that.
 
 # %%
@@ -362,21 +371,26 @@ from sinkprune.evaluation.verdict_rule import verdicts_on_losses
 from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger.margins import damage_margin
 
-pairs = {  # the first row, a cost, is the scale of the others
-    "what pruning costs: Wanda − dense": ("wanda", "dense"),
-    "how text is read: noised-dense − Wanda": ("noised-dense", "wanda"),
-    "sinks left out: unstable − noised-dense": ("unstable", "noised-dense"),
-}
-forest = {}
-for label, (one, other) in pairs.items():
+
+def difference(one: str, other: str):
+    """Return the first model's loss less the second's; the margin is a share of what that one costs."""
     difference_1N = (scores[one].value - scores[other].value).to_numpy()[None]  # of one draw
     cost = interval(scores[other].value - scores["dense"].value)  # 0 for the dense model itself
-    forest[label] = crossed_interval(difference_1N).with_margin(damage_margin(cost))
+    return crossed_interval(difference_1N).with_margin(damage_margin(cost))
 
-found = {"layer_masks_differ": differ}
-for label, (one, other) in pairs.items():
-    found[f"{one}_minus_{other}".replace("-", "_")] = forest[label]
-run.find(found)
+
+forest = {
+    "how text is read: noised-dense − Wanda": difference("noised-dense", "wanda"),
+    "sinks left out: unstable − noised-dense": difference("unstable", "noised-dense"),
+}
+run.find(
+    {
+        "layer_masks_differ": differ,
+        "wanda_minus_dense": difference("wanda", "dense"),
+        "noised_dense_minus_wanda": forest["how text is read: noised-dense − Wanda"],
+        "unstable_minus_noised_dense": forest["sinks left out: unstable − noised-dense"],
+    }
+)
 margins = pd.Series([each.margin for each in forest.values()], dtype=float)
 rows = forests.forest_table(forest).assign(section="", margin=margins)
 rows = rows.assign(verdict=verdicts_on_losses(forest.values()))
@@ -390,24 +404,24 @@ draw(run, "first_look", plain, forests.plot_effects, rows, axis, **told)
 
 # %% [markdown] tags=["reading"]
 # * **What the sinks do.** Leaving out the unstable sinks raises the loss here. The change is 0.0064
-#   nats per token [0.0013, 0.012], and less than 0.015 would not matter. Wanda costs 0.32
+#   nats per token [0.0013, 0.012], and the threshold of what matters is 0.015. Wanda costs 0.32
 #   [0.25, 0.39] above the dense model. This is a single draw of calibration text, and the interval
 #   covers the choice of scored text alone. One draw cannot decide, whatever its interval is.
 # * **What decides** is [notebook 03](03_leaving_sinks_out.ipynb). Its calibration text is
 #   WikiText-2, as in the paper, and over 10 draws of it the same switch changes the loss by
-#   −0.00058 [−0.0041, 0.0029], where less than 0.014 would not matter.
-# * **Why so little.** In the one matrix that is shown, leaving all sinks out of the input norms
-#   exchanges 0.0084 % of the kept weights. This matrix reads the output of a normalisation layer,
-#   where every token has about the same norm, so that a few tokens make up little of the sum. Other
-#   matrices change more: over all of them 0.17 % of the kept weights are exchanged ([notebook
-#   04](04_why.ipynb), on more text). Another sample of as much text exchanges 2.2 %. Notebook 04
-#   also says when sinks would matter more.
+#   −0.00058 [−0.0041, 0.0029], where the threshold is 0.014.
+# * **Why so little.** Wanda ranks weights within a row, so only differences between the columns
+#   count, and sinks hold much the same share of most columns. In the one matrix that is shown,
+#   leaving all sinks out of the input norms exchanges 0.0090 % of the kept weights. This matrix
+#   reads the output of a normalisation layer, where every token has about the same norm, so that a
+#   few tokens make up little of the sum. Other matrices change more: over all of them 0.17 % of the
+#   kept weights are exchanged ([notebook 04](04_why.ipynb), on more text). Another sample of as
+#   much text exchanges 2.2 %. Notebook 04 also says when sinks would matter more.
 # * **How the text is read.** Reading noised text instead of clean text, with each block fed by the
 #   dense model, changes the loss by 0.0021 [−0.018, 0.022] here, at 50 %. One draw decides nothing:
 #   over 10 draws of WikiText-2 the same two changes help at 50 %, too, and change the loss by
-#   −0.018 [−0.026, −0.0096] ([notebook 03](03_leaving_sinks_out.ipynb)). At 75 % they help more:
-#   they make such recipes better than Wanda, and leaving sinks out adds nothing that matters
-#   ([notebook 06](06_gain_at_75.ipynb)).
+#   −0.018 [−0.026, −0.0096] ([notebook 03](03_leaving_sinks_out.ipynb)). At 75 % they help more,
+#   and leaving sinks out adds nothing that matters ([notebook 06](06_gain_at_75.ipynb)).
 # * **What pruned models write.** With half of the weights zero, all four models still write
 #   English, and most of them repeat themselves. So does the dense model. From these texts we draw
 #   no conclusion about which of the recipes is better at 50 %. At 75 % the models of Wanda, `paper`

@@ -17,9 +17,9 @@
 # %% [markdown]
 # # 03 · Does leaving sinks out give better pruned models?
 #
-# **Question.** Pruning scores weights on calibration text. Does it help to leave the attention
-# sinks out of that text: all of them, as the official code does, or only the unstable ones, as the
-# abstract says? First this is asked on WikiText-2, as in the paper, and then on other text; with
+# **Question.** Pruning scores weights by statistics of calibration text. Does it help to leave the
+# attention sinks out of these statistics: all of them, which the official code does softly, by giving
+# them less weight, or only the unstable ones, as the abstract says? First this is asked on WikiText-2, as in the paper, and then on other text; with
 # Wanda and with SparseGPT; for single weights, for whole units, and for 2:4 zeros, which are two
 # zeros among every four weights.
 
@@ -40,15 +40,17 @@
 # - **Wanda at 75 %.** The intervals for unstable sinks, all sinks and the official weights lie
 #   above zero. After correction none of them shows harm, and all three are smaller than what
 #   matters.
-# - **SparseGPT.** Smaller weights for sinks do not help it at 50 %. At 75 %, and where whole units
-#   are pruned, it is undecided whether they do.
+# - **SparseGPT.** Smaller weights for sinks make no difference that matters at 50 %. At 75 %, and
+#   where whole units are pruned, it is undecided whether they help.
 # - **The official recipe** also noises the text, propagates densely and adds norms. At 50 % its
-#   loss and Wanda's differ by too little to matter. At 25 and 75 % it is undecided which is lower.-
-#   **Questions.** At 50 %, models of the official recipe answer the questions of our suite worse
-#   than Wanda's, and leaving sinks out is not shown to help to answer.- **Other text.** There
-#   leaving sinks out of Wanda's statistics does not matter at 50 %, either. With 2:4 zeros, which
-#   this notebook tried on other text alone, the official recipe does worse than Wanda; what its
-#   sinks do there was measured in too few draws.
+#   loss and Wanda's differ by too little to matter. At 25 and 75 % it is undecided which is lower.
+# - **Questions.** At 50 %, on the questions of our suite, the right answer has a smaller lead over
+#   the wrong one in models of the official recipe than in Wanda's; counted as right answers, that
+#   is undecided. Leaving sinks out is not shown to help to answer.
+# - **Other text.** There leaving sinks out of Wanda's statistics does not matter at 50 %, either.
+#   The official recipe is worse than Wanda there, perhaps by too little to matter. With 2:4 zeros,
+#   which this notebook tried on other text alone, the official recipe does worse than Wanda; what
+#   its sinks do there was measured in too few draws.
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). The loss of the diffusion model is its
@@ -155,16 +157,16 @@ run = start("03_leaving_sinks_out", globals())
 # 2. *No difference that matters*: the interval lies wholly between −margin and +margin. This is so
 #    even where it excludes zero, and it does not support the claim.
 # 3. *Helps* or *hurts*: the interval lies on one side of zero, and p is below 0.05 after correction.
-#    p is multiplied by how often we looked at the number when it could have decided, and then
-#    corrected for related questions (Holm).
+#    p is multiplied by how often we looked at the result while it could still have decided, and
+#    then corrected for related questions (Holm).
 # 4. *Undecided*: none of these.
 #
 # A row that also stands in the claims table has its verdict from there. Rows that were not asked
 # beforehand are corrected for the rows beside them.
 #
-# **What would falsify the claim.** A difference in NELBO, method − baseline, that hurts. To test
-# whether the sinks are the reason, the same rule is applied to two recipes that differ in the sinks
-# alone.
+# **What would falsify the claim.** The claim is contradicted if the method's loss is shown to be
+# higher than the baseline's. To test whether the sinks are the reason, the same rule is applied to
+# two recipes that differ in the sinks alone.
 
 # %% [markdown]
 # ## The paper's protocol
@@ -244,7 +246,9 @@ alpha = OFFICIAL_ALPHA * heads_of(dlm)  # mass here is a mean over heads, there 
 weight_NST = 1 - torch.sigmoid(alpha * (mass_NST - threshold_NS1))
 of_library_RT = rows_for(dlm, sample, official.statistics_key, False, profiles).weight_RT
 assert torch.allclose(weight_NST.flatten(0, 1), of_library_RT, atol=1e-2)
-print(f"official token weights: {float(weight_NST.min()):.2f} to {float(weight_NST.max()):.2f}")
+weight_T, mass_T = weight_NST[0, 0], mass_NST[0, 0]
+of_sink, of_median = float(weight_T[mass_T.argmax()]), float(weight_T.median())
+print(f"the strongest sink counts {of_sink:.2f}, and half of the tokens at least {of_median:.2f}")
 
 # %% [markdown]
 # Wanda's score is a weight's size times the norm of its input ([notebook 00](00_start_here.ipynb)).
@@ -256,7 +260,7 @@ print(f"official token weights: {float(weight_NST.min()):.2f} to {float(weight_N
 from sinkprune_core.pruning.patterns import lowest, select
 from sinkprune_core.pruning.sparsegpt import sparsegpt
 
-weight_OI = next(iter(dlm.linears(dlm.blocks[0]).values())).weight.detach().float().cpu()
+weight_OI = dlm.linears(dlm.blocks[0])["self_attn.q_proj"].weight.detach().float().cpu()
 input_NI = dlm.model.get_input_embeddings()(sample.ids_NT.to(dlm.device)).flatten(0, 1)
 input_NI = input_NI.detach().double().cpu()  # of any input: here of embeddings
 gram_II = input_NI.T @ input_NI
@@ -592,9 +596,10 @@ listed(twins)
 # **The sinks alone, under the paper's protocol.** The two recipes of a row differ in nothing but
 # the sinks, which are left out of the calibration or kept. Below zero it is better to leave them
 # out. A difference is negligible if its whole interval lies closer to zero than the number in the
-# fourth column. *Softly* means by the official sink weights.
+# fourth column. *Softly* means by the official sink weights. A row that is not in the list of
+# claims has its verdict in the picture above, where it is corrected for the rows beside it.
 #
-# | pruned by, and which sinks are left out | zeros | loss, left out − kept | negligible | draws | verdict |
+# | pruned by, and which sinks are left out | zeros | loss, left out − kept | margin | draws | verdict |
 # | --- | --- | --- | --- | --- | --- |
 # | Wanda's score, unstable sinks | 50 % | −0.00058 [−0.0041, 0.0029] | 0.014 | 10 | ≈ does not matter |
 # | Wanda's score, unstable sinks | 75 % | 0.029 [0.012, 0.047] | 0.11 | 5 | ≈ does not matter |
@@ -602,12 +607,12 @@ listed(twins)
 # | Wanda's score, all sinks | 75 % | 0.023 [0.0056, 0.040] | 0.11 | 5 | ≈ does not matter |
 # | official recipe, all sinks softly | 25 % | −0.00037 [−0.0018, 0.0010] | 0.0012 | 5 | ? undecided |
 # | official recipe, all sinks softly | 50 % | 0.0016 [−0.0021, 0.0052] | 0.015 | 10 | ≈ does not matter |
-# | the same on 131,072 tokens | 50 % | 0.0015 [−0.0033, 0.0063] | 0.014 | 5 | ≈ does not matter |
+# | official recipe, all sinks softly, on 131,072 tokens instead of 16,384 | 50 % | 0.0015 [−0.0033, 0.0063] | 0.014 | 5 | ≈ does not matter |
 # | official recipe, all sinks softly | 75 % | 0.043 [0.0053, 0.081] | 0.11 | 5 | ≈ does not matter |
 # | SparseGPT, all sinks softly | 25 % | 0.00069 [−0.0014, 0.0028] | 0.00053 | 5 | ? undecided |
 # | SparseGPT, all sinks softly | 50 % | −0.00031 [−0.0076, 0.0069] | 0.0077 | 10 | ≈ does not matter |
 # | SparseGPT, all sinks softly | 75 % | 0.028 [−0.17, 0.22] | 0.063 | 5 | ? undecided |
-# | whole units, all sinks softly | 30 % | 0.032 [−0.037, 0.10] | 0.026 | 5 | not asked beforehand |
+# | whole units, all sinks softly | 30 % | 0.032 [−0.037, 0.10] | 0.026 | 5 | in the picture |
 # | whole units, all sinks softly | 50 % | 0.018 [−0.056, 0.091] | 0.049 | 5 | ? undecided |
 # | Wanda's score, random tokens | 50 % | −0.00019 [−0.0019, 0.0015] | 0.014 | 10 | ≈ does not matter |
 # | Wanda's score, random tokens | 75 % | 0.0074 [−0.0093, 0.024] | 0.11 | 5 | ≈ does not matter |
@@ -623,15 +628,15 @@ listed(twins)
 # **Whole recipes, under the paper's protocol.** Here the two recipes of a row differ in more than
 # the sinks.
 #
-# | first − second | zeros | difference in loss | negligible | draws | verdict on the first |
+# | first − second | zeros | difference in loss | margin | draws | verdict on the first |
 # | --- | --- | --- | --- | --- | --- |
 # | official recipe − Wanda | 25 % | 0.0082 [0.0031, 0.013] | 0.00082 | 5 | ? undecided |
 # | official recipe − Wanda | 50 % | −0.0015 [−0.012, 0.0089] | 0.015 | 10 | ≈ does not matter |
-# | the same on 131,072 tokens | 50 % | −0.0046 [−0.017, 0.0081] | 0.014 | 5 | ? undecided |
+# | official recipe − Wanda, on 131,072 tokens instead of 16,384 | 50 % | −0.0046 [−0.017, 0.0081] | 0.014 | 5 | ? undecided |
 # | official recipe − Wanda | 75 % | −0.13 [−0.31, 0.044] | 0.12 | 5 | ? undecided |
 # | noised text and dense propagation − Wanda | 50 % | −0.018 [−0.026, −0.0096] | 0.015 | 10 | ✔ better |
 # | noised text and dense propagation − Wanda | 75 % | −0.38 [−0.56, −0.20] | 0.12 | 5 | ✔ better |
-# | SparseGPT − Wanda | 25 % | −0.0062 [−0.011, −0.0014] | 0.00082 | 5 | not asked beforehand |
+# | SparseGPT − Wanda | 25 % | −0.0062 [−0.011, −0.0014] | 0.00082 | 5 | in the picture |
 # | SparseGPT − Wanda | 50 % | −0.16 [−0.17, −0.15] | 0.015 | 10 | ✔ better |
 # | SparseGPT − Wanda | 75 % | −1.3 [−1.5, −1.1] | 0.12 | 5 | ✔ better |
 # | `recommended` − SparseGPT | 50 % | −0.021 [−0.031, −0.011] | 0.0077 | 10 | ✔ better |
@@ -675,8 +680,9 @@ listed(twins)
 # * **Leaving sinks out is not shown to help to answer.** With Wanda's score, leaving unstable sinks
 #   out changes the lead on the suite by too little to matter (0.029 would). Leaving all of them out
 #   leans to help, and is undecided after correction.
-# * **On the suite SparseGPT's models answer better than Wanda's, and the official recipe's worse.**
-#   What `recommended` gains in loss at 50 % is not seen in answers.
+# * **On the suite SparseGPT's models answer better than Wanda's, and the official recipe's worse,
+#   by the lead of the right answer.** What `recommended` gains in loss at 50 % is not seen in
+#   answers.
 # * **BLiMP decides nothing here**, since it is not even clear that pruning costs anything on it
 #   (−0.27 [−0.76, 0.23] nats for Wanda).
 #
@@ -686,11 +692,12 @@ listed(twins)
 #   per token [0.0058, 0.018], a mean over three kinds of scored text, on which the official recipe
 #   does worse. The interval lies above zero, and it reaches beyond 0.014, below which a difference
 #   is negligible; so we cannot say whether the harm matters. On natural English alone it is −0.012
-#   [−0.023, −0.00083]. The part of its error that comes from the draws of calibration text is
-#   estimated as zero. If the draws counted in full, it would be undecided whether the official
-#   recipe does worse ([how a verdict is made](../docs/results.md#how-a-verdict-is-made)). The sinks
-#   are not the reason, as with all of them kept it is 0.015 [0.0092, 0.021]. [Notebook
-#   06](06_gain_at_75.ipynb) takes the recipe apart.
+#   [−0.023, −0.00083]. For the mean over all three kinds, the part of the error that comes from the
+#   draws of calibration text is estimated as zero. If the draws counted in full, it would be
+#   undecided whether the official recipe does worse ([how a verdict is
+#   made](../docs/results.md#how-a-verdict-is-made)). The sinks are not the reason, as with all of
+#   them kept it is 0.015 [0.0092, 0.021]. [Notebook 06](06_gain_at_75.ipynb) takes the recipe
+#   apart.
 # * **Leaving sinks out does not matter here, either.** The loss changes by 0.0015
 #   [−0.00019, 0.0032] without all sinks, by 0.0019 [0.00060, 0.0032] without unstable ones, by
 #   0.00081 [0.000045, 0.0016] without random tokens, and by −0.0033 [−0.0063, −0.00039] with the

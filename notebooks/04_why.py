@@ -29,28 +29,32 @@
 
 # %% [markdown] tags=["answer"]
 # **Answer.** Wanda compares weights within a row, so leaving sinks out can change its mask only
-# where they hold a larger share of some channels than of others, and their shares differ little.
-# With half of the weights zero the same pipeline sees a large effect that is planted in its
-# statistics, so an effect of that size would have been seen.
+# where they hold a larger share of some channels than of others, and in most maps their shares
+# differ little. With half of the weights zero the same pipeline sees a large effect that is planted
+# in its statistics, so an effect of that size would have been seen.
 #
-# The picture to look at is [what leaving sinks out changes, and how many weights it
-# exchanges](../figures/04_why/when.png).
+# The picture to look at is [what leaving planted sinks out
+# changes](../figures/04_why/doses_50.png).
 #
 # **In detail.**
 #
 # - **Few weights change.** At 50 % leaving all sinks out exchanges 0.17 % of the kept weights,
 #   where another draw of as much calibration text exchanges 2.2 %. On more text that second number
-#   falls, and the first one does not. Even at `down_proj` of layer 11, where sinks hold 98 % of
-#   what Wanda reads, the two channels with nearly all of it stay the largest without them.
+#   falls, and the first one does not. Where shares do differ, in the one map that we opened, little
+#   changes either: at `down_proj` of layer 11 sinks hold 98 % of what Wanda reads, nearly all of it
+#   in two channels, and these stay the largest without them.
 # - **A planted effect is seen, at 50 %.** If the statistics count the inputs at the sinks 10 or 30
 #   times too large, leaving the sinks out repairs that. It lowers the loss of Wanda's model by
 #   0.044 or 0.13 nats per token; at 3 times it makes no difference that matters. SparseGPT shows
-#   the effect from 30 times on, but it does so for as many random tokens, too.
+#   the effect from 30 times on, but for as many random tokens from 10 times on.
 # - **At 75 % finding no difference says less.** There leaving the sinks out of Wanda's statistics
-#   harms at 3 times, makes no difference that matters at 10 times, and helps from 30 times on.
-# - **Leaving sinks out can do harm.** If the sinks of the model itself carry a vector ten times as
-#   long as a usual input, which `down_proj` maps to zero, then at 50 % leaving them out prunes
-#   weights that together cancel it, and raises the loss by 0.66.
+#   harms at 3 times, makes no difference that matters at 10 times, and helps from 30 times on. In
+#   SparseGPT it harms at 3 times and helps from 30 times on; where nothing is planted it leans to
+#   harm (0.068 [0.024, 0.11]), which had not been asked beforehand.
+# - **Leaving sinks out can do harm.** We gave the sinks of the model itself a vector ten times as
+#   long as a usual input, which `down_proj` maps to zero. A pruned `down_proj` no longer does, and
+#   a part of the vector leaks out. Leaving the sinks out prunes weights that had cancelled it, and
+#   at 50 % raises the loss by 0.66.
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes.
@@ -76,11 +80,7 @@ model_doses: list[float] = []  # lengths of the vector in the model, e.g. 0 and 
 native_tokens: int = 0  # training tokens of a pair from scratch that is diagnosed, too; 0: none
 # the planted effect
 planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
-planted_official: bool = True  # whether the official token weights are tried on it, too
 sparsegpt_doses: list[float] = []  # doses that are planted for SparseGPT, too; none: skip it
-sparsegpt_sparsities: list[float] = [0.5]  # shares of zeros there
-sparsegpt_control_doses: list[float] = []  # doses of random tokens and official weights there
-sparsegpt_control_sparsities: list[float] = []  # shares of zeros for these
 model_doses_75: list[float] = []  # lengths of a planted vector at 75 % zeros; none: skip it
 model_draws: int = 1  # calibration draws there
 model_sequences: int = 4  # scored sequences there
@@ -149,25 +149,34 @@ figures.save_figure(run, figure, "energy", table, caption)
 #
 # $$\frac{\sum_j u_j\,\varphi(u_j)\,|\delta_j - \bar\delta|}{\sum_j 2\,(1 - \Phi(u_j))}.$$
 #
-# In ten lines, for channels of equal norm, on random weights:
+# In code, for channels of equal norm and on random weights. The library, whose formula takes
+# channels of any norm, must give the same:
 
 # %%
 import torch
+from sinkprune_core.pruning.diagnosis import predicted_change
 
 normal = torch.distributions.Normal(0.0, 1.0)
 rng = torch.Generator().manual_seed(0)
 weight_OI = torch.randn(2000, 1000, generator=rng)
 share_I = 0.1 * torch.rand(1000, generator=rng)  # what sinks hold of every channel
+delta_I = 0.5 * torch.log1p(-share_I)
+
+
+def kept(score_OI: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Return which weights stay: in every row those with the highest scores."""
+    return score_OI > score_OI.quantile(sparsity, dim=1, keepdim=True)
+
+
 for sparsity in (0.5, 0.75):
-    delta_I = 0.5 * torch.log1p(-share_I)
-    u = normal.icdf(torch.tensor((1 + sparsity) / 2))  # the threshold of a row
+    u = normal.icdf(torch.tensor((1 + sparsity) / 2))  # so that 2 (1 - Φ(u)) = 1 - sparsity
     density = u * torch.exp(normal.log_prob(u))
     predicted = density / (1 - sparsity) * (delta_I - delta_I.mean()).abs().mean()
-    count = int(1000 * sparsity)
-    kept_OI, other_OI = torch.ones(2, 2000, 1000, dtype=torch.bool)
-    kept_OI.scatter_(1, weight_OI.abs().argsort(1)[:, :count], False)
-    other_OI.scatter_(1, (weight_OI.abs() * (1 - share_I).sqrt()).argsort(1)[:, :count], False)
-    exact = (kept_OI & ~other_OI).sum() / kept_OI.sum()
+    assert abs(predicted_change(share_I, torch.ones(1000), sparsity) - float(predicted)) < 1e-4
+
+    with_OI = kept(weight_OI.abs(), sparsity)
+    without_OI = kept(weight_OI.abs() * (1 - share_I).sqrt(), sparsity)
+    exact = (with_OI & ~without_OI).sum() / with_OI.sum()
     print(f"{sparsity:.0%} zeros: predicted {predicted:.3%} of the kept weights, exact {exact:.3%}")
 
 # %% [markdown]
@@ -190,20 +199,16 @@ for share in (0.9, 0.99, 0.9999, 0.999999):
     )
 
 # %% [markdown]
-# The library's version knows the norms of the channels. Its prediction and the exact change of the
-# mask, for every linear map of the model:
+# The library's prediction and the exact change of the mask, for every linear map of the model:
 
 # %%
-from sinkprune_core.pruning.diagnosis import predicted_change
-
-assert abs(predicted_change(share_I, torch.ones(1000), sparsity) - float(predicted)) < 1e-4
 says = title(run, "foreseen", "Predicted and exact change of every map's mask without sinks")
 figure = pictures.plot_foreseen(table, says)
 caption = f"share of kept weights that leaving sinks out exchanges, predicted and exact. {says}"
 figures.save_figure(run, figure, "foreseen", table, caption)
 
 # %% [markdown]
-# ## Few hot channels
+# ## A few channels carry what sinks hold
 #
 # In a few layers sinks carry massive activations: there they hold most of the energy that
 # `down_proj` reads. But they do so in a few channels of 1,536. After a normalisation layer (q, k, v,
@@ -364,17 +369,22 @@ print(inspect.getsource(planted.Planted.__call__))
 
 # %% [markdown]
 # Each model is pruned with the planted tokens in the statistics (*kept*) and without (*left out*),
-# by Wanda on noised text with dense propagation. As a control, as many random tokens are planted.
-# SparseGPT, which also adjusts the weights that stay, is tried at some doses, on noised text with
-# propagation through the pruned blocks, as its authors have it. Below zero, leaving them out helps.
+# on noised text. Wanda takes the dense model's inputs. SparseGPT also adjusts the weights that stay,
+# and takes what the pruned blocks give, as its authors have it. As a control, as many random tokens
+# are planted, and the official token weights are tried instead of leaving sinks out.
 
 # %%
 from IPython.display import display
 from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_companion.figures.forests import listed
 
-losses = pd.concat(
-    [
+doses_of = {"Wanda": doses, "SparseGPT": sparsegpt_doses}
+gains = {}  # by finding; below zero, leaving tokens out helps
+for method, planted_doses in doses_of.items():
+    if not planted_doses:
+        continue
+
+    of_draws = [
         planted.planted_losses(
             run,
             dlm,
@@ -383,26 +393,21 @@ losses = pd.concat(
             sequences,
             calibration,
             seed,
-            doses,
-            planted_official,
+            planted_doses,
+            method,
         )
         for seed in range(planted_draws)
-    ],
-    ignore_index=True,
-)
-gains = planted.planted_findings(above_dense(losses), planted_sparsities, doses)
-if sparsegpt_doses:
-    sizes = (sparsegpt_sparsities, sequences, calibration)
-    controls = dict.fromkeys(sparsegpt_control_sparsities, sparsegpt_control_doses)
-    of_sparsegpt = (sparsegpt_doses, controls)
-    by_sparsegpt = [
-        planted.planted_sparsegpt_losses(run, dlm, fingerprint, *sizes, seed, *of_sparsegpt)
-        for seed in range(planted_draws)
     ]
-    by_sparsegpt = above_dense(pd.concat(by_sparsegpt, ignore_index=True))
-    gains |= planted.planted_findings(by_sparsegpt, sparsegpt_sparsities, sparsegpt_doses)
+    above = above_dense(pd.concat(of_draws, ignore_index=True))
+    gains |= planted.planted_findings(above, planted_sparsities, planted_doses)
+
 found |= gains
 run.find(found)
+
+# %% [markdown]
+# The picture has what leaving planted tokens out changes. Below zero it helps.
+
+# %%
 for sparsity in planted_sparsities:
     ending = f"_{100 * sparsity:.0f}"
     panels = planted.by_method(gains, sparsity)
@@ -513,7 +518,9 @@ if model_doses:
         }
     says = title(run, "in_model", "What leaving sinks out changes where they carry a vector")
     panels = {"half of the weights zero": lines}
-    figure = pictures.plot_doses(panels, says, "length of the vector, in usual lengths of an input")
+    figure = pictures.plot_doses(
+        panels, says, "length of the vector, in usual lengths of that layer's inputs"
+    )
     caption = f"loss of the planted model, sinks left out less kept, by dose. {says}"
     data = listed(in_the_model).reset_index()
     display(figures.save_figure(run, figure, "in_model", data, caption))
@@ -534,8 +541,8 @@ if losses_at_75:
 # what the sinks send through the map that passes through these weights (in squares, with channels
 # taken as uncorrelated). A pruned map sends the planted vector to one that is no longer zero.
 # *Leak* is the length of that one with the sinks left out, divided by its length with the sinks
-# kept. The two need not go together: the lost output counts what is sent, and the leak what no
-# longer cancels. No model is pruned or scored for this: it follows from the norms of the channels
+# kept. The two need not go together: weights that carry little of what is sent may be the ones
+# that had cancelled the rest. No model is pruned or scored for this: it follows from the norms of the channels
 # above and the weights. A dose of 0 is the model as it is.
 
 # %%
@@ -554,8 +561,8 @@ if model_doses:
 # The picture has every case in which both the diagnosis and the change of the loss are known. These
 # are the effects planted in the statistics and in the model, the model as it is, and other models
 # whose sinks notebooks [08](08_what_results_depend_on.ipynb) and [09](09_from_scratch.ipynb) left
-# out. The grey stroke is what other text exchanges in a case. `diagnose` expects an effect if the
-# mark lies to the right of its own stroke and also of 1 %. The diagnosis is *right* if it expected
+# out. The grey stroke is what other text exchanges in a case. `diagnose` expects an effect if
+# leaving sinks out exchanges more than that, and more than 1 %. The diagnosis is *right* if it expected
 # an effect and there is one, be it gain or harm, or if it expected none and the difference is
 # negligible.
 #
@@ -608,13 +615,13 @@ hits[[*shown, "foreseen"]].round(4)
 # * **So few weights change places.** Leaving all sinks out exchanges 0.17 % [0.16, 0.18] of the
 #   kept weights at 50 % and 0.36 % [0.33, 0.38] at 75 %. Another draw of as much calibration text
 #   exchanges 2.2 % [2.1, 2.3] and 4.5 % [4.2, 4.7].
-# * **In the one map that we opened of those where sinks hold most, other tokens fill the largest
-#   channels, too.** At `down_proj` of layer 11 sinks hold 98 % of the energy, nearly all of it in
-#   two channels. Without the sinks these two are still about a hundred times as large as the median
-#   channel, so nearly all of their weights stay. At 50 % leaving the sinks out exchanges 2.6 % of
-#   the map's kept weights, through which only 0.0018 % of what the sinks send had passed. So what
-#   seems to count is not how much energy sinks hold, but whether other tokens fill the same
-#   channels.
+# * **In the one map that we opened of those where sinks hold most, the largest channels stay the
+#   largest.** At `down_proj` of layer 11 sinks hold 98 % of the energy, nearly all of it in two
+#   channels. The few per cent that other tokens hold of these two are still a lot: without the
+#   sinks they are about a hundred times as large as the median channel, so nearly all of their
+#   weights stay. At 50 % leaving the sinks out exchanges 2.6 % of the map's kept weights, and these
+#   had carried only 0.0018 % of the sinks' output. So what seems to count is not how much energy
+#   sinks hold, but whether other tokens fill the same channels.
 # * **One pass over the dense model foresees most of it.** Over the 210 maps the logarithms of
 #   predicted and exact changes correlate at 0.99 at 50 % and at 0.99 at 75 %. The prediction is
 #   mostly too small: at 50 % it foresees 0.15 % [0.13, 0.16] of all kept weights.
@@ -658,19 +665,25 @@ hits[[*shown, "foreseen"]].round(4)
 #
 # | inputs at the sinks, times as large | Wanda, 50 % | Wanda, 75 % | SparseGPT, 50 % | SparseGPT, 75 % |
 # | --- | --- | --- | --- | --- |
-# | 3 | −0.0038 [−0.012, 0.0047] ≈ does not matter | 0.14 [0.099, 0.19] ✘ harms | – | – |
+# | 3 | −0.0038 [−0.012, 0.0047] ≈ does not matter | 0.14 [0.099, 0.19] ✘ harms | 0.0048 [−0.0090, 0.019] ? undecided | 0.10 [0.053, 0.16] ✘ harms |
 # | 10 | −0.044 [−0.062, −0.025] ✔ helps | 0.019 [−0.031, 0.070] ≈ does not matter | −0.010 [−0.024, 0.0034] ? undecided | 0.056 [0.0011, 0.11] ? undecided |
 # | 30 | −0.13 [−0.17, −0.079] ✔ helps | −0.38 [−0.45, −0.31] ✔ helps | −0.033 [−0.050, −0.016] ✔ helps | −0.11 [−0.17, −0.048] ✔ helps |
 # | 100 | −0.27 [−0.37, −0.18] ✔ helps | −0.67 [−0.84, −0.51] ✔ helps | −0.090 [−0.11, −0.071] ✔ helps | −0.65 [−0.72, −0.58] ✔ helps |
 #
 # * **With Wanda at 50 % the effect begins to matter between 3 and 10 times.** SparseGPT, which
 #   adjusts the weights that stay, shows it from 30 times on. At 75 % leaving them out of its
-#   statistics helps at 30 and 100 times and is undecided at 10 times. With as many random tokens
-#   planted instead, leaving them out is not shown to help Wanda at any dose, though at 50 % it
-#   leans to, at 30 and 100 times. In SparseGPT it helps at 30 and 100 times: at 50 % by 0.074 and
-#   0.13, where leaving out the sinks helps by 0.033 and 0.090, and at 75 % by 0.23 and 0.51, where
-#   leaving out the sinks helps by 0.11 and 0.65. So what SparseGPT shows need not be an effect of
-#   sinks: it may be that a few tokens outweigh all others, whichever they are.
+#   statistics helps at 30 and 100 times, harms at 3 times and is undecided at 10 times. With as
+#   many random tokens planted instead, leaving them out is not shown to help Wanda at any dose,
+#   though at 50 % it leans to, at 30 and 100 times. In SparseGPT it helps from 10 times on at 50 %,
+#   and from 30 times on at 75 %. At 30 and 100 times it does so at 50 % by 0.074 and 0.13, where
+#   leaving out the sinks helps by 0.033 and 0.090, and at 75 % by 0.23 and 0.51, where leaving out
+#   the sinks helps by 0.11 and 0.65. So what SparseGPT shows need not be an effect of sinks: it may
+#   be that a few tokens outweigh all others, whichever they are.
+# * **At 75 % leaving the sinks out of SparseGPT's statistics harms, too.** At 3 times it raises the
+#   loss by 0.10 [0.053, 0.16]. Where nothing is planted, on the same noised text, it changes the
+#   loss by 0.068 [0.024, 0.11], where 0.043 would matter, and as many random tokens by −0.0023
+#   [−0.070, 0.065]. That was not a question beforehand, so it has no verdict. At 50 % the change is
+#   0.0073 [−0.0024, 0.017].
 # * **With Wanda at 75 % leaving the sinks out harms at 3 times, which was not expected.** Leaving
 #   the sinks out gives the same model at every dose. So the difference grew because the model that
 #   keeps them improved. Counting the sinks for somewhat more than they are may thus serve this
@@ -702,16 +715,17 @@ hits[[*shown, "foreseen"]].round(4)
 # | 30 | −0.13 [−0.17, −0.079] ✔ helps | −0.38 [−0.45, −0.31] ✔ helps | −0.015 [−0.029, −0.0019] ? undecided | −0.010 [−0.093, 0.073] ≈ does not matter |
 # | 100 | −0.27 [−0.37, −0.18] ✔ helps | −0.67 [−0.84, −0.51] ✔ helps | −0.022 [−0.036, −0.0072] ? undecided | −0.030 [−0.10, 0.043] ≈ does not matter |
 #
-# * **The same, with SparseGPT.** This was measured at 30 and 100 times.
+# * **The same, with SparseGPT.**
 #
 # | inputs at these tokens, times as large | official weights, 50 % | random tokens, 50 % | official weights, 75 % | random tokens, 75 % |
 # | --- | --- | --- | --- | --- |
+# | 3 | −0.0010 [−0.017, 0.015] ? undecided | −0.0012 [−0.017, 0.015] ? undecided | 0.085 [0.054, 0.12] ✘ harms | 0.012 [−0.049, 0.072] ? undecided |
+# | 10 | −0.017 [−0.041, 0.0061] ? undecided | −0.029 [−0.043, −0.014] ✔ helps | 0.072 [0.0033, 0.14] ? undecided | −0.057 [−0.13, 0.020] ? undecided |
 # | 30 | −0.037 [−0.056, −0.019] ✔ helps | −0.074 [−0.10, −0.048] ✔ helps | −0.11 [−0.20, −0.013] ? undecided | −0.23 [−0.29, −0.16] ✔ helps |
 # | 100 | −0.095 [−0.12, −0.074] ✔ helps | −0.13 [−0.16, −0.097] ✔ helps | −0.65 [−0.76, −0.54] ✔ helps | −0.51 [−0.69, −0.33] ✔ helps |
 #
 # * **How SparseGPT is calibrated here.** It sees noised text, each block on what the pruned blocks
-#   before it give. For want of time it was not tried at 1 and at 3 times, nor its two controls at
-#   10.
+#   before it give.
 # * **More on the planted vector, at 50 %.** Pruning with the sinks kept costs 0.36, 0.53 and 0.89
 #   at 3, 10 and 30 usual lengths. Scored without the vector, leaving the sinks out changes the loss
 #   by −0.041 [−0.060, −0.022] at 10, undecided after correction for related questions, and by

@@ -10,9 +10,9 @@ from sinkprune.figures.style import WIDTH, canvas, titled
 
 LEAST = 0.1  # percent: the lower end of the colour scale
 READS = {
-    "q_proj": "q, k, v (behind a norm)",
+    "q_proj": "q, k, v (after a norm layer)",
     "o_proj": "o_proj",
-    "gate_proj": "gate, up (behind a norm)",
+    "gate_proj": "gate, up (after a norm layer)",
     "down_proj": "down_proj",
 }
 """Linears with an input of their own in models of Llama's kind, with what else reads it."""

@@ -105,7 +105,7 @@ def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
             raise ValueError(f"{name} has no weights in memory: load the whole model before it is trained")
         zeros = module.weight.detach() == 0
         if bool(zeros.any()):
-            held[f"{name}.weight"] = zeros
+            held[f"{name}.weight" if name else "weight"] = zeros  # the model may be one linear itself
 
     return held
 

@@ -56,18 +56,18 @@ COMPARISONS = {
     "paper_minus_paper_sinks_kept": Compared(
         "paper", "paper-sinks-kept", "official sink weights − none", ONE_SWITCH
     ),
-    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − none", ONE_SWITCH),
-    "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − none", ONE_SWITCH),
-    "stable_minus_none": Compared("stable", "noised-dense", "stable sinks left out − none", ONE_SWITCH),
+    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − kept", ONE_SWITCH),
+    "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − kept", ONE_SWITCH),
+    "stable_minus_none": Compared("stable", "noised-dense", "stable sinks left out − kept", ONE_SWITCH),
     "unstable_minus_sparsegpt": Compared(
-        "sparsegpt-unstable", "sparsegpt", "SparseGPT, unstable sinks left out − none", ONE_SWITCH
+        "sparsegpt-unstable", "sparsegpt", "SparseGPT, unstable sinks left out − kept", ONE_SWITCH
     ),
     "structured_sink_minus_sinks_kept": Compared(
         "structured-sink", "structured-sinks-kept", "whole units, official sink weights − none", ONE_SWITCH
     ),
     "only_sinks_minus_none": Compared("only-sinks", "noised-dense", "sinks alone − all tokens", CONTROLS),
     "all_sinks_minus_random": Compared("all-sinks", "random", "all sinks left out − random tokens", CONTROLS),
-    "random_minus_none": Compared("random", "noised-dense", "random tokens left out − none", CONTROLS),
+    "random_minus_none": Compared("random", "noised-dense", "random tokens left out − kept", CONTROLS),
 }
 # two-choice items: these besides all of the above
 ACCURACY = COMPARISONS | {
@@ -78,8 +78,8 @@ ACCURACY = COMPARISONS | {
     "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "SparseGPT − dense model", COST),
 }
 TWIN_COMPARISONS = {
-    "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out − none", TWIN),
-    "ar_random_minus_none": Compared("wanda, random", "wanda, none", "random tokens left out − none", TWIN),
+    "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out − kept", TWIN),
+    "ar_random_minus_none": Compared("wanda, random", "wanda, none", "random tokens left out − kept", TWIN),
 }
 
 # of which the margins between two answers are compared, too

@@ -57,9 +57,9 @@ COMPARISONS = {
     "paper_minus_paper_sinks_kept": Compared(
         "paper", "paper-sinks-kept", "official sink weights − none", ONE_SWITCH
     ),
-    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − none", ONE_SWITCH),
-    "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − none", ONE_SWITCH),
-    "random_minus_none": Compared("random", "noised-dense", "random tokens left out − none", CONTROLS),
+    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", "all sinks left out − kept", ONE_SWITCH),
+    "unstable_minus_none": Compared("unstable", "noised-dense", "unstable sinks left out − kept", ONE_SWITCH),
+    "random_minus_none": Compared("random", "noised-dense", "random tokens left out − kept", CONTROLS),
     "paper_sparsegpt_minus_sparsegpt": Compared(
         "paper-sparsegpt", "sparsegpt", "SparseGPT, official sink weights − none", ONE_SWITCH
     ),

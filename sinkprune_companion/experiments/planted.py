@@ -11,6 +11,7 @@ Dimensions: N sequences, S steps, T position.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -74,24 +75,21 @@ KEPT, LEFT_OUT, OFFICIAL = "kept", "left out", "official weights"
 SPARSEGPT = "SparseGPT"
 
 
-def planted_choices(
-    doses: Sequence[float] = DOSES, places: Sequence[str] = PLACES, with_official: bool = True
-) -> dict[str, str | TokenChoice]:
+def planted_choices(doses: Sequence[float] = DOSES) -> dict[str, str | TokenChoice]:
     """Return the calibration tokens that pruning sees, by the name of the pruned model in tables.
 
     Where tokens are left out it does not matter how large they were, so that model stands for every dose.
-    Official token weights are tried only where they are asked for.
     """
     choices: dict[str, str | TokenChoice] = {}
-    for place in places:
+    for place in PLACES:
         choices[f"{place}, {LEFT_OUT}"] = place
         for dose in doses:
             choices[f"{place}, {KEPT}, {dose:g}"] = "none" if dose == 1 else Planted(dose, place)
 
-    if with_official:
-        for dose in doses:
-            choice = "official" if dose == 1 else Planted(dose, "all", official=True)
-            choices[f"all, {OFFICIAL}, {dose:g}"] = choice
+    for dose in doses:
+        choice = "official" if dose == 1 else Planted(dose, "all", official=True)
+        choices[f"all, {OFFICIAL}, {dose:g}"] = choice
+
     return choices
 
 
@@ -120,49 +118,22 @@ def planted_losses(
     calibration_sequences: int,
     seed: int,
     doses: Sequence[float] = DOSES,
-    with_official: bool = True,
+    method: Literal["Wanda", "SparseGPT"] = "Wanda",
 ) -> pd.DataFrame:
     """Return the NELBO of the dense model and of those pruned by `planted_choices` on one calibration draw.
 
-    One pass over the text takes the statistics of all of them. `sequences` are scored, as in the paper's
-    protocol, under the noise of the draw.
+    `sequences` are scored, as in the paper's protocol, under the noise of the draw. For Wanda one pass over
+    the text takes the statistics of all models. Models of SparseGPT have the method before their names.
     """
-    choices = planted_choices(doses, with_official=with_official)
-    rows = [
-        GridRow(name, UNSTRUCTURED, sparsity, planted_recipe(choice, sparsity), calibration_sequences)
-        for sparsity in sparsities
-        for name, choice in choices.items()
-    ]
-    return losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
+    prefix = f"{SPARSEGPT}, " if method == SPARSEGPT else ""
+    criterion = "sparsegpt" if method == SPARSEGPT else "wanda"
 
-
-def planted_sparsegpt_losses(
-    run: Run,
-    lm: LanguageModel,
-    fingerprint: str,
-    sparsities: Iterable[float],
-    sequences: int,
-    calibration_sequences: int,
-    seed: int,
-    doses: Sequence[float],
-    controls: Mapping[float, Sequence[float]],
-) -> pd.DataFrame:
-    """Return the NELBO of the dense model and of those that SparseGPT prunes with sinks planted or left out.
-
-    Text, noise and tables are those of `planted_losses`, and so are the names of variants, with the method
-    before them. Random tokens are planted, and the official token weights tried, at the doses that `controls`
-    has for a sparsity.
-    """
     rows = []
     for sparsity in sparsities:
-        choices = planted_choices(doses, places=["all"], with_official=False)
-        if sparsity in controls:
-            choices |= planted_choices(controls[sparsity])
+        for name, choice in planted_choices(doses).items():
+            recipe = planted_recipe(choice, sparsity, criterion)
+            rows.append(GridRow(prefix + name, UNSTRUCTURED, sparsity, recipe, calibration_sequences))
 
-        for choice_name, choice in choices.items():
-            name = f"{SPARSEGPT}, {choice_name}"
-            recipe = planted_recipe(choice, sparsity, "sparsegpt")
-            rows.append(GridRow(name, UNSTRUCTURED, sparsity, recipe, calibration_sequences))
     return losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
 
 

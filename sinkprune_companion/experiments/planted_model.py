@@ -511,7 +511,7 @@ def planted_model_findings(
 
     Also what pruning costs with sinks kept, by dose. The margin is a share of that cost. Where controls were
     measured: `planted_model_waste_x…`, the first difference where no model is scored with the vector, and
-    `planted_model_random_x…`, random tokens left out − none. `at` stands in the names before the dose, for
+    `planted_model_random_x…`, random tokens left out − kept. `at` stands in the names before the dose, for
     instance `_at_75`.
     """
     is_dense_with_vector = (losses.variant == DENSE) & (losses.dose > 0)

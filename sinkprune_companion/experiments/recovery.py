@@ -91,8 +91,9 @@ def recovery_rows(places: Iterable[Place], tokens: int, recipes: Iterable[str] =
     return [protocol_row(name, place, tokens, **place.fields) for place in places for name in recipes]
 
 
-def settings_of(tokens: int, dtype: str = "float32", **changes: object) -> Recovery:
-    """Return how a model is recovered on about so many tokens; steps are whole."""
+def settings_of(lm: LanguageModel, tokens: int, **changes: object) -> Recovery:
+    """Return how a model is recovered on about so many tokens, in its own number format; steps are whole."""
+    dtype = str(lm.model.dtype).removeprefix("torch.")
     settings = Recovery(steps=1, dtype=dtype, **changes)
     return replace(settings, steps=max(1, round(tokens / settings.batch_tokens)))
 
@@ -170,7 +171,7 @@ def recovered_losses(
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     text = training_text(lm.tokenizer, None, LENGTH)
-    recoveries = {count: settings_of(count, seed=seed, **settings) for count in tokens}
+    recoveries = {count: settings_of(lm, count, seed=seed, **settings) for count in tokens}
 
     labels_of_control = {"variant": CONTROL, "pattern": DENSE.pattern, "sparsity": DENSE.sparsity}
     variants = [(labels_of_control, Variant(lm, fingerprint))]
@@ -192,8 +193,8 @@ def recovered_losses(
 def taught_losses(
     run: Run,
     lm: LanguageModel,
-    teacher: LanguageModel,
     fingerprint: str,
+    teacher: LanguageModel,
     row: GridRow,
     sequences: int,
     seed: int,
@@ -207,7 +208,7 @@ def taught_losses(
     """
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     text = training_text(lm.tokenizer, None, LENGTH)
-    how = settings_of(tokens, seed=seed, distillation=1.0, **settings)
+    how = settings_of(lm, tokens, seed=seed, distillation=1.0, **settings)
     ((_, variant),) = variants_on(lm, fingerprint, [row], LENGTH, seed, protocol_draw)
 
     labels = {**row.labels, "seed": seed}

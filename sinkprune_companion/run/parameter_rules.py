@@ -54,7 +54,6 @@ RANGES = {
     "other_prompts": _at_least(2),
     "doses": _AT_LEAST_ONE,
     "native_tokens": Number,  # 0: no pair is trained
-    "sparsegpt_control_doses": _AT_LEAST_ONE,
     "sparsegpt_doses": _AT_LEAST_ONE,
     "layers": Number,
     "model_sequences": _at_least(4),  # two of each start

@@ -81,12 +81,12 @@ def test_a_sentence_stops_where_its_verdict_has_changed_and_says_where_it_stands
         pages.pages(tmp_path)
 
     lines = (
-        (render.FOLDER / "readings" / "03_leaving_sinks_out.md.j2").read_text(encoding="utf-8").splitlines()
+        (render.FOLDER / "answers" / "03_leaving_sinks_out.md.j2").read_text(encoding="utf-8").splitlines()
     )
     (line,) = [number for number, text in enumerate(lines, 1) if 'holds("paper-beats-wanda-former",' in text]
 
     assert str(stopped.value) == (
-        f"pages/readings/03_leaving_sinks_out.md.j2:{line}: 'paper-beats-wanda-former' is presumed to be "
+        f"pages/answers/03_leaving_sinks_out.md.j2:{line}: 'paper-beats-wanda-former' is presumed to be "
         "contradicted and is now reproduced: write the sentence anew"
     )
 

@@ -39,7 +39,7 @@ SETTINGS = {"batch": 4, "length": 12, "learning_rate": 3e-3}
 def test_a_record_is_measured_once_and_leaves_the_model_as_it_was(run, make_lm, words, texts, calibration):
     lm = make_lm("diffusion", "gqa-24")
     fingerprint = lm.fingerprint()
-    settings = settings_of(200, **SETTINGS)
+    settings = settings_of(lm, 200, **SETTINGS)
     assert settings.steps == 4
 
     frames = []
@@ -113,7 +113,7 @@ def test_a_model_with_a_teacher_is_compared_with_the_same_without_one_draw_by_dr
         recovered_losses(run, lm, fingerprint, [row], 4, seed, (1000,), **SETTINGS) for seed in range(3)
     ]
     taught = [
-        recovery.taught_losses(run, lm, teacher, fingerprint, row, 4, seed, 1000, **SETTINGS)
+        recovery.taught_losses(run, lm, fingerprint, teacher, row, 4, seed, 1000, **SETTINGS)
         for seed in range(2)
     ]
 

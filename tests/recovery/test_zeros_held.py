@@ -378,6 +378,21 @@ def test_weights_are_chosen_by_gradients_in_a_loop_of_one_s_own(make_lm, make_id
     assert torch.equal(weight_OI != 0, kept_OI) and float(score_OI.count_nonzero() / score_OI.numel()) > 0.3
 
 
+def test_the_zeros_of_a_linear_by_itself_are_held():
+    linear = torch.nn.Linear(8, 8)
+    with torch.no_grad():
+        linear.weight[:, ::2] = 0
+    optimizer = torch.optim.AdamW(linear.parameters(), lr=0.1)
+
+    with zeros_held(linear) as held:
+        linear(torch.randn(4, 8)).square().mean().backward()
+        optimizer.step()
+
+    assert list(held) == ["weight"]
+    assert (linear.weight == 0).sum() == 32
+    assert (linear.weight[:, ::2] == 0).all()
+
+
 def test_2_4_zeros_stay(make_pruned, zeros, make_ids):
     lm = make_pruned("autoregressive", pattern="2:4")
     lm.model.requires_grad_(True)
