@@ -270,9 +270,8 @@ from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.pruning.recipe import preset
 
-recipe_levels = preset(
-    "unstable"
-).noise_levels  # at which recipes on noised text read every sequence
+# at how many noise levels recipes on noised text read every sequence
+recipe_levels = preset("unstable").noise_levels
 sampler = Sampler(length=written, steps=written, block=None, temperature=1.0)
 prompt_BT = dlm.encode("The best way to learn a new language is")[None]
 texts_written = []

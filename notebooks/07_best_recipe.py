@@ -260,10 +260,12 @@ listed(found | use_by_kind)
 from sinkprune_core.calibration.text import half_clean
 from sinkprune_core.diffusion.noise import corrupt
 
-clean_T = texts["natural/crop"][0, :16]
+clean_T = texts["natural/crop"][0, :24]
 is_masked_ST = half_clean(clean_T, noise_levels=2, seed=0, sequence=0)  # of two states
-seen_ST = corrupt(clean_T.expand(2, -1), is_masked_ST, dlm.mask_token_id)
-print("\n".join(dlm.tokenizer.decode(state_T) for state_T in seen_ST))
+seen_ST = corrupt(clean_T.expand(2, -1), is_masked_ST, dlm.mask_token_id)  # what the model reads
+for state_T in seen_ST.tolist():
+    words = [" ▢" if id == dlm.mask_token_id else dlm.tokenizer.decode([id]) for id in state_T]
+    print("".join(words).strip())
 
 # %% [markdown]
 # **OWL's allocation.** A layer has outliers where scores are more than five times as large as the
