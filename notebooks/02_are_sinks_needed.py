@@ -265,24 +265,38 @@ def extra_cost_difference(frame: pd.DataFrame):
     return interval(of_dlm - of_ar)
 
 
+# %% [markdown]
+# All findings, in this order: the loss of each model with all keys, the differences by third of the
+# layers, by condition, and with equal shares of the keys hidden.
+
+# %%
 all_keys = of_main[of_main["count"] == 0]
 found = {
     f"loss_{short}": interval(all_keys.value[all_keys.kind == kind])
     for kind, short in SHORT.items()
 }
+
 for third in dict.fromkeys(thirds):
     part = of_main[of_main.layers == third]
     found |= {f"{name}_{third}_layers": contrast(part, name) for name in MAIN_CONTRASTS}
     found[f"extra_cost_difference_{third}_layers"] = extra_cost_difference(part)
+
 for condition, part in scores.groupby("condition", sort=False):
     ending = "" if condition == "main" else f"_{condition}"
     found |= {name + ending: contrast(part, name) for name in CONTRASTS}
+
 for condition, keys in shared_counts.items():
     part = scores[scores.condition == condition.name(main)]
     ending = f"_{condition.name(main)}_same_share"
     found |= {name + ending: contrast(part, name, keys) for name in MAIN_CONTRASTS}
+
 run.find(found)
 
+# %% [markdown]
+# The picture shows what hiding the five strongest keys costs, by the layers in which they are
+# hidden.
+
+# %%
 decided = [name for name in found if name in MAIN_CONTRASTS or name.endswith("_layers")]
 table = pd.concat([by_layers, forests.forest_table({name: found[name] for name in decided})])
 told = {"data": table, "caption": "what hiding five keys costs"}

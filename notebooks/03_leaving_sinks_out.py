@@ -367,26 +367,39 @@ last = first_seed + seeds
 half = [(pruning_grid.HEADLINE, last), (pruning_grid.CONTROLS, other_draws)]
 curve, units, answering = pruning_grid.CURVE, pruning_grid.UNITS, pruning_grid.ANSWERING
 pair = pruning_grid.SPARSEGPT
+
 plan = []  # names of recipes, pattern, share of zeros, calibration draws
 for share in sparsities:
     for names, count in half if share == 0.5 else [(curve, other_draws)]:
         plan.append((names, "unstructured", share, count))
+
 for share in answer_sparsities:
     if share not in sparsities:
         plan.append((answering, "unstructured", share, answer_draws))
+
 plan += [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_sparsities]
+
 for pattern in patterns:
     zeros, group = n_and_m(pattern)
     plan.append((curve, pattern, zeros / group, unit_draws))
     plan.append((["wanda", "paper"], pattern, zeros / group, pattern_draws))
+
 plan += [(units, "structured", ratio, unit_draws) for ratio in ratios]
+
+# %% [markdown]
+# A plan becomes a grid, with one row for each recipe, pattern and share of zeros. Some of the rows
+# also answer questions.
+
+# %%
 settings = {"noise_levels": noise_levels, "sink_std": sink_std}
 settings["stability_threshold"] = stability_threshold
+
 grid = {}  # what is planned twice counts as it was planned last
 for place in plan:
     for row in pruning_grid.grid_rows(*place, calibration, chosen=recipes, **settings):
         grid[row.variant, row.pattern, row.sparsity] = row
 grid = list(grid.values())
+
 asked = {row for row in grid if row.pattern == "unstructured" and row.variant in answering}
 asked = {row for row in asked if row.sparsity in answer_sparsities}
 print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
@@ -407,19 +420,27 @@ from tqdm.auto import tqdm
 
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 losses, answered = [], []
+
 for seed in sorted({0, *range(first_seed, last)}) if own_noise else [0]:
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
     with Variant(dlm, fingerprint) as variant:
         losses.append(variant.scores(run, texts, draws, noise=seed, **labels))
         if seed == 0:
             answered.append(variant_answers(run, variant, questions, item_draws, **labels))
+
 for row in grid:
     if not row.is_calibrated:
         with Variant(dlm, fingerprint, row.recipe) as variant:
             losses.append(variant.scores(run, texts, draws, **row.labels, seed=0))
+
+# %% [markdown]
+# Then come all calibrated recipes, draw by draw.
+
+# %%
 for seed in tqdm(range(first_seed, last), desc="calibration draws"):
     rows = [row for row in grid if row.is_calibrated and seed < row.draws]
     drawn = draw_for(dlm, [(row.recipe, row.sequences) for row in rows], length, seed)
+
     for row in tqdm(rows, desc="prune and measure", unit="variant", leave=False):
         labels = {**row.labels, "seed": seed}
         with Variant(dlm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
@@ -427,6 +448,7 @@ for seed in tqdm(range(first_seed, last), desc="calibration draws"):
             losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
             if row in asked and seed < answer_draws:
                 answered.append(variant_answers(run, variant, questions, item_draws, **labels))
+
 losses = pd.concat(losses, ignore_index=True)
 answers = pd.concat(answered, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses  # on one sequence under the same noise

@@ -308,6 +308,7 @@ from sinkprune_companion.experiments.random_null import with_random_weights
 from sinkprune_core.pruning.diagnosis import Diagnosis
 
 tables = {}  # of `why.diagnosis_table`, by model
+
 for name in [model, *other_models]:
     if name == model:
         lm = dlm
@@ -318,20 +319,28 @@ for name in [model, *other_models]:
     else:
         lm = diffusion_model(name, dtype, run.device)
     tables[name] = why.diagnosis_table(run, lm, lm.fingerprint(), 2 * calibration, 128, seed=0)
+
 if native_tokens:
     for name in native_pair.NAMES:
         sizes = (native_tokens, 2 * calibration, 128)
         tables[name] = native_pair.native_diagnosis(run, name, *sizes, seed=0, dtype=dtype)
 
+# %% [markdown]
+# The table has the shares of all kept weights that leaving sinks out exchanges: as one pass
+# predicts it, as it is, and what another draw of text exchanges.
+
+# %%
 foreseen = {
     name: Diagnosis(name, of_model, float(of_model.left_out.iloc[0]))
     for name, of_model in tables.items()
 }
+
 rows = []
 for name, diagnosis in foreseen.items():
     for sparsity, row in diagnosis.overall().iterrows():
         expects = diagnosis.expect_an_effect(sparsity)
         rows.append([name, sparsity, diagnosis.left_out, *row, expects])
+
 columns = ["model", "zeros", "sinks among tokens", "predicted", "exact", "other text"]
 others = pd.DataFrame(rows, columns=[*columns, "expect an effect"])
 figures.save_table(run, "other_models", others, "what one pass foresees, by model")
@@ -495,6 +504,7 @@ if model_doses:
     change = planted_model.largest_change_of_dense(in_model)
     print(f"the dense model's NELBO of a sequence changes by {change:.1e} at most")
     assert change < 0.01
+
     in_the_model = planted_model.planted_model_findings(in_model, model_doses)
     passes_in_model = [
         planted_model.foreseen_in_model(*tables)
@@ -510,6 +520,11 @@ if model_doses:
     together = by_dose.join(of_all_maps.add_suffix(" of all maps"))
     display((100 * together).round(1).add_suffix(" (%)"))
 
+# %% [markdown]
+# The picture has the loss of the planted model, by the length of the vector.
+
+# %%
+if model_doses:
     lines = {}
     for finding in ("planted_model_gain", "planted_model_random", "planted_model_waste"):
         by_dose = {dose: in_the_model.get(f"{finding}_x{dose:g}") for dose in model_doses}
@@ -524,9 +539,15 @@ if model_doses:
     caption = f"loss of the planted model, sinks left out less kept, by dose. {says}"
     data = listed(in_the_model).reset_index()
     display(figures.save_figure(run, figure, "in_model", data, caption))
+
+# %% [markdown]
+# With three quarters of the weights zero one length was tried.
+
+# %%
 if losses_at_75:
     at_75 = pd.concat(losses_at_75, ignore_index=True)
     assert planted_model.largest_change_of_dense(at_75) < 0.01
+
     of_75 = planted_model.planted_model_findings(at_75, model_doses_75, "_at_75")
     found |= of_75
     run.find(found)

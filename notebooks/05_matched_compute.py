@@ -52,6 +52,7 @@ sparsity: float = 0.5  # share of zeros in linear maps, or of weights removed in
 steps: list[int] = [16]  # denoising steps at which pruned models are measured
 baselines: list[str] = ["wanda"]  # presets beside `unstable`
 structured_recipes: list[str] = ["structured-sink"]  # presets beside the dense model
+in_steps: list[str] = []  # more presets that take `steps` denoising steps; none: skip it
 # how it is calibrated
 calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 seeds: int = 1  # calibration draws
@@ -172,14 +173,16 @@ from sinkprune_companion.experiments.pruning_grid import grid_rows
 from sinkprune_companion.figures import figures
 from sinkprune_companion.pages.render import draw
 
-names = [*baselines, "unstable", *structured_recipes]
+names = list(dict.fromkeys([*baselines, "unstable", *in_steps, *structured_recipes]))
 grid = grid_rows(names, "unstructured", sparsity, seeds, calibration, noise_levels)
 taken = sorted({int(count) for count in costs.matched.to_numpy().flatten()})
 at_steps = {"dense": [None, *taken], "unstable": [None, *steps]}
 at_steps |= {name: [None] for name in baselines} | dict.fromkeys(structured_recipes, steps)
+at_steps |= {name: [None, *steps] for name in in_steps}
 asked = (grid, texts, draws, range(seeds), at_steps)
 scores = matched_steps.scores_in_steps(run, dlm, fingerprint, *asked)
-found = matched_steps.findings(scores, costs.matched, baselines, structured_recipes)
+measured = (baselines, structured_recipes, in_steps)
+found = matched_steps.findings(scores, costs.matched, *measured)
 run.find(found if sparsity == 0.5 else {})
 
 front = matched_steps.front(scores, costs, structured_recipes)
@@ -244,6 +247,7 @@ UNSTRUCTURED = matched_steps.FLOPS_OF_UNSTRUCTURED
 FLOPS, TIME = matched_steps.FLOPS_OF_STRUCTURED, matched_steps.TIME_OF_STRUCTURED
 EQUAL_FLOPS, EQUAL_TIME = "equal effective FLOPs", "equal measured time"
 EQUAL_SPARSITY = "equal sparsity, FLOPs of steps, calibration tokens"
+
 labels = {"pruned_minus_dense_steps": (f"{CALLED['unstable']} − dense", EQUAL_FLOPS)}
 matches = [("unstable", UNSTRUCTURED)]
 for name in structured_recipes:
@@ -252,19 +256,35 @@ for name in structured_recipes:
     labels[f"{finding}_minus_dense_steps"] = (f"{called} − dense", EQUAL_FLOPS)
     labels[f"{finding}_minus_dense_latency"] = (f"{called} − dense, by time", EQUAL_TIME)
     matches += [(name, FLOPS), (name, TIME)]
+
+for name in in_steps:
+    called = CALLED.get(name, name)
+    labels[f"{name.replace('-', '_')}_minus_dense_steps"] = (f"{called} − dense", EQUAL_FLOPS)
+    matches.append((name, UNSTRUCTURED))
+
 for other in baselines:
     finding = f"unstable_minus_{other.replace('-', '_')}"
     labels[finding] = (f"{CALLED['unstable']} − {CALLED.get(other, other)}", EQUAL_SPARSITY)
 forest = {labels[finding][0]: found[finding] for finding in labels}
 
+# %% [markdown]
+# The table compares a pruned model in so many steps with the dense one in as many as cost the same.
+
+# %%
 by_step = {}
 for variant, column in matches:
     for count, of_dense in zip(costs.matched.steps, costs.matched[column], strict=True):
         label = f"{variant}, {count} steps − dense, {of_dense} steps ({column})"
         by_step[label] = compare(scores, at(variant, count), at("dense", of_dense))
+
 judged = results_for(run).on_losses
 tables = [forests.forest_table(forest, judged), forests.forest_table(by_step, judged)]
 display(tables[1].set_index("comparison")[["value", "low", "high"]].round(3))
+
+# %% [markdown]
+# The figure has the means over all numbers of steps.
+
+# %%
 axis = "difference at matched compute (nats per token)"
 told = {"data": pd.concat(tables)}
 told["caption"] = "paired differences, a section for each thing that is equal"

@@ -292,6 +292,10 @@ for name, each in of_units.items():
 kind_N = kind_of_sequences(way_costs)
 run.find(estimates(found) | by_kind_of_text(of_units, kind_N))
 
+# %% [markdown]
+# The picture has a section for each ratio.
+
+# %%
 sections, aside = {}, {}
 for ratio in ratios:
     percent = f"{100 * ratio:g}"

@@ -203,6 +203,7 @@ from sinkprune_companion.figures.recipes import save_damage
 
 levels = ngram_levels(dlm.tokenizer, texts)
 kind_N = kind_of_sequences(losses)
+
 found, use_by_kind = {}, {}
 for variant in ("dense", "wanda", "paper", CLEAN, f"{NOISED}, owl", f"{HALF}, owl"):
     at_75_percent = losses.place.isin(["dense", "75 %"])
@@ -215,6 +216,10 @@ for variant in ("dense", "wanda", "paper", CLEAN, f"{NOISED}, owl", f"{HALF}, ow
             of_kind = crossed_interval(beside_bigram_RN[:, kind_N == kind])
             use_by_kind[finding_on(name, kind)] = of_kind
 
+# %% [markdown]
+# Every difference of the search has a name, by which the text and the claims table find it.
+
+# %%
 SEARCHED = {  # a finding: the recipes that it compares
     "sparsegpt_noised_minus_sparsegpt_clean": (NOISED, CLEAN),
     "sparsegpt_half_minus_sparsegpt_clean": (HALF, CLEAN),
@@ -229,9 +234,12 @@ SEARCHED = {  # a finding: the recipes that it compares
     "owl_in_half_noised": (f"{HALF}, owl", HALF),
     "half_owl_minus_clean": (f"{HALF}, owl", CLEAN),
 }
+
 costs = above_dense(losses)
 changes = differences(costs, SEARCHED)
 run.find(found | estimates(changes) | use_by_kind)
+
+# %%
 SIX = {"wanda": "wanda", "paper": "paper", CLEAN: "sparsegpt", NOISED: "sparsegpt-noised"}
 SIX |= {HALF: "sparsegpt, half noised", f"{HALF}, owl": "recommended"}
 save_damage(run, costs, SIX, bigram=-found["minus_bigram_dense"].value)
@@ -338,6 +346,7 @@ TEXT = {  # a section: its finding, and that on more text at 75 %
         "noised_text_large_75",
     ),
 }
+
 sections = {}
 for section, (name, on_more_text) in TEXT.items():
     named = {}
@@ -346,6 +355,7 @@ for section, (name, on_more_text) in TEXT.items():
         if place == "75":
             named[f"75 %, on {large_calibration / calibration:g} times the text"] = on_more_text
     sections[section] = {label: changes[each] for label, each in named.items() if each in changes}
+
 of = "what SparseGPT costs on clean text"
 save_shares(run, "sparsegpt", "What noised text does in SparseGPT", sections, of=of)
 
@@ -368,6 +378,7 @@ WEIGHTS = {
     "sink_weights_minus_elsewhere": ("official weights", "official weights elsewhere"),
     "less_damping": ("less damping", CLEAN),
 }
+
 if "weights" in parts:
     for count in (tokens, *weight_sequences):
         of_weights = recipe_search.weights(0.75, count, noise_levels)
@@ -377,6 +388,10 @@ if "weights" in parts:
         changes |= differences(above_dense(count_losses), compared)
 run.find(found | estimates(changes))
 
+# %% [markdown]
+# The picture has three sections. What is in `ASIDE` is not drawn, and stands in its data.
+
+# %%
 AT_75 = {
     "how text is seen": {
         "noised twice − at eight levels": "noised_twice_in_sparsegpt",
@@ -401,6 +416,7 @@ ASIDE = {
     "OWL − uniform, noised text, on more text": "owl_large",
     "a tenth of the damping − as it is": "less_damping",
 }
+
 for count in sorted(weight_sequences, reverse=True):
     ASIDE[f"all: official weights − kept, {count} sequences"] = f"sink_weights_{count}"
     fewer = f"official weights: on sinks − elsewhere, {count} sequences"
@@ -431,10 +447,12 @@ if any(sections.values()):
 from sinkprune_companion.experiments.diffusion_models import diffusion_model
 
 candidates = recipe_search.candidates("75", tokens, noise_levels)
+
 for number, name in enumerate(other_models if "other" in parts else [], 1):
     other_dlm = diffusion_model(name, dtype, run.device)
     if other_dlm.tokenizer.get_vocab() != dlm.tokenizer.get_vocab():
         raise ValueError(f"other_models: {name} must have the tokens of {model!r}")
+
     compared = {f"half_owl_on_other_{number}": (f"{HALF}, owl", CLEAN)}
     if number == 1:
         compared[f"noised_owl_on_other_{number}"] = (f"{NOISED}, owl", CLEAN)
@@ -453,6 +471,7 @@ if "twin" in parts:
     ar = load(twin, dtype, run.device)
     twin_losses = recipe_search.losses(run, ar, on_twin, texts, length, draws)
     changes |= differences(above_dense(twin_losses), ON_TWIN)
+
 elsewhere = [name for name in changes if "_on_other_" in name or name.endswith("_on_twin_75")]
 listed(estimates({name: changes[name] for name in elsewhere}))
 
@@ -584,7 +603,7 @@ if is_recovered and recovery_teacher:
     after |= recovery.taught_findings(recovered, taught)
 
 # %% [markdown]
-# Two recipes are trained on more tokens, at 75 % and in fewer draws.
+# Two recipes are trained on more tokens, at 75 %, in as many draws as `recovery_long_draws` says.
 
 # %%
 long_seeds = [seed for seed in recovery_seeds if seed < recovery_long_draws]

@@ -204,14 +204,17 @@ from sinkprune_core.sinks.trace import Trace, trace
 
 (condition,) = sink_conditions.conditions(["natural"], [False], [length], ["llada"])
 sampler = sink_conditions.sampler_of(condition, prompt_length, steps, temperature=1.0)
+
 written_by = {(*key, "trained"): lm for key, lm in models.items()}
 for (kind, seed), lm in models.items():
     untrained = random_null.with_random_weights(lm, seed, dtype, run.device)
     written_by[kind, seed, "untrained"] = untrained
+
 rows = []
 for (kind, seed, state), lm in written_by.items():
     chosen = sink_conditions.prompts(lm.tokenizer, condition, prompts, prompt_length, seed)
     prompt_BT = torch.cat(list(chosen.values()))
+
     one = run.artifact(
         f"trace-{kind}",
         Trace,
@@ -223,6 +226,7 @@ for (kind, seed, state), lm in written_by.items():
     )
     measured = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind)
     rows.append(measured.assign(training=seed, state=state))
+
 sinks = pd.concat(rows, ignore_index=True)
 by_the_sum = sinks[sinks.reading == LITERAL]
 literal = by_the_sum[by_the_sum.state == "trained"]

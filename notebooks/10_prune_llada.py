@@ -132,6 +132,7 @@ from sinkprune_companion.experiments.stand_ins import known_row
 from sinkprune_companion.ledger import published
 
 row = parse(model)[0] if real else known_row(model)
+
 HOUR, ITEMS = ("piqa", "winogrande", "arc_challenge"), 200  # tasks, and items of each
 commands = {}  # by what they are for
 if row is not None:
@@ -146,10 +147,12 @@ if row is not None:
         plans[name]["minutes of arithmetic alone"] = round(60 * result.pruning_hours(), 1)
         if name in (preset, "recommended", official, "wanda"):
             commands[f"{name}, official amount of text"] = result.commands()
+
     hours = 0.0  # of the evaluation
     for task in HOUR:
         whole = published.Result(model, None, 0.0, (task,)).evaluation_hours()
         hours += whole * ITEMS / published.REQUESTS[task].documents
+
     print(f"{model} on {HARDWARE} at {SPEED:.0e} FLOP/s")
     print(f"{ITEMS} items of {', '.join(HOUR)}: at least {60 * hours:.0f} minutes")
     display(pd.DataFrame.from_dict(plans, orient="index"))

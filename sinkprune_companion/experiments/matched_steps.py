@@ -178,19 +178,27 @@ def minus_fewer_steps(scores: pd.DataFrame, matched: pd.DataFrame, variant: str,
 
 
 def findings(
-    scores: pd.DataFrame, matched: pd.DataFrame, baselines: Collection[str], structured: Collection[str]
+    scores: pd.DataFrame,
+    matched: pd.DataFrame,
+    baselines: Collection[str],
+    structured: Collection[str],
+    in_steps: Collection[str] = (),
 ) -> dict[str, Estimate]:
-    """Return `unstable` and structured recipes less the dense model in fewer steps, by name of the finding,
-    and `unstable` less each baseline; what matters of the latter is a share of what the baseline costs.
+    """Return pruned models less the dense one in fewer steps, by name of the finding: `unstable`, the recipes
+    of `in_steps` and structured ones; and `unstable` less each baseline, of which what matters is a share of
+    what the baseline costs.
 
-    Differences to the dense model are means over all numbers of steps, and those of `unstable` are also found
-    at each of them, as `pruned_minus_dense_steps_{number}`.
+    Differences to the dense model are means over all numbers of steps, and those of unstructured recipes are
+    also found at each of them, as `{recipe}_minus_dense_steps_{number}`; `unstable` is `pruned` there.
     """
-    pruned = ("unstable", FLOPS_OF_UNSTRUCTURED)
-    found = {"pruned_minus_dense_steps": minus_fewer_steps(scores, matched, *pruned)}
-    for count in matched.steps:
-        at_count = matched[matched.steps == count]
-        found[f"pruned_minus_dense_steps_{count}"] = minus_fewer_steps(scores, at_count, *pruned)
+    found = {}
+    for name in ("unstable", *in_steps):
+        label = "pruned" if name == "unstable" else name.replace("-", "_")
+        pruned = (name, FLOPS_OF_UNSTRUCTURED)
+        found[f"{label}_minus_dense_steps"] = minus_fewer_steps(scores, matched, *pruned)
+        for count in matched.steps:
+            at_count = matched[matched.steps == count]
+            found[f"{label}_minus_dense_steps_{count}"] = minus_fewer_steps(scores, at_count, *pruned)
 
     for name in structured:
         label = name.replace("-", "_")

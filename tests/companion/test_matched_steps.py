@@ -57,6 +57,13 @@ def test_a_difference_to_fewer_steps_is_a_mean_over_numbers_of_steps():
     assert at_each == pytest.approx([5 - 1, 5 - 3])
     assert found["pruned_minus_dense_steps"].value == pytest.approx(sum(at_each) / 2)
 
+    renamed = scores.assign(variant=scores.variant.replace("pruned", "own-recipe"))
+    both = pd.concat([named, renamed[renamed.variant == "own-recipe"]])
+    found = matched_steps.findings(both, matched, baselines=[], structured=[], in_steps=["own-recipe"])
+    for ending in ("", *(f"_{count}" for count in STEPS)):
+        same = f"minus_dense_steps{ending}"
+        assert found[f"own_recipe_{same}"] == found[f"pruned_{same}"]
+
     seconds = pd.DataFrame({"dense": [1.0, 1.0], "unstructured": [2.0, 2.0]})
     flops = {"dense": {1: 1e12, 2: 2e12, 3: 3e12}, "unstructured": {4: 4e12, 8: 8e12}}
     costs = matched_steps.StepCosts(pd.DataFrame(), seconds, 2, flops, matched)
