@@ -80,7 +80,7 @@ class Plan:
         return 60 * hours
 
     def draws_hours(self, draws: int) -> dict[str, float]:
-        """Return the hours that so many calibration draws of every control, and the dense model, take at least.
+        """Return the least hours of so many calibration draws of every control, and of the dense model.
 
         By what is evaluated: FIRST_ITEMS of each of FIRST_TASKS, or all benchmarks of the paper in full.
         """
@@ -186,10 +186,10 @@ def published_gain() -> float:
 def power(model: str, disagreements: Sequence[float]) -> pd.DataFrame:
     """Return what paired accuracies could show, by the share of items that one model alone gets right.
 
-    Columns: the points that FIRST_ITEMS of each of FIRST_TASKS, and all benchmarks of the paper in full, could
-    show in their mean, and the items of one benchmark that show the gain that the authors report. The test has
-    two sides at 1 − CONFIDENCE, no correction for several tests, and POWER. The two models are fixed: how much
-    a difference varies over calibration draws has no part.
+    Columns: the points that FIRST_ITEMS of each of FIRST_TASKS, and all benchmarks of the paper in full,
+    could show in their mean, and the items of one benchmark that show the gain that the authors report. The
+    test has two sides at 1 − CONFIDENCE, no correction for several tests, and POWER. The two models are
+    fixed: how much a difference varies over calibration draws has no part.
     """
     family = "dream" if MODELS[model].family == "dream" else "llada"
     in_full = [published.REQUESTS[benchmark.task].documents for benchmark in PAPER[family]]
