@@ -47,10 +47,6 @@
 # models have the same shape and random weights. Other words are those of the
 # [glossary](../docs/glossary.md).
 #
-# ![How much sinks move, from scratch](../figures/09_from_scratch/sinks.png)
-#
-# This is the picture of the published run, training by training; how it is made follows.
-#
 # Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
 # and how prompts or sequences do.
 
@@ -193,55 +189,84 @@ quality.pivot_table("value", "text", "kind").join(of_levels).round(2)
 #
 # Beside the trained models stand untrained ones of the same shape: what these show was not made by
 # training. Their attention is almost even, and the rule still finds sinks, which are the largest
-# fluctuations. In the table `stable_share` is the share of occurrences at stable positions, and
-# `sinks_per_step` the number of sinks in a step:
+# fluctuations.
+#
+# First, the prompts and how they are continued. A prompt is a crop of held-out English that begins
+# in the middle of a paragraph. Both kinds of one training get the same prompts:
 
 # %%
 import torch
-from sinkprune_companion.experiments import random_null, sink_conditions, sink_measures
-from sinkprune_core.sinks.readings import LITERAL
-from sinkprune_core.sinks.trace import Trace, trace
+from sinkprune_companion.experiments import sink_conditions
 
-(condition,) = sink_conditions.conditions(["natural"], [False], [length], ["llada"])
+condition = sink_conditions.Condition("natural", first_token=False, tokens=length)
 sampler = sink_conditions.sampler_of(condition, prompt_length, steps, temperature=1.0)
 
-written_by = {(*key, "trained"): lm for key, lm in models.items()}
-for (kind, seed), lm in models.items():
-    untrained = random_null.with_random_weights(lm, seed, dtype, run.device)
-    written_by[kind, seed, "untrained"] = untrained
+
+def prompts_of(lm, seed: int) -> torch.Tensor:
+    """Prompts in a model's vocabulary that the seed draws, (prompts, tokens)."""
+    drawn = sink_conditions.prompts(lm.tokenizer, condition, prompts, prompt_length, seed)
+    return drawn[condition.text]
+
+
+# %% [markdown]
+# Then a model continues its prompts, and its attention is recorded at every step:
+
+# %%
+from sinkprune_core.sinks.trace import Trace, trace
+
+
+def traced(lm, seed: int) -> Trace:
+    """The attention of a model while it writes, from the record where there is one."""
+    prompt_BT = prompts_of(lm, seed)
+
+    def compute() -> Trace:
+        return trace(lm, prompt_BT, sampler, seed, batch=4)
+
+    key = {"model": lm.fingerprint(), "sampler": sampler, "prompts": prompt_BT.tolist()}
+    return run.artifact(f"trace-{lm.kind}", Trace, compute, **key, seed=seed)
+
+
+# %% [markdown]
+# Each trained model is measured beside an untrained one. Of the ways to sum attention that
+# `by_reading` knows, `LITERAL` is the sum over all queries:
+
+# %%
+from sinkprune_companion.experiments import random_null, sink_measures
+from sinkprune_core.sinks.readings import LITERAL
 
 rows = []
-for (kind, seed, state), lm in written_by.items():
-    chosen = sink_conditions.prompts(lm.tokenizer, condition, prompts, prompt_length, seed)
-    prompt_BT = torch.cat(list(chosen.values()))
-
-    one = run.artifact(
-        f"trace-{kind}",
-        Trace,
-        lambda lm=lm, prompt_BT=prompt_BT, seed=seed: trace(lm, prompt_BT, sampler, seed, 4),
-        model=lm.fingerprint(),
-        sampler=sampler,
-        prompts=prompt_BT.tolist(),
-        seed=seed,
-    )
-    measured = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind)
-    rows.append(measured.assign(training=seed, state=state))
+for (kind, seed), lm in models.items():
+    untrained = random_null.with_random_weights(lm, seed, dtype, run.device)
+    for state, one in {"trained": lm, "untrained": untrained}.items():
+        attention = traced(one, seed)
+        measured = sink_measures.by_reading(attention, sink_std, stability_threshold, kind=kind)
+        rows.append(measured.assign(training=seed, state=state))
 
 sinks = pd.concat(rows, ignore_index=True)
 by_the_sum = sinks[sinks.reading == LITERAL]
-literal = by_the_sum[by_the_sum.state == "trained"]
-METRICS = ["temporal_variance", "stable_share", "sinks_per_step"]
-by_the_sum.groupby(["state", "kind"])[METRICS].mean().round(3)
+
+# %% [markdown]
+# The table has means over trainings and prompts. The variance is in squared positions, and the
+# share is that of occurrences at stable positions:
+
+# %%
+METRICS = {
+    "temporal_variance": "temporal variance",
+    "stable_share": "share at stable positions",
+    "sinks_per_step": "sinks in a step",
+}
+means = by_the_sum.groupby(["state", "kind"])[[*METRICS]].mean()
+means.rename(columns=METRICS).round(3)
 
 # %% [markdown]
 # ## Does a model need them?
 #
 # As in [notebook 02](02_are_sinks_needed.ipynb), the keys that draw the most attention, or as many
 # random ones, are hidden in the middle third of the layers. The table says what that costs in nats
-# per token, which share of the attention of these layers the hidden keys had together, and which
-# share the strongest of the other keys gets then. If that is as much as one of the hidden keys had
-# on average, another key has taken over. Where random keys are hidden, the strongest key left is
-# the strongest of all:
+# per token, and three shares of the attention of these layers: what the hidden keys had together,
+# what each of them had on average, and what the strongest of the other keys gets once they are
+# hidden. Where the last share is no smaller than the one before it, another key has taken over.
+# Where random keys are hidden, the strongest key left is the strongest of all:
 
 # %%
 from sinkprune_companion.experiments.hiding_scores import hiding_scores
@@ -254,8 +279,15 @@ for (kind, seed), lm in models.items():
     parts.append(scored.assign(kind=kind, training=seed))
 without_keys = pd.concat(parts, ignore_index=True)
 some_hidden = without_keys[without_keys["count"] > 0]
-COLUMNS = {"excess": "cost", "attention": "hidden keys had", "left": "strongest left gets"}
-shown = some_hidden.groupby(["kind", "keys"])[[*COLUMNS]].mean()
+
+of_each = some_hidden.assign(of_each=some_hidden.attention / hidden)
+COLUMNS = {
+    "excess": "cost",
+    "attention": "hidden keys had together",
+    "of_each": "each hidden key had",
+    "left": "strongest left gets",
+}
+shown = of_each.groupby(["kind", "keys"])[[*COLUMNS]].mean()
 shown.rename(columns=COLUMNS).round(3)
 
 # %% [markdown]
@@ -265,7 +297,8 @@ shown.rename(columns=COLUMNS).round(3)
 # model feeds it (*dense propagation*). What is left out of the statistics is all that differs, as
 # in [notebook 08](08_what_results_depend_on.ipynb). A sink is *stable* here if it is one at 80 % or
 # more of the noise levels, not of the steps. *Random* leaves out as many tokens as there are sinks.
-# Each training has a calibration draw and noise of its own.
+# Each training has a calibration draw and noise of its own. The table has the loss, and which
+# percentage of the calibration tokens was left out:
 
 # %%
 from sinkprune_companion.experiments import stable_sinks
@@ -285,83 +318,114 @@ for (kind, seed), lm in models.items():
             about = {"left_out": left_out, "training": seed}
             frames.append(variant.scores(run, texts, draws, noise=seed, **about))
 pruned = pd.concat(frames, ignore_index=True)
+
 shown = pruned.groupby("left_out", sort=False)[["value", "left_out_share"]].mean()
-shown.columns = ["NELBO", "tokens left out"]
-shown.round(4)
+shown["left_out_share"] *= 100
+shown.columns = ["NELBO", "tokens left out (%)"]
+shown.round({"NELBO": 4, "tokens left out (%)": 2})
 
 # %% [markdown]
 # ## The findings
 #
-# The next cells put what was measured into tables with a row for each training and a column for
-# each prompt or sequence, and take means and intervals over both. Each model comes first by itself.
+# One measure, written out: the temporal variance of the trained DLMs. Its table has a row for each
+# training and a column for each prompt. The number is the mean of all cells, and its interval
+# covers how rows differ, and how columns do.
+
+# %%
+from sinkprune.evaluation.intervals import Estimate, crossed_interval
+
+trained_only = by_the_sum[by_the_sum.state == "trained"]
+of_dlms = trained_only[trained_only.kind == "diffusion"]
+table = of_dlms.pivot_table("temporal_variance", index="training", columns="prompt")
+print(f"{len(table)} trainings, {len(table.columns)} prompts, mean {table.to_numpy().mean():.1f}")
+
+# %% [markdown]
+# All other measures are taken in the same way, of both kinds of model. What is measured of a scored
+# sequence has a column for each sequence. A prompt in which some training has no sink is left out:
 
 # %%
 import numpy as np
-from sinkprune.evaluation.intervals import Estimate, crossed_interval
 
 
-def table_of(frame: pd.DataFrame, column: str, unit: str) -> np.ndarray:
-    """A column by training and unit, (trainings, units); NaN of a text without a sink."""
-    return frame.pivot_table(column, "training", unit, dropna=False).to_numpy()
+def table_of(frame: pd.DataFrame, kind: str, column: str, unit: str) -> np.ndarray:
+    """A column of one kind of model, (trainings, units); NaN of a text without a sink."""
+    chosen = frame[frame.kind == kind]
+    return chosen.pivot_table(column, "training", unit, dropna=False).to_numpy()
 
 
 def over_trainings(values_RN: np.ndarray) -> Estimate | None:
     """The mean over trainings and the units that all have; None of fewer than two units."""
-    whole_RN = values_RN[:, ~np.isnan(values_RN).any(0)]
+    has_all_N = ~np.isnan(values_RN).any(axis=0)
+    whole_RN = values_RN[:, has_all_N]
     return crossed_interval(whole_RN) if whole_RN.shape[1] > 1 else None
 
 
 # %% [markdown]
-# These are the measures, by kind of model:
+# These are the measures. That of hiding is what the strongest keys cost beyond random ones, and
+# that of quality is how far the loss lies above that of the bigram model:
 
 # %%
-beyond_random = some_hidden.pivot_table("excess", ["kind", "training", "sequence"], "keys")
-beyond_random = beyond_random.eval("beyond = top - random").reset_index()
-measured = {}  # (trainings, units) by name and kind
-for kind in KINDS:
-    traces, scored, hidings = (
-        frame[frame.kind == kind] for frame in (literal, quality, beyond_random)
-    )
-    untrained = by_the_sum[(by_the_sum.kind == kind) & (by_the_sum.state == "untrained")]
-    measured["temporal_variance", kind] = table_of(traces, "temporal_variance", "prompt")
-    values_RN = table_of(untrained, "temporal_variance", "prompt")
-    measured["temporal_variance_untrained", kind] = values_RN
-    measured["stable_share", kind] = table_of(traces, "stable_share", "prompt")
-    measured["top_minus_random", kind] = table_of(hidings, "beyond", "sequence")
-    above = table_of(scored, "value", "sequence") - levels.bigram.to_numpy()
-    measured["minus_bigram", kind] = above
-SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
-found = {
-    f"{name}_{SHORT[kind]}": over_trainings(values_RN)
-    for (name, kind), values_RN in measured.items()
+untrained_only = by_the_sum[by_the_sum.state == "untrained"]
+
+by_keys = some_hidden.pivot_table("excess", ["kind", "training", "sequence"], "keys")
+hiding = by_keys.assign(beyond=by_keys.top - by_keys.random).reset_index()
+
+bigram_of = levels.set_index("sequence").bigram
+beside_bigram = quality.assign(above=quality.value - quality.sequence.map(bigram_of))
+
+MEASURES = {
+    "temporal_variance": (trained_only, "temporal_variance", "prompt"),
+    "temporal_variance_untrained": (untrained_only, "temporal_variance", "prompt"),
+    "stable_share": (trained_only, "stable_share", "prompt"),
+    "top_minus_random": (hiding, "beyond", "sequence"),
+    "minus_bigram": (beside_bigram, "above", "sequence"),
 }
+found = {}
+for name, (frame, column, unit) in MEASURES.items():
+    for kind, short in sink_measures.SHORT.items():
+        values_RN = table_of(frame, kind, column, unit)
+        found[f"{name}_{short}"] = over_trainings(values_RN)
 
 # %% [markdown]
 # Then come the differences that the ledger of claims asks about; fewer than five trainings give no
-# verdict. A difference in the costs of hiding matters if it is at least 0.05 nats per token. A
-# difference from leaving tokens out matters if it is at least 4.59 % of what pruning costs, half of
-# the share that the paper's method takes back at 8B. Where that cost is not told from zero there is
-# no margin and no verdict.
+# verdict. First the two kinds of model are compared, training by training. A difference in the
+# costs of hiding matters if it is at least 0.05 nats per token:
 
 # %%
-from sinkprune_companion.ledger.margins import with_share_of_damage
-
 DIFFERENCES = {
     "temporal_variance_difference": "temporal_variance",
     "temporal_variance_difference_untrained": "temporal_variance_untrained",
     "excess_difference_middle_layers": "top_minus_random",
 }
 for finding, name in DIFFERENCES.items():
-    found[finding] = over_trainings(measured[name, KINDS[0]] - measured[name, KINDS[1]])
-dense = table_of(quality[quality.kind == "diffusion"], "value", "sequence")
-by_left_out = {
-    left_out: table_of(part, "value", "sequence") for left_out, part in pruned.groupby("left_out")
+    frame, column, unit = MEASURES[name]
+    of_dlm_RN = table_of(frame, "diffusion", column, unit)
+    of_ar_RN = table_of(frame, "autoregressive", column, unit)
+    found[finding] = over_trainings(of_dlm_RN - of_ar_RN)
+
+# %% [markdown]
+# Last comes what leaving tokens out costs the pruned DLM. That matters if it is at least 4.59 % of
+# what pruning costs, half of the share that the paper's method takes back at 8B. Where that cost is
+# not told from zero there is no margin and no verdict.
+
+# %%
+from sinkprune_companion.ledger.margins import with_share_of_damage
+
+dense_RN = table_of(quality, "diffusion", "value", "sequence")
+pruned_by = dict(list(pruned.assign(kind="diffusion").groupby("left_out")))
+all_kept_RN = table_of(pruned_by["none"], "diffusion", "value", "sequence")
+found["wanda_minus_dense"] = crossed_interval(all_kept_RN - dense_RN)
+
+COMPARED = {
+    "unstable": "unstable",
+    "stable": "stable",
+    "all": "all_sinks",
+    "random": "random",
+    "random, as many as stable": "random_stable",
 }
-found["wanda_minus_dense"] = crossed_interval(by_left_out["none"] - dense)
-COMPARED = {"unstable": "unstable", "stable": "stable", "all": "all_sinks", "random": "random"}
-COMPARED["random, as many as stable"] = "random_stable"
 for left_out, short in COMPARED.items():
-    cost = crossed_interval(by_left_out[left_out] - by_left_out["none"])
+    without_RN = table_of(pruned_by[left_out], "diffusion", "value", "sequence")
+    cost = crossed_interval(without_RN - all_kept_RN)
     found[f"{short}_minus_none"] = with_share_of_damage(cost, found["wanda_minus_dense"])
 run.find(found)
 
@@ -369,8 +433,8 @@ run.find(found)
 # ## How much the sinks move, training by training
 #
 # Each training has its row, and each untrained pair. Left is the temporal variance of the centroid,
-# right the share of occurrences at stable positions. Compare the rows of one colour: what untrained
-# models show, too, need not have been learned.
+# on a logarithmic axis, right the share of occurrences at stable positions. Compare the rows of one
+# colour: what untrained models show, too, need not have been learned.
 
 # %%
 from IPython.display import display
@@ -378,15 +442,23 @@ from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.pages import render
 
 title = render.title(run, "sinks", "Sinks of both kinds of model from scratch, by training")
-labels = {"temporal_variance": "temporal variance (squared positions)"}
-labels["stable_share"] = "share of occurrences at stable positions"
+labels = {
+    "temporal_variance": "temporal variance (squared positions)",
+    "stable_share": "share of occurrences at stable positions",
+}
 shown = by_the_sum.sort_values(["state", "training"], kind="stable")
 shown = shown.assign(row=shown.state + " " + shown.training.astype(str))
 drawn = forests.plot_by_row(shown, "row", labels, title)
+
+of_variance, of_share = drawn.axes
+of_variance.set_xscale("log")
+of_variance.xaxis.set_major_formatter("{x:g}")
+of_share.set_xlim(0, 1)  # no share is below zero, so an interval ends there
+of_share.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+
 caption = f"{title}: means over prompts with 95 % intervals"
-display(
-    figures.save_figure(run, drawn, "sinks", shown[["kind", "row", "prompt", *labels]], caption)
-)
+data = shown[["kind", "row", "prompt", *labels]]
+display(figures.save_figure(run, drawn, "sinks", data, caption))
 
 # %% [markdown]
 # ## What leaving sinks out costs
@@ -460,8 +532,9 @@ Folded(listed(known, margin=[estimate.margin for estimate in known.values()]))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `tokens` to 200,000. Is the DLM's loss below that of a unigram model, and do its sinks move
-#    less than those of untrained models?
+# 1. Set `tokens` to 200,000, for which the training takes about four core-minutes (estimated from
+#    the pair of notebook 04 in [docs/performance.md](../docs/performance.md)). Is the DLM's loss
+#    below that of a unigram model, and do its sinks move less than those of untrained models?
 # 2. Set `hidden` to 20. Does another key still take over?
 #
 # **What this does not show.** The models have five million weights and saw one and a half million

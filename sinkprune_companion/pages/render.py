@@ -34,6 +34,7 @@ from sinkprune_companion.pages.sources import (
     Results,
     by_prompt,
     fixed_threshold,
+    published_averages,
     published_rows,
     reach_by_map,
     results_for,
@@ -44,7 +45,10 @@ from sinkprune_companion.run.records import Run
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
 # functions of `sources` that templates may call
-TABLES = {table.__name__: table for table in (by_prompt, fixed_threshold, published_rows, reach_by_map)}
+TABLES = {
+    table.__name__: table
+    for table in (by_prompt, fixed_threshold, published_averages, published_rows, reach_by_map)
+}
 # what templates know of results
 RESULT_NAMES = (
     "f",
