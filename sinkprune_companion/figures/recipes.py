@@ -226,21 +226,6 @@ def save_bridge(run: Run, found: Mapping[str, Difference], sparsities: Sequence[
     return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
 
 
-def save_reach(run: Run, reached: pd.DataFrame) -> Figure:
-    """Save and return the picture of `token_reach.reach_on_both_starts`: weights by tokens left out."""
-    by = ["text", "choice", "tokens", "share"]
-    means = reached.groupby(by, sort=False).changed.mean().reset_index()
-    percentages = means.assign(share=100 * means.share, changed=100 * means.changed)
-    axes = {"share": "tokens left out or replaced (%)", "changed": "kept weights that change (%)"}
-
-    title = render.title(run, "reach", "Kept weights that change when calibration tokens are left out")
-    how = {"logx": True, "logy": True, "title": title, "panel": "text"}
-    picture = figures.plot_curves(
-        percentages[percentages.changed > 0], "share", "changed", "choice", axes, **how
-    )
-    return figures.save_figure(run, picture, "reach", reached, title)
-
-
 def damage_table(costs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Return what recipes cost, a row per place and recipe: sparsities in order, and behind them patterns.
 
