@@ -111,9 +111,9 @@ def _title(rows: pd.DataFrame, sparsity: float) -> str:
     maps = (plain.choice == OTHER_TEXT).sum()
 
     return (
-        f"At {100 * sparsity:g} %, in the median of {maps} linear maps, leaving sinks out exchanges {sinks} of "
-        f"the kept weights, as many random tokens {random}, and another draw of the text {other}. In one "
-        f"map, {_short(most.linear)} of block {most.layer}, sinks exchange {percent(most.changed)}"
+        f"At {100 * sparsity:g} %, in the median of {maps} linear maps, leaving sinks out exchanges {sinks} "
+        f"of the kept weights, as many random tokens {random}, and another draw of the text {other}. In "
+        f"one map, {_short(most.linear)} of block {most.layer}, sinks exchange {percent(most.changed)}"
     )
 
 
