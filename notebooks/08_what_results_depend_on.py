@@ -245,8 +245,9 @@ else:
 # * putting back the lost weights that meet the largest activations of stable sinks brings nothing
 #   of the cost back.
 #
-# The first is in the picture below; the second is in the appendix. Both are asked of `smol-dlm`, of
-# `smol-dlm-8M`, and of seed-1 and seed-2 made again.
+# The first is in the picture below. The second can fail only where there is a cost to bring back,
+# and is in the appendix. Both are asked of `smol-dlm`, of `smol-dlm-8M`, and of seed-1 and seed-2
+# made again.
 #
 # All is Wanda on noised text, with dense propagation: every block is calibrated on outputs of the
 # dense model, so masks of blocks do not influence each other. What is left out of the statistics is
@@ -333,10 +334,10 @@ def difference(name: str, share: float, one: str, other: str):
 
 # %%
 endings = {}
-for number, name in enumerate(models, 1):
+for place, name in enumerate(models, 1):
     for share in sparsities:
         of_share = "" if share == 0.5 else f"_{100 * share:.0f}"
-        of_model = "" if number == 1 else f"_model_{number}"
+        of_model = "" if place == 1 else f"_model_{place}"
         endings[name, share] = of_share + of_model
 
 # %% [markdown]
@@ -391,14 +392,14 @@ save_left_out(run, effects, controls, title)
 # five draws stand without an interval here and in the table at the end.
 
 # %%
-from sinkprune.evaluation.numbers import amount
+from sinkprune.evaluation.numbers import amount, number
 from sinkprune.evaluation.verdict_rule import LEAST_DRAWS
 
 
 def shown(estimate):
     """A number with its interval, or alone where too few draws stand behind it."""
     is_decided = estimate.draws is None or estimate.draws >= LEAST_DRAWS
-    return amount(estimate) if is_decided else f"{estimate.value:.2g}"
+    return amount(estimate) if is_decided else number(estimate.value)
 
 
 rows = []
@@ -422,8 +423,8 @@ by_setting
 # up to 5 % for none. When the number had been seen, we asked instead whether most of the sinks are
 # unstable, and kept the first question beside it. Since that was a second look at one number, every
 # p of these two questions counts twice. A column is a model, a row a calibration draw. Here a sink
-# counts as stable if it is one at 80 % of the noise levels of calibration text. These are an even grid of levels, not the
-# official ones. While a text is written, far more of the sinks are stable
+# counts as stable if it is one at 80 % of the noise levels of calibration text. These are an even
+# grid of levels, not the official ones. While a text is written, far more of the sinks are stable
 # ([notebook 01](01_do_sinks_move.ipynb)).
 
 # %%
@@ -432,14 +433,14 @@ from dataclasses import replace
 from sinkprune.evaluation.intervals import interval
 
 stable_shares = {}
-for number, name in enumerate(models, 1):
+for place, name in enumerate(models, 1):
     of_model = losses[(losses.pair == name) & losses.variant.isin(["unstable", "all"])]
     by_draw = of_model.groupby(["variant", "seed"]).left_out_share.mean()
     stable_R = 1 - by_draw["unstable"] / by_draw["all"]
     stable_shares[robustness.training_of(name)] = stable_R
 
     if len(stable_R) > 1:
-        finding = "stable_share_left_out" + ("" if number == 1 else f"_model_{number}")
+        finding = "stable_share_left_out" + ("" if place == 1 else f"_model_{place}")
         found[finding] = replace(interval(stable_R), draws=len(stable_R))
 run.find(found)
 print("Stable sinks, as a share of all sinks that are left out:")
@@ -530,8 +531,8 @@ for (name, share, count), part in back.groupby(["pair", "share", "restored"]):
 run.find(found)
 
 # %% [markdown]
-# What putting back changes, beside the same model with nothing put back, and the smallest margin. A
-# column is a number of weights; the reading and the claims table take 100.
+# What putting back changes, beside the same model with nothing put back, and the margin. A column is
+# a number of weights; the reading and the claims table take 100.
 
 # %%
 changed = {}
@@ -540,8 +541,7 @@ for (name, share), ending in endings.items():
         count: found[f"restored_{count}_minus_stable{ending}"] for count in restored_counts
     }
     row = {f"{count:,} weights": shown(estimate) for count, estimate in estimates.items()}
-    margins = [estimate.margin for estimate in estimates.values() if estimate.margin]
-    row["margin"] = f"{min(margins):.2g}" if margins else "–"
+    row["margin"] = number(found[f"restored_{restored_counts[0]}_minus_stable{ending}"].margin)
     changed[f"{robustness.training_of(name)}, {100 * share:g} %"] = row
 pd.DataFrame.from_dict(changed, orient="index")
 
@@ -628,10 +628,10 @@ results_table(run)
 # %%
 from sinkprune_companion.figures.forests import listed
 
-numbers = listed(found, margin=[estimate.margin for estimate in found.values()])
-numbers["mean [95 % interval]"] = list(map(shown, found.values()))
-numbers["draws"] = [estimate.draws for estimate in found.values()]
-Folded(numbers)
+table = listed(found, margin=[estimate.margin for estimate in found.values()])
+table["mean [95 % interval]"] = list(map(shown, found.values()))
+table["draws"] = [estimate.draws for estimate in found.values()]
+Folded(table)
 
 # %% [markdown]
 # ## Exercises
