@@ -114,8 +114,8 @@ run = start("08_what_results_depend_on", globals())
 # Noised recipes see every calibration sequence at all noise levels. Wanda sees a sequence once, and
 # gets as many more sequences as make up the same number of tokens. SparseGPT gets as many sequences
 # as noised recipes do, and so fewer tokens. It is compared with a Wanda that gets the same
-# sequences, which tables call *Wanda on SparseGPT's sequences* and names of findings
-# *wanda unmatched*. So 128 sequences of text are 1,024 sequences for Wanda beside a noised recipe,
+# sequences. That one is *Wanda on SparseGPT's sequences* in tables, and *wanda unmatched* in names
+# of findings. So 128 sequences of text are 1,024 sequences for Wanda beside a noised recipe,
 # and 128 for Wanda beside SparseGPT; and 16 are 128 and 16.
 #
 # The official recipe (`paper`) has eight noise levels here and not its own ten, as in notebooks 03

@@ -286,9 +286,8 @@ def label_of(comparison: str) -> str:
     Wanda beside SparseGPT the same sequences.
     """
     label = COMPARISONS[comparison].label.replace("official recipe", RECIPES["paper"])
-    for words in ("Wanda on fewer tokens", "Wanda on as many tokens"):
-        label = label.replace(words, RECIPES["wanda-unmatched"])
-    return label
+    label = label.replace("Wanda on as many tokens", "Wanda, same sequences")
+    return label.replace("Wanda on fewer tokens", RECIPES["wanda-unmatched"])
 
 
 def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence[str]) -> pd.DataFrame:
