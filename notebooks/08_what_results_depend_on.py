@@ -233,11 +233,11 @@ else:
 # ## Do stable sinks matter?
 #
 # On old seed-1 leaving all sinks out of Wanda's norms cost more than matters in two calibration
-# draws, and leaving out the unstable ones did not. So the cost should sit in the
-# *stable* sinks, a few tokens in a thousand, which are sinks at most noise levels. These are known
-# to carry massive activations: a few input channels whose values there are hundreds of times those
-# of other tokens. Without these sinks the norms of such channels should collapse, and the weights
-# that read these channels should be pruned.
+# draws, and leaving out the unstable ones did not. So the cost should sit in the *stable* sinks, a
+# few tokens in a thousand, which are sinks at most noise levels. These are known to carry massive
+# activations: a few input channels whose values there are hundreds of times those of other tokens.
+# Without these sinks the norms of such channels should collapse, and the weights that read these
+# channels should be pruned.
 #
 # **What would falsify it.** Either of these:
 #
@@ -245,9 +245,9 @@ else:
 # * putting back the lost weights that meet the largest activations of stable sinks brings nothing
 #   of the cost back.
 #
-# The first is in the picture below. The second can fail only where there is a cost to bring back,
-# and is in the appendix. Both are asked of `smol-dlm`, of `smol-dlm-8M`, and of seed-1 and seed-2
-# made again.
+# The first is in the picture below. The second can be asked only where there is a cost to bring
+# back; what was measured for it is in the appendix. The models are `smol-dlm`, `smol-dlm-8M`, and
+# seed-1 and seed-2 made again.
 #
 # All is Wanda on noised text, with dense propagation: every block is calibrated on outputs of the
 # dense model, so masks of blocks do not influence each other. What is left out of the statistics is
