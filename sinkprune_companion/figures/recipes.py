@@ -54,10 +54,10 @@ CONTROL = "stable − random, as many as stable"
 SECTIONS = {  # headings of what is compared, by its name in data
     "unstable − none": "unstable sinks left out",
     "stable − none": "stable sinks left out",
-    "random, as many as stable − none": "as many random tokens left out as stable sinks",
-    CONTROL: "stable sinks left out − as many random tokens",
+    "random, as many as stable − none": "random tokens, as many as stable",
+    CONTROL: "stable sinks − random tokens",
     "all − none": "all sinks left out",
-    "random − none": "as many random tokens left out as all sinks",
+    "random − none": "random tokens, as many as all",
 }
 
 Effects = Mapping[str, tuple[Mapping[str, np.ndarray], float | None]]  # (R, N) and a margin, by model
