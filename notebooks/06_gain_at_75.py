@@ -54,10 +54,11 @@
 # log-likelihood. What a recipe *costs* is how far the loss of the pruned model lies above that of
 # the dense one, in nats per token.
 #
-# Recipes are calibrated on the *former pool*, samples of the AR model and documentation, and scored
-# on these two and on natural English, in five random draws of the calibration text, each under
-# noise of its own. [Notebook 03](03_leaving_sinks_out.ipynb) calibrates on WikiText-2, as the paper
-# does.
+# Recipes are calibrated on samples of the AR model and documentation, and scored on these two and on
+# natural English, in five random draws of the calibration text, each under noise of its own. Tables
+# call samples and documentation the *former pool*: the claims were first measured on it, and are
+# now decided on WikiText-2, which the paper calibrates on
+# ([notebook 03](03_leaving_sinks_out.ipynb)).
 #
 # **What stays mixed up.** Compared recipes see about equally many tokens, and a sequence counts
 # once for every noise level at which it is seen. So noised text has fewer different sequences than
@@ -209,6 +210,35 @@ cost_table = means[in_order].map("{:.3f}".format).replace("nan", "not measured")
 cost_table.assign(recipe=list(CALLED.values()))[["recipe", *in_order]]
 
 # %% [markdown]
+# What each step changes on each kind of scored text by itself, in nats per token, at the highest
+# sparsity. Calibration text is samples and documentation, and never natural English, so signs could
+# depend on the kind. [docs/results.md](../docs/results.md#by-kind-of-text) has other differences.
+
+# %%
+import pandas as pd
+from sinkprune.evaluation.numbers import amount
+from sinkprune_companion.experiments.kinds_of_text import finding_on, kind_of_sequences
+from sinkprune_companion.experiments.recipe_differences import by_kind_of_text
+from sinkprune_companion.run.texts import DOMAINS
+
+STEPS = {  # a label in tables and pictures: the name of its finding
+    "+ noised text, dense propagation": "noised_dense_minus_wanda",
+    "+ official noise levels": "official_levels_minus_grid",
+    "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
+    "+ official sink weights": "paper_minus_paper_sinks_kept",
+    "= the official recipe": "paper_minus_wanda",
+}
+kind_N = kind_of_sequences(way_costs)
+way_by_kind = by_kind_of_text(found, kind_N)
+
+highest = f"{100 * max(sparsities):g}"
+by_step = {
+    kind: [amount(way_by_kind[finding_on(f"{step}_{highest}", kind)]) for step in STEPS.values()]
+    for kind in DOMAINS
+}
+pd.DataFrame(by_step, index=list(STEPS)).rename(columns={"natural": "natural English"})
+
+# %% [markdown]
 # ## One switch at a time
 #
 # The first step changes two things, and the last one weighs sinks softly. So here three switches
@@ -251,6 +281,7 @@ factorial_costs = factorial_costs[factorial_costs.variant != "dense"]
 found |= differences(factorial_costs, FACTORIAL)
 found |= main_effects(factorial_costs, factorial_rows)
 run.find(estimates(found))
+
 sections = {}
 for share in sorted(factorial_sparsities, reverse=True):
     rows_of = {label: found[f"main_{name}_{100 * share:g}"] for label, name in SWITCHES.items()}
@@ -268,47 +299,60 @@ save_shares(run, "switches", "What each switch does, mean over the others", sect
 #
 # This part has twice as many draws as the rest. In profile evidence we first took five draws,
 # which left both ratios undecided, and then took five more. Because we looked twice, every p is
-# doubled in the claims table. Names that end in `later` are of the second five alone.
+# doubled in the claims table. The reading also says what the second half of the draws gives by
+# itself.
 
 # %%
-from sinkprune_companion.experiments.kinds_of_text import kind_of_sequences
-from sinkprune_companion.experiments.recipe_differences import by_kind_of_text, of_kind
-from sinkprune_companion.run.texts import DOMAINS
-
 structured_rows = []
 for ratio in ratios:
     structured_rows += recipe_search.structured(ratio, tokens)
+
 more_draws = range(2 * first_seed, 2 * (first_seed + seeds))
 structured_losses = recipe_search.losses(run, dlm, structured_rows, texts, length, more_draws)
 
+# %% [markdown]
+# The two differences, in all draws:
+
+# %%
 STRUCTURED = {
     "structured_sink_minus_structured": ("structured-sink", "structured"),
     "structured_sink_minus_sinks_kept": ("structured-sink", "structured-sinks-kept"),
 }
 of_units = differences(above_dense(structured_losses), STRUCTURED)
 found |= of_units
-for name, each in of_units.items():
-    found[f"{name}_later"] = each._replace(values_RN=each.values_RN[seeds:])
-kind_N = kind_of_sequences(way_costs)
+
+# %% [markdown]
+# The same in the second half of the draws alone, and on each kind of scored text by itself:
+
+# %%
+from sinkprune_companion.experiments.recipe_differences import later_draws
+
+found |= {f"{name}_later": later_draws(each, seeds) for name, each in of_units.items()}
 run.find(estimates(found) | by_kind_of_text(of_units, kind_N))
 
 # %% [markdown]
-# The picture has a section for each ratio.
+# The picture has a section for each ratio. The second half of the draws is in its data alone.
 
 # %%
-sections, aside = {}, {}
+from sinkprune_companion.experiments.recipe_differences import of_kind
+
+sections, second_half = {}, {}
 for ratio in ratios:
-    percent = f"{100 * ratio:g}"
-    whole = found[f"structured_sink_minus_structured_{percent}"]
+    removed = f"{100 * ratio:g}"
+    whole = found[f"structured_sink_minus_structured_{removed}"]
+
     rows = {"sink-aware − plain": whole}
     for kind in DOMAINS:
         words = "natural English" if kind == "natural" else kind
         rows[f"the same, on {words}"] = of_kind(whole, kind_N, kind)
-    rows["sink-aware − its sinks kept"] = found[f"structured_sink_minus_sinks_kept_{percent}"]
-    sections[f"{percent} % of the weights removed"] = rows
-    later = found[f"structured_sink_minus_structured_{percent}_later"]
-    aside[f"sink-aware − plain, {percent} %, second half of the draws"] = later
-save_shares(run, "structured", "Sink-aware structured pruning", sections, of=None, aside=aside)
+    rows["sink-aware − its sinks kept"] = found[f"structured_sink_minus_sinks_kept_{removed}"]
+    sections[f"{removed} % of the weights removed"] = rows
+
+    later = found[f"structured_sink_minus_structured_{removed}_later"]
+    second_half[f"sink-aware − plain, {removed} %, second half of the draws"] = later
+
+title = "Sink-aware structured pruning"
+save_shares(run, "structured", title, sections, of=None, aside=second_half)
 
 # %% [markdown]
 # ## At 50 %, on more text
@@ -337,13 +381,6 @@ large_losses = recipe_search.losses(run, large_dlm, large_rows, large_texts, len
 # The same steps and switches on more text, with their picture:
 
 # %%
-STEPS = {  # a label in the picture: the name of its finding
-    "+ noised text, dense propagation": "noised_dense_minus_wanda",
-    "+ official noise levels": "official_levels_minus_grid",
-    "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
-    "+ official sink weights": "paper_minus_paper_sinks_kept",
-    "= the official recipe": "paper_minus_wanda",
-}
 large_costs = above_dense(large_losses)
 on_more = differences(large_costs, COMPARED)
 names = [row.variant for row in large_factorial]
@@ -351,6 +388,7 @@ of_factorial = large_costs[large_costs.variant.isin(names)]
 on_more |= main_effects(of_factorial, large_factorial, with_sinks=True)
 on_more = {f"{name}_large": each for name, each in on_more.items()}
 run.find(estimates(found | on_more))
+
 sections = {
     "from Wanda to the official recipe": {
         label: on_more[f"{step}_50_large"] for label, step in STEPS.items()
@@ -363,9 +401,8 @@ sections = {
 save_shares(run, "more_text", "The same steps at 50 %, on more text", sections, of=None)
 
 # %% [markdown]
-# All findings, in nats per token. Differences are also found on every kind of scored text apart,
-# since the sign may depend on it: calibration text is samples and documentation, never natural
-# English. [docs/results.md](../docs/results.md#by-kind-of-text) has them side by side.
+# The next cell keeps all findings, those on each kind of scored text among them. It prints nothing:
+# a table at the end lists them.
 
 # %%
 from sinkprune.evaluation.intervals import crossed_interval
@@ -384,15 +421,16 @@ run.find(findings | by_kind)
 # kept weights when they are left out. It ranks tokens by a first-order estimate of how many weights
 # near the threshold of their row would cross it, and then counts exactly what the chosen tokens
 # change. What it finds is a lower bound on what a choice of so many tokens can change: a better
-# choice may exist, and in one linear map the sinks are one. The sinks and as many random
-# tokens stand beside them. Other calibration text, in place of all tokens, gives the scale. All of
-# this is done with and without a special first token. [Notebook 04](04_why.ipynb) says why sinks do
-# so little, with an equation.
+# choice may exist, and in one linear map the sinks are one. The sinks and as many random tokens
+# stand beside them. Other calibration text, in place of all tokens, gives the scale. All of this is
+# done with and without a special first token. The picture has every linear map by itself, because
+# maps differ widely: a mean over them may be that of one map alone.
+# [Notebook 04](04_why.ipynb) says why sinks do so little, with an equation.
 
 # %%
 from IPython.display import display
 from sinkprune_companion.experiments import token_reach
-from sinkprune_companion.figures.recipes import save_reach
+from sinkprune_companion.figures.reach import save_reach
 
 if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
     (plain,) = [row.recipe for row in large_way if row.variant == GRID]
@@ -400,7 +438,7 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
     reached = token_reach.reach_on_both_starts(run, large_dlm, plain, *where)
     findings |= token_reach.reach_findings(reached)
     run.find(findings | by_kind)
-    display(save_reach(run, reached))
+    display(save_reach(run, reached, plain.sparsity))
 
 # %% [markdown]
 # ## The reading
@@ -482,22 +520,24 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 #   paper's text, at 50 and 75 %.
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.pages.render import Folded, results_table
 
 results_table(run)
 
 # %% [markdown]
-# All numbers:
+# All numbers, in nats per token; those whose names begin with *reach* are shares of the kept
+# weights. Names that end in *later* are of the second half of the draws alone, and those that end
+# in *large* of the run at 50 % on more text.
 
 # %%
-from sinkprune_companion.figures.forests import listed
-
 Folded(listed(findings, margin=[estimate.margin for estimate in findings.values()]))
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Add 0.65 to `sparsities`. Does the official recipe gain on Wanda there already?
+# 1. Add 0.65 to `sparsities`, and set `seeds` to 5, since fewer draws give no verdict. Does the
+#    official recipe gain on Wanda there already?
 # 2. Set `factorial_sparsities` to `[0.5]`. Can any of the three switches be told from nothing there?
 # 3. Set `reach_layers` to `[10, 11, 20]`, where sinks hold much of what `down_proj` reads
 #    ([notebook 04](04_why.ipynb)). Does leaving the sinks out exchange more weights there?

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -15,6 +14,7 @@ import torch
 from sinkprune.evaluation.text_scores import score_texts
 from sinkprune_companion.experiments.linear_inputs import linear_inputs
 from sinkprune_companion.experiments.masks import weights_of
+from sinkprune_companion.experiments.robustness import training_of
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of
 from sinkprune_companion.run.records import Run
 from sinkprune_core import Calibration, LanguageModel, Recipe, weights_kept
@@ -170,7 +170,7 @@ def count_of(lost: pd.DataFrame, lm: LanguageModel) -> pd.DataFrame:
 
     `lost` are records of `critical`, each with its `pair`, `share` and `seed`; all models have `lm`'s shape.
     """
-    named = lost.assign(model=lost.pair.map(lambda name: Path(name).name))
+    named = lost.assign(model=lost.pair.map(training_of))
     by_draw = named.groupby(["model", "share", "seed"]).lost.first().reset_index()
     by_draw["of the kept (%)"] = 100 * by_draw.lost / (lm.prunable_weights * (1 - by_draw.share))
     return by_draw.set_index(["model", "share", "seed"]).unstack("seed").round(3)

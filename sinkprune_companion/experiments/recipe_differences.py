@@ -95,6 +95,11 @@ def of_kind(difference: Difference, kind_N: np.ndarray, kind: str) -> Difference
     return Difference(difference.values_RN[:, is_kind_N], difference.cost_RN[:, is_kind_N])
 
 
+def later_draws(difference: Difference, first: int) -> Difference:
+    """Return a difference without its `first` calibration draws, measured against the same cost."""
+    return difference._replace(values_RN=difference.values_RN[first:])
+
+
 # a factorial design
 
 

@@ -28,6 +28,19 @@ from sinkprune_core.pruning.report import Report
 PUBLISHED = "published"  # the pair that ships
 PAIR_DRAWS = 2  # calibration draws of other pairs
 HALF = ("unstructured", SPARSITY)  # the place of verdicts
+# words for what has a short name in data
+TRAININGS = {"seed-1-diffusion": "seed-1 made again", "seed-2-diffusion": "seed-2 made again"}
+RECIPES = {
+    "wanda": "Wanda on as many tokens as noised recipes",
+    "wanda-unmatched": "Wanda on SparseGPT's sequences",
+    "noised-dense": "noised text, dense propagation",
+    "paper": "official recipe at eight levels",
+    "paper-sinks-kept": "official recipe at eight levels, sinks kept",
+    "all-sinks": "noised text, dense propagation, all sinks left out",
+    "unstable": "noised text, dense propagation, unstable sinks left out",
+    "sparsegpt": "SparseGPT",
+    "paper-sparsegpt": "SparseGPT, official sink weights",
+}
 
 
 class Setting(NamedTuple):
@@ -46,7 +59,7 @@ class Setting(NamedTuple):
         pair = Path(self.pair).name
         are_lost = self.archive and self.pair != PUBLISHED  # the weights, of which the scores are left
         return {
-            "pair": f"first {pair} (weights lost)" if are_lost else pair,
+            "pair": f"old {pair} (weights lost)" if are_lost else pair,
             "calibration": f"{self.calibration} sequences",
             "own_noise": "noise of its own" if self.own_noise else "one noise",
             "length": f"{self.length} tokens",
@@ -109,6 +122,26 @@ def settings_of(
         made.append(first._replace(pair=pair, archive=archive))
 
     return made
+
+
+def settings_table(settings: Iterable[Setting]) -> pd.DataFrame:
+    """Return a table of settings to read, in words."""
+    rows = []
+    for setting in settings:
+        row = {"training of the model": setting.value_of("pair")}
+        row["calibration sequences"] = setting.calibration
+        row["noise of the draws"] = setting.value_of("own_noise")
+        row["tokens per sequence"] = setting.length
+        row["draws at 50 %"] = setting.seeds
+        row["draws at other sparsities"] = setting.other_draws or "not measured"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def training_of(model: str) -> str:
+    """Return what a model is called, which is named by itself or by its folder."""
+    name = Path(model).name
+    return TRAININGS.get(name, name)
 
 
 class OnRecord(Variant):
@@ -249,8 +282,12 @@ def findings_of(differences: Differences) -> dict[str, Estimate]:
 
 
 def label_of(comparison: str) -> str:
-    """Return what a comparison is called here, where the official recipe has as many levels as others."""
-    return COMPARISONS[comparison].label.replace("official recipe", "official recipe at eight levels")
+    """Return what a comparison is called here, where the official recipe has as many levels as others, and
+    Wanda beside SparseGPT the same sequences.
+    """
+    label = COMPARISONS[comparison].label.replace("official recipe", RECIPES["paper"])
+    label = label.replace("Wanda on as many tokens", "Wanda, same sequences")
+    return label.replace("Wanda on fewer tokens", RECIPES["wanda-unmatched"])
 
 
 def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence[str]) -> pd.DataFrame:
@@ -261,6 +298,7 @@ def by_draw(scores: Mapping[Setting, pd.DataFrame], factor: str, shown: Sequence
 
     columns = values.assign(draw="draw " + values.draw.astype(str), value=values.value.round(4))
     table = columns.pivot_table("value", ["difference", factor], "draw", sort=False)
+    table = table.rename_axis(index={"pair": "training of the model"})
     return table.astype(object).fillna("–").rename_axis(columns=None)
 
 
@@ -291,7 +329,7 @@ def costs_by_amount(scores: Mapping[Setting, pd.DataFrame]) -> pd.DataFrame:
         excess = pruning_findings.excess(scores[setting]).set_index("recipe")
         column = f"{setting.value_of('calibration')}, {_draws(setting.seeds)}"
         costs[column] = excess[excess.sparsity == SPARSITY].shown
-    return pd.DataFrame(costs).fillna("–")
+    return pd.DataFrame(costs).fillna("–").rename(index=RECIPES)
 
 
 def _draws(count: int) -> str:
@@ -312,7 +350,7 @@ def elsewhere_by_amount(differences: Differences) -> pd.DataFrame:
             if measured != setting or place == HALF:
                 continue
             for comparison, estimate in estimates.items():
-                row = (pruning_findings.heading(place), label_of(comparison))
+                row = (pruning_findings.heading(place).removeprefix("unstructured, "), label_of(comparison))
                 rows.setdefault(row, {})[column] = signed(estimate.value)
 
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")

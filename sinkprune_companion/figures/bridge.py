@@ -166,15 +166,13 @@ def _title(table: pd.DataFrame) -> str:
     noised, levels, norms, sinks = STEPS.values()
     expected = {(75, noised): HELPS, (75, levels): HURTS, (75, norms): HELPS, (75, sinks): NO_DIFFERENCE}
     is_so = all(by_step.get(place) == verdict for place, verdict in expected.items())
-    at_50 = {verdict for (sparsity, _), verdict in by_step.items() if sparsity == 50}
+    others_at_50 = {by_step.get((50, step)) for step in (noised, levels, norms, END)}
 
-    is_open = UNDECIDED in at_50 and not at_50 & {HELPS, HURTS}
-
-    if is_so and is_open and by_step.get((50, sinks)) == NO_DIFFERENCE:
+    if is_so and others_at_50 == {UNDECIDED} and by_step.get((50, sinks)) == NO_DIFFERENCE:
         return (
             "At 75 % noised text with dense propagation helps. The official noise levels hurt, and adding up "
-            "norms takes a part of that back. At 50 % this run is too small to decide. Sink weights matter "
-            "at neither"
+            "norms takes a part of that back. The sink weights do not matter. At 50 % the sink weights alone "
+            "are decided: they do not matter there either"
         )
 
     return "From Wanda to the official recipe: what each part changes"

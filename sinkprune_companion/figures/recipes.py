@@ -50,11 +50,17 @@ ASIDE = (  # comparisons on other text that are in the data of a picture alone: 
 )
 
 
-SECTIONS = {  # headings of what is left out, by its name in data
-    "unstable": "unstable sinks left out",
-    "stable": "stable sinks left out",
-    "all": "all sinks left out",
+CONTROL = "stable − random, as many as stable"
+SECTIONS = {  # headings of what is compared, by its name in data
+    "unstable − none": "unstable sinks left out",
+    "stable − none": "stable sinks left out",
+    "random, as many as stable − none": "random tokens, as many as stable",
+    CONTROL: "stable sinks − random tokens",
+    "all − none": "all sinks left out",
+    "random − none": "random tokens, as many as all",
 }
+
+Effects = Mapping[str, tuple[Mapping[str, np.ndarray], float | None]]  # (R, N) and a margin, by model
 
 
 def far_baselines(rows: Mapping[str, Estimate], groups: Mapping[str, str]) -> list[str]:
@@ -226,21 +232,6 @@ def save_bridge(run: Run, found: Mapping[str, Difference], sparsities: Sequence[
     return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
 
 
-def save_reach(run: Run, reached: pd.DataFrame) -> Figure:
-    """Save and return the picture of `token_reach.reach_on_both_starts`: weights by tokens left out."""
-    by = ["text", "choice", "tokens", "share"]
-    means = reached.groupby(by, sort=False).changed.mean().reset_index()
-    percentages = means.assign(share=100 * means.share, changed=100 * means.changed)
-    axes = {"share": "tokens left out or replaced (%)", "changed": "kept weights that change (%)"}
-
-    title = render.title(run, "reach", "Kept weights that change when calibration tokens are left out")
-    how = {"logx": True, "logy": True, "title": title, "panel": "text"}
-    picture = figures.plot_curves(
-        percentages[percentages.changed > 0], "share", "changed", "choice", axes, **how
-    )
-    return figures.save_figure(run, picture, "reach", reached, title)
-
-
 def damage_table(costs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Return what recipes cost, a row per place and recipe: sparsities in order, and behind them patterns.
 
@@ -381,31 +372,29 @@ def _save_compared(
     return figures.save_figure(run, picture, name, table, title)
 
 
-def save_left_out(
-    run: Run, effects: Mapping[str, tuple[Mapping[str, np.ndarray], float | None]], plain: str
-) -> Figure:
-    """Save and return the picture of effects, (R, N) and a margin by model: of leaving out what SECTIONS
-    names, a row for each model. Random tokens, the controls, are in its data alone, and so is p, corrected
-    within a model. Verdicts are those of the ledger.
+def save_left_out(run: Run, effects: Effects, controls: Effects, plain: str) -> Figure:
+    """Save and return the picture of what SECTIONS names, a row for each model.
+
+    `effects` are beside nothing left out, `controls` are CONTROL. In the data p is corrected within a model,
+    and apart for controls. Verdicts are those of the ledger.
     """
-    parts = [judge(by_choice, margin, model) for model, (by_choice, margin) in effects.items()]
+    given = [*effects.items(), *controls.items()]
+    parts = [judge(by_choice, margin, model) for model, (by_choice, margin) in given]
     table = pd.concat(parts, ignore_index=True)
 
     estimates = [
         crossed_interval(values_RN).with_margin(margin)
-        for by_choice, margin in effects.values()
+        for _, (by_choice, margin) in given
         for values_RN in by_choice.values()
     ]
     table["verdict"] = results_for(run).on_losses(estimates)
 
     title = render.title(run, "left_out", plain)
     drawn = [
-        table[table.comparison == f"{choice} − none"].assign(
-            comparison=lambda part: part.section, section=section
-        )
-        for choice, section in SECTIONS.items()
+        table[table.comparison == comparison].assign(comparison=lambda part: part.section, section=section)
+        for comparison, section in SECTIONS.items()
     ]
 
     picture = forests.plot_effects(pd.concat(drawn, ignore_index=True), IN_NATS, title)
-    caption = f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals"
+    caption = f"{title}: differences in NELBO, with 95 % intervals"
     return figures.save_figure(run, picture, "left_out", table, caption)

@@ -272,12 +272,14 @@ def test_the_picture_of_what_is_left_out_has_the_verdicts_of_the_ledger(tmp_path
     monkeypatch.setattr(recipes, "results_for", lambda run: SimpleNamespace(on_losses=on_losses))
     rng = np.random.default_rng(0)
     effects = {
-        model: ({f"{choice} − none": rng.normal(-1, 0.1, (4, 9)) for choice in recipes.SECTIONS}, 0.01)
+        model: ({f"{choice} − none": rng.normal(-1, 0.1, (4, 9)) for choice in ("all", "random")}, 0.01)
         for model in ("one", "two")
     }
-    recipes.save_left_out(Run("08_what_results_depend_on", "manual", {}), effects, "plain")
+    controls = {"one": ({recipes.CONTROL: rng.normal(-1, 0.1, (4, 9))}, 0.01)}
+    recipes.save_left_out(Run("08_what_results_depend_on", "manual", {}), effects, controls, "plain")
 
     table = found["all"]
-    assert set(table.verdict) == {UNDECIDED} and len(table) == 6
+    assert set(table.verdict) == {UNDECIDED} and len(table) == 5
+    assert set(table.comparison) <= set(recipes.SECTIONS), "each has a heading"
     assert [each.value for each in asked] == table.value.tolist()
     assert {each.margin for each in asked} == {0.01}

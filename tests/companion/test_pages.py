@@ -213,7 +213,7 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
     run.find({name.removeprefix("06_gain_at_75/"): one for name, one in published_estimates.items()})
     verdict = sources.results_of(project_root() / "figures").verdict["structured-50-former"]
 
-    assert f"at ratio 0.5: on the former pool | {verdict} |" in render.results_table(run).data
+    assert f"with 50 % removed: on the former pool | {verdict} |" in render.results_table(run).data
 
 
 def test_a_figure_is_drawn_below_its_title_and_kept_with_its_data(run):

@@ -132,12 +132,17 @@ def test_a_bridge_without_margins_is_drawn_by_what_wanda_costs(results):
     assert left < (50 * table[table.sparsity == 75].low).min() < 0 < right
 
 
-def test_the_bridge_says_that_nothing_is_decided_at_50_only_where_something_is_not(results):
+def test_the_bridge_says_that_sink_weights_alone_are_decided_at_50_only_where_nothing_else_is(results):
     table = bridge.bridge_table(results.f, results.on_losses)
-    assert "At 50 % this run is too small to decide" in bridge._title(table)
+    says = "At 50 % the sink weights alone are decided"
+    assert says in bridge._title(table)
 
     all_equal = table.assign(verdict=table.verdict.where(table.sparsity != 50, NO_DIFFERENCE))
-    assert "too small" not in bridge._title(all_equal)
+    assert says not in bridge._title(all_equal)
+
+    is_whole_at_50 = (table.sparsity == 50) & (table.step == bridge.END)
+    one_more = table.assign(verdict=table.verdict.mask(is_whole_at_50, NO_DIFFERENCE))
+    assert says not in bridge._title(one_more)
 
 
 def test_a_cost_without_a_margin_is_named(results):

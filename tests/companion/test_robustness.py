@@ -36,7 +36,7 @@ def test_a_training_whose_scores_alone_are_left_is_called_so():
     names = [
         setting.value_of("pair") for setting in settings_of(True, [16], 128, 5, ["seed-1", "tests/companion"])
     ]
-    assert {*names} == {"published", "first seed-1 (weights lost)", "companion"}
+    assert {*names} == {"published", "old seed-1 (weights lost)", "companion"}
 
 
 def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
