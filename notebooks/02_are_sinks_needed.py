@@ -356,7 +356,9 @@ for layers in LAYERS:
     row["DLM − AR", "cost (verdicts)"] = in_brackets(of_costs)
     row["DLM − AR", "extra cost (picture)"] = in_brackets(of_extra)
     rows[WHERE.get(layers, "all layers")] = row
-pd.DataFrame(rows.values(), index=pd.Index(rows, name="keys hidden in"))
+table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="keys hidden in"))
+table.columns = pd.MultiIndex.from_tuples(table.columns)
+table
 
 # %% [markdown]
 # **Was a sink hidden at all?** The next table has shares of attention, as means over the layers
