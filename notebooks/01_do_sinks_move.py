@@ -108,13 +108,11 @@ run = start("01_do_sinks_move", globals())
 #
 # In the AR model the strongest key is nearly always position 0, which every query sees. In the DLM
 # it seldom is. [Notebook 02](02_are_sinks_needed.ipynb) counts both.
+#
+# First the conditions are listed, and then everything is measured that this notebook shows.
 
 # %%
-from sinkprune.figures import trajectories as pictures
 from sinkprune_companion.experiments import sink_conditions, sink_measures, sink_records
-from sinkprune_companion.figures.looks import KINDS
-from sinkprune_companion.pages.render import draw
-from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 SEED = 0  # of the choice of prompts and of the samplers
 conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
@@ -128,6 +126,15 @@ rule = (sink_std, stability_threshold)
 counts = sink_records.Counts(prompts, trajectories, other_prompts, calibration, noise_levels)
 measured = sink_records.measure(run, names, conditions, how, counts, rule, SEED, dtype)
 
+# %% [markdown]
+# The picture shows the first prompt of the main condition. It counts steps from 0.
+
+# %%
+from sinkprune.figures import trajectories as pictures
+from sinkprune_companion.figures.looks import KINDS
+from sinkprune_companion.pages.render import draw
+from sinkprune_core.sinks.readings import LITERAL, READINGS
+
 pair = []
 for kind in sink_measures.SHORT:
     one = (measured.models[kind], measured.traces[kind], 0)
@@ -138,11 +145,12 @@ plain = "Attention received by each token, step by step"
 draw(run, "sink_positions", plain, pictures.plot_sink_positions, pair, **told)
 
 # %% [markdown]
-# Here are the same steps one at a time, counted from 1, with the tokens in reading order. Empty
-# cells are masks, grey cells do not exist yet, and red frames mark sinks. A step shows what the
-# model reads, so even the last one still has masks. The page has a slider for the steps where
-# scripts run. On GitHub, and in a notebook that Jupyter does not trust yet, they do not; there the
-# last step is shown, and this animation has them all:
+# Here are the same steps one at a time, with the tokens in reading order. Steps are counted from 1
+# here, so step 1 is step 0 of the picture above. Empty cells are masks, grey cells do not exist
+# yet, and red frames mark sinks. A step shows what the model reads, so even the last one still has
+# masks. The page has a slider for the steps where scripts run. On GitHub, and in a notebook that
+# Jupyter does not trust yet, they do not; there the last step is shown, and this animation has them
+# all:
 #
 # ![Steps: masks are filled, tokens appended](../figures/01_do_sinks_move/sink_positions.gif)
 
@@ -161,16 +169,25 @@ display(*sink_records.step_pictures(run, measured, pair, steps, sink_std))
 # The official README adds "spatial concentration: AR high, DLM low (distributed)" and calls AR
 # sinks stable global anchors. So there are four rows:
 #
-# | the claim | what would contradict it |
-# |---|---|
-# | sinks move more in the DLM | the temporal variance is higher in the AR model |
-# | most sinks of the DLM are transient | most sink occurrences are at stable positions |
-# | AR sinks are stable anchors | fewer than 80 % of their occurrences are at stable positions |
-# | attention is spread more evenly in the DLM | its spatial variance is higher |
+# | the claim | the number | bar | reproduced | contradicted |
+# |---|---|---|---|---|
+# | sinks move more in the DLM | temporal variance, DLM − AR | 0 | above | below |
+# | most sinks of the DLM are transient | share of stable sinks, DLM | 0.5 | below | above |
+# | AR sinks are stable anchors | share of stable sinks, AR | 0.8 | above | below |
+# | attention is spread more evenly in the DLM | spatial variance, DLM − AR | 0 | below | above |
 #
-# Each row is judged in the main condition. Its whole 95 % interval must lie on one side, and p must
-# be below 0.05 after Holm's correction, which allows for the number of rows that are judged
-# together.
+# The two bars of the share of stable sinks differ, since the two claims do. *Most* means more than
+# half, so the bar is 0.5. *Stable anchors* says more than *most*, but the paper names no number.
+# The bar of 0.8 is ours. So one and the same share, such as 0.7, can contradict the claim on the
+# DLM and be too low for the claim on the AR model. These two rows do not compare the models. A
+# control does: it is about the difference of the two shares, DLM − AR.
+#
+# Each row is judged in the main condition. Its whole 95 % interval must lie on one side of the bar,
+# and p must be below 0.05 after two corrections. First p is multiplied by the number of *looks*:
+# how often the number was looked at when it could have decided, the last time included. Then Holm's
+# method allows for all rows of the same *family*, which are judged together: the smallest p of a
+# family is multiplied by the number of its rows, the next one by one less, and so on. The table of
+# p-values at the end has both numbers for every row.
 #
 # The *mass* of a key at a step is the attention that it receives, $m_t(i) = \sum_j A_{j,i}$: the
 # sum over all queries that exist at that step, undivided. This is the *literal* reading of the
@@ -193,10 +210,32 @@ display(*sink_records.step_pictures(run, measured, pair, steps, sink_std))
 # * The *overlap* of two consecutive steps is the number of keys that are sinks in both, divided by
 #   the number that are sinks in at least one.
 #
-# **The method by hand**, on one prompt of the DLM. The library must give the same.
+# **Attention by hand.** Attention is recorded while a model runs. Here the DLM reads the text of the
+# last step once more. The tracker has a number per layer, head and key; their mean over layers and
+# heads must be the mass in the trace.
 
 # %%
 import torch
+from sinkprune.models.loading import load
+from sinkprune_core.sinks import attention
+
+dlm = load(model, dtype, run.device)
+traced = measured.traces["diffusion"]
+with torch.inference_mode(), attention.track(dlm.model) as tracker:
+    dlm.hidden(traced.ids_BSK[:1, -1].to(dlm.device))
+    mass_BLHSK = tracker.take()  # one text and one window of queries, so B and S are 1
+
+mass_K = mass_BLHSK.mean((0, 1, 2, 3)).cpu()
+assert torch.allclose(mass_K, traced.mass_BSK[0, -1], rtol=0.05, atol=0.05)
+strongest = int(mass_K.argmax())
+word = dlm.tokenizer.decode([int(traced.ids_BSK[0, -1, strongest])])
+print(f"{tuple(mass_BLHSK.shape)}: {mass_K[strongest]:.0f} times the mean at {strongest}, {word!r}")
+del dlm  # its room is for what follows
+
+# %% [markdown]
+# **The measures by hand**, on one prompt of the DLM. The library must give the same.
+
+# %%
 
 
 def sinks_of(mass_SK: torch.Tensor) -> torch.Tensor:
@@ -231,8 +270,12 @@ for name, value in variances.items():
 # each query once, so its text is cut into as many windows of queries as the DLM has steps, and a
 # step sums over all windows so far: old queries stay in that sum. What does this alone do? Here
 # both kinds of sum are taken of the same made-up queries, which look at new random keys in every
-# step, so that no sink has a reason to stay. Yet the sinks of the sum over all queries so far come
-# to rest, as every step adds less to what is there:
+# step, so that no sink has a reason to stay. Yet the sinks of the running sum come to rest, as every
+# step adds less to what is there.
+#
+# Each made-up number is the eighth power of a uniform random one. This makes most of them nearly
+# zero and a few large, as attention is. A uniform number itself is never a sink, since it cannot
+# exceed the mean by two standard deviations.
 
 # %%
 import pandas as pd
@@ -242,8 +285,8 @@ rng = torch.Generator().manual_seed(SEED)
 # 100 times: what the new queries of each of 32 steps look at, which is few of 128 keys
 new_RSK = torch.rand(100, 32, 128, generator=rng) ** 8
 sums = {
-    "new queries alone, as in a DLM": new_RSK,  # all queries run again
-    "sum over all so far, as in an AR model": new_RSK.cumsum(1),  # old queries stay in the sum
+    "fresh sum in each step, as in a DLM": new_RSK,  # all queries run again
+    "running sum, as in an AR model": new_RSK.cumsum(1),  # old queries stay in the sum
 }
 parts = []
 for kind, sum_RSK in sums.items():
@@ -326,7 +369,9 @@ run.find(found)
 # seed's number is its mean over prompts.
 #
 # Rows of the picture are ways to sum. Its panels show two measures, each for trained and for random
-# weights.
+# weights. All queries of the DLM are new in every step, so for it the ways to sum agree, and its
+# point is the same in every row but that of another threshold. What the rows compare is the AR
+# model.
 #
 # * *Newest queries alone* are those of the step's own window, without older ones. Whatever is near
 #   them receives attention for a moment and counts as a sink, so the AR model's sinks move more
@@ -382,22 +427,13 @@ draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told
 
 # %% [markdown]
 # A few prompts can make most of a mean. So the next picture has a point for every prompt, on an
-# axis that may be logarithmic away from zero. The table below it counts the prompts in which the
-# DLM's sinks move more, with the p-values of a sign test, in which ties count for neither model,
-# and of Wilcoxon's test.
+# axis that may be logarithmic away from zero.
 #
 # With random weights a prompt's number is its mean over seeds. So the interval of that row shows
 # how much prompts differ. The reading quotes another interval, which shows how much seeds differ
 # and is wider.
-#
-# The p-values of this table are not those of verdicts. They test prompt by prompt and are not
-# corrected. The p of a verdict is that of a t test of the mean, corrected for the rows that are
-# judged together.
 
 # %%
-from sinkprune.evaluation.numbers import number, p_text
-from sinkprune_companion.experiments import random_null
-
 parts = dict(list(in_main.groupby("label", sort=False)))
 del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone
 if "first_token" in set(literal.condition):
@@ -411,7 +447,17 @@ gaps = pd.concat([gap(part).to_frame("value").assign(row=name) for name, part in
 told = {"data": gaps.reset_index(), "caption": "a point per prompt"}
 axis = "temporal variance, DLM − AR (positions²)"
 plain = "How much more the DLM's sinks move, prompt by prompt"
-display(draw(run, "prompts", plain, forests.plot_units, gaps, "row", axis, **told))
+draw(run, "prompts", plain, forests.plot_units, gaps, "row", axis, **told)
+
+# %% [markdown]
+# The table counts the prompts in which the DLM's sinks move more, with the p-values of a sign test,
+# in which ties count for neither model, and of Wilcoxon's test. These p-values are not those of
+# verdicts. They test prompt by prompt and are not corrected. The p of a verdict is that of a t test
+# of the mean, corrected as said above.
+
+# %%
+from sinkprune.evaluation.numbers import number, p_text
+from sinkprune_companion.experiments import random_null
 
 counted = {
     name: random_null.paired_counts(part, "temporal_variance") for name, part in parts.items()
@@ -461,29 +507,59 @@ plain = "How many sinks stay, by what is looked at"
 draw(run, "stability", plain, forests.plot_rows, means, "panel", "where", "", **told)
 
 # %% [markdown]
+# **Occurrences and positions.** In the first picture two of the DLM's three sinks come and go, and
+# yet nearly all occurrences are those of the third, which stays. So the share of the *different*
+# positions that are stable is smaller than the share of occurrences. The table has both in the main
+# condition, as means over prompts.
+#
+# A record has the number of different positions of a text, and not how many of them are stable.
+# This follows from the occurrences: a position has one in a step at most, so stable positions are
+# at least as many as the stable occurrences divided by the number of steps, rounded up. (For the
+# stored run no larger number fits the records of any text, so there the number is exact.)
+
+# %%
+import numpy as np
+
+each = pd.concat(measured.by_prompt)  # a row per text; a prompt may have several
+each = each[(each.condition == "main") & (each.reading == LITERAL)]
+stable_occurrences = (each.stable_share * each.sinks_per_step * steps).round()
+each = each.assign(stable_positions=np.ceil(stable_occurrences / steps))
+each["position_share"] = each.stable_positions / each.positions
+for kind, short in sink_measures.SHORT.items():
+    of_prompt = each[each.kind == kind].groupby("prompt").position_share.mean().dropna()
+    found[f"stable_position_share_{short}"] = interval(of_prompt) if len(of_prompt) > 1 else None
+run.find(found)
+
+columns = {
+    "positions": "different positions of a text",
+    "stable_positions": "stable ones of them",
+    "position_share": "their share",
+    "stable_share": "share of stable occurrences",
+}
+each.groupby("kind", sort=False)[[*columns]].mean().rename(index=KINDS, columns=columns).round(2)
+
+# %% [markdown]
 # ## All measures, by the way to sum and by condition
 #
 # Two measures are left: how unevenly attention is spread, and how much the sinks of one step are
-# those of the next. The first figure has a row for every way to sum. All queries of the DLM are new
-# in every step, so for it the ways agree, and its points differ only where the threshold does. The
-# mass of *newest queries alone* is not scaled to a mean of 1, so its row is the one in even shares.
-#
-# The second figure has the literal reading and changes one thing at a time; the folded table has
-# all measures and further conditions: other text, Dream's sampler, and `<|endoftext|>` alone, where
-# both models write from nothing. The first panel measures positions in lengths of the text. Where
-# no sampler is named the DLM writes by LLaDA's, which fills in first what the model is surest of.
-# All conditions have the same number of steps, so longer texts write more tokens in a step: length
-# does not change alone. The models were trained on up to 512 tokens.
+# those of the next. The figure has a row for every way to sum; again the DLM's points differ only
+# where the threshold does. The mass of *newest queries alone* is not scaled to a mean of 1, so its
+# row is the one in even shares.
 
 # %%
-from sinkprune_companion.pages.render import Folded
-
 told = {"data": in_main, "caption": "means over prompts"}
 plain = "How uneven attention is and how much sinks overlap, by the reading of a step"
 shown = in_main[in_main.reading != "newest"]  # its mass has another scale
 of_reading = (shown, "label", {name: METRICS[name] for name in ("spatial_variance", "overlap")})
-display(draw(run, "readings", plain, forests.plot_by_row, *of_reading, **told))
+draw(run, "readings", plain, forests.plot_by_row, *of_reading, **told)
 
+# %% [markdown]
+# The next figure has the literal reading and changes one thing at a time. Its first panel measures
+# positions in lengths of the text. All conditions have the same number of steps, so longer texts
+# write more tokens in a step: length does not change alone. The models were trained on up to 512
+# tokens.
+
+# %%
 RELATIVE = {"temporal_variance_relative": "temporal variance\n(text lengths²)"}
 RELATIVE |= {name: words for name, words in METRICS.items() if name != "temporal_variance"}
 told = {"data": literal, "caption": "sum over all queries so far, means over prompts"}
@@ -493,7 +569,15 @@ like_main = [
 of_condition = (literal[literal.what.isin(like_main)], "what")
 drawn = {name: RELATIVE[name] for name in ("temporal_variance_relative", "spatial_variance")}
 plain = "How much sinks move and how uneven attention is, by condition"
-display(draw(run, "conditions", plain, forests.plot_by_row, *of_condition, drawn, **told))
+draw(run, "conditions", plain, forests.plot_by_row, *of_condition, drawn, **told)
+
+# %% [markdown]
+# The folded table has all measures and further conditions: other text, Dream's sampler, and
+# `<|endoftext|>` alone, where both models write from nothing. Where no sampler is named the DLM
+# writes by LLaDA's, which fills in first what the model is surest of.
+
+# %%
+from sinkprune_companion.pages.render import Folded
 
 cells = {}
 for metric, words in RELATIVE.items():
@@ -514,15 +598,8 @@ Folded(pd.DataFrame(cells).reindex(of_each).rename(index=KINDS), "All conditions
 # layers 10 and 11, and in the last one. There the sinks that the rule finds are small fluctuations,
 # and more of them come and go. The AR model is similar in its first three layers and in layer 11.
 # In its layer 10 the strongest key gets less attention than in layer 9, and yet its sinks stay.
-#
-# The table goes back to the mean over layers. It lists the tokens that are sinks most often, with
-# their share of all sinks, and with their *persistence*: the share of steps in which a position
-# with that token is a sink. In the DLM a position may hold the mask token at one step and a word at
-# the next; these count as two tokens.
 
 # %%
-from sinkprune_companion.pages.render import results_table
-
 layers = pd.concat(measured.by_layer, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
 run.find(found)
@@ -535,8 +612,20 @@ means = [
 axes = {"layer": "layer (0 is the first)", "value": ""}
 curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
 told = {"data": layers, "caption": "bars: 95 % intervals", "panel": "measure", "sharey": False}
-display(draw(run, "layers", "Sinks layer by layer", figures.plot_curves, *curves, **told))
-Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens are sinks")
+draw(run, "layers", "Sinks layer by layer", figures.plot_curves, *curves, **told)
+
+# %% [markdown]
+# The table goes back to the mean over layers. It lists the tokens that are sinks most often, with
+# their share of all sinks, and with their *persistence*: the share of steps in which a position
+# with that token is a sink. In the DLM a position may hold the mask token at one step and a word at
+# the next; these count as two tokens.
+#
+# `<|endoftext|>` separates documents in the text that the models were trained on. No prompt has it,
+# so where it is a sink the model has written it: it ends a document and goes on with another.
+
+# %%
+by_token = pd.concat(measured.by_token).replace({"kind": KINDS}).rename(columns={"kind": "model"})
+Folded(by_token.set_index(["model", "token"]), "Which tokens are sinks")
 
 # %% [markdown]
 # ## The reading
@@ -600,18 +689,70 @@ Folded(pd.concat(measured.by_token).set_index(["kind", "token"]), "Which tokens 
 # stable* the difference of the two shares. Beside *attention is spread more evenly* it is the
 # difference in spatial variance.
 #
-# Among all numbers, in the folded table, temporal variance is in squared positions, spatial
-# variance in squared mass with a mean of 1; overlap and stable share are shares, whose t intervals
-# may reach beyond 1. A name without an ending means the literal reading in the main condition, and
-# an ending names another reading or condition. *layers* has sinks found per layer, then averaged;
-# *null* has random weights.
+# The folded tables have p-values, and all numbers. Temporal variance is in squared positions,
+# spatial variance in squared mass with a mean of 1. Overlap and stable share are shares, whose t
+# intervals may reach beyond 1.
+
+# %%
+from sinkprune_companion.pages.render import results_table
+
+results_table(run)
+
+# %% [markdown]
+# **How p is corrected.** A row of the table above has the p of a t test, its number of looks, and
+# the number of rows in its family. Rows of a family that this notebook does not have are those of
+# notebooks 02 and 08.
+
+# %%
+from collections import Counter
+
+from sinkprune_companion.pages.sources import results_for
+
+results = results_for(run)
+rows_of_family = Counter(claim.family for claim in results.ledger if claim.finding)
+judged = []
+for claim in results.ledger:
+    if claim.notebook == run.notebook and claim.id in results.estimate:
+        row = {"row": claim.says, "p": results.estimate[claim.id].p_value(claim.against)}
+        row |= {"looks": claim.looks, "family": claim.family}
+        row |= {"rows of it": rows_of_family[claim.family]}
+        judged.append(row | {"p, corrected": results.p_corrected(claim.id)})
+p_values = pd.DataFrame(judged)
+p_values[["p", "p, corrected"]] = p_values[["p", "p, corrected"]].map(p_text)
+Folded(p_values.set_index("row"), "p-values and their corrections")
+
+# %% [markdown]
+# All numbers, by measure, weights, and the reading or condition. *Sinks of every layer* are found
+# layer by layer, and the measure is then averaged.
 
 # %%
 from sinkprune_companion.figures.forests import listed
 
-display(results_table(run))
+MEASURES = {f"{name}_difference": f"{words}, DLM − AR" for name, words in METRICS.items()}
+for kind, short in sink_measures.SHORT.items():
+    MEASURES[f"stable_share_{short}"] = f"share of stable sinks, {KINDS[kind]}"
+    MEASURES[f"stable_position_share_{short}"] = f"share of stable positions, {KINDS[kind]}"
+    MEASURES[f"sinks_per_step_{short}"] = f"sinks per step, {KINDS[kind]}"
+
+ENDINGS = {"": READINGS[LITERAL].label, "layers": "sinks of every layer"}
+ENDINGS |= {name: reading.label for name, reading in READINGS.items()}
+ENDINGS |= {each.name(main): each.label for each in conditions[1:]}
+ENDINGS["calibration"] = "calibration text"
+
 known = {name: estimate for name, estimate in found.items() if estimate is not None}
-Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
+in_words = []
+for name in known:
+    of_trained = name.removeprefix("null_")
+    start = max((start for start in MEASURES if of_trained.startswith(start)), key=len)
+    ending = of_trained.removeprefix(start).removeprefix("_")
+    weights = "trained" if of_trained == name else "random"
+    words = (MEASURES[start].replace("\n", " "), weights, ENDINGS[ending])
+    in_words.append(words)
+
+table = listed(known, prompts=[estimate.units for estimate in known.values()])
+levels = ["measure", "weights", "reading or condition"]
+table.index = pd.MultiIndex.from_tuples(in_words, names=levels)
+Folded(table)
 
 # %% [markdown]
 # ## Exercises

@@ -122,13 +122,18 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 # > (abstract)
 #
 # **How it is judged.** On the same text, hiding its sinks in the middle third of the layers must
-# cost the DLM less than the AR model. It is contradicted if the whole interval of the difference of
-# costs lies above zero. We wrote this question, and chose the middle third for it, after we had
+# cost the DLM less than the AR model. What is compared is the *cost*: how much the loss rises. The
+# claim is contradicted if the whole interval of the difference of costs lies above zero. We wrote this question, and chose the middle third for it, after we had
 # seen the costs. **So the comparison is exploratory**: whatever its verdict, other models or texts
 # have to confirm it. Hiding in all layers, on which the claim rested before, is measured beside it.
 #
-# **Which keys are hidden.** A first pass over the same text, with the same masks as when it is
-# scored, tells how much attention each key receives:
+# **Which keys are hidden.** Verdicts are read where five keys are hidden, so that a text that has
+# several sinks loses all or most of them. Often one key has most of the attention of the five. What
+# this one costs alone was measured in all layers (the figure by the number of keys), but not in a
+# third of the layers.
+#
+# A first pass over the same text, with the same masks as when it is scored, tells how much
+# attention each key receives:
 #
 # * **strongest** are the keys that receive most. The DLM reads the text under several masks, and
 #   for each its strongest keys are chosen anew; masks can be among them. In the AR model the keys
@@ -137,8 +142,8 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 #   query after it.
 # * **random** are as many other keys that are no sinks, in the AR model from the first half, too.
 #   The random set should contain as many masks as the strongest. In heavily masked texts there are
-#   too few words left, so on average it contains more (the table below has both numbers) and takes
-#   away fewer words, which makes the DLM's extra cost look larger.
+#   too few words left, so on average it contains more masks (a table below has both numbers). Hiding
+#   it removes fewer words and costs less. This makes the DLM's extra cost look larger.
 # * **first token kept** means the strongest, with position 0 never among them.
 # * **first token** is position 0 alone, special or not. It is compared with one key at another
 #   position, a random one or the strongest.
@@ -174,10 +179,13 @@ print(f"in the DLM the {COUNT} keys that are hidden had {share:.0%} of the atten
 # same masks whatever is hidden; the AR model's is the exact likelihood. The first half of the AR
 # model's text is scored, too; there a hidden key is missing only from the queries after it.
 #
-# Two measures are kept apart. The *cost* of hiding is the loss above that of the model with all
-# keys, paired by sequence and masks. Verdicts rest on it. The *extra cost* of the strongest keys is
-# their cost less that of as many random keys, as hiding any key takes away a word, too. The
-# pictures by layers and by condition show it.
+# Two measures are kept apart:
+#
+# * The *cost* of hiding is the loss above that of the model with all keys, paired by sequence and
+#   masks. Verdicts on the difference of the models rest on it.
+# * The *extra cost* of the strongest keys is their cost less that of as many random keys, as hiding
+#   any key takes away a word, too. The pictures by layers and by condition show it. The table below
+#   the picture by layers has both measures.
 #
 # The main condition is natural English that begins in the middle of a paragraph, without a special
 # first token. Every other condition differs in one thing, except that not all kinds of text are
@@ -219,19 +227,33 @@ from sinkprune_companion.figures import forests
 
 COSTS = "extra cost: strongest less random keys (nats per token)"
 WHERE = {"early": "early third", "middle": "middle third", "late": "late third"}
+LAYERS = [third for third in WHERE if third in thirds] + ["all"]
 rows = []
-for layers in [third for third in WHERE if third in thirds] + ["all"]:
+for layers in LAYERS:
     part = of_main[of_main.layers == layers]
     rows += hiding_scores.costs_beyond_random(part, (dlm, ar), WHERE.get(layers, "all layers"))
 by_layers = pd.DataFrame(rows)
 
 # %% [markdown]
-# The verdicts and the reading take these differences and others. The next cell gives them names,
-# which the text below the picture explains.
+# **Differences and their names.** The verdicts and the reading take these differences and others.
+# Their names stand in the list of all numbers at the end, too:
+#
+# | name | what it is |
+# |---|---|
+# | `excess_difference` | cost of the strongest keys, DLM − AR: verdicts rest on it |
+# | `excess_difference_without_first` | the same, position 0 never among them |
+# | `extra_cost_difference` | extra cost of the strongest keys, DLM − AR |
+# | `top_minus_random_dlm`, `…_ar` | extra cost of the strongest keys in one model |
+# | `first_minus_random_dlm`, `…_ar` | cost of position 0, less that of one random other key |
+# | `first_minus_other_dlm` | cost of position 0, less that of the strongest other key |
+#
+# So `excess` is what the text calls the cost. An ending says in which layers or under which
+# condition.
 
 # %%
 from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.experiments.sink_measures import SHORT
+from sinkprune_companion.figures.looks import KINDS
 
 KEPT = "strongest, first token kept"
 CONTRASTS = {
@@ -293,7 +315,7 @@ for condition, keys in shared_counts.items():
 run.find(found)
 
 # %% [markdown]
-# The picture shows what hiding the five strongest keys costs, by the layers in which they are
+# The picture shows the extra cost of the five strongest keys, by the layers in which they are
 # hidden.
 
 # %%
@@ -304,63 +326,96 @@ plain = "What hiding the five strongest keys costs, by the layers they leave"
 draw(run, "layers", plain, forests.plot_costs, by_layers, COSTS, **told)
 
 # %% [markdown]
-# **Names in the code above**, and in the list of all numbers at the end. `excess` is what the text
-# calls the cost. `top_minus_random` is the extra cost of a model. Two names are differences of the
-# models, DLM − AR: `excess_difference` is that of the costs of the strongest keys, on which
-# verdicts rest, and `extra_cost_difference` is that of the extra costs. The ending of a name says
-# in which layers or under which condition.
+# **Cost and extra cost.** The table has both measures, in nats per token, with the cost of five
+# random keys, by which they differ. The last two columns are the differences of the models. The
+# first of these decides the verdicts, and the picture shows the extra costs, whose difference is
+# the second.
+
+# %%
+from sinkprune.evaluation.numbers import signed_interval
+
+of_five = of_main[of_main["count"] == COUNT]
+cost = of_five.groupby(["layers", "label", "kind"]).excess.mean()
+
+
+def in_brackets(estimate) -> str:
+    """A difference with its interval."""
+    return signed_interval(estimate.value, estimate.low, estimate.high)
+
+
+rows = {}
+for layers in LAYERS:
+    part = of_main[of_main.layers == layers]
+    row = {}
+    for kind, short in KINDS.items():
+        strongest, of_random = (cost[layers, label, kind] for label in ("strongest", "random"))
+        row[short, "cost of the strongest"] = f"{strongest:.3f}"
+        row[short, "cost of random keys"] = f"{of_random:.3f}"
+        row[short, "extra cost"] = f"{strongest - of_random:.3f}"
+    of_costs, of_extra = contrast(part, "excess_difference"), extra_cost_difference(part)
+    row["DLM − AR", "cost (verdicts)"] = in_brackets(of_costs)
+    row["DLM − AR", "extra cost (picture)"] = in_brackets(of_extra)
+    rows[WHERE.get(layers, "all layers")] = row
+table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="keys hidden in"))
+table.columns = pd.MultiIndex.from_tuples(table.columns)
+table
+
+# %% [markdown]
+# **Was a sink hidden at all?** The next table has shares of attention, as means over the layers
+# where keys are hidden:
 #
-# **Was a sink hidden at all?** The first table has costs in nats per token, and shares of attention
-# as means over the layers where keys are hidden. The columns under *attention* say:
+# * *five strongest, before*: what the five strongest keys together had before they were hidden;
+# * *strongest key, before*: what the strongest single key has while it is there. Five random keys
+#   are hidden then;
+# * *strongest key, after*: what the strongest of the remaining keys gets when the five are hidden.
 #
-# * what the five strongest keys together had before they were hidden;
-# * what the strongest single key has while it is there and five random keys are hidden;
-# * what the strongest key gets that is left when the five are hidden.
-#
-# If the strongest remaining key gets about as much attention as the strongest key had, a new sink
-# has formed, as in the first picture. The cost then does not tell what it is to be without a sink.
+# If the strongest key after hiding gets about as much attention as the strongest key before, a new
+# sink has formed, as in the first picture. The cost then does not tell what it is to be without a sink.
 # The table also shows that the five keys are nearly one key: in the middle and late third the
 # strongest one alone has most of what the five have together.
 #
-# The next column says how often the strongest remaining key is position 1. In a causal model this
+# The last column says how often the strongest key after hiding is position 1. In a causal model this
 # is a likely place: once position 0 is hidden, the query at position 1 sees only itself, as the
-# query at position 0 did before. The last two columns are numbers of masks among the five hidden
-# keys. The second table has the models with all keys.
+# query at position 0 did before.
 
 # %%
-from IPython.display import display
-from sinkprune_companion.figures.looks import KINDS
-
-of_five = of_main[of_main["count"] == COUNT].groupby(["layers", "kind", "label"], sort=False)
-means = of_five[["excess", "attention", "left", "second", "masks"]].mean().unstack()
+means = (
+    of_five.groupby(["layers", "kind", "label"], sort=False)[["attention", "left", "second"]]
+    .mean()
+    .unstack()
+)
 checked = pd.DataFrame(
     {
-        ("cost", "five strongest"): means["excess"]["strongest"],
-        ("cost", "five random"): means["excess"]["random"],
-        ("attention", "of the five strongest"): means["attention"]["strongest"],
-        ("attention", "of the strongest one"): means["left"]["random"],
-        ("attention", "of the strongest left"): means["left"]["strongest"],
-        ("which is left", "position 1"): means["second"]["strongest"],
-        ("masks among five", "strongest"): means["masks"]["strongest"],
-        ("masks among five", "random"): means["masks"]["random"],
+        "five strongest, before": means["attention", "strongest"],
+        "strongest key, before": means["left", "random"],
+        "strongest key, after": means["left", "strongest"],
+        "after: how often position 1": means["second", "strongest"],
     }
 )
-display(checked.rename(index=KINDS).round(3))
+names = {**WHERE, "all": "all layers", **KINDS}
+checked.rename(index=names).rename_axis(index=["keys hidden in", "model"]).round(3)
 
+# %% [markdown]
+# **Masks, and the models with all keys.** Random keys of the DLM contain more masks than its
+# strongest ones. Which keys are hidden does not depend on the layers in which they are.
+
+# %%
 all_keys = of_main[of_main["count"] == 0].groupby("kind", sort=False)
 one_hidden = of_main[(of_main["count"] == 1) & (of_main.label == "strongest")]
-with_all_keys = {
+masks = of_five[of_five.layers == "all"].groupby(["label", "kind"]).masks.mean()
+about = {
+    "masks among the five strongest": masks["strongest"],
+    "masks among five random keys": masks["random"],
     "loss with all keys": all_keys.value.mean(),
     "how often the strongest key is position 0": one_hidden.groupby("kind")["first"].mean(),
 }
-pd.DataFrame(with_all_keys).rename(index=KINDS).round(3)
+pd.DataFrame(about).rename(index=KINDS).rename_axis(index="model").round(3)
 
 # %% [markdown]
 # ## More keys; other text, a special first token, longer text
 #
-# From here on keys are hidden in all layers. The first figure varies the number of keys and shows
-# costs; the second hides five under other conditions and shows extra costs. The table below hides
-# more of them in longer texts, as large a share of the keys as five are in the shortest.
+# From here on keys are hidden in all layers. This figure varies the number of keys, from one alone,
+# and shows costs.
 
 # %%
 from sinkprune_companion.figures import figures
@@ -375,8 +430,12 @@ curves = (costs, "count", "value", "label", axes, ("low", "high"))
 told = {"data": costs, "caption": "bars: 95 % interval over sequences", "panel": "panel"}
 told["dodge"] = True  # side by side, as some of them cost the same
 plain = "What hiding keys in all layers costs, by the number of keys"
-display(draw(run, "costs", plain, figures.plot_curves, *curves, **told))
+draw(run, "costs", plain, figures.plot_curves, *curves, **told)
 
+# %% [markdown]
+# The next figure hides five keys under other conditions and shows extra costs.
+
+# %%
 rows = []
 for (_, what), part in scores.groupby(["condition", "what"], sort=False):
     fewest = part["count"][part["count"] >= COUNT].min()
@@ -387,9 +446,19 @@ named = [f"{row.comparison}; {row.sequences}\N{NO-BREAK SPACE}texts" for row in 
 five = five.assign(comparison=named)
 told = {"data": by_condition, "caption": "what hiding costs"}
 plain = "What hiding the five strongest keys costs, by condition"
-display(draw(run, "conditions", plain, forests.plot_costs, five, COSTS, **told))
+draw(run, "conditions", plain, forests.plot_costs, five, COSTS, **told)
+
+# %% [markdown]
+# In longer texts more keys are hidden, too: as large a share of the keys as five are in the
+# shortest. Costs are in nats per token.
+
+# %%
 more = by_condition[by_condition["keys"] != COUNT].replace({"kind": KINDS})
-more.set_index("comparison").round(3)
+limits = zip(more.value, more.low, more.high, strict=True)
+more = more.assign(value=[signed_interval(*each) for each in limits]).round(3)
+columns = {"comparison": "condition", "kind": "model", "sequences": "texts"}
+columns |= {"value": "extra cost of the strongest", "random": "cost of random keys"}
+more.rename(columns=columns)[[*columns.values()]].set_index(["condition", "model"])
 
 # %% [markdown]
 # **Position 0 against another position.** One key is hidden: the first, a random other, or the
@@ -397,8 +466,6 @@ more.set_index("comparison").round(3)
 # pays for any other. The numbers are costs in nats per token.
 
 # %%
-from sinkprune.evaluation.numbers import signed_interval
-
 POSITIONS = ["first token", "random, first token kept", "strongest, first token kept"]
 one_hidden = scores[(scores["count"] == 1) & scores.label.isin(POSITIONS)]
 positions = figures.intervals(one_hidden, ["what", "kind", "label"], "excess")
@@ -451,6 +518,7 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 #   Beyond one random key it costs −0.063 [−0.097, −0.030].
 
 # %%
+from IPython.display import display
 from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.pages.render import Folded, results_table
 
