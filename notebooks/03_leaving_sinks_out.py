@@ -800,7 +800,7 @@ Folded(listed(estimates, margin=[estimate.margin for estimate in estimates.value
 #
 # `magnitude` scores a weight by its size, names with *sparsegpt* by SparseGPT, all others by Wanda.
 # Names with *structured* score whole units; `flap` scores them by FLAP. *Softly* means by the
-# official token weights; `all-sinks` is `paper` with hard masks, one norm and an even grid of
+# official sink weights; `all-sinks` is `paper` with hard masks, one norm and an even grid of
 # levels.
 #
 # A noised recipe sees every sequence at `noise_levels` levels, and at the official ten where it has

@@ -380,7 +380,7 @@ print(inspect.getsource(planted.Planted.__call__))
 # Each model is pruned with the planted tokens in the statistics (*kept*) and without (*left out*),
 # on noised text. Wanda takes the dense model's inputs. SparseGPT also adjusts the weights that stay,
 # and takes what the pruned blocks give, as its authors have it. As a control, as many random tokens
-# are planted, and the official token weights are tried instead of leaving sinks out.
+# are planted, and the official sink weights are tried instead of leaving sinks out.
 
 # %%
 from IPython.display import display
