@@ -448,6 +448,8 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 #    100. In which of the two does pruning compare better with fewer steps?
 # 2. Set `sparsity` to 0.25. Expect pruning to save less, so that the dense model may take more
 #    steps.
+# 3. Set `in_steps` to `["sparsegpt"]`. We have not measured it: with half of the weights zero, does
+#    SparseGPT beat the unpruned model in fewer steps? One draw of calibration text gives no verdict.
 #
 # **What this does not show.** Tokens are revealed in random order. Samplers take the most confident
 # first, which may make few steps cheaper still. Quality is likelihood, not task accuracy. There is
