@@ -36,7 +36,7 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.structured import removable
+from sinkprune_core.pruning.structured import ROUNDED_FROM, removable
 
 NOISED_SEQUENCES = 32  # where it is seen at more levels: they choose nearly the zeros that 128 choose
 ROUNDED = 1e-3  # how far a sparsity that is given may lie from that of a pattern N:M: 0.333 is 1:3
@@ -323,9 +323,10 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
         f"{len(kept[kind]):,} of {units.count(lm.model.config):,} {names[kind]}"
         for kind, units in removable(lm).items()
     ]
-    asked = (
-        f"{report.recipe.sparsity:.4g} was asked for, and widths are multiples of {report.recipe.round_to}"
-    )
+    channels = removable(lm)["mlp"].count(lm.model.config)
+    is_rounded = channels >= ROUNDED_FROM * report.recipe.round_to
+    widths = f"widths are multiples of {report.recipe.round_to}" if is_rounded else "units leave whole"
+    asked = f"{report.recipe.sparsity:.4g} was asked for, and {widths}"
     rounding = f" ({asked})" if abs(report.sparsity - report.recipe.sparsity) > ROUNDED else ""
 
     return f"{rounding}, every block keeps {' and '.join(counts)}"

@@ -16,6 +16,7 @@ from sinkprune.recovery.model_card import (
     push,
     push_line,
     save_model,
+    without_card,
     write_readme,
 )
 
@@ -49,8 +50,10 @@ def run(options: Ship) -> None:
 
     if options.push is not None:
         print(push(shipped, options.push))
-    else:
+    elif (shipped / README).is_file():
         print(f"to publish it: {push_line(shipped, 'OWNER/NAME')}")
+    else:
+        print(f"it cannot be published as it is: {without_card(shipped)}")
 
 
 def _check(options: Ship, folder: Path) -> None:

@@ -323,9 +323,15 @@ def check_push(folder: Path | str, repository: str) -> None:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder and cannot be uploaded: save the model to one and give that")
     if not (folder / README).is_file() and not read_json(folder / CARD):
-        raise ValueError(
-            f"{folder} has neither {README} nor {CARD}: `sinkprune adopt` writes both, then upload it"
-        )
+        raise ValueError(without_card(folder))
+
+
+def without_card(folder: Path) -> str:
+    """Return what to do with a folder that has no card, in a sentence."""
+    return (
+        f"{folder} has neither {README} nor {CARD}: `sinkprune adopt {folder} --family native` writes both "
+        "for an autoregressive model, and with the name of its family for a diffusion model; then upload it"
+    )
 
 
 def push(folder: Path | str, repository: str) -> str:

@@ -224,3 +224,12 @@ def test_a_repository_without_safetensors_is_one_sentence_before_a_download(hub,
     hub.repositories["me/pickled"] = {name: content for name, content in files.items() if "safe" not in name}
     with pytest.raises(FetchError, match="me/pickled publishes no safetensors: pickled weights can run code"):
         load("me/pickled")
+
+
+def test_a_folder_without_a_card_is_not_offered_for_upload(make_lm, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    make_lm("autoregressive", "gqa-24").model.save_pretrained(plain)
+    assert main.main(["ship", str(plain)]) == 0
+    said = capsys.readouterr().out
+    assert "hf upload" not in said
+    assert "--family native" in said  # an autoregressive model stays one
