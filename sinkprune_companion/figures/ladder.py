@@ -170,8 +170,8 @@ def _title(table: pd.DataFrame) -> str:
 
     if above == {"paper", "wanda"} and below == {"sparsegpt", "recommended"}:
         return (
-            "At 75 %, on average over three kinds of text, the loss bounds of Wanda and the official recipe are "
-            "larger than the loss of a table of token pairs; SparseGPT's are smaller"
+            "At 75 %, on average over three kinds of text, the loss bounds of Wanda and the official recipe "
+            "are larger than the loss of a table of token pairs; SparseGPT's are smaller"
         )
 
     return "What recipes cost, and what the models write"

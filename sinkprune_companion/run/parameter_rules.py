@@ -101,6 +101,7 @@ ALSO_IN = {"10_prune_llada": {"twin": "none"}}  # no model is traced beside
 # how names of lists begin that may be empty
 MAY_BE_EMPTY = (
     "at_75",
+    "in_steps",
     "model_doses",
     "other",
     "pairs",
@@ -129,6 +130,7 @@ ZEROS = [name for name, place in recovery.PLACES.items() if place.pattern != rec
 NAMES: dict[str, Collection[str]] = {
     "at_75": recipe_search.NAMES,
     "baselines": PRESETS,
+    "in_steps": [name for name, fields in PRESETS.items() if fields.get("pattern") != "structured"],
     "parts": recipe_search.PARTS,
     "preset": PRESETS,
     "recipes": PRESETS,
