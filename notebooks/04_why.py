@@ -722,9 +722,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   large sinks out is right thus depends on whether what they carry is needed where the model is
 #   used.
 #
-# <details><summary>Official token weights, random tokens, and more on the vector</summary>
+# <details><summary>Official sink weights, random tokens, and more on the vector</summary>
 #
-# * **Official token weights and random tokens, with Wanda.** The official weights leave sinks out
+# * **Official sink weights and random tokens, with Wanda.** The official weights leave sinks out
 #   softly, those just above the threshold in part. What they change, compared with no weights, is
 #   nearly what leaving the sinks out altogether changes. As a control, as many random tokens as
 #   there are sinks are planted and left out.
