@@ -295,7 +295,7 @@ for variant, column in matches:
     for count, of_dense in zip(costs.matched.steps, costs.matched[column], strict=True):
         estimate = compare(scores, at(variant, count), at("dense", of_dense))
         by_step[f"{called}, {count} steps − dense, {of_dense} steps, by {by}"] = estimate
-        numbers = [round(number, 3) for number in estimate[:3]]
+        numbers = [round(number, 3) for number in (estimate.value, estimate.low, estimate.high)]
         rows.append([called, count, of_dense, by, *numbers])
 
 columns = ["pruned model", "its steps", "steps of the unpruned model", "matched by"]
