@@ -43,7 +43,7 @@ GROUPS = {  # ids of the claims and their words in the picture
         "sinks-less-essential": "a DLM loses less without sinks in its middle layers",
         "ar-keeps-sinks": "keeping sinks helps to prune an AR model",
     },
-    "Does sink-aware pruning improve the pruned model?": {
+    "Does sink-aware pruning help?": {
         "paper-beats-wanda": "the official recipe beats Wanda",
         "control-weights-alone": "leaving unstable sinks out helps by itself",
         "paper-beats-sparsegpt": "the official sink weights help SparseGPT",

@@ -209,7 +209,7 @@ def test_every_pruned_model_of_the_ladder_has_its_cost_and_what_it_writes(result
 
 def test_the_ladder_places_models_beside_the_bigram_model_by_intervals(results, rungs):
     said = ladder._title(rungs)
-    assert said.endswith("SparseGPT's lie below it")
+    assert said.endswith("SparseGPT's are smaller")
 
     beside = results.f["07/minus_bigram_wanda"]
     wanda = rungs[rungs.words == "Wanda, 75 %"].iloc[0]
