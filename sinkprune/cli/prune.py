@@ -324,8 +324,9 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
         for kind, units in removable(lm).items()
     ]
     channels = removable(lm)["mlp"].count(lm.model.config)
-    is_rounded = channels >= ROUNDED_FROM * report.recipe.round_to
-    widths = f"widths are multiples of {report.recipe.round_to}" if is_rounded else "units leave whole"
+    round_to = report.recipe.round_to or 1
+    is_rounded = round_to > 1 and channels >= ROUNDED_FROM * round_to
+    widths = f"widths are multiples of {round_to}" if is_rounded else "units leave whole"
     asked = f"{report.recipe.sparsity:.4g} was asked for, and {widths}"
     rounding = f" ({asked})" if abs(report.sparsity - report.recipe.sparsity) > ROUNDED else ""
 
