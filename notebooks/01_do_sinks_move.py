@@ -514,9 +514,9 @@ draw(run, "stability", plain, forests.plot_rows, means, "panel", "where", "", **
 # condition, as means over prompts.
 #
 # A record has the number of different positions of a text, and not how many of them are stable.
-# This follows from the occurrences: a position has one in a step at most, so stable positions are
-# at least as many as the stable occurrences divided by the number of steps, rounded up. (For the
-# stored run no larger number fits the records of any text, so there the number is exact.)
+# Two bounds follow from the occurrences. A stable position has one in each step at most, and in
+# `stability_threshold` of the steps at least. Where the two bounds agree the number is exact; the
+# line above the table says in how many texts they do. The table has the lower bound.
 
 # %%
 import numpy as np
@@ -524,7 +524,11 @@ import numpy as np
 each = pd.concat(measured.by_prompt)  # a row per text; a prompt may have several
 each = each[(each.condition == "main") & (each.reading == LITERAL)]
 stable_occurrences = (each.stable_share * each.sinks_per_step * steps).round()
-each = each.assign(stable_positions=np.ceil(stable_occurrences / steps))
+least = np.ceil(stable_occurrences / steps)
+most = np.floor(stable_occurrences / (stability_threshold * steps))
+print(f"The number of stable positions is exact in {(least == most).sum()} of {len(each)} texts.")
+
+each = each.assign(stable_positions=least)
 each["position_share"] = each.stable_positions / each.positions
 for kind, short in sink_measures.SHORT.items():
     of_prompt = each[each.kind == kind].groupby("prompt").position_share.mean().dropna()

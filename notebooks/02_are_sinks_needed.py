@@ -131,7 +131,8 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 #
 # **How it is judged.** On the same text, hiding its sinks in the middle third of the layers must
 # cost the DLM less than the AR model. What is compared is the *cost*: how much the loss rises. The
-# claim is contradicted if the whole interval of the difference of costs lies above zero. We wrote this question, and chose the middle third for it, after we had
+# claim is contradicted if the whole interval of the difference of costs lies above zero. We wrote
+# this question, and chose the middle third for it, after we had
 # seen the costs. **So the comparison is exploratory**: whatever its verdict, other models or texts
 # have to confirm it. Hiding in all layers, on which the claim rested before, is measured beside it.
 #
@@ -378,7 +379,8 @@ table
 # * *strongest key, after*: what the strongest of the remaining keys gets when the five are hidden.
 #
 # If the strongest key after hiding gets about as much attention as the strongest key before, a new
-# sink has formed, as in the first picture. The cost then does not tell what it is to be without a sink.
+# sink has formed, as in the first picture. The cost then does not tell what it is to be without a
+# sink.
 # The table also shows that the five keys are nearly one key: in the middle and late third the
 # strongest one alone has most of what the five have together.
 #

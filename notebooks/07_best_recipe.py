@@ -240,6 +240,9 @@ costs = above_dense(losses)
 changes = differences(costs, SEARCHED)
 run.find(found | estimates(changes) | use_by_kind)
 
+# %% [markdown]
+# The picture has six of the recipes.
+
 # %%
 SIX = {"wanda": "wanda", "paper": "paper", CLEAN: "sparsegpt", NOISED: "sparsegpt-noised"}
 SIX |= {HALF: "sparsegpt, half noised", f"{HALF}, owl": "recommended"}

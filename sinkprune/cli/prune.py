@@ -36,7 +36,7 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.structured import ROUNDED_FROM, removable
+from sinkprune_core.pruning.structured import is_rounded, removable
 
 NOISED_SEQUENCES = 32  # where it is seen at more levels: they choose nearly the zeros that 128 choose
 ROUNDED = 1e-3  # how far a sparsity that is given may lie from that of a pattern N:M: 0.333 is 1:3
@@ -323,11 +323,12 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
         f"{len(kept[kind]):,} of {units.count(lm.model.config):,} {names[kind]}"
         for kind, units in removable(lm).items()
     ]
-    channels = removable(lm)["mlp"].count(lm.model.config)
-    round_to = report.recipe.round_to or 1
-    is_rounded = round_to > 1 and channels >= ROUNDED_FROM * round_to
-    widths = f"widths are multiples of {round_to}" if is_rounded else "units leave whole"
-    asked = f"{report.recipe.sparsity:.4g} was asked for, and {widths}"
+
+    asked = f"{report.recipe.sparsity:.4g} was asked for, and units leave whole"
+    round_to = report.recipe.round_to
+    assert round_to is not None  # of a structured recipe
+    if round_to > 1 and is_rounded(removable(lm)["mlp"].count(lm.model.config), round_to):
+        asked += f", to a multiple of {round_to} MLP channels"
     rounding = f" ({asked})" if abs(report.sparsity - report.recipe.sparsity) > ROUNDED else ""
 
     return f"{rounding}, every block keeps {' and '.join(counts)}"

@@ -328,8 +328,9 @@ def check_push(folder: Path | str, repository: str) -> None:
 
 def without_card(folder: Path) -> str:
     """Return what to do with a folder that has no card, in a sentence."""
+    quoted = shlex.quote(os.fspath(folder))
     return (
-        f"{folder} has neither {README} nor {CARD}: `sinkprune adopt {folder} --family native` writes both "
+        f"{folder} has neither {README} nor {CARD}: `sinkprune adopt {quoted} --family native` writes both "
         "for an autoregressive model, and with the name of its family for a diffusion model; then upload it"
     )
 

@@ -174,13 +174,8 @@ def published_tables(model: str) -> list[pd.DataFrame]:
 
 def published_gain() -> float:
     """Return the points that the authors report sink-awareness to gain over Wanda, on average."""
-    (table,) = [
-        table for table in published.results() if table.table == "llada-50" and table.preset == "paper"
-    ]
-    (wanda,) = [
-        table for table in published.results() if table.table == "llada-50" and table.preset == "wanda"
-    ]
-    return table.values["average"] - wanda.values["average"]
+    average = published.published_averages()
+    return average["sink-aware Wanda"] - average["Wanda"]
 
 
 def power(model: str, disagreements: Sequence[float]) -> pd.DataFrame:

@@ -28,13 +28,13 @@ from sinkprune.evaluation.verdict_rule import (
 from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.margins import damage
+from sinkprune_companion.ledger.published import published_averages
 from sinkprune_companion.ledger.tables import HEADS
 from sinkprune_companion.pages.sources import (
     PresumedVerdictError,
     Results,
     by_prompt,
     fixed_threshold,
-    published_averages,
     published_rows,
     reach_by_map,
     results_for,
@@ -44,7 +44,7 @@ from sinkprune_companion.run.records import Run
 
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
-# functions of `sources` that templates may call
+# functions that templates may call
 TABLES = {
     table.__name__: table
     for table in (by_prompt, fixed_threshold, published_averages, published_rows, reach_by_map)

@@ -28,7 +28,7 @@ from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.random_null import paired_counts
 from sinkprune_companion.experiments.why import OPEN, RIGHT
-from sinkprune_companion.ledger import claims, draw_terms, others, published
+from sinkprune_companion.ledger import claims, draw_terms, others
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.run.profiles import COSTS, PUBLISHED
 from sinkprune_companion.run.records import Run, environment
@@ -342,11 +342,6 @@ def pairs() -> list[dict]:
 
 
 # the paper's models
-
-
-def published_averages() -> dict[str, float]:
-    """Return the paper's average accuracy on LLaDA-8B at 50 %, in percent, by its name of the method."""
-    return {row.method: row.values["average"] for row in published.results() if row.table == "llada-50"}
 
 
 def plan(model: str, recipe: Recipe, sequences: int, length: int, gpu_memory: float) -> PruningCost:

@@ -201,13 +201,20 @@ def _sizes(lm: LanguageModel, block: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(linear.weight.shape) for name, linear in lm.linears(block).items()}
 
 
-def rounded(channels: int, removed: int, round_to: int) -> int:
-    """Return how many of some MLP channels leave, so that a multiple of `round_to` stays.
+def is_rounded(channels: int, round_to: int) -> bool:
+    """Return whether a number of MLP channels is brought to a multiple of `round_to`.
 
-    Kernels are fast on such widths. A model with fewer than ROUNDED_FROM times as many channels is not
-    rounded: it would miss its ratio by far.
+    A model with fewer than ROUNDED_FROM times as many channels is not: it would miss its ratio by far.
     """
-    if removed == 0 or channels < ROUNDED_FROM * round_to:
+    return channels >= ROUNDED_FROM * round_to
+
+
+def rounded(channels: int, removed: int, round_to: int) -> int:
+    """Return how many of some MLP channels leave, so that a multiple of `round_to` stays where it is rounded.
+
+    Kernels are fast on such widths.
+    """
+    if removed == 0 or not is_rounded(channels, round_to):
         return removed
     kept = (channels - removed + round_to // 2) // round_to * round_to
     return channels - min(max(kept, round_to), channels)

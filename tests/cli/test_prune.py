@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from hostile.cases import TEXT
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from sinkprune import load
 from sinkprune.cli import main
-from sinkprune.cli.prune import recipe_of
+from sinkprune.cli.prune import recipe_of, widths_left
 from sinkprune.runs import pruning_cost as cost
-from sinkprune_core import Calibration, Recipe, preset, prune
+from sinkprune_core import Calibration, Recipe, preset, prune, wrap
 
 pytestmark = pytest.mark.slow
 
@@ -198,3 +198,14 @@ def test_a_streamed_model_becomes_int8_as_well(command, tmp_path):
     line = ("prune", "--preset", "wanda", "--out", tmp_path / "out", "--int8", tmp_path / "int8")
     assert command(*line, "--stream") == 0
     assert list((tmp_path / "int8").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(("channels", "is_multiple"), [(96, False), (1024, True)])
+def test_a_multiple_is_named_only_where_widths_are_rounded_to_it(channels, is_multiple):
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, intermediate_size=channels, vocab_size=64)).eval()
+    lm = wrap(model, None)
+
+    said = widths_left(lm, prune(lm, preset("structured-magnitude", sparsity=0.35)))
+    assert "0.35 was asked for" in said
+    assert ("a multiple of 64" in said) is is_multiple
