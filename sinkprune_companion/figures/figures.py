@@ -201,7 +201,8 @@ def plot_curves(
             for place, height, words in zip(line.moved, line[y], line[point] if point else [], strict=False):
                 is_under = bool(((drawn[x] == place) & (drawn[y] > height)).any())
                 beside = {
-                    "xytext": (5, -9 if is_under else 3),
+                    "xytext": (-5, -9) if is_under else (5, 3),
+                    "ha": "right" if is_under else "left",
                     "textcoords": "offset points",
                     "fontsize": 7.5,
                 }
