@@ -144,7 +144,12 @@ class Choice:
             of_linear = inputs[name].with_norm(self.recipe.norm_reduction)
 
         with in_full_precision(weight.device):
-            score = criterion.score(weight, of_linear)
+            try:
+                score = criterion.score(weight, of_linear)
+            except Exception as error:  # of a function of the user's
+                error.add_note(f"block {layer} {name}: {self._state()}")
+                raise
+
         return self._finite(score, layer, name)
 
     def _zero_by_score(self, layer: int, linears: Linears, inputs: OfLinears) -> Zeros:

@@ -256,6 +256,22 @@ def test_a_criterion_that_returns_no_scores_is_refused(tiny_dlm, calibration, wr
         prune(tiny_dlm, Recipe(criterion=wrong), calibration, progress=False)
 
 
+def test_a_criterion_that_fails_midway_says_which_linears_are_pruned_already(tiny_dlm, calibration):
+    scored = []
+
+    def fails_at_the_fifth(weight_OI, inputs):
+        scored.append(weight_OI.shape)
+        if len(scored) == 5:
+            raise LookupError("no score")
+        return weight_OI.abs().float()
+
+    with pytest.raises(LookupError, match="no score") as caught:
+        prune(tiny_dlm, Recipe(criterion=fails_at_the_fifth), calibration, progress=False)
+
+    (note,) = caught.value.__notes__
+    assert note.startswith("block 0 ") and "those before it are pruned" in note and "weights_kept" in note
+
+
 def test_what_is_no_criterion_is_refused():
     for wrong in (3, None, print):
         with pytest.raises(ValueError, match=r"criterion=.* is unknown; choose one of magnitude, wanda"):

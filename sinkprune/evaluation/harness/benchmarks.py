@@ -180,7 +180,7 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None):
             raise ValueError(
                 f"unknown task {name!r}{suggestion(name, manager.all_tasks) or ';'} tasks are named by "
                 "lm-evaluation-harness (`python -m sinkprune.evaluation.harness.main ls tasks`), or lie in "
-                "the folder `include`, or are 'suite' or 'paper'"
+                "the folder that `include` (of the command: --include-path) names, or are 'suite' or 'paper'"
             )
 
     return manager
