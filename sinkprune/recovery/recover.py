@@ -145,14 +145,17 @@ def recover(
     learned = _text_learned(known.lm, documents, length, dry_run)
 
     cost = recovery_cost(known.lm, settings, out, work, known.stored, teacher_lm, device, gpu)
-    of_downloads = known.missing if taught is None else known.missing + taught.missing
+    fetched = {known.name: known}  # by name: a model that teaches itself comes once
+    if taught is not None:
+        fetched[taught.name] = taught
+    of_downloads = tuple(lack for each in fetched.values() for lack in each.missing)
     cost = replace(cost, missing=of_downloads + cost.missing)
 
     if tell is not None:
         source = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
         place = device if gpu is None else gpu.words
         what = f"{known.lm.name} ({known.lm.kind}), {method}, {source}, {settings.dtype} on {place}"
-        download = known.download if taught is None else known.download + taught.download
+        download = sum(each.download for each in fetched.values())
         tell(f"{what}: {download_in_words(download)}{cost}")
 
     if dry_run:
@@ -180,6 +183,7 @@ def recover(
 class _Known:
     """What is known of a model before a weight of it is read."""
 
+    name: str  # of what is fetched: of an adapter its base
     lm: LanguageModel  # without weights
     stored: torch.dtype  # of most of its weights
     download: int = 0  # bytes that this machine does not have
@@ -273,13 +277,13 @@ def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
 
     lm, checkpoint = without_weights(name)
     if os.fspath(name) in EMBEDDED:
-        return _Known(lm, torch.float32)
+        return _Known(os.fspath(name), lm, torch.float32)
 
     sizes = Counter()
     for key, kind in checkpoint.files.dtypes.items():
         sizes[kind] += checkpoint.files.size(key)
     [(stored, _)] = sizes.most_common(1)
-    return _Known(lm, stored)
+    return _Known(os.fspath(name), lm, stored)
 
 
 def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known:
@@ -287,10 +291,10 @@ def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known
     lm = shapes_of(name, torch.float32)
     stored = _stated_dtype(name)
     if needed is None:
-        return _Known(lm, stored)
+        return _Known(os.fspath(name), lm, stored)
 
     lacks = tuple(f"this machine lacks {lack}" for lack in needed.missing_disk)
-    return _Known(lm, stored, needed.download, lacks)
+    return _Known(os.fspath(name), lm, stored, needed.download, lacks)
 
 
 def _stated_dtype(name: str | os.PathLike) -> torch.dtype:

@@ -124,6 +124,14 @@ def test_what_the_hub_refuses_is_one_sentence_with_the_line_to_type(hub, folder,
     assert not hub.repositories
 
 
+def test_a_hub_that_cannot_be_reached_asks_for_no_login(folder, capsys, monkeypatch):
+    """No server listens at this port."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert main.main(["ship", str(folder), "--push", "me/pruned"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "was not uploaded (" in said and "reached" in said and "log in" not in said
+
+
 def test_a_name_that_is_none_is_refused(folder, capsys):
     assert main.main(["ship", str(folder), "--push", "pruned"]) == 1
     assert "repository='pruned' must be OWNER/NAME" in capsys.readouterr().err

@@ -94,6 +94,14 @@ def test_a_model_that_is_not_here_is_planned_from_its_published_shape():
     assert found.missing[0].startswith("H100 has 80 GB of memory, which is too little: take a smaller batch")
 
 
+def test_a_model_that_teaches_itself_is_fetched_once():
+    said = []
+    name = "GSAI-ML/LLaDA-8B-Base"
+    recover(name, steps=1, length=512, device="cuda:H100", dry_run=True, teacher=name, tell=said.append)
+
+    assert f"teacher {name}" in said[0] and "16.0 GB to download" in said[0]
+
+
 def test_a_gpu_without_bfloat16_computes_in_float32(bare):
     said = []
     run = {"steps": 2, "length": 12, "dry_run": True, "tell": said.append}
