@@ -357,7 +357,7 @@ def push(folder: Path | str, repository: str) -> str:
             api.upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        has_answered = isinstance(error, (HfHubHTTPError, LocalTokenNotFoundError))  # or there is no way to it
+        has_answered = isinstance(error, (HfHubHTTPError, LocalTokenNotFoundError))
         fix = "log in with `hf auth login`" if has_answered else "see that the hub can be reached from here"
         raise RuntimeError(
             f"{folder} was not uploaded ({type(error).__name__}: {reason}): {fix}, "
