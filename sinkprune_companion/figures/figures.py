@@ -32,6 +32,7 @@ SHOWN_PER_INCH = 96  # pixels of a page
 NARROW = "_narrow"  # at the end of the name of a picture for phones
 STAR = 8.0  # points, of a marker that looks smaller than others
 DECADES_ALONE = 300  # times the least value: from there on a logarithmic axis is numbered at decades alone
+NEARLY = 0.05  # share of a place from which marks stand too close for numbers on one side of them
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
 
 
@@ -176,8 +177,8 @@ def plot_curves(
 
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `panel` is a
     column whose values have a panel each, and `point` one whose values are written beside the marks: below
-    them where a mark of another line stands higher at the same x. With `dodge` what was measured at one x
-    stands side by side, in a strip around it, without lines.
+    them where a mark of another line stands higher at nearly the same x, and once where several at one x have
+    the same. With `dodge` what was measured at one x stands side by side, in a strip around it, without lines.
     """
     lines = frame[hue].drop_duplicates().tolist()
     panels = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}
@@ -199,7 +200,11 @@ def plot_curves(
             axis.errorbar(line.moved, line[y], ends, label=called, ms=size, lw=1.3, **look)
 
             for place, height, words in zip(line.moved, line[y], line[point] if point else [], strict=False):
-                is_under = bool(((drawn[x] == place) & (drawn[y] > height)).any())
+                higher = drawn[drawn[y] > height]
+                if ((higher[x] == place) & (higher[point] == words)).any():
+                    continue
+
+                is_under = bool(np.isclose(higher[x], place, rtol=NEARLY).any())
                 beside = {
                     "xytext": (-5, -9) if is_under else (5, 3),
                     "ha": "right" if is_under else "left",
