@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {  # module or folder -> the tests that stand for it
     "sinkprune_core/sinks": ["tests/sinks"],
     "sinkprune_core/calibration": ["tests/calibration"],
-    "sinkprune_core/pruning": ["tests/pruning"],
+    "sinkprune_core/pruning": ["tests/pruning", "tests/calibration/test_dense_statistics.py"],
     "sinkprune_core/diffusion": ["tests/diffusion"],
     "sinkprune/evaluation/likelihood.py": ["tests/evaluation/test_likelihood.py"],
     "sinkprune/evaluation/intervals.py": [

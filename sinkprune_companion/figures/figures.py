@@ -178,7 +178,8 @@ def plot_curves(
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `panel` is a
     column whose values have a panel each, and `point` one whose values are written beside the marks: below
     them where a mark of another line stands higher at nearly the same x, and once where several at one x have
-    the same. With `dodge` what was measured at one x stands side by side, in a strip around it, without lines.
+    the same. With `dodge` what was measured at one x stands side by side, in a strip around it, and without
+    lines.
     """
     lines = frame[hue].drop_duplicates().tolist()
     panels = dict(list(frame.groupby(panel, sort=False))) if panel else {"": frame}

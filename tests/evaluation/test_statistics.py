@@ -1,5 +1,7 @@
 """Intervals cover as often as they say, and agree with what a hand computes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from naive_interval import two_way_t_interval
@@ -39,7 +41,16 @@ def test_a_crossed_interval_of_one_draw_is_that_over_sequences():
     assert (one.value, one.low, one.high) == pytest.approx((plain.value, plain.low, plain.high))
     with pytest.raises(ValueError, match="at least 2 sequences"):
         crossed_interval(np.zeros((3, 1)))
-    assert crossed_interval(np.eye(2)).value == 0.5  # two sequences are enough
+    two_draws = crossed_interval(np.eye(2))  # two sequences are enough
+    assert (two_draws.value, two_draws.draws) == (0.5, 2) and two_draws.error_draws is not None
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, float("nan")])
+def test_a_margin_is_above_zero(margin):
+    found = interval([0.0, 1.0])
+    assert replace(found, margin=1e-9).margin == 1e-9
+    with pytest.raises(ValueError, match=f"margin={margin} must be positive"):
+        replace(found, margin=margin)
 
 
 def crossed_normal(

@@ -15,7 +15,9 @@ from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune_core import Recipe, weights_kept
 from sinkprune_core.calibration.text import NOISE
 from sinkprune_core.pruning.criteria import CRITERIA, CriterionName, wanda
+from sinkprune_core.pruning.plan import is_written, reads_dense
 from sinkprune_core.pruning.recipe import EXCLUDE, ExcludeName, NoiseName
+from sinkprune_core.pruning.structured import rounded
 
 GRAM = {"criterion": "sparsegpt", "block_size": 16}
 
@@ -296,3 +298,40 @@ def test_names_that_tools_complete_are_those_of_the_tables():
         (NoiseName, NOISE),
     ):
         assert get_args(names) == tuple(table)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reads"),
+    [
+        ({}, False),
+        ({"allocation": "owl"}, True),
+        ({"allocation": "linear"}, False),
+        ({"propagation": "dense"}, True),
+        ({"criterion": "magnitude"}, False),
+        ({"criterion": "sparsegpt", "propagation": "dense"}, False),
+    ],
+)
+def test_who_reads_statistics_of_the_dense_model(fields, reads):
+    assert reads_dense(Recipe(**fields)) == reads
+
+
+@pytest.mark.parametrize(
+    ("fields", "by_diffusion", "by_autoregressive"),
+    [
+        ({"inputs": "noised", "noise": "rollout"}, True, True),  # which a plan for the latter refuses
+        ({"exclude": "all", "noise": "rollout"}, True, False),
+        ({"noise": "rollout"}, False, False),
+        ({"inputs": "noised", "exclude": "all"}, False, False),
+    ],
+)
+def test_whether_the_model_writes_its_states(fields, by_diffusion, by_autoregressive, tiny_dlm, tiny_ar):
+    recipe = Recipe(**fields)
+    assert is_written(tiny_dlm, recipe) == by_diffusion
+    assert is_written(tiny_ar, recipe) == by_autoregressive
+
+
+@pytest.mark.parametrize(
+    ("channels", "removed", "leave"), [(970, 0, 0), (970, 1, 10), (1024, 1, 0), (1024, 40, 64), (100, 7, 7)]
+)
+def test_channels_leave_so_that_a_multiple_stays_where_any_do(channels, removed, leave):
+    assert rounded(channels, removed, 64) == leave

@@ -105,6 +105,15 @@ def test_inputs_that_are_always_zero_leave_first_within_the_count(pattern, block
     assert_close(found_OI, expected)
 
 
+def test_an_input_that_is_always_zero_counts_as_one_in_the_mean_diagonal():
+    """So that damping is that of SparseGPT's code."""
+    weight_OI, gram_II = problem(5, 24, dead=(2, 3, 4, 5, 20))
+    gram_II /= 300  # whose diagonal is then near 1, too
+    found_OI, _ = solve(weight_OI, gram_II, "row", 0.5, damping=1.0)
+    expected, _ = naive.sparsegpt(weight_OI.numpy(), gram_II.numpy(), "row", 0.5, 1.0)
+    assert_close(found_OI, expected)
+
+
 def test_the_arguments_are_left_alone():
     weight_OI, gram_II = problem(5, 24, dead=(2,))
     weight_before_OI, gram_before_II = weight_OI.clone(), gram_II.clone()

@@ -170,6 +170,46 @@ def test_mass_through_generation_with_a_cache_is_that_of_one_forward(tiny_ar, ma
     torch.testing.assert_close(mass_BLK, whole_BLK, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["soft caps", "learned sinks"])
+def test_attention_that_is_computed_from_the_whole_map_writes_with_a_cache_as_eager_does(name, make_ids):
+    """One query after the other then meets many keys."""
+    config, more = MORE[name]
+    torch.manual_seed(0)
+    wide = {"sliding_window": 64}  # so that no key is forgotten
+    model = AutoModelForCausalLM.from_config(config(**{**SIZES, **more, **wide})).eval()
+    if name == "learned sinks":
+        for block in model.model.layers:
+            torch.nn.init.normal_(block.self_attn.sinks)
+
+    ids_BT = make_ids(2, 6)
+    greedy = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    given = {"return_dict_in_generate": True, "output_logits": True}
+    expected = model.generate(ids_BT, **greedy, **given)
+    with track(model, several=True) as tracker:
+        found = model.generate(ids_BT, **greedy, **given)
+        mass_BLK = tracker.take().mean(2)[:, :, 0]
+
+    assert torch.equal(found.sequences, expected.sequences)
+    torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-4, rtol=1e-4)
+    whole_BLK = attention_mass(model, expected.sequences[:, :-1])
+    torch.testing.assert_close(mass_BLK, whole_BLK, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cache_that_forgets_is_refused(make_ids):
+    torch.manual_seed(0)
+    config = MistralConfig(**{**SIZES, "sliding_window": 8})
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(ValueError, match="a cache that forgets tokens"):
+        attention_mass(model, make_ids(1, 8), new_tokens=3)
+
+
+def test_a_text_may_take_all_positions_and_no_more(tiny_ar, make_ids):
+    most = tiny_ar.model.config.max_position_embeddings
+    assert attention_mass(tiny_ar.model, make_ids(1, most - 1), new_tokens=1).shape[-1] == most - 1
+    with pytest.raises(ValueError, match=f"exceed the {most} positions"):
+        attention_mass(tiny_ar.model, make_ids(1, most), new_tokens=1)
+
+
 def test_a_padded_prompt_goes_on_as_if_it_were_alone(tiny_ar, make_ids):
     ids_BT = make_ids(2, 6)
     attention_mask = torch.ones_like(ids_BT)
