@@ -199,9 +199,9 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
         shown_by[profile] = render.results_table(run).data
 
     table = shown_by["quick"]
-    assert table.startswith("| ") and "0.20 [0.16," in table
+    assert "| our question | verdict |" in table and "0.20 [0.16," in table
     words = table.rpartition("\n\n")[2]
-    assert shown_by[PUBLISHED[0]].startswith("| ") and "Holm" in words
+    assert "| our question | verdict |" in shown_by[PUBLISHED[0]] and "Holm" in words
     assert "count as not run" in words and "count as not run" not in shown_by[PUBLISHED[0]]
 
     run = Run("07_best_recipe", "evidence", {})
