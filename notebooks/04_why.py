@@ -307,23 +307,26 @@ from sinkprune_companion.experiments import native_pair
 from sinkprune_companion.experiments.random_null import with_random_weights
 from sinkprune_core.pruning.diagnosis import Diagnosis
 
-tables = {}  # of `why.diagnosis_table`, by model
+# of `why.diagnosis_table`, by model
+tables = {model: why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed=0)}
+dlm.model.to("meta")  # one model at a time, for machines with little memory
 
-for name in [model, *other_models]:
-    if name == model:
-        lm = dlm
-    elif name == "random weights":
+for name in other_models:
+    if name == "random weights":
         lm = with_random_weights(dlm, 0, dtype, run.device)
     elif name.startswith("smol-ar"):
         lm = load(name, dtype, run.device)
     else:
         lm = diffusion_model(name, dtype, run.device)
     tables[name] = why.diagnosis_table(run, lm, lm.fingerprint(), 2 * calibration, 128, seed=0)
+    lm.model.to("meta")
 
 if native_tokens:
     for name in native_pair.NAMES:
         sizes = (native_tokens, 2 * calibration, 128)
         tables[name] = native_pair.native_diagnosis(run, name, *sizes, seed=0, dtype=dtype)
+
+dlm = diffusion_model(model, dtype, run.device)
 
 # %% [markdown]
 # The table has the shares of all kept weights that leaving sinks out exchanges: as one pass
@@ -471,8 +474,7 @@ diagnosed = []
 if model_doses:
     for seed in range(model_draws):
         diagnosed.append(why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed))
-dlm.model.to("meta")  # the weights of these have served
-lm.model.to("meta")
+dlm.model.to("meta")  # its weights have served
 losses_in_model, losses_at_75, exchanged = [], [], []
 if model_doses:
     single = load(model, "float32", run.device)

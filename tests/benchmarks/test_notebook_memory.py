@@ -91,6 +91,7 @@ def test_a_notebook_of_profile_quick_takes_little_memory_and_minutes(name, tmp_p
     if request.config.getoption("--record"):
         write_json(ROOT / sources.COSTS, sources.with_costs("quick", {name: cost}))
     assert peak[0] > 2e8, "no kernel was seen"
-    gigabytes, minutes = (1.6, 10) if choose_dtype("auto", "cpu") == torch.bfloat16 else (2.0, 20)
+    # in bfloat16 a model takes a quarter of a GB less than in float32, where Binder's 2 GB must do
+    gigabytes, minutes = (1.75, 10) if choose_dtype("auto", "cpu") == torch.bfloat16 else (2.0, 20)
     assert cost["gigabytes"] < gigabytes
     assert cost["core_minutes"] < minutes
