@@ -205,6 +205,7 @@ def plot_curves(
                 if ((higher[x] == place) & (higher[point] == words)).any():
                     continue
 
+                several = (drawn[x] == place) & (drawn[point] == words)
                 is_under = bool(np.isclose(higher[x], place, rtol=NEARLY).any())
                 beside = {
                     "xytext": (-5, -9) if is_under else (5, 3),
@@ -212,7 +213,8 @@ def plot_curves(
                     "textcoords": "offset points",
                     "fontsize": 7.5,
                 }
-                axis.annotate(str(words), (place, height), color=look["color"], **beside)
+                color = look["color"] if several.sum() == 1 else BLACK
+                axis.annotate(str(words), (place, height), color=color, **beside)
 
         if logx:
             axis.set_xscale("log")
