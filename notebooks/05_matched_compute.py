@@ -40,12 +40,13 @@
 #   and by kind of text it is seen on natural English alone. Below 16 nothing was measured.
 # - **On natural English alone** the five gaps are 0.24, 0.22, 0.24, 0.24 and 0.18, in the same
 #   order. SparseGPT is ahead of Wanda on the two other kinds alone, which are what recipes are
-#   calibrated on here.- **Sinks left out.** The recipe `unstable` reads noised text, takes inputs
-#   from the unpruned model, and leaves unstable sinks out. At equal sparsity its loss minus Wanda's
-#   is 0.00089 [−0.0041, 0.0059] in 10 draws ([notebook 03](03_leaving_sinks_out.ipynb)), where
-#   0.014 would matter. That is a mean over three kinds of scored text whose signs differ: in these
-#   ten draws it is −0.016 [−0.026, −0.0058] on natural English, 0.0098 [0.0018, 0.018] on samples
-#   and 0.0087 [−0.0017, 0.019] on documentation. In the 5 draws of this page the mean is 0.0032
+#   calibrated on here.
+# - **Sinks left out.** The recipe `unstable` reads noised text, takes inputs from the unpruned
+#   model, and leaves unstable sinks out. At equal sparsity its loss minus Wanda's is 0.00089
+#   [−0.0041, 0.0059] in 10 draws ([notebook 03](03_leaving_sinks_out.ipynb)), where 0.014 would
+#   matter. That is a mean over three kinds of scored text whose signs differ: in these ten draws it
+#   is −0.016 [−0.026, −0.0058] on natural English, 0.0098 [0.0018, 0.018] on samples and 0.0087
+#   [−0.0017, 0.019] on documentation. In the 5 draws of this page the mean is 0.0032
 #   [−0.011, 0.018], which is undecided. What the sinks alone do is in notebook 03.
 
 # %% [markdown]
@@ -328,6 +329,7 @@ tables = [forests.forest_table(forest, judged), forests.forest_table(by_step, ju
 
 # %%
 from sinkprune_companion.experiments.kinds_of_text import finding_on
+from sinkprune_companion.pages.render import Folded
 from sinkprune_companion.run.texts import DOMAINS
 
 by_kind = {}
@@ -336,7 +338,7 @@ for kind in DOMAINS:
     by_kind |= {finding_on(name, kind): estimate for name, estimate in of_kind.items()}
 found |= by_kind
 run.find(found if sparsity == 0.5 else {})
-forests.listed(by_kind)
+Folded(forests.listed(by_kind))
 
 # %% [markdown]
 # The figure has the means over all numbers of steps and kinds of text.
@@ -489,7 +491,7 @@ planned.round(2)
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.pages.render import Folded, results_table
+from sinkprune_companion.pages.render import results_table
 
 display(results_table(run))
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
