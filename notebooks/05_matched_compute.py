@@ -135,11 +135,11 @@ run = start("05_matched_compute", globals())
 # %% [markdown]
 # ## The measure: a likelihood that knows the number of steps
 #
-# Reveal the tokens of a text in random order, in *K* groups of almost equal size. Each group is predicted
-# in parallel from what was revealed before, and the cross-entropies add up to a bound on the
-# negative log-likelihood, which is the *loss* on this page. With as many steps as tokens this is
-# the ordinary NELBO of notebook 00. In fewer steps the bound is higher, since tokens of one group
-# do not see each other. The library estimates it from some tokens drawn at random: each is
+# Reveal the tokens of a text in random order, in *K* groups of almost equal size. Each group is
+# predicted in parallel from what was revealed before, and the cross-entropies add up to a bound on
+# the negative log-likelihood, which is the *loss* on this page. With as many steps as tokens this
+# is the ordinary NELBO of notebook 00. In fewer steps the bound is higher, since tokens of one
+# group do not see each other. The library estimates it from some tokens drawn at random: each is
 # predicted while its own group and all later ones are masked.
 
 # %% [markdown]
@@ -158,10 +158,10 @@ run = start("05_matched_compute", globals())
 # * or in as much measured time.
 #
 # For each *K*, the unpruned model takes as many steps as fit into the cost of the pruned model's
-# *K* steps. Here is the table of matches: to each *K*, the steps that the dense model gets. *Unstructured*
-# pruning makes single weights zero, and *structured* pruning removes whole attention heads and
-# channels. There is no column of time for the first, whose zeros save none (*Time of a step*,
-# below):
+# *K* steps. Here is the table of matches: to each *K*, the steps that the dense model gets.
+# *Unstructured* pruning makes single weights zero, and *structured* pruning removes whole attention
+# heads and channels. There is no column of time for the first, whose zeros save none (*Time of a
+# step*, below):
 
 # %%
 from sinkprune.models.loading import load
@@ -466,14 +466,14 @@ planned.round(2)
 #     64;
 #   * `recommended`: 0.11 [0.069, 0.14], that is 0.057 [0.0056, 0.11] at 16 steps and 0.16
 #     [0.11, 0.20] at 64.
-# * **The gap is smallest for `recommended` at 16 steps.** By kind of text it is 0.15 [0.054, 0.24]
-#   on natural English, 0.050 [−0.039, 0.14] on samples and −0.028 [−0.11, 0.054] on documentation
-#   (where 0.015 would matter on average, so its interval over all kinds reaches below that); for
-#   SparseGPT it is 0.21 [0.12, 0.30] on natural English, 0.097 [0.0085, 0.18] on samples and 0.0090
-#   [−0.074, 0.092] on documentation and for Wanda 0.21 [0.12, 0.30] on natural English, 0.14
-#   [0.053, 0.23] on samples and 0.086 [−0.0049, 0.18] on documentation. An interval that holds zero
-#   decides nothing. Below 16 steps no recipe was measured, and there the order may turn. SparseGPT
-#   sees an eighth of the calibration tokens of the others; on more it might do better.
+# * **The gap is smallest for `recommended` at 16 steps.** There 0.015 would matter, and its
+#   interval reaches below that. By kind of text it is 0.15 [0.054, 0.24] on natural English, 0.050
+#   [−0.039, 0.14] on samples and −0.028 [−0.11, 0.054] on documentation; for SparseGPT it is 0.21
+#   [0.12, 0.30] on natural English, 0.097 [0.0085, 0.18] on samples and 0.0090 [−0.074, 0.092] on
+#   documentation; and for Wanda 0.21 [0.12, 0.30] on natural English, 0.14 [0.053, 0.23] on samples
+#   and 0.086 [−0.0049, 0.18] on documentation. An interval that holds zero decides nothing. Below
+#   16 steps no recipe was measured, and there the order may turn. SparseGPT sees an eighth of the
+#   calibration tokens of the others; on more it might do better.
 # * **Removing whole heads and channels costs more than a nat** against fewer steps. Sink-aware
 #   structured pruning is worse by 1.2 [1.1, 1.3] at the same FLOPs and 1.3 [1.1, 1.4] in the same
 #   measured time. FLAP was not asked about beforehand and has no row in the table of verdicts; its
