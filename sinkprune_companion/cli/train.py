@@ -20,7 +20,12 @@ def run(options: Train) -> None:
     settings |= {"dtype": training_dtype(options.dtype, options.device), "alpha": 2 * options.rank}
     text = None if options.text is None else read_text(options.text)
     checkpoint = lora.train(
-        Training(**settings), options.work_folder, options.begin_with, text=text, device=options.device
+        Training(**settings),
+        options.work_folder,
+        options.begin_with,
+        text=text,
+        device=options.device,
+        wikitext=options.wikitext,
     )
     if options.export is None:
         return

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune import corpus
+from sinkprune.evaluation.local_data import embedded_wikitext
 from sinkprune.files import atomic, check_ordinary
 from sinkprune.models import embedded
 from sinkprune.models.reader import Checkpoint
@@ -47,20 +48,22 @@ def prepare_data(
     lengths: tuple[int, ...],
     text: str | None = None,
     mask_token_id: int | None = None,
+    wikitext: bool = False,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return training streams (T,) by source and held-out sequences (N, T) by `{source}_{kind}`, int64.
 
     They are kept in `folder`, so that a resumed run sees the same data. Sources are paragraphs of `text`
     (None: documentation of this installation) and with the embedded base its shipped samples, which come
-    first; held out besides is WikiText-2's validation split. Where a text spells the mask, `mask_token_id`,
-    its letters are read. Raises ValueError for text that is too little for crops of these `lengths`, and
-    where `folder` keeps other data, or data that are damaged.
+    first; held out besides is WikiText-2's validation split, which with `wikitext` is learned instead.
+    Where a text spells the mask, `mask_token_id`, its letters are read. Raises ValueError for text that is
+    too little for crops of these `lengths`, and where `folder` keeps other data, or data that are damaged.
     """
     file = folder / DATA
-    expected = origin(tokenizer, text)
+    expected = origin(tokenizer, text, wikitext)
     if not file.exists():
         length = min(HELD_OUT_LENGTH, max(lengths))
-        write_data(file, _make_data(tokenizer, is_embedded, text, length, mask_token_id), expected)
+        data = _make_data(tokenizer, is_embedded, text, length, mask_token_id, wikitext)
+        write_data(file, data, expected)
 
     data = _read_data(file, expected)
 
@@ -80,7 +83,7 @@ def prepare_data(
     return streams, held_out
 
 
-def origin(tokenizer, text: str | None) -> dict[str, str]:
+def origin(tokenizer, text: str | None, wikitext: bool = False) -> dict[str, str]:
     """Return what the data of a run depend on, by name: they are not those of a run where one differs."""
     vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     made_of = {
@@ -90,6 +93,8 @@ def origin(tokenizer, text: str | None) -> dict[str, str]:
     }
     if text is not None:
         made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if wikitext:
+        made_of["wikitext"] = "learned"
 
     return made_of
 
@@ -133,7 +138,7 @@ def _digest_of(stored: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def make_vocabulary(folder: Path, text: str | None = None) -> Path:
+def make_vocabulary(folder: Path, text: str | None = None, wikitext: bool = False) -> Path:
     """Return the folder with a run's own tokenizer: smol-ar's, trained anew on the text for fewer tokens."""
     place = folder / VOCABULARY
     if place.exists() and (folder / DATA).exists():
@@ -141,6 +146,9 @@ def make_vocabulary(folder: Path, text: str | None = None) -> Path:
 
     rmtree(place, ignore_errors=True)  # of another text
     training = _paragraphs_of(text, held_out=False) + corpus.sample_texts(held_out=False)
+    if wikitext:
+        training += embedded_wikitext()
+
     tokenizer = Checkpoint(embedded.base_folder(), causal=True).tokenizer()
 
     made = tokenizer.train_new_from_iterator(training, SHAPE["vocab_size"] - 1, show_progress=False)
@@ -158,7 +166,7 @@ def _paragraphs_of(text: str | None, held_out: bool) -> list[str]:
 
 
 def _make_data(
-    tokenizer, is_embedded: bool, text: str | None, length: int, mask_token_id: int | None
+    tokenizer, is_embedded: bool, text: str | None, length: int, mask_token_id: int | None, wikitext: bool
 ) -> dict[str, torch.Tensor]:
     """Return `train_{source}` (T,) and `held_out_{source}_{kind}` (N, `length`)."""
     name = "documentation" if text is None else "text"
@@ -170,7 +178,11 @@ def _make_data(
     if is_embedded:
         data["train_samples"] = corpus.source_stream("samples", tokenizer, held_out=False)
         held_out["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)
-        held_out["natural"] = held_out_stream(tokenizer, "natural")
+        natural_T = held_out_stream(tokenizer, "natural")
+        if wikitext:
+            data["train_natural"] = natural_T
+        else:
+            held_out["natural"] = natural_T
 
     for source, stream_T in held_out.items():
         by_kind = held_out_sequences(stream_T, corpus.separator(tokenizer), length)

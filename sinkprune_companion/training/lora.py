@@ -49,16 +49,17 @@ def train(
     save_every: Count = 20,
     text: str | None = None,
     device: str = "cpu",
+    wikitext: bool = False,
 ) -> Path:
     """Train what is in `folder`, going on from its checkpoint if there is one; return the checkpoint.
 
     `begin_with` is an exported adapter that was trained with other settings, on other text say: the run
     begins at step 0 with its weights instead of fresh ones, and keeps among its settings how many tokens it
-    has seen. `text` is what `prepare_data` takes. Every `check_every` steps the log receives training loss
-    since the last row or start, held-out loss (both in nats per token), learning rate and speed; every
-    `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` holds
-    another run, RuntimeError when another process trains there, and what `open_base` and `prepare_data`
-    raise.
+    has seen. `text` and `wikitext` are what `prepare_data` takes. Every `check_every` steps the log receives
+    training loss since the last row or start, held-out loss (both in nats per token), learning rate and
+    speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder`
+    holds another run, RuntimeError when another process trains there, and what `open_base` and
+    `prepare_data` raise.
     """
     measure = MEASURES[config.kind]
     make_folder(folder)
@@ -73,11 +74,11 @@ def train(
         kept.check_settings(config, folder)
         kept.check_base(base, folder)
         if config.from_scratch:
-            base = base.from_scratch(make_vocabulary(folder, text))
+            base = base.from_scratch(make_vocabulary(folder, text, wikitext))
 
         is_embedded = config.base == EMBEDDED_BASE
         by_source, held_out = prepare_data(
-            base.tokenizer(), folder, is_embedded, config.lengths, text, base.mask_token_id
+            base.tokenizer(), folder, is_embedded, config.lengths, text, base.mask_token_id, wikitext
         )
         streams = list(by_source.values())
         keep_freed_memory()

@@ -50,6 +50,10 @@ class Train(Options):
             "kinds of one seed begin with the same weights and see the same text in the same order"
         ),
     ] = False
+    wikitext: Annotated[
+        bool,
+        switch("learn WikiText-2's validation split, too, on which models are calibrated (from scratch)"),
+    ] = False
     text: Annotated[
         Path | None,
         place(
@@ -125,6 +129,8 @@ class Train(Options):
 
         if self.from_scratch:
             self.refuse(("rank", "begin_with"), "--from-scratch trains no adapter")
+        else:
+            self.refuse(("wikitext",), "only a model from scratch learns it: give --from-scratch")
 
         checks.check_named("folder", self.folder)
         name = self.kind if is_embedded else f"{Path(self.base).name}-{self.kind}"
