@@ -283,8 +283,12 @@ def bounds(scores: pd.DataFrame) -> dict[str, Estimate]:
             difference_RN = variant_RN - baseline_RN
 
             name = variant.replace("-", "_")
-            found[finding_name(f"{name}_matches", *place)] = crossed_interval(difference_RN - margin_RN)
-            found[finding_name(f"{name}_full_gain", *place)] = crossed_interval(difference_RN + 2 * margin_RN)
+            matches = crossed_interval(difference_RN - margin_RN)
+            full_gain = crossed_interval(difference_RN + 2 * margin_RN)
+            unit = float(margin_RN.mean())  # in which pictures count the distance from the bar
+            if unit > 0:
+                found[finding_name(f"{name}_matches", *place)] = matches.with_margin(unit)
+                found[finding_name(f"{name}_full_gain", *place)] = full_gain.with_margin(unit)
 
     return found
 

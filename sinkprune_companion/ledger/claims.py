@@ -68,7 +68,12 @@ class Claim(Checked):
         return "" if self.kind == OTHERS else (self.finding or "").partition("/")[0]
 
     def margin_of(self, estimate: Estimate | None) -> float | None:
-        """Return the smallest difference that matters: the row's own, or what its rule gave the finding."""
+        """Return the smallest difference that matters: the row's own, or what its rule gave the finding.
+
+        It is None for a number that has been held against its margin already.
+        """
+        if self.margin == margins.IN_THE_BAR:
+            return None
         return getattr(estimate, "margin", None) if isinstance(self.margin, str) else self.margin
 
 
