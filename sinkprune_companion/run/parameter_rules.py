@@ -56,7 +56,6 @@ RANGES = {
     "native_tokens": Number,  # 0: no pair is trained
     "sparsegpt_doses": _AT_LEAST_ONE,
     "layers": Number,
-    "model_sequences": _at_least(4),  # two of each start
     "other_lengths": _at_least(8),
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
@@ -102,7 +101,6 @@ ALSO_IN = {"10_prune_llada": {"twin": "none"}}  # no model is traced beside
 MAY_BE_EMPTY = (
     "at_75",
     "in_steps",
-    "model_doses",
     "other",
     "pairs",
     "parts",
