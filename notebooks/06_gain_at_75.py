@@ -93,8 +93,6 @@ large_sequences: int = 12  # held-out sequences there
 
 # %% tags=["parameters"]
 other_sparsities: list[float] = []  # where Wanda and the official recipe are compared besides
-reach_sequences: int = 1  # calibration sequences of the search for the tokens that change most
-reach_layers: list[int] = [14]  # blocks whose linear maps are searched
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -416,33 +414,6 @@ by_kind = by_kind_of_text(found, kind_N)
 run.find(findings | by_kind)
 
 # %% [markdown]
-# ## How few weights so few tokens exchange
-#
-# How much could any choice of so few tokens change? This is asked at 50 %, on a few sequences. In
-# the blocks of `reach_layers` a greedy search looks for the calibration tokens that change the most
-# kept weights when they are left out. It ranks tokens by a first-order estimate of how many weights
-# near the threshold of their row would cross it, and then counts exactly what the chosen tokens
-# change. What it finds is a lower bound on what a choice of so many tokens can change: a better
-# choice may exist, and in one linear map the sinks are one. The sinks and as many random tokens
-# stand beside them. Other calibration text, in place of all tokens, gives the scale. All of this is
-# done with and without a special first token. The picture has every linear map by itself, because
-# maps differ widely: a mean over them may be that of one map alone.
-# [Notebook 04](04_why.ipynb) says why sinks do so little, with an equation.
-
-# %%
-from IPython.display import display
-from sinkprune_companion.experiments import token_reach
-from sinkprune_companion.figures.reach import save_reach
-
-if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
-    (plain,) = [row.recipe for row in large_way if row.variant == GRID]
-    where = (reach_sequences, length, reach_layers)
-    reached = token_reach.reach_on_both_starts(run, large_dlm, plain, *where)
-    findings |= token_reach.reach_findings(reached)
-    run.find(findings | by_kind)
-    display(save_reach(run, reached, plain.sparsity))
-
-# %% [markdown]
 # ## The reading
 
 # %% [markdown] tags=["reading"]
@@ -524,15 +495,6 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 #   [−0.0068, 0.00074]). The whole official recipe − Wanda is 0.014 [0.0023, 0.025], undecided after
 #   correction. In the 10 draws of notebook 03, on as much text, it is 0.012 [0.0058, 0.018]: the
 #   official recipe is slightly worse than Wanda, calibrated on samples and documentation.
-# * **At 50 % leaving sinks out exchanges few weights.** In the median of 21 linear maps, on few
-#   calibration sequences, it exchanges 0.085 % of the kept weights, and leaving as many random
-#   tokens out 0.041 %. Sinks exchange more in 14 of the 21 maps. Means say less: in the mean sinks
-#   exchange 0.19 % and random tokens 0.046 %, but one map, `down_proj` of the last block, makes
-#   57 % of what sinks exchange. So the interval of the difference between these means holds zero:
-#   it is 0.14 % [−0.073 %, 0.35 %] of the kept weights. As many tokens that the greedy search
-#   chooses exchange 0.39 % in the mean. That is a lower bound: in the one map the search finds
-#   1.5 %, and the sinks exchange 2.3 %. Another draw of so little text exchanges 3.1 % in the mean.
-#   [Notebook 04](04_why.ipynb) has all maps, on the paper's text, at 50 and 75 %.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -541,9 +503,8 @@ from sinkprune_companion.pages.render import Folded, results_table
 results_table(run)
 
 # %% [markdown]
-# All numbers, in nats per token; those whose names begin with *reach* are shares of the kept
-# weights. Names that end in *later* are of the second half of the draws alone, and those that end
-# in *large* of the run at 50 % on more text.
+# All numbers, in nats per token. Names that end in *later* are of the second half of the draws
+# alone, and those that end in *large* of the run at 50 % on more text.
 
 # %%
 Folded(listed(findings, margin=[estimate.margin for estimate in findings.values()]))
@@ -554,8 +515,6 @@ Folded(listed(findings, margin=[estimate.margin for estimate in findings.values(
 # 1. Add 0.65 to `sparsities`, and set `seeds` to 5, since fewer draws give no verdict. Does the
 #    official recipe gain on Wanda there already?
 # 2. Set `factorial_sparsities` to `[0.5]`. Can any of the three switches be told from nothing there?
-# 3. Set `reach_layers` to `[10, 11, 20]`, where sinks hold much of what `down_proj` reads
-#    ([notebook 04](04_why.ipynb)). Does leaving the sinks out exchange more weights there?
 #
 # **What this does not show.** This is one small base model, judged by its likelihood, and pruned by
 # Wanda's scores. The way is measured in five draws of 16,384 tokens in float32. At 50 % it is
