@@ -51,10 +51,6 @@
 #   harms at 3 times, makes no difference that matters at 10 times, and helps from 30 times on. In
 #   SparseGPT it harms at 3 times and helps from 30 times on; where nothing is planted it leans to
 #   harm (0.068 [0.024, 0.11]), which had not been asked beforehand.
-# - **Leaving sinks out can do harm.** We gave the sinks of the model itself a vector ten times as
-#   long as a usual input, which `down_proj` maps to zero. A pruned `down_proj` no longer does, and
-#   a part of the vector leaks out. Leaving the sinks out prunes weights that had cancelled it, and
-#   at 50 % raises the loss by 0.66.
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes.
@@ -67,11 +63,10 @@ other_lengths: list[int] = []  # other lengths of calibration sequences, on as m
 seeds: int = 1  # calibration draws of the diagnosis
 calibration: int = 2  # sequences of a calibration draw; as many more are what it is compared with
 layers: list[int] = [11, 20]  # whose input channels are drawn
-# the planted effect, in the statistics and in the model
+# the planted effect
 planted_draws: int = 1  # calibration draws
 doses: list[float] = [1.0, 30.0]  # how many times as large inputs at the sinks are made
 sequences: int = 12  # scored sequences
-model_doses: list[float] = []  # lengths of the vector in the model, e.g. 0 and 10; none: skip it
 
 # %% [markdown]
 # **Seldom changed:**
@@ -81,9 +76,6 @@ native_tokens: int = 0  # training tokens of a pair from scratch that is diagnos
 # the planted effect
 planted_sparsities: list[float] = [0.5]  # shares of zeros at which an effect is planted
 sparsegpt_doses: list[float] = []  # doses that are planted for SparseGPT, too; none: skip it
-model_doses_75: list[float] = []  # lengths of a planted vector at 75 % zeros; none: skip it
-model_draws: int = 1  # calibration draws there
-model_sequences: int = 4  # scored sequences there
 # the machine
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -446,148 +438,14 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 (100 * by_dose.mean()).round(2).add_suffix(" (%)")
 
 # %% [markdown]
-# ## An effect planted in the model
-#
-# So far the statistics alone were changed, and were false about the model. Now the model itself
-# gets such sinks, so that statistics with sinks are true. `down_proj` maps 1,536 channels to 576,
-# so there are vectors $v$ that it maps to zero. Adding one to its input at the sinks leaves the
-# dense model's output unchanged, but makes the norms of the input large, as massive activations
-# would. Every layer gets one. A length of 10 means ten times the length of a usual input, the root
-# mean square of that layer's inputs over calibration tokens. The vector is large in four channels
-# drawn at random, which other tokens fill no more than the rest:
-
-# %%
-from sinkprune_companion.experiments import planted_model
-
-print(inspect.getsource(planted_model.null_vector))
-
-# %% [markdown]
-# A pruned `down_proj` no longer maps $v$ to zero. Leaving the sinks out of the statistics then does
-# two things: no weights are wasted on channels that carry nothing, and more of what the sinks carry
-# leaks out. To see which of them wins, the vector is added during scoring as well, as it was when
-# the statistics were taken. In a first control the same pruned models are scored without the
-# vector, so that nothing can leak. In a second one, at a length of 10, as many random tokens are
-# left out. All of this runs in float32, so that what should cancel does so up to rounding.
-
-# %%
-diagnosed = []
-if model_doses:
-    for seed in range(model_draws):
-        diagnosed.append(why.diagnosis_table(run, dlm, fingerprint, 2 * calibration, 128, seed))
-dlm.model.to("meta")  # its weights have served
-losses_in_model, losses_at_75, exchanged = [], [], []
-if model_doses:
-    single = load(model, "float32", run.device)
-    dense = load(model, "float32", run.device)  # shows where the sinks are
-    for seed in range(model_draws):
-        given = (run, single, dense, 0.5, model_sequences, calibration, seed, model_doses)
-        losses_in_model.append(planted_model.planted_model_losses(*given))
-        losses_in_model.append(planted_model.control_losses(*given))
-        given = (run, single, 0.5, calibration, seed, model_doses)
-        exchanged.append(planted_model.exchanged_in_model(*given))
-    for seed in range(model_draws):
-        given = (run, single, dense, 0.75, model_sequences, calibration, seed, model_doses_75)
-        if model_doses_75:
-            losses_at_75.append(planted_model.planted_model_losses(*given))
-            losses_at_75.append(planted_model.control_losses(*given))
-else:
-    print("no vector was planted in this run: set model_doses, for instance to [0.0, 10.0]")
-
-# %% [markdown]
-# The first line says what the vector does to the dense model, which must be nothing but rounding.
-# The table has the energy that the sinks hold at `down_proj` with the vector, and how many of the
-# kept weights of `down_proj` leaving the sinks out exchanges. *Other text* is another draw, in
-# which the sinks carry the same vector. The last two columns count all maps: `down_proj` has a
-# quarter of the weights, and nothing is planted in the other maps.
-
-# %%
-if model_doses:
-    in_model = pd.concat(losses_in_model, ignore_index=True)
-    change = planted_model.largest_change_of_dense(in_model)
-    print(f"the dense model's NELBO of a sequence changes by {change:.1e} at most")
-    assert change < 0.01
-
-    in_the_model = planted_model.planted_model_findings(in_model, model_doses)
-    passes_in_model = [
-        planted_model.foreseen_in_model(*tables)
-        for tables in zip(exchanged, diagnosed, strict=True)
-    ]
-    found |= in_the_model | planted_model.exchanged_findings(passes_in_model)
-    run.find(found)
-
-    by_dose = pd.concat(exchanged).groupby("dose")[["energy", "exact", "other_text"]].mean()
-    pruned = in_model[in_model.variant == "kept"].groupby("dose").changed.mean()
-    assert (by_dose.exact - pruned).abs().max() < 0.001, "one pass says what pruning did"
-    of_all_maps = pd.concat(passes_in_model).groupby("dose")[["exact", "other_text"]].mean()
-    together = by_dose.join(of_all_maps.add_suffix(" of all maps"))
-    display((100 * together).round(1).add_suffix(" (%)"))
-
-# %% [markdown]
-# The picture has the loss of the planted model, by the length of the vector.
-
-# %%
-if model_doses:
-    lines = {}
-    for finding in ("planted_model_gain", "planted_model_random", "planted_model_waste"):
-        by_dose = {dose: in_the_model.get(f"{finding}_x{dose:g}") for dose in model_doses}
-        lines[finding] = {
-            dose: estimate for dose, estimate in by_dose.items() if dose > 0 and estimate
-        }
-    says = title(run, "in_model", "What leaving sinks out changes where they carry a vector")
-    panels = {"half of the weights zero": lines}
-    figure = pictures.plot_doses(
-        panels, says, "length of the vector, in usual lengths of that layer's inputs"
-    )
-    caption = f"loss of the planted model, sinks left out less kept, by dose. {says}"
-    data = listed(in_the_model).reset_index()
-    display(figures.save_figure(run, figure, "in_model", data, caption))
-
-# %% [markdown]
-# With three quarters of the weights zero one length was tried.
-
-# %%
-if losses_at_75:
-    at_75 = pd.concat(losses_at_75, ignore_index=True)
-    assert planted_model.largest_change_of_dense(at_75) < 0.01
-
-    of_75 = planted_model.planted_model_findings(at_75, model_doses_75, "_at_75")
-    found |= of_75
-    run.find(found)
-    display(listed(of_75))
-
-# %% [markdown]
-# ## Why do natural large activations not do the same?
-#
-# At `down_proj` of layer 11 the model's own sinks hold most of the energy, as planted ones do, and
-# leaving them out exchanges weights there, too. What differs is *which* weights go. Some weights
-# are kept with the sinks in the statistics and pruned without them. *Lost output* is the share of
-# what the sinks send through the map that passes through these weights (in squares, with channels
-# taken as uncorrelated). A pruned map sends the planted vector to one that is no longer zero.
-# *Leak* is the length of that one with the sinks left out, divided by its length with the sinks
-# kept. The two need not go together: weights that carry little of what is sent may be the ones
-# that had cancelled the rest. No model is pruned or scored for this: it follows from the norms of the channels
-# above and the weights. A dose of 0 is the model as it is.
-
-# %%
-if model_doses:
-    left_out = float(table.left_out.iloc[0])
-    tokens = calibration * why.NOISE_LEVELS * 128
-    carried = planted_model.carried_table(single, channels, tokens, left_out, 0.5, model_doses)
-    figures.save_table(
-        run, "carried", carried, "what of the sinks' output goes through lost weights"
-    )
-    display(carried.round(5))
-
-# %% [markdown]
 # ## Does the diagnosis foresee the effect?
 #
 # The picture has every case in which both the diagnosis and the change of the loss are known. These
-# are the effects planted in the statistics and in the model, the model as it is, and other models
-# whose sinks notebooks [08](08_what_results_depend_on.ipynb) and [09](09_from_scratch.ipynb) left
-# out. The grey stroke is what other text exchanges in a case. `diagnose` expects an effect if
-# leaving sinks out exchanges more than that, and more than 1 %. The diagnosis is *right* if it expected
-# an effect and there is one, be it gain or harm, or if it expected none and the difference is
-# negligible.
+# are the effects planted in the statistics, the model as it is, and other models whose sinks
+# notebooks [08](08_what_results_depend_on.ipynb) and [09](09_from_scratch.ipynb) left out. The grey
+# stroke is what other text exchanges in a case. `diagnose` expects an effect if leaving sinks out
+# exchanges more than that, and more than 1 %. The diagnosis is *right* if it expected an effect and
+# there is one, be it gain or harm, or if it expected none and the difference is negligible.
 #
 # For planted effects and the model as it is, masks and losses are of the same calibration text, and
 # means over draws. For the other models they are of different text: the masks are of one draw of
@@ -603,8 +461,7 @@ from sinkprune_companion.pages.sources import results_for
 cases = []
 for sparsity in planted_sparsities:
     cases += why.planted_cases(passes, gains, model, sparsity)
-if model_doses:
-    cases += why.planted_model_cases(passes_in_model, in_the_model, 0.5)
+
 measured = results_for(run).f
 for name, finding in why.MEASURED.items():
     if name in foreseen and finding in measured:
@@ -642,9 +499,9 @@ hits[[*shown, "foreseen"]].round(4)
 #   largest.** At `down_proj` of layer 11 sinks hold 98 % of the energy, nearly all of it in two
 #   channels. The few per cent that other tokens hold of these two are still a lot: without the
 #   sinks they are about a hundred times as large as the median channel, so nearly all of their
-#   weights stay. At 50 % leaving the sinks out exchanges 2.6 % of the map's kept weights, and these
-#   had carried only 0.0018 % of the sinks' output. So what seems to count is not how much energy
-#   sinks hold, but whether other tokens fill the same channels.
+#   weights stay. At 50 % leaving the sinks out exchanges 2.6 % of the map's kept weights. So what
+#   seems to count is not how much energy sinks hold, but whether other tokens fill the same
+#   channels.
 # * **One pass over the dense model foresees most of it.** Over the 210 maps the logarithms of
 #   predicted and exact changes correlate at 0.99 at 50 % and at 0.99 at 75 %. The prediction is
 #   mostly too small: at 50 % it foresees 0.15 % [0.13, 0.16] of all kept weights.
@@ -711,20 +568,8 @@ hits[[*shown, "foreseen"]].round(4)
 #   the sinks out gives the same model at every dose. So the difference grew because the model that
 #   keeps them improved. Counting the sinks for somewhat more than they are may thus serve this
 #   model. We did not ask that beforehand, and know no reason for it.
-# * **Where the model itself carries a large vector at its sinks, leaving them out harms.** There
-#   the statistics with sinks are the true ones. With a vector of 3, 10 and 30 usual lengths,
-#   leaving the sinks out at 50 % raises the loss by 0.098 [0.064, 0.13], 0.66 [0.53, 0.79] and 0.62
-#   [0.45, 0.80]. At 75 % it is undecided with a vector of 10 usual lengths: 0.64 [−0.0017, 1.3],
-#   where pruning with the sinks kept costs 3.1. Other tokens fill the vector's channels no more
-#   than any others. So a mask that is chosen without the sinks gives up weights that together
-#   cancel the vector, and it leaks.
-# * **The harm hides a gain.** When the same pruned models are scored without the vector, nothing
-#   can leak. At 30 usual lengths leaving the sinks out then changes the loss by −0.12
-#   [−0.15, −0.10], because no weights are wasted on channels that carry nothing. Whether leaving
-#   large sinks out is right thus depends on whether what they carry is needed where the model is
-#   used.
 #
-# <details><summary>Official sink weights, random tokens, and more on the vector</summary>
+# <details><summary>Official sink weights and random tokens</summary>
 #
 # * **Official sink weights and random tokens, with Wanda.** The official weights leave sinks out
 #   softly, those just above the threshold in part. What they change, compared with no weights, is
@@ -749,18 +594,6 @@ hits[[*shown, "foreseen"]].round(4)
 #
 # * **How SparseGPT is calibrated here.** It sees noised text, each block on what the pruned blocks
 #   before it give.
-# * **More on the planted vector, at 50 %.** Pruning with the sinks kept costs 0.36, 0.53 and 0.89
-#   at 3, 10 and 30 usual lengths. Scored without the vector, leaving the sinks out changes the loss
-#   by −0.041 [−0.060, −0.022] at 10, undecided after correction for related questions, and by
-#   −0.0020 [−0.020, 0.016] at 3. As many random tokens left out make no difference that matters:
-#   −0.0015 [−0.0070, 0.0040] at 10.
-# * **More on the planted vector, at 75 %, of 10 usual lengths.** Scored without the vector, leaving
-#   the sinks out changes the loss by −0.13 [−0.22, −0.050], and that helps. As many random tokens
-#   left out change it by 0.019 [−0.032, 0.069], and that makes no difference that matters.
-# * **What passes through the exchanged weights.** At `down_proj` of layer 20 a vector of 10 usual
-#   lengths gives the sinks 54 % of the energy. Leaving them out exchanges 10 % of the kept weights,
-#   through which 14 % of what the sinks send had passed. What becomes of the vector in the pruned
-#   map is 3.5 times as long as with the sinks kept.
 #
 # </details>
 #
@@ -769,13 +602,13 @@ hits[[*shown, "foreseen"]].round(4)
 # It prints the predicted and the exact change for any model, and compares what leaving sinks out
 # exchanges with what another draw of text does.
 #
-# * **Of the 18 cases in the last picture 13 are consistent with it and 3 contradict it;** in 2 the
-#   measured difference does not decide. It did not expect the harm of a vector of 3 usual lengths,
-#   nor that of inputs 3 times as large at 75 %, and it expected an effect of inputs 10 times as
-#   large at 75 %, where there is no difference that matters.
+# * **Of the 15 cases in the last picture 11 are consistent with it and 2 contradict it;** in 2 the
+#   measured difference does not decide. It did not expect the harm of inputs 3 times as large at
+#   75 %, and it expected an effect of inputs 10 times as large at 75 %, where there is no
+#   difference that matters.
 # * **In these cases a fixed threshold fits at least as well as the comparison with other text.**
-#   Any between 0.87 % and 0.96 % of the kept weights is consistent with 15 cases, and any between
-#   0.21 % and 2.7 % with at least 13. That is no test of such a threshold, as it was looked for in
+#   Any between 0.87 % and 1.8 % of the kept weights is consistent with 12 cases, and any between
+#   0.36 % and 3.7 % with at least 11. That is no test of such a threshold, as it was looked for in
 #   these cases.
 #
 # <details><summary>How many weights are exchanged where an effect is planted</summary>
@@ -783,10 +616,6 @@ hits[[*shown, "foreseen"]].round(4)
 # * **In the statistics, at 50 %.** For inputs 3 times as large leaving sinks out exchanges 0.87 %
 #   of the kept weights and another draw of text 2.2 %. For 10 times these are 3.7 % and 2.7 %. So
 #   `diagnose` expects an effect from 10 times on, where there is one.
-# * **In the model, at 50 %.** At 3, 10 and 30 usual lengths leaving sinks out exchanges 0.96 %,
-#   2.7 % and 5.0 %, and another draw of text 2.1 %, 1.9 % and 1.6 %. So an effect is expected at 10
-#   and 30, where leaving the sinks out does harm, but not at 3, where it does harm, too: how much
-#   leaks does not follow from how many weights change places.
 #
 # </details>
 #
@@ -817,7 +646,6 @@ Folded(listed(found))
 # **What this does not show.** What another draw of text exchanges gets smaller with more text, so
 # it is a yardstick for one amount of text. `diagnose` never expects an effect where less than 1 %
 # of the kept weights are exchanged, and does not tell help from harm. The formula is of Wanda's
-# score, row by row. SparseGPT reads products of channels as well. The vector that is planted in the
-# model lies in `down_proj` alone, and is the same at every sink. What another draw of text
+# score, row by row. SparseGPT reads products of channels as well. What another draw of text
 # exchanges is counted in weights: what it does to the loss was not measured, so it is no yardstick
 # of harm. And every model here comes from one base of 135 million weights.

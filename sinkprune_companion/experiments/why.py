@@ -254,11 +254,10 @@ def _mean(table: pd.DataFrame, column: str) -> float:
 # what is foreseen beside what was measured
 
 
-PLANTED, IN_MODEL = "planted in the statistics", "planted in the model"
+PLANTED = "planted in the statistics"
 AS_IT_IS, ELSEWHERE = "as it is", "loss on other calibration text"
-VECTOR = "vector "  # what names of cases IN_MODEL begin with
 # of ELSEWHERE the masks are of one text, and the loss of another
-KINDS = (PLANTED, IN_MODEL, AS_IT_IS, ELSEWHERE)
+KINDS = (PLANTED, AS_IT_IS, ELSEWHERE)
 
 
 class Case(NamedTuple):
@@ -296,23 +295,6 @@ def planted_cases(
         gain = gains[f"planted_gain_x{dose:g}_{100 * sparsity:.0f}"]
         case, kind = (name, AS_IT_IS) if dose == 1 else (f"× {dose:g}", PLANTED)
         cases.append(Case(case, kind, sparsity, row.exact, row.other_text, _expects(row), gain))
-    return cases
-
-
-def planted_model_cases(
-    passes: Sequence[pd.DataFrame], gains: Mapping[str, Estimate], sparsity: float
-) -> list[Case]:
-    """Return the cases of the planted model: means over calibration draws, and what was measured.
-
-    `passes` are tables of `planted_model.foreseen_in_model`, `gains` the findings of
-    `planted_model.planted_model_findings`, whose names say `_at_75` where the sparsity is not 50 %.
-    """
-    at = "" if sparsity == 0.5 else f"_at_{100 * sparsity:g}"
-    cases = []
-    for dose, row in _mean_exchanges(passes, sparsity).iterrows():
-        gain = gains[f"planted_model_gain{at}_x{dose:g}"]
-        name = f"{VECTOR}× {dose:g}"
-        cases.append(Case(name, IN_MODEL, sparsity, row.exact, row.other_text, _expects(row), gain))
     return cases
 
 

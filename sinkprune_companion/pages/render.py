@@ -36,7 +36,6 @@ from sinkprune_companion.pages.sources import (
     by_prompt,
     fixed_threshold,
     published_rows,
-    reach_by_map,
     results_for,
 )
 from sinkprune_companion.run.profiles import PUBLISHED
@@ -45,10 +44,7 @@ from sinkprune_companion.run.records import Run
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
 # functions that templates may call
-TABLES = {
-    table.__name__: table
-    for table in (by_prompt, fixed_threshold, published_averages, published_rows, reach_by_map)
-}
+TABLES = {table.__name__: table for table in (by_prompt, fixed_threshold, published_averages, published_rows)}
 # what templates know of results
 RESULT_NAMES = (
     "f",

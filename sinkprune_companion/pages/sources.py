@@ -23,7 +23,7 @@ from sinkprune.models.meta_model import meta_model
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments import compute, paper_protocol, token_reach
+from sinkprune_companion.experiments import compute, paper_protocol
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.random_null import paired_counts
@@ -225,34 +225,6 @@ def by_prompt(table: str, condition: str = "main", reading: str = "sum_so_far") 
     found = paired_counts(chosen, "temporal_variance")
     counts = (found[name] for name in ("larger", "smaller", "prompts"))
     return ByPrompt(found["median"], *counts, found["sign test"])
-
-
-def reach_by_map(table: str | Path = "06_gain_at_75/reach.csv") -> dict[str, float]:
-    """Return how many kept weights sinks exchange in linear maps, beside as many other tokens.
-
-    `table` is a published table of `token_reach.reach_on_both_starts`, a CSV file in `figures`; texts without
-    a special first token count. Medians are over maps. In the one map in which sinks exchange most they
-    exchange `sinks_most`, which is `share_of_most` of their sum over maps, and a greedy search finds
-    `largest_there`.
-    """
-    frame = pd.read_csv(project_root() / "figures" / table)
-    frame = frame[frame.text == token_reach.PLAIN_START]
-    sinks = token_reach.SINKS["all"]
-    count = frame.tokens[frame.choice == sinks].iloc[0]
-
-    same_count = frame[frame.tokens == count]
-    changed = same_count.pivot(index=["layer", "linear"], columns="choice", values="changed")
-    of_sinks, of_random = changed[sinks], changed[token_reach.RANDOM]
-    most = of_sinks.idxmax()
-
-    return {
-        "sinks_median": float(of_sinks.median()),
-        "random_median": float(of_random.median()),
-        "above_random": int((of_sinks > of_random).sum()),
-        "sinks_most": float(of_sinks[most]),
-        "largest_there": float(changed[token_reach.LARGEST][most]),
-        "share_of_most": float(of_sinks[most] / of_sinks.sum()),
-    }
 
 
 def fixed_threshold(table: str | Path = "04_why/when.csv") -> dict[str, float]:

@@ -56,7 +56,6 @@ RANGES = {
     "native_tokens": Number,  # 0: no pair is trained
     "sparsegpt_doses": _AT_LEAST_ONE,
     "layers": Number,
-    "model_sequences": _at_least(4),  # two of each start
     "other_lengths": _at_least(8),
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
@@ -65,7 +64,6 @@ RANGES = {
     "recovery_long_tokens": Number,  # 0: not measured
     "protocol_sequences": _at_least(4),  # two of each start
     "ratios": Sparsity,
-    "reach_layers": Number,
     "seed": SEED,
     "sequences": _at_least(2),
     "sink_std": DEVIATIONS,
@@ -102,7 +100,6 @@ ALSO_IN = {"10_prune_llada": {"twin": "none"}}  # no model is traced beside
 MAY_BE_EMPTY = (
     "at_75",
     "in_steps",
-    "model_doses",
     "other",
     "pairs",
     "parts",
