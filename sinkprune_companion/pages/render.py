@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from sinkprune.evaluation.numbers import amount, count, markdown_table, number, p_text, percent, signed
 from sinkprune.evaluation.verdict_rule import (
     CONTRADICTED,
+    DEPENDS,
     NO_DIFFERENCE,
+    NOT_DONE,
     NOT_RUN,
     REPRODUCED,
     TOO_FEW_DRAWS,
@@ -55,8 +57,8 @@ RESULT_NAMES = (
     "by_kind",
     "controls_of",
     "holds",
+    "alone",
     "if_draws_counted",
-    "nulls_if_corrected",
     "unseen_draws",
     "unseen_sequences",
 )
@@ -64,8 +66,10 @@ GLYPHS = {
     REPRODUCED: "✔",
     CONTRADICTED: "✘",
     NO_DIFFERENCE: "≈",
+    DEPENDS: "⇄",
     UNDECIDED: "?",
     TOO_FEW_DRAWS: "?",
+    NOT_DONE: "–",
     NOT_RUN: "–",
 }
 YES_OR_NO = {REPRODUCED: "yes", CONTRADICTED: "no"}  # on a question of our own

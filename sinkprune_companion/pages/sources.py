@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from sinkprune.evaluation import verdict_rule
-from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import PLANNED, write_json
 from sinkprune.models import embedded
@@ -93,6 +93,11 @@ class Results:
         """Verdicts by the claim's id."""
         return self.table.verdict.to_dict()
 
+    @cached_property
+    def alone(self) -> dict[str, str]:
+        """Verdicts by the claim's id, each without the conditions beneath it."""
+        return self.table.alone.to_dict()
+
     def p_corrected(self, claim: str) -> float:
         """Return the p-value that a claim's verdict takes: looks and the family's rows are counted."""
         return float(self.table.p_holm[claim])
@@ -118,7 +123,7 @@ class Results:
         for claim in self.ledger:
             estimate = self.estimate.get(claim.id)
             if estimate is not None and claim.against == 0:
-                effect = verdict_rule.on_a_loss(self.verdict[claim.id], claim.side)
+                effect = verdict_rule.on_a_loss(self.alone[claim.id], claim.side)
                 known.setdefault((estimate.value, estimate.low, estimate.high), effect)
         return known
 
@@ -149,13 +154,6 @@ class Results:
     def if_draws_counted(self, claim: str) -> str:
         """Return a claim's verdict if calibration draws that were seen to add nothing counted in full."""
         return self._with_draws_counted[claim]
-
-    @cached_property
-    def nulls_if_corrected(self) -> list[Claim]:
-        """Rows of no difference that matters that would be undecided if nulls were corrected as p is."""
-        p_values = claims.null_p_values(self.ledger, self.estimates)
-        nulls = [claim for claim in self.ledger if self.verdict[claim.id] == verdict_rule.NO_DIFFERENCE]
-        return [claim for claim in nulls if p_values.get(claim.id, 0.0) >= 1 - CONFIDENCE]
 
     @cached_property
     def unseen_draws(self) -> list[Claim]:
