@@ -78,7 +78,7 @@ class Checkpoint:
     ):
         self.folder = Path(folder)
         self.row = row
-        self._name = name or (row.id if row else self.folder.name)
+        self._name = name or (row.id if row else self.folder.resolve().name)
         check_files(self.folder)
         self.card = read_checked(Card, self.folder / CARD)
         expected = hub_digests(self.folder) | self.card.sha256

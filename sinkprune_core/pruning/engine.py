@@ -106,10 +106,10 @@ def dense_statistics(
     calibration: InstanceOf[Calibration],
     progress: Flag = True,
 ) -> dict[StatisticsKey, DenseStatistics]:
-    """Return the statistics that recipes with dense propagation prune from, by `recipe.statistics_key`.
+    """Return the statistics of the dense model that recipes read, by `recipe.statistics_key`.
 
-    One pass serves all recipes with the same states of the text. Raises ValueError for a recipe with
-    sequential propagation, or one that needs Gram matrices, which are too large to keep.
+    One pass serves all recipes with the same states of the text. Raises ValueError for a recipe that reads
+    none: one with sequential propagation, or Gram matrices, which are too large to keep, and without OWL.
     """
     check_dense(lm, recipes, calibration)
     return collect(lm, [recipe.statistics_key for recipe in recipes], calibration, progress)
@@ -133,10 +133,8 @@ def check_before(
                 "statistics out"
             )
 
-        is_theirs = (
-            calibration is not None
-            and recipe.propagation == "dense"
-            and statistics.origin == Origin.of(lm, recipe.statistics_key, calibration)
+        is_theirs = calibration is not None and statistics.origin == Origin.of(
+            lm, recipe.statistics_key, calibration
         )
         if not is_theirs:
             raise ValueError(
