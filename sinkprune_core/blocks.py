@@ -203,9 +203,8 @@ def visit(
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
     """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo.
 
-    A kind of model whose blocks lie elsewhere says itself what comes back (`LanguageModel.kept`). Another
-    thread waits for the model until then.
+    A kind of model whose blocks lie elsewhere says itself what comes back (`LanguageModel.kept`).
     """
     checked("lm", lm, InstanceOf[LanguageModel])
-    with lm.turn(), lm.kept():
+    with lm.kept():
         yield

@@ -9,7 +9,7 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -36,7 +36,6 @@ from sinkprune_core.model_checks import (
     check_structure,
     explained,
 )
-from sinkprune_core.turns import turn
 from sinkprune_core.values import Flag, Number, Plain, Text, checked
 
 Kind = Literal["autoregressive", "diffusion"]
@@ -94,10 +93,6 @@ class LanguageModel:
         renamed = copy.copy(self)
         object.__setattr__(renamed, "name", name)
         return renamed
-
-    def turn(self) -> AbstractContextManager[None]:
-        """Return a context in which no other thread uses the model: it waits until the block has ended."""
-        return turn(self.model)
 
     @property
     def vocabulary(self) -> int:
@@ -236,7 +231,7 @@ class LanguageModel:
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
 
-        with self.turn(), explained(self):
+        with explained(self):
             output = self.model.base_model(
                 ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
             )
@@ -324,7 +319,7 @@ class LanguageModel:
 
         check_ids(self, fresh_BT)
         check_positions(self, tokens)
-        with self.turn(), explained(self):
+        with explained(self):
             output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
             last_BD = output.last_hidden_state[:, -1].contiguous()
 
@@ -346,13 +341,13 @@ class LanguageModel:
         Raises ValueError for a model that is not covered, or has no numbers.
         """
         digest = hashlib.sha256()
-        with self.turn():  # another thread may prune it for a while
-            check_structure(self.model)
-            check_loaded(self)
-            for name, tensor in sorted(self.model.state_dict().items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                numbers = tensor.detach().cpu().flatten()  # a buffer may be a single number
-                digest.update(numbers.view(torch.uint8).numpy())
+        check_structure(self.model)
+        check_loaded(self)
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            numbers = tensor.detach().cpu().flatten()  # a buffer may be a single number
+            digest.update(numbers.view(torch.uint8).numpy())
+
         return digest.hexdigest()[:16]
 
 

@@ -168,25 +168,24 @@ class HidingModel(LanguageModel):
                 "so give rows of equal length"
             )
 
-        with self.turn():
-            if self.hiding.count == 0:
-                return self._hidden_dense(ids_BT)
+        if self.hiding.count == 0:
+            return self._hidden_dense(ids_BT)
 
-            hidden_keys_BK = self.keys_to_hide(ids_BT)
-            layers = len(self.blocks)
+        hidden_keys_BK = self.keys_to_hide(ids_BT)
+        layers = len(self.blocks)
 
-            def hidden_in(layer: int) -> torch.Tensor | None:
-                if self.hiding.hides_in(layer, layers):
-                    return hidden_keys_BK
-                return None
+        def hidden_in(layer: int) -> torch.Tensor | None:
+            if self.hiding.hides_in(layer, layers):
+                return hidden_keys_BK
+            return None
 
-            with attention.hide(self.model, hidden_in):
-                hidden_BTD, left_BLK = self._measure(ids_BT)
+        with attention.hide(self.model, hidden_in):
+            hidden_BTD, left_BLK = self._measure(ids_BT)
 
-            for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_keys_BK, left_BLK, strict=True):
-                self._note(row_K, keys_K, left_LK)
+        for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_keys_BK, left_BLK, strict=True):
+            self._note(row_K, keys_K, left_LK)
 
-            return hidden_BTD
+        return hidden_BTD
 
     def _hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states with every key, (B, T, D), and remember the attention each got."""
