@@ -88,6 +88,14 @@ def is_plain(value: torch.Tensor) -> bool:
     return not value.is_nested and value.layout == torch.strided and not value.is_meta
 
 
+def is_finite(value: torch.Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite, in one pass over it and without a copy."""
+    if not value.numel():
+        return True
+    extremes = torch.stack(value.detach().aminmax())  # either is NaN where any number is
+    return bool(torch.isfinite(extremes).all())
+
+
 def _plain(value: torch.Tensor) -> torch.Tensor:
     if not is_plain(value):
         raise ValueError(in_short(value))

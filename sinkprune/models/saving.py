@@ -11,7 +11,6 @@ from pydantic import Field, InstanceOf
 from sinkprune.files import atomic, check_new_folder, digests, write_json
 from sinkprune.models.reader import CARD
 from sinkprune.models.streaming import StreamedModel
-from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 from sinkprune_core.values import Place, checked_arguments, in_short
@@ -46,7 +45,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     _check_beside(texts or {}, card)
     check_structure(lm.model)
     if not isinstance(lm, StreamedModel):
-        check_loaded(lm)
+        lm.check_loaded()
 
     with atomic(folder) as partial:
         if isinstance(lm, StreamedModel):

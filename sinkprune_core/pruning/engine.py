@@ -17,12 +17,11 @@ from sinkprune_core.calibration.dense_statistics import DenseStatistics, Origin,
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.language_model import LanguageModel, check_finite
-from sinkprune_core.model_checks import check_changeable
 from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.plan import check_dense, make_plan, reads_dense
+from sinkprune_core.pruning.pruning_run import PruningRun, Statistics
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import PruningRun, Statistics
 from sinkprune_core.values import Flag, checked_arguments
 
 A_RECIPES = Field(description="a list of recipes")
@@ -48,9 +47,7 @@ def prune(
     plan = make_plan(lm, recipe, calibration)
     check_before(lm, recipe, calibration, statistics)
     if not lm.has_blocks_in_memory:
-        raise ValueError(
-            f"{lm.name} has no weights in memory: prune it with `sinkprune.prune(…, work=folder)`"
-        )
+        raise ValueError(f"{lm.name} has no weights in memory: give this loop a model that has")
 
     return prune_blocks(PruningRun(lm, recipe, calibration, plan, progress, known=statistics))
 
@@ -125,7 +122,6 @@ def check_before(
 
     Those of a block are checked when pruning comes to it. Weights that cannot be changed are refused, too.
     """
-    check_changeable(lm)
     if statistics is not None:
         if not reads_dense(recipe):
             raise ValueError(

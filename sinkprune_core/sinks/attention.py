@@ -32,8 +32,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sinkprune_core.forwards import check_mode
 from sinkprune_core.memory import rows_in_cache
+from sinkprune_core.model_checks import check_mode
 from sinkprune_core.values import Number, Plain, TokenIds, checked, in_short, is_plain
 
 NAME = "sinkprune"

@@ -13,7 +13,8 @@ from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
 from sinkprune_core import preset, prune, weights_kept
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, wrap, zero_out
+from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, zero_out
+from sinkprune_core.wrapping import wrap
 
 
 def blockwise(lm, ids_BT) -> torch.Tensor:

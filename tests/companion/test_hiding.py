@@ -6,12 +6,12 @@ import torch
 from naive_attention import eager
 
 from sinkprune import score
+from sinkprune_companion.hiding import Hiding, MeasuredAttention, hiding_model
 from sinkprune_core import Recipe, Sampler, generate, prune, trace, weights_kept
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import sink_sets
-from sinkprune_core.sinks.hiding import Hiding, MeasuredAttention, hiding_model
 
 KINDS = ("autoregressive", "diffusion")
 SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
