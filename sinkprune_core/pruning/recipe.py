@@ -1,7 +1,7 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from types import FunctionType
 from typing import Annotated, Any, Literal, cast
@@ -299,69 +299,57 @@ class Reader:
     """Whether comparisons give the field to all their recipes; `preset` alone refuses one stated in vain."""
 
 
-def _is_calibrated(recipe: Recipe) -> bool:
-    return recipe.rule.calibrated
-
-
-def _sees_states(recipe: Recipe) -> bool:
-    return recipe.inputs == "noised" or recipe.exclude != "none"
-
-
-def _leaves_out(recipe: Recipe) -> bool:
-    return recipe.exclude != "none"
-
-
-def _splits_sinks(recipe: Recipe) -> bool:
-    return recipe.exclude in ("unstable", "stable") or callable(recipe.exclude)
-
-
-def _softens(recipe: Recipe) -> bool:
-    return callable(recipe.exclude) or EXCLUDE[recipe.exclude].soft
-
-
-def _solves(recipe: Recipe) -> bool:
-    return recipe.rule.solve is not None
-
-
-def _reads_norms(recipe: Recipe) -> bool:
-    return recipe.rule.needs == "norms" or recipe.allocation == "owl"
-
-
-def _removes_units(recipe: Recipe) -> bool:
-    return recipe.pattern == "structured"
-
-
-def _removes_weights(recipe: Recipe) -> bool:
-    return recipe.pattern != "structured"
-
-
-def _has_means_of_units(recipe: Recipe) -> bool:
-    return recipe.pattern == "structured" and recipe.rule.calibrated
-
-
-_TEXT = Reader("a criterion that looks at calibration tokens", _is_calibrated)
-_STATES = Reader("inputs='noised', or a choice of tokens to exclude,", _sees_states, of_comparisons=True)
-_SOLVER = Reader("a criterion that updates weights, criterion='sparsegpt',", _solves)
-_SINGLE = Reader("a pattern of single weights", _removes_weights)
+_TEXT = Reader("a criterion that looks at calibration tokens", lambda recipe: recipe.rule.calibrated)
+_STATES = Reader(
+    "inputs='noised', or a choice of tokens to exclude,",
+    lambda recipe: recipe.inputs == "noised" or recipe.exclude != "none",
+    of_comparisons=True,
+)
+_CHOICE = Reader(
+    "a choice of tokens to exclude", lambda recipe: recipe.exclude != "none", of_comparisons=True
+)
+_SPLIT = Reader(
+    "exclude='unstable' or 'stable'",
+    lambda recipe: recipe.exclude in ("unstable", "stable") or callable(recipe.exclude),
+    of_comparisons=True,
+)
+_SOFT = Reader(
+    "exclude='all' or 'official'",
+    lambda recipe: callable(recipe.exclude) or EXCLUDE[recipe.exclude].soft,
+)
+_NORMS = Reader(
+    "a criterion that reads norms, or allocation='owl',",
+    lambda recipe: recipe.rule.needs == "norms" or recipe.allocation == "owl",
+)
+_SOLVER = Reader(
+    "a criterion that updates weights, criterion='sparsegpt',",
+    lambda recipe: recipe.rule.solve is not None,
+)
+_WEIGHTS = Reader("a pattern of single weights", lambda recipe: recipe.pattern != "structured")
+_UNITS = Reader("pattern='structured'", lambda recipe: recipe.pattern == "structured")
+_MEANS = Reader(
+    "pattern='structured' with a calibrated criterion",
+    lambda recipe: recipe.pattern == "structured" and recipe.rule.calibrated,
+)
 
 READERS: dict[str, Reader] = {
     "inputs": _TEXT,
     "exclude": _TEXT,
-    "propagation": Reader("a criterion that reads calibration text", _is_calibrated, of_comparisons=True),
+    "propagation": replace(_TEXT, of_comparisons=True),
     "noise_levels": _STATES,
     "noise": _STATES,
-    "norm_reduction": Reader("a criterion that reads norms, or allocation='owl',", _reads_norms),
-    "sink_std": Reader("a choice of tokens to exclude", _leaves_out, of_comparisons=True),
-    "alpha": Reader("exclude='all' or 'official'", _softens),
-    "stability_threshold": Reader("exclude='unstable' or 'stable'", _splits_sinks, of_comparisons=True),
+    "norm_reduction": _NORMS,
+    "sink_std": _CHOICE,
+    "alpha": _SOFT,
+    "stability_threshold": _SPLIT,
     "owl_lambda": Reader("an allocation that is not uniform", lambda recipe: recipe.allocation != "uniform"),
     "owl_m": Reader("allocation='owl'", lambda recipe: recipe.allocation == "owl"),
     "damping": _SOLVER,
     "block_size": _SOLVER,
-    "compensate": Reader("pattern='structured' with a calibrated criterion", _has_means_of_units),
-    "round_to": Reader("pattern='structured'", _removes_units),
-    "targets": _SINGLE,
-    "ignore": _SINGLE,
+    "compensate": _MEANS,
+    "round_to": _UNITS,
+    "targets": _WEIGHTS,
+    "ignore": _WEIGHTS,
 }
 """Who reads a field that not every recipe reads."""
 
@@ -377,12 +365,11 @@ CONTRADICTIONS: tuple[tuple[Callable[[Recipe], bool], str], ...] = (
         "allocation='owl' needs calibrated scores: criterion={criterion!r} has none",
     ),
     (
-        lambda recipe: bool(recipe.sparsities) and recipe.pattern not in BY_LAYER,
-        "sparsities={sparsities} do not go with pattern={pattern!r}: they need pattern='row' or 'layer'",
-    ),
-    (
-        lambda recipe: bool(recipe.sparsities) and recipe.allocation != "uniform",
-        "sparsities={sparsities} say what each layer loses: leave out allocation={allocation!r}",
+        lambda recipe: (
+            recipe.sparsities != () and (recipe.pattern not in BY_LAYER or recipe.allocation != "uniform")
+        ),
+        "sparsities={sparsities} need pattern='row' or 'layer' and allocation='uniform', not "
+        "pattern={pattern!r} and allocation={allocation!r}",
     ),
     (
         lambda recipe: recipe.rule.solve is not None and recipe.pattern in ("structured", "global"),
@@ -410,12 +397,11 @@ CONTRADICTIONS: tuple[tuple[Callable[[Recipe], bool], str], ...] = (
         "criterion={criterion!r} reads Gram matrices, one by one: it takes no pattern='global'",
     ),
     (
-        lambda recipe: recipe.keep_zeros and recipe.rule.score is None,
-        "keep_zeros=True needs a criterion that scores weights and updates none, not criterion={criterion!r}",
-    ),
-    (
-        lambda recipe: recipe.keep_zeros and recipe.pattern in ("structured", "global"),
-        "keep_zeros=True needs pattern='row', 'layer' or N:M, not pattern={pattern!r}",
+        lambda recipe: (
+            recipe.keep_zeros and (recipe.rule.score is None or recipe.pattern in ("structured", "global"))
+        ),
+        "keep_zeros=True needs a criterion that scores single weights and updates none, and pattern='row', "
+        "'layer' or N:M; not criterion={criterion!r} with pattern={pattern!r}",
     ),
 )
 """When fields of a recipe do not go together, and what is said then."""

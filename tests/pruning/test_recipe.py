@@ -54,7 +54,7 @@ READ_BY_NOBODY = {
     "round_to": (Recipe, {"round_to": 64}, "only pattern='structured' reads it"),
     "noise_levels": (preset, {"name": "sparsegpt", "noise_levels": 4}, "only inputs='noised', or a choice"),
     "noise": (preset, {"name": "sparsegpt", "noise": "half-clean"}, "only inputs='noised', or a choice"),
-    "propagation": (preset, {"name": "magnitude", "propagation": "dense"}, "only a criterion that reads"),
+    "propagation": (preset, {"name": "magnitude", "propagation": "dense"}, "only a criterion that looks at"),
     "sink_std": (preset, {"name": "dwanda", "sink_std": 1.0}, "only a choice of tokens to exclude reads it"),
     "stability_threshold": (
         preset,
@@ -144,7 +144,7 @@ def test_a_sparsity_that_is_none_is_refused_before_it_is_compared(sparsity):
 
 
 def test_sparsities_beside_a_pattern_that_has_its_own_are_the_ones_refused():
-    with pytest.raises(ValueError, match=r"sparsities=\(0.2, 0.8\) do not go with pattern='1:4'"):
+    with pytest.raises(ValueError, match=r"sparsities=\(0.2, 0.8\) need pattern='row'"):
         preset("wanda", pattern="1:4", sparsities=[0.2, 0.8])
 
 
