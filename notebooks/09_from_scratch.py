@@ -236,7 +236,7 @@ def traced(lm, seed: int) -> Trace:
 
 # %%
 from sinkprune_companion.experiments import random_null, sink_measures
-from sinkprune_core.sinks.readings import LITERAL
+from sinkprune_companion.readings import LITERAL
 
 rows = []
 for (kind, seed), lm in models.items():
@@ -274,7 +274,7 @@ means.rename(columns=METRICS).round(3)
 
 # %%
 from sinkprune_companion.experiments.hiding_scores import hiding_scores
-from sinkprune_core.sinks.hiding import Hiding
+from sinkprune_companion.hiding import Hiding
 
 HIDINGS = [Hiding(keys, hidden, layers="middle") for keys in ("top", "random")]
 parts = []

@@ -12,7 +12,7 @@ from sinkprune.files import atomic, digests, held, resolved, write_json
 from sinkprune.models.formats import FORMATS
 from sinkprune.models.loading import load
 from sinkprune.models.reader import CARD, GENERATION
-from sinkprune.models.saving import OWN, refuse_generate
+from sinkprune.models.saving import OWN
 from sinkprune.models.tokenizer_files import read_tokenizer
 from sinkprune.models.weight_files import read_json
 from sinkprune.recovery.model_card import README, card_in, is_smaller, write_readme
@@ -83,8 +83,6 @@ def _as_it_will_be(folder: Path, config: dict, card: dict) -> Iterator[Path]:
         write_json(planned / CARD, card)
         if (place / GENERATION).is_file():
             shutil.copyfile(place / GENERATION, planned / GENERATION)
-        if card["kind"] == "diffusion":
-            refuse_generate(planned)
 
         yield planned
 

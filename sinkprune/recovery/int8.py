@@ -17,7 +17,6 @@ from sinkprune.models.gpt2 import is_transposed
 from sinkprune.models.hub import available_memory
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.reader import CARD
-from sinkprune.models.saving import refuse_generate
 from sinkprune.models.streaming import METADATA, OF_BLOCK, StreamedModel, stream
 from sinkprune.models.weight_files import INDEX, read_json
 from sinkprune.recovery.model_card import state_mask, tokenizer_with_mask, write_readme
@@ -123,7 +122,6 @@ def save_int8(pruned: str | os.PathLike, out: str | os.PathLike) -> float:
         lm.write_configuration(partial)
         if lm.is_diffusion:
             state_mask(lm, partial)
-            refuse_generate(partial)
         tokenizer = tokenizer_with_mask(lm)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)

@@ -20,9 +20,8 @@ from torch import nn
 from sinkprune.files import atomic
 from sinkprune.models.saving import check_json
 from sinkprune.models.weight_files import refused
-from sinkprune_core.forwards import check_loaded
 from sinkprune_core.language_model import LanguageModel, zero_out
-from sinkprune_core.model_checks import check_changeable, check_structure
+from sinkprune_core.model_checks import check_structure
 from sinkprune_core.values import Place, checked, checked_arguments
 
 Card = Annotated[Mapping[str, object], Field(description="values of JSON by their names")]
@@ -54,7 +53,7 @@ def save_masks(
         given.append(checked("dense", dense, InstanceOf[LanguageModel]))
     for each in given:
         check_structure(each.model)
-        check_loaded(each)
+        each.check_loaded()
 
     of_dense = {}
     if dense is not None:
@@ -125,8 +124,7 @@ def apply_masks(lm: InstanceOf[LanguageModel], file: Place) -> int:
     that is no mask, for a mask of another model, and for a model that is not covered, or cannot be changed.
     """
     check_structure(lm.model)
-    check_loaded(lm)
-    check_changeable(lm)
+    lm.check_loaded()
 
     about, packed = _read(Path(file))
 

@@ -18,12 +18,12 @@ from sinkprune.models.meta_model import meta_model
 from sinkprune.models.reader import Checkpoint
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import recipe_search, recovery, sink_conditions
+from sinkprune_companion.hiding import THIRDS
 from sinkprune_companion.run.profiles import archive_file
 from sinkprune_companion.training.settings import DTYPES
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.presets import PRESETS
 from sinkprune_core.pruning.structured import plan
-from sinkprune_core.sinks.hiding import THIRDS
 from sinkprune_core.values import AtLeastZero, Count, Flag, Number, Share, Sparsity
 
 # kinds of values

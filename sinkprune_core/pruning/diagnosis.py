@@ -32,7 +32,6 @@ import torch
 from pydantic import Field, InstanceOf
 
 from sinkprune_core.calibration.dense_statistics import DensePass, collect
-from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
@@ -41,6 +40,7 @@ from sinkprune_core.calibration.token_weights import (
     choice_name,
     shares_of_user,
 )
+from sinkprune_core.calibration.waiting_store import IN_MEMORY, Store
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.plan import check_dense

@@ -22,9 +22,9 @@ from sinkprune_companion.experiments import (
     variants,
 )
 from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.hiding import Hiding
 from sinkprune_core import Calibration, Sampler, trace
 from sinkprune_core.pruning.recipe import compared_preset
-from sinkprune_core.sinks.hiding import Hiding
 
 FILE = Path(__file__).with_name("golden_numbers.json")
 RECIPES = ("wanda", "dwanda", "paper", "unstable", "stable", "random", "sparsegpt", "paper-sparsegpt", "flap")
