@@ -119,30 +119,28 @@ figures.save_figure(run, figure, "energy", table, caption)
 # Wanda ranks weights **within a row**. If sinks held the same share of every channel, leaving them
 # out would multiply all scores of a row by one number, and the ranking would stay as it is. Only
 # what differs from channel to channel counts. How many weights that exchanges follows in four
-# steps, for weights of a normal distribution ($\varphi$ is its density, $\Phi$ its distribution
+# steps, for weights that are normal within every column ($\Phi$ is the standard normal distribution
 # function).
 #
-# 1. **The shift.** Let $n_j$ be the norm of channel $j$, and $p_j$ the share of $n_j^2$ that sinks
-#    hold. Without them the norm is $n_j \sqrt{1 - p_j}$. So the logarithm of every score
-#    $|W_{ij}|\,n_j$ of the channel changes by $\delta_j = \frac12 \ln(1 - p_j)$.
-# 2. **The threshold.** A weight is kept if its score is above the threshold $\tau$ of its row. With
-#    $\sigma$ the standard deviation of the weights, $u_j = \tau / (\sigma n_j)$ is how many
-#    standard deviations a weight of channel $j$ needs. A share $2\,(1 - \Phi(u_j))$ of them is
-#    kept: more where the norm is large.
-# 3. **Who stands near it.** The logarithms of the channel's scores have the density
-#    $2 u_j\,\varphi(u_j)$ at the threshold. The threshold moves, too, because the number of zeros
-#    in a row is fixed: by
-#    $\bar\delta = \sum_j u_j\,\varphi(u_j)\,\delta_j \,/ \sum_j u_j\,\varphi(u_j)$, the mean of
-#    the shifts, each channel counted by how many of its scores stand there.
-# 4. **Who crosses.** A share $2 u_j\,\varphi(u_j)\,|\delta_j - \bar\delta|$ of the channel's
-#    weights crosses. As many enter as leave, so half of all that cross are losses.
+# 1. **The scale.** The scores $|W_{ij}|$ times the norm of channel $j$ are the sizes of normal
+#    variables. Their scale $n_j$ is the norm times the root mean square of column $j$ of the weights.
+# 2. **The threshold.** A weight is kept if its score is above the threshold $\tau$ of its row. In
+#    channel $j$ a share $2\,(1 - \Phi(\tau / n_j))$ is kept: more where the scale is large. A share
+#    $s$ of the row is pruned, so the mean of these shares over all channels is $1 - s$, and that
+#    determines $\tau$.
+# 3. **The change.** Let $p_j$ be the share of the channel's squared norm that sinks hold. Without
+#    them the scale is $n'_j = n_j \sqrt{1 - p_j}$. The number of zeros in a row is fixed, so the new
+#    scales determine a new threshold $\tau'$ in the same way.
+# 4. **Who crosses.** All scores of a channel change by one factor. So a channel either loses weights
+#    or wins some, and what it loses is the difference of its two shares.
 #
 # Together, the share of kept weights that is lost is
 #
-# $$\frac{\sum_j u_j\,\varphi(u_j)\,|\delta_j - \bar\delta|}{\sum_j 2\,(1 - \Phi(u_j))}.$$
+# $$\frac{\sum_j \max\left(0,\; 2\,[\Phi(\tau' / n'_j) - \Phi(\tau / n_j)]\right)}
+# {\sum_j 2\,(1 - \Phi(\tau / n_j))}.$$
 #
-# In code, for channels of equal norm and on random weights. The library, whose formula takes
-# channels of any norm, must give the same:
+# In code, on random weights whose columns differ, where sinks fill a tenth of the channels by more
+# than nine tenths. The library must give the same:
 
 # %%
 import torch
@@ -150,9 +148,21 @@ from sinkprune_core.pruning.diagnosis import predicted_change
 
 normal = torch.distributions.Normal(0.0, 1.0)
 rng = torch.Generator().manual_seed(0)
-weight_OI = torch.randn(2000, 1000, generator=rng)
+rms_I = torch.rand(1000, generator=rng) + 0.5  # of every column of weights
+weight_OI = rms_I * torch.randn(2000, 1000, generator=rng)
 share_I = 0.1 * torch.rand(1000, generator=rng)  # what sinks hold of every channel
-delta_I = 0.5 * torch.log1p(-share_I)
+share_I[::10] += 0.9
+norm_I, without_I = torch.ones(1000), (1 - share_I).sqrt()
+
+
+def kept_shares(scale_I: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Return the share of every channel's weights that is kept; bisection finds the threshold."""
+    low, high = 0.0, 10 * float(scale_I.max())
+    for _ in range(50):
+        threshold = (low + high) / 2
+        kept_I = 2 * (1 - normal.cdf(threshold / scale_I))
+        low, high = (threshold, high) if kept_I.mean() > 1 - sparsity else (low, threshold)
+    return kept_I
 
 
 def kept(score_OI: torch.Tensor, sparsity: float) -> torch.Tensor:
@@ -161,36 +171,37 @@ def kept(score_OI: torch.Tensor, sparsity: float) -> torch.Tensor:
 
 
 for sparsity in (0.5, 0.75):
-    u = normal.icdf(torch.tensor((1 + sparsity) / 2))  # so that 2 (1 - Φ(u)) = 1 - sparsity
-    density = u * torch.exp(normal.log_prob(u))
-    predicted = density / (1 - sparsity) * (delta_I - delta_I.mean()).abs().mean()
-    assert abs(predicted_change(share_I, torch.ones(1000), sparsity) - float(predicted)) < 1e-4
+    before_I = kept_shares(norm_I * rms_I, sparsity)
+    after_I = kept_shares(without_I * rms_I, sparsity)
+    predicted = float((before_I - after_I).clamp_min(0).sum() / before_I.sum())
+    assert abs(predicted_change(norm_I, without_I, rms_I, sparsity) - predicted) < 1e-4
 
-    with_OI = kept(weight_OI.abs(), sparsity)
-    without_OI = kept(weight_OI.abs() * (1 - share_I).sqrt(), sparsity)
+    with_OI = kept(weight_OI.abs() * norm_I, sparsity)
+    without_OI = kept(weight_OI.abs() * without_I, sparsity)
     exact = (with_OI & ~without_OI).sum() / with_OI.sum()
-    print(f"{sparsity:.0%} zeros: predicted {predicted:.3%} of the kept weights, exact {exact:.3%}")
+    print(f"{sparsity:.0%} zeros: predicted {predicted:.2%} of the kept weights, exact {exact:.2%}")
 
 # %% [markdown]
-# **Where the formula ends.** It treats the density at the threshold as constant over the shift, so
-# it is right for small shifts only. A channel far above the threshold has a small $u_j$, and by the
-# formula it loses next to nothing. That is true as long as other tokens fill the channel, too, so
-# that it stays far above the threshold without the sinks. Where sinks hold nearly all of it
-# ($p_j \to 1$), it loses its weights without them, and the formula does not foresee that. For one
-# channel of a hundred times the norm of all others, at 50 %:
+# **What counts is what other tokens leave.** A channel far above the threshold keeps nearly all of
+# its weights as long as other tokens fill it, too, so that it stays far above the threshold without
+# the sinks. Where sinks hold nearly all of it ($p_j \to 1$), it loses its weights without them. For
+# one channel of a hundred times the norm of 999 others, at 50 %:
 
 # %%
-u = normal.icdf(torch.tensor(0.75)) / 100
+loud_I = torch.ones(1000)
+loud_I[0] = 100
+
+before = kept_shares(loud_I, 0.5)[0]
 for share in (0.9, 0.99, 0.9999, 0.999999):
-    without = u / (1 - share) ** 0.5  # the threshold stays: one channel of many does not move it
-    shift = -0.5 * torch.log1p(torch.tensor(-share))
-    by_formula = u * torch.exp(normal.log_prob(u)) * shift / (1 - normal.cdf(u))
-    lost = 1 - (1 - normal.cdf(without)) / (1 - normal.cdf(u))
-    print(
-        f"sinks hold {share:.4%}: predicted {by_formula:.1%} of its kept weights, exact {lost:.1%}"
-    )
+    others_I = loud_I.clone()
+    others_I[0] *= (1 - share) ** 0.5
+    lost = 1 - kept_shares(others_I, 0.5)[0] / before
+    print(f"sinks hold {share:.4%} of the channel: it loses {lost:.1%} of its kept weights")
 
 # %% [markdown]
+# **Where the formula ends.** It takes the weights of a column to be normal, and those of a trained
+# model are so only roughly.
+#
 # The library's prediction and the exact change of the mask, for every linear map of the model:
 
 # %%

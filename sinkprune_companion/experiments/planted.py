@@ -36,7 +36,7 @@ from sinkprune_core.pruning.diagnosis import (
 )
 from sinkprune_core.pruning.engine import dense_statistics
 
-FORESEEN_REVISION = 1  # of `foreseen_by_dose`
+FORESEEN_REVISION = 2  # of `foreseen_by_dose`
 DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)  # how many times as large inputs at the sinks are
 PLACES = ("all", "random")  # where: at all sinks, or at as many random tokens
 

@@ -15,7 +15,7 @@ from sinkprune_companion.run.texts import protocol_draw
 from sinkprune_core import Calibration, LanguageModel
 from sinkprune_core.pruning.diagnosis import (
     ALL_TOKENS,
-    SMALLEST,
+    SMALLEST_BY_CONVENTION,
     WITHOUT_SINKS,
     diagnose,
     energy_share,
@@ -25,7 +25,7 @@ from sinkprune_core.pruning.diagnosis import (
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.values import share_of
 
-DIAGNOSIS_REVISION = 1  # of `diagnosis_table`
+DIAGNOSIS_REVISION = 2  # of `diagnosis_table`
 CHANNELS_REVISION = 1  # of `channel_table`
 SPARSITIES = (0.5, 0.75)
 # layers around which the attention to the strongest key collapses in the project's models
@@ -307,7 +307,7 @@ def _mean_exchanges(passes: Sequence[pd.DataFrame], sparsity: float) -> pd.DataF
 
 def _expects(row: pd.Series) -> bool:
     """Return whether a diagnosis of these means would expect leaving sinks out to matter."""
-    return bool(row.exact > max(row.other_text, SMALLEST))
+    return bool(row.exact > max(row.other_text, SMALLEST_BY_CONVENTION))
 
 
 def foresight(
