@@ -28,8 +28,8 @@
 # of it away again. Leaving all sinks out of Wanda makes no difference that matters at 50, 65 or
 # 75 %.
 #
-# The picture to look at is [what each part of the official recipe
-# changes](../figures/06_gain_at_75/bridge.png).
+# The picture to look at is [what noised text, dense propagation and leaving sinks out
+# change](../figures/06_gain_at_75/switches.png).
 #
 # **In detail.**
 #
@@ -153,10 +153,9 @@ draws = range(first_seed, first_seed + seeds)
 losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 
 # %% [markdown]
-# **The first picture.** What each step changes in the loss, beside the recipe before it; left of
-# zero is better. The last row is the official recipe beside Wanda, to which the four steps add up.
-# Bars are in percent of what Wanda costs at that sparsity, so that both panels have one scale;
-# the numbers are nats per token.
+# **The first table.** What each step changes in the loss, beside the recipe before it, in nats per
+# token; below zero is better. The last row of a sparsity is the official recipe beside Wanda, to
+# which the four steps add up.
 #
 # With five draws or more every row has a verdict. It is *no difference that matters* where the
 # whole interval lies within the margin, even if it excludes zero: then a step changes a little, and
@@ -171,9 +170,12 @@ losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 # recipes cost different amounts, margins differ a little from row to row.
 
 # %%
+import pandas as pd
+from sinkprune.evaluation.numbers import amount
 from sinkprune_companion.experiments.paired_differences import above_dense, pivot
 from sinkprune_companion.experiments.recipe_differences import differences, estimates
-from sinkprune_companion.figures.recipes import save_bridge, save_shares
+from sinkprune_companion.figures.recipes import save_shares
+from sinkprune_companion.pages.sources import results_for
 
 GRID, LEVELS, BELOW = "even grid", "official levels", "official levels below t = 1"
 COMPARED = {
@@ -189,7 +191,26 @@ COMPARED = {
 way_costs = above_dense(losses)
 found = differences(way_costs, COMPARED)
 run.find(estimates(found))
-save_bridge(run, found, sparsities)
+
+STEPS = {  # a label in tables and pictures: the name of its finding
+    "+ noised text, dense propagation": "noised_dense_minus_wanda",
+    "+ official noise levels": "official_levels_minus_grid",
+    "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
+    "+ official sink weights": "paper_minus_paper_sinks_kept",
+    "= the official recipe": "paper_minus_wanda",
+}
+steps = {
+    (f"{100 * share:g} %", label): found[f"{name}_{100 * share:g}"].estimate
+    for share in sparsities
+    for label, name in STEPS.items()
+}
+columns = {
+    "change of the loss": [amount(step) for step in steps.values()],
+    "would matter": [step.margin for step in steps.values()],
+    "verdict": results_for(run).on_losses(steps.values()),
+}
+rows_in_order = pd.MultiIndex.from_tuples(steps, names=["zeros", "step"])
+pd.DataFrame(columns, rows_in_order).astype({"would matter": float}).round(3)
 
 # %% [markdown]
 # What each recipe costs, in nats per token, by the share of zeros. Other noise levels were not
@@ -215,19 +236,10 @@ cost_table.assign(recipe=list(CALLED.values()))[["recipe", *in_order]]
 # depend on the kind. [docs/results.md](../docs/results.md#by-kind-of-text) has other differences.
 
 # %%
-import pandas as pd
-from sinkprune.evaluation.numbers import amount
 from sinkprune_companion.experiments.kinds_of_text import finding_on, kind_of_sequences
 from sinkprune_companion.experiments.recipe_differences import by_kind_of_text
 from sinkprune_companion.run.texts import DOMAINS
 
-STEPS = {  # a label in tables and pictures: the name of its finding
-    "+ noised text, dense propagation": "noised_dense_minus_wanda",
-    "+ official noise levels": "official_levels_minus_grid",
-    "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
-    "+ official sink weights": "paper_minus_paper_sinks_kept",
-    "= the official recipe": "paper_minus_wanda",
-}
 kind_N = kind_of_sequences(way_costs)
 way_by_kind = by_kind_of_text(found, kind_N)
 
