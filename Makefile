@@ -15,7 +15,7 @@ RECENT := sys.exit(sys.version_info < (3, 11))
 # Python compiles what it imports and keeps that. To compile all that is installed takes long, and most is never used.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv reproduce test lab train publish benchmark hostile site site-test device-test wheel-test address clean
+.PHONY: help venv reproduce test lab train publish benchmark site site-test device-test wheel-test address clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -43,9 +43,6 @@ publish: $(READY) ## put the results of a run into notebooks/, figures/ and READ
 benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
 	$(BIN)/python -m sinkprune_companion.pages
-
-hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the tables of docs/promises.md (20 minutes on two cores)
-	$(BIN)/python -m pytest tests/hostile -q -n 2 --dist worksteal --record $(ARGS)
 
 site: $(READY) ## build the static site in build/site, from what is committed
 	$(BIN)/python site/build_site.py
