@@ -4,7 +4,6 @@ PYTHON  ?= python3
 PROFILE ?= quick
 VENV    ?= .venv
 ARGS    ?=
-URL     ?=
 
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -15,7 +14,7 @@ RECENT := sys.exit(sys.version_info < (3, 11))
 # Python compiles what it imports and keeps that. To compile all that is installed takes long, and most is never used.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv reproduce test lab train publish benchmark site site-test device-test wheel-test address clean
+.PHONY: help venv reproduce test lab train publish benchmark site site-test device-test wheel-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -55,9 +54,6 @@ device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in 
 
 wheel-test: $(READY) ## run every notebook from the wheel alone, with Colab's Jupyter (ten minutes, 2 GB)
 	$(BIN)/python -m pytest tests/wheel -q $(ARGS)
-
-address: $(READY) ## set the address of the repository (URL=https://github.com/OWNER/NAME; empty: none yet)
-	$(BIN)/python tools/address.py "$(URL)"
 
 venv: $(READY) ## only make .venv
 
