@@ -21,7 +21,6 @@ import torch
 from notebook_cells import run_cells
 
 from sinkprune.cli.main import main, sentence
-from sinkprune.runs import pruning_cost
 from sinkprune_companion import project_in
 from sinkprune_companion.training import lora
 
@@ -110,7 +109,6 @@ def _run(folder: Path, arguments: list[str], trouble: Trouble, said: Path, count
 
     torch.set_num_threads(1)
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
-    pruning_cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
 
     events = _Events(folder, trouble)
     status = _run_notebook(arguments[1]) if arguments[0] == "notebook" else main(arguments)
