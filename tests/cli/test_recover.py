@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hostile.cases import TEXT
+from random_models.texts import TEXT
 
 from sinkprune import load
 from sinkprune.cli import main
