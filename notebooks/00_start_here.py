@@ -461,7 +461,6 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "The loss of each model"
 # * [07 · The best recipe, and recovery](07_best_recipe.ipynb)
 # * [08 · What do results depend on?](08_what_results_depend_on.ipynb)
 # * [09 · From scratch](09_from_scratch.ipynb)
-# * [10 · Prune LLaDA-8B: a plan](10_prune_llada.ipynb)
 #
 # How good the pair of models is: the card of [the
 # DLM](../sinkprune/data/adapters/smol-dlm/README.md) and of [its

@@ -46,7 +46,6 @@ OWN = {  # what is not named here stays as the notebook has it
         "large_calibration": 5,
         "other_sparsities": [0.25],
     },
-    "10_prune_llada": {"draws": 1, "sequences": 2, "limit": 1},
     "08_what_results_depend_on": {
         "stability_threshold": 0.5,
     },
@@ -74,7 +73,6 @@ MODELS = {
     "06_gain_at_75": ("model",),
     "08_what_results_depend_on": ("model", "models", "twin"),
     "07_best_recipe": ("model", "twin", "other_models"),
-    "10_prune_llada": (),  # random weights in the format of a published model
     "09_from_scratch": (),  # trains its models
 }  # parameters that name models
 

@@ -314,7 +314,7 @@ def expected_jobs(profile: str) -> int:
 
 def test_profiles_can_be_planned_here_and_on_a_cluster(tmp_path):
     """With a sweep and without: how many jobs, without running any."""
-    places = [("full", "local"), ("paper", "local")]
+    places = [("full", "local"), ("quick", "local")]
     if importlib.util.find_spec("snakemake_executor_plugin_slurm"):
         places.append(("full", "slurm"))
 

@@ -32,7 +32,6 @@ class ModelShape:
     groups: PositiveInt  # key-value heads per block
     head_width: PositiveInt
     tied: bool = False  # the output head is the input embedding
-    learned_positions: NonNegativeInt = 0  # rows of the table of position embeddings, which only GPT-2 has
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -219,8 +219,8 @@ def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     return config
 
 
-def of_shape(native: str, shape: ModelShape, positions: int, **settings: Any) -> PretrainedConfig:
-    """Return the configuration of a native class in a shape; what `settings` leave out keeps its default."""
+def of_shape(native: str, shape: ModelShape, positions: int) -> PretrainedConfig:
+    """Return the configuration of a native class in a shape; all else keeps its default."""
     config_class = getattr(transformers, native).config_class
     if config_class is GPT2Config:
         return GPT2Config(
@@ -230,7 +230,6 @@ def of_shape(native: str, shape: ModelShape, positions: int, **settings: Any) ->
             n_layer=shape.layers,
             n_head=shape.heads,
             n_positions=positions,
-            **settings,
         )
 
     return config_class(
@@ -243,5 +242,4 @@ def of_shape(native: str, shape: ModelShape, positions: int, **settings: Any) ->
         head_dim=shape.head_width,
         max_position_embeddings=positions,
         tie_word_embeddings=shape.tied,
-        **settings,
     )

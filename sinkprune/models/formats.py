@@ -17,7 +17,7 @@ from sinkprune.models.weight_files import FormatError
 from sinkprune_core.language_model import Kind
 
 # The beginnings of stored names and the native ones that replace them: the first that fits counts, and # is
-# the number of a block. Read the other way they write stored names (`stand_ins`).
+# the number of a block.
 
 Names = tuple[tuple[str, str], ...]
 

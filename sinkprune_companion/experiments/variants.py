@@ -1,4 +1,4 @@
-"""Variants of a model, dense or pruned: prune, score, ask, save, and put the weights back.
+"""Variants of a model, dense or pruned: prune, score, ask, and put the weights back.
 
 Dimensions: N sequences, T tokens per sequence.
 """
@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -18,8 +17,6 @@ from sinkprune.evaluation import suite, two_choice
 from sinkprune.evaluation.local_data import embedded_blimp
 from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
 from sinkprune.memory import release_freed_memory
-from sinkprune.models.saving import save
-from sinkprune.models.shrinking import shrink
 from sinkprune_companion.experiments.pruning_grid import GridRow
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
@@ -31,7 +28,6 @@ from sinkprune_core.values import check_choice
 
 SCORES_REVISION = 1  # of `Variant.scores`
 ANSWERS_REVISION = 1  # of `variant_answers`
-MODEL_REVISION = 1  # of `saved_variant`
 REPORTED = ("zeros", "calibration_tokens", "left_out_share", "prune_seconds")
 BENCHMARKS = ("suite", "blimp")
 
@@ -169,24 +165,6 @@ def variants_on(
     drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], length, seed, draw)
     for row in rows:
         yield row, Variant(lm, fingerprint, row.recipe, *drawn[row.sequences])
-
-
-def saved_variant(
-    run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration
-) -> Path:
-    """Return the folder of `lm`, which stays dense, pruned by `recipe`; it is saved at most once."""
-    key = {"fingerprint": fingerprint, "recipe": recipe, "calibration": calibration.fingerprint}
-    identity = run.identity("model", MODEL_REVISION, key)
-    name = lm.name.replace("/", "--")
-
-    folder = run.folder / "models" / f"{name}-{recipe.sparsity:g}-{identity['digest']}"
-    if not folder.exists():
-        with weights_kept(lm):
-            report = prune(lm, recipe, calibration)
-            smaller = shrink(lm, report.kept_units) if report.kept_units else lm
-            save(smaller, folder, **report.card())
-
-    return folder
 
 
 def variant_answers(

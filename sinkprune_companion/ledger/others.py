@@ -5,7 +5,6 @@ from functools import cache
 
 from scipy import stats
 
-from sinkprune.evaluation.harness.benchmarks import PAPER, TABLE
 from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
 from sinkprune_companion.ledger.margins import damage_margin, published_numbers, share_that_matters
 
@@ -86,17 +85,19 @@ def gain_of_paper(table: str, method: str, baseline: str) -> Estimate:
     answers by item are published: a paired interval would be narrower. Of the eight benchmarks in the average
     of LLaDA-8B two are not printed, and count as right in half of all cases.
     """
-    (found,) = [one for one in published_numbers()["tables"] if one["id"] == table]
+    published = published_numbers()
+    items_of = published["items"]
+    (found,) = [one for one in published["tables"] if one["id"] == table]
     rows = {row["method"]: dict(zip(found["tasks"], row["values"], strict=True)) for row in found["rows"]}
     scale = 100.0 if "percent" in found["unit"] else 1.0
 
     has_average = "average" in found["tasks"]
-    tasks = [benchmark.task for benchmark in PAPER["llada"]] if has_average else found["tasks"]
+    tasks = published["averaged"] if has_average else found["tasks"]
     variance = 0.0
     for task in tasks:
         for name in (method, baseline):
             share = rows[name].get(task, EVEN * scale) / scale
-            variance += share * (1 - share) / TABLE["requests"][task]["documents"]
+            variance += share * (1 - share) / items_of[task]
 
     error = scale * variance**0.5 / len(tasks)
     if has_average:
@@ -104,5 +105,5 @@ def gain_of_paper(table: str, method: str, baseline: str) -> Estimate:
     else:
         value = sum(rows[method][task] - rows[baseline][task] for task in tasks) / len(tasks)
 
-    items = sum(TABLE["requests"][task]["documents"] for task in tasks)
+    items = sum(items_of[task] for task in tasks)
     return Estimate(value, value - REACH * error, value + REACH * error, items, UNPAIRED)

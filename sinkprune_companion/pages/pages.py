@@ -48,7 +48,7 @@ def pages(folder: Path) -> dict[str, str]:
 
     known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
     known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding(), "commands": commands()}
-    known["presets"] = {name: preset(name) for name in PRESETS}
+    known |= {"preset": preset, "presets": {name: preset(name) for name in PRESETS}}
     texts["README.md"] = render_results("readme.md.j2", results, **known)
     return texts | {f"docs/{name}.md": render_results(f"{name}.md.j2", results, **known) for name in IN_DOCS}
 

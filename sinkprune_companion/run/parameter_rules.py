@@ -11,7 +11,6 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from sinkprune.evaluation.suite import groups_of
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.hub import parse
 from sinkprune.models.meta_model import meta_model
@@ -34,7 +33,6 @@ def _at_least(least: int) -> object:
 
 
 TEXT = Annotated[str, Field(description="a text")]
-SEED = Annotated[int, Field(ge=0, lt=2**63, description="a whole number of at least 0 and below 2**63")]
 # No key of K lies further than the root of K - 1 standard deviations above the mean of all.
 DEVIATIONS = Annotated[float, Field(ge=0, le=100, description="a number from 0 to 100")]
 
@@ -93,9 +91,6 @@ LEAST_IN = {
     "09_from_scratch": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }
 
-# texts that a notebook takes and that name nothing
-ALSO_IN = {"10_prune_llada": {"twin": "none"}}  # no model is traced beside
-
 # how names of lists begin that may be empty
 MAY_BE_EMPTY = (
     "at_75",
@@ -129,7 +124,6 @@ NAMES: dict[str, Collection[str]] = {
     "baselines": PRESETS,
     "in_steps": [name for name, fields in PRESETS.items() if fields.get("pattern") != "structured"],
     "parts": recipe_search.PARTS,
-    "preset": PRESETS,
     "recipes": PRESETS,
     "recovery_of_sparsegpt": ZEROS,
     "recovery_places": ZEROS,
@@ -169,7 +163,6 @@ FORMS = {
         r"[\w-]+(@[\w.-]*\w)?",
         "names a folder below runs/: use letters, digits, - and _, and profile@cell for one cell of a sweep",
     ),
-    "source": Form("documentation|wikitext-2", "is no text: choose documentation or wikitext-2"),
 }
 
 
@@ -181,7 +174,7 @@ def check_form(text: str, form: Form) -> None:
         n_and_m(text)  # raises an error of its own
 
 
-# names of models, tasks and trainings
+# names of models and trainings
 
 MODEL_KINDS = {"base": "autoregressive", "model": "diffusion", "twin": "autoregressive"}
 EXAMPLES = {"autoregressive": "smol-ar", "diffusion": "smol-dlm"}
@@ -192,14 +185,6 @@ def check_model(name: str, kind: str) -> None:
     row = parse(name).row or Checkpoint(name)
     if row.kind != kind:
         raise ValueError(f"{name!r} is {row.kind}, and this must be of kind {kind}, e.g. {EXAMPLES[kind]}")
-
-
-def check_task(name: str) -> None:
-    """Raise ValueError unless there is a task of this name."""
-    if name != "paper" and not groups_of(name):
-        from sinkprune.evaluation.harness.benchmarks import manager_of  # the harness, which others do without
-
-        manager_of([name])
 
 
 def check_pair(name: str) -> None:
@@ -217,7 +202,6 @@ CHECKS: dict[str, Callable[[str], object]] = {
     "dtype": choose_dtype,
     "large_dtype": choose_dtype,
     "pairs": check_pair,
-    "tasks": check_task,
     **{name: partial(check_form, form=form) for name, form in FORMS.items()},
     **{name: partial(check_model, kind=kind) for name, kind in MODEL_KINDS.items()},
     **{name: partial(check_name, parameter=name) for name in NAMES},

@@ -104,8 +104,7 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
     kind = rules.kind_of(name, inner.removeprefix("list[").removesuffix("]"))
     for item in items:
         checked(name, item, kind)
-        if item != rules.ALSO_IN.get(notebook, {}).get(name):
-            _check_meaning(name, item)
+        _check_meaning(name, item)
 
     if is_list:
         rules.check_list(name, items)

@@ -8,16 +8,14 @@ from functools import lru_cache
 import torch
 
 from sinkprune import corpus
-from sinkprune.evaluation.local_data import TEST_FILE, embedded_wikitext, running_text, wikitext
+from sinkprune.evaluation.local_data import TEST_FILE, embedded_wikitext
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
-LETTERS = 10  # no vocabulary puts more letters of English into a token on average
 DOMAINS = ("natural", *corpus.SOURCES)  # natural: WikiText-2's validation split, where <unk> is a rare word
 STARTS = ("crop", "beginning")
-DOCS = "documentation"  # of the standard library
 
 
 def calibration_draw(lm: LanguageModel, sequences: int, length: int, seed: int) -> Calibration:
@@ -80,29 +78,3 @@ def protocol_texts(tokenizer, sequences: int, length: int) -> dict[str, torch.Te
     rng = generator(0, "protocol, scored")
     drawn = corpus.draw_sequences(stream_T, wanted, length, corpus.separator(tokenizer), rng)
     return {f"natural/{start}": ids_NT for start, ids_NT in drawn.items()}
-
-
-def any_text(
-    lm: LanguageModel, sequences: int, length: int, held_out: bool, seed: int = 0, source: str = DOCS
-) -> dict[str, torch.Tensor]:
-    """Return the standard library's documentation, or WikiText-2 from the hub, int64 (N, T), by its source.
-
-    In any model's own vocabulary. Raises ValueError for more sequences than there are.
-    """
-    texts = corpus.documentation_split(held_out)
-    if source == "wikitext-2":
-        texts = [running_text([page]) for page in wikitext(None, "test" if held_out else "train")]
-
-    order = torch.randperm(len(texts), generator=generator(seed, "texts", source, held_out))
-    letters = torch.tensor([len(texts[index]) for index in order]).cumsum(0)
-    enough = int((letters <= LETTERS * sequences * length).sum()) + 1
-    chosen = [texts[index] for index in order[:enough]]
-
-    ids_NT = corpus.pack(chosen, lm.tokenizer, length, lm.mask_token_id)[:sequences]
-    if len(ids_NT) < sequences:
-        raise ValueError(
-            f"sequences={sequences}: {source} has {len(ids_NT)} of {length} tokens in this split: "
-            "ask for fewer or shorter ones"
-        )
-
-    return {source: ids_NT}

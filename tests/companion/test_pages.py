@@ -1,41 +1,26 @@
 """Pages are in step with what they are written from, and no sentence outlives the verdict it presumes."""
 
 import json
-import shlex
 import shutil
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from jinja2 import DictLoader, UndefinedError
 from matplotlib.figure import Figure
 
-from sinkprune.cli import main
-from sinkprune.evaluation.harness import benchmarks
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import NO_DIFFERENCE
-from sinkprune.models.catalog import MODELS
-from sinkprune.models.meta_model import meta_model
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import headline
-from sinkprune_companion.ledger import claims, published
+from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.pages import notebook_cells, pages, render, sources
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
-from sinkprune_core.calibration.dense_statistics import WAITING_SHARE, row_bytes
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.plan import make_plan
-from sinkprune_core.pruning.recipe import preset
 
 pytestmark = pytest.mark.slow
-
-EVERY = [*published.results(), *published.unprinted()]
-EXAMPLE = "Dream-org/Dream-v0-Base-7B"  # the model whose command stands for those without a printed number
-SAID_ABOVE = "llada-structured-50"  # the table whose commands are those of another, at another sparsity
-FIRST = next(row for row in published.unprinted() if row.model == EXAMPLE)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +144,7 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
 @pytest.mark.usefixtures("run")  # its results go to a folder of their own
 def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
     for profile in ("quick", PUBLISHED[0]):  # the second has not what its written reading speaks of
-        run = Run("10_prune_llada", profile, {})
+        run = Run("00_start_here", profile, {})
         run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
         assert "| `a_number` | 0.50 [0.40," in render.results_table(run).data
 
@@ -281,47 +266,6 @@ def test_the_headline_shows_published_findings_and_costs_in_one_scale(written):
     assert np.isclose(costs.cost["paper"], costs.cost["wanda"] + costs.value["paper"])
     assert np.isclose(costs.margin["paper"], share_that_matters() * costs.cost["wanda"])
     assert "figures/headline/headline.png" in written["README.md"]
-
-
-# the paper's numbers, and the commands that measure them
-
-
-@pytest.mark.parametrize("result", EVERY, ids=lambda result: result.folder)
-def test_every_command_of_the_results_page_is_one_the_program_takes(result):
-    """Each is parsed, its recipe checked with a model of that shape and text; or one sparsity per model."""
-    is_printed = result not in published.unprinted()
-    page = (project_root() / "docs" / "results.md").read_text(encoding="utf-8")
-
-    for command in result.commands():
-        is_shown = result.table != SAID_ABOVE if is_printed else result == FIRST and " prune " in command
-        assert (f"\n{command}\n" in page) == is_shown
-
-        program, *arguments = shlex.split(command)
-        options = main.parse(arguments)
-        assert program == "sinkprune"
-
-        if arguments[0] == "prune":
-            ids_NT = torch.zeros(options.sequences, options.length, dtype=torch.long)
-            recipe = preset(options.preset, sparsity=options.sparsity)
-            make_plan(meta_model(MODELS[options.model]), recipe, Calibration(ids_NT, batch=options.batch))
-            assert (str(options.out), options.model) == (result.folder, result.model)
-        else:
-            assert options.tasks == ["paper"] or set(options.tasks) <= set(benchmarks.named(options.family))
-            assert options.model == (result.folder if result.preset else result.model)
-
-
-@pytest.mark.parametrize("bytes_missing", [0, 8])
-def test_a_published_plan_leaves_the_weights_their_room_on_the_gpu(monkeypatch, bytes_missing):
-    """What waits fits beside the model, and the text passes once, or a few bytes are missing for that."""
-    result = published.Result("GSAI-ML/LLaDA-8B-Base", "paper", 0.5)
-    lm = meta_model(MODELS[result.model])
-    weights = sum(parameter.nbytes for parameter in lm.model.parameters())
-    free = row_bytes(lm, result.length) / WAITING_SHARE - bytes_missing
-
-    monkeypatch.setattr(published, "MEMORY", weights + free)
-    planned = result.pruning().flops
-    monkeypatch.setattr(published, "MEMORY", 0 if bytes_missing else 1e15)
-    assert planned == result.pruning().flops
 
 
 def test_no_line_of_a_notebook_s_text_is_a_comment_to_the_site():

@@ -1,35 +1,10 @@
-"""Variants are pruned once, saved or on record, and leave the model dense."""
+"""Variants are pruned once, their measures are kept on record, and the model is left dense."""
 
 import pandas as pd
-import pytest
 
-from sinkprune import load
 from sinkprune_companion.experiments import variants
-from sinkprune_companion.experiments.stand_ins import stand_in
-from sinkprune_companion.experiments.variants import Variant, saved_variant
-from sinkprune_companion.run.texts import any_text
+from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core import Calibration, preset, prune
-
-
-def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path, monkeypatch):
-    lm = load(stand_in("GSAI-ML/LLaDA-8B-Base", tmp_path))
-    dense, text = lm.fingerprint(), Calibration(any_text(lm, 4, 64, False)["documentation"])
-
-    folder = saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text)
-    assert lm.fingerprint() == dense and folder.is_relative_to(tmp_path / "runs" / "p" / "models")
-    other = saved_variant(run, lm, dense, preset("unstable", noise_levels=3, sparsity=0.6), text)
-    smaller = saved_variant(run, lm, dense, preset("structured"), text)
-
-    assert len({folder, other, smaller}) == 3
-    assert load(smaller).model.num_parameters() < lm.model.num_parameters()
-
-    monkeypatch.setattr(variants, "prune", lambda *args, **more: pytest.fail("pruned again"))
-    assert saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text) == folder
-    prune(lm, preset("unstable", noise_levels=3), text, progress=False)
-    assert load(folder).fingerprint() == lm.fingerprint() != dense
-
-
-# a variant of which several things are asked
 
 
 def test_a_variant_is_pruned_once_when_first_asked_and_its_weights_come_back(

@@ -1,16 +1,18 @@
 """Training from another base: tiny Llama, Qwen2 and Qwen3 folders become diffusion models by one command."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from random_models.cases import CASES
 from random_models.texts import LEARN
-from random_models.writing import write
+from random_models.writing import END, write
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from sinkprune import corpus, load, score
 from sinkprune.cli.main import main
-from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.training.base import SHAPE, mask_token_of, open_base
 from sinkprune_companion.training.settings import LOW_NOISE
 from sinkprune_core import LanguageModel
@@ -18,13 +20,8 @@ from sinkprune_core.language_model import set_direction
 
 pytestmark = pytest.mark.slow
 
-BASES = {
-    "llama": "meta-llama/Llama-3.1-8B",
-    "qwen2": "Qwen/Qwen2.5-7B",
-    "qwen3": "Qwen/Qwen3-0.6B",
-    "gpt2": "openai-community/gpt2",
-}
-MASK_TOKEN_ID = 257  # of the stand-ins: the first row of the embedding without a token
+VOCABULARY = 288  # rows of the embedding of a base, of which some have no token
+MASK_TOKEN_ID = 257  # the first row without a token, behind 256 bytes and the end
 SHORT = {
     "--lengths": "8,16",
     "--batch-tokens": "128",
@@ -50,15 +47,26 @@ def text(tmp_path):
 
 @pytest.fixture
 def base(tmp_path):
-    """A function that writes the tiny stand-in of a family and returns its folder."""
+    """A function that writes a tiny base of a family, which spells any text, and returns its folder."""
 
     def write_base(family: str) -> Path:
         folder = tmp_path / f"tiny-{family}"
-        if not folder.exists():
-            stand_in(BASES[family], tmp_path).rename(folder)
+        case = CASES[family]
+        write(replace(case, shape=replace(case.shape, vocabulary=VOCABULARY)), folder)
+        byte_tokenizer().save_pretrained(folder)
         return folder
 
     return write_base
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of one byte per token."""
+    spellings = [END, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    inner = Tokenizer(models.BPE({token: place for place, token in enumerate(spellings)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([END])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, pad_token=END)
 
 
 @pytest.fixture

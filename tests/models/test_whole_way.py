@@ -1,4 +1,4 @@
-"""Every family goes the whole way, and a tiny random model stands in for every row of the table of models."""
+"""A tiny model of every public format goes the whole way: pruned, saved, loaded again, with equal logits."""
 
 import pytest
 import torch
@@ -9,9 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune import load, nelbo, nll
 from sinkprune.evaluation.harness.benchmarks import evaluate_named
-from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.saving import save
-from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_core import Calibration, Sampler, generate, prune, trace
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.pruning.recipe import compared_preset
@@ -57,38 +55,3 @@ def test_every_family_goes_the_whole_way(name, written, tmp_path):
     answers = evaluate_named(again, ["sinkprune_suite_facts"], limit=1)
     assert set(answers.task) == {"sinkprune_suite_facts"} and answers.value.between(0, 1).all()
     assert torch.equal(write_on(again), write_on(lm)) and write_on(again).shape == (2, 12)
-
-
-ONE_OF_A_KIND = {
-    (row.family, row.native, row.kind): name for name, row in MODELS.items() if name not in EMBEDDED
-}
-
-
-@pytest.mark.parametrize("name", ONE_OF_A_KIND.values())
-def test_every_row_of_the_table_has_a_stand_in_that_spells_any_text(name, tmp_path):
-    row, folder = MODELS[name], stand_in(name, tmp_path)
-    lm = load(folder)
-    assert (type(lm.model).__name__, lm.kind, lm.logits_shifted) == (row.native, row.kind, row.logits_shifted)
-
-    text = "The cat sat on <a> mat: 1 + 1 = 2.\n"
-    ids_T = lm.encode(text)
-    assert lm.tokenizer.decode(ids_T) == text
-    assert lm.mask_token_id not in ids_T.tolist()
-    assert lm.tokenizer.eos_token_id is not None and lm.model.config.max_position_embeddings == 1024
-
-    assert stand_in(name, tmp_path) == folder and load(folder).fingerprint() == lm.fingerprint()
-    assert load(stand_in(name, tmp_path, seed=1)).fingerprint() != lm.fingerprint()
-
-
-def test_the_stand_ins_of_notebook_10_keep_their_weights(tmp_path):
-    """Its figures and records show them."""
-    for name, fingerprint in (
-        ("GSAI-ML/LLaDA-8B-Base", "9dca0c9f4236fc7c"),
-        ("meta-llama/Llama-3.1-8B", "a3ab8ce1b08671fe"),
-    ):
-        assert load(stand_in(name, tmp_path)).fingerprint() == fingerprint
-
-
-def test_random_weights_stand_in_for_no_folder(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"with real=False: random weights .* set real=True"):
-        stand_in(str(checkpoint), tmp_path)
