@@ -1,4 +1,4 @@
-"""`sinkprune ship`: a model card, masks alone, int8, an upload."""
+"""`sinkprune ship`: a model card, masks alone, int8."""
 
 from pathlib import Path
 
@@ -11,11 +11,8 @@ from sinkprune.recovery.int8 import save_int8
 from sinkprune.recovery.masks import apply_masks, masks_about, save_masks
 from sinkprune.recovery.model_card import (
     README,
-    check_push,
-    check_repository,
-    push,
-    push_line,
     save_model,
+    upload_line,
     without_card,
     write_readme,
 )
@@ -24,7 +21,7 @@ from sinkprune.recovery.model_card import (
 def run(options: Ship) -> None:
     """Do what was asked for, in the order of the options; say what comes next."""
     folder = Path(options.model)
-    shipped = folder if options.out is None else options.out  # what int8, the card and the upload are of
+    shipped = folder if options.out is None else options.out  # what int8 and the card are of
     _check(options, folder)
 
     if options.masks is not None and options.dense is not None:
@@ -48,10 +45,8 @@ def run(options: Ship) -> None:
         write_readme(shipped, shipped.resolve().name)
         print(f"{shipped / README}: the model card")
 
-    if options.push is not None:
-        print(push(shipped, options.push))
-    elif (shipped / README).is_file():
-        print(f"to publish it: {push_line(shipped, 'OWNER/NAME')}")
+    if (shipped / README).is_file():
+        print(f"to publish it: {upload_line(shipped)}")
     else:
         print(f"it cannot be published as it is: {without_card(shipped)}")
 
@@ -63,12 +58,6 @@ def _check(options: Ship, folder: Path) -> None:
             f"{folder} is no folder: what is shipped is the folder of a saved model (a name will do for "
             "--apply-masks alone)"
         )
-    if options.push is None:
-        return
-
-    check_repository(options.push)
-    if options.out is None:
-        check_push(folder, options.push)
 
 
 def write_int8(folder: Path, out: Path) -> None:

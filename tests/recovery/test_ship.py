@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from sinkprune.recovery import int8, model_card
 from sinkprune.recovery.adopt import adopt
 from sinkprune.recovery.int8 import int8_cost, save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
-from sinkprune.recovery.model_card import provenance, push_line, save_model, write_readme
+from sinkprune.recovery.model_card import provenance, save_model, write_readme
 from sinkprune_core import preset, prune
 
 
@@ -95,7 +96,7 @@ def test_a_model_that_was_loaded_from_nowhere_has_no_base_model(make_lm, tmp_pat
 
 
 def test_what_transformers_loads_and_saves_again_needs_no_card(make_reported, tmp_path):
-    """As a Trainer and `push_to_hub` do."""
+    """As a Trainer does."""
     lm, report = make_reported()
     folder = save_model(lm, tmp_path / "pruned", **report.card())
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
@@ -235,8 +236,26 @@ def test_a_pattern_says_which_kernels_it_is_for(make_reported, tmp_path):
     assert "to_sparse_semi_structured" in (folder / "README.md").read_text()
 
 
-def test_the_line_to_type():
-    assert push_line("out", "me/mine") == "hf upload me/mine out ."
+def test_the_line_to_type_is_printed(make_lm, tmp_path, capsys):
+    folder = save_model(make_lm("diffusion"), tmp_path / "a model")
+    assert main.main(["ship", str(folder)]) == 0
+    line = f"to publish it: hf upload OWNER/NAME {shlex.quote(str(folder))} ."
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_a_folder_without_a_card_is_not_offered_for_upload(make_lm, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    make_lm("autoregressive", "gqa-24").model.save_pretrained(plain)
+    assert main.main(["ship", str(plain)]) == 0
+    said = capsys.readouterr().out
+    assert "hf upload" not in said
+    assert "--family native" in said  # an autoregressive model stays one
+
+
+@pytest.mark.parametrize("name", ["smol-dlm", "GSAI-ML/LLaDA-8B-Base"])
+def test_a_name_cannot_be_shipped(capsys, name):
+    assert main.main(["ship", name]) == 1
+    assert f"error: {name} is no folder" in capsys.readouterr().err
 
 
 # masks

@@ -30,10 +30,6 @@ class Ship(Options):
     int8: Annotated[
         Path | None, place("write the linears in int8 to this folder, zeros kept (torchao)", "FOLDER")
     ] = None
-    push: Annotated[
-        str | None,
-        word("upload the folder to this repository of the hub", metavar="OWNER/NAME"),
-    ] = None
 
     def settle(self) -> None:
         """Refuse what does not go together."""
@@ -53,12 +49,10 @@ class Ship(Options):
             return super().left_behind()
 
         if self.out is not None and self.out.exists():
-            missing = [name for name in ("int8", "push") if getattr(self, name) and name not in written]
-            if not missing:
+            if self.int8 is None or self.int8.exists():
                 return f"{self.out} is written, and whole"
 
-            rest = " ".join(f"{flag(name)} {shlex.quote(str(getattr(self, name)))}" for name in missing)
-            command = f"sinkprune ship {shlex.quote(str(self.out))} {rest}"
+            command = f"sinkprune ship {shlex.quote(str(self.out))} --int8 {shlex.quote(str(self.int8))}"
             return f"{self.out} is written, and whole; for the rest type `{command}`"
 
         places = ", ".join(f"{flag(name)} {getattr(self, name)}" for name in written)
