@@ -235,7 +235,7 @@ def card_text(folder: Path, place: str) -> str:
     if unstated:
         raise ValueError(
             f"{folder / CARD} has no {unstated[0]}, which a model card says: "
-            "write it anew with `sinkprune adopt`"
+            "save the model anew with save_model, or write it there"
         )
 
     is_diffusion = card["kind"] == "diffusion"
@@ -301,11 +301,8 @@ def upload_line(folder: Path) -> str:
 
 def without_card(folder: Path) -> str:
     """Return what to do with a folder that has no card, in a sentence."""
-    quoted = shlex.quote(os.fspath(folder))
-    return (
-        f"{folder} has neither {README} nor {CARD}: `sinkprune adopt {quoted} --family native` writes both "
-        "for an autoregressive model, and with the name of its family for a diffusion model; then upload it"
-    )
+    name = os.fspath(folder)
+    return f"{name} has neither {README} nor {CARD}: `save_model(load({name!r}), NEW_FOLDER)` writes both"
 
 
 def _write_text(file: Path, text: str) -> None:

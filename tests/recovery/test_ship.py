@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -17,18 +16,16 @@ from sinkprune import load
 from sinkprune.cli import main
 from sinkprune.cli.options import parse
 from sinkprune.files import file_digest
-from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import FinishedBlock, stored_block, stream
-from sinkprune.recovery import adopt as adopting
 from sinkprune.recovery import int8, model_card
-from sinkprune.recovery.adopt import adopt
 from sinkprune.recovery.int8 import int8_cost, save_int8
 from sinkprune.recovery.masks import apply_masks, save_masks
 from sinkprune.recovery.model_card import provenance, save_model, write_readme
-from sinkprune_core import preset, prune
+from sinkprune_core import preset, prune, wrap
 
 
 @pytest.fixture
@@ -84,7 +81,6 @@ def test_the_base_model_is_what_was_loaded_and_no_model_of_the_same_name(make_lm
 
     (folder / "README.md").unlink()  # nothing says any more what is behind the folder of that name
     other = save_model(load(folder), tmp_path / "other")
-    adopt(other, "dream")
     assert "base_model" not in front_matter(other) and "license: other" in front_matter(other)
 
 
@@ -116,7 +112,7 @@ def test_stock_transformers_computes_the_same(make_reported, make_ids, tmp_path)
         assert torch.equal(stock(ids_BT).logits, lm.model(ids_BT).logits)
 
 
-@pytest.mark.parametrize("writer", ["saved", "saved again by transformers", "adopted"])
+@pytest.mark.parametrize("writer", ["saved", "saved again by transformers"])
 def test_stock_generation_of_a_diffusion_model_ends_in_a_sentence(make_reported, make_ids, tmp_path, writer):
     lm, report = make_reported()
     folder = save_model(lm, tmp_path / "pruned", **report.card())
@@ -124,9 +120,6 @@ def test_stock_generation_of_a_diffusion_model_ends_in_a_sentence(make_reported,
         AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
         AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
         folder = tmp_path / "again"
-    if writer == "adopted":
-        (folder / "generation_config.json").unlink()
-        adopt(folder, "dream")
 
     says = "a masked diffusion model.*sinkprune generate"
     ids_BT = make_ids(2, 12)
@@ -226,7 +219,7 @@ def test_the_card_of_a_structured_model_says_whether_units_left_it(make_lm, cali
 def test_a_card_that_says_too_little_is_refused_with_the_way_out(make_lm, tmp_path, card):
     save_model(make_lm("diffusion", "gqa-24", 0), tmp_path / "out")
     (tmp_path / "out" / "sinkprune.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=r"has no .*: write it anew with `sinkprune adopt`"):
+    with pytest.raises(ValueError, match=r"has no .*: save the model anew with save_model"):
         write_readme(tmp_path / "out", "out")
 
 
@@ -249,7 +242,7 @@ def test_a_folder_without_a_card_is_not_offered_for_upload(make_lm, tmp_path, ca
     assert main.main(["ship", str(plain)]) == 0
     said = capsys.readouterr().out
     assert "hf upload" not in said
-    assert "--family native" in said  # an autoregressive model stays one
+    assert "save_model" in said
 
 
 @pytest.mark.parametrize("name", ["smol-dlm", "GSAI-ML/LLaDA-8B-Base"])
@@ -364,145 +357,35 @@ def test_a_file_that_is_no_mask_is_refused(make_lm, tmp_path):
 # folders that something else saved
 
 
-@pytest.fixture
-def resaved(make_reported, tmp_path):
-    """A pruned diffusion model that transformers saved after a step of training, its old card beside it."""
-    lm, report = make_reported()
-    save_model(lm, tmp_path / "pruned", **report.card())
+def test_what_something_else_saved_is_wrapped_and_saved(make_reported, tmp_path):
+    """As docs/pruning.md shows it: neither card nor configuration says how the model predicts."""
+    lm, _ = make_reported()
+    other = tmp_path / "checkpoint"
+    lm.model.save_pretrained(other)
+    lm.tokenizer.save_pretrained(other)
 
-    with torch.no_grad():
-        linear = lm.blocks[0].mlp.down_proj
-        linear.weight.mul_(1.5)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(other), AutoTokenizer.from_pretrained(other)
+    save_model(wrap(model, tokenizer, mask_token_id=MASK_TOKEN_ID, logits_shifted=True), tmp_path / "mine")
 
-    folder = tmp_path / "resaved"
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    (folder / "sinkprune.json").write_bytes((tmp_path / "pruned" / "sinkprune.json").read_bytes())
-    return folder, lm
-
-
-def test_a_resaved_folder_gets_a_card_anew(resaved):
-    folder, lm = resaved
-    with pytest.raises(ValueError, match="sinkprune adopt"):
-        load(folder)
-
-    card = adopt(folder, "dream", MASK_TOKEN)
-    again = load(folder)
-
+    again = load(tmp_path / "mine")
     assert again.fingerprint() == lm.fingerprint()
     assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
-    assert card["recipe"]["criterion"] == "wanda"
-    assert "50 %" not in (folder / "README.md").read_text() or card["sparsity"] == 0.5
 
 
-def test_without_its_zeros_a_folder_loses_its_recipe(resaved):
-    folder, lm = resaved
+def test_weights_that_were_saved_anew_load_without_the_card_of_the_former_ones(make_reported, tmp_path):
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    stock = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
-        for linear in lm.all_linears().values():
-            linear.weight.add_(1e-3)
-    lm.model.save_pretrained(folder)
-    assert "recipe" not in adopt(folder, "dream", MASK_TOKEN_ID)
+        stock.model.layers[0].mlp.down_proj.weight.mul_(2)
+    stock.save_pretrained(folder)
 
-
-def files_of(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def test_until_the_weights_are_read_a_folder_is_as_it_was(resaved, monkeypatch):
-    """A kill that no handler sees loses nothing then."""
-    folder, _ = resaved
-    before = files_of(folder)
-    seen = []
-    original = adopting.load
-    monkeypatch.setattr(adopting, "load", lambda *all: (seen.append(files_of(folder)), original(*all))[1])
-
-    adopt(folder, "dream", MASK_TOKEN)
-    assert seen == [before] and files_of(folder) != before
-    assert [place.name for place in folder.parent.iterdir() if place.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize("written", range(4))
-def test_a_kill_between_two_files_loses_no_history(resaved, monkeypatch, written):
-    folder, _ = resaved
-    expected = adopt(shutil.copytree(folder, folder.parent / "other" / "resaved"), "dream", MASK_TOKEN)
-    original, places = adopting._take_over, []
-
-    def die(file, place):
-        if len(places) == written:
-            raise KeyboardInterrupt
-        places.append(place)
-        original(file, place)
-
-    with monkeypatch.context() as patches:
-        patches.setattr(adopting, "_take_over", die)
-        with pytest.raises(KeyboardInterrupt):
-            adopt(folder, "dream", MASK_TOKEN)
-
-    assert adopt(folder, "dream", MASK_TOKEN) == expected and "recipe" in expected
-    assert load(folder).mask_token_id == MASK_TOKEN_ID
-
-
-def test_a_number_that_is_a_token_as_well_is_refused(resaved):
-    folder, _ = resaved
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    vocabulary["4"] = vocabulary.pop("word30")
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-
-    said = rf"mask_token='4' is a token, of number {vocabulary['4']}, and number 4 is another"
-    with pytest.raises(ValueError, match=said):
-        adopt(folder, "dream", "4")
-    assert adopt(folder, "dream", 4)["mask_token_id"] == 4
-    assert adopt(folder, "dream", str(vocabulary["4"]))["mask_token_id"] == vocabulary["4"]
-
-
-def test_a_structured_model_of_its_shape_has_its_zeros_or_loses_its_recipe(resaved):
-    folder, lm = resaved
-    card = json.loads((folder / "sinkprune.json").read_text())
-    card["recipe"]["pattern"] = "structured"
-    for masked, zeros in ((True, True), (True, False), (False, False)):
-        left = card["pruned_parameters"] if masked else card["pruned_parameters"] // 2
-        (folder / "sinkprune.json").write_text(json.dumps(card | {"prunable_weights": left}))
-        if not zeros:
-            with torch.no_grad():
-                for linear in lm.all_linears().values():
-                    linear.weight.add_(1e-3)
-            lm.model.save_pretrained(folder)
-        assert ("recipe" in adopt(folder, "dream", MASK_TOKEN)) is (zeros or not masked)
-
-
-def test_without_a_card_a_folder_gets_one(resaved):
-    folder, lm = resaved
+    with pytest.raises(ValueError, match=r"remove sinkprune\.json"):
+        load(folder)
     (folder / "sinkprune.json").unlink()
-    adopt(folder, "dream", str(MASK_TOKEN_ID))
-    assert load(folder).fingerprint() == lm.fingerprint()
-
-
-@pytest.mark.parametrize(
-    ("family", "mask_token", "message"),
-    [
-        ("nothing", None, "family='nothing' is unknown; choose one of"),
-        ("dream", "no such token", "is neither a token of the vocabulary"),
-        ("dream", 72, "nor a number below 72"),
-        ("dream", None, "nothing in .* says which token is the mask"),
-    ],
-)
-def test_what_does_not_fit_leaves_the_folder_as_it_was(resaved, family, mask_token, message):
-    folder, _ = resaved
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match=message):
-        adopt(folder, family, mask_token)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-def test_weights_that_do_not_load_leave_the_folder_as_it_was(resaved):
-    folder, _ = resaved
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match="do not fit"):
-        adopt(folder, "dream", MASK_TOKEN)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    again = load(folder)
+    assert torch.equal(again.blocks[0].mlp.down_proj.weight, 2 * lm.blocks[0].mlp.down_proj.weight)
+    assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
 
 
 # int8

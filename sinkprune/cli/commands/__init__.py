@@ -11,7 +11,6 @@ ABOUT = {
     "evaluate": "likelihood on held-out text, or tasks",
     "recover": "train a pruned model with its zeros held",
     "ship": "make a saved model ready to publish: card, masks alone, int8",
-    "adopt": "write the card of a folder that something else saved",
     "compare": "two models, or one before and after pruning, in pairs, with a verdict",
 }
 """What every command is about, by its name, as it stands in help."""
