@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,7 @@ from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import FinishedBlock, stored_block, stream
-from sinkprune.recovery import int8, model_card
-from sinkprune.recovery.int8 import int8_cost, save_int8
+from sinkprune.recovery import model_card
 from sinkprune.recovery.masks import apply_masks, save_masks
 from sinkprune.recovery.model_card import provenance, save_model, write_readme
 from sinkprune_core import preset, prune, wrap
@@ -388,123 +386,22 @@ def test_weights_that_were_saved_anew_load_without_the_card_of_the_former_ones(m
     assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
 
 
-# int8
+def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, tmp_path):
+    folder = save(make_lm("autoregressive", "gqa-24"), tmp_path / "dense")
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 0}')
+
+    with pytest.warns(UserWarning, match="generation_config.json is left out"):
+        lm = load(folder)
+    assert lm.model.generation_config.max_new_tokens is None
 
 
-def test_int8_keeps_zeros(make_reported, make_ids, tmp_path):
-    pytest.importorskip("torchao")
-    lm, report = make_reported()
-    save_model(lm, tmp_path / "pruned", **report.card())
-    share = save_int8(tmp_path / "pruned", tmp_path / "int8")
-    assert share == pytest.approx(report.sparsity)
-
-    narrow = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", dtype=torch.bfloat16)
-    assert narrow.config.is_causal is False
-    for block, other in zip(lm.blocks, narrow.model.layers, strict=True):
-        is_zero = block.mlp.down_proj.weight == 0
-        found = other.mlp.down_proj.weight.dequantize()
-        assert bool((found[is_zero] == 0).all())
-        torch.testing.assert_close(found.float(), block.mlp.down_proj.weight, atol=0.02, rtol=0.02)
-    ids_BT = make_ids(3, 12)
-    with torch.no_grad():
-        expected = lm.model(ids_BT).logits
-        error = (narrow(ids_BT).logits - expected).abs().mean()
-    assert float(error) < 0.1 * float(expected.abs().mean())
-
-
-def test_the_int8_folder_is_as_large_as_is_planned(make_reported, tmp_path):
-    pytest.importorskip("torchao")
-    lm, _ = make_reported()
-    save_model(lm, tmp_path / "pruned")
-    planned = int8_cost(lm, tmp_path / "pruned", tmp_path / "int8")
-    save_int8(tmp_path / "pruned", tmp_path / "int8")
-
-    written = 0
-    for file in (tmp_path / "int8").glob("*.safetensors"):
-        content = file.read_bytes()
-        header = 8 + int.from_bytes(content[:8], "little")
-        written += len(content) - header
-    assert written == planned.disk
-
-
-def test_a_model_becomes_int8_block_by_block(make_reported, tmp_path, monkeypatch):
-    pytest.importorskip("torchao")
-    lm, _ = make_reported()
-    save_model(lm, tmp_path / "pruned")
-    blocks = [name for name, _ in lm.model.named_parameters() if name.startswith("model.layers.")]
-
-    in_memory = []
-    original = int8.save_file
-
-    def seen(tensors, *rest, **more):
-        streamed = dict(models[0].model.named_parameters())
-        in_memory.append({name.split(".")[2] for name in blocks if not streamed[name].is_meta})
-        original(tensors, *rest, **more)
-
-    models = []
-    streaming = int8.stream
-    monkeypatch.setattr(int8, "stream", lambda *all: (models.append(streaming(*all)), models[0])[1])
-    monkeypatch.setattr(int8, "save_file", seen)
-
-    save_int8(tmp_path / "pruned", tmp_path / "int8")
-    assert in_memory == [{"0"}, {"1"}, {"2"}, set()]
-
-
-@pytest.mark.parametrize(("share", "lacks"), [(1.1, False), (0.9, True)])
-def test_int8_lies_beside_the_pruned_model_on_one_disk(make_reported, tmp_path, monkeypatch, share, lacks):
-    lm, _ = make_reported()
-    pruned = sum(parameter.nbytes for parameter in lm.model.parameters())
-    places = {"pruned": tmp_path / "pruned", "out": tmp_path / "int8"}
-    needed = int8_cost(lm, **places).disk + pruned
-
-    monkeypatch.setattr(int8, "free_disk_at", lambda _: int(share * needed))
-    said = int8_cost(lm, **places).missing
-    assert bool(said) is lacks and all("of disk at" in sentence for sentence in said)
-    assert int8_cost(lm, **places, removed=needed).missing == ()
-
-
-def test_int8_of_gpt2_is_refused_before_any_work(make_family, tmp_path, monkeypatch):
-    lm = make_family("gpt2", "autoregressive")
-    save_model(lm, tmp_path / "gpt2")
-    monkeypatch.setattr(int8, "int8_config", lambda: None)
-    monkeypatch.setattr(int8, "stream", lambda *_: pytest.fail("read weights"))
-    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
-        save_int8(tmp_path / "gpt2", tmp_path / "int8")
-    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
-        int8_cost(lm, tmp_path / "gpt2", tmp_path / "int8")
-    with pytest.raises(ValueError, match="smol-dlm is no folder"):
-        save_int8("smol-dlm", tmp_path / "int8")
-
-
-def test_an_interrupted_command_says_what_is_written(make_reported, make_lm, tmp_path, monkeypatch, capsys):
-    save_model(make_reported()[0], tmp_path / "pruned")
-    save_model(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("sinkprune.cli.ship.save_int8", interrupted)
-    masks = tmp_path / "masks.safetensors"
-    line = ["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]
-    assert main.main(line) == main.INTERRUPTED
-    assert "nothing was written" in capsys.readouterr().err
-    assert main.main([*line, "--masks", str(masks), "--dense", str(tmp_path / "dense")]) == main.INTERRUPTED
-    said = capsys.readouterr().err
-    assert f"--masks {masks}: written, and whole" in said and "nothing was written" not in said
+# interruptions
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (
-            ["prune", "smol-dlm", "--int8", "int8"],
-            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
-        ),
         (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
-        (
-            ["ship", "dense", "--apply-masks", "m.bits", "--int8", "int8"],
-            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
-        ),
         (["ship", "dense", "--apply-masks", "m.bits"], "out is written, and whole"),
     ],
 )
@@ -514,28 +411,3 @@ def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, 
     assert "nothing was written" in options.left_behind()
     (tmp_path / "out").mkdir()
     assert options.left_behind() == said
-
-
-def test_int8_in_too_little_memory_is_one_sentence(make_reported, tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "available_memory", lambda _: -(1 << 40))
-    (said,) = int8_cost(make_reported()[0], tmp_path / "pruned", tmp_path / "int8").missing
-    assert "of main memory for int8" in said
-
-
-def test_int8_without_torchao_is_one_sentence_with_the_one_way_out(
-    make_reported, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    save_model(make_reported()[0], tmp_path / "pruned")
-    assert main.main(["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "error: int8 needs torchao: install it, with pip install 'sinkprune[int8]'"
-
-
-def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, tmp_path):
-    folder = save(make_lm("autoregressive", "gqa-24"), tmp_path / "dense")
-    (folder / "generation_config.json").write_text('{"max_new_tokens": 0}')
-
-    with pytest.warns(UserWarning, match="generation_config.json is left out"):
-        lm = load(folder)
-    assert lm.model.generation_config.max_new_tokens is None

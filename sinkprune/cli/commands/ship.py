@@ -1,6 +1,5 @@
 """What `sinkprune ship` takes."""
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -12,7 +11,7 @@ from sinkprune.cli.options import ARGUMENTS, Options, flag, place, word
 class Ship(Options):
     """Options of `sinkprune ship`."""
 
-    OUTPUTS: ClassVar[tuple[str, ...]] = ("masks", "int8", "out")
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("masks", "out")
     MODELS: ClassVar[tuple[str, ...]] = ("model",)
 
     model: Annotated[str, word("folder of a saved model", group=ARGUMENTS)] = field(kw_only=False)
@@ -27,9 +26,6 @@ class Ship(Options):
         Path | None, place("put such masks on the model, which is the dense one; needs --out")
     ] = None
     out: Annotated[Path | None, place("where the model with --apply-masks goes", "FOLDER")] = None
-    int8: Annotated[
-        Path | None, place("write the linears in int8 to this folder, zeros kept (torchao)", "FOLDER")
-    ] = None
 
     def settle(self) -> None:
         """Refuse what does not go together."""
@@ -49,11 +45,7 @@ class Ship(Options):
             return super().left_behind()
 
         if self.out is not None and self.out.exists():
-            if self.int8 is None or self.int8.exists():
-                return f"{self.out} is written, and whole"
-
-            command = f"sinkprune ship {shlex.quote(str(self.out))} --int8 {shlex.quote(str(self.int8))}"
-            return f"{self.out} is written, and whole; for the rest type `{command}`"
+            return f"{self.out} is written, and whole"
 
         places = ", ".join(f"{flag(name)} {getattr(self, name)}" for name in written)
         return f"{places}: written, and whole; for the rest type the command without that"
