@@ -94,11 +94,6 @@ def _check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
             f"{taken[0]}={in_short(card[taken[0]])} cannot be put on the card, which says by that name what "
             "the model is: choose another name"
         )
-    check_json(card)
-
-
-def check_json(card: Mapping[str, object]) -> None:
-    """Raise TypeError for an entry of a card that is no JSON."""
     for name, value in card.items():
         try:
             json.dumps(value, allow_nan=False)

@@ -299,12 +299,6 @@ def upload_line(folder: Path) -> str:
     return f"hf upload OWNER/NAME {shlex.quote(os.fspath(folder))} ."
 
 
-def without_card(folder: Path) -> str:
-    """Return what to do with a folder that has no card, in a sentence."""
-    name = os.fspath(folder)
-    return f"{name} has neither {README} nor {CARD}: `save_model(load({name!r}), NEW_FOLDER)` writes both"
-
-
 def _write_text(file: Path, text: str) -> None:
     """Write a text atomically."""
     with atomic(file) as partial:

@@ -146,16 +146,6 @@ def test_what_does_not_fit_is_refused_at_once(pruned, refused, options, said, no
     assert said in refused("recover", pruned, *options)
 
 
-def test_masks_alone_give_the_pruned_model_back(pruned, model, tmp_path, capsys):
-    masks, out = tmp_path / "masks.safetensors", tmp_path / "again"
-    assert main.main(["ship", str(pruned), "--masks", str(masks), "--dense", str(model)]) == 0
-    assert f"to publish it: hf upload OWNER/NAME {pruned} ." in capsys.readouterr().out
-    assert main.main(["ship", str(model), "--apply-masks", str(masks), "--out", str(out)]) == 0
-    assert "weights are zero" in capsys.readouterr().out
-    again, expected = load(out), load(pruned)
-    assert again.fingerprint() == expected.fingerprint()
-
-
 def test_a_pruned_folder_has_a_model_card(pruned):
     readme = (pruned / "README.md").read_text()
     assert "| criterion | wanda |" in readme and "masked diffusion language model" in readme

@@ -81,7 +81,6 @@ def _calls(root: Path) -> dict[str, Call]:
     """Return every function that is offered, by name."""
     saved = sinkprune.save(_lm(), root / "saved")
     pruned = _pruned()
-    masks = sinkprune.save_masks(pruned, root / "masks.safetensors")
     recovered = sinkprune.save(pruned, root / "pruned")
     numbers = count()  # of places that nothing lies at yet
     sampler = sinkprune.Sampler(length=4, steps=2, block=2)
@@ -186,16 +185,6 @@ def _calls(root: Path) -> dict[str, Call]:
         "shrink": (sinkprune.shrink, lambda: {"lm": _lm(), "kept": _kept_units()}),
         "save": (sinkprune.save, lambda: _to_be_saved(root / f"saved-{next(numbers)}")),
         "save_model": (sinkprune.save_model, lambda: _to_be_saved(root / f"saved-{next(numbers)}")),
-        "save_masks": (
-            sinkprune.save_masks,
-            lambda: {
-                "lm": pruned,
-                "file": root / f"masks-{next(numbers)}",
-                "dense": _lm(),
-                "card": {"a": 1},
-            },
-        ),
-        "apply_masks": (sinkprune.apply_masks, lambda: {"lm": _lm(), "file": masks}),
         "calibration_from": (
             sinkprune.calibration_from,
             lambda: {"lm": _lm(), "data": IDS_NT, "length": 6, "sequences": 2, "seed": 0, "batch": 2},
