@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from sinkprune.cli.commands.ship import Ship
+from sinkprune.models.card import CARD, README
 from sinkprune.models.hub import adapter_base
 from sinkprune.models.loading import load, without_weights
-from sinkprune.models.reader import CARD
 from sinkprune.models.saving import OWN
-from sinkprune.recovery.model_card import README, card_of, save_model, upload_line, write_readme
+from sinkprune.recovery.model_card import card_of, save_model, upload_line, write_readme
 
 
 def run(options: Ship) -> None:

@@ -17,8 +17,8 @@ from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
 from sinkprune.models.adapters import CONFIG, WEIGHTS, merge_adapter
+from sinkprune.models.card import CARD
 from sinkprune.models.loading import load
-from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
 from sinkprune.models.weight_files import INDEX
 from sinkprune_core.language_model import LanguageModel

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from sinkprune import load
+from sinkprune import load, recover
 from sinkprune.cli import main
 from sinkprune.cli.options import parse
 from sinkprune.files import file_digest
@@ -20,7 +20,6 @@ from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import FinishedBlock, stored_block, stream
-from sinkprune.recovery import model_card
 from sinkprune.recovery.model_card import provenance, save_model, write_readme
 from sinkprune_core import preset, prune, wrap
 
@@ -184,13 +183,60 @@ def test_blocks_that_a_streamed_run_has_finished_are_not_copied(make_reported, m
 
 
 @pytest.mark.parametrize(
-    "card", [{"recipe": {"how": "mine"}}, {"recovery": {"method": "mine"}}, {"recipe": "mine"}], ids=str
+    "card",
+    [
+        {"recipe": {"how": "mine"}},
+        {"recovery": {"method": "mine"}},
+        {"recipe": "mine"},
+        {"made_from": "mine"},
+        {"sparsity": 50},
+    ],
+    ids=str,
 )
 def test_what_a_model_card_cannot_tell_is_refused_at_once(make_lm, tmp_path, monkeypatch, card):
     (name,) = card
-    monkeypatch.setattr(model_card, "save", lambda *_: pytest.fail("wrote weights"))
-    with pytest.raises(ValueError, match=rf"{name}=.*mine.* does not say what .* by another name"):
-        save_model(make_lm("diffusion"), tmp_path / "out", **card)
+    lm = make_lm("diffusion")
+    monkeypatch.setattr(lm.model, "save_pretrained", lambda *_, **__: pytest.fail("wrote weights"))
+    with pytest.raises(ValueError, match=rf"^{name}.* by another name"):
+        save_model(lm, tmp_path / "out", **card)
+    assert not list(tmp_path.iterdir())
+
+
+BROKEN = [
+    ("made_from", "smol-dlm", "made_from="),
+    ("made_from", {"given": ["smol-dlm"]}, "made_from.given="),
+    ("made_from", {"text": "words.txt"}, "made_from.text="),
+    ("sparsity", "half", "sparsity="),
+    ("prunable_weights", -1, "prunable_weights="),
+    ("recovery", {"tokens": 9}, "recovery.steps="),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "said"), BROKEN, ids=str)
+def test_a_broken_card_is_refused_by_its_field_wherever_it_is_read(
+    make_reported, tmp_path, field, value, said
+):
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    file = folder / "sinkprune.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+
+    readers = (
+        lambda: load(folder),
+        lambda: recover(folder, out=tmp_path / "out", steps=1),
+        lambda: write_readme(folder, "pruned"),
+    )
+    for read in readers:
+        with pytest.raises(ValueError, match=rf"sinkprune\.json has {said}"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "sinkprune.json", "model.safetensors"])
+def test_a_text_by_the_name_of_a_file_of_the_model_is_refused_at_once(make_lm, tmp_path, monkeypatch, name):
+    lm = make_lm("diffusion")
+    monkeypatch.setattr(lm.model, "save_pretrained", lambda *_, **__: pytest.fail("wrote weights"))
+    with pytest.raises(ValueError, match=f"{name}, which is written with the model"):
+        save_model(lm, tmp_path / "out", {name: "mine"})
     assert not list(tmp_path.iterdir())
 
 
