@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from accelerate import init_empty_weights
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
@@ -27,7 +28,6 @@ from sinkprune.models.card import CARD, Card
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
 from sinkprune.models.devices import move
-from sinkprune.models.empty import empty_parameters
 from sinkprune.models.formats import detect, stored_names
 from sinkprune.models.gpt2 import GPT2LMHeadModel, is_transposed, turned
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
@@ -66,7 +66,7 @@ class Checkpoint:
     ):
         self.folder = Path(folder)
         self.row = row
-        self._name = name or (row.id if row else self.folder.name)
+        self._name = name or (row.id if row else self.folder.resolve().name)
         check_files(self.folder)
         self.card = read_checked(Card, self.folder / CARD)
         expected = hub_digests(self.folder) | self.card.sha256
@@ -268,7 +268,7 @@ class Checkpoint:
         """
         config = deepcopy(self.config)  # each model switches its own
         with refused(f"{self._config_file} makes no model", "take the published file"):
-            with empty_parameters():
+            with init_empty_weights():
                 model = native_class(config)(config)
             model.tie_weights()
 

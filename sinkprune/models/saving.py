@@ -12,17 +12,11 @@ from sinkprune.files import atomic, check_new_folder, digests, write_json
 from sinkprune.models.card import CARD, README, Card
 from sinkprune.models.reader import GENERATION
 from sinkprune.models.streaming import StreamedModel
-from sinkprune.models.weight_files import INDEX, first_problem, read_json
-from sinkprune_core.forwards import check_loaded
+from sinkprune.models.weight_files import INDEX, first_problem
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 from sinkprune_core.values import Place, checked_arguments, in_short
 
-REFUSAL = (
-    "a refusal: this is a masked diffusion model, which was not made to write from left to right, as "
-    "generate() and the text-generation pipeline of transformers do; write with "
-    "`sinkprune generate FOLDER --prompt TEXT` or sinkprune.generate"
-)
 Texts = Annotated[Mapping[str, str], Field(description="texts by the names of their files")]
 WRITTEN = (  # with every model, its weights and its tokenizer aside
     CARD,
@@ -47,9 +41,8 @@ OWN = (  # what a card says of the model itself
 def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = None, **card: object) -> Path:
     """Write a model, its tokenizer and its card in transformers' format (safetensors), atomically.
 
-    `load(folder)` reads it back; of a diffusion model, transformers' `generate` is refused. A streamed model
-    becomes one shard per block; finished blocks are taken over as they are. `texts` are more files by name,
-    `card` is more to put on the card, JSON values by name.
+    `load(folder)` reads it back. A streamed model becomes one shard per block; finished blocks are taken over
+    as they are. `texts` are more files by name, `card` is more to put on the card, JSON values by name.
 
     Raises FileExistsError if `folder` exists, as nothing is ever overwritten. Raises ValueError, before
     anything is written, for an entry of the card that is invalid or would change what the model is taken for,
@@ -63,7 +56,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     _check_beside(texts or {}, card)
     check_structure(lm.model)
     if not isinstance(lm, StreamedModel):
-        check_loaded(lm)
+        lm.check_loaded()
 
     with atomic(folder) as partial:
         if isinstance(lm, StreamedModel):
@@ -72,8 +65,6 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
             _check_class(lm)
             lm.model.save_pretrained(partial, save_original_format=False)  # native names
 
-        if lm.is_diffusion:
-            refuse_generate(partial)
         if lm.tokenizer is not None:
             lm.tokenizer.save_pretrained(partial)
         for name, text in (texts or {}).items():
@@ -123,18 +114,6 @@ def _check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
             f"{first_problem(error)}; a card takes what the report of a run says (`report.card()`): "
             "call what is yours by another name"
         ) from None
-
-
-def refuse_generate(folder: Path) -> None:
-    """Let transformers' `generate` end in an error that says why, for the model of a folder.
-
-    transformers has no field for that. But `sequence_bias`, which hardly anybody sets, must be a table, is
-    looked at by `generate` alone, and its error repeats what stands there. Loading the model, its forwards
-    and saving it again are as before.
-    """
-    file = folder / GENERATION
-    stated = read_json(file) if file.is_file() else {}
-    write_json(file, {**stated, "sequence_bias": REFUSAL})
 
 
 def _check_class(lm: LanguageModel) -> None:

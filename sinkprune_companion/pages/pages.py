@@ -9,6 +9,7 @@ from sinkprune.files import atomic
 from sinkprune.models import catalog, hub
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
+from sinkprune_companion.figures import claims_strip
 from sinkprune_companion.figures.published import save_published
 from sinkprune_companion.ledger import others, published
 from sinkprune_companion.pages import sources
@@ -19,8 +20,17 @@ from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.recipe import PRESETS, preset
 
-IN_DOCS = ("results", "models", "performance", "trainings", "pruning")
-READ_FROM = (catalog, compute, dense_statistics, hub, others, published, sources)  # by templates
+IN_DOCS = ("results", "controls", "models", "performance", "trainings", "pruning")
+READ_FROM = (
+    catalog,
+    claims_strip,
+    compute,
+    dense_statistics,
+    hub,
+    others,
+    published,
+    sources,
+)  # by templates
 
 
 def pages(folder: Path) -> dict[str, str]:

@@ -62,22 +62,6 @@ def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
         load(folder)
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised, or its config says so"),
-        ({"output_attentions": True}, "config.output_attentions of .* must be False"),
-        ({"return_dict": False}, "config.return_dict of .* must be True"),
-        ({"is_encoder_decoder": True}, "is an encoder with a decoder"),
-    ],
-)
-def test_a_configuration_that_would_spoil_what_is_saved_is_refused_before_the_work(fresh, values, said):
-    folder = fresh("llama")
-    edit(folder, **values)
-    with pytest.raises(ValueError, match=said):
-        load(folder)
-
-
 @pytest.mark.parametrize("text", ["{", "[]", "3", "\x00", "[" * 100_000])
 @pytest.mark.parametrize("name", ["config.json", INDEX, "tokenizer.json"])
 def test_broken_json_names_its_file(fresh, name, text):

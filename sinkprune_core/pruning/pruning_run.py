@@ -1,4 +1,4 @@
-"""The seams of the loop: a run, which says where blocks live, and what answers for the inputs of a block.
+"""What the loop is given: a run, which says where blocks live, and what answers for the inputs of a block.
 
 A loop that finishes blocks on a disk, or goes on from there, hands in a `PruningRun` of its own.
 
@@ -16,9 +16,9 @@ from torch import nn
 from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.calibration.dense_statistics import DensePass, DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics, observe
-from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import rows_for
+from sinkprune_core.calibration.waiting_store import IN_MEMORY, Store
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.plan import Plan
 from sinkprune_core.pruning.recipe import Recipe

@@ -1,4 +1,4 @@
-"""The seam of a pass over the text: where things wait, and which of its steps are to be done.
+"""Where what a pass over the text needs waits, and which of its steps are to be done.
 
 Here everything stays in memory, and a pass does all of its steps. Another store may let things wait
 elsewhere, and let a pass that was interrupted go on from the step that it had come to.

@@ -1,4 +1,4 @@
-"""The seams of the loop: blocks may live elsewhere, and statistics come from there."""
+"""The run that the loop is given: blocks may live elsewhere, and statistics come from there."""
 
 from contextlib import contextmanager
 
@@ -6,10 +6,10 @@ import pytest
 from naive import same, weights_of
 
 from sinkprune_core import Recipe, prune, weights_kept
-from sinkprune_core.calibration.store import InMemory
+from sinkprune_core.calibration.waiting_store import InMemory
 from sinkprune_core.pruning.engine import prune_blocks
 from sinkprune_core.pruning.plan import make_plan
-from sinkprune_core.pruning.seams import PruningRun
+from sinkprune_core.pruning.pruning_run import PruningRun
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "exclude": "all"}
 RECIPES = [

@@ -110,14 +110,14 @@ class MeasuredAttention:
     """
 
     mass_LK: dict[bytes, torch.Tensor] = field(default_factory=dict)
-    version: int | None = None  # of the weights that it was measured with
+    weights: tuple | None = None  # sums of those that it was measured with
 
     def of(self, model: torch.nn.Module) -> dict[bytes, torch.Tensor]:
         """Return what was measured with the weights that the model has now, by the bytes of a row, (L, K)."""
-        now = _version(model)
-        if self.version != now:
+        now = _sums_of_weights(model)
+        if self.weights != now:
             self.mass_LK.clear()
-            self.version = now
+            self.weights = now
         return self.mass_LK
 
 
@@ -168,25 +168,24 @@ class HidingModel(LanguageModel):
                 "so give rows of equal length"
             )
 
-        with self.turn():
-            if self.hiding.count == 0:
-                return self._hidden_dense(ids_BT)
+        if self.hiding.count == 0:
+            return self._hidden_dense(ids_BT)
 
-            hidden_keys_BK = self.keys_to_hide(ids_BT)
-            layers = len(self.blocks)
+        hidden_keys_BK = self.keys_to_hide(ids_BT)
+        layers = len(self.blocks)
 
-            def hidden_in(layer: int) -> torch.Tensor | None:
-                if self.hiding.hides_in(layer, layers):
-                    return hidden_keys_BK
-                return None
+        def hidden_in(layer: int) -> torch.Tensor | None:
+            if self.hiding.hides_in(layer, layers):
+                return hidden_keys_BK
+            return None
 
-            with attention.hide(self.model, hidden_in):
-                hidden_BTD, left_BLK = self._measure(ids_BT)
+        with attention.hide(self.model, hidden_in):
+            hidden_BTD, left_BLK = self._measure(ids_BT)
 
-            for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_keys_BK, left_BLK, strict=True):
-                self._note(row_K, keys_K, left_LK)
+        for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_keys_BK, left_BLK, strict=True):
+            self._note(row_K, keys_K, left_LK)
 
-            return hidden_BTD
+        return hidden_BTD
 
     def _hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states with every key, (B, T, D), and remember the attention each got."""
@@ -247,7 +246,7 @@ class HidingModel(LanguageModel):
     def _note(self, row_K: torch.Tensor, keys_K: torch.Tensor, left_LK: torch.Tensor) -> None:
         """Log one row: its tokens, its hidden keys, and the mass that is left to every key without them."""
         hiding = [layer for layer in range(len(left_LK)) if self.hiding.hides_in(layer, len(left_LK))]
-        mass_K = self.measured.of(self.model)[_bytes(row_K)][hiding].mean(0)
+        mass_K = self.measured.mass_LK[_bytes(row_K)][hiding].mean(0)
         left_K = left_LK[hiding].mean(0)
         strongest = int(left_K.argmax())
 
@@ -278,9 +277,17 @@ def hiding_model(
     return HidingModel(**parts, hiding=hiding, seed=seed, measured=measured or MeasuredAttention())
 
 
-def _version(model: torch.nn.Module) -> int:
-    """Return a number that changes when a parameter is written to or replaced: torch counts writes."""
-    return hash(tuple((weight.data_ptr(), weight._version) for weight in model.parameters()))
+def _sums_of_weights(model: torch.nn.Module) -> tuple:
+    """Return what changes when a parameter is written to or replaced.
+
+    torch counts writes, but those through `.data`; so the bits of all numbers are summed, too.
+    """
+    found = []
+    for weight in model.parameters():
+        bits = weight.detach().view(getattr(torch, f"int{8 * weight.itemsize}"))
+        found.append((weight.data_ptr(), weight._version, bits.sum()))
+
+    return tuple((place, writes, int(total)) for place, writes, total in found)
 
 
 def _bytes(row_K: torch.Tensor) -> bytes:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sinkprune_companion.experiments.sink_measures import share_of_new_queries
+from sinkprune_companion.readings import LITERAL, READINGS, reading
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.sinks.attention import even_share, track
 from sinkprune_core.sinks.detection import sinks_above_others
-from sinkprune_core.sinks.readings import LITERAL, READINGS, reading
 from sinkprune_core.sinks.trace import Trace, query_windows, trace
 
 PROMPT, LENGTH = 5, 19

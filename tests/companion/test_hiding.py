@@ -6,12 +6,12 @@ import torch
 from naive_attention import eager
 
 from sinkprune import score
+from sinkprune_companion.hiding import Hiding, MeasuredAttention, hiding_model
 from sinkprune_core import Recipe, Sampler, generate, prune, trace, weights_kept
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import sink_sets
-from sinkprune_core.sinks.hiding import Hiding, MeasuredAttention, hiding_model
 
 KINDS = ("autoregressive", "diffusion")
 SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
@@ -173,14 +173,23 @@ def test_variants_that_share_attention_measure_once_and_hide_the_same(make_lm, m
     torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
 
 
-def test_shared_attention_is_forgotten_by_a_new_variant_when_weights_changed(make_lm, make_ids):
+def write(weight: torch.Tensor) -> None:
+    weight.mul_(-3)
+
+
+def write_through_data(weight: torch.Tensor) -> None:
+    weight.data.mul_(-3)  # which torch does not count as a write
+
+
+@pytest.mark.parametrize("change", [write, write_through_data])
+def test_shared_attention_is_forgotten_by_a_new_variant_when_weights_changed(make_lm, make_ids, change):
     lm = make_lm("diffusion")
     ids_BT, measured = noised(lm, make_ids(3, 16)), MeasuredAttention()
     hiding_model(lm, Hiding(count=0), measured=measured).hidden(ids_BT)
 
     with torch.no_grad():
         for block in lm.blocks:
-            block.self_attn.q_proj.weight.mul_(-3)
+            change(block.self_attn.q_proj.weight)
 
     shared = hiding_model(lm, Hiding("top", 3), measured=measured)
     alone = hiding_model(lm, Hiding("top", 3))
