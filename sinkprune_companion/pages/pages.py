@@ -13,7 +13,6 @@ from sinkprune_companion.figures import claims_strip
 from sinkprune_companion.figures.published import save_published
 from sinkprune_companion.ledger import others, published
 from sinkprune_companion.pages import sources
-from sinkprune_companion.pages.links import FIRST, address, with_badges
 from sinkprune_companion.pages.notebook_cells import notebook_texts
 from sinkprune_companion.pages.render import TITLES, render_results, rendered_title
 from sinkprune_core.calibration import dense_statistics
@@ -50,9 +49,7 @@ def pages(folder: Path) -> dict[str, str]:
     known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
     known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding(), "commands": commands()}
     known["presets"] = {name: preset(name) for name in PRESETS}
-    readme = render_results("readme.md.j2", results, **known)
-
-    texts["README.md"] = with_badges(readme, FIRST, address(root))
+    texts["README.md"] = render_results("readme.md.j2", results, **known)
     return texts | {f"docs/{name}.md": render_results(f"{name}.md.j2", results, **known) for name in IN_DOCS}
 
 

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from hostile.cases import TEXT
+from random_models.texts import TEXT
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from sinkprune import load

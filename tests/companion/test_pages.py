@@ -238,21 +238,6 @@ def test_lines_of_a_source_are_short_and_mean_what_the_template_means():
     assert "\n".join(of_item).replace("\n  ", " ") == item.strip()
 
 
-def test_a_link_of_a_sentence_leads_where_the_repository_is_published(templates):
-    templates["answers/00_start_here.md.j2"] = "See [03](03_leaving_sinks_out.ipynb), [a](../docs/a.md)."
-    templates["readings/00_start_here.md.j2"] = "Nothing."
-
-    here = notebook_cells.sentences("00_start_here", results(), "")
-    assert here == {
-        "answer": "See [03](03_leaving_sinks_out.ipynb), [a](../docs/a.md).",
-        "reading": "Nothing.",
-    }
-
-    there = notebook_cells.sentences("00_start_here", results(), "https://github.com/some/one")["answer"]
-    assert "[a](https://github.com/some/one/blob/main/docs/a.md)" in there
-    assert "github/some/one/blob/main/notebooks/03_leaving_sinks_out.ipynb))" in there
-
-
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
     results = sources.results_of(project_root() / "figures")
     named = sources.figures_by_finding()
