@@ -16,13 +16,12 @@ from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
 from sinkprune.cli.help_pages import say
 from sinkprune.cli.own_criterion import criterion_named
-from sinkprune.cli.planning import plan_unfetched, with_int8
-from sinkprune.cli.ship import write_int8
+from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
+from sinkprune.models.card import read_card
 from sinkprune.models.gpus import planned_gpu
 from sinkprune.models.shrinking import shrink
-from sinkprune.recovery.int8 import int8_config
-from sinkprune.recovery.model_card import card_in, card_of, provenance, save_model
+from sinkprune.recovery.model_card import card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
@@ -52,13 +51,9 @@ def run(options: Prune) -> None:
         options.refuse(CALIBRATION, f"criterion={choice_name(recipe.criterion)} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
-    if options.int8 is not None:
-        int8_config()  # raises without torchao
 
     with places_held(options, recipe) as made_from:
         prune_or_plan(options, recipe, made_from)
-        if options.int8 is not None and not options.dry_run:
-            write_int8(options.target, options.int8)
 
 
 def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> None:
@@ -134,14 +129,10 @@ def check_noise(options: Prune, lm: LanguageModel) -> None:
 def say_cost(options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
     """Say what pruning takes; raise RuntimeError for a machine that lacks a part of it."""
     cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
-    parts = with_int8(cost, lm, recipe, options)
     how = ", streamed from disk" if lm.is_streamed else ""
-    planned = "; ".join(map(str, parts))
-    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {planned}")
-
-    missing = [lack for part in parts for lack in part.missing]
-    if missing:
-        raise RuntimeError(f"this machine lacks {'; '.join(missing)}")
+    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
+    if cost.missing:
+        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
 
 
 def recipe_of(options: Prune) -> Recipe:
@@ -210,7 +201,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
     Raises FileExistsError for any other output, OSError for places that cannot be written, ValueError for
     those that do not go together and for a work folder that is none, RuntimeError for one that is in use.
     """
-    check_distinct(out=options.out, work=options.work, int8=options.int8)
+    check_distinct(out=options.out, work=options.work)
     if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
         check_new_path("out", options.out)
     if options.out is not None and options.work is not None:
@@ -223,7 +214,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
 
     with held(options.target), held(options.work_folder):
         remove_leftovers(options.target)  # of a process that was killed when it had just finished
-        card = card_in(options.target)
+        card = read_card(options.target)
         if is_finished(card, options, recipe):
             yield card[MADE_FROM]
             return
@@ -287,6 +278,7 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
 
     made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, **provenance(options.model)}
     made_from.pop("format", None)
+    made_from["dtype"] = str(lm.model.dtype).removeprefix("torch.")
     if own_criterion(report.recipe) is not None:
         made_from["criterion"] = own_criterion(report.recipe)
 

@@ -4,34 +4,30 @@ import copy
 import dataclasses
 import json
 import os
-import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import metadata_load
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import InstanceOf
 from transformers import PreTrainedTokenizerBase
 
 from sinkprune.files import DATA, atomic, check_new_folder, digests, write_json
+from sinkprune.models.card import CARD, README, read_card
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import folder_of
-from sinkprune.models.reader import CARD
 from sinkprune.models.saving import Texts, save
 from sinkprune.models.streaming import OF_BLOCK
-from sinkprune.models.weight_files import read_json, refused
+from sinkprune.models.weight_files import read_json
 from sinkprune_core.encoding import Tokenizer
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.values import Place, checked_arguments, in_short
+from sinkprune_core.values import Place, checked_arguments
 
-README = "README.md"
 OTHER = "other"  # a licence that the hub has no name for
 TEMPLATES = Environment(
     loader=FileSystemLoader(DATA / "model_card"),
@@ -39,9 +35,6 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     autoescape=False,
-)
-LOADED = re.compile(  # the line of it that loads the folder
-    r'^((?:lm = load|model = AutoModelForCausalLM\.from_pretrained)\()"[^"\n]*"(?=[^"\n]*\)$)', re.MULTILINE
 )
 EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
 
@@ -60,15 +53,12 @@ def save_model(
     is no copy but a link). The mask token, and whether logits are shifted, stand in config.json,
     where transformers keeps them when it saves the model again. Where `card` has no `made_from`, base model
     and licence are those of what the model was loaded from, by `load` or by transformers. The mask is a
-    special token of the tokenizer where it is one of its added tokens. Raises what `save` raises, and before
-    anything is written ValueError for a `recipe` or a `recovery` that does not say what the model card tells
-    of it.
+    special token of the tokenizer where it is one of its added tokens. Raises what `save` raises.
     """
     folder = Path(folder)
     check_new_folder(folder)
     if "made_from" not in card and (made_from := _provenance_of(lm)):
         card["made_from"] = made_from
-    _check_told({**card, "kind": lm.kind})
 
     with atomic(folder) as partial:
         named = dataclasses.replace(lm, tokenizer=tokenizer_with_mask(lm))
@@ -86,15 +76,6 @@ def save_model(
         refresh_digests(partial)
 
     return folder
-
-
-def _check_told(card: Mapping[str, object]) -> None:
-    """Raise ValueError for a recipe or a recovery that does not say what the model card tells of it."""
-    for name, section in (("recipe", "pruning.md.j2"), ("recovery", "recovery.md.j2")):
-        value = in_short(card.get(name))
-        fix = "give what the report of a run says (`report.card()`), or call what is yours by another name"
-        with refused(f"{name}={value} does not say what a model card tells of it", fix):
-            TEMPLATES.get_template(section).render(card=card, is_smaller=is_smaller(card))
 
 
 # what a model was made from
@@ -115,16 +96,9 @@ def folder_here(name: str | os.PathLike) -> Path | None:
 
 
 def card_of(name: str | os.PathLike) -> dict:
-    """Return the card beside a model of this machine, {} where there is none."""
+    """Return the card beside a model of this machine, {} where there is none; raise as `read_card` does."""
     folder = folder_here(name)
-    return {} if folder is None else card_in(folder)
-
-
-def card_in(folder: Path) -> dict:
-    """Return the card in a folder, {} where there is none."""
-    with suppress(OSError, ValueError):  # of what is no card
-        return read_json(folder / CARD)
-    return {}
+    return {} if folder is None else read_card(folder)
 
 
 def provenance(name: str | os.PathLike) -> dict[str, str]:
@@ -141,7 +115,7 @@ def provenance(name: str | os.PathLike) -> dict[str, str]:
 
     base_model, licence = None, None
     if is_of_table:
-        base_model, licence = _hub_id(plain), _licence(plain)
+        base_model, licence = EMBEDDED_BASE if plain in EMBEDDED else plain, _licence(plain)
     elif folder is not None:
         about = _front_matter(folder / README)
         licence = about.get("license")
@@ -228,12 +202,14 @@ def add_metadata(file: Path, more: Mapping[str, str]) -> None:
 
 def write_readme(folder: Path, place: str) -> None:
     """Write the model card of a saved folder, which readers will find as `place`."""
-    _write_text(folder / README, card_text(folder, place))
+    text = card_text(folder, place)
+    with atomic(folder / README) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def card_text(folder: Path, place: str) -> str:
     """Return the model card, Markdown, of a folder with a card of its own and a configuration."""
-    card = read_json(folder / CARD)
+    card = read_card(folder)
     config = read_json(folder / "config.json")
     made_from = card.get("made_from") or {}
 
@@ -241,7 +217,7 @@ def card_text(folder: Path, place: str) -> str:
     if unstated:
         raise ValueError(
             f"{folder / CARD} has no {unstated[0]}, which a model card says: "
-            "write it anew with `sinkprune adopt`"
+            "save the model anew with save_model, or write it there"
         )
 
     is_diffusion = card["kind"] == "diffusion"
@@ -271,23 +247,9 @@ def _mask_in_words(folder: Path, card: Mapping) -> str:
     return f"`{content}` ({number})"
 
 
-def _hub_id(origin: str | None) -> str | None:
-    """Return the repository on the hub behind the name of a model; None for one that is a folder."""
-    if origin in EMBEDDED:
-        return EMBEDDED_BASE
-
-    plain = (origin or "").partition("@")[0]
-    if plain in MODELS:
-        return plain
-    return None
-
-
-def _licence(origin: str | None) -> str | None:
-    """Return the licence of a model of the table as the hub spells it, None of another."""
-    plain = (origin or "").partition("@")[0]
-    if plain not in MODELS:
-        return None
-    licence = MODELS[plain].licence.lower()
+def _licence(name: str) -> str | None:
+    """Return the licence of a model of the table as the hub spells it, None where it has no name for that."""
+    licence = MODELS[name].licence.lower()
     return licence if licence in ("apache-2.0", "mit") else None
 
 
@@ -300,99 +262,6 @@ def is_smaller(card: Mapping) -> bool:
 # publishing
 
 
-def push_line(folder: Path | str, repository: str) -> str:
-    """Return the exact line that uploads a folder, card included."""
-    return f"hf upload {repository} {shlex.quote(os.fspath(folder))} ."
-
-
-def check_repository(repository: str) -> None:
-    """Raise ValueError for what is no name of a repository of the hub."""
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"repository={repository!r} must be OWNER/NAME ({reason})") from None
-    if repository.count("/") != 1:
-        raise ValueError(f"repository={repository!r} must be OWNER/NAME")
-
-
-def check_push(folder: Path | str, repository: str) -> None:
-    """Raise ValueError for what cannot be uploaded, by its name on the hub or for want of a model card."""
-    check_repository(repository)
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder and cannot be uploaded: save the model to one and give that")
-    if not (folder / README).is_file() and not read_json(folder / CARD):
-        raise ValueError(without_card(folder))
-
-
-def without_card(folder: Path) -> str:
-    """Return what to do with a folder that has no card, in a sentence."""
-    quoted = shlex.quote(os.fspath(folder))
-    return (
-        f"{folder} has neither {README} nor {CARD}: `sinkprune adopt {quoted} --family native` writes both "
-        "for an autoregressive model, and with the name of its family for a diffusion model; then upload it"
-    )
-
-
-def push(folder: Path | str, repository: str) -> str:
-    """Upload a saved folder to a repository of the hub, and return its address.
-
-    Where there is no such repository, a private one is made. The line of the model card that loads the folder
-    names the repository from then on; where the hub refuses, the model card stays as it was.
-
-    Raises ValueError for what `check_push` refuses, and RuntimeError, with the line to type, where the hub
-    refuses.
-    """
-    folder = Path(folder)
-    check_push(folder, repository)
-
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    api = HfApi()
-    try:
-        api.create_repo(repository, exist_ok=True, private=True)
-        with _named_in_readme(folder, repository):
-            api.upload_folder(repo_id=repository, folder_path=folder)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        has_answered = isinstance(error, (HfHubHTTPError, LocalTokenNotFoundError))
-        fix = "log in with `hf auth login`" if has_answered else "see that the hub can be reached from here"
-        raise RuntimeError(
-            f"{folder} was not uploaded ({type(error).__name__}: {reason}): {fix}, "
-            f"then type `{push_line(folder, repository)}`"
-        ) from error
-
-    return f"{api.endpoint}/{repository}"
-
-
-@contextmanager
-def _named_in_readme(folder: Path, repository: str) -> Iterator[None]:
-    """Let the model card say where the model will be; what else somebody wrote there stays.
-
-    After an exception it is as it was.
-    """
-    file = folder / README
-    former = file.read_text(encoding="utf-8") if file.is_file() else None
-    if former is None:
-        write_readme(folder, repository)
-    else:
-        named = LOADED.sub(rf'\g<1>"{repository}"', former, count=1)
-        if named != former:
-            _write_text(file, named)
-
-    try:
-        yield
-    except BaseException:
-        if former is None:
-            file.unlink()
-        else:
-            _write_text(file, former)
-        raise
-
-
-def _write_text(file: Path, text: str) -> None:
-    """Write a text atomically."""
-    with atomic(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+def upload_line(folder: Path) -> str:
+    """Return the line that uploads a folder to the hub, as a person types it."""
+    return f"hf upload OWNER/NAME {shlex.quote(os.fspath(folder))} ."

@@ -62,7 +62,6 @@ RANGES = {
     "recovery_long_tokens": Number,  # 0: not measured
     "protocol_sequences": _at_least(4),  # two of each start
     "ratios": Sparsity,
-    "seed": SEED,
     "sequences": _at_least(2),
     "sink_std": DEVIATIONS,
     "stability_threshold": Share,

@@ -8,8 +8,8 @@ import torch
 from naive import linears_of, zeros_of
 from transformers import OPTConfig, OPTForCausalLM
 
+from sinkprune.models.card import CARD
 from sinkprune.models.loading import load
-from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
 from sinkprune_core import preset, prune, weights_kept
 from sinkprune_core.blocks import Rows, block_inputs, run_block

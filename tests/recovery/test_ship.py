@@ -1,9 +1,8 @@
-"""What is shipped says what it is, and loads: folders with a model card, and masks alone."""
+"""What is shipped says what it is, and loads: folders with a model card."""
 
 import json
 import os
-import shutil
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,22 +11,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sinkprune import load
+from sinkprune import load, recover
 from sinkprune.cli import main
 from sinkprune.cli.options import parse
 from sinkprune.files import file_digest
-from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import FinishedBlock, stored_block, stream
-from sinkprune.recovery import adopt as adopting
-from sinkprune.recovery import int8, model_card
-from sinkprune.recovery.adopt import adopt
-from sinkprune.recovery.int8 import int8_cost, save_int8
-from sinkprune.recovery.masks import apply_masks, save_masks
-from sinkprune.recovery.model_card import provenance, push_line, save_model, write_readme
-from sinkprune_core import preset, prune
+from sinkprune.recovery.model_card import provenance, save_model, write_readme
+from sinkprune_core import preset, prune, wrap
 
 
 @pytest.fixture
@@ -83,7 +77,6 @@ def test_the_base_model_is_what_was_loaded_and_no_model_of_the_same_name(make_lm
 
     (folder / "README.md").unlink()  # nothing says any more what is behind the folder of that name
     other = save_model(load(folder), tmp_path / "other")
-    adopt(other, "dream")
     assert "base_model" not in front_matter(other) and "license: other" in front_matter(other)
 
 
@@ -95,7 +88,7 @@ def test_a_model_that_was_loaded_from_nowhere_has_no_base_model(make_lm, tmp_pat
 
 
 def test_what_transformers_loads_and_saves_again_needs_no_card(make_reported, tmp_path):
-    """As a Trainer and `push_to_hub` do."""
+    """As a Trainer does."""
     lm, report = make_reported()
     folder = save_model(lm, tmp_path / "pruned", **report.card())
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
@@ -174,13 +167,60 @@ def test_blocks_that_a_streamed_run_has_finished_are_not_copied(make_reported, m
 
 
 @pytest.mark.parametrize(
-    "card", [{"recipe": {"how": "mine"}}, {"recovery": {"method": "mine"}}, {"recipe": "mine"}], ids=str
+    "card",
+    [
+        {"recipe": {"how": "mine"}},
+        {"recovery": {"method": "mine"}},
+        {"recipe": "mine"},
+        {"made_from": "mine"},
+        {"sparsity": 50},
+    ],
+    ids=str,
 )
 def test_what_a_model_card_cannot_tell_is_refused_at_once(make_lm, tmp_path, monkeypatch, card):
     (name,) = card
-    monkeypatch.setattr(model_card, "save", lambda *_: pytest.fail("wrote weights"))
-    with pytest.raises(ValueError, match=rf"{name}=.*mine.* does not say what .* by another name"):
-        save_model(make_lm("diffusion"), tmp_path / "out", **card)
+    lm = make_lm("diffusion")
+    monkeypatch.setattr(lm.model, "save_pretrained", lambda *_, **__: pytest.fail("wrote weights"))
+    with pytest.raises(ValueError, match=rf"^{name}.* by another name"):
+        save_model(lm, tmp_path / "out", **card)
+    assert not list(tmp_path.iterdir())
+
+
+BROKEN = [
+    ("made_from", "smol-dlm", "made_from="),
+    ("made_from", {"given": ["smol-dlm"]}, "made_from.given="),
+    ("made_from", {"text": "words.txt"}, "made_from.text="),
+    ("sparsity", "half", "sparsity="),
+    ("prunable_weights", -1, "prunable_weights="),
+    ("recovery", {"tokens": 9}, "recovery.steps="),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "said"), BROKEN, ids=str)
+def test_a_broken_card_is_refused_by_its_field_wherever_it_is_read(
+    make_reported, tmp_path, field, value, said
+):
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    file = folder / "sinkprune.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+
+    readers = (
+        lambda: load(folder),
+        lambda: recover(folder, out=tmp_path / "out", steps=1),
+        lambda: write_readme(folder, "pruned"),
+    )
+    for read in readers:
+        with pytest.raises(ValueError, match=rf"sinkprune\.json has {said}"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "sinkprune.json", "model.safetensors"])
+def test_a_text_by_the_name_of_a_file_of_the_model_is_refused_at_once(make_lm, tmp_path, monkeypatch, name):
+    lm = make_lm("diffusion")
+    monkeypatch.setattr(lm.model, "save_pretrained", lambda *_, **__: pytest.fail("wrote weights"))
+    with pytest.raises(ValueError, match=f"{name}, which is written with the model"):
+        save_model(lm, tmp_path / "out", {name: "mine"})
     assert not list(tmp_path.iterdir())
 
 
@@ -206,7 +246,7 @@ def test_the_card_of_a_structured_model_says_whether_units_left_it(make_lm, cali
 def test_a_card_that_says_too_little_is_refused_with_the_way_out(make_lm, tmp_path, card):
     save_model(make_lm("diffusion", "gqa-24", 0), tmp_path / "out")
     (tmp_path / "out" / "sinkprune.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=r"has no .*: write it anew with `sinkprune adopt`"):
+    with pytest.raises(ValueError, match=r"has no .*: save the model anew with save_model"):
         write_readme(tmp_path / "out", "out")
 
 
@@ -216,399 +256,78 @@ def test_a_pattern_says_which_kernels_it_is_for(make_reported, tmp_path):
     assert "to_sparse_semi_structured" in (folder / "README.md").read_text()
 
 
-def test_the_line_to_type():
-    assert push_line("out", "me/mine") == "hf upload me/mine out ."
+def test_the_line_to_type_is_printed(make_lm, tmp_path, capsys):
+    folder = save_model(make_lm("diffusion"), tmp_path / "a model")
+    assert main.main(["ship", str(folder)]) == 0
+    line = f"to publish it: hf upload OWNER/NAME {shlex.quote(str(folder))} ."
+    assert capsys.readouterr().out.splitlines()[-1] == line
 
 
-# masks
+def test_a_folder_without_a_card_gets_one_elsewhere(make_lm, tmp_path, capsys):
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    lm = make_lm("autoregressive", "gqa-24")
+    lm.model.save_pretrained(plain)
+    lm.tokenizer.save_pretrained(plain)
+
+    assert main.main(["ship", str(plain)]) == 1
+    assert "--out" in capsys.readouterr().err
+    assert main.main(["ship", str(plain), "--out", str(out)]) == 0
+    assert f"to publish it: hf upload OWNER/NAME {out} ." in capsys.readouterr().out
+    assert load(out).fingerprint() == lm.fingerprint() and "pipeline_tag" in front_matter(out)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_masks_bring_a_pruned_model_back(make_reported, make_lm, tmp_path, dtype):
-    lm, _ = make_reported(sparsity=0.75)
-    dense = make_lm("diffusion", "gqa-24")
-    for each in (lm, dense):
-        each.model.to(dtype)
+def test_what_is_exported_has_the_weights_dtype_and_recipe_of_the_model(make_reported, tmp_path, dtype):
+    lm, report = make_reported()
+    lm.model.to(dtype)
+    save_model(lm, tmp_path / "pruned", **report.card())
 
-    file = save_masks(lm, tmp_path / "masks.safetensors", dense)
-    zeros = apply_masks(dense, file)
+    assert main.main(["ship", str(tmp_path / "pruned"), "--out", str(tmp_path / "out")]) == 0
+    assert load(tmp_path / "out", dtype).fingerprint() == lm.fingerprint()
+    assert set(open_checkpoint(tmp_path / "out").files.dtypes.values()) == {dtype}
 
-    assert dense.fingerprint() == lm.fingerprint()
-    assert zeros == sum(int((linear.weight == 0).sum()) for linear in lm.all_linears().values())
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_command_brings_a_pruned_model_back_with_its_card(make_reported, make_lm, tmp_path, dtype):
-    """In the dtype that the pruned model was saved in."""
-    dense, (lm, report) = make_lm("diffusion", "gqa-24"), make_reported()
-    for each, name in ((dense, "dense"), (lm, "pruned")):
-        each.model.to(dtype)
-        save_model(each, tmp_path / name, **(report.card() if each is lm else {}))
-
-    masks, again = str(tmp_path / "masks.safetensors"), tmp_path / "again"
-    lines = (
-        ["ship", str(tmp_path / "pruned"), "--dense", str(tmp_path / "dense"), "--masks", masks],
-        ["ship", str(tmp_path / "dense"), "--apply-masks", masks, "--out", str(again)],
-    )
-    assert [main.main(line) for line in lines] == [0, 0]
-    assert load(again).fingerprint() == load(tmp_path / "pruned").fingerprint()
-
-    cards = [json.loads((tmp_path / name / "sinkprune.json").read_text()) for name in ("again", "pruned")]
-    assert cards[0]["recipe"] == cards[1]["recipe"] and cards[0]["name"] == "again"
-    assert "| criterion | wanda |" in (again / "README.md").read_text()
+    card = json.loads((tmp_path / "out" / "sinkprune.json").read_text())
+    assert card["recipe"] == report.card()["recipe"] and card["name"] == "out"
 
 
-def test_masks_take_less_than_a_tenth_of_the_dense_file(make_lm, calibration, tmp_path):
-    """Of bfloat16, and of a model whose linears are most of it, as those of real ones are."""
-    lm = make_lm("diffusion", "gqa-24", layers=12)
-    lm.model.to(torch.bfloat16)
-    save(lm, tmp_path / "dense")
-    prune(lm, preset("magnitude", sparsity=0.75), calibration)
-    file = save_masks(lm, tmp_path / "masks.safetensors")
-
-    with safe_open(file, "pt") as handle:
-        packed = sum(handle.get_tensor(name).numel() for name in handle.keys())  # noqa: SIM118
-
-    dense = sum(parameter.numel() * 2 for parameter in lm.model.parameters())
-    assert packed < 0.1 * dense
-
-
-def test_the_mask_of_another_model_is_refused_and_changes_nothing(make_reported, make_lm, tmp_path):
-    lm, _ = make_reported()
-    file = save_masks(lm, tmp_path / "masks.safetensors")
-    for other in (make_lm("diffusion", "gqa-24", 1), make_lm("diffusion", "mha-24")):
-        before = other.fingerprint()
-        with pytest.raises(ValueError, match="belongs to tiny-diffusion"):
-            apply_masks(other, file)
-        assert other.fingerprint() == before
-
-
-def test_a_model_that_was_updated_is_no_mask(make_reported, make_lm, tmp_path):
-    lm, _ = make_reported(name="sparsegpt")
-    with pytest.raises(ValueError, match="weights were updated"):
-        save_masks(lm, tmp_path / "masks.safetensors", make_lm("diffusion", "gqa-24"))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"layers": 2}, r"layers.2\.\S+ is missing there and float32 \(24,\) in"),
-        ({"shape": "mha-24"}, r"k_proj.weight is float32 \(24, 24\) there and float32 \(8, 24\) in"),
-        ({"dtype": torch.bfloat16}, r"is bfloat16 \S+ \S+ there and float32 \S+ \S+ in tiny-diffusion"),
-        ({"seed": 1}, r"its tokens have other embeddings"),
-    ],
-)
-def test_masks_of_another_dense_model_are_refused(make_reported, make_lm, tmp_path, changes, said):
-    lm, _ = make_reported()
-    dtype = changes.pop("dtype", torch.float32)
-    dense = make_lm("diffusion", changes.pop("shape", "gqa-24"), changes.pop("seed", 0), **changes)
-    dense.model.to(dtype)
-    with pytest.raises(ValueError, match=rf"dense=tiny-diffusion is not what .*{said}.*in the same dtype$"):
-        save_masks(lm, tmp_path / "masks.safetensors", dense)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_dense_model_has_no_mask(make_lm, tmp_path):
-    with pytest.raises(ValueError, match="no zeros"):
-        save_masks(make_lm("diffusion"), tmp_path / "masks.safetensors")
-
-
-def test_a_file_that_is_no_mask_is_refused(make_lm, tmp_path):
-    lm = make_lm("diffusion")
-    save(lm, tmp_path / "dense")
-    with pytest.raises(ValueError, match="is no mask"):
-        apply_masks(lm, tmp_path / "dense" / "model.safetensors")
-    with pytest.raises(FileNotFoundError, match="no such mask"):
-        apply_masks(lm, tmp_path / "nowhere")
+def test_a_name_can_only_be_shipped_to_a_folder(capsys):
+    assert main.main(["ship", "smol-dlm"]) == 1
+    said = capsys.readouterr().err
+    assert "error: smol-dlm is no folder" in said and "--out" in said
 
 
 # folders that something else saved
 
 
-@pytest.fixture
-def resaved(make_reported, tmp_path):
-    """A pruned diffusion model that transformers saved after a step of training, its old card beside it."""
-    lm, report = make_reported()
-    save_model(lm, tmp_path / "pruned", **report.card())
+def test_what_something_else_saved_is_wrapped_and_saved(make_reported, tmp_path):
+    """As docs/pruning.md shows it: neither card nor configuration says how the model predicts."""
+    lm, _ = make_reported()
+    other = tmp_path / "checkpoint"
+    lm.model.save_pretrained(other)
+    lm.tokenizer.save_pretrained(other)
 
-    with torch.no_grad():
-        linear = lm.blocks[0].mlp.down_proj
-        linear.weight.mul_(1.5)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(other), AutoTokenizer.from_pretrained(other)
+    save_model(wrap(model, tokenizer, mask_token_id=MASK_TOKEN_ID, logits_shifted=True), tmp_path / "mine")
 
-    folder = tmp_path / "resaved"
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    (folder / "sinkprune.json").write_bytes((tmp_path / "pruned" / "sinkprune.json").read_bytes())
-    return folder, lm
-
-
-def test_a_resaved_folder_gets_a_card_anew(resaved):
-    folder, lm = resaved
-    with pytest.raises(ValueError, match="sinkprune adopt"):
-        load(folder)
-
-    card = adopt(folder, "dream", MASK_TOKEN)
-    again = load(folder)
-
+    again = load(tmp_path / "mine")
     assert again.fingerprint() == lm.fingerprint()
     assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
-    assert card["recipe"]["criterion"] == "wanda"
-    assert "50 %" not in (folder / "README.md").read_text() or card["sparsity"] == 0.5
 
 
-def test_without_its_zeros_a_folder_loses_its_recipe(resaved):
-    folder, lm = resaved
-    with torch.no_grad():
-        for linear in lm.all_linears().values():
-            linear.weight.add_(1e-3)
-    lm.model.save_pretrained(folder)
-    assert "recipe" not in adopt(folder, "dream", MASK_TOKEN_ID)
-
-
-def files_of(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def test_until_the_weights_are_read_a_folder_is_as_it_was(resaved, monkeypatch):
-    """A kill that no handler sees loses nothing then."""
-    folder, _ = resaved
-    before = files_of(folder)
-    seen = []
-    original = adopting.load
-    monkeypatch.setattr(adopting, "load", lambda *all: (seen.append(files_of(folder)), original(*all))[1])
-
-    adopt(folder, "dream", MASK_TOKEN)
-    assert seen == [before] and files_of(folder) != before
-    assert [place.name for place in folder.parent.iterdir() if place.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize("written", range(4))
-def test_a_kill_between_two_files_loses_no_history(resaved, monkeypatch, written):
-    folder, _ = resaved
-    expected = adopt(shutil.copytree(folder, folder.parent / "other" / "resaved"), "dream", MASK_TOKEN)
-    original, places = adopting._take_over, []
-
-    def die(file, place):
-        if len(places) == written:
-            raise KeyboardInterrupt
-        places.append(place)
-        original(file, place)
-
-    with monkeypatch.context() as patches:
-        patches.setattr(adopting, "_take_over", die)
-        with pytest.raises(KeyboardInterrupt):
-            adopt(folder, "dream", MASK_TOKEN)
-
-    assert adopt(folder, "dream", MASK_TOKEN) == expected and "recipe" in expected
-    assert load(folder).mask_token_id == MASK_TOKEN_ID
-
-
-def test_a_number_that_is_a_token_as_well_is_refused(resaved):
-    folder, _ = resaved
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    vocabulary["4"] = vocabulary.pop("word30")
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-
-    said = rf"mask_token='4' is a token, of number {vocabulary['4']}, and number 4 is another"
-    with pytest.raises(ValueError, match=said):
-        adopt(folder, "dream", "4")
-    assert adopt(folder, "dream", 4)["mask_token_id"] == 4
-    assert adopt(folder, "dream", str(vocabulary["4"]))["mask_token_id"] == vocabulary["4"]
-
-
-def test_a_structured_model_of_its_shape_has_its_zeros_or_loses_its_recipe(resaved):
-    folder, lm = resaved
-    card = json.loads((folder / "sinkprune.json").read_text())
-    card["recipe"]["pattern"] = "structured"
-    for masked, zeros in ((True, True), (True, False), (False, False)):
-        left = card["pruned_parameters"] if masked else card["pruned_parameters"] // 2
-        (folder / "sinkprune.json").write_text(json.dumps(card | {"prunable_weights": left}))
-        if not zeros:
-            with torch.no_grad():
-                for linear in lm.all_linears().values():
-                    linear.weight.add_(1e-3)
-            lm.model.save_pretrained(folder)
-        assert ("recipe" in adopt(folder, "dream", MASK_TOKEN)) is (zeros or not masked)
-
-
-def test_without_a_card_a_folder_gets_one(resaved):
-    folder, lm = resaved
-    (folder / "sinkprune.json").unlink()
-    adopt(folder, "dream", str(MASK_TOKEN_ID))
-    assert load(folder).fingerprint() == lm.fingerprint()
-
-
-@pytest.mark.parametrize(
-    ("family", "mask_token", "message"),
-    [
-        ("nothing", None, "family='nothing' is unknown; choose one of"),
-        ("dream", "no such token", "is neither a token of the vocabulary"),
-        ("dream", 72, "nor a number below 72"),
-        ("dream", None, "nothing in .* says which token is the mask"),
-    ],
-)
-def test_what_does_not_fit_leaves_the_folder_as_it_was(resaved, family, mask_token, message):
-    folder, _ = resaved
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match=message):
-        adopt(folder, family, mask_token)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-def test_weights_that_do_not_load_leave_the_folder_as_it_was(resaved):
-    folder, _ = resaved
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match="do not fit"):
-        adopt(folder, "dream", MASK_TOKEN)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-# int8
-
-
-def test_int8_keeps_zeros(make_reported, make_ids, tmp_path):
-    pytest.importorskip("torchao")
+def test_weights_that_were_saved_anew_load_without_the_card_of_the_former_ones(make_reported, tmp_path):
     lm, report = make_reported()
-    save_model(lm, tmp_path / "pruned", **report.card())
-    share = save_int8(tmp_path / "pruned", tmp_path / "int8")
-    assert share == pytest.approx(report.sparsity)
-
-    narrow = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", dtype=torch.bfloat16)
-    assert narrow.config.is_causal is False
-    for block, other in zip(lm.blocks, narrow.model.layers, strict=True):
-        is_zero = block.mlp.down_proj.weight == 0
-        found = other.mlp.down_proj.weight.dequantize()
-        assert bool((found[is_zero] == 0).all())
-        torch.testing.assert_close(found.float(), block.mlp.down_proj.weight, atol=0.02, rtol=0.02)
-    ids_BT = make_ids(3, 12)
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    stock = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
-        expected = lm.model(ids_BT).logits
-        error = (narrow(ids_BT).logits - expected).abs().mean()
-    assert float(error) < 0.1 * float(expected.abs().mean())
+        stock.model.layers[0].mlp.down_proj.weight.mul_(2)
+    stock.save_pretrained(folder)
 
-
-def test_the_int8_folder_is_as_large_as_is_planned(make_reported, tmp_path):
-    pytest.importorskip("torchao")
-    lm, _ = make_reported()
-    save_model(lm, tmp_path / "pruned")
-    planned = int8_cost(lm, tmp_path / "pruned", tmp_path / "int8")
-    save_int8(tmp_path / "pruned", tmp_path / "int8")
-
-    written = 0
-    for file in (tmp_path / "int8").glob("*.safetensors"):
-        content = file.read_bytes()
-        header = 8 + int.from_bytes(content[:8], "little")
-        written += len(content) - header
-    assert written == planned.disk
-
-
-def test_a_model_becomes_int8_block_by_block(make_reported, tmp_path, monkeypatch):
-    pytest.importorskip("torchao")
-    lm, _ = make_reported()
-    save_model(lm, tmp_path / "pruned")
-    blocks = [name for name, _ in lm.model.named_parameters() if name.startswith("model.layers.")]
-
-    in_memory = []
-    original = int8.save_file
-
-    def seen(tensors, *rest, **more):
-        streamed = dict(models[0].model.named_parameters())
-        in_memory.append({name.split(".")[2] for name in blocks if not streamed[name].is_meta})
-        original(tensors, *rest, **more)
-
-    models = []
-    streaming = int8.stream
-    monkeypatch.setattr(int8, "stream", lambda *all: (models.append(streaming(*all)), models[0])[1])
-    monkeypatch.setattr(int8, "save_file", seen)
-
-    save_int8(tmp_path / "pruned", tmp_path / "int8")
-    assert in_memory == [{"0"}, {"1"}, {"2"}, set()]
-
-
-@pytest.mark.parametrize(("share", "lacks"), [(1.1, False), (0.9, True)])
-def test_int8_lies_beside_the_pruned_model_on_one_disk(make_reported, tmp_path, monkeypatch, share, lacks):
-    lm, _ = make_reported()
-    pruned = sum(parameter.nbytes for parameter in lm.model.parameters())
-    places = {"pruned": tmp_path / "pruned", "out": tmp_path / "int8"}
-    needed = int8_cost(lm, **places).disk + pruned
-
-    monkeypatch.setattr(int8, "free_disk_at", lambda _: int(share * needed))
-    said = int8_cost(lm, **places).missing
-    assert bool(said) is lacks and all("of disk at" in sentence for sentence in said)
-    assert int8_cost(lm, **places, removed=needed).missing == ()
-
-
-def test_int8_of_gpt2_is_refused_before_any_work(make_family, tmp_path, monkeypatch):
-    lm = make_family("gpt2", "autoregressive")
-    save_model(lm, tmp_path / "gpt2")
-    monkeypatch.setattr(int8, "int8_config", lambda: None)
-    monkeypatch.setattr(int8, "stream", lambda *_: pytest.fail("read weights"))
-    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
-        save_int8(tmp_path / "gpt2", tmp_path / "int8")
-    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
-        int8_cost(lm, tmp_path / "gpt2", tmp_path / "int8")
-    with pytest.raises(ValueError, match="smol-dlm is no folder"):
-        save_int8("smol-dlm", tmp_path / "int8")
-
-
-def test_an_interrupted_command_says_what_is_written(make_reported, make_lm, tmp_path, monkeypatch, capsys):
-    save_model(make_reported()[0], tmp_path / "pruned")
-    save_model(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("sinkprune.cli.ship.save_int8", interrupted)
-    masks = tmp_path / "masks.safetensors"
-    line = ["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]
-    assert main.main(line) == main.INTERRUPTED
-    assert "nothing was written" in capsys.readouterr().err
-    assert main.main([*line, "--masks", str(masks), "--dense", str(tmp_path / "dense")]) == main.INTERRUPTED
-    said = capsys.readouterr().err
-    assert f"--masks {masks}: written, and whole" in said and "nothing was written" not in said
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (
-            ["prune", "smol-dlm", "--int8", "int8"],
-            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
-        ),
-        (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
-        (
-            ["ship", "dense", "--apply-masks", "m.bits", "--int8", "int8"],
-            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
-        ),
-        (["ship", "dense", "--apply-masks", "m.bits"], "out is written, and whole"),
-    ],
-)
-def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):
-    monkeypatch.chdir(tmp_path)
-    options = parse([*line, "--out", "out"])
-    assert "nothing was written" in options.left_behind()
-    (tmp_path / "out").mkdir()
-    assert options.left_behind() == said
-
-
-def test_int8_in_too_little_memory_is_one_sentence(make_reported, tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "available_memory", lambda _: -(1 << 40))
-    (said,) = int8_cost(make_reported()[0], tmp_path / "pruned", tmp_path / "int8").missing
-    assert "of main memory for int8" in said
-
-
-def test_int8_without_torchao_is_one_sentence_with_the_one_way_out(
-    make_reported, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    save_model(make_reported()[0], tmp_path / "pruned")
-    assert main.main(["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "error: int8 needs torchao: install it, with pip install 'sinkprune[int8]'"
+    with pytest.raises(ValueError, match=r"remove sinkprune\.json"):
+        load(folder)
+    (folder / "sinkprune.json").unlink()
+    again = load(folder)
+    assert torch.equal(again.blocks[0].mlp.down_proj.weight, 2 * lm.blocks[0].mlp.down_proj.weight)
+    assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
 
 
 def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, tmp_path):
@@ -618,3 +337,21 @@ def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, 
     with pytest.warns(UserWarning, match="generation_config.json is left out"):
         lm = load(folder)
     assert lm.model.generation_config.max_new_tokens is None
+
+
+# interruptions
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
+        (["ship", "adapter"], "out is written, and whole"),
+    ],
+)
+def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):
+    monkeypatch.chdir(tmp_path)
+    options = parse([*line, "--out", "out"])
+    assert "nothing was written" in options.left_behind()
+    (tmp_path / "out").mkdir()
+    assert options.left_behind() == said
