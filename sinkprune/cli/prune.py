@@ -15,7 +15,6 @@ from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, ch
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
 from sinkprune.cli.help_pages import say
-from sinkprune.cli.own_criterion import criterion_named
 from sinkprune.cli.planning import plan_unfetched, with_int8
 from sinkprune.cli.ship import write_int8
 from sinkprune.files import held
@@ -26,12 +25,11 @@ from sinkprune.recovery.model_card import card_in, card_of, provenance, save_mod
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
 from sinkprune.runs.pruning_cost import pruning_cost
-from sinkprune.runs.recipe_identity import criterion_identity, settings_digest
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root, was_streamed
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -49,7 +47,7 @@ def run(options: Prune) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
     recipe = recipe_of(options)
     if not recipe.rule.calibrated:
-        options.refuse(CALIBRATION, f"criterion={choice_name(recipe.criterion)} uses no calibration text")
+        options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
     if options.int8 is not None:
@@ -145,18 +143,12 @@ def say_cost(options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Cal
 
 
 def recipe_of(options: Prune) -> Recipe:
-    """Return the recipe of `--preset`, changed by `--criterion`, `--sparsity`, `--pattern` and `--set`, whose
-    values are JSON or words.
+    """Return the recipe of `--preset`, changed by `--sparsity`, `--pattern` and `--set`, whose values are
+    JSON or words.
 
-    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` and
-    `criterion_named` raise.
+    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
     """
     changes = {name: getattr(options, name) for name in ("sparsity", "pattern") if name in options.given}
-    chosen = options.preset
-    if options.criterion is not None:
-        changes["criterion"] = criterion_named(options.criterion)
-        chosen = options.preset if "preset" in options.given else "wanda"
-
     known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
         name, equals, text = assignment.partition("=")
@@ -176,12 +168,7 @@ def recipe_of(options: Prune) -> Recipe:
         except ValueError:
             changes[name] = text  # a word needs no quotes
 
-    return preset(chosen, **without_rounded_share(changes))
-
-
-def own_criterion(recipe: Recipe) -> str | None:
-    """Return what tells a user's criterion from another one of its name; None for one of CRITERIA."""
-    return None if isinstance(recipe.criterion, str) else criterion_identity(recipe.criterion)
+    return preset(options.preset, **without_rounded_share(changes))
 
 
 def without_rounded_share(changes: dict[str, object]) -> dict[str, object]:
@@ -237,11 +224,10 @@ def is_finished(card: dict, options: Prune, recipe: Recipe) -> bool:
     """Return whether the output is there, whole, and made by this recipe, as its `card` says."""
     made_from = card.get(MADE_FROM) or {}
     is_of_recipe = card.get("recipe") == json.loads(json.dumps(recipe.card()))
-    is_of_criterion = made_from.get("criterion") == own_criterion(recipe)
     is_of_shape = made_from.get("masked") == options.masked
     is_whole = (options.target / TABLE).is_file()
 
-    return is_of_recipe and is_of_criterion and is_of_shape and is_whole
+    return is_of_recipe and is_of_shape and is_whole
 
 
 def finish(
@@ -287,9 +273,6 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
 
     made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, **provenance(options.model)}
     made_from.pop("format", None)
-    if own_criterion(report.recipe) is not None:
-        made_from["criterion"] = own_criterion(report.recipe)
-
     if sources:
         made_from["text"] = sources
 

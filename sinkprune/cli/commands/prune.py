@@ -64,15 +64,6 @@ class Prune(TextOptions):
             group=HOW,
         ),
     ] = "sparsegpt"
-    criterion: Annotated[
-        str | None,
-        word(
-            "magnitude, wanda, sparsegpt, flap, or a function of your own, MODULE:FUNCTION, called with a "
-            "weight and the InputStatistics of its input; without --preset the rest is as in wanda",
-            metavar="CRITERION",
-            group=HOW,
-        ),
-    ] = None
     sparsity: Annotated[
         float, real("share of zeros in the blocks' linears", at_least=0, below=1, group=HOW)
     ] = 0.5
