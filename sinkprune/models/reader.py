@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from accelerate import init_empty_weights
 from pydantic import BaseModel, NonNegativeInt
 from torch import nn
 from tqdm.auto import tqdm
@@ -27,7 +28,6 @@ from transformers import (
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
 from sinkprune.models.devices import move
-from sinkprune.models.empty import empty_parameters
 from sinkprune.models.formats import detect, stored_names
 from sinkprune.models.gpt2 import GPT2LMHeadModel, is_transposed, turned
 from sinkprune.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
@@ -281,7 +281,7 @@ class Checkpoint:
         """
         config = deepcopy(self.config)  # each model switches its own
         with refused(f"{self._config_file} makes no model", "take the published file"):
-            with empty_parameters():
+            with init_empty_weights():
                 model = native_class(config)(config)
             model.tie_weights()
 

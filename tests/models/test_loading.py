@@ -1,10 +1,7 @@
 """From a name to a model: the hub's cache, what a model takes, and errors that say what is wrong."""
 
 import hashlib
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 import torch
@@ -14,7 +11,6 @@ from safetensors.torch import load_file
 
 from sinkprune.models import embedded
 from sinkprune.models.catalog import MODELS
-from sinkprune.models.empty import empty_parameters
 from sinkprune.models.hub import Name, parse, requirements
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.meta_model import shapes_of
@@ -157,59 +153,3 @@ def test_requirements_tell_disk_from_memory(hub, monkeypatch, lacks_disk, lacks_
     assert len(need.missing_disk) == lacks_disk and all("of disk" in lack for lack in need.missing_disk)
     assert len(need.missing_memory) == lacks_memory
     assert need.missing == need.missing_disk + need.missing_memory
-
-
-def test_a_thread_that_loads_leaves_the_modules_of_others_whole():
-    def make():
-        return torch.nn.Linear(2, 2).weight.is_meta
-
-    with ThreadPoolExecutor(1) as pool, empty_parameters():
-        norm = torch.nn.BatchNorm1d(2)
-        assert norm.weight.is_meta and not norm.running_mean.is_meta
-        assert not pool.submit(make).result(timeout=20)
-    assert not make()
-
-
-@pytest.fixture
-def quick_turns():
-    """Let threads take turns as often as Python can, so that a few tries meet what is rare."""
-    former = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(former)
-
-
-def test_threads_that_save_and_load_at_once_come_to_the_model(quick_turns, tiny_dlm, tmp_path):
-    known = tiny_dlm.fingerprint()
-    begin = Barrier(2)
-
-    def saved_and_loaded(thread):
-        begin.wait(timeout=20)
-        folders = [save(tiny_dlm, tmp_path / f"{thread}-{number}") for number in range(4)]
-        return [load(folder).fingerprint() for folder in folders]
-
-    with ThreadPoolExecutor(2) as pool:
-        for found in pool.map(saved_and_loaded, range(2)):
-            assert found == [known] * 4
-    assert not torch.nn.Linear(2, 2).weight.is_meta
-
-
-def test_of_threads_that_save_in_one_place_one_does_and_the_others_are_told(
-    quick_turns, tiny_dlm, tiny_ar, tmp_path
-):
-    begin = Barrier(4)
-    place = tmp_path / "model"
-
-    def saved(lm):
-        begin.wait(timeout=20)
-        try:
-            save(lm, place)
-        except FileExistsError as error:
-            return str(error)
-        return lm.fingerprint()
-
-    with ThreadPoolExecutor(4) as pool:
-        said = list(pool.map(saved, [tiny_dlm, tiny_ar] * 2))
-    refused = [each for each in said if "choose another name or remove it first" in each]
-    assert len(refused) == 3
-    assert load(place).fingerprint() in said
