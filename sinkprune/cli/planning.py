@@ -1,6 +1,5 @@
 """What pruning would take where the weights, or the GPU, are not on this machine: from shapes alone."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -8,7 +7,6 @@ import torch
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import STREAM_ABOVE, default_length, where
 from sinkprune.cli.help_pages import say
-from sinkprune.files import resolved
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.gpus import Gpu, planned_gpu
 from sinkprune.models.hub import (
@@ -19,10 +17,8 @@ from sinkprune.models.hub import (
     weights_are_here,
 )
 from sinkprune.models.meta_model import MetaModel, shapes_of
-from sinkprune.recovery.int8 import Int8Cost, int8_cost
-from sinkprune.runs.pruning_cost import PruningCost, bytes_kept, pruning_cost, weight_bytes
+from sinkprune.runs.pruning_cost import PruningCost, pruning_cost, weight_bytes
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.recipe import Recipe
 
 
@@ -44,29 +40,16 @@ def plan_unfetched(options: Prune, recipe: Recipe, sequences: int) -> bool:
     lm = replace(lm, will_be_streamed=options.stream or is_large)
 
     cost = _cost(lm, recipe, options, sequences, gpu)
-    parts = with_int8(cost, lm, recipe, options)
     place = where(dtype, gpu.words if gpu else options.device)
 
     streamed = ", streamed from disk" if lm.is_streamed else ""
-    planned = download_in_words(download) + "; ".join(map(str, parts))
+    planned = f"{download_in_words(download)}{cost}"
     what = f"{lm.name} ({lm.kind}, {place}){streamed}"
     say(f"{what}, {recipe.name}, sparsity {recipe.sparsity}: {planned}")
-    for lack in _lacks(parts, needed, gpu, lm.is_streamed):
+    for lack in _lacks(cost, needed, gpu, lm.is_streamed):
         say(lack)
 
     return True
-
-
-def with_int8(
-    cost: PruningCost, lm: LanguageModel, recipe: Recipe, options: Prune
-) -> list[PruningCost | Int8Cost]:
-    """Return what each part of a command takes: pruning, and then int8 where it is asked for."""
-    if options.int8 is None:
-        return [cost]
-
-    out = resolved(options.int8)
-    removed = bytes_kept(options.work_folder, recipe, out)  # the work folder is gone once a model is pruned
-    return [cost, int8_cost(lm, options.target, out, removed)]
 
 
 def _dtype(options: Prune, gpu: Gpu | None) -> str:
@@ -96,9 +79,7 @@ def _cost(lm: MetaModel, recipe: Recipe, options: Prune, sequences: int, gpu: Gp
     return replace(cost, pace=gpu.pace(width))
 
 
-def _lacks(
-    parts: Sequence[PruningCost | Int8Cost], needed: Requirements | None, gpu: Gpu | None, is_streamed: bool
-) -> list[str]:
+def _lacks(cost: PruningCost, needed: Requirements | None, gpu: Gpu | None, is_streamed: bool) -> list[str]:
     """Return sentences on what is missing: of disk here, and of memory where the run is to be."""
     of_disk, of_weights = (), ()
     if needed is not None:
@@ -106,13 +87,10 @@ def _lacks(
         of_weights = of_disk if is_streamed else needed.missing
 
     if gpu is None:
-        lacks = [*of_weights, *(lack for part in parts for lack in part.missing)]
-        return [f"this machine lacks {lack}" for lack in lacks]
+        return [f"this machine lacks {lack}" for lack in (*of_weights, *cost.missing)]
 
-    lacks = [*of_disk, *(lack for part in parts for lack in part.missing_disk)]
-    sentences = [f"this machine lacks {lack}" for lack in lacks]
-    pruning = parts[0]  # int8 is written in main memory
-    if pruning.memory > gpu.memory:
+    sentences = [f"this machine lacks {lack}" for lack in (*of_disk, *cost.missing_disk)]
+    if cost.memory > gpu.memory:
         sentences.append(
             f"{gpu.name} has {gpu.memory / 1e9:.0f} GB of memory, which is too little: "
             "use fewer or shorter sequences, a smaller batch, or --stream"

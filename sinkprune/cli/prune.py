@@ -15,12 +15,10 @@ from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, ch
 from sinkprune.cli.commands.prune import Prune
 from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
 from sinkprune.cli.help_pages import say
-from sinkprune.cli.planning import plan_unfetched, with_int8
-from sinkprune.cli.ship import write_int8
+from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
 from sinkprune.models.gpus import planned_gpu
 from sinkprune.models.shrinking import shrink
-from sinkprune.recovery.int8 import int8_config
 from sinkprune.recovery.model_card import card_in, card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.pruning import prune
@@ -50,13 +48,9 @@ def run(options: Prune) -> None:
         options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
-    if options.int8 is not None:
-        int8_config()  # raises without torchao
 
     with places_held(options, recipe) as made_from:
         prune_or_plan(options, recipe, made_from)
-        if options.int8 is not None and not options.dry_run:
-            write_int8(options.target, options.int8)
 
 
 def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> None:
@@ -132,14 +126,10 @@ def check_noise(options: Prune, lm: LanguageModel) -> None:
 def say_cost(options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
     """Say what pruning takes; raise RuntimeError for a machine that lacks a part of it."""
     cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
-    parts = with_int8(cost, lm, recipe, options)
     how = ", streamed from disk" if lm.is_streamed else ""
-    planned = "; ".join(map(str, parts))
-    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {planned}")
-
-    missing = [lack for part in parts for lack in part.missing]
-    if missing:
-        raise RuntimeError(f"this machine lacks {'; '.join(missing)}")
+    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
+    if cost.missing:
+        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
 
 
 def recipe_of(options: Prune) -> Recipe:
@@ -197,7 +187,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
     Raises FileExistsError for any other output, OSError for places that cannot be written, ValueError for
     those that do not go together and for a work folder that is none, RuntimeError for one that is in use.
     """
-    check_distinct(out=options.out, work=options.work, int8=options.int8)
+    check_distinct(out=options.out, work=options.work)
     if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
         check_new_path("out", options.out)
     if options.out is not None and options.work is not None:

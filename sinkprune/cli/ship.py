@@ -1,4 +1,4 @@
-"""`sinkprune ship`: a model card, masks alone, int8, an upload."""
+"""`sinkprune ship`: a model card, masks alone."""
 
 from pathlib import Path
 
@@ -7,15 +7,11 @@ from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.reader import CARD
 from sinkprune.models.saving import OWN
 from sinkprune.models.weight_files import read_json
-from sinkprune.recovery.int8 import save_int8
 from sinkprune.recovery.masks import apply_masks, masks_about, save_masks
 from sinkprune.recovery.model_card import (
     README,
-    check_push,
-    check_repository,
-    push,
-    push_line,
     save_model,
+    upload_line,
     without_card,
     write_readme,
 )
@@ -24,7 +20,7 @@ from sinkprune.recovery.model_card import (
 def run(options: Ship) -> None:
     """Do what was asked for, in the order of the options; say what comes next."""
     folder = Path(options.model)
-    shipped = folder if options.out is None else options.out  # what int8, the card and the upload are of
+    shipped = folder if options.out is None else options.out  # what the card is of
     _check(options, folder)
 
     if options.masks is not None and options.dense is not None:
@@ -41,17 +37,12 @@ def run(options: Ship) -> None:
         save_model(lm.named(shipped.name), shipped, **about["card"])
         print(f"{shipped}: {zeros:,} weights are zero")
 
-    if options.int8 is not None:
-        write_int8(shipped, options.int8)
-
     if not (shipped / README).is_file() and read_json(shipped / CARD):
         write_readme(shipped, shipped.resolve().name)
         print(f"{shipped / README}: the model card")
 
-    if options.push is not None:
-        print(push(shipped, options.push))
-    elif (shipped / README).is_file():
-        print(f"to publish it: {push_line(shipped, 'OWNER/NAME')}")
+    if (shipped / README).is_file():
+        print(f"to publish it: {upload_line(shipped)}")
     else:
         print(f"it cannot be published as it is: {without_card(shipped)}")
 
@@ -63,15 +54,3 @@ def _check(options: Ship, folder: Path) -> None:
             f"{folder} is no folder: what is shipped is the folder of a saved model (a name will do for "
             "--apply-masks alone)"
         )
-    if options.push is None:
-        return
-
-    check_repository(options.push)
-    if options.out is None:
-        check_push(folder, options.push)
-
-
-def write_int8(folder: Path, out: Path) -> None:
-    """Write the int8 version of a saved model, and say what it is."""
-    share = save_int8(folder, out)
-    print(f"{out}: linears in int8, {100 * share:.1f} % of them zero; for stock transformers")

@@ -139,8 +139,7 @@ class Checkpoint:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "
                 "which says whether its logits are shifted: "
-                f"type `sinkprune adopt {self.folder} --family llada` where they are not, with `dream` where "
-                "they are"
+                f"add logits_shifted to {self._config_file}, true as in Dream or false as in LLaDA"
             )
 
         return self.format.logits_shifted

@@ -102,9 +102,7 @@ def agreed_mask_token(token_by_source: Mapping[str, int | None], folder: Path) -
 
     if not named:
         raise FormatError(
-            f"nothing in {folder} says which token is the mask: add mask_token_id to its config.json, or, "
-            f"for a folder that save_pretrained wrote, type `sinkprune adopt {folder} --family NAME "
-            "--mask-token TOKEN`"
+            f"nothing in {folder} says which token is the mask: add mask_token_id, its number, to config.json"
         )
 
     if len(set(named.values())) > 1:

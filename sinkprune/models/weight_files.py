@@ -231,7 +231,7 @@ def check_digest(file: Path, expected: str) -> None:
     if digest == expected:
         return
 
-    fix = f"copy it again; where you saved it anew, `sinkprune adopt {file.parent}` takes it as it is"
+    fix = "copy it again; where you saved it anew, remove sinkprune.json, the card of the former weights"
     if file.is_symlink():  # into the hub's cache
         fix = f"remove {file.resolve()}, and it is fetched anew"
 

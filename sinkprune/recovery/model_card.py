@@ -4,16 +4,13 @@ import copy
 import dataclasses
 import json
 import os
-import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import metadata_load
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import InstanceOf
 from transformers import PreTrainedTokenizerBase
@@ -39,9 +36,6 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     autoescape=False,
-)
-LOADED = re.compile(  # the line of it that loads the folder
-    r'^((?:lm = load|model = AutoModelForCausalLM\.from_pretrained)\()"[^"\n]*"(?=[^"\n]*\)$)', re.MULTILINE
 )
 EMBEDDED_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded models were made from
 
@@ -241,7 +235,7 @@ def card_text(folder: Path, place: str) -> str:
     if unstated:
         raise ValueError(
             f"{folder / CARD} has no {unstated[0]}, which a model card says: "
-            "write it anew with `sinkprune adopt`"
+            "save the model anew with save_model, or write it there"
         )
 
     is_diffusion = card["kind"] == "diffusion"
@@ -300,96 +294,15 @@ def is_smaller(card: Mapping) -> bool:
 # publishing
 
 
-def push_line(folder: Path | str, repository: str) -> str:
-    """Return the exact line that uploads a folder, card included."""
-    return f"hf upload {repository} {shlex.quote(os.fspath(folder))} ."
-
-
-def check_repository(repository: str) -> None:
-    """Raise ValueError for what is no name of a repository of the hub."""
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"repository={repository!r} must be OWNER/NAME ({reason})") from None
-    if repository.count("/") != 1:
-        raise ValueError(f"repository={repository!r} must be OWNER/NAME")
-
-
-def check_push(folder: Path | str, repository: str) -> None:
-    """Raise ValueError for what cannot be uploaded, by its name on the hub or for want of a model card."""
-    check_repository(repository)
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder and cannot be uploaded: save the model to one and give that")
-    if not (folder / README).is_file() and not read_json(folder / CARD):
-        raise ValueError(without_card(folder))
+def upload_line(folder: Path) -> str:
+    """Return the line that uploads a folder to the hub, as a person types it."""
+    return f"hf upload OWNER/NAME {shlex.quote(os.fspath(folder))} ."
 
 
 def without_card(folder: Path) -> str:
     """Return what to do with a folder that has no card, in a sentence."""
-    quoted = shlex.quote(os.fspath(folder))
-    return (
-        f"{folder} has neither {README} nor {CARD}: `sinkprune adopt {quoted} --family native` writes both "
-        "for an autoregressive model, and with the name of its family for a diffusion model; then upload it"
-    )
-
-
-def push(folder: Path | str, repository: str) -> str:
-    """Upload a saved folder to a repository of the hub, and return its address.
-
-    Where there is no such repository, a private one is made. The line of the model card that loads the folder
-    names the repository from then on; where the hub refuses, the model card stays as it was.
-
-    Raises ValueError for what `check_push` refuses, and RuntimeError, with the line to type, where the hub
-    refuses.
-    """
-    folder = Path(folder)
-    check_push(folder, repository)
-
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    api = HfApi()
-    try:
-        api.create_repo(repository, exist_ok=True, private=True)
-        with _named_in_readme(folder, repository):
-            api.upload_folder(repo_id=repository, folder_path=folder)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        has_answered = isinstance(error, (HfHubHTTPError, LocalTokenNotFoundError))
-        fix = "log in with `hf auth login`" if has_answered else "see that the hub can be reached from here"
-        raise RuntimeError(
-            f"{folder} was not uploaded ({type(error).__name__}: {reason}): {fix}, "
-            f"then type `{push_line(folder, repository)}`"
-        ) from error
-
-    return f"{api.endpoint}/{repository}"
-
-
-@contextmanager
-def _named_in_readme(folder: Path, repository: str) -> Iterator[None]:
-    """Let the model card say where the model will be; what else somebody wrote there stays.
-
-    After an exception it is as it was.
-    """
-    file = folder / README
-    former = file.read_text(encoding="utf-8") if file.is_file() else None
-    if former is None:
-        write_readme(folder, repository)
-    else:
-        named = LOADED.sub(rf'\g<1>"{repository}"', former, count=1)
-        if named != former:
-            _write_text(file, named)
-
-    try:
-        yield
-    except BaseException:
-        if former is None:
-            file.unlink()
-        else:
-            _write_text(file, former)
-        raise
+    name = os.fspath(folder)
+    return f"{name} has neither {README} nor {CARD}: `save_model(load({name!r}), NEW_FOLDER)` writes both"
 
 
 def _write_text(file: Path, text: str) -> None:

@@ -9,7 +9,6 @@ import torch
 from sinkprune.cli import main
 from sinkprune.models.gpus import GPUS, HERE, REACHED, planned_gpu
 from sinkprune.models.meta_model import MetaModel, shapes_of
-from sinkprune.runs.pruning_cost import PROCESS_BYTES
 
 FLAGS = ("--preset", "wanda", "--sequences", "4", "--length", "12", "--dry-run")
 
@@ -83,41 +82,6 @@ def test_a_planned_gpu_prunes_nothing(options, said, refused):
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps", "auto"])
 def test_devices_of_this_machine_are_no_planned_gpus(device):
     assert planned_gpu(device) is None
-
-
-def test_int8_is_planned_as_well(monkeypatch, capsys):
-    """A byte a weight of the linears, and in memory one block and what lies outside; both by hand."""
-    monkeypatch.setattr("sinkprune.cli.prune.int8_config", lambda: None)  # nothing is quantised
-    line = ["prune", "GSAI-ML/LLaDA-8B-Base", "--device", "cuda:H100", "--int8", "narrow", *FLAGS]
-    assert main.main(line) == 0
-    said = capsys.readouterr().err
-
-    linears = 32 * (4 * 4096**2 + 3 * 4096 * 12288)
-    others = 2 * 126464 * 4096 + 65 * 4096
-    rows = 32 * (5 * 4096 + 2 * 12288)
-    folder = linears + 5 * rows + 2 * others
-    block = linears // 32 + 2 * 4096
-    outside = 2 * 126464 * 4096 + 4096
-    memory = 4 * block + 2 * outside + PROCESS_BYTES
-
-    assert f"int8 after it: peak main memory about {memory / 1e9:.1f} GB" in said
-    assert f"its folder {folder / 1e9:.1f} GB" in said
-
-
-def test_int8_is_planned_beside_a_model_that_is_here(model, tmp_path, monkeypatch, plan):
-    monkeypatch.setattr("sinkprune.cli.prune.int8_config", lambda: None)
-    text = tmp_path / "text.txt"
-    text.write_text("word30 word31 word32 " * 100)
-
-    said = plan(model, "--text", text, "--int8", tmp_path / "narrow")
-    assert "; int8 after it: peak main memory about 0.7 GB" in said
-    assert "; int8" not in plan(model, "--text", text)
-
-
-def test_a_model_for_int8_is_streamed_where_it_is_large(model, tmp_path, monkeypatch, plan):
-    monkeypatch.setattr("sinkprune.cli.prune.int8_config", lambda: None)
-    monkeypatch.setitem(GPUS, "L4", GPUS["L4"].__class__("L4", 1e3, 1e12, 1e12))
-    assert "streamed from disk" in plan(model, "--device", "cuda:L4", "--int8", tmp_path / "narrow")
 
 
 # recover

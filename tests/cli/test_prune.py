@@ -1,8 +1,6 @@
 """`sinkprune prune` does what Python does, plans first, and says what is wrong with an option."""
 
 import json
-import shutil
-import sys
 
 import pandas as pd
 import pytest
@@ -167,37 +165,6 @@ def test_a_line_that_is_no_text_is_named_before_a_model_is_loaded(model, tmp_pat
     lines.write_text('"the list"\n{"prompt": "the"}\n')
     said = refused("prune", model, "--text", lines, "--out", tmp_path / "out")
     assert said.startswith(f"line 2 of {lines} is an object with prompt: each line must be a string")
-
-
-# sparse and in eight bits
-
-
-def test_one_command_prunes_and_writes_int8(command, tmp_path, capsys):
-    pytest.importorskip("torchao")
-    out, narrow = tmp_path / "out", tmp_path / "int8"
-    line = ("prune", "--preset", "wanda", "--out", out, "--int8", narrow)
-    assert command(*line) == 0
-    assert f"{narrow}: linears in int8, 49.8 % of them zero" in capsys.readouterr().out
-
-    shutil.rmtree(narrow)  # as where the run was killed before it was written
-    assert command(*line) == 0
-    assert "finished already" in capsys.readouterr().out and narrow.is_dir()
-
-
-def test_without_torchao_nothing_is_pruned(command, tmp_path, monkeypatch, capsys, no_model):
-    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    line = ("prune", "--out", tmp_path / "out", "--int8", tmp_path / "int8")
-    before = sorted(tmp_path.iterdir())
-    assert command(*line) == 1
-    assert "int8 needs torchao: install it, with pip install" in capsys.readouterr().err
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_a_streamed_model_becomes_int8_as_well(command, tmp_path):
-    pytest.importorskip("torchao")
-    line = ("prune", "--preset", "wanda", "--out", tmp_path / "out", "--int8", tmp_path / "int8")
-    assert command(*line, "--stream") == 0
-    assert list((tmp_path / "int8").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("channels", "is_multiple"), [(96, False), (1024, True)])

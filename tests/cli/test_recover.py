@@ -1,4 +1,4 @@
-"""`sinkprune recover`, `ship` and `adopt`: from a pruned folder to one that is recovered and published."""
+"""`sinkprune recover` and `ship`: from a pruned folder to one that is recovered and published."""
 
 import json
 
@@ -159,18 +159,3 @@ def test_masks_alone_give_the_pruned_model_back(pruned, model, tmp_path, capsys)
 def test_a_pruned_folder_has_a_model_card(pruned):
     readme = (pruned / "README.md").read_text()
     assert "| criterion | wanda |" in readme and "masked diffusion language model" in readme
-
-
-def test_a_folder_that_was_saved_anew_is_adopted(pruned, refused, tmp_path, capsys):
-    lm = load(pruned)
-    with torch.no_grad():
-        lm.blocks[0].mlp.down_proj.weight.mul_(2)
-
-    lm.model.save_pretrained(pruned)
-    capsys.readouterr()
-
-    assert f"`sinkprune adopt {pruned}`" in refused("evaluate", pruned, "--sequences", 2)
-    assert "--family is missing" in refused("adopt", pruned)
-    assert main.main(["adopt", str(pruned), "--family", "llada"]) == 0
-    assert "its recipe is kept" in capsys.readouterr().out
-    assert load(pruned).fingerprint() == lm.fingerprint()

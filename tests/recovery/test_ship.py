@@ -2,8 +2,7 @@
 
 import json
 import os
-import shutil
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,15 @@ from sinkprune import load
 from sinkprune.cli import main
 from sinkprune.cli.options import parse
 from sinkprune.files import file_digest
-from sinkprune.models.embedded import MASK_TOKEN, MASK_TOKEN_ID
+from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import FinishedBlock, stored_block, stream
-from sinkprune.recovery import adopt as adopting
-from sinkprune.recovery import int8, model_card
-from sinkprune.recovery.adopt import adopt
-from sinkprune.recovery.int8 import int8_cost, save_int8
+from sinkprune.recovery import model_card
 from sinkprune.recovery.masks import apply_masks, save_masks
-from sinkprune.recovery.model_card import provenance, push_line, save_model, write_readme
-from sinkprune_core import preset, prune
+from sinkprune.recovery.model_card import provenance, save_model, write_readme
+from sinkprune_core import preset, prune, wrap
 
 
 @pytest.fixture
@@ -83,7 +79,6 @@ def test_the_base_model_is_what_was_loaded_and_no_model_of_the_same_name(make_lm
 
     (folder / "README.md").unlink()  # nothing says any more what is behind the folder of that name
     other = save_model(load(folder), tmp_path / "other")
-    adopt(other, "dream")
     assert "base_model" not in front_matter(other) and "license: other" in front_matter(other)
 
 
@@ -95,7 +90,7 @@ def test_a_model_that_was_loaded_from_nowhere_has_no_base_model(make_lm, tmp_pat
 
 
 def test_what_transformers_loads_and_saves_again_needs_no_card(make_reported, tmp_path):
-    """As a Trainer and `push_to_hub` do."""
+    """As a Trainer does."""
     lm, report = make_reported()
     folder = save_model(lm, tmp_path / "pruned", **report.card())
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
@@ -115,7 +110,7 @@ def test_stock_transformers_computes_the_same(make_reported, make_ids, tmp_path)
         assert torch.equal(stock(ids_BT).logits, lm.model(ids_BT).logits)
 
 
-@pytest.mark.parametrize("writer", ["saved", "saved again by transformers", "adopted"])
+@pytest.mark.parametrize("writer", ["saved", "saved again by transformers"])
 def test_stock_generation_of_a_diffusion_model_ends_in_a_sentence(make_reported, make_ids, tmp_path, writer):
     lm, report = make_reported()
     folder = save_model(lm, tmp_path / "pruned", **report.card())
@@ -123,9 +118,6 @@ def test_stock_generation_of_a_diffusion_model_ends_in_a_sentence(make_reported,
         AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
         AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
         folder = tmp_path / "again"
-    if writer == "adopted":
-        (folder / "generation_config.json").unlink()
-        adopt(folder, "dream")
 
     says = "a masked diffusion model.*sinkprune generate"
     ids_BT = make_ids(2, 12)
@@ -225,7 +217,7 @@ def test_the_card_of_a_structured_model_says_whether_units_left_it(make_lm, cali
 def test_a_card_that_says_too_little_is_refused_with_the_way_out(make_lm, tmp_path, card):
     save_model(make_lm("diffusion", "gqa-24", 0), tmp_path / "out")
     (tmp_path / "out" / "sinkprune.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match=r"has no .*: write it anew with `sinkprune adopt`"):
+    with pytest.raises(ValueError, match=r"has no .*: save the model anew with save_model"):
         write_readme(tmp_path / "out", "out")
 
 
@@ -235,8 +227,26 @@ def test_a_pattern_says_which_kernels_it_is_for(make_reported, tmp_path):
     assert "to_sparse_semi_structured" in (folder / "README.md").read_text()
 
 
-def test_the_line_to_type():
-    assert push_line("out", "me/mine") == "hf upload me/mine out ."
+def test_the_line_to_type_is_printed(make_lm, tmp_path, capsys):
+    folder = save_model(make_lm("diffusion"), tmp_path / "a model")
+    assert main.main(["ship", str(folder)]) == 0
+    line = f"to publish it: hf upload OWNER/NAME {shlex.quote(str(folder))} ."
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_a_folder_without_a_card_is_not_offered_for_upload(make_lm, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    make_lm("autoregressive", "gqa-24").model.save_pretrained(plain)
+    assert main.main(["ship", str(plain)]) == 0
+    said = capsys.readouterr().out
+    assert "hf upload" not in said
+    assert "save_model" in said
+
+
+@pytest.mark.parametrize("name", ["smol-dlm", "GSAI-ML/LLaDA-8B-Base"])
+def test_a_name_cannot_be_shipped(capsys, name):
+    assert main.main(["ship", name]) == 1
+    assert f"error: {name} is no folder" in capsys.readouterr().err
 
 
 # masks
@@ -345,289 +355,35 @@ def test_a_file_that_is_no_mask_is_refused(make_lm, tmp_path):
 # folders that something else saved
 
 
-@pytest.fixture
-def resaved(make_reported, tmp_path):
-    """A pruned diffusion model that transformers saved after a step of training, its old card beside it."""
-    lm, report = make_reported()
-    save_model(lm, tmp_path / "pruned", **report.card())
+def test_what_something_else_saved_is_wrapped_and_saved(make_reported, tmp_path):
+    """As docs/pruning.md shows it: neither card nor configuration says how the model predicts."""
+    lm, _ = make_reported()
+    other = tmp_path / "checkpoint"
+    lm.model.save_pretrained(other)
+    lm.tokenizer.save_pretrained(other)
 
-    with torch.no_grad():
-        linear = lm.blocks[0].mlp.down_proj
-        linear.weight.mul_(1.5)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(other), AutoTokenizer.from_pretrained(other)
+    save_model(wrap(model, tokenizer, mask_token_id=MASK_TOKEN_ID, logits_shifted=True), tmp_path / "mine")
 
-    folder = tmp_path / "resaved"
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    (folder / "sinkprune.json").write_bytes((tmp_path / "pruned" / "sinkprune.json").read_bytes())
-    return folder, lm
-
-
-def test_a_resaved_folder_gets_a_card_anew(resaved):
-    folder, lm = resaved
-    with pytest.raises(ValueError, match="sinkprune adopt"):
-        load(folder)
-
-    card = adopt(folder, "dream", MASK_TOKEN)
-    again = load(folder)
-
+    again = load(tmp_path / "mine")
     assert again.fingerprint() == lm.fingerprint()
     assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
-    assert card["recipe"]["criterion"] == "wanda"
-    assert "50 %" not in (folder / "README.md").read_text() or card["sparsity"] == 0.5
 
 
-def test_without_its_zeros_a_folder_loses_its_recipe(resaved):
-    folder, lm = resaved
-    with torch.no_grad():
-        for linear in lm.all_linears().values():
-            linear.weight.add_(1e-3)
-    lm.model.save_pretrained(folder)
-    assert "recipe" not in adopt(folder, "dream", MASK_TOKEN_ID)
-
-
-def files_of(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def test_until_the_weights_are_read_a_folder_is_as_it_was(resaved, monkeypatch):
-    """A kill that no handler sees loses nothing then."""
-    folder, _ = resaved
-    before = files_of(folder)
-    seen = []
-    original = adopting.load
-    monkeypatch.setattr(adopting, "load", lambda *all: (seen.append(files_of(folder)), original(*all))[1])
-
-    adopt(folder, "dream", MASK_TOKEN)
-    assert seen == [before] and files_of(folder) != before
-    assert [place.name for place in folder.parent.iterdir() if place.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize("written", range(4))
-def test_a_kill_between_two_files_loses_no_history(resaved, monkeypatch, written):
-    folder, _ = resaved
-    expected = adopt(shutil.copytree(folder, folder.parent / "other" / "resaved"), "dream", MASK_TOKEN)
-    original, places = adopting._take_over, []
-
-    def die(file, place):
-        if len(places) == written:
-            raise KeyboardInterrupt
-        places.append(place)
-        original(file, place)
-
-    with monkeypatch.context() as patches:
-        patches.setattr(adopting, "_take_over", die)
-        with pytest.raises(KeyboardInterrupt):
-            adopt(folder, "dream", MASK_TOKEN)
-
-    assert adopt(folder, "dream", MASK_TOKEN) == expected and "recipe" in expected
-    assert load(folder).mask_token_id == MASK_TOKEN_ID
-
-
-def test_a_number_that_is_a_token_as_well_is_refused(resaved):
-    folder, _ = resaved
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    vocabulary["4"] = vocabulary.pop("word30")
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-
-    said = rf"mask_token='4' is a token, of number {vocabulary['4']}, and number 4 is another"
-    with pytest.raises(ValueError, match=said):
-        adopt(folder, "dream", "4")
-    assert adopt(folder, "dream", 4)["mask_token_id"] == 4
-    assert adopt(folder, "dream", str(vocabulary["4"]))["mask_token_id"] == vocabulary["4"]
-
-
-def test_a_structured_model_of_its_shape_has_its_zeros_or_loses_its_recipe(resaved):
-    folder, lm = resaved
-    card = json.loads((folder / "sinkprune.json").read_text())
-    card["recipe"]["pattern"] = "structured"
-    for masked, zeros in ((True, True), (True, False), (False, False)):
-        left = card["pruned_parameters"] if masked else card["pruned_parameters"] // 2
-        (folder / "sinkprune.json").write_text(json.dumps(card | {"prunable_weights": left}))
-        if not zeros:
-            with torch.no_grad():
-                for linear in lm.all_linears().values():
-                    linear.weight.add_(1e-3)
-            lm.model.save_pretrained(folder)
-        assert ("recipe" in adopt(folder, "dream", MASK_TOKEN)) is (zeros or not masked)
-
-
-def test_without_a_card_a_folder_gets_one(resaved):
-    folder, lm = resaved
-    (folder / "sinkprune.json").unlink()
-    adopt(folder, "dream", str(MASK_TOKEN_ID))
-    assert load(folder).fingerprint() == lm.fingerprint()
-
-
-@pytest.mark.parametrize(
-    ("family", "mask_token", "message"),
-    [
-        ("nothing", None, "family='nothing' is unknown; choose one of"),
-        ("dream", "no such token", "is neither a token of the vocabulary"),
-        ("dream", 72, "nor a number below 72"),
-        ("dream", None, "nothing in .* says which token is the mask"),
-    ],
-)
-def test_what_does_not_fit_leaves_the_folder_as_it_was(resaved, family, mask_token, message):
-    folder, _ = resaved
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match=message):
-        adopt(folder, family, mask_token)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-def test_weights_that_do_not_load_leave_the_folder_as_it_was(resaved):
-    folder, _ = resaved
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    with pytest.raises(ValueError, match="do not fit"):
-        adopt(folder, "dream", MASK_TOKEN)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-# int8
-
-
-def test_int8_keeps_zeros(make_reported, make_ids, tmp_path):
-    pytest.importorskip("torchao")
+def test_weights_that_were_saved_anew_load_without_the_card_of_the_former_ones(make_reported, tmp_path):
     lm, report = make_reported()
-    save_model(lm, tmp_path / "pruned", **report.card())
-    share = save_int8(tmp_path / "pruned", tmp_path / "int8")
-    assert share == pytest.approx(report.sparsity)
-
-    narrow = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", dtype=torch.bfloat16)
-    assert narrow.config.is_causal is False
-    for block, other in zip(lm.blocks, narrow.model.layers, strict=True):
-        is_zero = block.mlp.down_proj.weight == 0
-        found = other.mlp.down_proj.weight.dequantize()
-        assert bool((found[is_zero] == 0).all())
-        torch.testing.assert_close(found.float(), block.mlp.down_proj.weight, atol=0.02, rtol=0.02)
-    ids_BT = make_ids(3, 12)
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    stock = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
-        expected = lm.model(ids_BT).logits
-        error = (narrow(ids_BT).logits - expected).abs().mean()
-    assert float(error) < 0.1 * float(expected.abs().mean())
+        stock.model.layers[0].mlp.down_proj.weight.mul_(2)
+    stock.save_pretrained(folder)
 
-
-def test_the_int8_folder_is_as_large_as_is_planned(make_reported, tmp_path):
-    pytest.importorskip("torchao")
-    lm, _ = make_reported()
-    save_model(lm, tmp_path / "pruned")
-    planned = int8_cost(lm, tmp_path / "pruned", tmp_path / "int8")
-    save_int8(tmp_path / "pruned", tmp_path / "int8")
-
-    written = 0
-    for file in (tmp_path / "int8").glob("*.safetensors"):
-        content = file.read_bytes()
-        header = 8 + int.from_bytes(content[:8], "little")
-        written += len(content) - header
-    assert written == planned.disk
-
-
-def test_a_model_becomes_int8_block_by_block(make_reported, tmp_path, monkeypatch):
-    pytest.importorskip("torchao")
-    lm, _ = make_reported()
-    save_model(lm, tmp_path / "pruned")
-    blocks = [name for name, _ in lm.model.named_parameters() if name.startswith("model.layers.")]
-
-    in_memory = []
-    original = int8.save_file
-
-    def seen(tensors, *rest, **more):
-        streamed = dict(models[0].model.named_parameters())
-        in_memory.append({name.split(".")[2] for name in blocks if not streamed[name].is_meta})
-        original(tensors, *rest, **more)
-
-    models = []
-    streaming = int8.stream
-    monkeypatch.setattr(int8, "stream", lambda *all: (models.append(streaming(*all)), models[0])[1])
-    monkeypatch.setattr(int8, "save_file", seen)
-
-    save_int8(tmp_path / "pruned", tmp_path / "int8")
-    assert in_memory == [{"0"}, {"1"}, {"2"}, set()]
-
-
-@pytest.mark.parametrize(("share", "lacks"), [(1.1, False), (0.9, True)])
-def test_int8_lies_beside_the_pruned_model_on_one_disk(make_reported, tmp_path, monkeypatch, share, lacks):
-    lm, _ = make_reported()
-    pruned = sum(parameter.nbytes for parameter in lm.model.parameters())
-    places = {"pruned": tmp_path / "pruned", "out": tmp_path / "int8"}
-    needed = int8_cost(lm, **places).disk + pruned
-
-    monkeypatch.setattr(int8, "free_disk_at", lambda _: int(share * needed))
-    said = int8_cost(lm, **places).missing
-    assert bool(said) is lacks and all("of disk at" in sentence for sentence in said)
-    assert int8_cost(lm, **places, removed=needed).missing == ()
-
-
-def test_int8_of_gpt2_is_refused_before_any_work(make_family, tmp_path, monkeypatch):
-    lm = make_family("gpt2", "autoregressive")
-    save_model(lm, tmp_path / "gpt2")
-    monkeypatch.setattr(int8, "int8_config", lambda: None)
-    monkeypatch.setattr(int8, "stream", lambda *_: pytest.fail("read weights"))
-    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
-        save_int8(tmp_path / "gpt2", tmp_path / "int8")
-    with pytest.raises(ValueError, match="gpt2 has no int8 version"):
-        int8_cost(lm, tmp_path / "gpt2", tmp_path / "int8")
-    with pytest.raises(ValueError, match="smol-dlm is no folder"):
-        save_int8("smol-dlm", tmp_path / "int8")
-
-
-def test_an_interrupted_command_says_what_is_written(make_reported, make_lm, tmp_path, monkeypatch, capsys):
-    save_model(make_reported()[0], tmp_path / "pruned")
-    save_model(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("sinkprune.cli.ship.save_int8", interrupted)
-    masks = tmp_path / "masks.safetensors"
-    line = ["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]
-    assert main.main(line) == main.INTERRUPTED
-    assert "nothing was written" in capsys.readouterr().err
-    assert main.main([*line, "--masks", str(masks), "--dense", str(tmp_path / "dense")]) == main.INTERRUPTED
-    said = capsys.readouterr().err
-    assert f"--masks {masks}: written, and whole" in said and "nothing was written" not in said
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (
-            ["prune", "smol-dlm", "--int8", "int8"],
-            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
-        ),
-        (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
-        (
-            ["ship", "dense", "--apply-masks", "m.bits", "--int8", "int8"],
-            "out is written, and whole; for the rest type `sinkprune ship out --int8 int8`",
-        ),
-        (["ship", "dense", "--apply-masks", "m.bits"], "out is written, and whole"),
-    ],
-)
-def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):
-    monkeypatch.chdir(tmp_path)
-    options = parse([*line, "--out", "out"])
-    assert "nothing was written" in options.left_behind()
-    (tmp_path / "out").mkdir()
-    assert options.left_behind() == said
-
-
-def test_int8_in_too_little_memory_is_one_sentence(make_reported, tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "available_memory", lambda _: -(1 << 40))
-    (said,) = int8_cost(make_reported()[0], tmp_path / "pruned", tmp_path / "int8").missing
-    assert "of main memory for int8" in said
-
-
-def test_int8_without_torchao_is_one_sentence_with_the_one_way_out(
-    make_reported, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    save_model(make_reported()[0], tmp_path / "pruned")
-    assert main.main(["ship", str(tmp_path / "pruned"), "--int8", str(tmp_path / "int8")]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "error: int8 needs torchao: install it, with pip install 'sinkprune[int8]'"
+    with pytest.raises(ValueError, match=r"remove sinkprune\.json"):
+        load(folder)
+    (folder / "sinkprune.json").unlink()
+    again = load(folder)
+    assert torch.equal(again.blocks[0].mlp.down_proj.weight, 2 * lm.blocks[0].mlp.down_proj.weight)
+    assert (again.kind, again.mask_token_id, again.logits_shifted) == ("diffusion", MASK_TOKEN_ID, True)
 
 
 def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, tmp_path):
@@ -637,3 +393,21 @@ def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, 
     with pytest.warns(UserWarning, match="generation_config.json is left out"):
         lm = load(folder)
     assert lm.model.generation_config.max_new_tokens is None
+
+
+# interruptions
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
+        (["ship", "dense", "--apply-masks", "m.bits"], "out is written, and whole"),
+    ],
+)
+def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):
+    monkeypatch.chdir(tmp_path)
+    options = parse([*line, "--out", "out"])
+    assert "nothing was written" in options.left_behind()
+    (tmp_path / "out").mkdir()
+    assert options.left_behind() == said

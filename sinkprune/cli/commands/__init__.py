@@ -10,8 +10,7 @@ ABOUT = {
     "trace": "write from prompts, and print how much attention sinks move",
     "evaluate": "likelihood on held-out text, or tasks",
     "recover": "train a pruned model with its zeros held",
-    "ship": "make a saved model ready to publish: card, masks alone, int8, upload",
-    "adopt": "write the card of a folder that something else saved",
+    "ship": "make a saved model ready to publish: card, masks alone",
     "compare": "two models, or one before and after pruning, in pairs, with a verdict",
 }
 """What every command is about, by its name, as it stands in help."""

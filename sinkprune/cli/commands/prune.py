@@ -1,6 +1,5 @@
 """What `sinkprune prune` takes."""
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -32,17 +31,12 @@ EXAMPLE = "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out sm
 class Prune(TextOptions):
     """Options of `sinkprune prune`."""
 
-    OUTPUTS: ClassVar[tuple[str, ...]] = ("int8",)
     EPILOG: ClassVar = (("presets", list(ABOUT.items())), ("example", EXAMPLE))
 
     batch: Batch = 16
     out: Annotated[
         Path | None,
         place("where the pruned model goes; it must not exist (required, but with --dry-run)", "FOLDER"),
-    ] = None
-    int8: Annotated[
-        Path | None,
-        place("write the pruned model's linears in int8 to this folder, too, zeros kept (torchao)", "FOLDER"),
     ] = None
     sequences: Annotated[
         int | None,
@@ -123,9 +117,6 @@ class Prune(TextOptions):
 
     def left_behind(self) -> str:
         """Return what an interrupted run leaves, in words."""
-        if self.int8 is not None and not self.dry_run and self.target.exists():
-            rest = f"sinkprune ship {shlex.quote(str(self.target))} --int8 {shlex.quote(str(self.int8))}"
-            return f"{self.target} is written, and whole; for the rest type `{rest}`"
         if self.dry_run or not self.work_folder.exists():
             return "nothing was done yet, and nothing was written"
         return (

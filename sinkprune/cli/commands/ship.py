@@ -1,6 +1,5 @@
 """What `sinkprune ship` takes."""
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -12,7 +11,7 @@ from sinkprune.cli.options import ARGUMENTS, Options, flag, place, word
 class Ship(Options):
     """Options of `sinkprune ship`."""
 
-    OUTPUTS: ClassVar[tuple[str, ...]] = ("masks", "int8", "out")
+    OUTPUTS: ClassVar[tuple[str, ...]] = ("masks", "out")
     MODELS: ClassVar[tuple[str, ...]] = ("model",)
 
     model: Annotated[str, word("folder of a saved model", group=ARGUMENTS)] = field(kw_only=False)
@@ -27,13 +26,6 @@ class Ship(Options):
         Path | None, place("put such masks on the model, which is the dense one; needs --out")
     ] = None
     out: Annotated[Path | None, place("where the model with --apply-masks goes", "FOLDER")] = None
-    int8: Annotated[
-        Path | None, place("write the linears in int8 to this folder, zeros kept (torchao)", "FOLDER")
-    ] = None
-    push: Annotated[
-        str | None,
-        word("upload the folder to this repository of the hub", metavar="OWNER/NAME"),
-    ] = None
 
     def settle(self) -> None:
         """Refuse what does not go together."""
@@ -53,13 +45,7 @@ class Ship(Options):
             return super().left_behind()
 
         if self.out is not None and self.out.exists():
-            missing = [name for name in ("int8", "push") if getattr(self, name) and name not in written]
-            if not missing:
-                return f"{self.out} is written, and whole"
-
-            rest = " ".join(f"{flag(name)} {shlex.quote(str(getattr(self, name)))}" for name in missing)
-            command = f"sinkprune ship {shlex.quote(str(self.out))} {rest}"
-            return f"{self.out} is written, and whole; for the rest type `{command}`"
+            return f"{self.out} is written, and whole"
 
         places = ", ".join(f"{flag(name)} {getattr(self, name)}" for name in written)
         return f"{places}: written, and whole; for the rest type the command without that"
