@@ -13,16 +13,21 @@ import torch
 from sinkprune.calibration import SEQUENCES
 from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, check_writable
 from sinkprune.cli.commands.prune import Prune
-from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
+from sinkprune.cli.common import (
+    WAYS_OUT,
+    model_and_texts,
+    open_model,
+    planned,
+    say_needs,
+    settle_device,
+)
 from sinkprune.cli.help_pages import say
-from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
-from sinkprune.models.gpus import planned_gpu
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery.model_card import card_in, card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
+from sinkprune.runs.memory_and_disk import lacks, pruning_needs, weight_bytes
 from sinkprune.runs.pruning import prune
-from sinkprune.runs.pruning_cost import pruning_cost
 from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root, was_streamed
 from sinkprune.scratch import remove_leftovers
@@ -57,9 +62,9 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
     """Say what pruning takes, and unless that is all, prune and save; `places_held` gives `made_from`."""
     if options.sequences is None:
         options.sequences = usual_sequences(recipe)
-    if planned_gpu(options.device) is None:
-        settle_device(options)
-    if options.dry_run and plan_unfetched(options, recipe, options.sequences):
+    settle_device(options)
+    if options.dry_run:
+        plan(options, recipe, options.sequences)
         return
 
     streamed = is_to_be_streamed(options, made_from)
@@ -70,9 +75,9 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
         finish(made_from, options, lm, recipe, calibration)
         return
 
-    say_cost(options, lm, recipe, calibration)
-    if options.dry_run:
-        return
+    lacking = tell_needs(options, lm, recipe, calibration)
+    if lacking:
+        raise RuntimeError("; ".join(lacking))
 
     report = prune(lm, recipe, calibration, work=options.work_folder)
     save(lm, report, options, sources)
@@ -123,13 +128,24 @@ def check_noise(options: Prune, lm: LanguageModel) -> None:
         )
 
 
-def say_cost(options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
-    """Say what pruning takes; raise RuntimeError for a machine that lacks a part of it."""
-    cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
-    how = ", streamed from disk" if lm.is_streamed else ""
-    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
-    if cost.missing:
-        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+def plan(options: Prune, recipe: Recipe, sequences: int) -> None:
+    """Say what pruning takes, and what this machine lacks for it, from shapes alone."""
+    lm, text = planned(options, sequences)
+    check_noise(options, lm)
+    calibration = text if recipe.rule.calibrated else None
+    for lack in tell_needs(options, lm, recipe, calibration):
+        say(lack)
+
+
+def tell_needs(
+    options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None
+) -> list[str]:
+    """Say what pruning takes; return what this machine lacks for it, in sentences."""
+    needed = pruning_needs(lm, recipe, calibration)
+    say_needs(lm, options.device, f"{recipe.name}, sparsity {recipe.sparsity}", needed)
+
+    loaded = weight_bytes(lm) if lm.has_blocks_in_memory else 0
+    return lacks(needed, options.device, options.target, options.work_folder, WAYS_OUT, loaded)
 
 
 def recipe_of(options: Prune) -> Recipe:

@@ -9,17 +9,12 @@ from functools import cache
 from types import SimpleNamespace
 
 import pandas as pd
-import torch
 
 from sinkprune.evaluation.harness.benchmarks import PAPER, TABLE, named
-from sinkprune.files import PLANNED
 from sinkprune.models.catalog import MODELS
 from sinkprune.models.meta_model import meta_model
-from sinkprune.runs.compute_cost import forward_cost
-from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
-from sinkprune_companion.experiments.compute import MEMORY, SPEED
+from sinkprune_companion.experiments.compute import SPEED, forward_cost
 from sinkprune_companion.ledger.margins import published_numbers
-from sinkprune_core import Calibration, preset
 
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each
@@ -73,22 +68,11 @@ class Result:
         prune = f"sinkprune prune {self.model} {recipe} {text} --out {self.folder}"
         return [prune, f"sinkprune evaluate {self.folder} {asked}"]
 
-    def pruning(self) -> PruningCost:
-        """Return what pruning by the preset takes at the assumed speed."""
-        calibration = Calibration(torch.zeros(self.sequences, self.length, dtype=torch.long), batch=1)
-        lm = meta_model(MODELS[self.model])
-        where = {"work": PLANNED, "speed": SPEED, "gpu_memory": MEMORY}
-        return pruning_cost(lm, preset(self.preset), calibration, **where)
-
     def evaluation_flops(self) -> float:
         """Return the FLOPs of all forwards of the evaluation, from the sizes of its benchmarks."""
         of_paper = [benchmark.task for benchmark in PAPER[self.family]]
         tasks = of_paper if self.tasks == ("paper",) else self.tasks
         return sum(_benchmark_flops(self.model, self.family, task) for task in tasks)
-
-    def pruning_hours(self) -> float:
-        """Return the hours of pruning at the assumed speed, a lower bound."""
-        return self.pruning().flops / SPEED / 3600
 
     def evaluation_hours(self) -> float:
         """Return the hours of the evaluation at the assumed speed, a lower bound."""

@@ -39,7 +39,7 @@ def pages(folder: Path) -> dict[str, str]:
 
     known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
     known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding(), "commands": commands()}
-    known["presets"] = {name: preset(name) for name in PRESETS}
+    known |= {"preset": preset, "presets": {name: preset(name) for name in PRESETS}}
     readme = render_results("readme.md.j2", results, **known)
 
     texts["README.md"] = with_badges(readme, FIRST, address(root))
