@@ -4,7 +4,6 @@ PYTHON  ?= python3
 PROFILE ?= quick
 VENV    ?= .venv
 ARGS    ?=
-URL     ?=
 
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -15,7 +14,7 @@ RECENT := sys.exit(sys.version_info < (3, 11))
 # Python compiles what it imports and keeps that. To compile all that is installed takes long, and most is never used.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv reproduce test lab train publish benchmark hostile site site-test device-test wheel-test address clean
+.PHONY: help venv reproduce test lab train publish benchmark site site-test device-test wheel-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,9 +43,6 @@ benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
 	$(BIN)/python -m sinkprune_companion.pages
 
-hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the tables of docs/promises.md (20 minutes on two cores)
-	$(BIN)/python -m pytest tests/hostile -q -n 2 --dist worksteal --record $(ARGS)
-
 site: $(READY) ## build the static site in build/site, from what is committed
 	$(BIN)/python site/build_site.py
 
@@ -58,9 +54,6 @@ device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in 
 
 wheel-test: $(READY) ## run every notebook from the wheel alone, with Colab's Jupyter (ten minutes, 2 GB)
 	$(BIN)/python -m pytest tests/wheel -q $(ARGS)
-
-address: $(READY) ## set the address of the repository (URL=https://github.com/OWNER/NAME; empty: none yet)
-	$(BIN)/python tools/address.py "$(URL)"
 
 venv: $(READY) ## only make .venv
 

@@ -134,13 +134,13 @@ measured = sink_records.measure(run, names, conditions, how, counts, rule, SEED,
 from sinkprune.figures import trajectories as pictures
 from sinkprune_companion.figures.looks import KINDS
 from sinkprune_companion.pages.render import draw
-from sinkprune_core.sinks.readings import LITERAL, READINGS
+from sinkprune_companion.readings import LITERAL, READINGS
 
 pair = []
 for kind in sink_measures.SHORT:
     one = (measured.models[kind], measured.traces[kind], 0)
     title = f"{KINDS[kind]} ({one[0].name})"
-    pair.append(pictures.panel(*one, title, READINGS[LITERAL], sink_std))
+    pair.append(pictures.panel(*one, title, sink_std))
 told = {"data": pictures.positions_table(pair), "caption": "one prompt; rings mark sinks"}
 plain = "Attention received by each token, step by step"
 draw(run, "sink_positions", plain, pictures.plot_sink_positions, pair, **told)

@@ -164,8 +164,8 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 
 # %%
 import torch
+from sinkprune_companion.hiding import Hiding, hiding_model
 from sinkprune_core.sinks import attention
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 with torch.inference_mode():
     with attention.track(dlm.model) as tracker:

@@ -202,12 +202,15 @@ sizes = (draws_at, draws_of_units, protocol_tokens, protocol_sequences, cell_dra
 losses = paper_protocol.protocol_losses(run, dlm, fingerprint, *sizes)
 protocol = above_dense(losses)
 found = paper_protocol.protocol_findings(protocol)
+found |= paper_protocol.without_largest(protocol, ("unstructured", 0.5))
 found["dense_loss_wikitext"] = paper_protocol.dense_loss(losses)
 if protocol_large_tokens:
     large = ({0.5: protocol_large_draws}, {}, protocol_large_tokens, protocol_sequences, cell_draws)
     on_large = paper_protocol.protocol_losses(run, dlm, fingerprint, *large, paper_protocol.LARGE)
-    of_large = paper_protocol.protocol_findings(above_dense(on_large))
+    on_large = above_dense(on_large)
+    of_large = paper_protocol.protocol_findings(on_large)
     found |= paper_protocol.on_tokens(of_large, protocol_large_tokens)
+    found |= paper_protocol.beside_other_amounts(protocol, on_large)
 run.find(found)
 
 # %% [markdown]

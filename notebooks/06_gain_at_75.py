@@ -28,8 +28,8 @@
 # of it away again. Leaving all sinks out of Wanda makes no difference that matters at 50, 65 or
 # 75 %.
 #
-# The picture to look at is [what each part of the official recipe
-# changes](../figures/06_gain_at_75/bridge.png).
+# The picture to look at is [what noised text, dense propagation and leaving sinks out
+# change](../figures/06_gain_at_75/switches.png).
 #
 # **In detail.**
 #
@@ -93,8 +93,6 @@ large_sequences: int = 12  # held-out sequences there
 
 # %% tags=["parameters"]
 other_sparsities: list[float] = []  # where Wanda and the official recipe are compared besides
-reach_sequences: int = 1  # calibration sequences of the search for the tokens that change most
-reach_layers: list[int] = [14]  # blocks whose linear maps are searched
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -155,10 +153,9 @@ draws = range(first_seed, first_seed + seeds)
 losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 
 # %% [markdown]
-# **The first picture.** What each step changes in the loss, beside the recipe before it; left of
-# zero is better. The last row is the official recipe beside Wanda, to which the four steps add up.
-# Bars are in percent of what Wanda costs at that sparsity, so that both panels have one scale;
-# the numbers are nats per token.
+# **The first table.** What each step changes in the loss, beside the recipe before it, in nats per
+# token; below zero is better. The last row of a sparsity is the official recipe beside Wanda, to
+# which the four steps add up.
 #
 # With five draws or more every row has a verdict. It is *no difference that matters* where the
 # whole interval lies within the margin, even if it excludes zero: then a step changes a little, and
@@ -173,9 +170,12 @@ losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 # recipes cost different amounts, margins differ a little from row to row.
 
 # %%
+import pandas as pd
+from sinkprune.evaluation.numbers import amount
 from sinkprune_companion.experiments.paired_differences import above_dense, pivot
 from sinkprune_companion.experiments.recipe_differences import differences, estimates
-from sinkprune_companion.figures.recipes import save_bridge, save_shares
+from sinkprune_companion.figures.recipes import save_shares
+from sinkprune_companion.pages.sources import results_for
 
 GRID, LEVELS, BELOW = "even grid", "official levels", "official levels below t = 1"
 COMPARED = {
@@ -191,7 +191,26 @@ COMPARED = {
 way_costs = above_dense(losses)
 found = differences(way_costs, COMPARED)
 run.find(estimates(found))
-save_bridge(run, found, sparsities)
+
+STEPS = {  # a label in tables and pictures: the name of its finding
+    "+ noised text, dense propagation": "noised_dense_minus_wanda",
+    "+ official noise levels": "official_levels_minus_grid",
+    "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
+    "+ official sink weights": "paper_minus_paper_sinks_kept",
+    "= the official recipe": "paper_minus_wanda",
+}
+steps = {
+    (f"{100 * share:g} %", label): found[f"{name}_{100 * share:g}"].estimate
+    for share in sparsities
+    for label, name in STEPS.items()
+}
+columns = {
+    "change of the loss": [amount(step) for step in steps.values()],
+    "would matter": [step.margin for step in steps.values()],
+    "verdict": results_for(run).on_losses(steps.values()),
+}
+rows_in_order = pd.MultiIndex.from_tuples(steps, names=["zeros", "step"])
+pd.DataFrame(columns, rows_in_order).astype({"would matter": float}).round(3)
 
 # %% [markdown]
 # What each recipe costs, in nats per token, by the share of zeros. Other noise levels were not
@@ -217,19 +236,10 @@ cost_table.assign(recipe=list(CALLED.values()))[["recipe", *in_order]]
 # depend on the kind. [docs/results.md](../docs/results.md#by-kind-of-text) has other differences.
 
 # %%
-import pandas as pd
-from sinkprune.evaluation.numbers import amount
 from sinkprune_companion.experiments.kinds_of_text import finding_on, kind_of_sequences
 from sinkprune_companion.experiments.recipe_differences import by_kind_of_text
 from sinkprune_companion.run.texts import DOMAINS
 
-STEPS = {  # a label in tables and pictures: the name of its finding
-    "+ noised text, dense propagation": "noised_dense_minus_wanda",
-    "+ official noise levels": "official_levels_minus_grid",
-    "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
-    "+ official sink weights": "paper_minus_paper_sinks_kept",
-    "= the official recipe": "paper_minus_wanda",
-}
 kind_N = kind_of_sequences(way_costs)
 way_by_kind = by_kind_of_text(found, kind_N)
 
@@ -416,33 +426,6 @@ by_kind = by_kind_of_text(found, kind_N)
 run.find(findings | by_kind)
 
 # %% [markdown]
-# ## How few weights so few tokens exchange
-#
-# How much could any choice of so few tokens change? This is asked at 50 %, on a few sequences. In
-# the blocks of `reach_layers` a greedy search looks for the calibration tokens that change the most
-# kept weights when they are left out. It ranks tokens by a first-order estimate of how many weights
-# near the threshold of their row would cross it, and then counts exactly what the chosen tokens
-# change. What it finds is a lower bound on what a choice of so many tokens can change: a better
-# choice may exist, and in one linear map the sinks are one. The sinks and as many random tokens
-# stand beside them. Other calibration text, in place of all tokens, gives the scale. All of this is
-# done with and without a special first token. The picture has every linear map by itself, because
-# maps differ widely: a mean over them may be that of one map alone.
-# [Notebook 04](04_why.ipynb) says why sinks do so little, with an equation.
-
-# %%
-from IPython.display import display
-from sinkprune_companion.experiments import token_reach
-from sinkprune_companion.figures.reach import save_reach
-
-if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
-    (plain,) = [row.recipe for row in large_way if row.variant == GRID]
-    where = (reach_sequences, length, reach_layers)
-    reached = token_reach.reach_on_both_starts(run, large_dlm, plain, *where)
-    findings |= token_reach.reach_findings(reached)
-    run.find(findings | by_kind)
-    display(save_reach(run, reached, plain.sparsity))
-
-# %% [markdown]
 # ## The reading
 
 # %% [markdown] tags=["reading"]
@@ -524,15 +507,6 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
 #   [−0.0068, 0.00074]). The whole official recipe − Wanda is 0.014 [0.0023, 0.025], undecided after
 #   correction. In the 10 draws of notebook 03, on as much text, it is 0.012 [0.0058, 0.018]: the
 #   official recipe is slightly worse than Wanda, calibrated on samples and documentation.
-# * **At 50 % leaving sinks out exchanges few weights.** In the median of 21 linear maps, on few
-#   calibration sequences, it exchanges 0.085 % of the kept weights, and leaving as many random
-#   tokens out 0.041 %. Sinks exchange more in 14 of the 21 maps. Means say less: in the mean sinks
-#   exchange 0.19 % and random tokens 0.046 %, but one map, `down_proj` of the last block, makes
-#   57 % of what sinks exchange. So the interval of the difference between these means holds zero:
-#   it is 0.14 % [−0.073 %, 0.35 %] of the kept weights. As many tokens that the greedy search
-#   chooses exchange 0.39 % in the mean. That is a lower bound: in the one map the search finds
-#   1.5 %, and the sinks exchange 2.3 %. Another draw of so little text exchanges 3.1 % in the mean.
-#   [Notebook 04](04_why.ipynb) has all maps, on the paper's text, at 50 and 75 %.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -541,9 +515,8 @@ from sinkprune_companion.pages.render import Folded, results_table
 results_table(run)
 
 # %% [markdown]
-# All numbers, in nats per token; those whose names begin with *reach* are shares of the kept
-# weights. Names that end in *later* are of the second half of the draws alone, and those that end
-# in *large* of the run at 50 % on more text.
+# All numbers, in nats per token. Names that end in *later* are of the second half of the draws
+# alone, and those that end in *large* of the run at 50 % on more text.
 
 # %%
 Folded(listed(findings, margin=[estimate.margin for estimate in findings.values()]))
@@ -554,8 +527,6 @@ Folded(listed(findings, margin=[estimate.margin for estimate in findings.values(
 # 1. Add 0.65 to `sparsities`, and set `seeds` to 5, since fewer draws give no verdict. Does the
 #    official recipe gain on Wanda there already?
 # 2. Set `factorial_sparsities` to `[0.5]`. Can any of the three switches be told from nothing there?
-# 3. Set `reach_layers` to `[10, 11, 20]`, where sinks hold much of what `down_proj` reads
-#    ([notebook 04](04_why.ipynb)). Does leaving the sinks out exchange more weights there?
 #
 # **What this does not show.** This is one small base model, judged by its likelihood, and pruned by
 # Wanda's scores. The way is measured in five draws of 16,384 tokens in float32. At 50 % it is

@@ -494,9 +494,10 @@ listed(estimates({name: changes[name] for name in elsewhere}))
 
 # %%
 import pandas as pd
-from sinkprune_companion.experiments.paired_differences import by_template, compare
+from sinkprune.evaluation.intervals import crossed_interval
+from sinkprune_companion.experiments.paired_differences import by_template, on_common_draws
 from sinkprune_companion.experiments.recipe_differences import by_kind_of_text
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import beside_damage
 
 found |= estimates(changes)
 by_kind = by_kind_of_text(changes, kind_N) | use_by_kind
@@ -505,11 +506,13 @@ if answers:
     for benchmark, part in by_template(answered, "margin").groupby("benchmark"):
         for place, recommended in RECOMMENDED.items():
             new, clean = ({"variant": each, "place": place} for each in (recommended, CLEAN))
-            cost = compare(part, {"variant": "dense"}, clean)
-            if cost:
+            values = on_common_draws(part, new, clean, {"variant": "dense"})
+            if values:
+                new_RN, clean_RN, dense_RN = values
+                lost_RN = dense_RN - clean_RN
                 at = f"{ending(place)}_{benchmark}"
-                gain = with_share_of_damage(compare(part, new, clean), cost)
-                found[f"answer_margin_dense_minus_clean_{at}"] = cost
+                found[f"answer_margin_dense_minus_clean_{at}"] = crossed_interval(lost_RN)
+                gain = beside_damage(new_RN - clean_RN, lost_RN)
                 found[f"answer_margin_recommended_minus_clean_{at}"] = gain
     right = answered.groupby(["benchmark", "place", "variant"], sort=False).correct.mean()
     display((100 * right).unstack("benchmark").round(1))

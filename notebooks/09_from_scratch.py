@@ -236,7 +236,7 @@ def traced(lm, seed: int) -> Trace:
 
 # %%
 from sinkprune_companion.experiments import random_null, sink_measures
-from sinkprune_core.sinks.readings import LITERAL
+from sinkprune_companion.readings import LITERAL
 
 rows = []
 for (kind, seed), lm in models.items():
@@ -274,7 +274,7 @@ means.rename(columns=METRICS).round(3)
 
 # %%
 from sinkprune_companion.experiments.hiding_scores import hiding_scores
-from sinkprune_core.sinks.hiding import Hiding
+from sinkprune_companion.hiding import Hiding
 
 HIDINGS = [Hiding(keys, hidden, layers="middle") for keys in ("top", "random")]
 parts = []
@@ -413,7 +413,7 @@ for finding, name in DIFFERENCES.items():
 # not told from zero there is no margin and no verdict.
 
 # %%
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import beside_damage
 
 dense_RN = table_of(quality, "diffusion", "value", "sequence")
 pruned_by = dict(list(pruned.assign(kind="diffusion").groupby("left_out")))
@@ -429,8 +429,7 @@ COMPARED = {
 }
 for left_out, short in COMPARED.items():
     without_RN = table_of(pruned_by[left_out], "diffusion", "value", "sequence")
-    cost = crossed_interval(without_RN - all_kept_RN)
-    found[f"{short}_minus_none"] = with_share_of_damage(cost, found["wanda_minus_dense"])
+    found[f"{short}_minus_none"] = beside_damage(without_RN - all_kept_RN, all_kept_RN - dense_RN)
 run.find(found)
 
 # %% [markdown]

@@ -32,25 +32,22 @@
 # model. Nobody has run the commands here on published weights, so this project decides no claim
 # about a model of 8 billion weights.
 #
-# The picture to look at is [what others measured at 8B](../figures/pictures/others_at_8b.png),
-# which is too imprecise to confirm or refute the paper, and then the plan below. This notebook
-# prints the commands, with the least time and memory that they take, and how small a difference
-# their evaluation could show; [docs/results.md](../docs/results.md) has them for every number that
-# the authors report.
+# The table to look at is [what others measured at 8B](../docs/results.md#at-8b-by-others), which is
+# too imprecise to confirm or refute the paper, and then the plan below. This notebook prints the
+# commands, with the least time and memory that they take, and how small a difference their
+# evaluation could show; [docs/results.md](../docs/results.md) has them for every number that the
+# authors report.
 
 # %% [markdown]
-# ![On LLaDA-8B, what others measured is too imprecise](../figures/pictures/others_at_8b.png)
-#
-# The picture shows the accuracy on WinoGrande of a sink-aware method less that of its plain
-# version. Squares are an independent run of the official code by somebody else,
+# *What others measured* is the accuracy on WinoGrande of a sink-aware method less that of its plain
+# version, in an independent run of the official code by somebody else,
 # [songeunseo/sap](https://github.com/songeunseo/sap). Its 95 % intervals
 # are seven or eight points wide, and hold both zero and the paper's numbers, so they neither confirm
 # nor refute the paper. They are *not paired*: the source gives the standard error of each accuracy
-# by itself, and a paired interval would be narrower. Stars are the paper's numbers, which have no
-# intervals; open stars are as that source quotes them, and we have not checked them. Grey bands are
-# differences too small to matter, shares of what plain pruning costs; at 25 % that cost is not told
-# from zero, so there is none. [docs/results.md](../docs/results.md#at-8b-by-others) has all of
-# these numbers, and the commits and files of that source.
+# by itself, and a paired interval would be narrower. The paper's numbers have no intervals, and some
+# are as that source quotes them, which we have not checked.
+# [docs/results.md](../docs/results.md#at-8b-by-others) has all of these numbers, and the commits and
+# files of that source.
 
 # %% [markdown]
 # *Run all* makes a tiny checkpoint of random weights, in the format in which the chosen model is

@@ -12,7 +12,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune.models.loading import load
     from sinkprune.models.saving import save
     from sinkprune.models.shrinking import shrink
-    from sinkprune.recovery.masks import apply_masks, save_masks
     from sinkprune.recovery.model_card import save_model
     from sinkprune.recovery.objectives import training_loss
     from sinkprune.recovery.recover import recover
@@ -51,7 +50,6 @@ __all__ = [
     "Report",
     "Sampler",
     "Trace",
-    "apply_masks",
     "attention_mass",
     "calibration_from",
     "diagnose",
@@ -64,7 +62,6 @@ __all__ = [
     "prune",
     "recover",
     "save",
-    "save_masks",
     "save_model",
     "score",
     "shrink",
@@ -82,7 +79,6 @@ _HOMES = {  # where `__getattr__` finds them
     "sinkprune.models.loading": ("load",),
     "sinkprune.models.saving": ("save",),
     "sinkprune.models.shrinking": ("shrink",),
-    "sinkprune.recovery.masks": ("apply_masks", "save_masks"),
     "sinkprune.recovery.model_card": ("save_model",),
     "sinkprune.recovery.recover": ("recover",),
     "sinkprune.recovery.objectives": ("training_loss",),

@@ -100,6 +100,8 @@ def _elements(data: Any, seed: int) -> Iterator[tuple[int, object]]:
         data = documents_in(data)
     elif isinstance(data, Mapping):
         data = _of_mapping(data)
+    elif _is_column(data):
+        data = list(data)
     elif _is_table(data) or isinstance(data, (str, bytes, Calibration)) or not isinstance(data, Iterable):
         raise TypeError(_refusal(data))
 
@@ -132,6 +134,11 @@ def _of_mapping(data: Mapping) -> Sequence:
 def _is_table(data: object) -> bool:
     """Return whether data is a table of pandas, which yields the names of its columns."""
     return hasattr(data, "columns") and hasattr(data, "iloc")
+
+
+def _is_column(data: object) -> bool:
+    """Return whether data is a column of pandas, which `[0]` reads by its label and not by its place."""
+    return hasattr(data, "iloc") and not hasattr(data, "columns")
 
 
 def _refusal(data: object) -> str:

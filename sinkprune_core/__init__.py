@@ -12,13 +12,14 @@ if TYPE_CHECKING:  # what `__getattr__` finds
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler
     from sinkprune_core.diffusion.sampling import generate
-    from sinkprune_core.language_model import LanguageModel, wrap
+    from sinkprune_core.language_model import LanguageModel
     from sinkprune_core.pruning.diagnosis import Diagnosis, diagnose
     from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
     from sinkprune_core.pruning.report import Report
     from sinkprune_core.sinks.attention import attention_mass, hide, track
     from sinkprune_core.sinks.trace import Trace, trace
+    from sinkprune_core.wrapping import wrap
 
 __all__ = [
     "DREAM_SAMPLER",
@@ -48,13 +49,14 @@ _HOMES = {  # where `__getattr__` finds them
     "calibration.text": ("Calibration",),
     "diffusion.samplers": ("DREAM_SAMPLER", "LLADA_SAMPLER", "Sampler"),
     "diffusion.sampling": ("generate",),
-    "language_model": ("LanguageModel", "wrap"),
+    "language_model": ("LanguageModel",),
     "pruning.diagnosis": ("Diagnosis", "diagnose"),
     "pruning.engine": ("prune",),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
     "pruning.report": ("Report",),
     "sinks.attention": ("attention_mass", "hide", "track"),
     "sinks.trace": ("Trace", "trace"),
+    "wrapping": ("wrap",),
 }
 
 # transformers warns of an attribute that it reads itself where a model is saved.

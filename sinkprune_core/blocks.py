@@ -14,9 +14,7 @@ from pydantic import InstanceOf
 from torch import nn
 from tqdm.auto import tqdm
 
-from sinkprune_core.forwards import check_ids, check_positions
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.model_checks import hidden_of
 from sinkprune_core.values import checked
 
 
@@ -66,6 +64,11 @@ class BlockInput:
 # through a block
 
 
+def hidden_of(output: torch.Tensor | tuple) -> torch.Tensor:
+    """Return the hidden states among what a block returns."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 class _CapturedError(Exception):
     """Ends a forward at the first block."""
 
@@ -79,8 +82,8 @@ def block_inputs(
     Hidden states go into `store_RTD` where one is given. Raises ValueError for ids that are no tokens of the
     model, and for longer rows than it has positions.
     """
-    check_ids(lm, rows.ids_RT)
-    check_positions(lm, rows.ids_RT.shape[-1])
+    lm.check_ids(rows.ids_RT)
+    lm.check_positions(rows.ids_RT.shape[-1])
     present_RT = rows.present_RT
     captured: list[BlockInput] = []
 
@@ -203,9 +206,8 @@ def visit(
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
     """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo.
 
-    A kind of model whose blocks lie elsewhere says itself what comes back (`LanguageModel.kept`). Another
-    thread waits for the model until then.
+    A kind of model whose blocks lie elsewhere says itself what comes back (`LanguageModel.kept`).
     """
     checked("lm", lm, InstanceOf[LanguageModel])
-    with lm.turn(), lm.kept():
+    with lm.kept():
         yield

@@ -9,9 +9,8 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
 import torch
@@ -19,25 +18,8 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 
 from sinkprune_core.encoding import Tokenizer, without_mask
-from sinkprune_core.forwards import (
-    check_ids,
-    check_loaded,
-    check_mode,
-    check_numbers,
-    check_output,
-    check_positions,
-    check_rows,
-    is_finite,
-)
-from sinkprune_core.model_checks import (
-    blocks_of,
-    check_changeable,
-    check_computation,
-    check_structure,
-    explained,
-)
-from sinkprune_core.turns import turn
-from sinkprune_core.values import Flag, Number, Plain, Text, checked
+from sinkprune_core.model_checks import blocks_of, check_mode, check_structure
+from sinkprune_core.values import Flag, Number, Plain, Text, checked, in_short, is_finite
 
 Kind = Literal["autoregressive", "diffusion"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -51,8 +33,7 @@ class LanguageModel:
 
     Raises TypeError for what is no model of transformers. Raises ValueError for an unknown kind, for a mask
     token that does not fit the kind or the vocabulary, for a model whose dropout is on, and, by name, for one
-    that is not covered (see `model_checks`): a few tokens run through it show whether it looks in the
-    direction of its kind.
+    that is not covered (see `model_checks`). What it computes is asked by `wrap`, and by `load`.
     """
 
     model: PreTrainedModel
@@ -67,8 +48,6 @@ class LanguageModel:
         check_structure(self.model)
         self._check_kind()
         check_mode(self.model, self.name)
-        if all(not parameter.is_meta for parameter in self.model.parameters()):
-            check_computation(self)
 
     def _check_kind(self) -> None:
         """Raise ValueError for a kind or a mask token that cannot be."""
@@ -94,10 +73,6 @@ class LanguageModel:
         renamed = copy.copy(self)
         object.__setattr__(renamed, "name", name)
         return renamed
-
-    def turn(self) -> AbstractContextManager[None]:
-        """Return a context in which no other thread uses the model: it waits until the block has ended."""
-        return turn(self.model)
 
     @property
     def vocabulary(self) -> int:
@@ -176,8 +151,7 @@ class LanguageModel:
     def kept(self) -> Iterator[None]:
         """Copy the blocks and put them back at the end; see `weights_kept`."""
         check_structure(self.model)
-        check_loaded(self)
-        check_changeable(self)
+        self.check_loaded()
         modules = [_AsItWas(module) for module in self.blocks.modules()]
 
         try:
@@ -214,6 +188,77 @@ class LanguageModel:
         """Return how many weights of the linear maps of all blocks are zero."""
         return sum(int((linear.weight == 0).sum()) for linear in self.all_linears().values())
 
+    # what a forward takes and gives
+
+    def check_ids(self, ids_BT: torch.Tensor, training: bool = False) -> None:
+        """Raise an error unless ids are int64 of the vocabulary; how long rows may be says `check_positions`.
+
+        Raises TypeError for what is no tensor, ValueError for other ids, and for a model that was turned in
+        the other direction since it was wrapped, or whose dropout is on, unless it is `training`.
+        """
+        if not isinstance(ids_BT, torch.Tensor):
+            raise TypeError(f"token ids are {in_short(ids_BT)}: {self.name} takes a tensor of int64")
+        if ids_BT.dtype != torch.int64:
+            raise ValueError(f"token ids are {ids_BT.dtype}: {self.name} takes a tensor of int64")
+
+        if not training:
+            check_mode(self.model, self.name)
+        self._check_direction()
+        if not ids_BT.numel():
+            return
+
+        least, most = (int(extreme) for extreme in ids_BT.aminmax())
+        if least < 0 or most >= self.vocabulary:
+            raise ValueError(
+                f"token id {least if least < 0 else most} is outside the vocabulary of {self.name}, "
+                f"0 … {self.vocabulary - 1}: take ids of its own tokenizer"
+            )
+
+    def _check_direction(self) -> None:
+        is_causal = getattr(self.model.config, "is_causal", None)
+        if is_causal is not None and is_causal == self.is_diffusion:
+            other = "causal" if is_causal else "bidirectional"
+            raise ValueError(
+                f"{self.name} is {self.kind}, and its attention was made {other} since: wrap a copy of the "
+                "model for the other direction (copy.deepcopy)"
+            )
+
+    def _check_rows(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> None:
+        """Raise ValueError unless ids are rows of at least a token, and for a mask of another shape."""
+        shape = tuple(ids_BT.shape)
+        if len(shape) != 2 or not ids_BT.numel():
+            raise ValueError(
+                f"ids_BT has shape {shape}: {self.name} takes (sequences, tokens), at least one of each"
+            )
+        if attention_mask_BT is not None and tuple(attention_mask_BT.shape) != shape:
+            raise ValueError(
+                f"attention_mask_BT has shape {tuple(attention_mask_BT.shape)}, and ids_BT has {shape}: "
+                "give one number for every token"
+            )
+
+    def check_positions(self, tokens: int) -> None:
+        """Raise ValueError for a sequence of more tokens than the model has positions."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        if limit is not None and tokens > limit:
+            raise ValueError(
+                f"a sequence of {tokens} tokens exceeds the {limit} positions of {self.name}: "
+                "shorten the prompt or what is to be written or scored"
+            )
+
+    def check_loaded(self) -> None:
+        """Raise ValueError where a part has no numbers: a forward would read what lies in memory."""
+        for name, parameter in self.model.named_parameters():
+            _check_numbers(self.name, name, parameter)
+
+    def check_output(self, value: torch.Tensor) -> torch.Tensor:
+        """Return what the model has computed; raise ValueError where a number of it is not finite."""
+        if not is_finite(value):
+            raise ValueError(
+                f"what {self.name} computes in {self.model.dtype} is not finite: "
+                "its weights are damaged, or take a wider dtype"
+            )
+        return value
+
     def hidden(
         self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None, training: bool = False
     ) -> torch.Tensor:
@@ -224,23 +269,22 @@ class LanguageModel:
         finite, and for a model without weights.
         """
         checked("attention_mask_BT", attention_mask_BT, Plain | None)
-        check_rows(self, ids_BT, attention_mask_BT)
-        check_ids(self, ids_BT, training)
+        self.check_ids(ids_BT, training)
+        self._check_rows(ids_BT, attention_mask_BT)
 
         longest = ids_BT.shape[1] if attention_mask_BT is None else int(attention_mask_BT.sum(1).max())
-        check_positions(self, longest)
-        return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
+        self.check_positions(longest)
+        return self.check_output(self._last_hidden(ids_BT, attention_mask_BT))
 
     def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
-        check_loaded(self)
+        self.check_loaded()
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
 
-        with self.turn(), explained(self):
-            output = self.model.base_model(
-                ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
-            )
-            return output.last_hidden_state.to(self.device)
+        output = self.model.base_model(
+            ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
+        )
+        return output.last_hidden_state.to(self.device)
 
     def logits_at(
         self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None
@@ -265,7 +309,8 @@ class LanguageModel:
         position 0 of an autoregressive model, and unless there is a bool for every id.
         """
         checked("where_BT", where_BT, Plain)
-        check_rows(self, ids_BT, attention_mask_BT)
+        self.check_ids(ids_BT, training)
+        self._check_rows(ids_BT, attention_mask_BT)
         if where_BT.dtype != torch.bool or where_BT.shape != ids_BT.shape:
             raise ValueError(
                 f"where_BT is {where_BT.dtype} of shape {tuple(where_BT.shape)}, and ids_BT has shape "
@@ -284,7 +329,7 @@ class LanguageModel:
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, float32 (N, V); ValueError where one is not finite."""
-        return check_output(self, self.raw_logits(hidden_ND)).float()
+        return self.check_output(self.raw_logits(hidden_ND)).float()
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states in the model's dtype, (N, V), finite or not.
@@ -317,16 +362,15 @@ class LanguageModel:
         """
         former = cache.get_seq_length()
         if not former:
-            check_loaded(self)
+            self.check_loaded()
         tokens = former + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
 
-        check_ids(self, fresh_BT)
-        check_positions(self, tokens)
-        with self.turn(), explained(self):
-            output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
-            last_BD = output.last_hidden_state[:, -1].contiguous()
+        self.check_ids(fresh_BT)
+        self.check_positions(tokens)
+        output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
+        last_BD = output.last_hidden_state[:, -1].contiguous()
 
         return self.head(last_BD.to(self.device))
 
@@ -346,90 +390,20 @@ class LanguageModel:
         Raises ValueError for a model that is not covered, or has no numbers.
         """
         digest = hashlib.sha256()
-        with self.turn():  # another thread may prune it for a while
-            check_structure(self.model)
-            check_loaded(self)
-            for name, tensor in sorted(self.model.state_dict().items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                numbers = tensor.detach().cpu().flatten()  # a buffer may be a single number
-                digest.update(numbers.view(torch.uint8).numpy())
+        check_structure(self.model)
+        self.check_loaded()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            numbers = tensor.detach().cpu().flatten()  # a buffer may be a single number
+            digest.update(numbers.view(torch.uint8).numpy())
+
         return digest.hexdigest()[:16]
 
 
-def wrap(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer | None = None,
-    *,
-    mask_token_id: int | None = None,
-    logits_shifted: bool | None = None,
-    name: str | None = None,
-) -> LanguageModel:
-    """Return a model of transformers as one that can be tracked, pruned and sampled; nothing is copied.
-
-    With a `mask_token_id` it is a diffusion model, whose attention is made bidirectional; without, an
-    autoregressive one, made causal. `logits_shifted` must be said of a diffusion model: True where the output
-    at position i-1 predicts the token at i (Dream), False where that at i does (LLaDA). `tokenizer` is needed
-    for text alone. The model is put into evaluation mode; of a compiled one (`torch.compile`) the original is
-    taken.
-
-    Raises TypeError for what is no model of transformers, and ValueError, in one sentence, for a model that
-    is not covered or whose attention does not look in the direction that its kind has.
-    """
-    checked("name", name, Text | None)
-    checked("mask_token_id", mask_token_id, Number | None)
-    checked("logits_shifted", logits_shifted, Flag | None)
-    model = getattr(model, "_orig_mod", model)
-    check_structure(model)
-
-    empty = [part for part, parameter in model.named_parameters() if parameter.is_meta]
-    if empty:
-        raise ValueError(
-            f"{empty[0]} of {type(model).__name__} has no weights, only a shape: load them first"
-        )
-
-    is_diffusion = mask_token_id is not None
-    if logits_shifted is None and is_diffusion:
-        raise ValueError(
-            "logits_shifted must be said of a diffusion model: True where the output at position i-1 "
-            "predicts the token at i (Dream, DiffuGPT), False where that at i does (LLaDA, A2D)"
-        )
-
-    if logits_shifted is False and not is_diffusion:
-        raise ValueError(
-            "logits_shifted=False does not fit an autoregressive model, which predicts the next token; give "
-            "the mask_token_id of a diffusion model"
-        )
-
-    with _as_it_was_if_refused(model):
-        set_direction(model.eval(), causal=not is_diffusion)
-        return LanguageModel(
-            model=model,
-            tokenizer=tokenizer,
-            name=name or Path(model.config.name_or_path or "").name or type(model).__name__,
-            kind="diffusion" if is_diffusion else "autoregressive",
-            mask_token_id=mask_token_id,
-            logits_shifted=True if logits_shifted is None else logits_shifted,
-        )
-
-
-@contextmanager
-def _as_it_was_if_refused(model: PreTrainedModel) -> Iterator[None]:
-    """Give a model its direction and its modes back where the block ends in an error."""
-    owners = [model.config, *model.modules()]
-    directions = [(owner, owner.is_causal) for owner in owners if hasattr(owner, "is_causal")]
-    modes = [(module, module.training) for module in model.modules()]
-    has_direction = hasattr(model.config, "is_causal")
-
-    try:
-        yield
-    except BaseException:
-        if not has_direction:
-            vars(model.config).pop("is_causal", None)
-        for owner, causal in directions:
-            cast(Any, owner).is_causal = causal
-        for module, training in modes:
-            module.training = training
-        raise
+def _check_numbers(model_name: str, name: str, value: torch.Tensor) -> None:
+    """Raise ValueError for a part of a model that has a shape and no numbers."""
+    if value.is_meta:
+        raise ValueError(f"{name} of {model_name} has no numbers, only a shape: load the model first")
 
 
 class _AsItWas:
@@ -489,7 +463,7 @@ def check_finite(lm: LanguageModel, named: Iterable[tuple[str, nn.Parameter]]) -
     """Raise ValueError, naming the first parameter without numbers, or with one that is not finite."""
     for name, parameter in named:
         value = lm.value_of(name, parameter)
-        check_numbers(lm, name, value)
+        _check_numbers(lm.name, name, value)
         if not is_finite(value):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "

@@ -10,7 +10,6 @@ or a file.
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import is_dataclass
 from fractions import Fraction
 from functools import cache, wraps
@@ -20,13 +19,11 @@ from typing import (
     Annotated,
     Any,
     Literal,
-    Protocol,
     TypeVar,
     cast,
     get_args,
     get_origin,
     get_type_hints,
-    runtime_checkable,
 )
 
 import numpy as np
@@ -75,15 +72,6 @@ LONGEST = 60  # characters of a value in an error; of a longer one its type is g
 Function = TypeVar("Function", bound=Callable)
 
 
-@runtime_checkable
-class HasTurns(Protocol):
-    """What one call at a time may use: a model, whose hooks and weights two calls would mix up."""
-
-    def turn(self) -> AbstractContextManager[None]:
-        """Return a context in which no other thread has its turn."""
-        ...
-
-
 def share_of(total: int, share: float) -> int:
     """Return the largest count whose share of `total` is, as a float, not above `share`.
 
@@ -98,6 +86,14 @@ def share_of(total: int, share: float) -> int:
 def is_plain(value: torch.Tensor) -> bool:
     """Return whether a tensor is a dense one with numbers, neither sparse nor nested."""
     return not value.is_nested and value.layout == torch.strided and not value.is_meta
+
+
+def is_finite(value: torch.Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite, in one pass over it and without a copy."""
+    if not value.numel():
+        return True
+    extremes = torch.stack(value.detach().aminmax())  # either is NaN where any number is
+    return bool(torch.isfinite(extremes).all())
 
 
 def _plain(value: torch.Tensor) -> torch.Tensor:
@@ -139,10 +135,7 @@ def check_fields(settings: object) -> None:
 
 
 def checked_arguments(function: Function) -> Function:
-    """Let a function check its annotated arguments before it begins, as `check_fields` checks fields.
-
-    A call with a model has its turn until it ends: what another thread asks of the same model waits.
-    """
+    """Let a function check its annotated arguments before it begins, as `check_fields` checks fields."""
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -152,11 +145,7 @@ def checked_arguments(function: Function) -> Function:
             if name in bound.arguments:
                 bound.arguments[name] = checked(name, bound.arguments[name], hint)
 
-        with ExitStack() as turns:
-            for value in bound.arguments.values():
-                if isinstance(value, HasTurns):
-                    turns.enter_context(value.turn())
-            return function(*bound.args, **bound.kwargs)
+        return function(*bound.args, **bound.kwargs)
 
     return cast(Function, call)
 

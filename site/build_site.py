@@ -31,7 +31,7 @@ READ = "Read"  # captions of the navigation
 LOOK = "Look closer"
 USE = "Use and extend"
 KEEP = "Maintain"
-UPKEEP = ["docs/promises.md", "docs/results_history.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+UPKEEP = ["docs/results_history.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 DATA = "Models and data that ship"
 
 

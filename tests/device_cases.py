@@ -22,13 +22,13 @@ from sinkprune.evaluation.protocols import Protocol
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import stream
+from sinkprune_companion.hiding import Hiding, hiding_model
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.crops import origin, write_data
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
 from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, trace
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.pruning.recipe import compared_preset
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 if torch.cuda.is_available():
     DEVICE = torch.device("cuda", 0)

@@ -45,12 +45,9 @@ OWN = {  # what is not named here stays as the notebook has it
         "calibration": 5,
         "large_calibration": 5,
         "other_sparsities": [0.25],
-        "reach_layers": [0],
     },
     "10_prune_llada": {"draws": 1, "sequences": 2, "limit": 1},
     "08_what_results_depend_on": {
-        "restored_counts": [1, 10],
-        "largest_from": 1,
         "stability_threshold": 0.5,
     },
     "07_best_recipe": {

@@ -27,7 +27,7 @@ from sinkprune.runs.memory_and_disk import lacks, pruning_needs
 from sinkprune.runs.work_folder import MARKER, identity, is_run_of, remove_root, was_streamed
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.diagnosis import SMALLEST, Diagnosis, weighted_mean
+from sinkprune_core.pruning.diagnosis import SMALLEST_BY_CONVENTION, Diagnosis, weighted_mean
 from sinkprune_core.pruning.recipe import Recipe
 
 AFFECTED = 5  # linears that are named
@@ -128,9 +128,9 @@ def most_affected(found: Diagnosis, count: int) -> pd.DataFrame:
 def affected(found: Diagnosis) -> pd.DataFrame:
     """Return the linears where leaving sinks out exchanges more weights than other text does.
 
-    Changes below SMALLEST of the kept weights do not count.
+    Changes below SMALLEST_BY_CONVENTION of the kept weights do not count.
     """
-    is_more = found.table.exact > found.table.other_text.clip(lower=SMALLEST)
+    is_more = found.table.exact > found.table.other_text.clip(lower=SMALLEST_BY_CONVENTION)
     return found.table.loc[is_more]
 
 

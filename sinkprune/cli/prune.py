@@ -23,8 +23,9 @@ from sinkprune.cli.common import (
 )
 from sinkprune.cli.help_pages import say
 from sinkprune.files import held
+from sinkprune.models.card import read_card
 from sinkprune.models.shrinking import shrink
-from sinkprune.recovery.model_card import card_in, card_of, provenance, save_model
+from sinkprune.recovery.model_card import card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.memory_and_disk import lacks, pruning_needs, weight_bytes
 from sinkprune.runs.pruning import prune
@@ -216,7 +217,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
 
     with held(options.target), held(options.work_folder):
         remove_leftovers(options.target)  # of a process that was killed when it had just finished
-        card = card_in(options.target)
+        card = read_card(options.target)
         if is_finished(card, options, recipe):
             yield card[MADE_FROM]
             return
@@ -279,6 +280,7 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
 
     made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, **provenance(options.model)}
     made_from.pop("format", None)
+    made_from["dtype"] = str(lm.model.dtype).removeprefix("torch.")
     if sources:
         made_from["text"] = sources
 

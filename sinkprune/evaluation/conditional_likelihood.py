@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 from sinkprune.evaluation.protocols import Protocol, protocol
 from sinkprune.evaluation.token_losses import batches, head_losses, padded
 from sinkprune_core.diffusion.noise import corrupt
-from sinkprune_core.forwards import check_ids, check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, Whole, checked_arguments
@@ -210,13 +209,13 @@ def _exact_values(
 def _checked_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> list[Pair]:
     """Return pairs on the CPU; ValueError unless targets have tokens and pairs with `extra` ones fit."""
     for sequence, (prompt, target) in enumerate(pairs):
-        check_ids(lm, prompt)
-        check_ids(lm, target)
+        lm.check_ids(prompt)
+        lm.check_ids(target)
         if len(target) == 0:
             raise ValueError(f"the target of pair {sequence} is empty: there is nothing to score")
 
     longest = max((len(prompt) + len(target) + extra for prompt, target in pairs), default=0)
-    check_positions(lm, longest)
+    lm.check_positions(longest)
     return [(prompt.cpu(), target.cpu()) for prompt, target in pairs]
 
 
@@ -312,7 +311,7 @@ def perplexity(
     without windows, a text too short for one, and guidance for an autoregressive model.
     """
     how = protocol(how)
-    check_ids(lm, ids_T)
+    lm.check_ids(ids_T)
     pairs = how.windows(ids_T)
     if lm.is_diffusion:
         return estimate(log_likelihood(lm, pairs, how, seed, batch, progress))

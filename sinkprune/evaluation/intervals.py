@@ -44,6 +44,9 @@ class Estimate:
     """Standard error that the choice of sequences adds; None where it was not told apart."""
     freedom: float | None = None
     """Degrees of freedom of the interval's t distribution; None for a normal one."""
+    p_matters: float | None = None
+    """p-value of a difference from 0 that matters, where the margin is an estimate with an error of its own;
+    None where the margin is a fixed number."""
 
     def __post_init__(self):
         if not np.isfinite([self.value, self.low, self.high]).all():
@@ -80,9 +83,23 @@ class Estimate:
             return float(distance == 0)
         return float(2 * stats.t.sf(distance / self.standard_error, _or_infinite(self.freedom)))
 
+    def p_of_a_difference(self, margin: float | None, against: float = 0.0) -> float:
+        """Return the p-value of a difference that matters: the mean lies `margin` or more from `against`.
+
+        It is the larger one of two, each of a two-sided test of one end of the margin. So with a fixed margin
+        it is below .05 where the 95 % interval lies within; a margin with an error of its own was tested as
+        `p_matters` says. It is 1 without a margin, and for a mean outside it.
+        """
+        if margin is None or abs(self.value - against) >= margin:
+            return 1.0
+        if self.p_matters is not None and against == 0:
+            return self.p_matters
+
+        return max(self.p_value(against - margin), self.p_value(against + margin))
+
     def with_margin(self, margin: float | None) -> "Estimate":
         """Return the same with the smallest difference that matters, in units of the mean."""
-        return replace(self, margin=margin)
+        return replace(self, margin=margin, p_matters=None)
 
 
 def _or_infinite(freedom: float | None) -> float:
@@ -115,6 +132,28 @@ def crossed_interval(values_RN: np.ndarray) -> Estimate:
     if len(values_RN) == 1:
         return replace(_t_interval(values_RN, "t interval over sequences, one calibration draw"), draws=1)
     return _t_interval(values_RN, "t interval over calibration draws and sequences")
+
+
+def within_share(values_RN: np.ndarray, scale_RN: np.ndarray, share: float) -> Estimate:
+    """Return the `crossed_interval` of a difference whose margin is a `share` of another mean, the scale.
+
+    Both are (R, N), on the same repetitions and sequences; a scale of one repetition serves all. The margin
+    carries the error of the scale: `p_matters` tests the differences `values - share * scale` and
+    `values + share * scale` instead of the ends of a fixed margin. There is no margin where the interval of
+    the scale does not lie above 0. Raises what `crossed_interval` raises.
+    """
+    estimate = crossed_interval(values_RN)
+    scale = crossed_interval(scale_RN)
+    if scale.low <= 0:
+        return estimate
+
+    margin_RN = share * np.asarray(scale_RN, dtype=float)
+    below = crossed_interval(values_RN - margin_RN)
+    above = crossed_interval(values_RN + margin_RN)
+
+    is_within = below.value < 0 < above.value
+    p_matters = max(below.p_value(), above.p_value()) if is_within else 1.0
+    return replace(estimate, margin=share * scale.value, p_matters=p_matters)
 
 
 def _t_interval(values_RN: np.ndarray, method: str) -> Estimate:

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from sinkprune.evaluation.token_losses import token_losses
 from sinkprune_core.diffusion.noise import corrupt, even_split, random_mask, stratified_counts
-from sinkprune_core.forwards import check_ids, check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
@@ -99,8 +98,8 @@ def _check_text(lm: LanguageModel, ids_NT: torch.Tensor, first_scored: int) -> N
             "it is the first position whose token counts"
         )
 
-    check_ids(lm, ids_NT)
-    check_positions(lm, ids_NT.shape[-1])
+    lm.check_ids(ids_NT)
+    lm.check_positions(ids_NT.shape[-1])
 
 
 def _masked_sequences(

@@ -11,7 +11,6 @@ from itertools import islice
 import torch
 from torch.nn.functional import cross_entropy
 
-from sinkprune_core.forwards import check_ids, check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.memory import rows_in_cache
 
@@ -42,7 +41,7 @@ def head_losses(
     unconditional + (guidance + 1) (conditional - unconditional). Raises ValueError for a target that is no
     token of the vocabulary, and for a loss that is not finite.
     """
-    check_ids(lm, target_N)
+    lm.check_ids(target_N)
     losses = [torch.zeros(0, dtype=torch.float64)]
     hits = [torch.zeros(0, dtype=torch.bool)]
 
@@ -53,7 +52,7 @@ def head_losses(
         losses.append(loss)
         hits.append(hit)
 
-    return check_output(lm, torch.cat(losses)), torch.cat(hits)
+    return lm.check_output(torch.cat(losses)), torch.cat(hits)
 
 
 def _slice_losses(

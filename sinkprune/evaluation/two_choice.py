@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 from sinkprune.evaluation.maskings import Maskings, maskings, whole
 from sinkprune.evaluation.token_losses import batches, head_losses
 from sinkprune_core.diffusion.noise import corrupt
-from sinkprune_core.forwards import check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, Whole, checked_arguments, in_short
@@ -93,7 +92,7 @@ def accuracy(
         raise ValueError("there are no items: give at least one")
 
     questions = [_question(lm, item, draws, seed) for item in items]
-    check_positions(lm, max(len(ids_T) for each in questions for ids_T in each.ids))
+    lm.check_positions(max(len(ids_T) for each in questions for ids_T in each.ids))
     by_length = groupby(_inputs(lm, questions), key=lambda one: len(one.input_T))  # so no padding
     parts = chain.from_iterable(batches(of_one_length, batch) for _, of_one_length in by_length)
 

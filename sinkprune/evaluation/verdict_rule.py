@@ -1,14 +1,20 @@
 """The rule by which an interval decides: the one for the ledger, for effects of switches and for two models.
 
 A question is whether a quantity lies above or below `against`, and by how much it must differ to matter (the
-margin). The rule, in this order:
+margin). Every p counts the looks at a number and, after Holm, the rows of its family. The rule, in this
+order:
 
 1. *not run*: there is no estimate.
 2. *too few draws*: it rests on calibration draws, and on fewer than five of them.
-3. *no difference that matters*: the whole 95 % interval lies within `against` ± margin, on whichever side.
-4. *above* or *below*: the whole interval lies there, and p is below .05 after correction for looks and for
-   its family. For a claim these are *reproduced* and *contradicted*, by the side that it names.
+3. *no difference that matters*: the whole 95 % interval lies within `against` ± margin, and a difference as
+   large as the margin, on whichever side, has p below .05. A margin that is a share of another mean carries
+   the error of that mean in this p.
+4. *above* or *below*: the whole interval lies there, and p is below .05. For a claim these are *reproduced*
+   and *contradicted*, by the side that it names.
 5. *undecided*: all else. An interval that touches a bound has not left it.
+
+A claim whose decided answers turn with the condition under which it is asked *depends on the condition*
+(`over_conditions`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +32,18 @@ NO_DIFFERENCE = "no difference that matters"
 UNDECIDED = "undecided"
 TOO_FEW_DRAWS = "too few draws"
 NOT_RUN = "not run"
-VERDICTS = (REPRODUCED, CONTRADICTED, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS, NOT_RUN)  # on a claim
+DEPENDS = "depends on the condition"
+NOT_DONE = "not what the code does"  # of a sentence on the method, which is read in the code and not measured
+VERDICTS = (  # on a claim
+    REPRODUCED,
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    DEPENDS,
+    UNDECIDED,
+    TOO_FEW_DRAWS,
+    NOT_DONE,
+    NOT_RUN,
+)
 HELPS, HURTS = "helps", "hurts"
 ON_A_LOSS = {BELOW: HELPS, ABOVE: HURTS}  # where an effect lies -> what its switch does
 LEAST_DRAWS = 5  # intervals over fewer cover less than they say, as a test simulates
@@ -35,25 +52,49 @@ MOST_FACTOR = 1_000  # beyond it, a run that would decide is said to be out of r
 
 
 def verdict(
-    estimate: Estimate | None, margin: float | None, against: float = 0.0, p: float | None = None
+    estimate: Estimate | None,
+    margin: float | None,
+    against: float = 0.0,
+    p: float | None = None,
+    p_matters: float | None = None,
 ) -> str:
     """Return what an estimate says: ABOVE, BELOW, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS or NOT_RUN.
 
-    `p` is corrected for its family (None: the estimate's own); without a margin nothing is too small.
+    `p` of no difference and `p_matters` of one that matters are corrected for their family (None: the
+    estimate's own); without a margin nothing is too small.
     """
     if estimate is None:
         return NOT_RUN
     if estimate.draws is not None and estimate.draws < LEAST_DRAWS:
         return TOO_FEW_DRAWS
-    if margin is not None and against - margin < estimate.low and estimate.high < against + margin:
+
+    if p is None:
+        p = estimate.p_value(against)
+    if p_matters is None:
+        p_matters = estimate.p_of_a_difference(margin, against)
+
+    is_within = margin is not None and against - margin < estimate.low and estimate.high < against + margin
+    if is_within and p_matters < 1 - CONFIDENCE:
         return NO_DIFFERENCE
-    if (estimate.p_value(against) if p is None else p) < 1 - CONFIDENCE:
+    if p < 1 - CONFIDENCE:
         if estimate.low > against:
             return ABOVE
         if estimate.high < against:
             return BELOW
 
     return UNDECIDED
+
+
+def over_conditions(verdicts: Sequence[str]) -> str:
+    """Return the verdict on a claim, the first of `verdicts`, asked under other conditions in the rest.
+
+    It depends on the condition where one answer is reproduced and another is not: contradicted, or without a
+    difference that matters. Otherwise the first one stands.
+    """
+    decided = set(verdicts)
+    if REPRODUCED in decided and decided & {CONTRADICTED, NO_DIFFERENCE}:
+        return DEPENDS
+    return verdicts[0]
 
 
 def on_claim(outcome: str, side: str) -> str:
@@ -108,9 +149,14 @@ def fields_of(estimates: Mapping[str, Estimate], *names: str) -> dict[str, list]
 
 
 def verdicts_on_losses(estimates: Collection[Estimate]) -> list[str]:
-    """Return HELPS, HURTS or another verdict on each difference of losses; p is corrected over all (Holm)."""
-    corrected = holm([estimate.p_value() for estimate in estimates])
-    outcomes = [verdict(one, one.margin, p=p) for one, p in zip(estimates, corrected, strict=True)]
+    """Return HELPS, HURTS or another verdict on each difference of losses, corrected over all (Holm)."""
+    p = holm([estimate.p_value() for estimate in estimates])
+    p_matters = holm([estimate.p_of_a_difference(estimate.margin) for estimate in estimates])
+
+    outcomes = [
+        verdict(one, one.margin, p=p_of_one, p_matters=p_matters_of_one)
+        for one, p_of_one, p_matters_of_one in zip(estimates, p, p_matters, strict=True)
+    ]
     return [ON_A_LOSS.get(outcome, outcome) for outcome in outcomes]
 
 

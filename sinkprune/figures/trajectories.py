@@ -18,7 +18,6 @@ from matplotlib.image import AxesImage
 
 from sinkprune.figures.style import MONOSPACED, WIDTH, canvas, spaced, titled
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.sinks.readings import LITERAL, READINGS, Reading
 from sinkprune_core.sinks.trace import Trace
 
 SPACE = "␣"  # no sign that a text may have, as a dot is
@@ -49,20 +48,18 @@ def panel(
     trace: Trace,
     prompt: int,
     title: str,
-    reading: Reading = READINGS[LITERAL],
     sink_std: float = 2.0,
 ) -> dict:
     """Return the panel of one prompt of a trace for `plot_sink_positions`."""
-    mass_BSK, visible_SK = reading.mass_BSK(trace), reading.visible(trace)
     ids_SK = trace.ids_BSK[prompt]
     tokens = ids_SK.unique().tolist()
     names = dict(zip(tokens, token_labels(lm.tokenizer, tokens), strict=True)) | {lm.mask_token_id: ""}
 
     return {
         "title": title,
-        "profile_SK": mass_BSK[prompt].numpy(),
-        "visible_SK": visible_SK.numpy(),
-        "sinks_SK": reading.sinks(mass_BSK, visible_SK, sink_std)[prompt].numpy(),
+        "profile_SK": trace.mass_BSK[prompt].numpy(),
+        "visible_SK": trace.visible_SK.numpy(),
+        "sinks_SK": trace.sinks(sink_std)[prompt].numpy(),
         "labels": token_labels(lm.tokenizer, trace.final_BK[prompt]),
         "states_SK": [[names[token] for token in state] for state in ids_SK.tolist()],
         "prompt_length": trace.prompt_length,

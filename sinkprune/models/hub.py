@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -149,10 +150,8 @@ def adapter_base(name: str | os.PathLike) -> str | None:
 
 def save_whole(adapter: str | os.PathLike) -> str:
     """Return how a model of its own is made of an adapter and its base."""
-    return (
-        f"make one model of it, `save_model(load({os.fspath(adapter)!r}, 'bfloat16'), folder)`, "
-        "and give that folder"
-    )
+    name = shlex.quote(os.fspath(adapter))
+    return f"make one model of it, `sinkprune ship {name} --out FOLDER`, and give that folder"
 
 
 def _snapshot(repository: str, revision: str | None, local: bool, wanted: list[str] = WANTED) -> Path:

@@ -21,7 +21,7 @@ from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune.models.weight_files import FormatError
 from sinkprune_core.language_model import LanguageModel, check_finite
-from sinkprune_core.model_checks import check_computation
+from sinkprune_core.wrapping import check_computation
 
 PRUNED_SHARE = 0.01  # zeros in the linears of the blocks from which a model counts as pruned
 

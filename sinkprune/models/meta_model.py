@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from sinkprune.models.card import read_card
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import of_shape
 from sinkprune.models.devices import choose_dtype, move
 from sinkprune.models.formats import detect
 from sinkprune.models.hub import adapter_base, folder_of, parse, shapes_of_files
-from sinkprune.models.reader import CARD, Card, native_class
-from sinkprune.models.weight_files import read_checked, read_json, refused
+from sinkprune.models.reader import native_class
+from sinkprune.models.weight_files import read_json, refused
 from sinkprune_core.language_model import LanguageModel, set_direction
 
 CONTEXT = 1 << 20  # tokens, where a row of the table does not say: more than any run asks for
@@ -71,7 +72,7 @@ def shapes_of(name: str | os.PathLike, dtype: torch.dtype) -> MetaModel:
     shapes = shapes_of_files(name)
     published = detect(raw, shapes)
     of_config = "diffusion" if raw.get("is_causal") is False else "autoregressive"
-    kind = read_checked(Card, folder / CARD).kind or published.kind or of_config
+    kind = read_card(folder).get("kind") or published.kind or of_config
 
     with refused(f"{folder / 'config.json'} does not say a shape", "take the published file"):
         model = _of_config(published.config(raw, shapes), dtype, causal=kind == "autoregressive")

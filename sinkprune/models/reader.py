@@ -13,7 +13,6 @@ from typing import cast
 
 import torch
 from accelerate import init_empty_weights
-from pydantic import BaseModel, NonNegativeInt
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
@@ -25,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from sinkprune.models.card import CARD, Card
 from sinkprune.models.catalog import KnownModel
 from sinkprune.models.configurations import check_fields
 from sinkprune.models.devices import move
@@ -43,22 +43,10 @@ from sinkprune.models.weight_files import (
 )
 from sinkprune_core.language_model import Kind, set_direction
 
-CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
 GENERATION = "generation_config.json"  # what transformers' `generate` reads beside a model
 LARGE = 1 << 30  # bytes from which reading shows a bar
 MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
 LISTED = 4  # names of parameters that an error lists
-
-
-class Card(BaseModel, strict=True):
-    """The card beside a saved model (sinkprune.json): what transformers' own configuration cannot say."""
-
-    name: str = ""
-    kind: Kind | None = None
-    mask_token_id: NonNegativeInt | None = None
-    logits_shifted: bool | None = None
-    prunable_weights: NonNegativeInt | None = None  # in the linears of its blocks
-    sha256: dict[str, str] = {}  # by name of the file
 
 
 class Checkpoint:
@@ -78,7 +66,7 @@ class Checkpoint:
     ):
         self.folder = Path(folder)
         self.row = row
-        self._name = name or (row.id if row else self.folder.name)
+        self._name = name or (row.id if row else self.folder.resolve().name)
         check_files(self.folder)
         self.card = read_checked(Card, self.folder / CARD)
         expected = hub_digests(self.folder) | self.card.sha256

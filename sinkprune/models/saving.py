@@ -6,23 +6,27 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field, InstanceOf
+from pydantic import Field, InstanceOf, ValidationError
 
 from sinkprune.files import atomic, check_new_folder, digests, write_json
-from sinkprune.models.reader import CARD, GENERATION
+from sinkprune.models.card import CARD, README, Card
+from sinkprune.models.reader import GENERATION
 from sinkprune.models.streaming import StreamedModel
-from sinkprune.models.weight_files import read_json
-from sinkprune_core.forwards import check_loaded
+from sinkprune.models.weight_files import INDEX, first_problem
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 from sinkprune_core.values import Place, checked_arguments, in_short
 
-REFUSAL = (
-    "a refusal: this is a masked diffusion model, which was not made to write from left to right, as "
-    "generate() and the text-generation pipeline of transformers do; write with "
-    "`sinkprune generate FOLDER --prompt TEXT` or sinkprune.generate"
-)
 Texts = Annotated[Mapping[str, str], Field(description="texts by the names of their files")]
+WRITTEN = (  # with every model, its weights and its tokenizer aside
+    CARD,
+    README,
+    "config.json",
+    GENERATION,
+    INDEX,
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 OWN = (  # what a card says of the model itself
     "name",
     "kind",
@@ -37,14 +41,14 @@ OWN = (  # what a card says of the model itself
 def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = None, **card: object) -> Path:
     """Write a model, its tokenizer and its card in transformers' format (safetensors), atomically.
 
-    `load(folder)` reads it back; of a diffusion model, transformers' `generate` is refused. A streamed model
-    becomes one shard per block; finished blocks are taken over as they are. `texts` are more files by name,
-    `card` is more to put on the card, JSON values by name.
+    `load(folder)` reads it back. A streamed model becomes one shard per block; finished blocks are taken over
+    as they are. `texts` are more files by name, `card` is more to put on the card, JSON values by name.
 
     Raises FileExistsError if `folder` exists, as nothing is ever overwritten. Raises ValueError, before
-    anything is written, for an entry of the card that would change what the model is taken for, and for
-    biases from `compensate` in a class without: `shrink` gives a class that has them. Raises ValueError for
-    a damaged finished block, and for a model that is not covered, by name (see `model_checks`).
+    anything is written, for an entry of the card that is invalid or would change what the model is taken for,
+    for a text by the name of a file of the model, and for biases from `compensate` in a class without:
+    `shrink` gives a class that has them. Raises ValueError for a damaged finished block, and for a model that
+    is not covered, by name (see `model_checks`).
     """
     folder = Path(folder)
     check_new_folder(folder)
@@ -52,7 +56,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     _check_beside(texts or {}, card)
     check_structure(lm.model)
     if not isinstance(lm, StreamedModel):
-        check_loaded(lm)
+        lm.check_loaded()
 
     with atomic(folder) as partial:
         if isinstance(lm, StreamedModel):
@@ -61,8 +65,6 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
             _check_class(lm)
             lm.model.save_pretrained(partial, save_original_format=False)  # native names
 
-        if lm.is_diffusion:
-            refuse_generate(partial)
         if lm.tokenizer is not None:
             lm.tokenizer.save_pretrained(partial)
         for name, text in (texts or {}).items():
@@ -87,6 +89,8 @@ def _check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
             raise ValueError(
                 f"texts has {in_short(name)}, which is no name of a file in the folder of a model"
             )
+        if name in WRITTEN or name.endswith(".safetensors"):
+            raise ValueError(f"texts has {name}, which is written with the model: choose another name")
 
     taken = [name for name in OWN if name in card]
     if taken:
@@ -94,11 +98,6 @@ def _check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
             f"{taken[0]}={in_short(card[taken[0]])} cannot be put on the card, which says by that name what "
             "the model is: choose another name"
         )
-    check_json(card)
-
-
-def check_json(card: Mapping[str, object]) -> None:
-    """Raise TypeError for an entry of a card that is no JSON."""
     for name, value in card.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -108,17 +107,13 @@ def check_json(card: Mapping[str, object]) -> None:
                 "texts, lists and dictionaries of these"
             ) from None
 
-
-def refuse_generate(folder: Path) -> None:
-    """Let transformers' `generate` end in an error that says why, for the model of a folder.
-
-    transformers has no field for that. But `sequence_bias`, which hardly anybody sets, must be a table, is
-    looked at by `generate` alone, and its error repeats what stands there. Loading the model, its forwards
-    and saving it again are as before.
-    """
-    file = folder / GENERATION
-    stated = read_json(file) if file.is_file() else {}
-    write_json(file, {**stated, "sequence_bias": REFUSAL})
+    try:
+        Card.model_validate(card)
+    except ValidationError as error:
+        raise ValueError(
+            f"{first_problem(error)}; a card takes what the report of a run says (`report.card()`): "
+            "call what is yours by another name"
+        ) from None
 
 
 def _check_class(lm: LanguageModel) -> None:

@@ -56,10 +56,14 @@ def read_checked(cls: type[Checked], file: Path) -> Checked:
     try:
         return cls(**raw)
     except ValidationError as error:
-        problem = error.errors()[0]
+        raise FormatError(f"{file} has {first_problem(error)}") from None
 
-    name = problem["loc"][0]
-    raise FormatError(f"{file} has {name}={in_short(raw.get(name))}: {problem['msg']}")
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first field that pydantic found invalid, its value and what is allowed."""
+    problem = error.errors()[0]
+    name = ".".join(map(str, problem["loc"]))
+    return f"{name}={in_short(problem['input'])}: {problem['msg']}"
 
 
 def check_files(folder: Path) -> None:

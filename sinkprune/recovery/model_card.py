@@ -16,19 +16,18 @@ from pydantic import InstanceOf
 from transformers import PreTrainedTokenizerBase
 
 from sinkprune.files import DATA, atomic, check_new_folder, digests, write_json
+from sinkprune.models.card import CARD, README, read_card
 from sinkprune.models.catalog import EMBEDDED, MODELS
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import folder_of
-from sinkprune.models.reader import CARD
 from sinkprune.models.saving import Texts, save
 from sinkprune.models.streaming import OF_BLOCK
-from sinkprune.models.weight_files import read_json, refused
+from sinkprune.models.weight_files import read_json
 from sinkprune_core.encoding import Tokenizer
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.values import Place, checked_arguments, in_short
+from sinkprune_core.values import Place, checked_arguments
 
-README = "README.md"
 OTHER = "other"  # a licence that the hub has no name for
 TEMPLATES = Environment(
     loader=FileSystemLoader(DATA / "model_card"),
@@ -54,15 +53,12 @@ def save_model(
     is no copy but a link). The mask token, and whether logits are shifted, stand in config.json,
     where transformers keeps them when it saves the model again. Where `card` has no `made_from`, base model
     and licence are those of what the model was loaded from, by `load` or by transformers. The mask is a
-    special token of the tokenizer where it is one of its added tokens. Raises what `save` raises, and before
-    anything is written ValueError for a `recipe` or a `recovery` that does not say what the model card tells
-    of it.
+    special token of the tokenizer where it is one of its added tokens. Raises what `save` raises.
     """
     folder = Path(folder)
     check_new_folder(folder)
     if "made_from" not in card and (made_from := _provenance_of(lm)):
         card["made_from"] = made_from
-    _check_told({**card, "kind": lm.kind})
 
     with atomic(folder) as partial:
         named = dataclasses.replace(lm, tokenizer=tokenizer_with_mask(lm))
@@ -80,15 +76,6 @@ def save_model(
         refresh_digests(partial)
 
     return folder
-
-
-def _check_told(card: Mapping[str, object]) -> None:
-    """Raise ValueError for a recipe or a recovery that does not say what the model card tells of it."""
-    for name, section in (("recipe", "pruning.md.j2"), ("recovery", "recovery.md.j2")):
-        value = in_short(card.get(name))
-        fix = "give what the report of a run says (`report.card()`), or call what is yours by another name"
-        with refused(f"{name}={value} does not say what a model card tells of it", fix):
-            TEMPLATES.get_template(section).render(card=card, is_smaller=is_smaller(card))
 
 
 # what a model was made from
@@ -109,16 +96,9 @@ def folder_here(name: str | os.PathLike) -> Path | None:
 
 
 def card_of(name: str | os.PathLike) -> dict:
-    """Return the card beside a model of this machine, {} where there is none."""
+    """Return the card beside a model of this machine, {} where there is none; raise as `read_card` does."""
     folder = folder_here(name)
-    return {} if folder is None else card_in(folder)
-
-
-def card_in(folder: Path) -> dict:
-    """Return the card in a folder, {} where there is none."""
-    with suppress(OSError, ValueError):  # of what is no card
-        return read_json(folder / CARD)
-    return {}
+    return {} if folder is None else read_card(folder)
 
 
 def provenance(name: str | os.PathLike) -> dict[str, str]:
@@ -135,7 +115,7 @@ def provenance(name: str | os.PathLike) -> dict[str, str]:
 
     base_model, licence = None, None
     if is_of_table:
-        base_model, licence = _hub_id(plain), _licence(plain)
+        base_model, licence = EMBEDDED_BASE if plain in EMBEDDED else plain, _licence(plain)
     elif folder is not None:
         about = _front_matter(folder / README)
         licence = about.get("license")
@@ -222,12 +202,14 @@ def add_metadata(file: Path, more: Mapping[str, str]) -> None:
 
 def write_readme(folder: Path, place: str) -> None:
     """Write the model card of a saved folder, which readers will find as `place`."""
-    _write_text(folder / README, card_text(folder, place))
+    text = card_text(folder, place)
+    with atomic(folder / README) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def card_text(folder: Path, place: str) -> str:
     """Return the model card, Markdown, of a folder with a card of its own and a configuration."""
-    card = read_json(folder / CARD)
+    card = read_card(folder)
     config = read_json(folder / "config.json")
     made_from = card.get("made_from") or {}
 
@@ -265,23 +247,9 @@ def _mask_in_words(folder: Path, card: Mapping) -> str:
     return f"`{content}` ({number})"
 
 
-def _hub_id(origin: str | None) -> str | None:
-    """Return the repository on the hub behind the name of a model; None for one that is a folder."""
-    if origin in EMBEDDED:
-        return EMBEDDED_BASE
-
-    plain = (origin or "").partition("@")[0]
-    if plain in MODELS:
-        return plain
-    return None
-
-
-def _licence(origin: str | None) -> str | None:
-    """Return the licence of a model of the table as the hub spells it, None of another."""
-    plain = (origin or "").partition("@")[0]
-    if plain not in MODELS:
-        return None
-    licence = MODELS[plain].licence.lower()
+def _licence(name: str) -> str | None:
+    """Return the licence of a model of the table as the hub spells it, None where it has no name for that."""
+    licence = MODELS[name].licence.lower()
     return licence if licence in ("apache-2.0", "mit") else None
 
 
@@ -297,15 +265,3 @@ def is_smaller(card: Mapping) -> bool:
 def upload_line(folder: Path) -> str:
     """Return the line that uploads a folder to the hub, as a person types it."""
     return f"hf upload OWNER/NAME {shlex.quote(os.fspath(folder))} ."
-
-
-def without_card(folder: Path) -> str:
-    """Return what to do with a folder that has no card, in a sentence."""
-    name = os.fspath(folder)
-    return f"{name} has neither {README} nor {CARD}: `save_model(load({name!r}), NEW_FOLDER)` writes both"
-
-
-def _write_text(file: Path, text: str) -> None:
-    """Write a text atomically."""
-    with atomic(file) as partial:
-        partial.write_text(text, encoding="utf-8")

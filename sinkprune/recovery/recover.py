@@ -14,18 +14,20 @@ from pydantic import InstanceOf
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
 from sinkprune.evaluation.local_data import wikitext_documents
 from sinkprune.files import check_new_folder, held, make_folder, resolved
+from sinkprune.models.card import read_card
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import adapter_base, folder_of, parse
-from sinkprune.models.loading import load, without_weights
+from sinkprune.models.loading import load, open_checkpoint, without_weights
 from sinkprune.models.meta_model import shapes_of
 from sinkprune.models.saving import OWN
+from sinkprune.models.streaming import stream
 from sinkprune.models.weight_files import DTYPES, read_json
 from sinkprune.named_texts import WIKITEXT, is_wikitext
 from sinkprune.recovery import PLANNED
 from sinkprune.recovery.checkpoint import check_work, remove_work
-from sinkprune.recovery.model_card import card_in, card_of, folder_here, provenance, save_model
+from sinkprune.recovery.model_card import card_of, folder_here, provenance, save_model
 from sinkprune.recovery.objectives import LOGITS_BYTES
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
@@ -88,10 +90,10 @@ def recover(
 
     With a `teacher`, the dense model, a share `distillation` of the loss is the divergence from its
     predictions at the same positions (None: all of it). "auto" is the model that the card of `pruned` names
-    as dense, where that is here; None learns from the text alone. `method` trains the weights of the blocks
-    (`full`), or LoRA of a `rank` that is merged where the weights are not zero (`lora`). Whatever is trained
-    is float32 and the products have `dtype`, float32 or bfloat16 (auto: bfloat16 where the device is
-    faster in it).
+    as dense, where that is here and has the weights that were pruned; None learns from the text alone.
+    `method` trains the weights of the blocks (`full`), or LoRA of a `rank` that is merged where the weights
+    are not zero (`lora`). Whatever is trained is float32 and the products have `dtype`, float32 or bfloat16
+    (auto: bfloat16 where the device is faster in it).
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps. What a recovery writes there
     is removed at the end, and the folder where nothing else is in it. The same call goes on from there, with
@@ -100,8 +102,8 @@ def recover(
     before a run, too.
 
     Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
-    vocabulary (before any weight is read), a text that is too short, a work folder of another run or one that
-    holds something else, and one that lies in `out` or around it;
+    vocabulary (before any weight is read), a dense model that has changed since, a text that is too short, a
+    work folder of another run or one that holds something else, and one that lies in `out` or around it;
     FileExistsError for an `out` that is there, RuntimeError for a machine that lacks memory or disk, and
     OSError where the disk is full: what was kept in `work` stays.
     """
@@ -109,7 +111,8 @@ def recover(
         dtype = str(dtype).removeprefix("torch.")
 
     out, work = _places(out, work, dry_run)
-    if teacher == AUTO:
+    is_of_card = teacher == AUTO
+    if is_of_card:
         teacher = None if distillation == 0 else teacher_of(pruned)
 
     device = choose_device(device)
@@ -149,6 +152,9 @@ def recover(
         raise RuntimeError("; ".join(missing))
 
     learned = _text_learned(known.lm, documents, length)
+    if teacher is not None and is_of_card:
+        _check_dense(teacher, pruned, device)
+
     with held(out), held(work):
         lm = load(pruned, known.stored, device)
         taught_by = None if teacher is None else load(teacher, settings.dtype, device)
@@ -307,11 +313,36 @@ def teacher_of(pruned: str | os.PathLike) -> str | None:
     if row is not None:
         return None
     folder = folder_of(pruned, weights=False)
-    given = (card_in(folder).get("made_from") or {}).get("given")
+    given = (read_card(folder).get("made_from") or {}).get("given")
     if given is None or given in EMBEDDED:
         return given
     folder = folder_here(given)
     return given if folder is not None and (folder / "config.json").is_file() else None
+
+
+def _check_dense(teacher: str | os.PathLike, pruned: str | os.PathLike, device: str) -> None:
+    """Raise ValueError where the name of the dense model on a card leads to other weights by now.
+
+    A card says that of the model from which `sinkprune prune` made its own; an embedded model is always what
+    it was.
+    """
+    made_from = card_of(pruned).get("made_from") or {}
+    expected, stated = made_from.get("model"), made_from.get("dtype")
+    if teacher in EMBEDDED or expected is None or stated is None:
+        return
+
+    dtype = DTYPES[stated]
+    if made_from.get("streamed"):
+        dense = stream(open_checkpoint(teacher), os.fspath(teacher), dtype)
+    else:
+        dense = load(teacher, dtype, device)
+
+    if dense.fingerprint() != expected:
+        raise ValueError(
+            f"the teacher {os.fspath(teacher)} is not the model any more that {os.fspath(pruned)} was pruned "
+            "from, as its weights differ: put the former weights back, or name the teacher that you mean "
+            "(--teacher MODEL, or none)"
+        )
 
 
 def _share(teacher: str | os.PathLike | None, distillation: float | None) -> float:

@@ -8,8 +8,8 @@ from torch import nn
 
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.zeros import adapted_linears, zeros_held
-from sinkprune_core.forwards import RATES_OF_DROPOUT
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import RATES_OF_DROPOUT
 from sinkprune_core.seeds import seed_of
 
 

@@ -23,7 +23,6 @@ from sinkprune.recovery.objectives import exercise, loss_of, precision
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
 from sinkprune.recovery.trainable import in_float32, trained
-from sinkprune_core.forwards import check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
@@ -94,7 +93,7 @@ def recover_model(
     not finite; then, and when it is killed, the model's weights are those of no particular step.
     """
     check_teacher(lm, teacher, settings.distillation)
-    check_positions(lm, settings.length)
+    lm.check_positions(settings.length)
 
     checkpoint = None
     if work is not None:

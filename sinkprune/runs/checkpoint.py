@@ -25,10 +25,10 @@ from sinkprune.runs.work_folder import claim, identity, read_progress, write_pro
 from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
-from sinkprune_core.calibration.store import inputs_before
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.waiting_store import inputs_before
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.seams import Progress
+from sinkprune_core.pruning.pruning_run import Progress
 
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
 

@@ -14,9 +14,9 @@ from sinkprune.runs.observed import seen
 from sinkprune.runs.on_disk import KeptPoints, KeptSteps, OnDisk
 from sinkprune_core.calibration.dense_statistics import DensePass, Seen, row_bytes, sinks_show
 from sinkprune_core.calibration.input_statistics import Observer
-from sinkprune_core.calibration.store import PassState
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
+from sinkprune_core.calibration.waiting_store import PassState
 from sinkprune_core.language_model import LanguageModel
 
 

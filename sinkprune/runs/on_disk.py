@@ -25,8 +25,8 @@ from sinkprune.runs.observed import see_again, seen
 from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.waiting import HiddenFiles
 from sinkprune_core.blocks import Rows
-from sinkprune_core.calibration.store import Hidden, PassState
 from sinkprune_core.calibration.token_weights import StatisticsKey
+from sinkprune_core.calibration.waiting_store import Hidden, PassState
 from sinkprune_core.language_model import LanguageModel
 
 POINT = "pass-*.safetensors"
@@ -40,7 +40,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class OnDisk:
-    """The store of what waits in files of a folder (`sinkprune_core.calibration.store.Store`)."""
+    """The store of what waits in files of a folder (`sinkprune_core.calibration.waiting_store.Store`)."""
 
     folder: Path
 

@@ -22,9 +22,9 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.plan import make_plan
+from sinkprune_core.pruning.pruning_run import PruningRun
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import PruningRun
 from sinkprune_core.values import Flag, Place, checked_arguments
 
 

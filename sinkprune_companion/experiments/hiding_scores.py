@@ -17,10 +17,10 @@ from sinkprune_companion.experiments import sink_conditions
 from sinkprune_companion.experiments.sink_conditions import Condition
 from sinkprune_companion.experiments.variants import fingerprint_of
 from sinkprune_companion.figures.looks import KINDS
+from sinkprune_companion.hiding import ALL, Choice, Hiding, MeasuredAttention, Third, hiding_model
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel
 from sinkprune_core.sinks import attention, detection
-from sinkprune_core.sinks.hiding import ALL, Choice, Hiding, MeasuredAttention, Third, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`, of keys that are hidden in all layers
 SCORES_REVISION_OF_THIRDS = 2  # of keys hidden in a third: what is logged was once that of all layers

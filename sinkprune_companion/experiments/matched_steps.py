@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune.models.devices import device_name
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
 from sinkprune_companion.experiments.variants import Variant, variants_on
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import beside_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, preset
 
@@ -173,8 +173,7 @@ def minus_fewer_steps(scores: pd.DataFrame, matched: pd.DataFrame, variant: str,
         differences.append(one - other)
         costs.append(other - dense)
 
-    difference, cost = (crossed_interval(np.mean(each, axis=0)) for each in (differences, costs))
-    return with_share_of_damage(difference, cost)
+    return beside_damage(np.mean(differences, axis=0), np.mean(costs, axis=0))
 
 
 def findings(

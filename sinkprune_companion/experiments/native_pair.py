@@ -18,7 +18,7 @@ from sinkprune_companion.training.lora import train
 from sinkprune_companion.training.settings import Training, check_settings
 from sinkprune_core import LanguageModel
 
-NATIVE_REVISION = 1  # of `native_diagnosis`
+NATIVE_REVISION = 2  # of `native_diagnosis`
 NAMES = {  # what notebooks call a model of such a pair, and its kind
     "diffusion, from scratch": "diffusion",
     "autoregressive, from scratch": "autoregressive",

@@ -46,7 +46,12 @@ def ngram_levels(tokenizer, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
     Columns: `sequence` (numbered through), `text`, `unigram`, `bigram`. The first token is context.
     """
     streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in corpus.SOURCES]
-    model = NgramModel(torch.cat(streams), len(tokenizer))
+    return levels_by(torch.cat(streams), len(tokenizer), texts)
+
+
+def levels_by(stream_T: torch.Tensor, vocabulary: int, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """Return the same under models of a stream of training tokens, int64 (T,), of so many different ones."""
+    model = NgramModel(stream_T, vocabulary)
 
     rows = []
     for name, ids_NT in texts.items():

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sinkprune.evaluation import suite
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import beside_damage
 
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
 
@@ -89,12 +89,18 @@ def compare(
 
     With `dense` it has a margin, a share of what `other` costs that model.
     """
-    values_RN = difference(scores, variant, other)
-    if values_RN is None:
+    sides = [variant, other] if dense is None else [variant, other, dense]
+    values = on_common_draws(scores, *sides)
+    if values is None:
         return None
 
-    estimate = crossed_interval(values_RN)
+    variant_RN, other_RN, *dense_RN = values
+    if dense_RN:
+        estimate = beside_damage(variant_RN - other_RN, other_RN - dense_RN[0])
+    else:
+        estimate = crossed_interval(variant_RN - other_RN)
+
     has_draws = any(_is_calibrated(_rows_where(scores, side)) for side in (variant, other))
     if not has_draws:  # neither is calibrated
         estimate = replace(estimate, draws=None)
-    return with_share_of_damage(estimate, compare(scores, other, dense)) if dense else estimate
+    return estimate

@@ -7,6 +7,7 @@ gets fewer sequences than one that sees clean text.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
@@ -21,10 +22,17 @@ from sinkprune_companion.experiments.comparisons import (
     Compared,
 )
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
-from sinkprune_companion.experiments.pruning_findings import Place, answer_findings, at, differences, places
+from sinkprune_companion.experiments.pruning_findings import (
+    Place,
+    answer_findings,
+    at,
+    differences,
+    places,
+    sides,
+)
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, seen_levels, width_of
 from sinkprune_companion.experiments.variants import Variant, variant_answers, variants_on
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import beside_damage, share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset
@@ -72,6 +80,17 @@ COMPARISONS = {
         "structured-sink", "structured-sinks-kept", "whole units, official sink weights − none", ONE_SWITCH
     ),
 }
+# not drawn: what helps in the official recipe, and what its noise levels and its sum of norms do
+IN_PARTS = {
+    "paper_sinks_kept_minus_wanda": Compared(
+        "paper-sinks-kept", "wanda", "official recipe with all sinks kept − Wanda", OFFICIAL
+    ),
+    "paper_sinks_kept_minus_noised_dense": Compared(
+        "paper-sinks-kept", "noised-dense", "official levels and sum of norms − an even grid", OFFICIAL
+    ),
+}
+# recipes with sink weights, and the baselines that they are to match or outperform
+BASELINE_OF = {"paper": "wanda", "paper-sparsegpt": "sparsegpt"}
 # two-choice items: what Wanda costs, and every comparison of models that are pruned in single weights
 ANSWERS = {"wanda_minus_dense": ACCURACY["wanda_minus_dense"]} | {
     name: compared for name, compared in COMPARISONS.items() if compared.variant in RECIPES
@@ -237,11 +256,88 @@ def protocol_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
     found = {
         finding_name(name, *place): difference
         for place in places(scores)
-        for name, difference in differences(scores, place, COMPARISONS).items()
+        for name, difference in differences(scores, place, COMPARISONS | IN_PARTS).items()
     }
+    found |= bounds(scores)
 
     growth = _growth(scores)
     return found if growth is None else {**found, f"paper_minus_wanda_growth_{ENDING}": growth}
+
+
+def bounds(scores: pd.DataFrame) -> dict[str, Estimate]:
+    """Return differences held against a share of what the baseline costs, whose error they carry.
+
+    *matches* is the difference less the margin: below 0 the recipe matches its baseline or outperforms it.
+    *full_gain* is the difference and all that the paper's recipe won back of Wanda's cost: above 0 a gain as
+    large as the paper's is excluded.
+    """
+    found = {}
+    for place in places(scores):
+        for variant, baseline in BASELINE_OF.items():
+            values = on_common_draws(scores, at(place, variant), at(place, baseline), at(place, "dense"))
+            if values is None:
+                continue
+
+            variant_RN, baseline_RN, dense_RN = values
+            margin_RN = share_that_matters() * (baseline_RN - dense_RN)
+            difference_RN = variant_RN - baseline_RN
+
+            name = variant.replace("-", "_")
+            matches = crossed_interval(difference_RN - margin_RN)
+            full_gain = crossed_interval(difference_RN + 2 * margin_RN)
+            unit = float(margin_RN.mean())  # in which pictures count the distance from the bar
+            if unit > 0:
+                found[finding_name(f"{name}_matches", *place)] = matches.with_margin(unit)
+                found[finding_name(f"{name}_full_gain", *place)] = full_gain.with_margin(unit)
+
+    return found
+
+
+def without_largest(scores: pd.DataFrame, place: Place) -> dict[str, Estimate]:
+    """Return the differences of recipes without the one sequence in which they differ most, in any draw.
+
+    One cell of draw and sequence can decide the sign of a difference that is near 0.
+    """
+    found = {}
+    for name, compared in COMPARISONS.items():
+        values = on_common_draws(scores, *sides(place, compared))
+        if values is None:
+            continue
+
+        variant_RN, other_RN, dense_RN = values
+        difference_RN = variant_RN - other_RN
+        largest = int(np.abs(difference_RN).max(0).argmax())
+
+        rest_RN = np.delete(difference_RN, largest, axis=1)
+        cost_RN = np.delete(other_RN - dense_RN, largest, axis=1)
+        found[f"{finding_name(name, *place)}_without_largest"] = beside_damage(rest_RN, cost_RN)
+
+    return found
+
+
+def beside_other_amounts(scores: pd.DataFrame, larger: pd.DataFrame) -> dict[str, Estimate]:
+    """Return recipes on more calibration text less Wanda on less, at 50 %, under the same noise.
+
+    `scores` and `larger` are losses above the dense model's, of which the second were calibrated on more
+    tokens. The official recipe, which sees a sequence at ten noise levels, then has about as many sequences.
+    """
+    place = (UNSTRUCTURED, 0.5)
+    renamed = larger.assign(
+        variant=larger.variant.replace({"wanda": "wanda-larger", "paper": "paper-larger"})
+    )
+    both = pd.concat([scores, renamed[renamed.variant.str.endswith("-larger")]], ignore_index=True)
+
+    compared = {
+        "paper_as_many_sequences_minus_wanda": "paper-larger",
+        "wanda_larger_minus_wanda": "wanda-larger",
+    }
+    found = {}
+    for name, variant in compared.items():
+        difference = compare(both, at(place, variant), at(place, "wanda"), at(place, "dense"))
+        if difference is not None:
+            found[f"{name}_{ENDING}"] = difference
+
+    return found
 
 
 def _growth(scores: pd.DataFrame) -> Estimate | None:
@@ -254,9 +350,7 @@ def _growth(scores: pd.DataFrame) -> Estimate | None:
         return None
 
     paper_75, wanda_75, paper_50, wanda_50 = values
-    growth = crossed_interval((paper_75 - wanda_75) - (paper_50 - wanda_50))
-    cost = compare(scores, at(at_75, "wanda"), at(at_75, "dense"))
-    return with_share_of_damage(growth, cost)
+    return beside_damage((paper_75 - wanda_75) - (paper_50 - wanda_50), wanda_75)
 
 
 def costs(scores: pd.DataFrame) -> Mapping[tuple[str, float], Estimate]:

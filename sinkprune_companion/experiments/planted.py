@@ -23,7 +23,6 @@ from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe
-from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext, TokenChoice
 from sinkprune_core.pruning.diagnosis import (
     ALL_TOKENS,
@@ -37,7 +36,7 @@ from sinkprune_core.pruning.diagnosis import (
 )
 from sinkprune_core.pruning.engine import dense_statistics
 
-FORESEEN_REVISION = 1  # of `foreseen_by_dose`
+FORESEEN_REVISION = 2  # of `foreseen_by_dose`
 DOSES = (1.0, 3.0, 10.0, 30.0, 100.0)  # how many times as large inputs at the sinks are
 PLACES = ("all", "random")  # where: at all sinks, or at as many random tokens
 
@@ -142,26 +141,21 @@ def planted_losses(
 OTHER_WITHOUT = "other text without sinks"
 
 
-def taken_statistics(lm: LanguageModel, calibration: Calibration) -> dict[str, DenseStatistics]:
-    """Return what a diagnosis takes, and the other text without its sinks, by part and from one pass."""
+def taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
+    """Return the norms that a diagnosis takes, and those of the other text without its sinks, by one pass."""
     sequences = len(calibration.ids_NT)
     recipes = diagnosis_recipes(lm, sequences, NOISE_LEVELS)
     without = Part(sequences // 2, 2 * (sequences // 2), "all")
     recipes[OTHER_WITHOUT] = replace(recipes[OTHER_TEXT], exclude=without)
 
     taken = dense_statistics(lm, list(recipes.values()), calibration, progress=False)
-    return {part: taken[recipe.statistics_key] for part, recipe in recipes.items()}
+    by_part = {}
+    shares = {}
+    for part, recipe in recipes.items():
+        found = taken[recipe.statistics_key]
+        by_part[part] = [{name: inputs.norm_I for name, inputs in block.items()} for block in found.layers]
+        shares[part] = found.left_out_share
 
-
-def taken_norms(lm: LanguageModel, calibration: Calibration) -> Norms:
-    """Return the norms of `taken_statistics`."""
-    taken = taken_statistics(lm, calibration)
-    by_part = {
-        part: [{name: inputs.norm_I for name, inputs in block.items()} for block in found.layers]
-        for part, found in taken.items()
-    }
-
-    shares = {part: found.left_out_share for part, found in taken.items()}
     return Norms(by_part, share_of_sinks(shares[ALL_TOKENS], shares[WITHOUT_SINKS]))
 
 

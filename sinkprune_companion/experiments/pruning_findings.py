@@ -11,7 +11,7 @@ from sinkprune.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_companion.experiments.comparisons import COMPARISONS, Compared
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import beside_damage
 from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity
@@ -115,12 +115,11 @@ def answer_findings(
                     continue
 
                 variant_RN, other_RN, dense_RN = values
-                estimate = crossed_interval(variant_RN - other_RN)
+                estimate = beside_damage(variant_RN - other_RN, dense_RN - other_RN)
                 # right answers are counts: an interval that ends at -1e-16 ends at zero
                 bounds = {bound: round(getattr(estimate, bound), DIGITS) + 0.0 for bound in BOUNDS}
-                cost = crossed_interval(dense_RN - other_RN)
                 finding = f"{what}_{name}_{100 * sparsity:.0f}_{benchmark}"
-                findings[finding] = with_share_of_damage(replace(estimate, **bounds), cost)
+                findings[finding] = replace(estimate, **bounds)
 
     return findings
 

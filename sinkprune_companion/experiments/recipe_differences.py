@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sinkprune.evaluation.intervals import Estimate, crossed_interval
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.paired_differences import on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import beside_damage
 from sinkprune_companion.run.texts import DOMAINS
 
 Cell = tuple[bool, ...]  # which switches are on
@@ -31,13 +31,12 @@ class Difference(NamedTuple):
     @property
     def estimate(self) -> Estimate:
         """The mean with its interval, in nats per token; the margin is a share of the cost."""
-        return with_share_of_damage(crossed_interval(self.values_RN), crossed_interval(self.cost_RN))
+        return beside_damage(self.values_RN, self.cost_RN)
 
     def in_percent(self) -> Estimate:
         """Return the estimate in percent of the cost that it is measured against."""
         percent = 100 / self.cost_RN.mean()
-        margin = self.estimate.margin
-        return crossed_interval(percent * self.values_RN).with_margin(margin and percent * margin)
+        return beside_damage(percent * self.values_RN, percent * self.cost_RN)
 
 
 def differences(costs: pd.DataFrame, compared: Mapping[str, tuple[str, str]]) -> dict[str, Difference]:
@@ -96,8 +95,8 @@ def of_kind(difference: Difference, kind_N: np.ndarray, kind: str) -> Difference
 
 
 def later_draws(difference: Difference, first: int) -> Difference:
-    """Return a difference without its `first` calibration draws, measured against the same cost."""
-    return difference._replace(values_RN=difference.values_RN[first:])
+    """Return a difference without its `first` calibration draws."""
+    return Difference(difference.values_RN[first:], difference.cost_RN[first:])
 
 
 # a factorial design

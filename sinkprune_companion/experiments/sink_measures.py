@@ -4,8 +4,8 @@ import pandas as pd
 import torch
 
 from sinkprune.evaluation.intervals import Estimate, interval
+from sinkprune_companion.readings import LITERAL, READINGS
 from sinkprune_core.sinks import detection
-from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
 SHORT = {"diffusion": "dlm", "autoregressive": "ar"}  # kinds of model, as findings are named

@@ -15,7 +15,7 @@ from sinkprune_companion.run.texts import protocol_draw
 from sinkprune_core import Calibration, LanguageModel
 from sinkprune_core.pruning.diagnosis import (
     ALL_TOKENS,
-    SMALLEST,
+    SMALLEST_BY_CONVENTION,
     WITHOUT_SINKS,
     diagnose,
     energy_share,
@@ -25,7 +25,7 @@ from sinkprune_core.pruning.diagnosis import (
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.values import share_of
 
-DIAGNOSIS_REVISION = 1  # of `diagnosis_table`
+DIAGNOSIS_REVISION = 2  # of `diagnosis_table`
 CHANNELS_REVISION = 1  # of `channel_table`
 SPARSITIES = (0.5, 0.75)
 # layers around which the attention to the strongest key collapses in the project's models
@@ -254,11 +254,10 @@ def _mean(table: pd.DataFrame, column: str) -> float:
 # what is foreseen beside what was measured
 
 
-PLANTED, IN_MODEL = "planted in the statistics", "planted in the model"
+PLANTED = "planted in the statistics"
 AS_IT_IS, ELSEWHERE = "as it is", "loss on other calibration text"
-VECTOR = "vector "  # what names of cases IN_MODEL begin with
 # of ELSEWHERE the masks are of one text, and the loss of another
-KINDS = (PLANTED, IN_MODEL, AS_IT_IS, ELSEWHERE)
+KINDS = (PLANTED, AS_IT_IS, ELSEWHERE)
 
 
 class Case(NamedTuple):
@@ -299,23 +298,6 @@ def planted_cases(
     return cases
 
 
-def planted_model_cases(
-    passes: Sequence[pd.DataFrame], gains: Mapping[str, Estimate], sparsity: float
-) -> list[Case]:
-    """Return the cases of the planted model: means over calibration draws, and what was measured.
-
-    `passes` are tables of `planted_model.foreseen_in_model`, `gains` the findings of
-    `planted_model.planted_model_findings`, whose names say `_at_75` where the sparsity is not 50 %.
-    """
-    at = "" if sparsity == 0.5 else f"_at_{100 * sparsity:g}"
-    cases = []
-    for dose, row in _mean_exchanges(passes, sparsity).iterrows():
-        gain = gains[f"planted_model_gain{at}_x{dose:g}"]
-        name = f"{VECTOR}× {dose:g}"
-        cases.append(Case(name, IN_MODEL, sparsity, row.exact, row.other_text, _expects(row), gain))
-    return cases
-
-
 def _mean_exchanges(passes: Sequence[pd.DataFrame], sparsity: float) -> pd.DataFrame:
     """Return `exact` and `other_text` by dose, means over the tables of some calibration draws."""
     table = pd.concat(passes)
@@ -325,7 +307,7 @@ def _mean_exchanges(passes: Sequence[pd.DataFrame], sparsity: float) -> pd.DataF
 
 def _expects(row: pd.Series) -> bool:
     """Return whether a diagnosis of these means would expect leaving sinks out to matter."""
-    return bool(row.exact > max(row.other_text, SMALLEST))
+    return bool(row.exact > max(row.other_text, SMALLEST_BY_CONVENTION))
 
 
 def foresight(

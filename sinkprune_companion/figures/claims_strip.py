@@ -11,66 +11,42 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import number
-from sinkprune.evaluation.verdict_rule import (
-    CONTRADICTED,
-    NO_DIFFERENCE,
-    NOT_RUN,
-    REPRODUCED,
-    TOO_FEW_DRAWS,
-    UNDECIDED,
-)
 from sinkprune.figures.style import canvas, titled
 from sinkprune_companion.figures.forests import handles_of, marks_of
 from sinkprune_companion.figures.looks import GREY, INK, ON_CLAIMS
-from sinkprune_companion.ledger.claims import Claim, controls_of
+from sinkprune_companion.ledger.claims import CLAIM, CONDITION, Claim, controls_of
 
 CAPTION = (
-    "The paper's thirteen claims: the distance of each number from its bar, in units of the smallest "
-    "difference that matters, with its verdict; ° marks a question that was chosen or worded when its number "
-    "had been seen. A grey stroke is the claim under another condition or in "
-    "another training, or a control that would speak for it; controls that would speak against it are in the "
-    "data alone"
+    "The paper's claims: the distance of each number from its bar, in units of the smallest difference that "
+    "matters, with its verdict; ° marks a question that was chosen or worded when its number had been seen. "
+    "A small mark is the claim under another condition, with the verdict there; controls are in the data"
 )
+TITLE = "Each claim of the paper, and its answer under every condition that was measured"
 GROUPS = {  # ids of the claims and their words in the picture
     "Do sinks move?": {
         "sinks-move": "sinks move more in a DLM than in an AR model",
-        "sinks-transient": "most sinks of a DLM are transient",
+        "sinks-transient": "sinks of a DLM are often transient",
         "ar-anchors": "sinks of an AR model stay",
+        "ar-prefix": "sinks of an AR model are its first tokens",
         "dlm-spread": "attention is spread more evenly in a DLM",
-        "code-leaves-out-unstable": "most of what the code leaves out is unstable",
     },
     "Are they needed?": {
-        "sinks-less-essential": "a DLM loses less without sinks in its middle layers",
+        "sinks-less-essential": "a DLM needs its sinks less than an AR model",
+        "sinks-fade": "sinks matter early and fade later",
         "ar-keeps-sinks": "keeping sinks helps to prune an AR model",
+        "dlm-keeps-sinks": "keeping sinks harms when a DLM is pruned",
     },
     "Does sink-aware pruning help?": {
-        "paper-beats-wanda": "the official recipe beats Wanda",
+        "code-leaves-out-unstable": "the code tells unstable sinks from stable ones",
         "control-weights-alone": "leaving unstable sinks out helps by itself",
-        "paper-beats-sparsegpt": "the official sink weights help SparseGPT",
+        "paper-beats-wanda": "the official recipe outperforms Wanda",
+        "matches-wanda": "it matches or outperforms Wanda",
+        "matches-sparsegpt": "it matches or outperforms SparseGPT",
         "higher-sparsity": "the gain over Wanda grows with sparsity",
-        "structured-50": "the sink-aware recipe helps to prune whole units",
-        "llada-average": "sink-aware beats plain pruning on LLaDA-8B",
+        "structured-50": "it helps to prune whole units",
+        "quality-efficiency": "it beats the dense model in fewer steps",
+        "llada-average": "the same on LLaDA-8B",
     },
-}
-CONDITIONS = {  # in which a claim was measured that has no controls in the ledger, as its finding names them
-    "dlm-spread": (
-        "first_token",
-        "tokens_512",
-        "tokens_1024",
-        "dream",
-        "samples",
-        "documentation",
-        "from_nothing",
-    ),
-}
-STROKE = "stroke"  # the kind of a row that is no row of the ledger
-COUNTED = {  # how the title counts verdicts
-    REPRODUCED: "are reproduced",
-    CONTRADICTED: "contradicted",
-    NO_DIFFERENCE: "without a difference that matters",
-    UNDECIDED: "undecided",
-    TOO_FEW_DRAWS: "with too few draws",
-    NOT_RUN: "not run",
 }
 REACH = 5.0  # margins: what lies further is cut
 ROOM = 1.9  # margins beside it, for the numbers of what is cut
@@ -84,18 +60,14 @@ TWO_LINES = 0.42  # of a row whose words stand above it
 
 
 def strip_table(
-    ledger: Sequence[Claim],
-    estimates: Mapping[str, Estimate],
-    verdicts: Mapping[str, str],
-    trainings: Mapping[str, Mapping[str, Estimate]],
+    ledger: Sequence[Claim], estimates: Mapping[str, Estimate], verdicts: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Return a row per claim of the paper, per control and per other measurement of it, beneath its claim.
+    """Return a row per claim of the paper, and per condition and control of it, beneath its claim.
 
-    Claims come in the order of GROUPS. `estimates` are by finding, `trainings` those of other trainings by
-    their names, and `verdicts` are by the claim's id. `value`, `low` and `high` count margins from the bar,
-    above zero on the side that the row claims; they are NaN for what was not run. `is_drawn` is false for a
-    control that would speak against its claim, and `is_exploratory` true for a question that was chosen or
-    worded when its number had been seen. Raises KeyError for a condition of CONDITIONS that has no finding.
+    Claims come in the order of GROUPS. `estimates` are by finding, `verdicts` by the claim's id. `value`,
+    `low` and `high` count margins from the bar, above zero on the side that the row claims; they are NaN for
+    what has no number. `is_exploratory` is true for a question that was chosen or worded when its number had
+    been seen.
     """
     by_id = {claim.id: claim for claim in ledger}
     rows = []
@@ -103,42 +75,32 @@ def strip_table(
     for group, words in GROUPS.items():
         for name, says in words.items():
             claim = by_id[name]
-            place = {"group": group, "words": says}
-
             for row in (claim, *controls_of(claim, ledger)):
-                about = {**place, **_about(row, row.kind), "verdict": verdicts[row.id]}
+                about = {"group": group, "words": says, **_about(row), "verdict": verdicts[row.id]}
                 estimate = estimates.get(row.finding or "")
                 if estimate is not None:
                     about |= {"finding": row.finding, **_in_margins(estimate, row)}
                 rows.append(about)
 
-            for condition in CONDITIONS.get(name, ()):
-                finding = f"{claim.finding}_{condition}"
-                measured = {"finding": finding, **_in_margins(estimates[finding], claim)}
-                rows.append({**place, **_about(claim, STROKE), **measured})
-
-            for training, found in trainings.items():
-                if claim.finding in found:
-                    measured = {"finding": claim.finding, **_in_margins(found[claim.finding], claim)}
-                    rows.append({**place, **_about(claim, STROKE), **measured, "training": training})
-
     return pd.DataFrame(rows)
 
 
-def _about(claim: Claim, kind: str) -> dict[str, object]:
-    """Return what the table says of a claim or control, whatever was measured."""
+def _about(claim: Claim) -> dict[str, object]:
+    """Return what the table says of a claim, a condition or a control, whatever was measured."""
     return {
         "id": claim.id,
-        "kind": kind,
+        "kind": claim.kind,
         "claim": claim.says,
-        "is_drawn": claim.speaks_for_paper,
         "is_exploratory": claim.seen_first,
     }
 
 
 def _in_margins(estimate: Estimate, claim: Claim) -> dict[str, float]:
     """Return an estimate's distance from the bar of a claim, in margins, above zero on the claim's side."""
-    margin = claim.margin_of(estimate)
+    margin = claim.margin_of(estimate) or estimate.margin
+    if margin is None:
+        return {}
+
     ends = (estimate.value, estimate.low, estimate.high)
     value, low, high = ((end - claim.against) / margin for end in ends)
     if claim.side == "below":
@@ -150,8 +112,9 @@ def _in_margins(estimate: Estimate, claim: Claim) -> dict[str, float]:
 
 
 def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
-    """Draw `strip_table`: a row per claim, with what is beneath it as strokes; `is_narrow` is for a phone."""
-    claims = table[table.kind == "claim"]
+    """Draw `strip_table`: a row per claim, its conditions as small marks; `is_narrow` is for a phone."""
+    claims = table[table.kind == CLAIM]
+    conditions = table[table.kind == CONDITION]
     places = _places(claims)
     row_height = TWO_LINES if is_narrow else ROW
     size = (NARROW if is_narrow else WIDE, 0.8 + row_height * (max(places.values()) + 1))
@@ -162,9 +125,8 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     shift = 0.22 if is_narrow else 0.0  # down, from the words above
     for row in claims.itertuples(index=False):
         place = places[row.id] + shift
-        is_stroke = (table.words == row.words) & (table.kind != "claim") & table.is_drawn
-        strokes = table[is_stroke].value.dropna()
-        axis.plot(strokes.clip(-REACH, REACH), [place] * len(strokes), "|", color=GREY, alpha=0.55, ms=9)
+        for condition in conditions[conditions.words == row.words].dropna(subset="value").itertuples():
+            _draw_condition(axis, condition, place)
         _draw_row(axis, row, place)
 
     _name_rows(axis, claims, places, is_narrow)
@@ -177,7 +139,7 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     scale = "number − bar, in margins"
     band = "band: too small to matter"
     axis.set_xlabel("\n".join([direction, scale, band]) if is_narrow else f"{direction}\n({scale}; {band})")
-    return titled(figure, _title(claims), _handles(claims))
+    return titled(figure, TITLE, _handles(table[table.kind.isin([CLAIM, CONDITION])]))
 
 
 def _places(claims: pd.DataFrame) -> dict[str, int]:
@@ -188,6 +150,12 @@ def _places(claims: pd.DataFrame) -> dict[str, int]:
             places[row.group] = len(places)
         places[row.id] = len(places)
     return places
+
+
+def _draw_condition(axis: Axes, row: object, place: float) -> None:
+    """Draw a small mark for a claim under another condition, at the end of the axis where it lies beyond."""
+    at = float(np.clip(row.value, -REACH, REACH))
+    axis.plot(at, place, ls="none", ms=4.5, alpha=0.6, **ON_CLAIMS[row.verdict])
 
 
 def _draw_row(axis: Axes, row: object, place: float) -> None:
@@ -235,17 +203,9 @@ def _name(axis: Axes, words: str, place: float, is_narrow: bool, weight: str = "
     axis.text(x, place, words, weight=weight, **how)
 
 
-def _title(claims: pd.DataFrame) -> str:
-    """Return the title: how many claims have which verdict."""
-    counts = claims.verdict.value_counts()
-    parts = [f"{counts[verdict]} {says}" for verdict, says in COUNTED.items() if verdict in counts]
-    return f"Of {len(claims)} claims of the paper, {', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _handles(claims: pd.DataFrame) -> list[Line2D]:
-    """Return the entries of the legend: verdicts that occur, and strokes."""
-    handles = handles_of(marks_of(claims.verdict, ON_CLAIMS), ls="none", ms=7)
-    stroke = Line2D(
-        [], [], ls="none", marker="|", ms=9, color=GREY, alpha=0.55, label="under another condition"
-    )
-    return [*handles, stroke]
+def _handles(rows: pd.DataFrame) -> list[Line2D]:
+    """Return the entries of the legend: the verdicts that have marks, and what a small mark is."""
+    marked = rows[rows.verdict.isin(ON_CLAIMS) & rows.value.notna()]
+    handles = handles_of(marks_of(marked.verdict, ON_CLAIMS), ls="none", ms=7)
+    small = Line2D([], [], ls="none", marker="o", ms=4, color=GREY, label="small: under another condition")
+    return [*handles, small]

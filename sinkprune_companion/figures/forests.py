@@ -220,9 +220,9 @@ def placed(axis: Axes, table: pd.DataFrame) -> list[tuple[int, Any]]:
     return rows
 
 
-def name_rows(axis: Axes, names: Sequence[str], above: float, size: float = 8.5) -> None:
+def name_rows(axis: Axes, names: Sequence[str], above: float) -> None:
     """Name the rows of an axis from its top, below so much room, without ticks and lines of a grid."""
-    axis.set_yticks(range(len(names)), names, fontsize=size)
+    axis.set_yticks(range(len(names)), names, fontsize=8.5)
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
     axis.set_ylim(len(names) - 0.5, -above)

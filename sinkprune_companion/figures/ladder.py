@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import number
 from sinkprune.figures.style import canvas, titled
-from sinkprune_companion.figures import bridge
 from sinkprune_companion.figures.looks import BLACK, GREY, INK, METHODS
 from sinkprune_companion.ledger.margins import known_damage
 
@@ -24,6 +23,7 @@ CAPTION = (
     "the losses)"
 )
 TEXTS = "notebooks/00_start_here.ipynb"  # where models write, from the repository's root
+OFFICIAL = "06/paper_minus_wanda"  # the finding of the official recipe − Wanda, without its sparsity
 NOTEBOOK = "07"  # the number of the one that has the findings on SparseGPT and on the bigram model
 DENSE = "dense"
 BIGRAM = "a bigram model"
@@ -86,7 +86,7 @@ def ladder_table(estimates: Mapping[str, Estimate], texts: Mapping[tuple[str, in
 def _cost(rung: Rung, estimates: Mapping[str, Estimate]) -> float:
     """Return what a recipe adds to the dense model's loss: its baseline's cost and the differences to it."""
     if rung.recipe in ("wanda", "paper"):
-        official = f"{bridge.NOTEBOOK}/{bridge.WHOLE}_{rung.percent}"
+        official = f"{OFFICIAL}_{rung.percent}"
         cost = known_damage(official, estimates)
         return cost + (estimates[official].value if rung.recipe == "paper" else 0.0)
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from sinkprune.evaluation.verdict_rule import (
     CONTRADICTED,
+    DEPENDS,
     HELPS,
     HURTS,
     NO_DIFFERENCE,
@@ -120,8 +121,9 @@ VERDICTS = {
 
 # the mark of a claim, by its verdict
 ON_CLAIMS = {
-    REPRODUCED: {"color": INK, "marker": "P"},
+    REPRODUCED: {"color": INK, "marker": "s"},
     CONTRADICTED: {"color": INK, "marker": "X"},
+    DEPENDS: {"color": INK, "marker": "o", "fillstyle": "left", "markerfacecoloralt": "white"},
     **{verdict: VERDICTS[verdict] for verdict in (NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS)},
 }
 

@@ -4,14 +4,13 @@ from functools import partial
 from pathlib import Path
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune_companion.figures import bridge, claims_strip, headline, ladder, others_at_8b
+from sinkprune_companion.figures import claims_strip, headline, ladder
 from sinkprune_companion.figures.figures import save_both_shapes
-from sinkprune_companion.ledger import claims, others
+from sinkprune_companion.ledger import claims
 from sinkprune_companion.pages.sources import Results
 
 FOLDER = "pictures"  # of all but README's
 TRAININGS = "trainings"  # folder of `figures` with what was found in other trainings
-OTHERS = "sinkprune_companion/data/published.yml"
 
 
 def save_published(results: Results, root: Path) -> list[Path]:
@@ -32,14 +31,10 @@ def save_published(results: Results, root: Path) -> list[Path]:
         claims.findings_file(Path("figures", TRAININGS, training), finding.partition("/")[0]).as_posix()
         for training, finding in zip(elsewhere.training, elsewhere.finding, strict=True)
     }
-    steps = bridge.bridge_table(results.f, results.on_losses)
     rungs = ladder.ladder_table(results.f, ladder.written_texts(root))
-    at_8b = others_at_8b.others_table(others.runs())
     for name, module, plot, table, drawn_from in (
         ("claims_strip", claims_strip, claims_strip.plot_strip, strip, sorted(of_trainings)),
-        ("bridge", bridge, bridge.plot_bridge, steps, []),
         ("ladder", ladder, ladder.plot_ladder, rungs, [ladder.TEXTS]),
-        ("others_at_8b", others_at_8b, others_at_8b.plot_others, at_8b, [OTHERS]),
     ):
         draw = partial(plot, table)
         files += save_both_shapes(root, FOLDER, name, draw, table, module.CAPTION, drawn_from)

@@ -24,7 +24,7 @@ from sinkprune_companion.experiments.robustness import (
     draw_values,
     label_of,
 )
-from sinkprune_companion.figures import bridge, figures, forests
+from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.looks import BLACK, CALLED
 from sinkprune_companion.pages import render
 from sinkprune_companion.pages.sources import results_for
@@ -219,17 +219,6 @@ def save_shares(
         table = pd.concat([table, shares_table({"": aside}, judged)], ignore_index=True)
 
     return figures.save_figure(run, picture, name, table, f"{title}: differences in {unit}")
-
-
-def save_bridge(run: Run, found: Mapping[str, Difference], sparsities: Sequence[float]) -> Figure:
-    """Save and return the picture of what the official recipe adds to Wanda, at sparsities in [0, 1)."""
-    named = {f"{bridge.NOTEBOOK}/{name}": difference.estimate for name, difference in found.items()}
-    percentages = [100 * share for share in sparsities]
-    costs = {percent: found[f"{bridge.WHOLE}_{percent:g}"].cost_RN.mean() for percent in percentages}
-
-    judged = results_for(run).on_losses
-    table = bridge.bridge_table(named, judged, percentages, costs)
-    return figures.save_figure(run, bridge.plot_bridge(table), "bridge", table, bridge.CAPTION)
 
 
 def damage_table(costs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:

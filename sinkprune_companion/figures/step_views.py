@@ -15,9 +15,9 @@ import torch
 
 from sinkprune_companion import DATA
 from sinkprune_companion.figures.figures import save_files
+from sinkprune_companion.readings import LITERAL, READINGS
 from sinkprune_companion.run.records import Run
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
 WEB = DATA / "web"

@@ -18,7 +18,6 @@ from sinkprune.figures.style import WIDTH, canvas, titled
 from sinkprune_companion.experiments.why import (
     AS_IT_IS,
     ELSEWHERE,
-    IN_MODEL,
     PLANTED,
     largest_ratio,
 )
@@ -139,22 +138,13 @@ LOOKS = {  # by the name of a finding without its dose and sparsity
     "planted_sparsegpt_gain": ALL_LEFT_OUT,
     "planted_sparsegpt_official_gain": OFFICIAL_WEIGHTS,
     "planted_sparsegpt_random_gain": RANDOM_PLANTED,
-    "planted_model_gain": ALL_LEFT_OUT,
-    "planted_model_random": Look("as many random tokens left out", GREY, "X", ":"),
-    "planted_model_waste": Look(
-        "all sinks left out, scored without the vector", SKY, "v", "--", is_filled=False
-    ),
 }
 BESIDE = 4  # points between marks of one dose: they would hide each other
 
 Lines = Mapping[str, Mapping[float, Estimate]]  # estimates by dose, by the finding of a line, a name in LOOKS
 
 
-def plot_doses(
-    panels: Mapping[str, Lines],
-    title: str,
-    axis_name: str = "inputs at the planted tokens, times as large",
-) -> Figure:
+def plot_doses(panels: Mapping[str, Lines], title: str) -> Figure:
     """Draw what leaving tokens out changes in the loss against the planted dose, a line per kind of token.
 
     `panels` has the lines of each panel by the panel's title. The band is what does not matter, the margin of
@@ -180,7 +170,7 @@ def plot_doses(
         axis.margins(x=0.08)
 
     axes[0, 0].set_ylabel("loss, left out − kept (nats per token)\n← better")
-    figure.supxlabel(axis_name, fontsize=10)
+    figure.supxlabel("inputs at the planted tokens, times as large", fontsize=10)
 
     return titled(figure, title, handles_in(axes[0]))
 
@@ -217,7 +207,6 @@ def _draw_band(axis: Axes, by_dose: Mapping[float, Estimate]) -> None:
 ROOM = 2.6  # how many times as far as data go the names of rows begin, on the left
 WHEN = {  # how cases of a kind look, and what a legend calls them
     PLANTED: ("planted in the statistics: inputs at the sinks made so many times as large", BROWN, "o"),
-    IN_MODEL: ("planted in the model: a vector of so many usual lengths added at the sinks", ORANGE, "s"),
     AS_IT_IS: ("the model as it is", BLACK, "D"),
     ELSEWHERE: ("other models, whose loss is of other calibration text (notebooks 08 and 09)", SKY, "D"),
 }
@@ -292,8 +281,7 @@ def _name_points(axis: Axes, table: pd.DataFrame) -> None:
         place = (100 * row.exchanged, row.value)
         side = -1 if row.other_text > row.exchanged else 1  # away from the stroke
         aligned = "right" if side < 0 else "left"
-        higher = 7 if row.kind == IN_MODEL else 0  # clear of the strokes of its neighbours
-        axis.annotate(row.case, place, xytext=(7 * side, higher), ha=aligned, **words)
+        axis.annotate(row.case, place, xytext=(7 * side, 0), ha=aligned, **words)
 
 
 def _draw_cases(axis: Axes, cases: pd.DataFrame, kind: str) -> None:

@@ -17,9 +17,10 @@ from sinkprune_companion.ledger import margins, others
 
 FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper
+CONDITION = "condition"  # a claim, asked under another condition: its answer counts for the claim's verdict
 CONTROL = "control"  # of a claim
 OTHERS = "others"  # measured by somebody else, never counted among ours
-OWN = ("quote", "published", "seen_first")  # what rows beneath a row do not inherit
+OWN = ("quote", "published", "seen_first", "read", "not_run")  # what rows beneath a row do not inherit
 
 
 class Checked(BaseModel):
@@ -32,7 +33,7 @@ class Claim(Checked):
     """A row of the ledger. It says that a finding lies `side` of `against`."""
 
     id: str  # unique in the ledger
-    kind: Literal["claim", "control", "question", "others"]
+    kind: Literal["claim", "condition", "control", "question", "others"]
     says: str  # the claim in a sentence
     metric: str  # what is measured
     beneath: str | None = None  # id of the row whose control it is, or that it speaks about
@@ -46,7 +47,9 @@ class Claim(Checked):
     looks: Annotated[int, Field(ge=1)] = 1  # how often its number could have decided
     # in units of the finding, or a rule that gives it
     margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = None
-    not_run: Literal["needs 8B"] | None = None  # why there may be none
+    not_run: Literal["needs 8B", "no measure", "not trained"] | None = None  # why there may be none
+    # of a sentence on the method: what its code was read to do, in place of a finding
+    read: Literal["not what the code does"] | None = None
     seen_first: bool = False  # the row was written, or read anew, when its number had been seen
     speaks_for_paper: bool = True  # whether it would speak for the claim above a control if that were so
 
@@ -65,7 +68,12 @@ class Claim(Checked):
         return "" if self.kind == OTHERS else (self.finding or "").partition("/")[0]
 
     def margin_of(self, estimate: Estimate | None) -> float | None:
-        """Return the smallest difference that matters: the row's own, or what its rule gave the finding."""
+        """Return the smallest difference that matters: the row's own, or what its rule gave the finding.
+
+        It is None for a number that has been held against its margin already.
+        """
+        if self.margin == margins.IN_THE_BAR:
+            return None
         return getattr(estimate, "margin", None) if isinstance(self.margin, str) else self.margin
 
 
@@ -130,15 +138,17 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
             passed_on |= {"kind": CONTROL, "family": f"{fields['family']}, controls"}
 
     for row in beneath:
-        yield from _rows(row, passed_on, content)
+        is_condition = row.get("kind") == CONDITION and "family" not in row
+        family = {"family": f"{fields['id']}, conditions"} if is_condition else {}
+        yield from _rows({**family, **row}, passed_on, content)
 
 
 def controls_of(claim: Claim, ledger: Sequence[Claim]) -> list[Claim]:
-    """Return the controls beneath a claim, and those beneath its controls, as the ledger has them."""
+    """Return conditions and controls beneath a claim, and beneath its controls, as the ledger has them."""
     above = {claim.id}
     controls = []
     for row in ledger:
-        if row.kind == CONTROL and row.beneath in above:
+        if row.kind in (CONDITION, CONTROL) and row.beneath in above:
             above.add(row.id)
             controls.append(row)
     return controls
@@ -173,30 +183,46 @@ def findings_in(file: Path) -> dict[str, Estimate]:
 
 
 def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return the claims table; p counts looks (Bonferroni) and a family's rows (Holm), run or not."""
-    known = {**others.findings(), **estimates}
-    asked = [claim for claim in claims if claim.finding]
-    p_values = {
-        claim.id: claim.looks * known[claim.finding].p_value(claim.against) if claim.finding in known else 1.0
-        for claim in asked
-    }
-    corrected = _corrected(p_values, asked)
-    rows = [_row(claim, known.get(claim.finding), corrected.get(claim.id)) for claim in claims]
+    """Return the claims table; every p counts looks (Bonferroni) and a family's rows (Holm), run or not.
 
-    return pd.DataFrame(rows).set_index("id")
-
-
-def null_p_values(claims: list[Claim], estimates: Mapping[str, Estimate]) -> dict[str, float]:
-    """Return p-values of a difference that matters, by the claim's id, corrected as `verdicts` corrects p.
-
-    The hypothesis is that the quantity lies a margin or more from `against`. p is the larger one of two, each
-    of a two-sided test of one end of the margin, so it is below .05 where the 95 % interval lies within. A
-    row without an estimate or a margin has p = 1.
+    The verdict on a claim of the paper takes the conditions beneath it into account; `alone` has the verdict
+    on each row by itself.
     """
     known = {**others.findings(), **estimates}
     asked = [claim for claim in claims if claim.finding]
-    p_values = {claim.id: claim.looks * _null_p(claim, known.get(claim.finding)) for claim in asked}
-    return _corrected(p_values, asked).to_dict()
+
+    p_values = {claim.id: _p_value(claim, known.get(claim.finding)) for claim in asked}
+    p_matters = {claim.id: _p_of_a_difference(claim, known.get(claim.finding)) for claim in asked}
+    corrected = _corrected(p_values, asked)
+    corrected_matters = _corrected(p_matters, asked)
+
+    rows = [
+        _row(claim, known.get(claim.finding), corrected.get(claim.id), corrected_matters.get(claim.id))
+        for claim in claims
+    ]
+    table = pd.DataFrame(rows).set_index("id")
+
+    alone = table.alone.to_dict()
+    for claim in claims:
+        if claim.kind == CLAIM:
+            conditions = [
+                alone[row.id] for row in claims if row.kind == CONDITION and row.beneath == claim.id
+            ]
+            table.loc[claim.id, "verdict"] = verdict_rule.over_conditions([alone[claim.id], *conditions])
+
+    return table
+
+
+def _p_value(claim: Claim, estimate: Estimate | None) -> float:
+    """Return the p-value of no difference of one row, which counts looks and not its family."""
+    return 1.0 if estimate is None else claim.looks * estimate.p_value(claim.against)
+
+
+def _p_of_a_difference(claim: Claim, estimate: Estimate | None) -> float:
+    """Return the p-value of a difference that matters, which counts looks and not its family."""
+    if estimate is None:
+        return 1.0
+    return claim.looks * estimate.p_of_a_difference(claim.margin_of(estimate), claim.against)
 
 
 def _corrected(p_values: Mapping[str, float], claims: Sequence[Claim]) -> pd.Series:
@@ -205,22 +231,16 @@ def _corrected(p_values: Mapping[str, float], claims: Sequence[Claim]) -> pd.Ser
     return pd.Series(p_values, dtype=float).groupby(families).transform(verdict_rule.holm)
 
 
-def _null_p(claim: Claim, estimate: Estimate | None) -> float:
-    """Return the p-value of one row, uncorrected."""
-    if estimate is None:
-        return 1.0
-
-    margin = claim.margin_of(estimate)
-    if margin is None or abs(estimate.value - claim.against) >= margin:
-        return 1.0
-    return max(estimate.p_value(claim.against - margin), estimate.p_value(claim.against + margin))
-
-
-def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
+def _row(
+    claim: Claim, estimate: Estimate | None, p: float | None, p_matters: float | None
+) -> dict[str, object]:
     """Return a row of the claims table."""
     margin = claim.margin_of(estimate)
-    outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
-    if estimate is None:
+    outcome = verdict_rule.verdict(estimate, margin, claim.against, p, p_matters)
+    alone = claim.read or verdict_rule.on_claim(outcome, claim.side)
+    if claim.read:
+        notes = []
+    elif estimate is None:
         notes = [claim.not_run or "not yet run"]
     else:
         seen_first = "asked, or read anew, when its number had been seen" if claim.seen_first else ""
@@ -237,9 +257,11 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         "here": f"{estimate.value:.3g}" if estimate else "",
         "interval": f"[{estimate.low:.3g}, {estimate.high:.3g}]" if estimate else "",
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
-        "verdict": verdict_rule.on_claim(outcome, claim.side),
+        "verdict": alone,
+        "alone": alone,
         "margin": margin,
         "p_holm": p if estimate else None,
+        "p_matters_holm": p_matters if estimate else None,
         "draws": getattr(estimate, "draws", None),
         "half_width": getattr(estimate, "half_width", None),
         "smallest_effect": verdict_rule.smallest_effect(estimate) if estimate else None,

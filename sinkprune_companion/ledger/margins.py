@@ -7,12 +7,15 @@ that share of the damage is what matters here, whatever the damage is measured i
 from collections.abc import Collection, Mapping
 from functools import cache
 
+import numpy as np
 import yaml
 
-from sinkprune.evaluation.intervals import Estimate
+from sinkprune.evaluation.intervals import Estimate, within_share
 from sinkprune_companion import DATA
 
-RULES = ("share of damage", "tenth of the AR model's value")  # what the ledger may name instead of a number
+IN_THE_BAR = "in the bar"  # of a row whose number has been held against its margin already
+# what the ledger may name instead of a number
+RULES = ("share of damage", "tenth of the AR model's value", IN_THE_BAR)
 
 
 @cache
@@ -36,9 +39,12 @@ def damage_margin(cost: Estimate) -> float | None:
     return share_that_matters() * cost.value if cost.low > 0 else None
 
 
-def with_share_of_damage(estimate: Estimate | None, cost: Estimate) -> Estimate | None:
-    """Return an estimate with the margin that `damage_margin` gives; None for none."""
-    return estimate and estimate.with_margin(damage_margin(cost))
+def beside_damage(values_RN: np.ndarray, cost_RN: np.ndarray) -> Estimate:
+    """Return a difference of two recipes with the margin that what the second one costs gives, (R, N) each.
+
+    The margin carries the error of that cost (`within_share`).
+    """
+    return within_share(values_RN, cost_RN, share_that_matters())
 
 
 def damage(difference: Estimate) -> float | None:

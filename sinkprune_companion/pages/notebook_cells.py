@@ -13,7 +13,6 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from sinkprune_companion.pages.links import address, with_links
 from sinkprune_companion.pages.render import FOLDER, render_results
 from sinkprune_companion.pages.sources import Results
 
@@ -30,7 +29,7 @@ def notebook_texts(root: Path, results: Results) -> dict[str, str]:
     """
     texts = {}
     for source in sorted((root / "notebooks").glob("*.py")):
-        said = sentences(source.stem, results, address(root))
+        said = sentences(source.stem, results)
 
         reviewed = with_sentences(jupytext.read(source), said, source.name)
         texts[f"notebooks/{source.name}"] = jupytext.writes(reviewed, "py:percent")
@@ -41,17 +40,13 @@ def notebook_texts(root: Path, results: Results) -> dict[str, str]:
     return texts
 
 
-def sentences(notebook: str, results: Results, url: str) -> dict[str, str]:
-    """Return what is written about a notebook, by the tag of the cell that shows it, in Markdown.
-
-    Its links work at `url`, the repository's address, where there is one.
-    """
+def sentences(notebook: str, results: Results) -> dict[str, str]:
+    """Return what is written about a notebook, by the tag of the cell that shows it, in Markdown."""
     said = {}
     for tag, folder in FOLDERS.items():
         template = f"{folder}/{notebook}.md.j2"
         if (FOLDER / template).exists():
-            text = wrapped(render_results(template, results).strip())
-            said[tag] = with_links(text, url, before="")
+            said[tag] = wrapped(render_results(template, results).strip())
     return said
 
 

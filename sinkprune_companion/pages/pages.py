@@ -9,18 +9,27 @@ from sinkprune.files import atomic
 from sinkprune.models import catalog, hub
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
+from sinkprune_companion.figures import claims_strip
 from sinkprune_companion.figures.published import save_published
 from sinkprune_companion.ledger import others, published
 from sinkprune_companion.pages import sources
-from sinkprune_companion.pages.links import FIRST, address, with_badges
 from sinkprune_companion.pages.notebook_cells import notebook_texts
 from sinkprune_companion.pages.render import TITLES, render_results, rendered_title
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.recipe import PRESETS, preset
 
-IN_DOCS = ("results", "models", "performance", "trainings", "pruning")
-READ_FROM = (catalog, compute, dense_statistics, hub, others, published, sources)  # by templates
+IN_DOCS = ("results", "controls", "models", "performance", "trainings", "pruning")
+READ_FROM = (
+    catalog,
+    claims_strip,
+    compute,
+    dense_statistics,
+    hub,
+    others,
+    published,
+    sources,
+)  # by templates
 
 
 def pages(folder: Path) -> dict[str, str]:
@@ -40,9 +49,7 @@ def pages(folder: Path) -> dict[str, str]:
     known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
     known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding(), "commands": commands()}
     known |= {"preset": preset, "presets": {name: preset(name) for name in PRESETS}}
-    readme = render_results("readme.md.j2", results, **known)
-
-    texts["README.md"] = with_badges(readme, FIRST, address(root))
+    texts["README.md"] = render_results("readme.md.j2", results, **known)
     return texts | {f"docs/{name}.md": render_results(f"{name}.md.j2", results, **known) for name in IN_DOCS}
 
 

@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from sinkprune.evaluation.numbers import amount, count, markdown_table, number, p_text, percent, signed
 from sinkprune.evaluation.verdict_rule import (
     CONTRADICTED,
+    DEPENDS,
     NO_DIFFERENCE,
+    NOT_DONE,
     NOT_RUN,
     REPRODUCED,
     TOO_FEW_DRAWS,
@@ -36,7 +38,6 @@ from sinkprune_companion.pages.sources import (
     by_prompt,
     fixed_threshold,
     published_rows,
-    reach_by_map,
     results_for,
 )
 from sinkprune_companion.run.profiles import PUBLISHED
@@ -45,10 +46,7 @@ from sinkprune_companion.run.records import Run
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
 # functions that templates may call
-TABLES = {
-    table.__name__: table
-    for table in (by_prompt, fixed_threshold, published_averages, published_rows, reach_by_map)
-}
+TABLES = {table.__name__: table for table in (by_prompt, fixed_threshold, published_averages, published_rows)}
 # what templates know of results
 RESULT_NAMES = (
     "f",
@@ -59,8 +57,8 @@ RESULT_NAMES = (
     "by_kind",
     "controls_of",
     "holds",
+    "alone",
     "if_draws_counted",
-    "nulls_if_corrected",
     "unseen_draws",
     "unseen_sequences",
 )
@@ -68,8 +66,10 @@ GLYPHS = {
     REPRODUCED: "✔",
     CONTRADICTED: "✘",
     NO_DIFFERENCE: "≈",
+    DEPENDS: "⇄",
     UNDECIDED: "?",
     TOO_FEW_DRAWS: "?",
+    NOT_DONE: "–",
     NOT_RUN: "–",
 }
 YES_OR_NO = {REPRODUCED: "yes", CONTRADICTED: "no"}  # on a question of our own

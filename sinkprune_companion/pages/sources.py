@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from sinkprune.evaluation import verdict_rule
-from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import write_json
 from sinkprune.models import embedded
@@ -23,7 +23,7 @@ from sinkprune.models.meta_model import meta_model
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.memory_and_disk import Needs, pruning_needs
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments import paper_protocol, token_reach
+from sinkprune_companion.experiments import paper_protocol
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.random_null import paired_counts
@@ -93,6 +93,11 @@ class Results:
         """Verdicts by the claim's id."""
         return self.table.verdict.to_dict()
 
+    @cached_property
+    def alone(self) -> dict[str, str]:
+        """Verdicts by the claim's id, each without the conditions beneath it."""
+        return self.table.alone.to_dict()
+
     def p_corrected(self, claim: str) -> float:
         """Return the p-value that a claim's verdict takes: looks and the family's rows are counted."""
         return float(self.table.p_holm[claim])
@@ -118,7 +123,7 @@ class Results:
         for claim in self.ledger:
             estimate = self.estimate.get(claim.id)
             if estimate is not None and claim.against == 0:
-                effect = verdict_rule.on_a_loss(self.verdict[claim.id], claim.side)
+                effect = verdict_rule.on_a_loss(self.alone[claim.id], claim.side)
                 known.setdefault((estimate.value, estimate.low, estimate.high), effect)
         return known
 
@@ -149,13 +154,6 @@ class Results:
     def if_draws_counted(self, claim: str) -> str:
         """Return a claim's verdict if calibration draws that were seen to add nothing counted in full."""
         return self._with_draws_counted[claim]
-
-    @cached_property
-    def nulls_if_corrected(self) -> list[Claim]:
-        """Rows of no difference that matters that would be undecided if nulls were corrected as p is."""
-        p_values = claims.null_p_values(self.ledger, self.estimates)
-        nulls = [claim for claim in self.ledger if self.verdict[claim.id] == verdict_rule.NO_DIFFERENCE]
-        return [claim for claim in nulls if p_values.get(claim.id, 0.0) >= 1 - CONFIDENCE]
 
     @cached_property
     def unseen_draws(self) -> list[Claim]:
@@ -225,34 +223,6 @@ def by_prompt(table: str, condition: str = "main", reading: str = "sum_so_far") 
     found = paired_counts(chosen, "temporal_variance")
     counts = (found[name] for name in ("larger", "smaller", "prompts"))
     return ByPrompt(found["median"], *counts, found["sign test"])
-
-
-def reach_by_map(table: str | Path = "06_gain_at_75/reach.csv") -> dict[str, float]:
-    """Return how many kept weights sinks exchange in linear maps, beside as many other tokens.
-
-    `table` is a published table of `token_reach.reach_on_both_starts`, a CSV file in `figures`; texts without
-    a special first token count. Medians are over maps. In the one map in which sinks exchange most they
-    exchange `sinks_most`, which is `share_of_most` of their sum over maps, and a greedy search finds
-    `largest_there`.
-    """
-    frame = pd.read_csv(project_root() / "figures" / table)
-    frame = frame[frame.text == token_reach.PLAIN_START]
-    sinks = token_reach.SINKS["all"]
-    count = frame.tokens[frame.choice == sinks].iloc[0]
-
-    same_count = frame[frame.tokens == count]
-    changed = same_count.pivot(index=["layer", "linear"], columns="choice", values="changed")
-    of_sinks, of_random = changed[sinks], changed[token_reach.RANDOM]
-    most = of_sinks.idxmax()
-
-    return {
-        "sinks_median": float(of_sinks.median()),
-        "random_median": float(of_random.median()),
-        "above_random": int((of_sinks > of_random).sum()),
-        "sinks_most": float(of_sinks[most]),
-        "largest_there": float(changed[token_reach.LARGEST][most]),
-        "share_of_most": float(of_sinks[most] / of_sinks.sum()),
-    }
 
 
 def fixed_threshold(table: str | Path = "04_why/when.csv") -> dict[str, float]:

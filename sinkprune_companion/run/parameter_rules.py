@@ -18,12 +18,12 @@ from sinkprune.models.meta_model import meta_model
 from sinkprune.models.reader import Checkpoint
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import recipe_search, recovery, sink_conditions
+from sinkprune_companion.hiding import THIRDS
 from sinkprune_companion.run.profiles import archive_file
 from sinkprune_companion.training.settings import DTYPES
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.presets import PRESETS
 from sinkprune_core.pruning.structured import plan
-from sinkprune_core.sinks.hiding import THIRDS
 from sinkprune_core.values import AtLeastZero, Count, Flag, Number, Share, Sparsity
 
 # kinds of values
@@ -56,7 +56,6 @@ RANGES = {
     "native_tokens": Number,  # 0: no pair is trained
     "sparsegpt_doses": _AT_LEAST_ONE,
     "layers": Number,
-    "model_sequences": _at_least(4),  # two of each start
     "other_lengths": _at_least(8),
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
@@ -65,7 +64,6 @@ RANGES = {
     "recovery_long_tokens": Number,  # 0: not measured
     "protocol_sequences": _at_least(4),  # two of each start
     "ratios": Sparsity,
-    "reach_layers": Number,
     "seed": SEED,
     "sequences": _at_least(2),
     "sink_std": DEVIATIONS,
@@ -102,7 +100,6 @@ ALSO_IN = {"10_prune_llada": {"twin": "none"}}  # no model is traced beside
 MAY_BE_EMPTY = (
     "at_75",
     "in_steps",
-    "model_doses",
     "other",
     "pairs",
     "parts",

@@ -11,8 +11,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from sinkprune.files import known_digest
 from sinkprune.models import embedded
+from sinkprune.models.card import CARD
 from sinkprune.models.loading import open_checkpoint
-from sinkprune.models.reader import CARD, Checkpoint
+from sinkprune.models.reader import Checkpoint
 from sinkprune.models.weight_files import read_json
 from sinkprune.runs.work_folder import VOLATILE
 from sinkprune_companion import DATA

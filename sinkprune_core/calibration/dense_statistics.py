@@ -18,7 +18,6 @@ import torch
 from sinkprune_core.blocks import Rows, Steps, run_block, visit, with_bar
 from sinkprune_core.calibration.input_statistics import Held, InputStatistics, Observer, observe
 from sinkprune_core.calibration.sink_profiles import empty_mass, profile, tracked_rows, windows_of
-from sinkprune_core.calibration.store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.calibration.text import Calibration, Trajectories
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
@@ -27,7 +26,7 @@ from sinkprune_core.calibration.token_weights import (
     weighted_rows,
     weights_of_keys,
 )
-from sinkprune_core.forwards import check_output
+from sinkprune_core.calibration.waiting_store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.language_model import LanguageModel, LinearAt
 from sinkprune_core.sinks import attention
 
@@ -220,7 +219,7 @@ class DensePass:
             for start in with_bar(starts, what, "batch", self.progress):
                 batch = slice(start, start + joint_rows)
                 lm.hidden(ids_RT[batch])
-                mass_RLHST = check_output(lm, tracker.take())
+                mass_RLHST = lm.check_output(tracker.take())
 
                 mass_RST[batch] = mass_RLHST.mean((1, 2)).cpu()
                 weight_WRT[:, batch] = self.weights(mass_RST[batch], start)

@@ -10,9 +10,8 @@ batch, T position, Q queries (the positions of a row), D hidden width.
 import torch
 
 from sinkprune_core.blocks import Rows, run_block, visit
-from sinkprune_core.calibration.store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.calibration.text import Calibration, Trajectories
-from sinkprune_core.forwards import check_output
+from sinkprune_core.calibration.waiting_store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.trace import query_windows, visible
@@ -119,5 +118,5 @@ def sink_profiles(
                 total_RST[start:stop] += mass_BST / len(lm.blocks)
                 start = stop
 
-    check_output(lm, total_RST)
+    lm.check_output(total_RST)
     return profile(total_RST, windows, noise_levels)

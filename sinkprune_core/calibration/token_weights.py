@@ -16,8 +16,8 @@ import torch
 
 from sinkprune_core.blocks import Rows
 from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration, Trajectories
+from sinkprune_core.calibration.waiting_store import IN_MEMORY, Store
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator

@@ -19,7 +19,6 @@ from sinkprune_core.diffusion.proposals import (
     gumbel_noise,
 )
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
-from sinkprune_core.forwards import check_ids, check_positions, is_finite
 from sinkprune_core.language_model import TEXTLESS, LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import (
@@ -31,6 +30,7 @@ from sinkprune_core.values import (
     Whole,
     checked_arguments,
     in_short,
+    is_finite,
 )
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")  # of LLaDA; of Dream and SmolLM
@@ -63,7 +63,7 @@ def _left_padding(
     Raises ValueError for prompts of another shape or of ids that are no tokens of the model, for a mask with
     padding anywhere but on the left, and for more tokens than the model has positions.
     """
-    check_ids(lm, prompt_BT)
+    lm.check_ids(prompt_BT)
     if prompt_BT.dim() != 2 or prompt_BT.numel() < 1:
         raise ValueError(
             f"prompts have shape {tuple(prompt_BT.shape)}; expected (prompts, tokens), at least one: "
@@ -81,7 +81,7 @@ def _left_padding(
 
     padding_B = (~mask_BT).sum(1)
     longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
-    check_positions(lm, longest_prompt + length)
+    lm.check_positions(longest_prompt + length)
     return padding_B
 
 

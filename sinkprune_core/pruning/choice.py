@@ -12,14 +12,14 @@ from torch import nn
 
 from sinkprune_core.blocks import visit
 from sinkprune_core.calibration.input_statistics import in_full_precision
-from sinkprune_core.forwards import is_finite
 from sinkprune_core.language_model import zero_out
 from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
-from sinkprune_core.pruning.seams import OfLinears, PruningRun, Statistics
+from sinkprune_core.pruning.pruning_run import OfLinears, PruningRun, Statistics
 from sinkprune_core.pruning.sparsegpt import SingularGram
+from sinkprune_core.values import is_finite
 
 Linears = dict[str, nn.Linear]  # of a block, by name
 Zeros = dict[str, int]  # how many weights of each linear became zero

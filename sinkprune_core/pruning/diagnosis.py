@@ -1,22 +1,25 @@
 """Can leaving sinks out matter? What one calibration pass over a dense model says, before anything is pruned.
 
-Wanda keeps the weights of a row with the largest |W_ij| n_j, where n_j is the norm of input channel j over
-all calibration tokens. Let p_j be the share of n_j^2 that attention sinks hold. Without them the norm is
-n_j sqrt(1 - p_j), so the logarithm of a score changes by
+Wanda keeps the weights of a row with the largest |W_ij| m_j, where m_j is the norm of input channel j over
+all calibration tokens. Let the weights of column j be normal, with the root mean square r_j, so that the
+scores of channel j are those of a normal variable of the scale n_j = m_j r_j. A share 2 (1 - Phi(tau / n_j))
+of them lies above a threshold tau, where Phi is the standard normal distribution function. In a row of many
+weights a share s is pruned, which determines the row's threshold:
 
-    delta_j = 1/2 ln(1 - p_j).
+    mean_j 2 (1 - Phi(tau / n_j)) = 1 - s.
 
-A change that all channels share moves every score of a row alike, and the ranking stays as it is. Only what
-differs from channel to channel moves weights across the threshold of their row. Let u_j be the threshold in
-standard deviations of the weights of channel j, which are taken to be normal: |W_ij| n_j lies above it for a
-share 2 (1 - Phi(u_j)) of them, and the density of ln|W_ij| there is 2 u_j phi(u_j). The threshold itself
-moves by the mean of delta_j under these densities, delta_bar, because the number of zeros in a row is fixed.
-As many weights enter as leave, so
+Let p_j be the share of m_j^2 that attention sinks hold. Without them the scale is n'_j = n_j sqrt(1 - p_j).
+As many weights are pruned as before, so the same equation with n'_j determines the new threshold tau'. Every
+score of a channel changes by one factor. So a channel whose factor falls by more than the threshold only
+loses weights, and the others only win some. What it loses is the difference of the two shares:
 
-    lost share of kept weights = sum_j u_j phi(u_j) |delta_j - delta_bar| / sum_j 2 (1 - Phi(u_j)).
+    lost share of kept weights = sum_j max(0, 2 [Phi(tau' / n'_j) - Phi(tau / n_j)]) / kept,
+    where kept = sum_j 2 (1 - Phi(tau / n_j)).
 
-Where all norms are equal, u_j is the quantile q of |normal| at the sparsity s, and this is
-q phi(q) / (1 - s) * mean_j |delta_j - delta_bar|: 0.43 times the mean at 50 %, 0.95 times at 75 %.
+Where sinks hold the same share of every channel, the threshold falls as all scores do, and nothing is lost. A
+channel that sinks hold entirely has n'_j = 0 and loses all of its weights. To first order in small shares and
+for equal scales the lost share is q phi(q) / (1 - s) * mean_j |delta_j - mean delta|, where
+delta_j = 1/2 ln(1 - p_j), and phi is the normal density at q = Phi^-1((1 + s) / 2).
 
 Dimensions: O output features, I input features (channels), N sequences, S steps, T positions.
 """
@@ -32,7 +35,6 @@ import torch
 from pydantic import Field, InstanceOf
 
 from sinkprune_core.calibration.dense_statistics import DensePass, collect
-from sinkprune_core.calibration.store import IN_MEMORY, Store
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
@@ -41,8 +43,9 @@ from sinkprune_core.calibration.token_weights import (
     choice_name,
     shares_of_user,
 )
+from sinkprune_core.calibration.waiting_store import IN_MEMORY, Store
 from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.patterns import lowest
+from sinkprune_core.pruning.patterns import RANKED, lowest
 from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import ExcludeName, Recipe
 from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments, share_of
@@ -50,16 +53,16 @@ from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments, shar
 Sparsities = Annotated[
     Sequence[Sparsity], Field(min_length=1, description="a list of shares in [0, 1), at least one")
 ]
-ITERATIONS = 60  # of the search for a row's threshold: each halves its interval
+ITERATIONS = 60  # of the search for a row's threshold: each halves the interval of its logarithm
 WIDEST = 10.0  # standard deviations beyond which no normal weight lies: the search begins there
-MOST_ENERGY = 1 - 1e-12  # of a channel that sinks hold: the logarithm of nothing left is infinite
+FAINTEST = 1e-38  # the scale of a channel that carries nothing: its weights come last, and in their order
 HOT = 0.5  # share of a channel's energy above which sinks hold most of it
 ROWS = 1536  # outputs of a linear whose masks are compared: more would take longer and say the same
 DRAWS_IN_A_PASS = 2  # of calibration text: the second one says what other text changes
 ALL_TOKENS = "all tokens"
 WITHOUT_SINKS = "without sinks"
 OTHER_TEXT = "other text"
-SMALLEST = 0.01  # a share of kept weights below which a change is not called one, whatever other text does
+SMALLEST_BY_CONVENTION = 0.01  # share of kept weights: less is not called a change, whatever other text does
 
 
 @dataclass(frozen=True)
@@ -125,49 +128,49 @@ def energy_share(norm_I: torch.Tensor, norm_without_I: torch.Tensor) -> torch.Te
     return share_I.clamp(0, 1).masked_fill(energy_I == 0, 0.0)
 
 
-def predicted_change(share_I: torch.Tensor, norm_I: torch.Tensor, sparsity: float) -> float:
-    """Return the share of kept weights that Wanda is predicted to exchange without the sinks; see above.
+def predicted_change(
+    norm_I: torch.Tensor, other_norm_I: torch.Tensor, rms_I: torch.Tensor, sparsity: float
+) -> float:
+    """Return the share of Wanda's kept weights by `norm_I` that it should prune by another norm; see above.
 
-    `share_I` are the shares p_j, `norm_I` the norms with the sinks. It is a first-order prediction for normal
-    weights of one variance: exact for small shifts, and no guide to a channel that loses almost all of its
-    norm: too small if that lay far above the threshold, too large if not.
+    `rms_I` is the `column_rms` of the weights. It is exact for wide rows of weights that are normal within
+    every column.
     """
-    normal = torch.distributions.Normal(0.0, 1.0)
-    norm_I = norm_I.double().clamp_min(torch.finfo(torch.float32).tiny)
-    delta_I = 0.5 * torch.log1p(-share_I.double().clamp(max=MOST_ENERGY))
+    kept_I = _kept_shares(norm_I.double() * rms_I.double(), sparsity)
+    kept_by_other_I = _kept_shares(other_norm_I.double() * rms_I.double(), sparsity)
 
-    threshold = _row_threshold(norm_I, sparsity)
-    u_I = threshold / norm_I
-    density_I = u_I * torch.exp(normal.log_prob(u_I))
-    kept = 2 * (1 - _normal_cdf(u_I)).sum()
-
-    moved_I = (delta_I - _shift_of_threshold(delta_I, density_I)).abs()
-    return float((density_I * moved_I).sum() / kept)
+    lost_I = (kept_I - kept_by_other_I).clamp_min(0)
+    return float(lost_I.sum() / kept_I.sum())
 
 
-def _row_threshold(norm_I: torch.Tensor, sparsity: float) -> float:
-    """Return the score below which a share `sparsity` of a row's weights lies, for weights of variance 1."""
-    low, high = 0.0, WIDEST * float(norm_I.max())
+def column_rms(weight_OI: torch.Tensor) -> torch.Tensor:
+    """Return the root mean square of every column, float32 (I,), over the rows that masks are compared in."""
+    return _compared(weight_OI).float().square().mean(0).sqrt()
+
+
+def _kept_shares(scale_I: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Return the share of every channel's scores that is kept where a share `sparsity` of all is pruned.
+
+    Scores of channel j are the sizes of normal variables of the scale `scale_I[j]`, float64. The threshold is
+    looked for by its logarithm, as scales differ by many orders of magnitude.
+    """
+    scale_I = scale_I.clamp_min(FAINTEST)
+    low = math.log(torch.finfo(torch.float64).tiny)
+    high = math.log(WIDEST * float(scale_I.max()))
 
     for _ in range(ITERATIONS):
         middle = (low + high) / 2
-        below = float((2 * _normal_cdf(middle / norm_I) - 1).mean())
-        if below < sparsity:
+        if float(_share_above(math.exp(middle), scale_I).mean()) > 1 - sparsity:
             low = middle
         else:
             high = middle
 
-    return (low + high) / 2
+    return _share_above(math.exp(low), scale_I)
 
 
-def _normal_cdf(value_I: torch.Tensor) -> torch.Tensor:
-    """Return Phi; `torch.distributions` says the same, and takes several times as long for its checks."""
-    return 0.5 * (1 + torch.erf(value_I / math.sqrt(2)))
-
-
-def _shift_of_threshold(delta_I: torch.Tensor, density_I: torch.Tensor) -> torch.Tensor:
-    """Return the shift of the threshold that keeps the number of zeros: the mean of `delta_I` by density."""
-    return (density_I * delta_I).sum() / density_I.sum().clamp_min(torch.finfo(torch.float64).tiny)
+def _share_above(threshold: float, scale_I: torch.Tensor) -> torch.Tensor:
+    """Return 2 (1 - Phi(threshold / scale)), the share of a normal variable's sizes above a threshold."""
+    return torch.special.erfc(threshold / (scale_I * math.sqrt(2)))
 
 
 def mask_changes(
@@ -177,18 +180,28 @@ def mask_changes(
 
     Of a linear with more than ROWS outputs, at most that many, evenly spaced, are looked at.
     """
+    weight_OI = _compared(weight_OI)
+    rows, columns = weight_OI.shape
+    count = share_of(columns, sparsity)
+    rows_together = max(1, RANKED // columns)
+    exchanged = [0] * len(other_norms)
+
+    for part_OI in weight_OI.split(rows_together):  # what a processor's cache holds
+        size_OI = part_OI.float().abs()
+        pruned_OI = lowest(size_OI * norm_I.to(size_OI), count)
+
+        for number, other_norm_I in enumerate(other_norms):
+            pruned_by_other_OI = lowest(size_OI * other_norm_I.to(size_OI), count)
+            exchanged[number] += int(torch.count_nonzero(pruned_by_other_OI & ~pruned_OI))
+
+    kept = rows * (columns - count)
+    return [each / kept for each in exchanged]
+
+
+def _compared(weight_OI: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a linear's weights whose masks are compared: at most ROWS, evenly spaced."""
     every = math.ceil(len(weight_OI) / ROWS)
-    size_OI = weight_OI.detach()[::every].float().abs()
-    count = share_of(size_OI.shape[1], sparsity)
-
-    kept_OI = ~lowest(size_OI * norm_I.to(size_OI), count)
-    kept = kept_OI.sum().clamp_min(1)
-
-    changes = []
-    for other_norm_I in other_norms:
-        pruned_OI = lowest(size_OI * other_norm_I.to(size_OI), count)
-        changes.append(float((kept_OI & pruned_OI).sum() / kept))
-    return changes
+    return weight_OI.detach()[::every]
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +227,8 @@ class Diagnosis:
     def expect_an_effect(self, sparsity: float) -> bool:
         """Return whether leaving sinks out may matter: over all linears it changes more than other text.
 
+        Both bounds, other text and SMALLEST_BY_CONVENTION, are conventions: they are neither derived nor
+        fitted, since how much a loss changes does not follow from how many weights change places.
         Raises ValueError for a sparsity that was not diagnosed.
         """
         overall = self.overall()
@@ -224,7 +239,7 @@ class Diagnosis:
             )
 
         row = overall.loc[sparsity]
-        return bool(row.exact > max(row.other_text, SMALLEST))
+        return bool(row.exact > max(row.other_text, SMALLEST_BY_CONVENTION))
 
 
 def weighted_mean(part: pd.DataFrame) -> pd.Series:
@@ -359,6 +374,7 @@ def _rows_of(
     without_I = norms.by_part[WITHOUT_SINKS][layer][name]
     other_I = norms.by_part[OTHER_TEXT][layer][name]
 
+    rms_I = column_rms(weight_OI)
     share_I = energy_share(norm_I, without_I)
     energy_I = norm_I.double().square()
     of_linear = {
@@ -375,7 +391,7 @@ def _rows_of(
     for sparsity in sparsities:
         exact, by_other_text = mask_changes(weight_OI, norm_I, (without_I, other_I), sparsity)
         changes = {
-            "predicted": predicted_change(share_I, norm_I, sparsity),
+            "predicted": predicted_change(norm_I, without_I, rms_I, sparsity),
             "exact": exact,
             "other_text": by_other_text,
         }

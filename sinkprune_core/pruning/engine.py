@@ -17,12 +17,11 @@ from sinkprune_core.calibration.dense_statistics import DenseStatistics, Origin,
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.language_model import LanguageModel, check_finite
-from sinkprune_core.model_checks import check_changeable
 from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.plan import check_dense, make_plan, reads_dense
+from sinkprune_core.pruning.pruning_run import PruningRun, Statistics
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.seams import PruningRun, Statistics
 from sinkprune_core.values import Flag, checked_arguments
 
 A_RECIPES = Field(description="a list of recipes")
@@ -48,9 +47,7 @@ def prune(
     plan = make_plan(lm, recipe, calibration)
     check_before(lm, recipe, calibration, statistics)
     if not lm.has_blocks_in_memory:
-        raise ValueError(
-            f"{lm.name} has no weights in memory: prune it with `sinkprune.prune(…, work=folder)`"
-        )
+        raise ValueError(f"{lm.name} has no weights in memory: give this loop a model that has")
 
     return prune_blocks(PruningRun(lm, recipe, calibration, plan, progress, known=statistics))
 
@@ -106,10 +103,10 @@ def dense_statistics(
     calibration: InstanceOf[Calibration],
     progress: Flag = True,
 ) -> dict[StatisticsKey, DenseStatistics]:
-    """Return the statistics that recipes with dense propagation prune from, by `recipe.statistics_key`.
+    """Return the statistics of the dense model that recipes read, by `recipe.statistics_key`.
 
-    One pass serves all recipes with the same states of the text. Raises ValueError for a recipe with
-    sequential propagation, or one that needs Gram matrices, which are too large to keep.
+    One pass serves all recipes with the same states of the text. Raises ValueError for a recipe that reads
+    none: one with sequential propagation, or Gram matrices, which are too large to keep, and without OWL.
     """
     check_dense(lm, recipes, calibration)
     return collect(lm, [recipe.statistics_key for recipe in recipes], calibration, progress)
@@ -125,7 +122,6 @@ def check_before(
 
     Those of a block are checked when pruning comes to it. Weights that cannot be changed are refused, too.
     """
-    check_changeable(lm)
     if statistics is not None:
         if not reads_dense(recipe):
             raise ValueError(
@@ -133,10 +129,8 @@ def check_before(
                 "statistics out"
             )
 
-        is_theirs = (
-            calibration is not None
-            and recipe.propagation == "dense"
-            and statistics.origin == Origin.of(lm, recipe.statistics_key, calibration)
+        is_theirs = calibration is not None and statistics.origin == Origin.of(
+            lm, recipe.statistics_key, calibration
         )
         if not is_theirs:
             raise ValueError(

@@ -10,7 +10,6 @@ from typing import Literal
 from sinkprune_core.calibration.dense_statistics import joint_rows
 from sinkprune_core.calibration.text import Calibration, rollout_prompt
 from sinkprune_core.calibration.token_weights import choice_name
-from sinkprune_core.forwards import check_ids, check_positions
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 from sinkprune_core.pruning import structured
@@ -101,8 +100,8 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
         name = choice_name(recipe.criterion)
         raise ValueError(f"criterion={name!r} needs calibration text: pass a Calibration")
 
-    check_ids(lm, calibration.ids_NT)
-    check_positions(lm, calibration.ids_NT.shape[-1])
+    lm.check_ids(calibration.ids_NT)
+    lm.check_positions(calibration.ids_NT.shape[-1])
 
     length = calibration.ids_NT.shape[1]
     sees_states = recipe.inputs == "noised" or recipe.exclude != "none"
@@ -206,9 +205,12 @@ def _check_streamed(lm: LanguageModel, recipe: Recipe) -> None:
 
 
 def check_dense(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration) -> None:
-    """Raise ValueError unless every recipe fits, and prunes from statistics of the dense model."""
+    """Raise ValueError unless every recipe fits, and reads statistics of the dense model."""
     for recipe in recipes:
         plan = make_plan(lm, recipe, calibration)
+        if plan.takes_dense:
+            continue
+
         if recipe.propagation != "dense":
             raise ValueError(
                 f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: "

@@ -1,10 +1,12 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from types import FunctionType
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, Field
 
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.pruning.criteria import (
@@ -25,6 +27,7 @@ from sinkprune_core.values import (
     Flag,
     Share,
     Sparsity,
+    Text,
     check_choice,
     check_fields,
     checked,
@@ -51,6 +54,14 @@ NoiseName = Literal[
     "dream",
     "rollout",
 ]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+    Field(strict=False, description="a list of names of linears, such as 'mlp.*'"),
+]
+Sparsities = Annotated[
+    tuple[Sparsity, ...], Field(strict=False, description="a list of numbers in [0, 1), one per layer")
+]
 ExcludeName = Literal["none", "all", "official", "unstable", "stable", "random", "only"]
 
 
@@ -73,7 +84,7 @@ class Recipe:
     (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
     but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (1,
     S, T), in [0, 1]; it is called for one sequence at a time."""
-    pattern: str = "row"
+    pattern: Text = "row"
     """Where zeros are counted: per "row" of a linear (Wanda), per "layer" (a linear), "global" over the
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
     channels)."""
@@ -106,159 +117,84 @@ class Recipe:
     round_to: Count | None = None
     """With pattern="structured" the MLP keeps a multiple of as many channels, at least 1, if it has eight
     times as many; None: 64, on which kernels are fast."""
-    targets: tuple[str, ...] = ()
+    targets: Names = ()
     """The linears that are pruned, as patterns of their names: "mlp.*" in all blocks, "0.self_attn.q_proj" or
     "0.*" in the first. None given: all of them."""
-    ignore: tuple[str, ...] = ()
+    ignore: Names = ()
     """Patterns of linears that are not pruned, whatever `targets` says."""
-    sparsities: tuple[float, ...] = ()
+    sparsities: Sparsities = ()
     """A sparsity for every layer, instead of an allocation; `sparsity` is their mean."""
     keep_zeros: Flag = False
     """Let weights that are zero already stay zero, and count them: an earlier mask is kept."""
 
     def __post_init__(self):
-        self._take_sparsities()
         self._take_sparsity()
         check_fields(self)
-        self._check_mean()
-        self._take_names("targets")
-        self._take_names("ignore")
-        self._check_functions()
-        self._check_pattern()
-        self._check_choice_of_layers()
-        self._check_sparsity_of_pattern()
         if self.round_to is None and self.pattern == "structured":
             object.__setattr__(self, "round_to", ROUND_TO)
-        self._check_text_of_criterion()
-        self._check_pattern_of_criterion()
-        self._check_options()
-        self._check_alpha()
-        self._check_effects(OWN)
 
-    def _take_names(self, field: str) -> None:
-        """Let a field be a tuple of patterns; raise ValueError where it holds anything else."""
-        given = getattr(self, field)
-        names = [given] if isinstance(given, str) else given
-        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{field}={in_short(given)} must be a list of names of linears, such as 'mlp.*'")
-        object.__setattr__(self, field, tuple(names))
+        self._check_pattern()
+        self._check_choice("criterion", CRITERIA)
+        self._check_choice("exclude", EXCLUDE)
+        needs_of(self.criterion)
 
-    def _take_sparsities(self) -> None:
-        """Let sparsities be a tuple of shares."""
-        given = self.sparsities
-        if not isinstance(given, (list, tuple)):
-            raise ValueError(f"sparsities={in_short(given)} must be a list of numbers, one per layer")
+        for is_so, sentence in CONTRADICTIONS:
+            if is_so(self):
+                raise ValueError(sentence.format(**vars(self) | {"criterion": choice_name(self.criterion)}))
 
-        shares = tuple(checked("sparsities", share, Sparsity) for share in given)
-        object.__setattr__(self, "sparsities", shares)
+        self._check_effects([name for name, reader in READERS.items() if not reader.of_comparisons])
 
     def _take_sparsity(self) -> None:
-        """Let a sparsity that is not given be what the pattern or the sparsities mean, else a half."""
-        if self.sparsity is not None:
+        """Let the sparsity be exactly what sparsities or pattern mean; a half where nothing says one.
+
+        Raises ValueError for one that is not what they mean, rounded.
+        """
+        meant = _meant_sparsity(self.pattern, self.sparsities)
+        if self.sparsity is None:
+            object.__setattr__(self, "sparsity", HALF if meant is None else meant)
             return
 
-        ratio = n_and_m(self.pattern) if isinstance(self.pattern, str) else None
-        meant = HALF
-        if self.sparsities:
-            meant = self._mean
-        elif ratio is not None:
-            meant = ratio[0] / ratio[1]
+        given = checked("sparsity", self.sparsity, Sparsity)
+        if meant is None:
+            return
 
+        if abs(given - meant) > ROUNDING:
+            field = "sparsities" if self.sparsities else "pattern"
+            raise ValueError(
+                f"sparsity={given} does not fit {field}={getattr(self, field)!r}, which means {meant}: leave "
+                "sparsity out"
+            )
         object.__setattr__(self, "sparsity", meant)
 
-    @property
-    def _mean(self) -> float:
-        """The mean of the sparsities."""
-        return sum(self.sparsities) / len(self.sparsities)
-
-    def _check_mean(self) -> None:
-        """Let the sparsity be the mean of the sparsities; raise ValueError for one that is not, rounded."""
-        if not self.sparsities:
-            return
-
-        if abs(self.sparsity - self._mean) > ROUNDING:
+    def _check_pattern(self) -> None:
+        """Raise ValueError for an unknown pattern."""
+        if self.pattern not in PATTERNS and n_and_m(self.pattern) is None:
             raise ValueError(
-                f"sparsities={list(self.sparsities)} have a mean of {self._mean:g}, not "
-                f"sparsity={self.sparsity}: leave sparsity out, or give that mean"
+                f"pattern={in_short(self.pattern)} is unknown; "
+                f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
 
-        object.__setattr__(self, "sparsity", self._mean)
-
-    def _check_functions(self) -> None:
-        """Raise ValueError where what may be a name or a function is neither."""
-        self._check_hashable("criterion")
-        self._check_hashable("exclude")
-
-        if _is_function(self.criterion):
-            needs_of(self.criterion)
-        else:
-            check_choice("criterion", self.criterion, CRITERIA)
-
-        is_known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
-        if not is_known and not _is_function(self.exclude):
-            raise ValueError(
-                f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
-                "or give a function (def or lambda) or a dataclass that can be called"
-            )
-
-    def _check_hashable(self, field: str) -> None:
-        """Raise ValueError for a dataclass itself, and for a dataclass whose fields may change."""
+    def _check_choice(self, field: str, names: Iterable[str]) -> None:
+        """Raise ValueError for what is neither one of some names nor a function with a name of its own."""
         given = getattr(self, field)
         if isinstance(given, type):
             raise ValueError(
                 f"{field}={given.__name__} is a class: give an instance of it, {given.__name__}(…), of a "
                 "@dataclass(frozen=True)"
             )
+
         if is_dataclass(given) and type(given).__hash__ is None:
             raise ValueError(
                 f"{field}={in_short(given)} is of a dataclass that can be changed, so that no statistics can "
                 "be known by it: declare it with @dataclass(frozen=True)"
             )
 
-    def _check_pattern(self) -> None:
-        """Raise ValueError for an unknown pattern."""
-        is_text = isinstance(self.pattern, str)
-        ratio = n_and_m(self.pattern) if is_text else None
-
-        if ratio is None and not (is_text and self.pattern in PATTERNS):
+        is_known = isinstance(given, str) and given in names
+        if not is_known and not _is_function(given):
             raise ValueError(
-                f"pattern={in_short(self.pattern)} is unknown; "
-                f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
+                f"{field}={in_short(given)} is unknown; choose one of {', '.join(names)}, "
+                "or give a function (def or lambda) or a dataclass that can be called"
             )
-
-    def _check_choice_of_layers(self) -> None:
-        """Raise ValueError where layers, or linears, are told apart that the pattern takes together."""
-        if self.pattern not in ("row", "layer") and self.allocation != "uniform":
-            raise ValueError(
-                f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: "
-                "only row and layer patterns let layers differ by choice"
-            )
-
-        if self.sparsities and (self.pattern not in ("row", "layer") or self.allocation != "uniform"):
-            raise ValueError(
-                f"sparsities={list(self.sparsities)} need pattern='row' or 'layer' and allocation='uniform', "
-                f"not pattern={self.pattern!r} and allocation={self.allocation!r}"
-            )
-
-        if (self.targets or self.ignore) and self.pattern == "structured":
-            raise ValueError(
-                "targets and ignore choose single linears: a unit of pattern='structured' lies in several"
-            )
-
-    def _check_sparsity_of_pattern(self) -> None:
-        """Let the sparsity be N / M of a pattern; raise ValueError for one that is not that, rounded."""
-        ratio = n_and_m(self.pattern)
-        if ratio is None:
-            return
-
-        of_pattern = ratio[0] / ratio[1]
-        if abs(self.sparsity - of_pattern) > ROUNDING:
-            raise ValueError(
-                f"pattern={self.pattern!r} means sparsity={of_pattern}, "
-                f"not sparsity={self.sparsity}: give that sparsity or another pattern"
-            )
-
-        object.__setattr__(self, "sparsity", of_pattern)
 
     def _check_effects(self, names: Iterable[str]) -> None:
         """Raise ValueError for the first of some fields that is set, and that nothing reads."""
@@ -268,79 +204,9 @@ class Recipe:
             reader = READERS[name]
             if value != defaults[name] and not reader.reads(self):
                 raise ValueError(
-                    f"{name}={value!r} has no effect on this recipe: only {reader.who} reads it; "
+                    f"{name}={in_short(value)} has no effect on this recipe: only {reader.who} reads it; "
                     f"leave {name} out"
                 )
-
-    @property
-    def _stated_criterion(self) -> str:
-        """The criterion as an error names it."""
-        return f"criterion={choice_name(self.criterion)!r}"
-
-    def _check_text_of_criterion(self) -> None:
-        """Raise ValueError for a choice of tokens that the criterion does not look at."""
-        if not self.rule.calibrated and (self.exclude != "none" or self.inputs != "clean"):
-            raise ValueError(
-                f"{self._stated_criterion} looks at no calibration token: "
-                "it takes inputs='clean' and exclude='none' only"
-            )
-
-    def _check_pattern_of_criterion(self) -> None:
-        """Raise ValueError for a pattern that the criterion's functions cannot serve."""
-        criterion = self.rule
-        prefix = self._stated_criterion
-
-        if criterion.solve is not None and self.pattern in ("structured", "global"):
-            raise ValueError(
-                f"{prefix} chooses while it updates weights: it takes no pattern={self.pattern!r}"
-            )
-
-        if criterion.unit_score is None and self.pattern == "structured":
-            raise ValueError(f"{prefix} scores single weights: it takes no pattern='structured'")
-        if criterion.score is None and criterion.solve is None and self.pattern != "structured":
-            raise ValueError(f"{prefix} scores whole channels: it needs pattern='structured'")
-
-        if self.pattern == "global" and criterion.calibrated and self.propagation != "dense":
-            raise ValueError(
-                "pattern='global' compares scores of all layers before anything is pruned: "
-                "it needs propagation='dense'"
-            )
-
-        if self.pattern == "global" and criterion.needs == "gram":
-            raise ValueError(f"{prefix} reads Gram matrices, one by one: it takes no pattern='global'")
-
-    def _check_options(self) -> None:
-        """Raise ValueError for an option that needs another criterion, or another pattern."""
-        criterion = self.rule
-        prefix = self._stated_criterion
-
-        if self.keep_zeros and (criterion.score is None or self.pattern in ("structured", "global")):
-            raise ValueError(
-                "keep_zeros=True needs a criterion that scores single weights and leaves the others as they "
-                f"are, and pattern='row', 'layer' or N:M; not {prefix} with pattern={self.pattern!r}"
-            )
-
-        if self.allocation == "owl" and not criterion.calibrated:
-            raise ValueError(f"allocation='owl' needs calibrated scores: {prefix} has none")
-
-        if self.compensate and (self.pattern != "structured" or not criterion.calibrated):
-            raise ValueError(
-                "compensate=True gives back the mean of removed units: "
-                "it needs pattern='structured' and a calibrated criterion"
-            )
-
-        if self.norm_reduction != "root" and criterion.needs != "norms" and self.allocation != "owl":
-            raise ValueError(f"{prefix} reads no norms: it takes norm_reduction='root' only")
-
-    def _check_alpha(self) -> None:
-        """Raise ValueError for an `alpha` beside a choice of tokens without a soft threshold."""
-        soft = [name for name, choice in EXCLUDE.items() if choice.soft]
-
-        if self.alpha is not None and self.exclude not in soft and not callable(self.exclude):
-            raise ValueError(
-                f"alpha={self.alpha} softens the threshold of exclude={' or '.join(map(repr, soft))} only, "
-                f"not of exclude={self.exclude!r}"
-            )
 
     @property
     def name(self) -> str:
@@ -429,44 +295,116 @@ class Reader:
 
     who: str
     reads: Callable[[Recipe], bool]
+    of_comparisons: bool = False
+    """Whether comparisons give the field to all their recipes; `preset` alone refuses one stated in vain."""
 
 
-def _sees_states(recipe: Recipe) -> bool:
-    return recipe.inputs == "noised" or recipe.exclude != "none"
-
-
-def _leaves_out(recipe: Recipe) -> bool:
-    return recipe.exclude != "none"
-
-
-def _splits_sinks(recipe: Recipe) -> bool:
-    return recipe.exclude in ("unstable", "stable") or not isinstance(recipe.exclude, str)
-
-
-def _solves(recipe: Recipe) -> bool:
-    return recipe.rule.solve is not None
-
-
-_STATES = Reader("inputs='noised', or a choice of tokens to exclude,", _sees_states)
-_SOLVER = Reader("a criterion that updates weights, criterion='sparsegpt',", _solves)
+_TEXT = Reader("a criterion that looks at calibration tokens", lambda recipe: recipe.rule.calibrated)
+_STATES = Reader(
+    "inputs='noised', or a choice of tokens to exclude,",
+    lambda recipe: recipe.inputs == "noised" or recipe.exclude != "none",
+    of_comparisons=True,
+)
+_CHOICE = Reader(
+    "a choice of tokens to exclude", lambda recipe: recipe.exclude != "none", of_comparisons=True
+)
+_SPLIT = Reader(
+    "exclude='unstable' or 'stable'",
+    lambda recipe: recipe.exclude in ("unstable", "stable") or callable(recipe.exclude),
+    of_comparisons=True,
+)
+_SOFT = Reader(
+    "exclude='all' or 'official'",
+    lambda recipe: callable(recipe.exclude) or EXCLUDE[recipe.exclude].soft,
+)
+_NORMS = Reader(
+    "a criterion that reads norms, or allocation='owl',",
+    lambda recipe: recipe.rule.needs == "norms" or recipe.allocation == "owl",
+)
+_SOLVER = Reader(
+    "a criterion that updates weights, criterion='sparsegpt',",
+    lambda recipe: recipe.rule.solve is not None,
+)
+_WEIGHTS = Reader("a pattern of single weights", lambda recipe: recipe.pattern != "structured")
+_UNITS = Reader("pattern='structured'", lambda recipe: recipe.pattern == "structured")
+_MEANS = Reader(
+    "pattern='structured' with a calibrated criterion",
+    lambda recipe: recipe.pattern == "structured" and recipe.rule.calibrated,
+)
 
 READERS: dict[str, Reader] = {
+    "inputs": _TEXT,
+    "exclude": _TEXT,
+    "propagation": replace(_TEXT, of_comparisons=True),
     "noise_levels": _STATES,
     "noise": _STATES,
-    "propagation": Reader("a criterion that reads calibration text", lambda recipe: recipe.rule.calibrated),
-    "sink_std": Reader("a choice of tokens to exclude", _leaves_out),
-    "stability_threshold": Reader("exclude='unstable' or 'stable'", _splits_sinks),
+    "norm_reduction": _NORMS,
+    "sink_std": _CHOICE,
+    "alpha": _SOFT,
+    "stability_threshold": _SPLIT,
     "owl_lambda": Reader("an allocation that is not uniform", lambda recipe: recipe.allocation != "uniform"),
     "owl_m": Reader("allocation='owl'", lambda recipe: recipe.allocation == "owl"),
     "damping": _SOLVER,
     "block_size": _SOLVER,
-    "round_to": Reader("pattern='structured'", lambda recipe: recipe.pattern == "structured"),
+    "compensate": _MEANS,
+    "round_to": _UNITS,
+    "targets": _WEIGHTS,
+    "ignore": _WEIGHTS,
 }
 """Who reads a field that not every recipe reads."""
 
-OWN = ("owl_lambda", "owl_m", "damping", "block_size", "round_to")
-"""Fields that a recipe refuses where nothing reads them. The others of READERS are settings that comparisons
-give to all their recipes; `preset` refuses them where a user states one in vain."""
+BY_LAYER = ("row", "layer")  # patterns that let layers differ by choice
+
+CONTRADICTIONS: tuple[tuple[Callable[[Recipe], bool], str], ...] = (
+    (
+        lambda recipe: recipe.allocation != "uniform" and recipe.pattern not in BY_LAYER,
+        "allocation={allocation!r} does not go with pattern={pattern!r}: it needs pattern='row' or 'layer'",
+    ),
+    (
+        lambda recipe: recipe.allocation == "owl" and not recipe.rule.calibrated,
+        "allocation='owl' needs calibrated scores: criterion={criterion!r} has none",
+    ),
+    (
+        lambda recipe: (
+            recipe.sparsities != () and (recipe.pattern not in BY_LAYER or recipe.allocation != "uniform")
+        ),
+        "sparsities={sparsities} need pattern='row' or 'layer' and allocation='uniform', not "
+        "pattern={pattern!r} and allocation={allocation!r}",
+    ),
+    (
+        lambda recipe: recipe.rule.solve is not None and recipe.pattern in ("structured", "global"),
+        "criterion={criterion!r} chooses while it updates weights: it takes no pattern={pattern!r}",
+    ),
+    (
+        lambda recipe: recipe.rule.unit_score is None and recipe.pattern == "structured",
+        "criterion={criterion!r} scores single weights: it takes no pattern='structured'",
+    ),
+    (
+        lambda recipe: (
+            recipe.rule.score is None and recipe.rule.solve is None and recipe.pattern != "structured"
+        ),
+        "criterion={criterion!r} scores whole channels: it needs pattern='structured'",
+    ),
+    (
+        lambda recipe: (
+            recipe.pattern == "global" and recipe.rule.calibrated and recipe.propagation != "dense"
+        ),
+        "pattern='global' compares scores of all layers before anything is pruned: it needs "
+        "propagation='dense'",
+    ),
+    (
+        lambda recipe: recipe.pattern == "global" and recipe.rule.needs == "gram",
+        "criterion={criterion!r} reads Gram matrices, one by one: it takes no pattern='global'",
+    ),
+    (
+        lambda recipe: (
+            recipe.keep_zeros and (recipe.rule.score is None or recipe.pattern in ("structured", "global"))
+        ),
+        "keep_zeros=True needs a criterion that scores single weights and updates none, and pattern='row', "
+        "'layer' or N:M; not criterion={criterion!r} with pattern={pattern!r}",
+    ),
+)
+"""When fields of a recipe do not go together, and what is said then."""
 
 
 def preset(name: str, **changes: object) -> Recipe:
@@ -489,15 +427,34 @@ def compared_preset(name: str, **changes: object) -> Recipe:
     if removes_units and changes.get("pattern", "structured") != "structured":
         raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
 
-    recipe = Recipe(**{**PRESETS[name], **changes})
-    for sparsity, more in FROM.get(name, {}).items():
-        if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
-            settings = {**PRESETS[name], **more, **changes}
-            if recipe.sparsities and "allocation" not in changes:
-                settings.pop("allocation", None)
-            recipe = Recipe(**settings)
+    settings = {**PRESETS[name], **changes}
+    pattern = settings.get("pattern", "row")
+    sparsities = settings.get("sparsities", ())
+    sparsity = settings.get("sparsity")
+    if sparsity is None:
+        sparsity = _meant_sparsity(pattern, sparsities) or HALF
 
-    return recipe
+    for least, more in FROM.get(name, {}).items():
+        if checked("sparsity", sparsity, Sparsity) >= least and _ratio(pattern) is None:
+            settings = {**PRESETS[name], **more, **changes}
+
+    if sparsities and "allocation" not in changes:
+        settings.pop("allocation", None)
+    return Recipe(**settings)
+
+
+def _meant_sparsity(pattern: object, sparsities: object) -> float | None:
+    """Return the sparsity that sparsities of layers or a pattern N:M mean; None where neither says one."""
+    of_layers = checked("sparsities", sparsities, Sparsities)
+    if of_layers:
+        return sum(of_layers) / len(of_layers)
+
+    ratio = _ratio(pattern)
+    return None if ratio is None else ratio[0] / ratio[1]
+
+
+def _ratio(pattern: object) -> tuple[int, int] | None:
+    return n_and_m(pattern) if isinstance(pattern, str) else None
 
 
 def _short(name: str) -> str:

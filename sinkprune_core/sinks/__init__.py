@@ -1,6 +1,6 @@
-"""Attention sinks: measured, found, followed through generation, and hidden.
+"""Attention sinks: measured, found, and followed through generation.
 
 `attention` measures attention mass and hides keys in any transformers model; `detection` says which keys are
-sinks, for how many steps, and how far they move; `trace` records them on the states that generation visits;
-`hiding` makes a model without its sinks. Start with `detection`.
+sinks, for how many steps, and how far they move; `trace` records them on the states that generation visits.
+Start with `detection`.
 """

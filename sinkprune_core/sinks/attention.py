@@ -6,7 +6,7 @@ computed beside SDPA, from the same queries and keys, a chunk at a time, in chun
 
 `attention_mass` is the one line for a model of one's own. `track` and `hide` are context managers. Both
 switch a model to the attention function `sinkprune`, which is registered with transformers, and leave on its
-attention modules what this function reads. Both hold the model's turn: another thread waits.
+attention modules what this function reads.
 
 What SDPA cannot express is computed from the whole map: scores with a soft cap (Gemma 2), and learned sinks,
 a score per head that takes its share of the softmax and gives nothing (gpt-oss).
@@ -32,9 +32,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sinkprune_core.forwards import check_mode
 from sinkprune_core.memory import rows_in_cache
-from sinkprune_core.turns import turn
+from sinkprune_core.model_checks import check_mode
 from sinkprune_core.values import Number, Plain, TokenIds, checked, in_short, is_plain
 
 NAME = "sinkprune"
@@ -449,24 +448,20 @@ def _implementation(module: nn.Module) -> str | None:
 
 @contextmanager
 def _switched(model: PreTrainedModel) -> Iterator[list[nn.Module]]:
-    """Let all attention modules call `attention`, and yield them.
-
-    The model's turn is held inside; the former attention comes back whatever happens there.
-    """
+    """Let all attention modules call `attention`, and yield them; the former one comes back at the end."""
     modules = _attention_modules(model)
-    with turn(model):
-        former = _implementation(model) or "eager"
-        try:
-            model.set_attn_implementation(NAME)
-            if any(_implementation(module) != NAME for module in modules):
-                raise ValueError(
-                    f"{type(model).__name__} does not take another attention function, so its attention "
-                    "cannot be followed"
-                )
+    former = _implementation(model) or "eager"
+    try:
+        model.set_attn_implementation(NAME)
+        if any(_implementation(module) != NAME for module in modules):
+            raise ValueError(
+                f"{type(model).__name__} does not take another attention function, so its attention "
+                "cannot be followed"
+            )
 
-            yield modules
-        finally:
-            model.set_attn_implementation(former)
+        yield modules
+    finally:
+        model.set_attn_implementation(former)
 
 
 @contextmanager
@@ -517,19 +512,18 @@ def track(
 @contextmanager
 def untracked(model: PreTrainedModel) -> Iterator[None]:
     """Let the trackers around this block miss the forwards inside it; those that begin in it see them."""
-    with turn(model):
-        trackers = {
-            tracker for module in _attention_modules(model) for tracker in module.__dict__.get(_TRACKERS, ())
-        }
-        paused = [tracker for tracker in trackers if not tracker.is_paused]
+    trackers = {
+        tracker for module in _attention_modules(model) for tracker in module.__dict__.get(_TRACKERS, ())
+    }
+    paused = [tracker for tracker in trackers if not tracker.is_paused]
 
-        try:
-            for tracker in paused:
-                tracker.is_paused = True
-            yield
-        finally:
-            for tracker in paused:
-                tracker.is_paused = False
+    try:
+        for tracker in paused:
+            tracker.is_paused = True
+        yield
+    finally:
+        for tracker in paused:
+            tracker.is_paused = False
 
 
 @contextmanager

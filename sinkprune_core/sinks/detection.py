@@ -2,7 +2,7 @@
 
 Everything here works on attention mass per key, averaged over heads and, mostly, layers: the literal sum
 over queries, or in even shares (over what evenly spread attention would give). Which keys are sinks does not
-depend on the unit. How mass is measured stands in `attention`, which queries count in `readings`.
+depend on the unit. How mass is measured stands in `attention`, which queries count in `trace`.
 
 A key is visible in a step when every query of that step may attend to it. Statistics run over visible keys
 only, and None stands for "all are visible".

@@ -2,8 +2,7 @@
 
 For a diffusion model a step is a denoising step: every query runs again and the whole sequence attends. For a
 causal model a query is computed once, when its token is the newest, so a step is a window of consecutive
-queries. What such a window adds up to is a matter of reading; a trace keeps the sums apart, and `readings`
-puts them together.
+queries. What such a window adds up to is a matter of reading; a trace keeps the sums apart.
 
 Dimensions: B prompt, T position in a prompt, S step, K key position (= sequence position), L layer, H head.
 """
@@ -20,7 +19,6 @@ from tqdm.auto import tqdm
 
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.forwards import check_output
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
 from sinkprune_core.values import Count, Flag, TokenIds, Whole, checked_arguments
@@ -174,7 +172,7 @@ def _trace_diffusion(
 
         def watch(step: int, ids_BT: torch.Tensor) -> None:
             nonlocal heads_BLHK
-            mass_BLHK = check_output(lm, tracker.take())[:, :, :, 0].cpu()
+            mass_BLHK = lm.check_output(tracker.take())[:, :, :, 0].cpu()
             states.append(ids_BT.clone())
             layers.append(mass_BLHK.mean(2))
             heads_BLHK = heads_BLHK + mass_BLHK / sampler.steps
@@ -206,7 +204,7 @@ def _trace_causal(
     windows = query_windows(prompt_length, ids_BK.shape[1], sampler.steps)
     with attention.track(lm.model, [(0, prompt_length), *windows]) as tracker:
         lm.hidden(ids_BK)
-        mass_BLHSK = check_output(lm, tracker.take()).cpu()  # the prompt's queries, then those of every step
+        mass_BLHSK = lm.check_output(tracker.take()).cpu()  # the prompt's queries, then those of every step
 
     bar.update(sampler.steps)
     layers_BSLK = mass_BLHSK.mean(2).transpose(1, 2)

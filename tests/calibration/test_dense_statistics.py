@@ -5,7 +5,7 @@ import errno
 
 import pytest
 import torch
-from naive import linears_of
+from naive import linears_of, same, weights_of
 
 from sinkprune.runs import on_disk
 from sinkprune.runs.dense_pass import KeptPass, bytes_that_wait
@@ -210,10 +210,10 @@ def test_statistics_of_another_recipe_text_or_model_are_refused(tiny_dlm, make_l
         with pytest.raises(ValueError, match=said):
             prune(lm, recipe, text, progress=False, statistics=statistics)
 
-    same = make_lm("diffusion")
-    prune(same, known, calibration, progress=False, statistics=statistics)
+    equal = make_lm("diffusion")
+    prune(equal, known, calibration, progress=False, statistics=statistics)
     with pytest.raises(ValueError, match="statistics are not those of recipe"):
-        prune(same, known, calibration, progress=False, statistics=statistics)  # which is pruned by now
+        prune(equal, known, calibration, progress=False, statistics=statistics)  # which is pruned by now
 
 
 def test_statistics_that_nothing_reads_are_refused(tiny_dlm, calibration):
@@ -226,6 +226,23 @@ def test_statistics_that_nothing_reads_are_refused(tiny_dlm, calibration):
 
     with_owl = dataclasses.replace(of_gram, allocation="owl")
     assert prune(tiny_dlm, with_owl, calibration, progress=False, statistics=statistics).sparsity > 0.4
+
+
+def test_outliers_are_read_from_statistics_that_are_known(make_lm, calibration):
+    """OWL asks for them of the dense model, whatever the propagation; any recipe of the key brings them."""
+    with_owl = preset("sparsegpt", inputs="noised", noise_levels=2, allocation="owl", owl_m=1.5)
+    of_key = preset("noised-dense", noise_levels=2)
+    assert of_key.statistics_key == with_owl.statistics_key
+
+    lm = make_lm("diffusion")
+    prune(lm, with_owl, calibration, progress=False)
+    expected = weights_of(lm)
+
+    for taken_for in (of_key, with_owl):
+        lm = make_lm("diffusion")
+        known = dense_statistics(lm, [taken_for], calibration, progress=False)[taken_for.statistics_key]
+        prune(lm, with_owl, calibration, progress=False, statistics=known)
+        assert same(weights_of(lm), expected)
 
 
 @pytest.mark.parametrize("exclude", ["all", "unstable"])

@@ -51,6 +51,7 @@ def forms_of(ids_NT: torch.Tensor) -> dict[str, object]:
         "data set of tensors": data_set.with_format("torch"),
         "stream": data_set.to_iterable_dataset(),
         "generator": (row for row in rows),
+        "column of pandas": pd.Series(rows, index=range(7, 7 - len(rows), -1)),
         "loader": DataLoader(TensorDataset(ids_NT), batch_size=2),
         "loader of encodings": DataLoader(data_set.with_format("torch"), batch_size=3),
         "loader of tensors": DataLoader(ids_NT, batch_size=2),

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from hostile.cases import TEXT
+from random_models.texts import TEXT
 
 from sinkprune import corpus
 from sinkprune.cli import main

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from hostile.cases import TEXT
+from random_models.texts import TEXT
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from sinkprune import load
@@ -86,7 +86,7 @@ def test_a_pattern_brings_its_sparsity(options):
 def test_a_sparsity_that_a_pattern_does_not_mean_is_named_with_both_numbers(refused):
     line = ("prune", "smol-dlm", "--dry-run", "--preset", "wanda", "--pattern", "1:3")
     said = refused(*line, "--sparsity", "0.34")
-    assert "means sparsity=0.3333333333333333, not sparsity=0.34" in said
+    assert "0.34" in said and "which means 0.3333333333333333" in said
 
 
 # mistakes

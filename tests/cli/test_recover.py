@@ -1,15 +1,18 @@
 """`sinkprune recover` and `ship`: from a pruned folder to one that is recovered and published."""
 
 import json
+import shutil
 
 import pytest
 import torch
-from hostile.cases import TEXT
+from random_models.texts import TEXT
 
 from sinkprune import load
 from sinkprune.cli import main
 from sinkprune.evaluation import local_data
-from sinkprune.models.reader import CARD
+from sinkprune.models.card import CARD
+from sinkprune.models.saving import save
+from sinkprune.recovery import training
 from sinkprune.recovery.recover import recover as recover_from_python
 
 
@@ -54,6 +57,30 @@ def test_one_command_recovers_and_says_what_came_of_it(recover, pruned, model, t
     card = json.loads((tmp_path / "out" / CARD).read_text())
     assert card["recovery"]["distillation"] == 1.0 and card["recipe"]["criterion"] == "wanda"
     assert card["made_from"]["given"] == str(model)
+
+
+@pytest.mark.parametrize("options", [(), ("--stream",)])
+def test_a_teacher_that_is_another_model_by_now_is_refused(
+    command, recover, model, tmp_path, monkeypatch, capsys, options
+):
+    """Its name on the card leads to another model: overwritten, or of another working directory."""
+    shutil.rmtree(tmp_path / "pruned")
+    assert command("prune", "--preset", "wanda", "--out", tmp_path / "pruned", *options) == 0
+
+    dense = load(model)
+    with torch.no_grad():
+        dense.blocks[0].mlp.down_proj.weight[0, 0] += 1
+    shutil.rmtree(model)
+    save(dense, model)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(training, "one_step", lambda *_: pytest.fail("trained"))
+        assert recover("--out", tmp_path / "out") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"the teacher {model} is not the model any more" in said and "--teacher" in said
+    assert not (tmp_path / "out").exists()
+
+    assert recover("--teacher", model, "--out", tmp_path / "out") == 0  # somebody meant it
 
 
 def test_wikitext_2_is_learned_from_a_local_folder(recover, tmp_path):
@@ -144,16 +171,6 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, caps
 )
 def test_what_does_not_fit_is_refused_at_once(pruned, refused, options, said, no_model):
     assert said in refused("recover", pruned, *options)
-
-
-def test_masks_alone_give_the_pruned_model_back(pruned, model, tmp_path, capsys):
-    masks, out = tmp_path / "masks.safetensors", tmp_path / "again"
-    assert main.main(["ship", str(pruned), "--masks", str(masks), "--dense", str(model)]) == 0
-    assert f"to publish it: hf upload OWNER/NAME {pruned} ." in capsys.readouterr().out
-    assert main.main(["ship", str(model), "--apply-masks", str(masks), "--out", str(out)]) == 0
-    assert "weights are zero" in capsys.readouterr().out
-    again, expected = load(out), load(pruned)
-    assert again.fingerprint() == expected.fingerprint()
 
 
 def test_a_pruned_folder_has_a_model_card(pruned):

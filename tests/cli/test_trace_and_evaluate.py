@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from hostile.cases import TEXT
+from random_models.texts import TEXT
 from tqdm.auto import tqdm
 
 from sinkprune import corpus, load, nelbo

@@ -15,19 +15,16 @@ import torch
 
 from sinkprune_companion.experiments import (
     hiding_scores,
-    lost_weights,
     masks,
     random_null,
     sink_measures,
     sink_records,
-    stable_sinks,
-    token_reach,
     variants,
 )
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
-from sinkprune_core import Calibration, Sampler, preset, trace
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.hiding import Hiding
+from sinkprune_core import Calibration, Sampler, trace
 from sinkprune_core.pruning.recipe import compared_preset
-from sinkprune_core.sinks.hiding import Hiding
 
 FILE = Path(__file__).with_name("golden_numbers.json")
 RECIPES = ("wanda", "dwanda", "paper", "unstable", "stable", "random", "sparsegpt", "paper-sparsegpt", "flap")
@@ -81,13 +78,6 @@ def differing(run, lm, make_ids) -> dict[str, list[float]]:
     return {other: numbers(part, ["differ"]) for other, part in frame.groupby("other")}
 
 
-def reach(run, lm, make_ids) -> dict[str, list[float]]:
-    recipe = preset("noised-dense", sparsity=0.5, noise_levels=3)
-    texts = [Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1)]
-    frame = token_reach.token_reach(lm, recipe, *texts, [0])
-    return {"reach": numbers(frame, list(frame.select_dtypes("number")))}
-
-
 def trajectory(run, lm, make_ids) -> dict[str, list[float]]:
     traced = trace(lm, make_ids(2, 8), SAMPLER, 0)
     return {"trace": [float(part.sum()) for part in (traced.mass_BSK, traced.sinks(), traced.final_BK)]}
@@ -96,29 +86,6 @@ def trajectory(run, lm, make_ids) -> dict[str, list[float]]:
 def readings(run, lm, make_ids) -> dict[str, list[float]]:
     frame = sink_measures.by_reading(trace(lm, make_ids(2, 8), SAMPLER, 0), 1.0, 0.6).fillna(-1)
     return {name: numbers(part, ["overlap", "stable_share"]) for name, part in frame.groupby("reading")}
-
-
-def lost_and_variant(run, lm, make_ids) -> tuple[pd.DataFrame, Variant]:
-    """Return the weights that leaving stable sinks out loses, and the variant that lost them."""
-    text = Calibration(make_ids(4, 16), batch=2)
-    by_name = stable_sinks.recipes(0.5, 3, sink_std=1.0, stability_threshold=0.3)
-    pair = (by_name["none"], by_name["stable"])
-    shared = SharedStatistics(lm, pair, text)
-    lost = lost_weights.critical(run, lm, "golden", *pair, text, shared, 2, 20)
-    return lost, Variant(lm, "golden", by_name["stable"], text, shared)
-
-
-def ranked(run, lm, make_ids) -> dict[str, list[float]]:
-    lost, _ = lost_and_variant(run, lm, make_ids)
-    columns = ["layer", "output", "input", "weight", "importance", "replaced_by", "lost"]
-    return {"ranked": numbers(lost, columns)}
-
-
-def restored(run, lm, make_ids) -> dict[str, list[float]]:
-    lost, pruned = lost_and_variant(run, lm, make_ids)
-    with pruned as variant:
-        given = (run, variant, lost, [1, 20], {"natural": make_ids(3, 16)}, 2, 5)
-        return {"restored": numbers(lost_weights.restored_scores(*given), ["value"])}
 
 
 def stability(run, lm, make_ids) -> dict[str, list[float]]:
@@ -132,11 +99,8 @@ MEASURING = {  # name of a record -> its revision, and what gives its numbers he
     "answers": (variants.ANSWERS_REVISION, answers),
     "hiding": (hiding_scores.SCORES_REVISION, hiding),
     "masks": (1, differing),
-    "reach": (1, reach),
     "trace": (1, trajectory),
     "sink-readings": (sink_records.REVISION, readings),
-    "critical": (lost_weights.CRITICAL_REVISION, ranked),
-    "restored": (lost_weights.RESTORED_REVISION, restored),
     "stability": (random_null.STABILITY_REVISION, stability),
 }
 

@@ -8,7 +8,7 @@ import torch
 from sinkprune.evaluation.likelihood import nelbo
 from sinkprune_companion.experiments import hiding_scores
 from sinkprune_companion.experiments.sink_conditions import Condition
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
+from sinkprune_companion.hiding import Hiding, hiding_model
 
 
 def test_records_of_scores_are_paired_with_the_dense_model(run, make_lm, make_ids, monkeypatch):

@@ -8,7 +8,6 @@ from scipy import stats
 
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.pruning_findings import mask_findings
-from sinkprune_companion.experiments.token_reach import OTHER_TEXT, token_reach
 from sinkprune_core import Calibration, Recipe, preset, prune, weights_kept
 
 
@@ -62,35 +61,3 @@ def test_findings_of_masks_are_means_over_linear_maps():
 
     low = 0.03 - 0.01 * stats.t.ppf(0.975, 1)  # 0.02 and 0.04, one degree of freedom
     assert found["masks_other_text"].low == pytest.approx(low)
-
-
-# how far a choice of calibration tokens reaches
-
-
-@pytest.fixture
-def recipe() -> Recipe:
-    return preset("noised-dense", noise_levels=2)
-
-
-def test_sinks_and_other_text_change_what_pruning_with_them_changes(tiny_dlm, make_ids, recipe):
-    text, other = (Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1))
-    before = tiny_dlm.fingerprint()
-
-    found = token_reach(tiny_dlm, recipe, text, other, [1]).set_index(["linear", "choice"])
-    assert tiny_dlm.fingerprint() == before
-
-    plain = kept_of(tiny_dlm, recipe, text, [1])
-    compared = {
-        "all sinks": kept_of(tiny_dlm, preset("all-sinks", noise_levels=2), text, [1]),
-        "unstable sinks": kept_of(tiny_dlm, preset("unstable", noise_levels=2), text, [1]),
-        OTHER_TEXT: kept_of(tiny_dlm, recipe, other, [1]),
-    }
-
-    for choice, masks in compared.items():
-        for (layer, name), kept_OI in plain.items():
-            changed = 1 - float((kept_OI & masks[layer, name]).sum() / kept_OI.sum())
-            row = found.loc[(name, choice)]
-            assert float(row.changed) == pytest.approx(changed, abs=2 / int(kept_OI.sum())), (choice, name)
-
-    assert found.changed.max() > 0
-    assert (found.share <= 1).all()

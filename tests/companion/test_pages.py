@@ -107,28 +107,6 @@ def test_recipes_of_the_protocol_take_equally_many_tokens_in_fewer_sequences_at_
         assert 0.9 * sizes.tokens < taken <= sizes.tokens, name
 
 
-def test_what_sinks_reach_is_counted_map_by_map_beside_as_many_other_tokens(tmp_path):
-    changed = {  # by map: sinks, random tokens, what the search finds, each with as many tokens as sinks
-        "q": (0.1, 0.2, 0.3),
-        "k": (0.3, 0.2, 0.4),
-        "v": (0.6, 0.2, 0.5),
-    }
-    choices = ("all sinks", "random tokens", "largest change")
-    rows = [
-        {"text": "no special first token", "layer": 0, "linear": name, "choice": choice, "tokens": 7}
-        | {"changed": share}
-        for name, shares in changed.items()
-        for choice, share in zip(choices, shares, strict=True)
-    ]
-    apart = [{**rows[0], "text": "other"}, {**rows[1], "tokens": 3, "changed": 0.9}]
-    pd.DataFrame(rows + apart).to_csv(tmp_path / "reach.csv", index=False)
-
-    found = sources.reach_by_map(tmp_path / "reach.csv")
-    assert (found["sinks_median"], found["random_median"], found["above_random"]) == (0.3, 0.2, 2)
-    assert (found["sinks_most"], found["largest_there"]) == (0.6, 0.5)
-    assert found["share_of_most"] == pytest.approx(0.6)
-
-
 def test_rows_are_counted_whose_sequences_were_seen_to_add_nothing():
     known = {"id": "a", "kind": "question", "says": "s", "metric": "m", "family": "f", "margin": 0.1}
     ledger = [claims.Claim(**{**known, "id": name, "finding": f"nb/{name}"}) for name in "abc"]
@@ -258,21 +236,6 @@ def test_lines_of_a_source_are_short_and_mean_what_the_template_means():
     assert len(of_item) > 2 and all(len(line) <= notebook_cells.WIDTH for line in of_item)
     assert all(line.startswith("  ") for line in of_item[1:]), "they belong to the item"
     assert "\n".join(of_item).replace("\n  ", " ") == item.strip()
-
-
-def test_a_link_of_a_sentence_leads_where_the_repository_is_published(templates):
-    templates["answers/00_start_here.md.j2"] = "See [03](03_leaving_sinks_out.ipynb), [a](../docs/a.md)."
-    templates["readings/00_start_here.md.j2"] = "Nothing."
-
-    here = notebook_cells.sentences("00_start_here", results(), "")
-    assert here == {
-        "answer": "See [03](03_leaving_sinks_out.ipynb), [a](../docs/a.md).",
-        "reading": "Nothing.",
-    }
-
-    there = notebook_cells.sentences("00_start_here", results(), "https://github.com/some/one")["answer"]
-    assert "[a](https://github.com/some/one/blob/main/docs/a.md)" in there
-    assert "github/some/one/blob/main/notebooks/03_leaving_sinks_out.ipynb))" in there
 
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):

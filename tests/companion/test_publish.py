@@ -10,7 +10,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
-from hostile.fuzz import spoiled_bytes
+from damage import damaged_bytes
 from jinja2 import UndefinedError
 
 import sinkprune_companion
@@ -134,7 +134,7 @@ def test_a_file_that_is_gone_or_damaged_is_named_and_nothing_is_published(root, 
             continue
 
         flips = 2 if file.suffix in (".csv", ".png", ".pdf") else 0  # others have no digest
-        damages = [("gone", None), *spoiled_bytes(file.read_bytes(), rng, flips, cuts=1)]
+        damages = [("gone", None), *damaged_bytes(file.read_bytes(), rng, flips, cuts=1)]
         cases += [(file.relative_to(sound), *damage) for damage in damages]
 
     for name, done, damaged in cases:

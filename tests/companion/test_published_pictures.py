@@ -3,15 +3,12 @@
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, REPRODUCED, on_a_loss
 from sinkprune_companion import project_root
-from sinkprune_companion.figures import bridge, claims_strip, headline, ladder, looks, others_at_8b
+from sinkprune_companion.figures import claims_strip, headline, ladder, looks
 from sinkprune_companion.figures.published import found_in_trainings
-from sinkprune_companion.ledger import others
-from sinkprune_companion.ledger.margins import damage
 from sinkprune_companion.pages.sources import Results, results_of
 
 
@@ -99,56 +96,12 @@ def test_a_claim_s_distance_by_hand(results, strip):
     assert row.low == pytest.approx((0.5 - found.high) / 0.05)
 
 
-# the bridge
-
-
-def test_the_steps_of_the_bridge_add_up_to_the_official_recipe(results):
-    table = bridge.bridge_table(results.f, results.on_losses)
-    for sparsity, part in table.groupby("sparsity"):
-        *steps, whole = part.itertuples()
-        assert sum(step.value for step in steps) == pytest.approx(whole.value, abs=1e-4)
-        found = results.f[f"{bridge.NOTEBOOK}/paper_minus_wanda_{sparsity}"]
-        assert whole.cost == pytest.approx(damage(found))
-
-
-def test_every_part_of_the_bridge_stands_beside_its_own_interval_on_one_scale(results):
-    """A mark, its bar and its interval are about the step alone, and panels can be compared."""
-    table = bridge.bridge_table(results.f, results.on_losses)
-    figure = bridge.plot_bridge(table)
-    assert len({axis.get_xlim() for axis in figure.axes}) == 1
-
-    for axis, (_, part) in zip(figure.axes, table.groupby("sparsity", sort=False), strict=True):
-        drawn = [line.get_xdata() for line in axis.lines[1:]]  # behind the line of Wanda
-        for row, interval, mark in zip(part.itertuples(), drawn[::2], drawn[1::2], strict=True):
-            assert np.allclose(interval, [100 * row.low / row.cost, 100 * row.high / row.cost])
-            assert np.allclose(mark, 100 * row.value / row.cost)
-
-
-def test_a_bridge_without_margins_is_drawn_by_what_wanda_costs(results):
-    """Where a small run cannot tell what a recipe costs from nothing, there is no margin, and no band."""
-    without = {name: replace(one, margin=None) for name, one in results.f.items()}
-    table = bridge.bridge_table(without, results.on_losses, costs={50: 0.5, 75: 2.0})
-    left, right = bridge.plot_bridge(table).axes[0].get_xlim()
-    assert left < (50 * table[table.sparsity == 75].low).min() < 0 < right
-
-
-def test_the_bridge_says_that_sink_weights_alone_are_decided_at_50_only_where_nothing_else_is(results):
-    table = bridge.bridge_table(results.f, results.on_losses)
-    says = "At 50 % the sink weights alone are decided"
-    assert says in bridge._title(table)
-
-    all_equal = table.assign(verdict=table.verdict.where(table.sparsity != 50, NO_DIFFERENCE))
-    assert says not in bridge._title(all_equal)
-
-    is_whole_at_50 = (table.sparsity == 50) & (table.step == bridge.END)
-    one_more = table.assign(verdict=table.verdict.mask(is_whole_at_50, NO_DIFFERENCE))
-    assert says not in bridge._title(one_more)
+# costs and verdicts
 
 
 def test_a_cost_without_a_margin_is_named(results):
     without = {name: replace(one, margin=None) for name, one in results.f.items()}
     for named, made in (
-        ("06/paper_minus_wanda_50", lambda: bridge.bridge_table(without, results.on_losses)),
         ("03/paper_minus_wanda_wikitext", lambda: headline.headline_table(without, results.on_losses)),
         ("07/sparsegpt_half_minus_sparsegpt_clean_50", lambda: ladder.ladder_table(without, {})),
     ):
@@ -165,33 +118,27 @@ def test_the_first_picture_says_that_sinks_hardly_matter_only_where_other_text_m
     assert headline._conclusion(table.assign(value=table.value.mask(is_left_out, 0.9))) != said
 
 
-def test_findings_that_the_bridge_lacks_are_named(results):
-    without = {
-        name: one for name, one in results.f.items() if not name.endswith("official_levels_minus_grid_75")
-    }
-    with pytest.raises(KeyError, match=rf"not published: {bridge.NOTEBOOK}/official_levels_minus_grid_75"):
-        bridge.bridge_table(without, results.on_losses)
+def test_findings_that_the_first_picture_lacks_are_named(results):
+    without = {name: one for name, one in results.f.items() if name != "03/paper_minus_wanda_wikitext"}
+    with pytest.raises(KeyError, match="not published: 03/paper_minus_wanda_wikitext"):
+        headline.headline_table(without, results.on_losses)
 
 
-def test_pictures_have_the_verdicts_of_the_ledger(results):
-    """One number, one verdict: a picture does not correct anew over its own few rows."""
+def test_the_first_picture_has_the_verdicts_of_the_ledger(results):
+    """One number, one verdict: the picture does not correct anew over its own few rows."""
     first_row = {claim.finding: claim for claim in reversed(results.ledger) if claim.finding}
     full_names = dict(zip(results.f, results.estimates, strict=True))
-    tables = [
-        bridge.bridge_table(results.f, results.on_losses),
-        headline.headline_table(results.f, results.on_losses),
-    ]
+    table = headline.headline_table(results.f, results.on_losses)
 
     compared = 0
-    for table in tables:
-        for row in table[table.verdict.notna()].itertuples():
-            claim = first_row.get(full_names[row.finding])
-            if claim is not None:
-                effect = on_a_loss(results.verdict[claim.id], claim.side)
-                reverse = {HELPS: HURTS, HURTS: HELPS}.get(effect, effect)
-                assert row.verdict == (reverse if getattr(row, "sign", 1) < 0 else effect), row.finding
-                compared += 1
-    assert compared > 6
+    for row in table[table.verdict.notna()].itertuples():
+        claim = first_row.get(full_names[row.finding])
+        if claim is not None:
+            effect = on_a_loss(results.verdict[claim.id], claim.side)
+            reverse = {HELPS: HURTS, HURTS: HELPS}.get(effect, effect)
+            assert row.verdict == (reverse if getattr(row, "sign", 1) < 0 else effect), row.finding
+            compared += 1
+    assert compared > 3
 
 
 # the ladder
@@ -199,7 +146,7 @@ def test_pictures_have_the_verdicts_of_the_ledger(results):
 
 def test_every_pruned_model_of_the_ladder_has_its_cost_and_what_it_writes(results, rungs):
     cost = rungs.set_index(["recipe", "words"]).cost
-    official = results.f[f"{bridge.NOTEBOOK}/paper_minus_wanda_75"]
+    official = results.f["06/paper_minus_wanda_75"]
     difference = cost["paper", "official recipe, 75 %"] - cost["wanda", "Wanda, 75 %"]
     assert difference == pytest.approx(official.value)
     assert rungs.cost.is_monotonic_increasing and rungs.recipe[0] == ladder.DENSE
@@ -220,17 +167,6 @@ def test_the_ladder_places_models_beside_the_bigram_model_by_intervals(results, 
         assert ladder._title(holds_zero) != said, recipe
 
 
-# others at 8B
-
-
-def test_differences_of_others_stand_beside_the_paper_s_own():
-    table = others_at_8b.others_table(others.runs()).set_index(["method", "sparsity"])
-    row = table.loc["Wanda", 0.5]
-    assert row.value == pytest.approx(70.17 - 69.85)
-    assert row.paper == pytest.approx(65.27 - 64.56) and not row.is_second_hand
-    assert table.is_second_hand.sum() == 4
-
-
 # all of them
 
 
@@ -238,9 +174,7 @@ def test_differences_of_others_stand_beside_the_paper_s_own():
 def test_pictures_are_as_wide_as_they_are_shown_and_no_text_leaves_them(results, strip, rungs, is_narrow):
     drawn = [
         claims_strip.plot_strip(strip, is_narrow),
-        bridge.plot_bridge(bridge.bridge_table(results.f, results.on_losses), is_narrow),
         ladder.plot_ladder(rungs, is_narrow),
-        others_at_8b.plot_others(others_at_8b.others_table(others.runs()), is_narrow),
     ]
 
     for figure in drawn:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hostile.fuzz import spoiled_bytes
+from damage import damaged_bytes
 
 from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.run import profiles, records
@@ -68,7 +68,7 @@ def test_a_damaged_archive_is_refused_before_a_file_is_written(root):
     run = measure([])
     file = packed(run)
     shutil.rmtree(run.records)
-    for done, damaged in spoiled_bytes(file.read_bytes(), random.Random(0), flips=20, cuts=10):
+    for done, damaged in damaged_bytes(file.read_bytes(), random.Random(0), flips=20, cuts=10):
         file.write_bytes(damaged)
         with pytest.raises((ValueError, OSError), match=file.name):
             profiles.unpack("p")

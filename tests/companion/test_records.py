@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from hostile.fuzz import flip
+from damage import flip
 
 from sinkprune.files import PACKAGE
 from sinkprune_companion.figures import figures

@@ -9,7 +9,6 @@ from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDEC
 from sinkprune_companion.experiments.why import (
     AS_IT_IS,
     ELSEWHERE,
-    IN_MODEL,
     OPEN,
     PLANTED,
     RIGHT,
@@ -21,7 +20,6 @@ from sinkprune_companion.experiments.why import (
     foresight,
     length_table,
     planted_cases,
-    planted_model_cases,
     score_window,
 )
 from sinkprune_companion.figures.why import plot_doses, plot_when, plot_window
@@ -126,36 +124,15 @@ def test_a_planted_case_is_the_mean_over_draws_and_judged_by_it():
     assert planted.exchanged == pytest.approx(0.025)
 
 
-def test_a_case_of_the_planted_model_is_that_of_its_dose_and_judged_as_every_other():
-    draws = [
-        pd.DataFrame({"dose": [3.0, 9.0], "sparsity": 0.5, "exact": [0.015, exact], "other_text": 0.02})
-        for exact in (0.01, 0.04)
-    ]
-    gains = {f"planted_model_gain_x{dose}": estimate(0.1, 0.1 * dose) for dose in (3, 9)}
-
-    small, large = planted_model_cases(draws, gains, 0.5)
-
-    assert (small.name, small.kind, small.expects) == ("vector × 3", IN_MODEL, False)
-    assert (large.expects, large.exchanged, large.gain) == (True, 0.025, gains["planted_model_gain_x9"])
-
-
-def test_a_case_of_the_planted_model_has_the_finding_at_its_own_sparsity():
-    passes = [pd.DataFrame({"dose": [3.0], "sparsity": 0.75, "exact": [0.03], "other_text": 0.02})]
-    gains = {f"planted_model_gain{at}_x3": estimate(0.1, high) for at, high in (("", 0.2), ("_at_75", 0.3))}
-    (case_at_75,) = planted_model_cases(passes, gains, 0.75)
-    assert (case_at_75.sparsity, case_at_75.gain) == (0.75, gains["planted_model_gain_at_75_x3"])
-
-
 def test_every_sparsity_has_a_panel_and_every_case_its_name():
     cases = [case(False, -0.002, 0.003, "plain"), case(True, -0.3, -0.2, "× 9", PLANTED)]
-    cases += [case(True, 0.2, 0.3, "vector × 9", IN_MODEL)]
     cases += [case(False, 0.0, 0.1, "at three quarters", AS_IT_IS, 0.75)]
 
     figure = plot_when(foresight(cases), "a title")
 
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["50% zeros", "75% zeros"]
     named = [sorted(text.get_text() for text in axis.texts) for axis in figure.axes]
-    assert named == [["plain", "vector × 9", "× 9"], ["at three quarters"]]
+    assert named == [["plain", "× 9"], ["at three quarters"]]
 
 
 def test_a_case_without_a_margin_is_drawn_without_a_band():

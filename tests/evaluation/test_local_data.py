@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hostile.fuzz import BROKEN_JSON, WRONG
 from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 from public_formats import BLIMP, LINES, PAGES, RAW, parquet, put, write_both
 
@@ -37,7 +36,11 @@ def test_marks_of_editors_are_no_part_of_a_text(tmp_path):
     assert wikitext(marked) == wikitext(plain)
 
 
-@pytest.mark.parametrize("text", [*BROKEN_JSON[1:], '{"a": ' * 100_000, "\x00"], ids=lambda text: text[:9])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "null", "7", '"x"', '{"a": ', "NaN", "[" * 100_000, '{"a": ' * 100_000, "\x00"],
+    ids=lambda text: text[:9],
+)
 def test_a_line_that_is_no_pair_is_told_by_file_and_row(text, tmp_path):
     file = put(tmp_path / "passive_1.jsonl", LINE + text)
     said = f"{file} is not UTF-8 text" if "\0" in text else f"{file}, row 2"
@@ -47,7 +50,7 @@ def test_a_line_that_is_no_pair_is_told_by_file_and_row(text, tmp_path):
 
 @pytest.mark.parametrize("field", PAIR)
 @pytest.mark.parametrize(
-    "wrong", [*(value for value in WRONG if value != "no"), "\ud800", "a\udfff", None], ids=repr
+    "wrong", [-1.5, True, [], ["x"], {"a": 1}, "", float("nan"), "\ud800", "a\udfff", None], ids=repr
 )
 def test_a_sentence_that_is_no_text_is_told_by_file_and_row(field, wrong, tmp_path):
     file = put(tmp_path / "passive_1.jsonl", LINE + json.dumps({**PAIR, field: wrong}))

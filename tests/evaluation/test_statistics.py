@@ -7,7 +7,7 @@ import pytest
 from naive_interval import two_way_t_interval
 from scipy import stats
 
-from sinkprune.evaluation.intervals import crossed_interval, interval
+from sinkprune.evaluation.intervals import crossed_interval, interval, within_share
 from sinkprune.evaluation.variance_components import components
 
 pytestmark = pytest.mark.slow
@@ -51,6 +51,24 @@ def test_a_margin_is_above_zero(margin):
     assert replace(found, margin=1e-9).margin == 1e-9
     with pytest.raises(ValueError, match=f"margin={margin} must be positive"):
         replace(found, margin=margin)
+
+
+def test_a_margin_that_is_a_share_of_a_mean_carries_its_error():
+    rng = np.random.default_rng(0)
+    cost_RN = rng.normal(1.0, 0.5, (5, 40))
+    values_RN = rng.normal(0.0, 0.02, (5, 40))
+
+    found = within_share(values_RN, cost_RN, 0.05)
+    below, above = (crossed_interval(values_RN + sign * 0.05 * cost_RN) for sign in (-1, 1))
+    assert found.margin == pytest.approx(0.05 * cost_RN.mean())
+    assert found.p_matters == pytest.approx(max(below.p_value(), above.p_value()))
+    assert found.p_of_a_difference(found.margin) == found.p_matters
+
+    fixed = found.with_margin(found.margin)
+    assert fixed.p_of_a_difference(fixed.margin) < found.p_matters, "without the error of the cost"
+
+    assert within_share(values_RN + 1, cost_RN, 0.05).p_matters == 1, "it lies beyond the margin"
+    assert within_share(values_RN, cost_RN - 1, 0.05).margin is None, "a cost that is not told from zero"
 
 
 def crossed_normal(

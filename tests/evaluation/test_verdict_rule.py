@@ -8,6 +8,7 @@ from sinkprune.evaluation.verdict_rule import (
     ABOVE,
     BELOW,
     CONTRADICTED,
+    DEPENDS,
     LEAST_DRAWS,
     NO_DIFFERENCE,
     NOT_RUN,
@@ -18,7 +19,9 @@ from sinkprune.evaluation.verdict_rule import (
     deciding_run,
     holm,
     on_claim,
+    over_conditions,
     verdict,
+    verdicts_on_losses,
 )
 
 
@@ -54,10 +57,37 @@ def test_the_order_is_not_run_draws_margin_side():
     assert verdict(estimate(*clear), 3.0) == NO_DIFFERENCE, "the margin goes before the side"
 
 
-def test_a_side_needs_a_corrected_p_value_and_equivalence_does_not():
-    clear = estimate(-2, -1)
+def test_a_side_and_a_null_need_corrected_p_values():
+    clear, small = estimate(-2, -1), estimate(-0.05, 0.05)
     assert [verdict(clear, 0.1, p=p) for p in (0.049, 0.051, None)] == [BELOW, UNDECIDED, BELOW]
-    assert verdict(estimate(-0.05, 0.05), 0.1, p=1.0) == NO_DIFFERENCE
+    decided = [verdict(small, 0.1, p_matters=p) for p in (0.049, 0.051, None)]
+    assert decided == [NO_DIFFERENCE, UNDECIDED, NO_DIFFERENCE]
+
+
+def test_differences_of_losses_are_corrected_over_all_that_are_given():
+    weak = estimate(-0.09, 0.05, margin=0.1)
+    noise = [estimate(-1.0, 1.2, margin=0.1)] * 9
+    assert verdicts_on_losses([weak]) == [NO_DIFFERENCE]
+    assert verdicts_on_losses([weak, *noise])[0] == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([REPRODUCED, UNDECIDED], REPRODUCED),
+        ([CONTRADICTED], DEPENDS),
+        ([UNDECIDED, NO_DIFFERENCE], DEPENDS),
+        ([], REPRODUCED),
+    ],
+)
+def test_a_claim_depends_on_the_condition_where_decided_answers_turn(others, expected):
+    assert over_conditions([REPRODUCED, *others]) == expected
+
+
+def test_a_claim_that_no_condition_reproduces_does_not_turn():
+    assert over_conditions([UNDECIDED, CONTRADICTED, NO_DIFFERENCE]) == UNDECIDED
+    assert over_conditions([CONTRADICTED, NO_DIFFERENCE]) == CONTRADICTED
+    assert over_conditions([UNDECIDED, REPRODUCED, CONTRADICTED]) == DEPENDS
 
 
 def test_every_interval_has_one_verdict_whichever_side_is_claimed():

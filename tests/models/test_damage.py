@@ -5,8 +5,9 @@ import stat
 
 import pytest
 import torch
+from damage import flip
 from families import edit
-from hostile.fuzz import flip
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from sinkprune.models.adapters import merge_adapter
@@ -59,22 +60,6 @@ def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
     folder = fresh("a2d qwen3")
     edit(folder, **values)
     with pytest.raises(FormatError, match=f"config.json.*{said}"):
-        load(folder)
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised, or its config says so"),
-        ({"output_attentions": True}, "config.output_attentions of .* must be False"),
-        ({"return_dict": False}, "config.return_dict of .* must be True"),
-        ({"is_encoder_decoder": True}, "is an encoder with a decoder"),
-    ],
-)
-def test_a_configuration_that_would_spoil_what_is_saved_is_refused_before_the_work(fresh, values, said):
-    folder = fresh("llama")
-    edit(folder, **values)
-    with pytest.raises(ValueError, match=said):
         load(folder)
 
 
@@ -139,10 +124,16 @@ def test_a_device_that_this_pytorch_is_not_built_for_is_a_sentence(saved, device
 
 @pytest.fixture
 def adapter(saved, tmp_path):
-    """A base, and the folder of an adapter of it."""
-    from hostile.fuzz_models import adapter_of
+    """A base, and the folder of an adapter of it, both of whose factors are random."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(load(saved).model, config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_()
 
-    return saved, adapter_of(saved, tmp_path / "adapter")
+    model.save_pretrained(tmp_path / "adapter")
+    return saved, tmp_path / "adapter"
 
 
 def spoil(folder, change) -> str:

@@ -13,11 +13,11 @@ from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.streaming import stream
+from sinkprune_companion.hiding import Hiding, hiding_model
 from sinkprune_core import Calibration, Sampler, generate, preset, trace
 from sinkprune_core.diffusion.sampling import decode
-from sinkprune_core.forwards import is_finite
 from sinkprune_core.pruning.engine import dense_statistics
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
+from sinkprune_core.values import is_finite
 
 pytestmark = pytest.mark.slow
 

@@ -2,21 +2,19 @@
 
 import dataclasses
 import json
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
 from naive import linears_of, zeros_of
 from transformers import OPTConfig, OPTForCausalLM
 
-from sinkprune import nelbo
+from sinkprune.models.card import CARD
 from sinkprune.models.loading import load
-from sinkprune.models.reader import CARD
 from sinkprune.models.saving import save
 from sinkprune_core import preset, prune, weights_kept
 from sinkprune_core.blocks import Rows, block_inputs, run_block
-from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, wrap, zero_out
-from sinkprune_core.pruning.engine import dense_statistics
+from sinkprune_core.language_model import KINDS, LanguageModel, set_direction, zero_out
+from sinkprune_core.wrapping import wrap
 
 
 def blockwise(lm, ids_BT) -> torch.Tensor:
@@ -256,48 +254,6 @@ def test_an_architecture_whose_blocks_are_not_known_is_refused(tiny_ar):
         ValueError, match=r"OPTForCausalLM has no blocks `layers` or `h`.*save it, and `load` the folder"
     ):
         dataclasses.replace(tiny_ar, model=model)
-
-
-def test_two_threads_on_one_model_take_turns(tiny_dlm, calibration, make_ids):
-    """What one call hooks, hides or prunes for a while no other call sees."""
-    ids_NT = make_ids(2, 12)
-    recipe = preset("unstable", noise_levels=3)
-    key = recipe.statistics_key
-
-    def statistics():
-        return dense_statistics(tiny_dlm, [recipe], calibration, progress=False)[key].layers[0]
-
-    def pruned():
-        with weights_kept(tiny_dlm):
-            return prune(tiny_dlm, recipe, calibration, progress=False).linears
-
-    def scored():
-        return nelbo(tiny_dlm, ids_NT, draws=2)
-
-    jobs = [statistics, scored, pruned, scored, statistics, scored]
-    alone = [job() for job in jobs]
-    with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda job: job(), jobs))
-    for one, other in zip(alone, together, strict=True):
-        if isinstance(one, dict):
-            assert all(torch.equal(one[name].norm_I, other[name].norm_I) for name in one)
-        else:
-            assert one.equals(other)
-
-
-def test_what_another_thread_prunes_for_a_while_is_neither_saved_nor_taken_for_the_model(
-    tiny_dlm, calibration, tmp_path
-):
-    dense = tiny_dlm.fingerprint()
-
-    with ThreadPoolExecutor(2) as pool:
-        with weights_kept(tiny_dlm):
-            prune(tiny_dlm, preset("wanda"), calibration, progress=False)
-            known = pool.submit(tiny_dlm.fingerprint)
-            saved = pool.submit(save, tiny_dlm, tmp_path / "model")
-            wait([known, saved], timeout=0.5)  # time enough for who does not wait
-        assert known.result(timeout=20) == dense
-        assert load(saved.result(timeout=20)).fingerprint() == dense
 
 
 def test_all_linears_are_those_of_every_block_and_their_zeros_are_counted(tiny_dlm, calibration):

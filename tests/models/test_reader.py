@@ -52,6 +52,12 @@ def test_what_is_loaded_does_not_hang_on_its_file(fresh):
     assert torch.equal(Checkpoint(folder).load().model.layers[0].mlp.up_proj.weight, before)
 
 
+def test_a_model_in_the_working_directory_has_the_name_of_its_folder(fresh, monkeypatch):
+    folder = fresh("qwen2")
+    monkeypatch.chdir(folder)
+    assert load(".").name == folder.name != ""
+
+
 def test_a_head_that_is_called_tied_and_is_not_is_kept(fresh):
     """dllm's A2D models have a head of their own, although their configuration is that of a tied base."""
     folder = fresh("a2d qwen2")

@@ -15,7 +15,7 @@ from sinkprune.models.shrinking import shrink
 from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import text as text_module
 from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.pruning import seams, sparsegpt, structured
+from sinkprune_core.pruning import pruning_run, sparsegpt, structured
 from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
 from sinkprune_core.pruning.plan import make_plan
@@ -56,8 +56,8 @@ def test_mixed_precision_of_a_user_changes_no_weight_of_a_pruned_block(
 
     def first_block(is_mixed: bool) -> dict[str, torch.Tensor]:
         lm = make_family("llama-gqa")
-        run = seams.PruningRun(lm, recipe, calibration, make_plan(lm, recipe, calibration), False)
-        source = seams.Statistics(run)
+        run = pruning_run.PruningRun(lm, recipe, calibration, make_plan(lm, recipe, calibration), False)
+        source = pruning_run.Statistics(run)
         choice = decide(run, source)
         source.begin(run.resume(source.rows))
 
@@ -325,7 +325,7 @@ def test_units_are_planned_once(tiny_dlm, calibration, monkeypatch):
 
 
 def test_magnitude_observes_nothing_and_runs_no_forward(tiny_dlm, calibration, monkeypatch):
-    monkeypatch.setattr(seams, "observe", lambda *_: pytest.fail("inputs were observed"))
+    monkeypatch.setattr(pruning_run, "observe", lambda *_: pytest.fail("inputs were observed"))
     monkeypatch.setattr(type(tiny_dlm.blocks[0]), "forward", lambda *_: pytest.fail("a block ran"))
     report = prune(tiny_dlm, Recipe("magnitude"), calibration, progress=False)
     assert report.sparsity == pytest.approx(0.5, abs=0.01)
@@ -333,7 +333,7 @@ def test_magnitude_observes_nothing_and_runs_no_forward(tiny_dlm, calibration, m
 
 def test_a_model_whose_weights_are_elsewhere_is_refused(tiny_dlm, calibration):
     tiny_dlm.blocks.to("meta")
-    with pytest.raises(ValueError, match="tiny-diffusion has no weights in memory: prune it with"):
+    with pytest.raises(ValueError, match="tiny-diffusion has no weights in memory"):
         prune(tiny_dlm, Recipe("magnitude"), progress=False)
 
 

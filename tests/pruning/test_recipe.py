@@ -21,17 +21,12 @@ from sinkprune_core.pruning.recipe import PRESETS, READERS, NormReduction, Recip
         ({"pattern": "column"}, "pattern='column' is unknown; choose one of row, layer, global, structured"),
         ({"pattern": "4:4"}, "pattern='4:4' must have 1 <= N < M"),
         ({"exclude": "all", "alpha": 0.0}, "alpha=0.0 must be a finite number above 0"),
-        ({"pattern": "2:4", "sparsity": 0.6}, "pattern='2:4' means sparsity=0.5, not sparsity=0.6"),
+        ({"pattern": "2:4", "sparsity": 0.6}, "sparsity=0.6 does not fit pattern='2:4', which means 0.5"),
         ({"pattern": "2:4", "allocation": "owl"}, "allocation='owl' does not go with pattern='2:4'"),
-        ({"criterion": "magnitude", "exclude": "unstable"}, "looks at no calibration token"),
-        ({"criterion": "magnitude", "inputs": "noised"}, "looks at no calibration token"),
         ({"criterion": "flap"}, "criterion='flap' scores whole channels: it needs pattern='structured'"),
         ({"criterion": "sparsegpt", "pattern": "structured"}, "it takes no pattern='structured'"),
         ({"pattern": "global"}, "it needs propagation='dense'"),
         ({"criterion": "magnitude", "allocation": "owl"}, "allocation='owl' needs calibrated scores"),
-        ({"compensate": True}, "compensate=True gives back the mean of removed units"),
-        ({"criterion": "sparsegpt", "norm_reduction": "sum"}, "it takes norm_reduction='root' only"),
-        ({"alpha": 5.0}, "alpha=5.0 softens the threshold of exclude='all' or 'official' only"),
     ],
 )
 def test_fields_that_cannot_be_are_refused_with_their_value_and_what_is_allowed(fields, said):
@@ -41,6 +36,17 @@ def test_fields_that_cannot_be_are_refused_with_their_value_and_what_is_allowed(
 
 
 READ_BY_NOBODY = {
+    "inputs": (Recipe, {"criterion": "magnitude", "inputs": "noised"}, "only a criterion that looks at"),
+    "exclude": (Recipe, {"criterion": "magnitude", "exclude": "unstable"}, "only a criterion that looks at"),
+    "norm_reduction": (
+        Recipe,
+        {"criterion": "sparsegpt", "norm_reduction": "sum"},
+        "only a criterion that reads norms, or allocation='owl',",
+    ),
+    "alpha": (Recipe, {"alpha": 5.0}, "only exclude='all' or 'official' reads it"),
+    "compensate": (Recipe, {"compensate": True}, "only pattern='structured' with a calibrated criterion"),
+    "targets": (Recipe, {"targets": ("mlp.*",), "pattern": "structured"}, "only a pattern of single weights"),
+    "ignore": (Recipe, {"ignore": ("mlp.*",), "pattern": "structured"}, "only a pattern of single weights"),
     "owl_lambda": (Recipe, {"owl_lambda": 0.1}, "only an allocation that is not uniform reads it"),
     "owl_m": (Recipe, {"allocation": "linear", "owl_m": 2.0}, "only allocation='owl' reads it"),
     "damping": (Recipe, {"damping": 0.1}, "only a criterion that updates weights"),
@@ -48,7 +54,7 @@ READ_BY_NOBODY = {
     "round_to": (Recipe, {"round_to": 64}, "only pattern='structured' reads it"),
     "noise_levels": (preset, {"name": "sparsegpt", "noise_levels": 4}, "only inputs='noised', or a choice"),
     "noise": (preset, {"name": "sparsegpt", "noise": "half-clean"}, "only inputs='noised', or a choice"),
-    "propagation": (preset, {"name": "magnitude", "propagation": "dense"}, "only a criterion that reads"),
+    "propagation": (preset, {"name": "magnitude", "propagation": "dense"}, "only a criterion that looks at"),
     "sink_std": (preset, {"name": "dwanda", "sink_std": 1.0}, "only a choice of tokens to exclude reads it"),
     "stability_threshold": (
         preset,
@@ -80,7 +86,7 @@ def test_a_rounded_sparsity_of_a_pattern_is_its_own(pattern, rounded):
 
 
 def test_another_sparsity_than_a_patterns_is_told_in_full():
-    said = "pattern='1:3' means sparsity=0.3333333333333333, not sparsity=0.333: "
+    said = "sparsity=0.333 does not fit pattern='1:3', which means 0.3333333333333333: "
     with pytest.raises(ValueError, match=re.escape(said)):
         Recipe(pattern="1:3", sparsity=0.333)
 
@@ -122,14 +128,31 @@ def test_what_is_recommended_depends_on_the_sparsity():
     assert preset("recommended", pattern="2:4") == preset("sparsegpt", pattern="2:4")
 
 
+@pytest.mark.parametrize("changes", [{"owl_lambda": 0.05}, {"owl_m": 3.0}, {"noise_levels": 3}])
+def test_what_is_recommended_from_a_sparsity_on_can_be_changed_there(changes):
+    """A change may be of a field that only what comes from that sparsity on reads."""
+    (field, value), *_ = changes.items()
+    assert getattr(preset("recommended", sparsity=0.75, **changes), field) == value
+    with pytest.raises(ValueError, match=f"^{field}="):
+        preset("recommended", sparsity=0.25, **changes)
+
+
+@pytest.mark.parametrize("sparsity", ["0.75", 1.5, [0.75]])
+def test_a_sparsity_that_is_none_is_refused_before_it_is_compared(sparsity):
+    with pytest.raises(ValueError, match=r"^sparsity="):
+        preset("recommended", sparsity=sparsity)
+
+
 def test_sparsities_beside_a_pattern_that_has_its_own_are_the_ones_refused():
-    with pytest.raises(ValueError, match=r"sparsities=\[0.2, 0.8\] need pattern='row'"):
+    with pytest.raises(ValueError, match=r"sparsities=\(0.2, 0.8\) need pattern='row'"):
         preset("wanda", pattern="1:4", sparsities=[0.2, 0.8])
 
 
 def test_recommended_shares_zeros_out_over_layers_unless_their_sparsities_are_given():
     chosen = preset("recommended", sparsities=(0.8, 0.8))
     assert chosen.allocation == "uniform" and chosen.noise == "half-clean"
+    with pytest.raises(ValueError, match="sparsities="):
+        preset("recommended", sparsities=(0.8, 0.8), allocation="owl")
 
     for changes in ({}, {"targets": "mlp.*"}, {"ignore": "*.q_proj"}):
         assert preset("recommended", sparsity=0.8, **changes).allocation == "owl"

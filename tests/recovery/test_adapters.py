@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from sinkprune import load, save_model, zeros_held
 from sinkprune.cli import main
+from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.reader import Checkpoint
 from sinkprune_core.language_model import LanguageModel
 
@@ -131,11 +132,16 @@ def test_an_adapter_without_its_tensors_is_refused(saved, make_ids):
         load(adapter)
 
 
-def test_what_needs_files_of_a_whole_model_says_how_to_make_them(saved, make_ids, tmp_path, capsys):
+@pytest.mark.filterwarnings("ignore:.*is merged where")
+def test_an_adapter_is_shipped_as_one_model(saved, make_ids, tmp_path):
     _, adapt, adapter = saved
     adapt(make_ids(2, 9), holds=True)
-    assert main.main(["ship", str(adapter), "--masks", str(tmp_path / "m"), "--dense", "smol-dlm"]) == 1
-    assert "is an adapter, not a whole model: make one model of it, `save_model" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=rf"is an adapter, not a whole model: .*`sinkprune ship {adapter} "):
+        open_checkpoint(adapter)
+
+    assert main.main(["ship", str(adapter), "--out", str(tmp_path / "whole")]) == 0
+    assert open_checkpoint(tmp_path / "whole").name == "whole"
+    assert load(tmp_path / "whole").fingerprint() == load(adapter).fingerprint()
 
 
 PUBLISHED = {"o_proj": "attn_out", "gate_proj": "ff_proj", "down_proj": "ff_out"}  # native -> LLaDA's own

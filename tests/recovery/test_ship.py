@@ -1,4 +1,4 @@
-"""What is shipped says what it is, and loads: folders with a model card, and masks alone."""
+"""What is shipped says what it is, and loads: folders with a model card."""
 
 import json
 import os
@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sinkprune import load
+from sinkprune import load, recover
 from sinkprune.cli import main
 from sinkprune.cli.options import parse
 from sinkprune.files import file_digest
@@ -20,8 +20,6 @@ from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.models.streaming import FinishedBlock, stored_block, stream
-from sinkprune.recovery import model_card
-from sinkprune.recovery.masks import apply_masks, save_masks
 from sinkprune.recovery.model_card import provenance, save_model, write_readme
 from sinkprune_core import preset, prune, wrap
 
@@ -110,34 +108,18 @@ def test_stock_transformers_computes_the_same(make_reported, make_ids, tmp_path)
         assert torch.equal(stock(ids_BT).logits, lm.model(ids_BT).logits)
 
 
-@pytest.mark.parametrize("writer", ["saved", "saved again by transformers"])
-def test_stock_generation_of_a_diffusion_model_ends_in_a_sentence(make_reported, make_ids, tmp_path, writer):
-    lm, report = make_reported()
+@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+def test_what_transformers_generates_with_is_left_alone(make_reported, make_ids, tmp_path, kind):
+    """Who writes a diffusion model from left to right gets what was asked for; the model card says more."""
+    lm, report = make_reported(kind)
     folder = save_model(lm, tmp_path / "pruned", **report.card())
-    if writer != "saved":
-        AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "again")
-        AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "again")
-        folder = tmp_path / "again"
-
-    says = "a masked diffusion model.*sinkprune generate"
-    ids_BT = make_ids(2, 12)
     stock = AutoModelForCausalLM.from_pretrained(folder)
-    for options in ({}, {"do_sample": True}, {"num_beams": 2}, {"use_cache": False}):
-        with pytest.raises(ValueError, match=says):
-            stock.generate(ids_BT, max_new_tokens=2, **options)
-    write = pipeline("text-generation", model=str(folder))
-    with pytest.raises(ValueError, match=says):
-        write("w20 w21", max_new_tokens=2)
 
-    with torch.no_grad():  # what is no generation is as before
-        assert torch.equal(AutoModel.from_pretrained(folder)(ids_BT).last_hidden_state, lm.hidden(ids_BT))
-    assert load(folder).fingerprint() == lm.fingerprint()
-
-
-def test_stock_generation_of_an_autoregressive_model_is_left_alone(make_reported, make_ids, tmp_path):
-    lm, report = make_reported("autoregressive")
-    stock = AutoModelForCausalLM.from_pretrained(save_model(lm, tmp_path / "pruned", **report.card()))
+    assert stock.generation_config.sequence_bias is None
     assert stock.generate(make_ids(2, 12), max_new_tokens=3, eos_token_id=None).shape == (2, 15)
+    assert torch.equal(
+        AutoModel.from_pretrained(folder)(make_ids(2, 12)).last_hidden_state, lm.hidden(make_ids(2, 12))
+    )
 
 
 def test_a_folder_with_another_tensor_is_damaged(make_reported, tmp_path):
@@ -185,13 +167,60 @@ def test_blocks_that_a_streamed_run_has_finished_are_not_copied(make_reported, m
 
 
 @pytest.mark.parametrize(
-    "card", [{"recipe": {"how": "mine"}}, {"recovery": {"method": "mine"}}, {"recipe": "mine"}], ids=str
+    "card",
+    [
+        {"recipe": {"how": "mine"}},
+        {"recovery": {"method": "mine"}},
+        {"recipe": "mine"},
+        {"made_from": "mine"},
+        {"sparsity": 50},
+    ],
+    ids=str,
 )
 def test_what_a_model_card_cannot_tell_is_refused_at_once(make_lm, tmp_path, monkeypatch, card):
     (name,) = card
-    monkeypatch.setattr(model_card, "save", lambda *_: pytest.fail("wrote weights"))
-    with pytest.raises(ValueError, match=rf"{name}=.*mine.* does not say what .* by another name"):
-        save_model(make_lm("diffusion"), tmp_path / "out", **card)
+    lm = make_lm("diffusion")
+    monkeypatch.setattr(lm.model, "save_pretrained", lambda *_, **__: pytest.fail("wrote weights"))
+    with pytest.raises(ValueError, match=rf"^{name}.* by another name"):
+        save_model(lm, tmp_path / "out", **card)
+    assert not list(tmp_path.iterdir())
+
+
+BROKEN = [
+    ("made_from", "smol-dlm", "made_from="),
+    ("made_from", {"given": ["smol-dlm"]}, "made_from.given="),
+    ("made_from", {"text": "words.txt"}, "made_from.text="),
+    ("sparsity", "half", "sparsity="),
+    ("prunable_weights", -1, "prunable_weights="),
+    ("recovery", {"tokens": 9}, "recovery.steps="),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "said"), BROKEN, ids=str)
+def test_a_broken_card_is_refused_by_its_field_wherever_it_is_read(
+    make_reported, tmp_path, field, value, said
+):
+    lm, report = make_reported()
+    folder = save_model(lm, tmp_path / "pruned", **report.card())
+    file = folder / "sinkprune.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+
+    readers = (
+        lambda: load(folder),
+        lambda: recover(folder, out=tmp_path / "out", steps=1),
+        lambda: write_readme(folder, "pruned"),
+    )
+    for read in readers:
+        with pytest.raises(ValueError, match=rf"sinkprune\.json has {said}"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "sinkprune.json", "model.safetensors"])
+def test_a_text_by_the_name_of_a_file_of_the_model_is_refused_at_once(make_lm, tmp_path, monkeypatch, name):
+    lm = make_lm("diffusion")
+    monkeypatch.setattr(lm.model, "save_pretrained", lambda *_, **__: pytest.fail("wrote weights"))
+    with pytest.raises(ValueError, match=f"{name}, which is written with the model"):
+        save_model(lm, tmp_path / "out", {name: "mine"})
     assert not list(tmp_path.iterdir())
 
 
@@ -234,122 +263,37 @@ def test_the_line_to_type_is_printed(make_lm, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == line
 
 
-def test_a_folder_without_a_card_is_not_offered_for_upload(make_lm, tmp_path, capsys):
-    plain = tmp_path / "plain"
-    make_lm("autoregressive", "gqa-24").model.save_pretrained(plain)
-    assert main.main(["ship", str(plain)]) == 0
-    said = capsys.readouterr().out
-    assert "hf upload" not in said
-    assert "save_model" in said
+def test_a_folder_without_a_card_gets_one_elsewhere(make_lm, tmp_path, capsys):
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    lm = make_lm("autoregressive", "gqa-24")
+    lm.model.save_pretrained(plain)
+    lm.tokenizer.save_pretrained(plain)
 
-
-@pytest.mark.parametrize("name", ["smol-dlm", "GSAI-ML/LLaDA-8B-Base"])
-def test_a_name_cannot_be_shipped(capsys, name):
-    assert main.main(["ship", name]) == 1
-    assert f"error: {name} is no folder" in capsys.readouterr().err
-
-
-# masks
+    assert main.main(["ship", str(plain)]) == 1
+    assert "--out" in capsys.readouterr().err
+    assert main.main(["ship", str(plain), "--out", str(out)]) == 0
+    assert f"to publish it: hf upload OWNER/NAME {out} ." in capsys.readouterr().out
+    assert load(out).fingerprint() == lm.fingerprint() and "pipeline_tag" in front_matter(out)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_masks_bring_a_pruned_model_back(make_reported, make_lm, tmp_path, dtype):
-    lm, _ = make_reported(sparsity=0.75)
-    dense = make_lm("diffusion", "gqa-24")
-    for each in (lm, dense):
-        each.model.to(dtype)
+def test_what_is_exported_has_the_weights_dtype_and_recipe_of_the_model(make_reported, tmp_path, dtype):
+    lm, report = make_reported()
+    lm.model.to(dtype)
+    save_model(lm, tmp_path / "pruned", **report.card())
 
-    file = save_masks(lm, tmp_path / "masks.safetensors", dense)
-    zeros = apply_masks(dense, file)
+    assert main.main(["ship", str(tmp_path / "pruned"), "--out", str(tmp_path / "out")]) == 0
+    assert load(tmp_path / "out", dtype).fingerprint() == lm.fingerprint()
+    assert set(open_checkpoint(tmp_path / "out").files.dtypes.values()) == {dtype}
 
-    assert dense.fingerprint() == lm.fingerprint()
-    assert zeros == sum(int((linear.weight == 0).sum()) for linear in lm.all_linears().values())
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_command_brings_a_pruned_model_back_with_its_card(make_reported, make_lm, tmp_path, dtype):
-    """In the dtype that the pruned model was saved in."""
-    dense, (lm, report) = make_lm("diffusion", "gqa-24"), make_reported()
-    for each, name in ((dense, "dense"), (lm, "pruned")):
-        each.model.to(dtype)
-        save_model(each, tmp_path / name, **(report.card() if each is lm else {}))
-
-    masks, again = str(tmp_path / "masks.safetensors"), tmp_path / "again"
-    lines = (
-        ["ship", str(tmp_path / "pruned"), "--dense", str(tmp_path / "dense"), "--masks", masks],
-        ["ship", str(tmp_path / "dense"), "--apply-masks", masks, "--out", str(again)],
-    )
-    assert [main.main(line) for line in lines] == [0, 0]
-    assert load(again).fingerprint() == load(tmp_path / "pruned").fingerprint()
-
-    cards = [json.loads((tmp_path / name / "sinkprune.json").read_text()) for name in ("again", "pruned")]
-    assert cards[0]["recipe"] == cards[1]["recipe"] and cards[0]["name"] == "again"
-    assert "| criterion | wanda |" in (again / "README.md").read_text()
+    card = json.loads((tmp_path / "out" / "sinkprune.json").read_text())
+    assert card["recipe"] == report.card()["recipe"] and card["name"] == "out"
 
 
-def test_masks_take_less_than_a_tenth_of_the_dense_file(make_lm, calibration, tmp_path):
-    """Of bfloat16, and of a model whose linears are most of it, as those of real ones are."""
-    lm = make_lm("diffusion", "gqa-24", layers=12)
-    lm.model.to(torch.bfloat16)
-    save(lm, tmp_path / "dense")
-    prune(lm, preset("magnitude", sparsity=0.75), calibration)
-    file = save_masks(lm, tmp_path / "masks.safetensors")
-
-    with safe_open(file, "pt") as handle:
-        packed = sum(handle.get_tensor(name).numel() for name in handle.keys())  # noqa: SIM118
-
-    dense = sum(parameter.numel() * 2 for parameter in lm.model.parameters())
-    assert packed < 0.1 * dense
-
-
-def test_the_mask_of_another_model_is_refused_and_changes_nothing(make_reported, make_lm, tmp_path):
-    lm, _ = make_reported()
-    file = save_masks(lm, tmp_path / "masks.safetensors")
-    for other in (make_lm("diffusion", "gqa-24", 1), make_lm("diffusion", "mha-24")):
-        before = other.fingerprint()
-        with pytest.raises(ValueError, match="belongs to tiny-diffusion"):
-            apply_masks(other, file)
-        assert other.fingerprint() == before
-
-
-def test_a_model_that_was_updated_is_no_mask(make_reported, make_lm, tmp_path):
-    lm, _ = make_reported(name="sparsegpt")
-    with pytest.raises(ValueError, match="weights were updated"):
-        save_masks(lm, tmp_path / "masks.safetensors", make_lm("diffusion", "gqa-24"))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"layers": 2}, r"layers.2\.\S+ is missing there and float32 \(24,\) in"),
-        ({"shape": "mha-24"}, r"k_proj.weight is float32 \(24, 24\) there and float32 \(8, 24\) in"),
-        ({"dtype": torch.bfloat16}, r"is bfloat16 \S+ \S+ there and float32 \S+ \S+ in tiny-diffusion"),
-        ({"seed": 1}, r"its tokens have other embeddings"),
-    ],
-)
-def test_masks_of_another_dense_model_are_refused(make_reported, make_lm, tmp_path, changes, said):
-    lm, _ = make_reported()
-    dtype = changes.pop("dtype", torch.float32)
-    dense = make_lm("diffusion", changes.pop("shape", "gqa-24"), changes.pop("seed", 0), **changes)
-    dense.model.to(dtype)
-    with pytest.raises(ValueError, match=rf"dense=tiny-diffusion is not what .*{said}.*in the same dtype$"):
-        save_masks(lm, tmp_path / "masks.safetensors", dense)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_dense_model_has_no_mask(make_lm, tmp_path):
-    with pytest.raises(ValueError, match="no zeros"):
-        save_masks(make_lm("diffusion"), tmp_path / "masks.safetensors")
-
-
-def test_a_file_that_is_no_mask_is_refused(make_lm, tmp_path):
-    lm = make_lm("diffusion")
-    save(lm, tmp_path / "dense")
-    with pytest.raises(ValueError, match="is no mask"):
-        apply_masks(lm, tmp_path / "dense" / "model.safetensors")
-    with pytest.raises(FileNotFoundError, match="no such mask"):
-        apply_masks(lm, tmp_path / "nowhere")
+def test_a_name_can_only_be_shipped_to_a_folder(capsys):
+    assert main.main(["ship", "smol-dlm"]) == 1
+    said = capsys.readouterr().err
+    assert "error: smol-dlm is no folder" in said and "--out" in said
 
 
 # folders that something else saved
@@ -402,7 +346,7 @@ def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, 
     ("line", "said"),
     [
         (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
-        (["ship", "dense", "--apply-masks", "m.bits"], "out is written, and whole"),
+        (["ship", "adapter"], "out is written, and whole"),
     ],
 )
 def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):

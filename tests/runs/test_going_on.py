@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hostile.fuzz import flip
+from damage import flip
 
 from sinkprune import load, prune
 from sinkprune.models.loading import open_checkpoint

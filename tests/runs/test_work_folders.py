@@ -10,11 +10,10 @@ import warnings
 
 import pytest
 import torch
-from hostile import full_disk, kills
-from hostile.cases import TEXT, Bench, command, contents
-from hostile.fuzz import flip
-from hostile.tally import Tally
+from damage import flip
+from hostile.commands import command, contents
 from naive import block_weights_of, same
+from random_models.texts import TEXT
 
 from sinkprune import files, load, prune
 from sinkprune.cli import main
@@ -34,7 +33,7 @@ RECIPES = {"sequential": SEQUENTIAL, "owl": OWL, "dense gram": DENSE_GRAM}
 
 @pytest.fixture
 def place(checkpoint, tmp_path, monkeypatch):
-    """A working directory with a model and its text, in which the commands of `hostile.cases` run."""
+    """A working directory with a model and its text, in which the commands of `hostile.commands` run."""
     (tmp_path / "llada").symlink_to(checkpoint)
     (tmp_path / "text.txt").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
@@ -410,43 +409,3 @@ def test_a_run_does_not_go_on_with_another_model_or_text(
     with pytest.raises(ValueError, match=said):
         prune(lm, SEQUENTIAL, text, progress=False, work=work)
     assert kept(work) == before
-
-
-# the hostile runs in short (all of them: make hostile)
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    made = Bench(tmp_path_factory.mktemp("hostile"), 2)
-    yield made
-    made.close()
-
-
-def assert_held(tally: Tally, cases: int) -> None:
-    assert sum(counts.total() for counts in tally.counts.values()) >= cases
-    assert not tally.broken, tally.table()
-
-
-def test_hostile_kills_in_short(bench):
-    tally = Tally()
-    kills.at_events(bench, tally, ["dense", "sequential, streamed"], each=3, kind="kill")
-    kills.at_events(bench, tally, ["sequential"], each=3, kind="power")
-    assert_held(tally, 6)
-
-
-def test_hostile_disks_in_short(bench):
-    tally = Tally()
-    full_disk.at_events(bench, tally, ["sequential, streamed"], each=4)
-    full_disk.at_sizes(bench, tally, ["dense"], [20_000])
-    assert_held(tally, 4)
-
-
-def test_hostile_notebooks_in_short(bench):
-    tally = Tally()
-    kills.at_events(bench, tally, ["notebook"], each=2, kind="kill")
-    full_disk.at_events(bench, tally, ["notebook"], each=1)
-    assert_held(tally, 3)
-
-
-def test_a_defect_put_in_on_purpose_is_found(bench):
-    assert kills.finds_what_is_not_flushed(bench, "dense", last=3)

@@ -1,14 +1,11 @@
 """Keys hidden from attention: eager attention under a mask, what that changes, and what it leaves alone."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 from naive_attention import eager
 from transformers import DynamicCache
 
 from sinkprune_core.sinks.attention import hide, track
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 KINDS = ("autoregressive", "diffusion")
 
@@ -143,38 +140,3 @@ def test_one_block_of_hidden_keys_at_a_time(tiny_dlm):
             pass
         assert all("_hidden_keys" in block.self_attn.__dict__ for block in tiny_dlm.blocks)
     assert not any("_hidden_keys" in block.self_attn.__dict__ for block in tiny_dlm.blocks)
-
-
-# threads that share a model
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_another_thread_waits_until_keys_are_seen_again(make_lm, make_ids, kind):
-    lm, ids_BT = make_lm(kind), make_ids(2, 9)
-    dense_BTD = lm.hidden(ids_BT)
-    hidden_BK = torch.zeros(2, 9, dtype=torch.bool)
-    hidden_BK[:, 1] = True
-
-    with ThreadPoolExecutor(1) as pool:
-        with hide(lm.model, hidden_BK):
-            elsewhere = pool.submit(lm.hidden, ids_BT)
-            without_BTD = lm.hidden(ids_BT)
-            assert not elsewhere.done()
-        assert torch.equal(elsewhere.result(timeout=20), dense_BTD)
-    assert not torch.allclose(without_BTD, dense_BTD, atol=1e-3)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_threads_that_share_a_model_see_nothing_of_each_other(make_lm, make_ids, kind):
-    lm = make_lm(kind)
-    jobs = [(Hiding(keys, count), make_ids(2, 12, seed)) for seed in range(4) for keys, count in (
-        ("top", 0), ("top", 2), ("random", 2), ("first", 1))]  # fmt: skip
-
-    def run(job):
-        hiding, ids_BT = job
-        return hiding_model(lm, hiding).hidden(ids_BT)
-
-    alone = [run(job) for job in jobs]
-    with ThreadPoolExecutor(4) as pool:
-        for found, expected in zip(pool.map(run, jobs * 3), alone * 3, strict=True):
-            assert torch.equal(found, expected)

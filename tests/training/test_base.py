@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile.cases import LEARN
 from random_models.cases import CASES
+from random_models.texts import LEARN
 from random_models.writing import write
 
 from sinkprune import corpus, load, score

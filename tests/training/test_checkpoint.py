@@ -4,7 +4,7 @@ from shutil import rmtree
 
 import pytest
 import torch
-from hostile.fuzz import flip
+from damage import flip
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 

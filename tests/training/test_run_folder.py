@@ -5,8 +5,9 @@ import re
 import shutil
 
 import pytest
-from hostile.fuzz import flip
+from damage import flip
 from random_models.cases import CASES
+from random_models.texts import LEARN
 from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
@@ -43,11 +44,6 @@ def base(tmp_path):
     folder = tmp_path / "base"
     write(CASES["llama"], folder)
     return folder
-
-
-LEARN = "\n\n".join(
-    " ".join(f"word{20 + (11 * line + 5 * word) % 50}" for word in range(line)) for line in range(12, 60)
-)
 
 
 @pytest.mark.parametrize("change", [weights, vocabulary, rotary])

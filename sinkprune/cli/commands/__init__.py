@@ -10,7 +10,7 @@ ABOUT = {
     "trace": "write from prompts, and print how much attention sinks move",
     "evaluate": "likelihood on held-out text, or tasks",
     "recover": "train a pruned model with its zeros held",
-    "ship": "make a saved model ready to publish: card, masks alone",
+    "ship": "make a model ready to publish: one folder with a model card",
     "compare": "two models, or one before and after pruning, in pairs, with a verdict",
 }
 """What every command is about, by its name, as it stands in help."""
