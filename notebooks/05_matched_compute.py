@@ -419,37 +419,6 @@ in_order = ("dense", "unstructured", "2:4", "structured", matched_steps.KERNELS)
 latency.loc[[name for name in in_order if name in latency.index]].round(3)
 
 # %% [markdown]
-# **What calibration costs.** The table has the tokens, passes and FLOPs that the library plans for
-# a recipe. *Sequential* recipes read the outputs of blocks that are pruned already, so they pass
-# over the text twice; recipes that read the outputs of the dense model's blocks pass over it once.
-# Finding sinks adds no pass where the same forward also gives the inputs. So calibration tokens of
-# the recipes above match, but for SparseGPT's, and FLOPs do not.
-#
-# The two SparseGPT recipes stand here for comparison. They read each of `calibration` clean
-# sequences once, so fewer tokens, and also solve for the weights that stay. `paper-sparsegpt` looks
-# for sinks at the official ten noise levels, which takes ten more forwards of each sequence. The
-# last column divides these FLOPs by what the unpruned model needs to write one sequence. For
-# whoever writes many more sequences, calibration costs next to nothing.
-
-# %%
-from sinkprune.runs.pruning_cost import pruning_cost
-from sinkprune_companion.run.texts import calibration_draw
-
-plans = {}
-others = ["paper", "structured", "sparsegpt", "paper-sparsegpt"]
-for row in grid_rows([*others, *names], "unstructured", sparsity, 1, calibration, noise_levels):
-    text = calibration_draw(dlm, row.sequences, length, 0)
-    plan = pruning_cost(dlm, row.recipe, text, speed=1.0)
-    plans[row.variant] = {"calibration tokens": plan.tokens, "passes": plan.passes}
-    plans[row.variant]["TFLOP"] = plan.flops / 1e12
-planned = pd.DataFrame.from_dict(plans, orient="index")
-worth = f"/ FLOPs of writing one sequence in {max(steps)} steps"
-planned[worth] = planned.TFLOP * 1e12 / costs.flops["dense"][max(steps)]
-print(f"Calibration costs as much as writing {planned[worth].min():.0f}", end=" ")
-print(f"to {planned[worth].max():.0f} sequences in {max(steps)} steps.")
-planned.round(2)
-
-# %% [markdown]
 # ## The reading
 
 # %% [markdown] tags=["reading"]

@@ -5,6 +5,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 
 from sinkprune import corpus
 from sinkprune.calibration import TEXT_LENGTH
-from sinkprune.cli.help_pages import two_columns
+from sinkprune.cli.commands.diagnose import Diagnose
+from sinkprune.cli.commands.prune import Prune
+from sinkprune.cli.help_pages import say, two_columns
 from sinkprune.cli.options import HasDevice, ModelOptions, TextOptions
 from sinkprune.documents import Document, documents_in, written
 from sinkprune.evaluation import local_data
@@ -24,12 +27,16 @@ from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
 from sinkprune.models.hub import WORKING, adapter_base, available_memory
 from sinkprune.models.loading import load, open_checkpoint
+from sinkprune.models.meta_model import MetaModel, shapes_of
 from sinkprune.models.streaming import stream
 from sinkprune.recovery.model_card import card_of
+from sinkprune.runs.memory_and_disk import Needs, weight_bytes
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
 STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is streamed from disk
+WAYS_OUT = "fewer or shorter sequences, a smaller batch, --stream"  # of too little memory
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
 SHARED = ("measure", "method")  # columns of words
 NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
@@ -63,9 +70,8 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
         return load(name, options.dtype, device_map=options.device_map)
 
     dtype = choose_dtype(options.dtype, options.device)
-    if streamed is None and name not in EMBEDDED and adapter_base(name) is None:
-        size = open_checkpoint(name).parameters * dtype.itemsize
-        streamed = size > STREAM_ABOVE * available_memory(options.device)
+    if streamed is None and _can_be_streamed(name):
+        streamed = _is_large(open_checkpoint(name).parameters * dtype.itemsize, options.device)
 
     if streamed:
         return stream(open_checkpoint(name), Path(name).name, dtype, options.device)
@@ -73,14 +79,48 @@ def open_model(options: ModelOptions, name: str, streamed: bool | None = False) 
     return load(name, dtype, options.device)
 
 
+def _can_be_streamed(name: str) -> bool:
+    """Return whether the weights of a model are read as they are: those of a base with an adapter are not."""
+    return name not in EMBEDDED and adapter_base(name) is None
+
+
+def _is_large(size: int, device: str) -> bool:
+    """Return whether so many bytes of weights take most of the free memory of a device."""
+    return size > STREAM_ABOVE * available_memory(device)
+
+
+def planned(options: Prune | Diagnose, sequences: int) -> tuple[MetaModel, Calibration]:
+    """Return the shapes of a model and of its calibration text: what a dry run needs, and nothing is loaded.
+
+    The model says whether it would be streamed.
+    """
+    lm = shapes_of(options.model, choose_dtype(options.dtype, options.device))
+    streamed = options.stream
+    if not streamed and options.device_map is None and _can_be_streamed(options.model):
+        streamed = _is_large(weight_bytes(lm), options.device)
+
+    length = options.length or default_length(options, lm.model.config.max_position_embeddings)
+    ids_NT = torch.zeros(sequences, length, dtype=torch.long)
+    return replace(lm, will_be_streamed=streamed), Calibration(ids_NT, batch=options.batch)
+
+
+def say_needs(lm: LanguageModel, device: str, what: str, needed: Needs) -> None:
+    """Say what a run on a model takes that is, or would be, computed on a device."""
+    how = ", streamed from disk" if lm.is_streamed else ""
+    say(f"{described(lm, device)}{how}, {what}: {needed}")
+
+
 def where(dtype: torch.dtype, device: str) -> str:
     """Return in which dtype and on what a model is computed, in words."""
     return f"{str(dtype).removeprefix('torch.')} on {device}"
 
 
-def described(lm: LanguageModel) -> str:
-    """Return what a model is and where it is computed, which decides its numbers and its speed."""
-    return f"{lm.name} ({lm.kind}, {where(lm.model.dtype, device_name(lm.device))})"
+def described(lm: LanguageModel, device: str | None = None) -> str:
+    """Return what a model is and where it is computed, which decides its numbers and its speed.
+
+    `device` is where one without weights would be computed.
+    """
+    return f"{lm.name} ({lm.kind}, {where(lm.model.dtype, device_name(device or lm.device))})"
 
 
 # text

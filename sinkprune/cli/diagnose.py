@@ -10,14 +10,25 @@ import torch
 
 from sinkprune.cli.commands import diagnose as commands
 from sinkprune.cli.commands.diagnose import MEANINGS
-from sinkprune.cli.common import described, model_and_texts, open_model, print_table, settle_device
+from sinkprune.cli.common import (
+    WAYS_OUT,
+    described,
+    model_and_texts,
+    open_model,
+    planned,
+    print_table,
+    say_needs,
+    settle_device,
+)
 from sinkprune.cli.help_pages import say
 from sinkprune.files import atomic, write_json
 from sinkprune.runs.diagnosing import diagnose
+from sinkprune.runs.memory_and_disk import lacks, pruning_needs
 from sinkprune.runs.work_folder import MARKER, identity, is_run_of, remove_root, was_streamed
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.diagnosis import SMALLEST_BY_CONVENTION, Diagnosis, weighted_mean
+from sinkprune_core.pruning.recipe import Recipe
 
 AFFECTED = 5  # linears that are named
 
@@ -25,6 +36,10 @@ AFFECTED = 5  # linears that are named
 def run(options: commands.Diagnose) -> None:
     """Diagnose a model, print the table by kind of linear, the linears that change most, and one sentence."""
     settle_device(options)
+    if options.dry_run:
+        plan(options)
+        return
+
     lm, calibration = model_and_calibration(options)
     if not lm.is_diffusion:
         options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
@@ -50,6 +65,23 @@ def run(options: commands.Diagnose) -> None:
 
     if options.work is None and work is not None and not remove_root(work):
         print(f"{work} stays: it holds files of others", file=sys.stderr)
+
+
+def plan(options: commands.Diagnose) -> None:
+    """Say what a diagnosis takes, and what this machine lacks for it, from shapes alone."""
+    lm, calibration = planned(options, options.sequences)
+    inputs = "noised" if lm.is_diffusion else "clean"
+    recipe = Recipe(
+        inputs=inputs, propagation="dense", noise_levels=options.noise_levels, exclude=options.sinks
+    )
+
+    in_work_folder = options.work is not None or lm.is_streamed
+    needed = pruning_needs(lm, recipe, calibration, in_work_folder, is_saved=False)
+    say_needs(lm, options.device, "diagnosis", needed)
+
+    work = options.work or options.usual_work
+    for lack in lacks(needed, options.device, work, work, WAYS_OUT):
+        say(lack)
 
 
 def model_and_calibration(options: commands.Diagnose) -> tuple[LanguageModel, Calibration]:

@@ -179,8 +179,7 @@ Batch = Annotated[
 ]
 Length = Annotated[int | None, whole("tokens per sequence", at_least=2, show_default="128, with --text 512")]
 DryRun = Annotated[
-    bool,
-    switch("say what it takes, and stop; with --device cuda:H100 for a GPU that is not here", group=RUNNING),
+    bool, switch("say what memory and disk it takes, and stop; no weights are read", group=RUNNING)
 ]
 ALIASES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -218,7 +217,8 @@ class Options:
 
     def announce(self) -> str | None:
         """Return what is said at once, before libraries are imported: which model comes, or None."""
-        return f"loading {getattr(self, self.MODELS[0])} …" if self.MODELS else None
+        loads = self.MODELS and not getattr(self, "dry_run", False)
+        return f"loading {getattr(self, self.MODELS[0])} …" if loads else None
 
     def run(self) -> int | None:
         """Do what the command does, and return its exit status, None for 0.

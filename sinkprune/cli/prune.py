@@ -13,24 +13,27 @@ import torch
 from sinkprune.calibration import SEQUENCES
 from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, check_writable
 from sinkprune.cli.commands.prune import Prune
-from sinkprune.cli.common import described, model_and_texts, open_model, settle_device
+from sinkprune.cli.common import (
+    WAYS_OUT,
+    model_and_texts,
+    open_model,
+    planned,
+    say_needs,
+    settle_device,
+)
 from sinkprune.cli.help_pages import say
-from sinkprune.cli.own_criterion import criterion_named
-from sinkprune.cli.planning import plan_unfetched
 from sinkprune.files import held
 from sinkprune.models.card import read_card
-from sinkprune.models.gpus import planned_gpu
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery.model_card import card_of, provenance, save_model
 from sinkprune.runs.checkpoint import job_folder
+from sinkprune.runs.memory_and_disk import lacks, pruning_needs, weight_bytes
 from sinkprune.runs.pruning import prune
-from sinkprune.runs.pruning_cost import pruning_cost
-from sinkprune.runs.recipe_identity import criterion_identity, settings_digest
+from sinkprune.runs.recipe_identity import settings_digest
 from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root, was_streamed
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -48,7 +51,7 @@ def run(options: Prune) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
     recipe = recipe_of(options)
     if not recipe.rule.calibrated:
-        options.refuse(CALIBRATION, f"criterion={choice_name(recipe.criterion)} uses no calibration text")
+        options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
 
@@ -60,9 +63,9 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
     """Say what pruning takes, and unless that is all, prune and save; `places_held` gives `made_from`."""
     if options.sequences is None:
         options.sequences = usual_sequences(recipe)
-    if planned_gpu(options.device) is None:
-        settle_device(options)
-    if options.dry_run and plan_unfetched(options, recipe, options.sequences):
+    settle_device(options)
+    if options.dry_run:
+        plan(options, recipe, options.sequences)
         return
 
     streamed = is_to_be_streamed(options, made_from)
@@ -73,9 +76,9 @@ def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> Non
         finish(made_from, options, lm, recipe, calibration)
         return
 
-    say_cost(options, lm, recipe, calibration)
-    if options.dry_run:
-        return
+    lacking = tell_needs(options, lm, recipe, calibration)
+    if lacking:
+        raise RuntimeError("; ".join(lacking))
 
     report = prune(lm, recipe, calibration, work=options.work_folder)
     save(lm, report, options, sources)
@@ -126,28 +129,33 @@ def check_noise(options: Prune, lm: LanguageModel) -> None:
         )
 
 
-def say_cost(options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
-    """Say what pruning takes; raise RuntimeError for a machine that lacks a part of it."""
-    cost = pruning_cost(lm, recipe, calibration, options.target, options.work_folder)
-    how = ", streamed from disk" if lm.is_streamed else ""
-    say(f"{described(lm)}{how}, {recipe.name}, sparsity {recipe.sparsity}: {cost}")
-    if cost.missing:
-        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+def plan(options: Prune, recipe: Recipe, sequences: int) -> None:
+    """Say what pruning takes, and what this machine lacks for it, from shapes alone."""
+    lm, text = planned(options, sequences)
+    check_noise(options, lm)
+    calibration = text if recipe.rule.calibrated else None
+    for lack in tell_needs(options, lm, recipe, calibration):
+        say(lack)
+
+
+def tell_needs(
+    options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None
+) -> list[str]:
+    """Say what pruning takes; return what this machine lacks for it, in sentences."""
+    needed = pruning_needs(lm, recipe, calibration)
+    say_needs(lm, options.device, f"{recipe.name}, sparsity {recipe.sparsity}", needed)
+
+    loaded = weight_bytes(lm) if lm.has_blocks_in_memory else 0
+    return lacks(needed, options.device, options.target, options.work_folder, WAYS_OUT, loaded)
 
 
 def recipe_of(options: Prune) -> Recipe:
-    """Return the recipe of `--preset`, changed by `--criterion`, `--sparsity`, `--pattern` and `--set`, whose
-    values are JSON or words.
+    """Return the recipe of `--preset`, changed by `--sparsity`, `--pattern` and `--set`, whose values are
+    JSON or words.
 
-    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` and
-    `criterion_named` raise.
+    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
     """
     changes = {name: getattr(options, name) for name in ("sparsity", "pattern") if name in options.given}
-    chosen = options.preset
-    if options.criterion is not None:
-        changes["criterion"] = criterion_named(options.criterion)
-        chosen = options.preset if "preset" in options.given else "wanda"
-
     known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
         name, equals, text = assignment.partition("=")
@@ -167,12 +175,7 @@ def recipe_of(options: Prune) -> Recipe:
         except ValueError:
             changes[name] = text  # a word needs no quotes
 
-    return preset(chosen, **without_rounded_share(changes))
-
-
-def own_criterion(recipe: Recipe) -> str | None:
-    """Return what tells a user's criterion from another one of its name; None for one of CRITERIA."""
-    return None if isinstance(recipe.criterion, str) else criterion_identity(recipe.criterion)
+    return preset(options.preset, **without_rounded_share(changes))
 
 
 def without_rounded_share(changes: dict[str, object]) -> dict[str, object]:
@@ -228,11 +231,10 @@ def is_finished(card: dict, options: Prune, recipe: Recipe) -> bool:
     """Return whether the output is there, whole, and made by this recipe, as its `card` says."""
     made_from = card.get(MADE_FROM) or {}
     is_of_recipe = card.get("recipe") == json.loads(json.dumps(recipe.card()))
-    is_of_criterion = made_from.get("criterion") == own_criterion(recipe)
     is_of_shape = made_from.get("masked") == options.masked
     is_whole = (options.target / TABLE).is_file()
 
-    return is_of_recipe and is_of_criterion and is_of_shape and is_whole
+    return is_of_recipe and is_of_shape and is_whole
 
 
 def finish(
@@ -279,9 +281,6 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
     made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, **provenance(options.model)}
     made_from.pop("format", None)
     made_from["dtype"] = str(lm.model.dtype).removeprefix("torch.")
-    if own_criterion(report.recipe) is not None:
-        made_from["criterion"] = own_criterion(report.recipe)
-
     if sources:
         made_from["text"] = sources
 

@@ -5,8 +5,6 @@ from dataclasses import asdict
 
 from sinkprune.cli.commands.recover import Recover
 from sinkprune.cli.help_pages import say
-from sinkprune.models.gpus import planned_gpu
-from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.training import Recovered
 
@@ -16,11 +14,6 @@ def run(options: Recover) -> None:
     arguments = asdict(options)
     del arguments["debug"]  # all others are what `recover` takes
     found = recover(**arguments, tell=say)
-    if isinstance(found, RecoveryCost) and found.missing:
-        if planned_gpu(options.device) is None:
-            raise RuntimeError("; ".join(found.missing))
-        say("; ".join(found.missing))
-
     if isinstance(found, Recovered):
         print(f"{options.out}: {found}")
         print(f"next: sinkprune compare {shlex.quote(options.pruned)} {shlex.quote(str(options.out))}")

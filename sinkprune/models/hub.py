@@ -1,11 +1,10 @@
-"""From a name to a folder: download what is needed of a hub repository, and say beforehand what it takes."""
+"""From a name to a folder: download what is needed of a hub repository."""
 
 import os
 import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +12,11 @@ from typing import NamedTuple
 import torch
 from huggingface_hub.utils import TensorInfo
 
-from sinkprune.files import cache_dir, check_decodable, free_disk_at
+from sinkprune.files import check_decodable
 from sinkprune.memory import free_memory
 from sinkprune.models.adapters import base_of, is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
-from sinkprune.models.devices import choose_dtype
-from sinkprune.models.embedded import BASE, FetchError
+from sinkprune.models.embedded import FetchError
 from sinkprune.models.weight_files import FormatError, WeightFiles
 from sinkprune.spelling import suggestion
 from sinkprune_core.values import in_short
@@ -28,23 +26,6 @@ SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 WANTED = ["*.safetensors", *SMALL]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the tokenizer, small tensors
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """What loading a model takes, in bytes."""
-
-    parameters: int  # how many, embeddings included
-    download: int  # over the network
-    disk: int  # where weights are kept
-    memory: int  # for the parameters and the largest tensor in flight; activations come on top
-    missing_disk: tuple[str, ...] = ()  # what this machine lacks of disk for the download, in sentences
-    missing_memory: tuple[str, ...] = ()  # and of memory
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """What this machine lacks, in sentences."""
-        return self.missing_disk + self.missing_memory
 
 
 class Name(NamedTuple):
@@ -253,107 +234,6 @@ def _errors_of_hub(repository: str, revision: str | None) -> Iterator[None]:
             "that folder; HF_HOME says where the cache is"
         )
     raise FetchError(f"{repository} could not be fetched: {reason}")
-
-
-def requirements(
-    name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu"
-) -> Requirements:
-    """Say what loading `name` takes, from the table or the headers of its files.
-
-    Nothing is loaded, and no weights are downloaded. An adapter takes what its base takes. Raises ValueError
-    for a name or dtype that is not known.
-    """
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    dtype = choose_dtype(dtype, device)
-    base = adapter_base(name)
-    if base is not None:
-        return requirements(base, dtype, device)
-
-    known = parse(name)
-    row = known.row
-    try:
-        files = _files_here(name, known)
-    except (FetchError, FormatError):
-        if row is not None:
-            parameters = row.parameters
-            disk = row.bytes
-            download = BASE.wheel_bytes if row.id in EMBEDDED else row.bytes
-            largest = 0
-        elif known.folder is not None:
-            raise
-        else:
-            headers = headers_on_hub(*_of_hub(name)).values()
-            parameters = sum(header.parameter_count for header in headers)
-            sizes = [end - begin for begin, end in (header.data_offsets for header in headers)]
-            disk = download = sum(sizes)
-            largest = max(sizes)
-    else:
-        parameters = files.parameters
-        disk = files.bytes
-        download = 0
-        largest = max(files.size(key) for key in files.shapes)
-    memory = parameters * dtype.itemsize + largest
-
-    missing_disk = ()
-    free_disk = free_disk_at(Path(HF_HUB_CACHE)) if download else 0
-    if download > free_disk:
-        missing_disk = (
-            f"{download / 1e9:.1f} GB of disk in {HF_HUB_CACHE}, which has {free_disk / 1e9:.1f} GB free: "
-            "make room, or set HF_HOME to a larger disk",
-        )
-
-    missing_memory = ()
-    free = available_memory(device)
-    if memory + WORKING > free:
-        missing_memory = (
-            f"{(memory + WORKING) / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in "
-            f"{str(dtype).removeprefix('torch.')}, and {device} has {free / 1e9:.1f} GB available: "
-            "take a smaller dtype or model, or a larger machine",
-        )
-
-    return Requirements(parameters, download, disk, memory, missing_disk, missing_memory)
-
-
-def requirements_of_plan(
-    name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu"
-) -> Requirements | None:
-    """Return what `requirements` says; None for a folder with a configuration and no weights."""
-    folder = Path(adapter_base(name) or name)
-    if (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")):
-        return None
-    return requirements(name, dtype, device)
-
-
-def weights_are_here(name: str | os.PathLike, needed: Requirements | None) -> bool:
-    """Return whether the weights of a name are on this machine.
-
-    `needed` is what `requirements_of_plan` says of it.
-    """
-    return os.fspath(name) in EMBEDDED or (needed is not None and not needed.download)
-
-
-def _files_here(name: str | os.PathLike, known: Name) -> WeightFiles:
-    """Open what this machine already has of a model.
-
-    Raises FetchError or FormatError where it is not all there.
-    """
-    row = known.row
-    if row is None:
-        return WeightFiles(folder_of(name, local=True))
-    if row.id in EMBEDDED:
-        folder = next(cache_dir().glob("smollm2-135m-instruct-*"), None)
-        if folder is None:
-            raise FetchError("the embedded base is not fetched yet")
-        return WeightFiles(folder)
-    return WeightFiles(fetch(row.id, known.revision, local=True))
-
-
-def download_in_words(size: int) -> str:
-    """Return what has to be downloaded first, of `size` bytes; nothing where all is here."""
-    if not size:
-        return ""
-    return f"{size / 1e9:.1f} GB to download, since it is not on this machine; then "
 
 
 def available_memory(device: str | torch.device = "cpu") -> int:

@@ -16,7 +16,7 @@ from sinkprune.models.adapters import adapter_config, is_adapter, merge_adapter
 from sinkprune.models.catalog import EMBEDDED, KnownModel
 from sinkprune.models.devices import choose_device, choose_dtype, move
 from sinkprune.models.embedded import FetchError
-from sinkprune.models.hub import adapter_base, fetch, folder_of, parse, requirements, save_whole
+from sinkprune.models.hub import adapter_base, available_memory, fetch, folder_of, parse, save_whole
 from sinkprune.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune.models.reader import LARGE, Checkpoint
 from sinkprune.models.weight_files import FormatError
@@ -37,7 +37,7 @@ def load(
 
     A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
     a public format (formats.py), in transformers' own, or written by `saving.save`. The files' configuration
-    decides the format; what a hub id takes is known before its weights are downloaded.
+    decides the format.
 
     `dtype`: float32, bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1,
     mps, or `auto`, a GPU where there is one. `device_map` spreads the model over several devices instead of
@@ -45,7 +45,7 @@ def load(
     `trainable`: whether parameters take gradients; without, a loop that trains them moves nothing.
 
     Raises ValueError for an unknown name, dtype or device, for weights that do not fit and for one that is
-    not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
+    not finite, RuntimeError for a device without the memory that it takes (before a weight is read), and
     `embedded.FetchError` when files cannot be fetched.
 
     The folder of a PEFT adapter (plain LoRA) is loaded as its base with the adapter merged. Into a pruned
@@ -68,8 +68,6 @@ def load(
         lm.model.requires_grad_(trainable)
         return lm
 
-    if row is None or row.id not in EMBEDDED:
-        _require(name, dtype, device, spread=device_map is not None)
     release_freed_memory()  # what earlier work freed in parts too small for a model
 
     checkpoint = None
@@ -78,6 +76,8 @@ def load(
     else:
         checkpoint = open_checkpoint(name)
         lm = language_model(checkpoint, checkpoint.skeleton())  # errors that need no weights come first
+        if device_map is None:  # or `place` checks every device
+            _check_memory(checkpoint, dtype, device)
 
     places = {"": torch.device(device)}
     if device_map is not None:
@@ -109,7 +109,6 @@ def _load_adapted(name: str, base_name: str, dtype: torch.dtype, device: str) ->
     try:
         row = parse(base_name).row
         if row is None or row.id not in EMBEDDED:
-            _require(base_name, dtype, "cpu", spread=False)  # of the merged model, before a download
             checkpoint = open_checkpoint(base_name)
             names, stored = checkpoint.format.names, checkpoint.exact_dtype
         base = load(base_name, stored)
@@ -132,15 +131,16 @@ def _load_adapted(name: str, base_name: str, dtype: torch.dtype, device: str) ->
     return replace(base, model=model, name=Path(name).name)
 
 
-def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: bool) -> None:
-    """Raise RuntimeError where this machine lacks what a model takes.
-
-    The memory of a model that is `spread` over devices is checked by `place`, device by device.
-    """
-    needed = requirements(name, dtype, device)
-    missing = needed.missing_disk if spread else needed.missing
-    if missing:
-        raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(missing)}")
+def _check_memory(checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> None:
+    """Raise RuntimeError where the weights of a model do not fit the free memory of a device."""
+    needed = checkpoint.parameters * dtype.itemsize
+    free = available_memory(device)
+    if needed > free:
+        raise RuntimeError(
+            f"{checkpoint.name} cannot be loaded here: its weights take {needed / 1e9:.1f} GB in "
+            f"{str(dtype).removeprefix('torch.')}, and {device} has {free / 1e9:.1f} GB available: "
+            "take a smaller dtype or model, or a larger machine"
+        )
 
 
 def open_checkpoint(name: str | os.PathLike) -> Checkpoint:

@@ -294,8 +294,7 @@ def _file_names(folder: Path, only: str | None, index: dict[str, str] | None) ->
                 "to safetensors"
             )
         raise FormatError(
-            f"no safetensors in {folder}: put the weights there; from config.json alone a run can be planned "
-            "(--dry-run)"
+            f"no safetensors in {folder}: put the weights there; config.json alone is enough for --dry-run"
         )
 
     if len(names) > 1:

@@ -18,16 +18,7 @@ from sinkprune.models.card import read_card
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
 from sinkprune.models.embedded import FetchError
-from sinkprune.models.gpus import Gpu, check_planned, planned_gpu
-from sinkprune.models.hub import (
-    Requirements,
-    adapter_base,
-    download_in_words,
-    folder_of,
-    parse,
-    requirements_of_plan,
-    weights_are_here,
-)
+from sinkprune.models.hub import adapter_base, folder_of, parse
 from sinkprune.models.loading import load, open_checkpoint, without_weights
 from sinkprune.models.meta_model import shapes_of
 from sinkprune.models.saving import OWN
@@ -36,11 +27,12 @@ from sinkprune.models.weight_files import DTYPES, read_json
 from sinkprune.named_texts import WIKITEXT, is_wikitext
 from sinkprune.recovery import PLANNED
 from sinkprune.recovery.checkpoint import check_work, remove_work
-from sinkprune.recovery.cost import RecoveryCost, recovery_cost
 from sinkprune.recovery.model_card import card_of, folder_here, provenance, save_model
+from sinkprune.recovery.objectives import LOGITS_BYTES
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
+from sinkprune.runs.memory_and_disk import Needs, lacks, training_needs
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.values import (
     A_FUNCTION,
@@ -56,6 +48,7 @@ from sinkprune_core.values import (
 )
 
 AUTO = "auto"  # the teacher that the card of a pruned model names
+WAYS_OUT = "a smaller batch, a shorter length, gradient checkpointing, method lora"  # of too little memory
 
 
 @checked_arguments
@@ -84,7 +77,7 @@ def recover(
     dry_run: Flag = False,
     progress: Flag = True,
     tell: Annotated[Callable[[str], None], A_FUNCTION] | None = None,
-) -> Recovered | RecoveryCost:
+) -> Recovered | Needs:
     """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
 
     `pruned` is what `load` takes, unstructured, N:M or structured (a dense model is trained as the control).
@@ -105,8 +98,8 @@ def recover(
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps. What a recovery writes there
     is removed at the end, and the folder where nothing else is in it. The same call goes on from there, with
     the same versions on the same device, and its result is the same to the bit. `dry_run` returns what a run
-    would take, a `RecoveryCost`, and writes nothing; `tell` is told that before a run, too. It plans from
-    shapes alone where the weights of a model are not on this machine, or for a GPU that is not (`cuda:H100`).
+    would take, its `Needs` from shapes alone, and reads no weights and writes nothing; `tell` is told that
+    before a run, too.
 
     Raises ValueError for what does not fit together: both or none of tokens and steps, a teacher of another
     vocabulary (before any weight is read), a dense model that has changed since, a text that is too short, a
@@ -117,14 +110,12 @@ def recover(
     if isinstance(dtype, torch.dtype):
         dtype = str(dtype).removeprefix("torch.")
 
-    check_planned(device, dry_run)
     out, work = _places(out, work, dry_run)
     is_of_card = teacher == AUTO
     if is_of_card:
         teacher = None if distillation == 0 else teacher_of(pruned)
 
-    gpu = planned_gpu(device)
-    device = choose_device(device if gpu is None else "cpu")
+    device = choose_device(device)
     settings = _settings(
         tokens,
         steps,
@@ -135,41 +126,35 @@ def recover(
         learning_rate=learning_rate,
         distillation=_share(teacher, distillation),
         seed=seed,
-        dtype=_dtype_of_products(dtype, device, gpu),
+        dtype=_dtype_of_products(dtype, device),
         gradient_checkpointing=gradient_checkpointing,
     )
 
     known = _known(pruned, dry_run)
     _check_length(known.lm, length)
     documents = _documents(text, data, dry_run)
-    taught = None if teacher is None else _teacher_known(teacher, dry_run)
-    teacher_lm = None if taught is None else taught.lm
+    teacher_lm = None if teacher is None else _teacher_without_weights(teacher, dry_run)
     check_teacher(known.lm, teacher_lm, settings.distillation)
-    learned = _text_learned(known.lm, documents, length, dry_run)
 
-    cost = recovery_cost(known.lm, settings, out, work, known.stored, teacher_lm, device, gpu)
-    fetched = {known.name: known}  # by name: a model that teaches itself comes once
-    if taught is not None:
-        fetched[taught.name] = taught
-    of_downloads = tuple(lack for each in fetched.values() for lack in each.missing)
-    cost = replace(cost, missing=of_downloads + cost.missing)
-
+    needed = needs_of(known.lm, settings, known.stored, teacher_lm)
+    missing = lacks(needed, device, out, work, WAYS_OUT)
     if tell is not None:
         source = "text alone" if teacher is None else f"teacher {os.fspath(teacher)}"
-        place = device if gpu is None else gpu.words
-        what = f"{known.lm.name} ({known.lm.kind}), {method}, {source}, {settings.dtype} on {place}"
-        download = sum(each.download for each in fetched.values())
-        tell(f"{what}: {download_in_words(download)}{cost}")
+        what = f"{known.lm.name} ({known.lm.kind}), {method}, {source}, {settings.dtype} on {device}"
+        tell(f"{what}: {settings.tokens:,} tokens in {settings.steps:,} steps; {needed}")
+
+        for lack in missing if dry_run else ():
+            tell(lack)
 
     if dry_run:
-        return cost
-    if cost.missing:
-        raise RuntimeError("; ".join(cost.missing))
+        return needed
+    if missing:
+        raise RuntimeError("; ".join(missing))
 
+    learned = _text_learned(known.lm, documents, length)
     if teacher is not None and is_of_card:
         _check_dense(teacher, pruned, device)
 
-    assert learned is not None  # as it is for a plan alone
     with held(out), held(work):
         lm = load(pruned, known.stored, device)
         taught_by = None if teacher is None else load(teacher, settings.dtype, device)
@@ -189,11 +174,8 @@ def recover(
 class _Known:
     """What is known of a model before a weight of it is read."""
 
-    name: str  # of what is fetched: of an adapter its base
     lm: LanguageModel  # without weights
     stored: torch.dtype  # of most of its weights
-    download: int = 0  # bytes that this machine does not have
-    missing: tuple[str, ...] = ()  # what this machine lacks for the download, in sentences
 
 
 def _places(out: Place | None, work: Place | None, dry_run: bool) -> tuple[Path, Path]:
@@ -235,12 +217,32 @@ def _settings(tokens: int | None, steps: int | None, **settings: Any) -> Recover
     return replace(made, steps=math.ceil(tokens / made.batch_tokens))
 
 
-def _dtype_of_products(dtype: str, device: str, gpu: Gpu | None) -> str:
-    """Return the dtype of the products: what `auto` is on a device, or on a GPU that stands for it."""
+def _dtype_of_products(dtype: str, device: str) -> str:
+    """Return the dtype of the products, with what `auto` is on a device."""
     if dtype != "auto":
         return dtype
-    has_bfloat16 = choose_dtype(dtype, device) == torch.bfloat16 if gpu is None else gpu.has_bfloat16
-    return "bfloat16" if has_bfloat16 else "float32"
+    return "bfloat16" if choose_dtype(dtype, device) == torch.bfloat16 else "float32"
+
+
+def needs_of(
+    lm: LanguageModel,
+    settings: Recovery,
+    stored: torch.dtype = torch.float32,
+    teacher: LanguageModel | None = None,
+) -> Needs:
+    """Return what a run takes of memory and disk; of models the shapes are enough."""
+    predicted = settings.batch_tokens // (2 if lm.is_diffusion else 1)  # half are masks
+    return training_needs(
+        lm,
+        settings.batch,
+        settings.length,
+        logits=min(LOGITS_BYTES, predicted * lm.vocabulary * torch.float32.itemsize),
+        rank=settings.rank if settings.method == "lora" else None,
+        recomputed=settings.gradient_checkpointing,
+        dtype=choose_dtype(settings.dtype),
+        stored=stored,
+        teacher=teacher,
+    )
 
 
 def _check_length(lm: LanguageModel, length: int) -> None:
@@ -252,16 +254,8 @@ def _check_length(lm: LanguageModel, length: int) -> None:
         )
 
 
-def _text_learned(
-    lm: LanguageModel, documents: list[Document] | None, length: int, dry_run: bool
-) -> TrainingText | None:
-    """Return the text that is learned; raise ValueError for a short one, and for chats without a template.
-
-    None for a plan alone, where the text comes with the package, or the tokenizer is not on this machine.
-    """
-    if dry_run and (documents is None or lm.tokenizer is None):
-        return None
-
+def _text_learned(lm: LanguageModel, documents: list[Document] | None, length: int) -> TrainingText:
+    """Return the text that is learned; raise ValueError for a short one, and for chats without a template."""
     texts = None if documents is None else written(documents, lm.text_tokenizer)
     return training_text(lm.text_tokenizer, texts, length, lm.mask_token_id)
 
@@ -276,31 +270,18 @@ def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
         known = _known(base, dry_run)
         return replace(known, lm=known.lm.named(Path(name).name))
 
+    if os.fspath(name) in EMBEDDED:
+        lm = shapes_of(name, torch.float32) if dry_run else without_weights(name)[0]
+        return _Known(lm, torch.float32)
     if dry_run:
-        needed = requirements_of_plan(name)
-        if not weights_are_here(name, needed):
-            return _from_shapes(name, needed)
+        return _Known(shapes_of(name, torch.float32), _stated_dtype(name))
 
     lm, checkpoint = without_weights(name)
-    if os.fspath(name) in EMBEDDED:
-        return _Known(os.fspath(name), lm, torch.float32)
-
     sizes = Counter()
     for key, kind in checkpoint.files.dtypes.items():
         sizes[kind] += checkpoint.files.size(key)
     [(stored, _)] = sizes.most_common(1)
-    return _Known(os.fspath(name), lm, stored)
-
-
-def _from_shapes(name: str | os.PathLike, needed: Requirements | None) -> _Known:
-    """Return what is known of a model whose weights are not on this machine."""
-    lm = shapes_of(name, torch.float32)
-    stored = _stated_dtype(name)
-    if needed is None:
-        return _Known(os.fspath(name), lm, stored)
-
-    lacks = tuple(f"this machine lacks {lack}" for lack in needed.missing_disk)
-    return _Known(os.fspath(name), lm, stored, needed.download, lacks)
+    return _Known(lm, stored)
 
 
 def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
@@ -314,10 +295,10 @@ def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
     return DTYPES.get(stated, torch.float32)
 
 
-def _teacher_known(teacher: str | os.PathLike, dry_run: bool) -> _Known:
+def _teacher_without_weights(teacher: str | os.PathLike, dry_run: bool) -> LanguageModel:
     """Return what is known of a teacher; raise ValueError for one that is not here."""
     try:
-        return _known(teacher, dry_run)
+        return _known(teacher, dry_run).lm
     except (ValueError, FetchError) as error:
         raise ValueError(f"the teacher {os.fspath(teacher)} cannot be had: {error}") from None
 

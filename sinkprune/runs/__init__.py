@@ -4,6 +4,5 @@
 its rows and its statistics. `work_folder` says whose a folder is, which of its files are whole and what may
 be removed; `recipe_identity` tells one recipe from another. `waiting` keeps what goes from block to block,
 and `on_disk` how far a pass over the text has come, with what `observed` says of an observer. `dense_pass` is
-the core's pass for statistics that goes on from there. `pruning_cost` and `compute_cost` say before a run
-what it takes, `passes` how often the text goes through the blocks.
+the core's pass for statistics that goes on from there. `memory_and_disk` says before a run what it takes.
 """

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from sinkprune.files import FULL
 from sinkprune.runs.observed import seen
 from sinkprune.runs.on_disk import KeptPoints, KeptSteps, OnDisk
-from sinkprune_core.blocks import Steps
 from sinkprune_core.calibration.dense_statistics import DensePass, Seen, row_bytes, sinks_show
 from sinkprune_core.calibration.input_statistics import Observer
 from sinkprune_core.calibration.text import Calibration
@@ -45,10 +44,6 @@ def bytes_that_wait(
     return total if total <= store.room_for_inputs() else 0
 
 
-class ChangedChoiceError(Exception):
-    """A user's choice of tokens is no longer the one whose sums a pass would go on from."""
-
-
 @dataclass(frozen=True)
 class KeptPass(DensePass):
     """A pass that goes on where it was killed; the folder forgets it once its statistics are kept."""
@@ -56,14 +51,7 @@ class KeptPass(DensePass):
     store: OnDisk
 
     def run(self) -> Seen:
-        """Send the rows through the model, anew where a choice of tokens has changed since a kill."""
-        try:
-            return self._run()
-        except ChangedChoiceError:
-            self.store.forget()
-            return self._run()
-
-    def _run(self) -> Seen:
+        """Send the rows through the model, and their inputs through the disk where these may wait there."""
         if self.joint_rows is None and bytes_that_wait(self.lm, self.keys, self.calibration, self.store):
             try:
                 return self._through_disk()
@@ -73,21 +61,6 @@ class KeptPass(DensePass):
                 self.store.forget()
 
         return super().run()
-
-    def steps(self, steps: range, state: PassState) -> Steps:
-        """Return the steps that are left, where the sums before them are those of these choices."""
-        left = super().steps(steps, state)
-
-        if left.start and "weights" in state.sums:
-            mass_RST, weight_WRT = state.sums["mass"], state.sums["weights"]
-            self._check_unchanged(weight_WRT[:, : left.start], self.weights(mass_RST[: left.start]))
-
-        return left
-
-    def _check_unchanged(self, kept_WRT: torch.Tensor, weight_WRT: torch.Tensor) -> None:
-        """Raise ChangedChoiceError where sums were taken with other weights than these."""
-        if not torch.equal(kept_WRT, weight_WRT):
-            raise ChangedChoiceError
 
     def _through_disk(self) -> Seen:
         """Send all rows through block after block once; inputs wait for what the last one shows.
@@ -100,20 +73,23 @@ class KeptPass(DensePass):
         with self.observed(held=points) as observer:
             store = _Observing(self.store.folder, points_of_both=points, observer=observer)
             ids_RT, weight_WRT = self.weighted_rows(store)
-            if "weights" in points.tensors:  # a run before this one was killed in the second phase
-                self._check_unchanged(points.tensors["weights"], weight_WRT)
-
-            self._sum_waiting(observer, points, {**store.sums, "weights": weight_WRT})
+            self._sum_waiting(observer, points, store.sums, weight_WRT)
 
         return Seen(ids_RT, weight_WRT, observer)
 
-    def _sum_waiting(self, observer: Observer, points: KeptPoints, sums: dict[str, torch.Tensor]) -> None:
+    def _sum_waiting(
+        self,
+        observer: Observer,
+        points: KeptPoints,
+        sums: dict[str, torch.Tensor],
+        weight_WRT: torch.Tensor,
+    ) -> None:
         """Sum the inputs that wait, one after the other, and keep a point after each of them."""
         still_waiting = list(observer.waiting)
         inputs = tqdm(still_waiting, "statistics", disable=not self.progress, leave=False, unit="input")
 
         for running in inputs:
-            observer.add_waiting(running, sums["weights"])
+            observer.add_waiting(running, weight_WRT)
             points.keep(points.done + 1, lambda: sums | seen(observer))
 
         observer.forget()

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from sinkprune.files import held, resolved
 from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.on_disk import OnDisk
+from sinkprune.runs.recipe_identity import check_named
 from sinkprune.runs.work_folder import claim, identity, written_once
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import SinkContext, TokenChoice  # noqa: F401 (of TokenChoice)
@@ -34,10 +35,12 @@ def diagnose(
     """Return what leaving sinks out can change in a model, as `sinkprune_core.diagnose` does.
 
     `work` is a folder in which the norms are kept: a killed run goes on within its pass, and one for another
-    sparsity takes no second pass. A streamed model needs one. Norms without the tokens that a function
-    chooses are not kept, since another function may have its name. Raises what `sinkprune_core.diagnose`
-    does, ValueError for a work folder of another run, and RuntimeError for one that is in use.
+    sparsity takes no second pass. A streamed model needs one. Raises what `sinkprune_core.diagnose` does,
+    ValueError for a work folder of another run and for a user's function beside one, and RuntimeError for one
+    that is in use.
     """
+    if work is not None or lm.is_streamed:
+        check_named(sinks=sinks)
     if work is None:
         if lm.is_streamed:
             raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its norms")
@@ -52,12 +55,8 @@ def diagnose(
         def take() -> Norms:
             return diagnosis.norms_of(lm, calibration, noise_levels, sinks, progress, store, KeptPass)
 
-        if isinstance(sinks, str):
-            file = root / f"norms-{sinks}-{noise_levels}.safetensors"
-            norms = _load(written_once(file, lambda target: _save(take(), target)))
-        else:
-            norms = take()
-
+        file = root / f"norms-{sinks}-{noise_levels}.safetensors"
+        norms = _load(written_once(file, lambda target: _save(take(), target)))
         store.forget()
         store.forget_hidden()
         return diagnosis.diagnosis_from(lm, norms, sparsities)

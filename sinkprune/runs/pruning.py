@@ -15,13 +15,10 @@ from sinkprune.files import held, resolved
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.dense_pass import KeptPass
-from sinkprune.runs.on_disk import OnDisk
-from sinkprune.runs.recipe_identity import settings_digest
-from sinkprune.runs.work_folder import claim, identity
+from sinkprune.runs.recipe_identity import check_named, settings_digest
 from sinkprune_core.blocks import BlockInput, Rows
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.plan import make_plan
@@ -46,9 +43,11 @@ def prune(
     `work` is a folder in which finished blocks and statistics are kept, so that a killed run goes on where it
     was and another sparsity needs no forward. A streamed model needs one.
 
-    Raises what `sinkprune_core.prune` does, ValueError for a work folder of another run, and RuntimeError for
-    one that is in use.
+    Raises what `sinkprune_core.prune` does, ValueError for a work folder of another run and for a user's
+    function beside one, and RuntimeError for one that is in use.
     """
+    if work is not None or lm.is_streamed:
+        check_named(criterion=recipe.criterion, exclude=recipe.exclude)
     if work is None:
         if lm.is_streamed:
             make_plan(lm, recipe, calibration)  # a recipe that cannot be comes first
@@ -60,41 +59,13 @@ def prune(
     engine.check_before(lm, recipe, calibration, statistics)
 
     with held(root):
-        own_rows = _rows_of_own_choice(lm, recipe, calibration, progress, root)
-        job = settings_digest(recipe, _weights_of(own_rows))
-
+        job = settings_digest(recipe)
         with _dense_again(lm, job_folder(root, job)):
             checkpoint = PruningCheckpoint(root, lm, job, calibration)
             run = KeptRun(lm, recipe, calibration, plan, progress, statistics, checkpoint.store)
             run.checkpoint = checkpoint
             run.progress = checkpoint.state
-            run.own_rows = own_rows
             return engine.prune_blocks(run)
-
-
-def _rows_of_own_choice(
-    lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, progress: bool, root: Path
-) -> Rows | None:
-    """Return the calibration rows of a user's function, whose weights tell its job from others.
-
-    They come from dense blocks; None for a choice that has a name. The pass that shows the sinks goes on
-    where a killed one was, and serves every job of this text.
-    """
-    if calibration is None or not callable(recipe.exclude) or not recipe.rule.calibrated:
-        return None
-
-    claim(root, identity(lm, calibration))
-    store = OnDisk(root)
-    with _dense_again(lm, root):
-        rows = rows_for(lm, calibration, recipe.statistics_key, progress, store=store)
-
-    store.forget_hidden()
-    return rows
-
-
-def _weights_of(own_rows: Rows | None) -> torch.Tensor | None:
-    """Return the token weights that a user's function chose, (R, T); None where no function chooses."""
-    return None if own_rows is None else own_rows.weight_RT
 
 
 @contextmanager
@@ -115,18 +86,14 @@ class KeptRun(PruningRun):
 
     dense_pass = KeptPass
     checkpoint: PruningCheckpoint
-    own_rows: Rows | None = None  # of a user's function
 
     def make_rows(self) -> Rows:
         """Return the rows of this job."""
-        own_rows = self.own_rows
-        if own_rows is not None:
-            return self.checkpoint.rows(lambda: own_rows)
         return self.checkpoint.rows(super().make_rows)
 
     def take_dense(self) -> DenseStatistics:
         """Return the statistics that serve all jobs of this text."""
-        key = settings_digest(self.recipe.statistics_key, _weights_of(self.own_rows))
+        key = settings_digest(self.recipe.statistics_key)
         return self.checkpoint.statistics(key, super().take_dense)
 
     def keep_decisions(self) -> None:

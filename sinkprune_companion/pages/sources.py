@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +15,15 @@ import yaml
 from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, HURTS
-from sinkprune.files import PLANNED, write_json
+from sinkprune.files import write_json
 from sinkprune.models import embedded
 from sinkprune.models.catalog import MODELS
 from sinkprune.models.devices import choose_dtype
 from sinkprune.models.meta_model import meta_model
 from sinkprune.models.weight_files import read_json
-from sinkprune.runs.pruning_cost import PruningCost, pruning_cost
+from sinkprune.runs.memory_and_disk import Needs, pruning_needs
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments import compute, paper_protocol
+from sinkprune_companion.experiments import paper_protocol
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.random_null import paired_counts
@@ -314,11 +314,11 @@ def pairs() -> list[dict]:
 # the paper's models
 
 
-def plan(model: str, recipe: Recipe, sequences: int, length: int, gpu_memory: float) -> PruningCost:
-    """Return what pruning a model of the table takes on a GPU; with no bytes on it, no inputs wait."""
+def plan(model: str, recipe: Recipe, sequences: int, length: int, streamed: bool = False) -> Needs:
+    """Return what pruning a model of the table takes of memory and disk, whole or streamed from disk."""
     calibration = Calibration(torch.zeros(sequences, length, dtype=torch.long))
-    where = {"work": PLANNED, "speed": compute.SPEED, "gpu_memory": gpu_memory}
-    return pruning_cost(meta_model(MODELS[model]), recipe, calibration, **where)
+    lm = replace(meta_model(MODELS[model]), will_be_streamed=streamed)
+    return pruning_needs(lm, recipe, calibration)
 
 
 # benchmarks, and what the notebooks of a profile took

@@ -1,12 +1,11 @@
 """Peak memory of a recovery against its plan: what is held of the model, of LoRA and for the backward pass.
 
-Libraries count on neither side: a plan for a GPU leaves them out, and what is measured begins after a first,
-tiny recovery, in a process of its own.
+Libraries count on neither side: what is measured begins after a first, tiny recovery, in a process of its
+own.
 """
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +13,11 @@ from benchmarks.peaks import PEAK, peak_of, resident_gigabytes
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sinkprune.memory import release_freed_memory
-from sinkprune.models.gpus import GPUS
-from sinkprune.recovery.cost import recovery_cost
+from sinkprune.recovery.recover import needs_of
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
 from sinkprune.recovery.training import recover_model
+from sinkprune.runs.memory_and_disk import PROCESS_BYTES
 from sinkprune_core import LanguageModel, preset, prune
 from sinkprune_core.language_model import set_direction
 
@@ -55,7 +54,7 @@ def memory_of(settings: Recovery) -> tuple[float, float]:
     before = resident_gigabytes()
 
     lm = pruned_model(*SMALL)
-    planned = recovery_cost(lm, settings, Path("out"), Path("work"), gpu=GPUS["H100"]).memory
+    planned = needs_of(lm, settings).memory - PROCESS_BYTES
     measured = peak_of(lambda: recover_model(lm, settings, text, progress=False)) - before
     return planned / 1e9, measured
 

@@ -11,12 +11,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from sinkprune import load
 from sinkprune.cli import main
 from sinkprune.cli.prune import recipe_of, widths_left
-from sinkprune.runs import pruning_cost as cost
+from sinkprune.runs import memory_and_disk
 from sinkprune_core import Calibration, Recipe, preset, prune, wrap
 
 pytestmark = pytest.mark.slow
-
-NOT_FETCHED = "GSAI-ML/LLaDA-8B-Base"
 
 
 @pytest.mark.parametrize("flags", [(), ("--stream",)])
@@ -70,42 +68,10 @@ def test_a_model_that_is_pruned_again_keeps_its_former_recipe(command, tmp_path,
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cost, "available_memory", lambda device: 1000)
+    monkeypatch.setattr(memory_and_disk, "available_memory", lambda _: 1000)
     assert command("prune", "--out", tmp_path / "out") == 1
     assert "this machine lacks" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.work").exists()
-
-
-@pytest.fixture
-def no_hub(tmp_path, monkeypatch):
-    """A machine that has fetched nothing, and on which a download is an error."""
-    from huggingface_hub import constants
-
-    def snapshot_download(*arguments, local_files_only, **more):
-        if local_files_only:
-            raise FileNotFoundError("not here")
-        pytest.fail("downloaded")
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-
-
-def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys):
-    """From the published shape: the download, FLOPs by hand, and what this machine lacks, without the hub."""
-    flags = ["--preset", "wanda", "--sequences", "8", "--length", "256", "--dtype", "bfloat16", "--dry-run"]
-    assert main.main(["prune", NOT_FETCHED, *flags]) == 0
-    said = capsys.readouterr().err
-
-    linears = 4 * 4096**2 + 3 * 4096 * 12288
-    attention = 4 * 256**2 * 4096
-    flops = 2 * 8 * 32 * (2 * linears * 256 + attention)
-
-    assert "16.0 GB to download" in said
-    assert f"2,048 calibration tokens x 2 passes, {flops / 1e12:.3g} TFLOP" in said
-
-    flags[flags.index("256")] = "5000"
-    assert main.main(["prune", NOT_FETCHED, *flags]) == 1
-    assert "a sequence of 5000 tokens exceeds the 4096 positions" in capsys.readouterr().err
 
 
 # recipes

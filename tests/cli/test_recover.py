@@ -46,7 +46,7 @@ def test_one_command_recovers_and_says_what_came_of_it(recover, pruned, model, t
     assert recover("--out", tmp_path / "out") == 0
     found = capsys.readouterr()
 
-    assert f"teacher {model}" in found.err and "192 tokens in 4 steps, about" in found.err
+    assert f"teacher {model}" in found.err and "192 tokens in 4 steps; peak memory about" in found.err
     assert "peak memory about" in found.err
     assert f"{tmp_path / 'out'}: 192 tokens in 4 steps; held-out loss" in found.out
     assert f"next: sinkprune compare {pruned} {tmp_path / 'out'}" in found.out
@@ -148,7 +148,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, caps
     recover("--dry-run")
     there = sorted(tmp_path.rglob("*"))
     assert recover("--dry-run", "--method", "lora") == 0
-    assert "192 tokens in 4 steps, about" in capsys.readouterr().err
+    assert "192 tokens in 4 steps; peak memory about" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == there
 
 

@@ -7,13 +7,12 @@ import pytest
 import torch
 from random_models.cases import CASES
 from random_models.writing import write
-from safetensors.torch import load_file
 
 from sinkprune.models import embedded
-from sinkprune.models.catalog import MODELS
-from sinkprune.models.hub import Name, parse, requirements
+from sinkprune.models.hub import Name, parse
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.meta_model import shapes_of
+from sinkprune.models.reader import Checkpoint
 from sinkprune.models.saving import save
 from sinkprune.models.weight_files import FormatError
 from sinkprune.recovery.model_card import card_of, provenance
@@ -69,7 +68,6 @@ def test_a_hub_id_that_the_table_does_not_have_is_loaded_by_its_files(hub):
     lm = load("someone/my-llada")
     assert (lm.name, lm.kind, lm.mask_token_id) == ("someone/my-llada", "diffusion", 5)
     assert load("someone/my-model@v2").name == "someone/my-model"
-    assert requirements("someone/my-llada").download == 0
 
     said = (
         r"Qwen3-0.6 could not be fetched.* there is no folder Qwen/Qwen3-0.6 here either; did you mean Qwen/"
@@ -97,7 +95,6 @@ def test_a_folder_goes_before_a_hub_id_of_its_name(hub, tmp_path, monkeypatch):
     assert parse(name) == Name(folder=Path(name))
     assert load(name).fingerprint() == load(folder).fingerprint()
     assert open_checkpoint(name).kind == "autoregressive"
-    assert requirements(name).parameters == requirements(folder).parameters
     assert shapes_of(name, torch.float32).name == "LLaDA-8B-Base"
 
     assert card_of(name)["note"] == "mine"
@@ -125,31 +122,13 @@ def test_without_network_and_cache_the_error_says_what_to_do(hub):
             load(name)
 
 
-def test_requirements_of_a_folder_come_from_its_headers(hub, tmp_path):
+def test_weights_that_do_not_fit_are_refused_before_one_is_read(tmp_path, monkeypatch):
     write(CASES["llada"], tmp_path / "llada")
-    need = requirements(tmp_path / "llada")
+    needed = sum(parameter.nbytes for parameter in load(tmp_path / "llada").model.parameters())
 
-    weights = []
-    for file in (tmp_path / "llada").glob("*.safetensors"):
-        weights += load_file(file).values()
+    monkeypatch.setattr("sinkprune.models.loading.available_memory", lambda _: needed - 1)
+    assert load(tmp_path / "llada", "bfloat16").model.dtype == torch.bfloat16
 
-    assert need.parameters == sum(tensor.numel() for tensor in weights)
-    assert need.disk == sum(tensor.nbytes for tensor in weights) == 2 * need.parameters
-    assert need.memory == 4 * need.parameters + max(tensor.nbytes for tensor in weights)
-    assert need.download == 0 and need.missing == ()
-
-    hub("Qwen/Qwen3-0.6B", CASES["qwen3"])
-    assert requirements("Qwen/Qwen3-0.6B").download == 0
-    assert requirements("Qwen/Qwen2.5-7B").download == MODELS["Qwen/Qwen2.5-7B"].bytes
-
-
-@pytest.mark.parametrize("lacks_disk", [False, True])
-@pytest.mark.parametrize("lacks_memory", [False, True])
-def test_requirements_tell_disk_from_memory(hub, monkeypatch, lacks_disk, lacks_memory):
-    monkeypatch.setattr("sinkprune.models.hub.free_disk_at", lambda _: 0 if lacks_disk else 1 << 50)
-    monkeypatch.setattr("sinkprune.models.hub.available_memory", lambda _: 0 if lacks_memory else 1 << 50)
-
-    need = requirements("Qwen/Qwen2.5-7B")
-    assert len(need.missing_disk) == lacks_disk and all("of disk" in lack for lack in need.missing_disk)
-    assert len(need.missing_memory) == lacks_memory
-    assert need.missing == need.missing_disk + need.missing_memory
+    monkeypatch.setattr(Checkpoint, "fill", lambda *_, **__: pytest.fail("read weights"))
+    with pytest.raises(RuntimeError, match=r"llada cannot be loaded here.*take a smaller dtype"):
+        load(tmp_path / "llada")

@@ -11,7 +11,6 @@ from peft import LoraConfig, get_peft_model
 from sinkprune import load, recover, save_model
 from sinkprune.cli import main
 from sinkprune.models.embedded import FetchError
-from sinkprune.models.hub import requirements
 
 
 @pytest.fixture
@@ -111,17 +110,8 @@ def test_a_dry_run_of_any_id_downloads_no_weights(hub, folder, command, capsys):
     assert main.main([command, "me/planned", *options[command], "--length", "12", "--dry-run"]) == 0
 
     said = capsys.readouterr().err
-    assert "0.0 GB to download, since it is not on this machine" in said
-    assert "me/planned (diffusion" in said
+    assert "me/planned (diffusion" in said and "peak memory about" in said
     assert in_cache("config.json") and not in_cache("*.safetensors")
-
-
-def test_what_a_hub_id_takes_is_known_from_the_headers_on_the_hub(hub, folder):
-    hub.upload("me/sized", folder)
-    there, here = requirements("me/sized"), requirements(folder)
-    assert not in_cache("*.safetensors")
-    assert (there.parameters, there.disk, there.memory) == (here.parameters, here.disk, here.memory)
-    assert (there.download, here.download) == (here.disk, 0)
 
 
 def test_a_repository_without_safetensors_is_one_sentence_before_a_download(hub, folder):

@@ -18,13 +18,14 @@ from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery import training
 from sinkprune.recovery.checkpoint import remove_work
-from sinkprune.recovery.cost import RecoveryCost
 from sinkprune.recovery.objectives import exercise, loss_of
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
 from sinkprune.recovery.trainable import in_float32
 from sinkprune.recovery.training import recover_model
+from sinkprune.runs import memory_and_disk
+from sinkprune.runs.memory_and_disk import Needs
 from sinkprune_core import preset, prune
 from sinkprune_core.seeds import generator
 
@@ -446,34 +447,24 @@ def test_a_plan_counts_the_teacher_that_is_there(folder, make_lm, documents, tmp
     assert memory[1] - memory[0] == 9 * layers * torch.float32.itemsize
 
 
-def test_too_little_memory_is_said_with_the_ways_out(folder, make_lm, documents, tmp_path, monkeypatch):
-    save(make_lm("diffusion", "gqa-24"), tmp_path / "dense")
-    monkeypatch.setattr("sinkprune.recovery.cost.available_memory", lambda _: 1_000_000)
-    monkeypatch.setattr("sinkprune.recovery.cost._step_seconds", lambda *_: pytest.fail("computed a step"))
+def test_too_little_memory_is_said_with_the_ways_out_before_a_weight_is_read(
+    folder, documents, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(memory_and_disk, "available_memory", lambda _: 0)
+    monkeypatch.setattr("sinkprune.recovery.recover.load", lambda *_: pytest.fail("loaded a model"))
     run = {"steps": 2, "text": documents, **_short(), "out": tmp_path / "out"}
-    with pytest.raises(
-        RuntimeError, match=r"lacks .* GB of memory.* checkpointing, method lora, or a smaller model$"
-    ):
+    with pytest.raises(RuntimeError, match=r"lacks memory: .* take a smaller batch, .* method lora"):
         recover(folder, **run)
-    with pytest.raises(RuntimeError, match=r"method lora, no teacher, or a smaller model$"):
-        recover(folder, teacher=tmp_path / "dense", **run)
-    plan = recover(folder, **run, dry_run=True)
-    assert plan.seconds is None and "in a time that is not known, as no step fits" in str(plan)
+
+    said = []
+    assert recover(folder, **run, dry_run=True, tell=said.append).memory > 0
+    assert "96 tokens in 2 steps; peak memory about" in said[0] and "lacks memory" in said[1]
 
 
 def test_a_plan_writes_nothing(folder, documents, tmp_path):
     there = sorted(tmp_path.rglob("*"))
-    cost = recover(folder, steps=2, text=documents, **_short(), dry_run=True)
-    assert isinstance(cost, RecoveryCost)
-    assert cost.tokens == 96 and cost.seconds > 0 and cost.memory > 0 and not cost.missing
-    assert "peak memory about" in str(cost)
+    assert isinstance(recover(folder, steps=2, text=documents, **_short(), dry_run=True), Needs)
     assert sorted(tmp_path.rglob("*")) == there
-
-
-def test_one_disk_that_is_too_small_is_said_once(folder, documents, monkeypatch):
-    monkeypatch.setattr("sinkprune.recovery.cost.free_disk_at", lambda _: 0)
-    cost = recover(folder, steps=2, text=documents, **_short(), dry_run=True)
-    assert len(cost.missing) == 1 and "of disk at recovered, which has 0.0 GB free" in cost.missing[0]
 
 
 def test_a_full_disk_costs_nothing(folder, documents, tmp_path, monkeypatch):
@@ -572,8 +563,10 @@ def test_bad_input_is_one_sentence_and_writes_nothing(folder, documents, tmp_pat
 
 
 PROMISES = {
-    "length": ({"length": 65}, r"length=65 exceeds the 64 positions of tiny-diffusion: give at most"),
+    "length": ({"length": 65}, r"length=65 exceeds the 64 positions of .*: give at most"),
     "share of no teacher": ({"teacher": None, "distillation": 0.5}, "distillation=0.5 needs a teacher"),
+}
+TEXTS = {  # which a plan does not read
     "short text": ({"text": ["the list"]}, "too short for sequences of length=12"),
     "chats": ({"text": [[{"role": "user", "content": "the list"}]] * 9}, "chat template"),
 }
@@ -590,6 +583,16 @@ def test_what_cannot_be_is_neither_planned_nor_begun(
     with pytest.raises(ValueError, match=message):
         recover(folder, dry_run=dry_run, **run)
     assert sorted(tmp_path.rglob("*")) == there
+
+
+@pytest.mark.parametrize(("changes", "message"), TEXTS.values(), ids=TEXTS)
+def test_what_cannot_be_learned_is_refused_before_a_model_is_loaded(
+    folder, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.setattr("sinkprune.recovery.recover.load", lambda *_: pytest.fail("loaded a model"))
+    with pytest.raises(ValueError, match=message):
+        recover(folder, out=tmp_path / "out", steps=1, **{**_short(), **changes})
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(folder, make_family, documents, tmp_path):

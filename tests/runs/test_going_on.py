@@ -176,29 +176,6 @@ def test_where_something_of_a_point_is_damaged_the_pass_begins_anew(
     assert_equal(found, expected)
 
 
-@pytest.mark.parametrize("way", ["batch by batch", ON_DISK, BY_BLOCKS])
-def test_sums_of_a_function_that_has_changed_since_are_not_taken_for_those_of_the_new_one(
-    going, killed_while_summing, way
-):
-    def sinks(context):
-        return context.sinks_NST
-
-    former = sinks
-
-    def sinks(context):
-        return ~context.sinks_NST
-
-    expected, once = going(way, "straight", sinks=sinks)
-    if way == ON_DISK:
-        killed_while_summing("killed", sinks=former)
-    else:
-        assert going(way, "killed", once - 1, sinks=former)[0] is None
-
-    assert_equal(going(way, "killed", sinks=sinks)[0], expected)
-    again, _ = going(way, "killed", sinks=former)
-    assert not again.table.equals(expected.table)  # nor are norms that are finished
-
-
 def test_another_diagnosis_in_the_same_folder_takes_its_sinks_from_there_and_disturbs_none(going, straight):
     expected, _ = straight(BY_BLOCKS)
     other, _ = straight(BY_BLOCKS, sinks="unstable")
@@ -225,13 +202,19 @@ def strong_tokens(context):
     return (context.profile_NST > context.profile_NST.mean(2, keepdim=True)).float()
 
 
-@pytest.mark.parametrize("exclude", ["all", strong_tokens])
+@pytest.mark.parametrize("way", ["two passes", BY_BLOCKS])
+def test_a_function_of_ones_own_is_not_diagnosed_in_a_work_folder(going, tmp_path, way):
+    with pytest.raises(ValueError, match=r"sinks=.*strong_tokens.* leave out work="):
+        going(way, "refused", sinks=strong_tokens)
+    assert not (tmp_path / "refused").exists()
+
+
 @pytest.mark.parametrize("propagation", ["dense", "sequential"])
 def test_pruning_that_is_killed_in_a_pass_before_the_first_block_goes_on_too(
-    checkpoint, text, tmp_path, monkeypatch, propagation, exclude
+    checkpoint, text, tmp_path, monkeypatch, propagation
 ):
     monkeypatch.setattr(on_disk, "EVERY", 0)
-    recipe = Recipe(inputs="noised", noise_levels=LEVELS, exclude=exclude, propagation=propagation)
+    recipe = Recipe(inputs="noised", noise_levels=LEVELS, exclude="all", propagation=propagation)
 
     def run(calls: float, work: str):
         lm = stream(open_checkpoint(checkpoint), "streamed", torch.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from sinkprune.cli.checks import check_picture
-from sinkprune.cli.options import Batch, Length, TextOptions, place, real, whole, word
+from sinkprune.cli.options import Batch, DryRun, Length, TextOptions, place, real, whole, word
 
 MEANINGS = {
     "energy": "the sinks' share of the energy (squared norm) of what these linears read",
@@ -47,6 +47,7 @@ class Diagnose(TextOptions):
         Path | None, place("where a picture goes: the sinks' share of energy by linear and layer", "FILE.png")
     ] = None
     json: Annotated[Path | None, place("where the table of all linears goes")] = None
+    dry_run: DryRun = False
 
     def settle(self) -> None:
         """Refuse a picture in a format that is none."""

@@ -20,7 +20,6 @@ from sinkprune.cli.options import (
     word,
 )
 from sinkprune.files import PLANNED, resolved
-from sinkprune.models.gpus import check_planned
 from sinkprune_core.pruning.presets import ABOUT
 
 HOW = Group("how to prune", sort_key=4)
@@ -58,15 +57,6 @@ class Prune(TextOptions):
             group=HOW,
         ),
     ] = "sparsegpt"
-    criterion: Annotated[
-        str | None,
-        word(
-            "magnitude, wanda, sparsegpt, flap, or a function of your own, MODULE:FUNCTION, called with a "
-            "weight and the InputStatistics of its input; without --preset the rest is as in wanda",
-            metavar="CRITERION",
-            group=HOW,
-        ),
-    ] = None
     sparsity: Annotated[
         float, real("share of zeros in the blocks' linears", at_least=0, below=1, group=HOW)
     ] = 0.5
@@ -112,7 +102,6 @@ class Prune(TextOptions):
         if self.device_map is not None:
             self.refuse(("stream",), f"--device-map {self.device_map} lays the whole model on its devices")
 
-        check_planned(self.device, self.dry_run)
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
 
