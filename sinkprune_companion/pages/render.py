@@ -36,7 +36,6 @@ from sinkprune_companion.pages.sources import (
     PresumedVerdictError,
     Results,
     by_prompt,
-    fixed_threshold,
     published_rows,
     results_for,
 )
@@ -46,7 +45,7 @@ from sinkprune_companion.run.records import Run
 FOLDER = Path(__file__).parent
 TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
 # functions that templates may call
-TABLES = {table.__name__: table for table in (by_prompt, fixed_threshold, published_averages, published_rows)}
+TABLES = {table.__name__: table for table in (by_prompt, published_averages, published_rows)}
 # what templates know of results
 RESULT_NAMES = (
     "f",

@@ -1,6 +1,5 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
-import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ import yaml
 
 from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune.evaluation.verdict_rule import HELPS, HURTS
 from sinkprune.files import write_json
 from sinkprune.models import embedded
 from sinkprune.models.catalog import MODELS
@@ -27,7 +25,6 @@ from sinkprune_companion.experiments import paper_protocol
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.pruning_grid import seen_levels
 from sinkprune_companion.experiments.random_null import paired_counts
-from sinkprune_companion.experiments.why import OPEN, RIGHT
 from sinkprune_companion.ledger import claims, draw_terms, others
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.run.profiles import COSTS, PUBLISHED
@@ -223,38 +220,6 @@ def by_prompt(table: str, condition: str = "main", reading: str = "sum_so_far") 
     found = paired_counts(chosen, "temporal_variance")
     counts = (found[name] for name in ("larger", "smaller", "prompts"))
     return ByPrompt(found["median"], *counts, found["sign test"])
-
-
-def fixed_threshold(table: str | Path = "04_why/when.csv") -> dict[str, float]:
-    """Return which fixed thresholds fit a table of `why.foresight`, a CSV file in `figures`, best.
-
-    One expects an effect of every case in which more weights are exchanged. Those between `low` and `high`
-    fit most decided cases, `right` of them; those between `low_as_good` and `high_as_good`, around them, as
-    many as the diagnosis or more. They are looked for in the cases that they are held against.
-    """
-    cases = pd.read_csv(project_root() / "figures" / table)
-    decided = cases[cases.foreseen != OPEN].sort_values("exchanged")
-    matters = decided.measured.isin([HELPS, HURTS]).to_numpy()
-
-    # a threshold in gap k expects an effect of all cases from number k on
-    ends = [0.0, *decided.exchanged, math.inf]
-    right = [int((~matters[:gap]).sum() + matters[gap:].sum()) for gap in range(len(decided) + 1)]
-
-    best = right.index(max(right))
-    by_text = int((decided.foreseen == RIGHT).sum())
-    first = last = best
-    while first > 0 and right[first - 1] >= by_text:
-        first -= 1
-    while last < len(decided) and right[last + 1] >= by_text:
-        last += 1
-
-    return {
-        "right": right[best],
-        "low": ends[best],
-        "high": ends[best + 1],
-        "low_as_good": ends[first],
-        "high_as_good": ends[last + 1],
-    }
 
 
 def published_rows(table: str, **values: object) -> list[dict[str, object]]:

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED
 from sinkprune_companion.experiments.why import (
     AS_IT_IS,
     ELSEWHERE,
@@ -23,7 +22,6 @@ from sinkprune_companion.experiments.why import (
     score_window,
 )
 from sinkprune_companion.figures.why import plot_doses, plot_when, plot_window
-from sinkprune_companion.pages.sources import fixed_threshold
 from sinkprune_core.pruning.diagnosis import mask_changes
 
 
@@ -186,25 +184,6 @@ def test_every_interval_of_a_dose_lies_within_its_picture():
     axis = plot_doses({"a panel": gains}, "a title").axes[0]
     low, high = axis.get_ylim()
     assert low <= -0.9 and high >= 0.7
-
-
-def test_fixed_thresholds_are_counted_over_decided_cases_as_the_diagnosis_is(tmp_path):
-    rows = [  # exchanged, measured, foreseen by other text
-        (0.001, NO_DIFFERENCE, RIGHT),
-        (0.004, UNDECIDED, OPEN),
-        (0.01, HURTS, WRONG),
-        (0.02, NO_DIFFERENCE, RIGHT),
-        (0.03, HELPS, RIGHT),
-        (0.05, HELPS, WRONG),
-    ]
-    table = tmp_path / "when.csv"
-    pd.DataFrame(rows, columns=["exchanged", "measured", "foreseen"]).to_csv(table, index=False)
-
-    found = fixed_threshold(table)
-
-    # four of five fit from 0.001 to 0.01 and from 0.02 to 0.03, and three, as many as by other text, around
-    assert (found["right"], found["low"], found["high"]) == (4, 0.001, 0.01)
-    assert (found["low_as_good"], found["high_as_good"]) == (0.0, 0.05)
 
 
 def test_every_panel_has_the_band_of_its_own_first_line():
