@@ -20,22 +20,20 @@
 # **Question.** What is sink-aware pruning of a diffusion language model, and does it help?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Sink-aware pruning decides which weights to remove without counting the few tokens
-# that draw most attention, the sinks. With Wanda's rule and half of the weights zero, this makes no
-# difference that matters on this small model; for some other settings that is undecided.
+# **Answer.** Sink-aware pruning chooses which weights to remove without measuring at the few tokens
+# that draw most attention, the sinks, and with Wanda's rule this makes no difference that matters
+# to the small model here. Nothing was run at the 8 billion weights of the paper, and whether its
+# recipe as a whole is better than Wanda is undecided.
 #
-# Look at two pictures. [Two masks of one matrix](../figures/00_start_here/two_masks.png) are almost
-# the same. [One switch at a time](../figures/00_start_here/first_look.png), at the end, shows what
-# two changes do to the loss. That picture rests on one draw of other text, so its numbers differ
-# from those below.
+# ![Part of one matrix: both choices keep the same weights but
+# one](../figures/00_start_here/two_masks.png)
 #
-# **In numbers.** The *loss* says how badly a model predicts text. Under the paper's protocol
-# ([notebook 03](03_leaving_sinks_out.ipynb)):
-#
-# - Wanda's rule costs 0.33 nats per token on clean text. On noised text, with every block reading
-#   what the dense model gives it, it costs 0.31.
-# - Leaving the *unstable* sinks out as well, those that come and go with the noise, changes the
-#   second loss by −0.00058 [−0.0041, 0.0029]. We call any change below 0.014 too small to matter.
+# - Every cell is a weight. Over all matrices leaving sinks out exchanges 0.17 % of the kept
+#   weights, and another draw of the text 2.2 % ([notebook 04](04_why.ipynb)).
+# - With half of the weights zero Wanda adds 0.31 nats per token to the loss, on text with masks and
+#   the unpruned model's inputs. Leaving the *unstable* sinks out, those that come and go with the
+#   masks, changes that by −0.00058 [−0.0041, 0.0029], where 0.014 would matter ([notebook
+#   03](03_leaving_sinks_out.ipynb)).
 
 # %% [markdown]
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
@@ -402,30 +400,27 @@ draw(run, "first_look", plain, forests.plot_effects, rows, axis, **told)
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **What the sinks do.** Leaving out the unstable sinks raises the loss here. The change is 0.0064
-#   nats per token [0.0013, 0.012], and the threshold of what matters is 0.015. Wanda costs 0.32
-#   [0.25, 0.39] above the dense model. This is a single draw of calibration text, and the interval
-#   covers the choice of scored text alone. One draw cannot decide, whatever its interval is.
-# * **What decides** is [notebook 03](03_leaving_sinks_out.ipynb). Its calibration text is
-#   WikiText-2, as in the paper, and over 10 draws of it the same switch changes the loss by
-#   −0.00058 [−0.0041, 0.0029], where the threshold is 0.014.
-# * **Why so little.** Wanda ranks weights within a row, so only differences between the columns
-#   count, and sinks hold much the same share of most columns. In the one matrix that is shown,
-#   leaving all sinks out of the input norms exchanges 0.0090 % of the kept weights. This matrix
-#   reads the output of a normalisation layer, where every token has about the same norm, so that a
-#   few tokens make up little of the sum. Other matrices change more: over all of them 0.17 % of the
-#   kept weights are exchanged ([notebook 04](04_why.ipynb), on more text). Another sample of as
-#   much text exchanges 2.2 %. Notebook 04 also says when sinks would matter more.
-# * **How the text is read.** Reading noised text instead of clean text, with each block fed by the
-#   dense model, changes the loss by 0.0021 [−0.018, 0.022] here, at 50 %. One draw decides nothing:
-#   over 10 draws of WikiText-2 the same two changes help at 50 %, too, and change the loss by
-#   −0.018 [−0.026, −0.0096] ([notebook 03](03_leaving_sinks_out.ipynb)). At 75 % they help more,
-#   and leaving sinks out adds nothing that matters ([notebook 06](06_gain_at_75.ipynb)).
-# * **What pruned models write.** With half of the weights zero, all four models still write
-#   English, and most of them repeat themselves. So does the dense model. From these texts we draw
-#   no conclusion about which of the recipes is better at 50 %. At 75 % the models of Wanda, `paper`
-#   and SparseGPT write no phrase of English any more, and that of `recommended` repeats words of
-#   the prompt. These are single samples of models that were calibrated on little text.
+# * **Which token is the sink depends on the masks.** In the first picture another token becomes the
+#   DLM's sink when the one that was it is masked. In the second the sink stays while the model
+#   writes, and jumps in the passes that pruning reads, each of which has other masks. Such jumps
+#   say nothing about writing.
+# * **Leaving sinks out changes few weights.** Wanda ranks the weights of a row, so only differences
+#   between the columns count, and sinks hold much the same share of most columns. In the matrix
+#   that is shown 0.0090 % of the kept weights are exchanged, and over all matrices 0.17 %; another
+#   draw of the text exchanges 2.2 %. [Notebook 04](04_why.ipynb) says why, and when sinks would
+#   count for more.
+# * **So the loss hardly changes.** In the last picture it is higher without the unstable sinks, by
+#   0.0064 [0.0013, 0.012], where 0.015 would matter and Wanda costs 0.32. That is one draw of the
+#   text, which decides nothing. Over 10 draws of WikiText-2 the difference is −0.00058
+#   [−0.0041, 0.0029], and does not matter ([notebook 03](03_leaving_sinks_out.ipynb)).
+# * **How the text is read counts for more.** Text with masks and the unpruned model's inputs change
+#   the loss by 0.0021 [−0.018, 0.022] in the last picture, and by −0.018 [−0.026, −0.0096] over
+#   those 10 draws.
+#
+# **What this does not show.** The head was chosen because its sink is strong, and the text, the
+# matrix and the written texts are single examples. The written texts do not say which recipe is
+# better: with half of the weights zero all are still English, and with three quarters zero none is
+# a sentence. [Controls](../docs/controls.md) has the rest.
 
 # %%
 from IPython.display import display

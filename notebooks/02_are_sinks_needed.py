@@ -23,28 +23,19 @@
 # attention, or as many others. What does that cost?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Both models get worse without the keys that draw most attention, and the AR model by
-# more, when these are hidden in the middle or the late third of the layers. Hidden in all layers,
-# the DLM gets worse by more. But there, and in the early third, another key becomes the sink, so
-# these two tests do not show what happens without one.
+# **Answer.** It depends on the layers: hidden in their middle or late third, the five strongest
+# tokens cost the AR model more than the DLM, as the paper says, and hidden in the early third or in
+# all layers they cost the DLM more. In these last two cases another token becomes the sink, so only
+# the first two say what it is to be without one, and the middle third was chosen when the numbers
+# had been seen.
 #
-# Look at two pictures: [how another key takes over](../figures/02_are_sinks_needed/taken_over.png),
-# and [what hiding sinks costs, by layers](../figures/02_are_sinks_needed/layers.png).
+# ![What hiding the five strongest tokens costs both models beyond five random ones, by
+# layers](../figures/02_are_sinks_needed/layers.png)
 #
-# **In detail.**
-#
-# - **Middle third, short texts.** The *cost* of the five strongest keys is how much hiding them
-#   raises the loss. It is smaller in the DLM than in the AR model: DLM − AR is −0.43 nats per token
-#   [−0.48, −0.38]. The verdict rests on this difference. The picture shows the *extra cost*, beyond
-#   that of five random keys. It is 0.31 in the DLM and 0.72 in the AR model.
-# - **Late third.** The difference of the costs is −0.31. The extra cost is 0.23 in the DLM and 0.55
-#   in the AR model.
-# - **All layers.** Here the DLM loses more, against the claim: the difference of the costs is 0.14
-#   [0.10, 0.19]. The verdict had rested on this number at first.
-# - **Exploratory, and not seen again.** We chose the middle third for this question after we had
-#   seen all costs. [A pair trained from scratch](09_from_scratch.ipynb) does not confirm the
-#   result: there the sinks of both models have almost no extra cost. But these models are so weak
-#   that they could hardly have shown one.
+# - **What hiding adds to the loss,** DLM − AR: −0.43 [−0.48, −0.38] nats per token in the middle
+#   third, −0.31 in the late third, 0.045 in the early third, and 0.14 in all layers.
+# - **Another token becomes the sink** where sinks are hidden in all layers, as [this
+#   picture](../figures/02_are_sinks_needed/taken_over.png) shows.
 
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
@@ -488,51 +479,34 @@ shown.pivot_table("cell", ["condition", "model"], "one key hidden", aggfunc="fir
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# * **Hidden in the middle third of the layers, the five strongest keys cost the AR model 0.72
-#   [0.68, 0.76] and the DLM 0.31 [0.27, 0.34] nats per token more than random keys do.** In the
-#   late third this extra cost is 0.55 and 0.23. In neither third does another key take their place:
-#   the strongest key that is left gets a few percent of the attention (the column *strongest key,
-#   after* of the second table below [the picture by
-#   layers](../figures/02_are_sinks_needed/layers.png)). That table also shows that the five keys
-#   are nearly one key: the strongest one alone has most of what the five have together. What it
-#   costs to hide this one key alone in a third of the layers was not measured.
-# * **So sinks matter less to this DLM, but they do matter.** With all keys the AR model's loss is
-#   3.22 and the DLM's 4.50. So the extra cost in the middle third is 22 % of its own loss for the
-#   AR model and 6.8 % for the DLM. These shares are of different losses: the AR model's is an exact
-#   likelihood, and the DLM's is a bound, which lies by an unknown amount above the loss that its
-#   exact likelihood would give. For scale: pruning half of the DLM's weights by Wanda's rule costs
-#   0.31 nats. (Its calibration text is masked there, as the text that the DLM is trained on, and
-#   each layer gets its input from the unpruned layers before it: [notebook
-#   03](03_leaving_sinks_out.ipynb).)
-# * **This is exploratory.** We chose the middle third, and wrote the question, after we had seen
-#   the costs. The verdict *reproduced* rests on the cost itself, from which that of random keys is
-#   not subtracted. By this measure the difference, DLM − AR, is −0.43 [−0.48, −0.38]; by the extra
-#   cost it is −0.41 [−0.47, −0.36]. Thirds were measured on short natural text without a special
-#   first token. The one other pair on which they were, [trained from
-#   scratch](09_from_scratch.ipynb), does not confirm it: there sinks have next to no extra cost in
-#   either model, and the difference of these is 0.00095 [−0.0056, 0.0075].
-# * **In the early third it looks the other way round, and the verdict is undecided.** It rests on
-#   the cost: the difference, DLM − AR, is 0.045 [0.0085, 0.081], and p = 0.11 after correction. The
-#   correction counts all controls on sinks of notebooks 01 and 02, and every time that we had
-#   looked at a number when it could decide. The extra cost, which the picture shows, is 0.035 in
-#   the AR model and 0.12 in the DLM. By this measure the difference is 0.083 [0.043, 0.12], which
-#   is above zero; but no verdict had been planned for it. Another key takes over there, too, in
-#   both models.
-# * **Hidden in all layers, sinks do not go away.** In both models another key takes over, and alone
-#   receives much of what the five had together. Here the DLM loses more, against the claim: the
-#   difference of the costs, DLM − AR, is 0.14 [0.10, 0.19]. The extra cost is −0.021
-#   [−0.043, 0.0018] in the AR model and 0.17 [0.12, 0.21] in the DLM. Both measures say how well a
-#   model does with other sinks, and not whether it needs any.
-# * **In longer texts the strongest keys, hidden in all layers, are not seen to cost the DLM more
-#   than random ones.** Over 512 and 1,024 tokens the five strongest cost it −0.016 [−0.057, 0.026]
-#   and 0.013 [−0.0035, 0.030] (12 texts each). Where as large a share of the keys is hidden as in
-#   short texts, it is 0.038 [−0.043, 0.12] and 0.062 [−0.057, 0.18]. Here, too, another key may
-#   have taken over.
-# * **Position 0 alone**, hidden in all layers, costs the DLM −0.0090 [−0.028, 0.010] and the AR
-#   model 0.015 [0.0031, 0.026] beyond what one random key costs. If a special first token stands
-#   before the text, harm is seen in neither model when it is hidden (the table above). The DLM's
-#   loss even falls, and the AR model's interval holds zero. Beyond one random key the special token
-#   costs the DLM −0.063 [−0.097, −0.030] and the AR model −0.040 [−0.057, −0.023].
+# * **Without a sink both models get worse, and the AR model by more.** Hidden in the middle third
+#   of the layers, the five strongest tokens cost the AR model 0.72 [0.68, 0.76] nats per token more
+#   than random tokens do, and the DLM 0.31 [0.27, 0.34]; in the late third it is 0.55 and 0.23. No
+#   other token takes their place there: the strongest that is left gets a few percent of the
+#   attention.
+# * **Elsewhere a sink is replaced, and the DLM loses more.** Hidden in all layers or in the early
+#   third, the sink is followed by another, which gets about as much attention. The costs differ,
+#   DLM − AR, by 0.14 [0.10, 0.19] and 0.045 [0.0085, 0.081]. This says how well a model does with
+#   another sink, and not whether it needs one.
+# * **In longer texts no extra cost is seen.** There the five strongest tokens were hidden in all
+#   layers alone, and what they cost the DLM beyond random ones is −0.016 [−0.057, 0.026] over 512
+#   tokens and 0.013 [−0.0035, 0.030] over 1,024.
+#
+# **What this does not show.** With all tokens in sight the AR model's loss is 3.22 and the DLM's
+# 4.50, so the AR model may have more to lose. Thirds of the layers were measured on short natural
+# text alone. A pair [from scratch](09_from_scratch.ipynb) has no such cost, and is too weak to show
+# one. [Controls](../docs/controls.md) has the rest.
+#
+# <details><summary>Two measures, and the first token</summary>
+#
+# * Verdicts rest on the whole cost, from which that of random tokens is not subtracted. In the
+#   middle third it differs by −0.43 [−0.48, −0.38], and the extra cost, which the pictures show, by
+#   −0.41 [−0.47, −0.36].
+# * The first token alone, hidden in all layers, costs the DLM −0.0090 [−0.028, 0.010] more than one
+#   random token, and the AR model 0.015 [0.0031, 0.026]. A special first token costs less than a
+#   random one: −0.063 [−0.097, −0.030] and −0.040 [−0.057, −0.023].
+#
+# </details>
 
 # %%
 from IPython.display import display

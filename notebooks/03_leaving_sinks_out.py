@@ -24,33 +24,18 @@
 # zeros among every four weights.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Leaving sinks out is not shown to help anywhere. With Wanda's score, with half or
-# three quarters of the weights zero, it makes no difference that matters; elsewhere it is mostly
-# undecided.
+# **Answer.** On WikiText-2, as in the paper, leaving sinks out of Wanda's statistics makes no
+# difference that matters, with half of the weights zero and with three quarters. With SparseGPT and
+# for whole units it is undecided, and all of this is one model of 135 million weights.
 #
-# The picture to look at is [the paper's protocol at
-# 50 %](../figures/03_leaving_sinks_out/protocol_50.png).
+# ![Differences in loss at 50 %: all that concern sinks lie in the grey band, SparseGPT lies far to
+# its left.](../figures/03_leaving_sinks_out/protocol_50.png)
 #
-# **In detail**, on WikiText-2 as in the paper, from ten draws of calibration text at 50 % and from
-# five elsewhere:
-#
-# - **Wanda at 50 %.** Leaving the unstable sinks out of its statistics changes the loss by −0.00058
-#   nats per token [−0.0041, 0.0029] and leaving all sinks out by −0.00075 [−0.0044, 0.0029], where
-#   0.014 would matter.
-# - **Wanda at 75 %.** The intervals for unstable sinks, all sinks and the official weights lie
-#   above zero. After correction none of them shows harm, and all three are smaller than what
-#   matters.
-# - **SparseGPT.** Smaller weights for sinks make no difference that matters at 50 %. At 75 %, and
-#   where whole units are pruned, it is undecided whether they help.
-# - **The official recipe** also noises the text, propagates densely and adds norms. At 50 % its
-#   loss and Wanda's differ by too little to matter. At 25 and 75 % it is undecided which is lower.
-# - **Questions.** At 50 %, on the questions of our suite, the right answer has a smaller lead over
-#   the wrong one in models of the official recipe than in Wanda's; counted as right answers, that
-#   is undecided. Leaving sinks out is not shown to help to answer.
-# - **Other text.** There leaving sinks out of Wanda's statistics does not matter at 50 %, either.
-#   The official recipe is worse than Wanda there, perhaps by too little to matter. With 2:4 zeros,
-#   which this notebook tried on other text alone, the official recipe does worse than Wanda; what
-#   its sinks do there was measured in too few draws.
+# * **Half of the weights zero.** Leaving unstable sinks out changes the loss by −0.00058 nats per
+#   token [−0.0041, 0.0029] and leaving all out by −0.00075 [−0.0044, 0.0029]; 0.014 would matter.
+# * **The official recipe** as a whole differs from Wanda by −0.0015 [−0.012, 0.0089], which is
+#   undecided after correction.
+# * **SparseGPT** does help: its loss is lower than Wanda's by 0.16.
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). The loss of the diffusion model is its
@@ -618,138 +603,36 @@ listed(twins)
 # below zero the first of two recipes is better.
 
 # %% [markdown] tags=["reading"]
-# **The sinks alone, under the paper's protocol.** The two recipes of a row differ in nothing but
-# the sinks, which are left out of the calibration or kept. Below zero it is better to leave them
-# out. A difference is negligible if its whole interval lies closer to zero than the number in the
-# fourth column. *Softly* means by the official sink weights. A row that is not in the list of
-# claims has its verdict in the picture above, where it is corrected for the rows beside it.
+# **The sinks make no difference that matters to Wanda.** At 50 % this holds for unstable sinks, all
+# sinks, the official weights for sinks, and as many random tokens. At 75 % leaving sinks out raises
+# the loss, by 0.029 [0.012, 0.047] for unstable ones and by 0.023 [0.0056, 0.040] for all. That is
+# less than what matters where Wanda costs 2.7. The official weights there, and at 25 %, are
+# undecided after correction. [Notebook 04](04_why.ipynb) says why.
 #
-# | pruned by, and which sinks are left out | zeros | loss, left out − kept | margin | draws | verdict |
-# | --- | --- | --- | --- | --- | --- |
-# | Wanda's score, unstable sinks | 50 % | −0.00058 [−0.0041, 0.0029] | 0.014 | 10 | ≈ does not matter |
-# | Wanda's score, unstable sinks | 75 % | 0.029 [0.012, 0.047] | 0.11 | 5 | ≈ does not matter |
-# | Wanda's score, all sinks | 50 % | −0.00075 [−0.0044, 0.0029] | 0.014 | 10 | ≈ does not matter |
-# | Wanda's score, all sinks | 75 % | 0.023 [0.0056, 0.040] | 0.11 | 5 | ≈ does not matter |
-# | official recipe, all sinks softly | 25 % | −0.00037 [−0.0018, 0.0010] | 0.0012 | 5 | ? undecided |
-# | official recipe, all sinks softly | 50 % | 0.0016 [−0.0021, 0.0052] | 0.015 | 10 | ≈ does not matter |
-# | official recipe, all sinks softly, on 131,072 tokens instead of 16,384 | 50 % | 0.0015 [−0.0033, 0.0063] | 0.014 | 5 | ≈ does not matter |
-# | official recipe, all sinks softly | 75 % | 0.043 [0.0053, 0.081] | 0.11 | 5 | ≈ does not matter |
-# | SparseGPT, all sinks softly | 25 % | 0.00069 [−0.0014, 0.0028] | 0.00053 | 5 | ? undecided |
-# | SparseGPT, all sinks softly | 50 % | −0.00031 [−0.0076, 0.0069] | 0.0077 | 10 | ≈ does not matter |
-# | SparseGPT, all sinks softly | 75 % | 0.028 [−0.17, 0.22] | 0.063 | 5 | ? undecided |
-# | whole units, all sinks softly | 30 % | 0.032 [−0.037, 0.10] | 0.026 | 5 | in the picture |
-# | whole units, all sinks softly | 50 % | 0.018 [−0.056, 0.091] | 0.049 | 5 | ? undecided |
-# | Wanda's score, random tokens | 50 % | −0.00019 [−0.0019, 0.0015] | 0.014 | 10 | ≈ does not matter |
-# | Wanda's score, random tokens | 75 % | 0.0074 [−0.0093, 0.024] | 0.11 | 5 | ≈ does not matter |
+# **Elsewhere it is undecided.** The sink weights of SparseGPT change its loss at 50 % by −0.00031
+# [−0.0076, 0.0069], which is undecided after correction. For SparseGPT at 75 % and whole units the
+# intervals exceed what matters.
 #
-# * **In no row is it shown to help.** With Wanda's score, leaving sinks out does not matter at 50
-#   and 75 %. At 25 % only the official weights were tried, and that is undecided. At 75 % the
-#   intervals for unstable sinks, all sinks and the official weights lie above zero. After
-#   correction none of them shows harm, and all three are smaller than what matters.
-# * **With SparseGPT it does not matter at 50 %, by a hair:** the interval ends just within what is
-#   negligible. At 25 and 75 %, and with whole units at 50 %, it is undecided, because the
-#   difference varies more from one calibration draw to the next than what would matter.
+# **What helps is not the sinks.** With all sinks kept, noised text and dense propagation beat Wanda
+# at 50 %. SparseGPT is far ahead of Wanda, and `recommended`, which is SparseGPT on text with and
+# without masks, leads SparseGPT.
 #
-# **Whole recipes, under the paper's protocol.** Here the two recipes of a row differ in more than
-# the sinks.
+# **What it does not show.** A gain over Wanda as large as the paper's is excluded at 50 %, but not
+# at 75 %. A gain over SparseGPT as small as the paper's could not have been seen.
 #
-# | first − second | zeros | difference in loss | margin | draws | verdict on the first |
-# | --- | --- | --- | --- | --- | --- |
-# | official recipe − Wanda | 25 % | 0.0082 [0.0031, 0.013] | 0.00082 | 5 | ? undecided |
-# | official recipe − Wanda | 50 % | −0.0015 [−0.012, 0.0089] | 0.015 | 10 | ≈ does not matter |
-# | official recipe − Wanda, on 131,072 tokens instead of 16,384 | 50 % | −0.0046 [−0.017, 0.0081] | 0.014 | 5 | ? undecided |
-# | official recipe − Wanda | 75 % | −0.13 [−0.31, 0.044] | 0.12 | 5 | ? undecided |
-# | noised text and dense propagation − Wanda | 50 % | −0.018 [−0.026, −0.0096] | 0.015 | 10 | ✔ better |
-# | noised text and dense propagation − Wanda | 75 % | −0.38 [−0.56, −0.20] | 0.12 | 5 | ✔ better |
-# | SparseGPT − Wanda | 25 % | −0.0062 [−0.011, −0.0014] | 0.00082 | 5 | in the picture |
-# | SparseGPT − Wanda | 50 % | −0.16 [−0.17, −0.15] | 0.015 | 10 | ✔ better |
-# | SparseGPT − Wanda | 75 % | −1.3 [−1.5, −1.1] | 0.12 | 5 | ✔ better |
-# | `recommended` − SparseGPT | 50 % | −0.021 [−0.031, −0.011] | 0.0077 | 10 | ✔ better |
-# | `recommended` − SparseGPT | 75 % | −0.69 [−0.82, −0.57] | 0.063 | 5 | ✔ better |
-# | whole units, sink-aware − plain | 30 % | −0.17 [−0.28, −0.050] | 0.035 | 5 | ? undecided |
-# | whole units, sink-aware − plain | 50 % | −0.39 [−0.58, −0.20] | 0.068 | 5 | ✔ better |
+# <details><summary>Other text, 2:4 zeros and answers</summary>
 #
-# * **What these are shares of.** Wanda costs 0.018 at 25 %, 0.33 at 50 % and 2.7 at 75 %. Plain
-#   pruning of whole units costs 0.77 at 30 % and 1.5 at 50 %.
-# * **The official recipe against Wanda.** At 50 %, in 10 draws, it makes no difference that
-#   matters. On eight times as much text, in 5 draws, and at 75 %, the intervals reach beyond what
-#   is negligible. At 25 % the interval is on the side of harm, but after correction for related
-#   questions it does not decide. Two of its four parts, noised text and dense propagation, beat
-#   Wanda with all sinks kept.
-# * **Whole units.** Sink-aware pruning beats plain pruning at 50 %. That the sinks are the reason
-#   is not shown: it also differs in noised text, dense propagation and summed norms, and the table
-#   above has what its sinks do. At 30 % the interval lies below zero, but after correction it is
-#   undecided. On other text it is the other way round: 30 % is decided and 50 % is not ([notebook
-#   06](06_gain_at_75.ipynb)).
-# * **SparseGPT.** In the paper, which counts right answers, Wanda is a little ahead of SparseGPT.
-#   The preset `recommended` is SparseGPT that sees each text once clean and once noised, and from
-#   75 % on prunes some layers less than others.
+# * **Other text.** Leaving sinks out of Wanda's statistics does not matter at 50 %, either. The
+#   official recipe is worse by 0.012 [0.0058, 0.018] as a mean over three kinds of text; on natural
+#   English alone it is −0.012 [−0.023, −0.00083], which is undecided after correction.
+# * **2:4 zeros.** The official recipe is worse than Wanda by 0.063 [0.040, 0.085].
+# * **Answers.** On our suite, at 50 %, SparseGPT's models answer better than Wanda's. Whether
+#   leaving sinks out helps to answer is undecided. BLiMP decides nothing, since pruning is not
+#   shown to cost anything there.
 #
-# **Right answers, under the paper's protocol.** At 50 % Wanda loses 4.9 points of accuracy on the
-# offline suite. On BLiMP no loss is shown: Wanda − dense model is −0.24 points [−3.7, 3.2].
-# Accuracy is coarse: official recipe − Wanda is −0.42 points [−2.1, 1.3] on the suite and −1.3
-# [−3.6, 0.92] on BLiMP. A finer measure is the lead of the right answer, its log-likelihood less
-# that of the wrong one, of which Wanda loses 0.62 nats on the suite. Above zero the first of two
-# recipes answers better, in 5 draws:
+# </details>
 #
-# | first − second, at 50 % | lead on the suite | verdict on the first | lead on BLiMP | verdict on the first |
-# | --- | --- | --- | --- | --- |
-# | Wanda's score: unstable sinks left out − kept | 0.011 [−0.0034, 0.026] | ≈ does not matter | 0.024 [−0.046, 0.094] | ? undecided |
-# | Wanda's score: all sinks left out − kept | 0.020 [0.0041, 0.037] | ? undecided | 0.0055 [−0.059, 0.070] | ? undecided |
-# | official recipe, official sink weights − none | 0.019 [−0.0033, 0.041] | ? undecided | 0.032 [−0.041, 0.11] | ? undecided |
-# | SparseGPT, official sink weights − none | −0.016 [−0.046, 0.013] | ? undecided | −0.033 [−0.19, 0.12] | ? undecided |
-# | official recipe − Wanda | −0.079 [−0.14, −0.019] | ✘ worse | −0.19 [−0.51, 0.13] | ? undecided |
-# | SparseGPT − Wanda | 0.26 [0.15, 0.36] | ✔ better | 0.14 [−0.16, 0.43] | ? undecided |
-# | `recommended` − SparseGPT | −0.021 [−0.068, 0.026] | ? undecided | −0.065 [−0.25, 0.13] | ? undecided |
-#
-# * **Leaving sinks out is not shown to help to answer.** With Wanda's score, leaving unstable sinks
-#   out changes the lead on the suite by too little to matter (0.029 would). Leaving all of them out
-#   leans to help, and is undecided after correction.
-# * **On the suite SparseGPT's models answer better than Wanda's, and the official recipe's worse,
-#   by the lead of the right answer.** What `recommended` gains in loss at 50 % is not seen in
-#   answers.
-# * **BLiMP decides nothing here**, since it is not even clear that pruning costs anything on it
-#   (−0.27 [−0.76, 0.23] nats for Wanda).
-#
-# **On other text, as a control**
-#
-# * **The sign of official recipe − Wanda depends on the kind of text.** At 50 % it is 0.012 nats
-#   per token [0.0058, 0.018], a mean over three kinds of scored text, on which the official recipe
-#   does worse. The interval lies above zero, and it reaches beyond 0.014, below which a difference
-#   is negligible; so we cannot say whether the harm matters. On natural English alone it is −0.012
-#   [−0.023, −0.00083]. For the mean over all three kinds, the part of the error that comes from the
-#   draws of calibration text is estimated as zero. If the draws counted in full, it would be
-#   undecided whether the official recipe does worse ([how a verdict is
-#   made](../docs/results.md#how-a-verdict-is-made)). The sinks are not the reason, as with all of
-#   them kept it is 0.015 [0.0092, 0.021]. [Notebook 06](06_gain_at_75.ipynb) takes the recipe
-#   apart.
-# * **Leaving sinks out does not matter here, either.** The loss changes by 0.0015
-#   [−0.00019, 0.0032] without all sinks, by 0.0019 [0.00060, 0.0032] without unstable ones, by
-#   0.00081 [0.000045, 0.0016] without random tokens, and by −0.0033 [−0.0063, −0.00039] with the
-#   official sink weights; 0.014 would matter. Three of these intervals leave zero out: unstable
-#   sinks and random tokens on the side of harm, the official weights on the side of help.
-# * **Few weights change places.** On one draw of this text leaving all sinks out exchanges 0.14 %
-#   of the kept weights, and another draw of the text exchanges 0.77 %. [Notebook 04](04_why.ipynb)
-#   says why.
-# * **SparseGPT beats Wanda on as many tokens**: the difference is −0.056 [−0.066, −0.047] at 50 %
-#   and −1.1 [−1.2, −1.0] at 75 %. Its official sink weights make no difference that matters at 50 %
-#   (0.0036 [−0.00035, 0.0075]). At 25 % (0.00046 [−0.0025, 0.0034]) and at 75 % (−0.059
-#   [−0.18, 0.059]) five draws do not decide. At 25 % SparseGPT is not seen to beat Wanda on this
-#   text: SparseGPT − Wanda is 0.0030 [−0.00071, 0.0067] here, and −0.0062 [−0.011, −0.0014] on
-#   WikiText-2. At 50 %, and in three draws at 75 %, the models with sink weights and without were
-#   made on two kinds of processor, whose rounding adds to the scatter of the difference.
-# * **With 2:4 zeros the official recipe does worse than Wanda**: the difference is 0.063
-#   [0.040, 0.085], where Wanda costs 0.81. The official code has no such pattern for sink-aware
-#   Wanda. What sinks alone do there was measured in two draws only, which is too few for a verdict.
-# * **Right answers do not decide about the official recipe.** At 50 % Wanda loses 5.9 points on the
-#   offline suite. Official recipe − Wanda is −0.28 points [−1.6, 1.0] there and −0.18 [−2.9, 2.5]
-#   on BLiMP. The lead of the right answer changes by 0.011 nats [−0.061, 0.082] and −0.13
-#   [−0.35, 0.087]. With unstable sinks left out the lead on the suite changes by too little to
-#   matter (0.0073 [−0.0029, 0.017]); on BLiMP it is undecided.
-# * **The AR twin.** Leaving all sinks out of Wanda's statistics changes its loss at 50 % by 0.00057
-#   [−0.012, 0.013] here, in 3 draws, which are too few for a verdict. In 5 draws of less
-#   calibration text the difference is −0.0030 [−0.0092, 0.0032], and does not matter ([notebook
-#   08](08_what_results_depend_on.ipynb)).
+# [Controls](../docs/controls.md) has all other rows.
 
 # %%
 from sinkprune_companion.pages.render import results_table

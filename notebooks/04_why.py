@@ -28,29 +28,18 @@
 # [glossary](../docs/glossary.md) defines the other terms.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Wanda compares weights within a row, so leaving sinks out can change its mask only
-# where they hold a larger share of some channels than of others, and in most maps their shares
-# differ little. With half of the weights zero the same pipeline sees a large effect that is planted
-# in its statistics, so an effect of that size would have been seen.
+# **Answer.** Wanda ranks weights within a row, so leaving sinks out can change its choice only
+# where they hold much more of some channels than of others, and in most maps they hold little of
+# any. The same pipeline does see a large effect that is planted in its statistics, but a small one
+# stays undecided, and at 75 % leaving sinks out may harm.
 #
-# The picture to look at is [what leaving planted sinks out
-# changes](../figures/04_why/doses_50.png).
+# ![The more is planted, the further the loss falls without it.](../figures/04_why/doses_50.png)
 #
-# **In detail.**
-#
-# - **Few weights change.** At 50 % leaving all sinks out exchanges 0.17 % of the kept weights,
-#   where another draw of as much calibration text exchanges 2.2 %. On more text that second number
-#   falls, and the first one does not. Where shares do differ, in the one map that we opened, little
-#   changes either: at `down_proj` of layer 11 sinks hold 98 % of what Wanda reads, nearly all of it
-#   in two channels, and these stay the largest without them.
-# - **A planted effect is seen, at 50 %.** If the statistics count the inputs at the sinks 10 or 30
-#   times too large, leaving the sinks out repairs that. It lowers the loss of Wanda's model by
-#   0.044 or 0.13 nats per token; at 3 times it makes no difference that matters. SparseGPT shows
-#   the effect from 30 times on, but for as many random tokens from 10 times on.
-# - **At 75 % finding no difference says less.** There leaving the sinks out of Wanda's statistics
-#   harms at 3 times, makes no difference that matters at 10 times, and helps from 30 times on. In
-#   SparseGPT it harms at 3 times and helps from 30 times on; where nothing is planted it leans to
-#   harm (0.068 [0.024, 0.11]), which had not been asked beforehand.
+# * **Few weights change places.** At 50 % leaving all sinks out exchanges 0.17 % of the kept
+#   weights, and another draw of as much text 2.2 %.
+# * **A planted effect is seen.** Where inputs at the sinks count as if 10 times as large, leaving
+#   them out lowers Wanda's loss by 0.044 nats per token.
+# * **At 75 %** leaving them out harms at 3 times and helps from 30 times on.
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes.
@@ -495,151 +484,29 @@ hits[[*shown, "foreseen"]].round(4)
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# Differences in loss are sinks left out − kept, in nats per token, so below zero leaving them out
-# helps. Text is WikiText-2, as in the paper, unless another is named.
+# **Sinks hold little of what Wanda reads, or share it.** They are 1.1 % of the tokens, and hold
+# 0.56 % of the energy that q, k and v read and 13 % of what `down_proj` reads. At `down_proj` of
+# layer 11 they hold 98 %, nearly all of it in two channels. Yet what other tokens leave there is
+# still far above the other channels, so these two keep nearly all of their weights without the
+# sinks.
 #
-# **Why leaving sinks out changes little**
+# **So few weights change places.** Leaving all sinks out exchanges 0.17 % of the kept weights at
+# 50 % and 0.36 % at 75 %; another draw of as much text exchanges 2.2 % and 4.5 %. One pass over the
+# unpruned model foresees 0.15 % at 50 %.
 #
-# * **Sinks hold little of what Wanda reads.** They are 1.1 % of the calibration tokens. They hold
-#   0.56 % of the energy that q, k and v read after a normalisation layer, and 13 % of what
-#   `down_proj` reads, most of it in a few layers and a few of 1,536 channels.
-# * **So few weights change places.** Leaving all sinks out exchanges 0.17 % [0.16, 0.18] of the
-#   kept weights at 50 % and 0.36 % [0.33, 0.38] at 75 %. Another draw of as much calibration text
-#   exchanges 2.2 % [2.1, 2.3] and 4.5 % [4.2, 4.7].
-# * **In the one map that we opened of those where sinks hold most, the largest channels stay the
-#   largest.** At `down_proj` of layer 11 sinks hold 98 % of the energy, nearly all of it in two
-#   channels. The few per cent that other tokens hold of these two are still a lot: without the
-#   sinks they are about a hundred times as large as the median channel, so nearly all of their
-#   weights stay. At 50 % leaving the sinks out exchanges 2.6 % of the map's kept weights. So what
-#   seems to count is not how much energy sinks hold, but whether other tokens fill the same
-#   channels.
-# * **One pass over the dense model foresees most of it.** Over the 210 maps the logarithms of
-#   predicted and exact changes correlate at 0.99 at 50 % and at 0.99 at 75 %. The prediction is
-#   mostly too small: at 50 % it foresees 0.15 % [0.13, 0.16] of all kept weights.
+# **A large effect would have been seen.** Larger inputs at the sinks make the statistics false, and
+# leaving them out repairs that: at 50 % it lowers Wanda's loss from 10 times on. At 3 times it is
+# undecided. With SparseGPT, random tokens show the effect as well, so it need not be one of sinks.
 #
-# <details><summary>By layer, amount of text, length of sequences and model</summary>
+# **At 75 % the null says less.** There leaving the sinks out harms at 3 times, is undecided at 10
+# and helps from 30 times on, with Wanda as with SparseGPT. Neither we nor `sinkprune diagnose`
+# expected that harm to Wanda, and we know no reason for it.
 #
-# * **Layers.** In the median map leaving sinks out exchanges 0.063 % of the kept weights at 50 %.
-#   It exchanges more than another draw of text does in 2.6 of the 210 maps, on average over the
-#   draws; in the first draw these are q, k and v of layer 11. Over all maps of a layer it comes
-#   nearest at layers 10 and 11, where it exchanges 1.1 % and 1.3 %, and other text 1.6 % and 1.5 %.
-# * **Amount of text.** In [notebook 03](03_leaving_sinks_out.ipynb), at 50 % and on eight times as
-#   many tokens of another pool, leaving all sinks out exchanges 0.14 % and another draw of text
-#   0.77 %. More text should do that: chance in the norms falls with the root of the number of
-#   tokens, and 2.2 % over the root of eight is 0.77 % (that it fits so well may be chance, as the
-#   text is another). By that rule the paper's calibration text, which has 32 times as many tokens,
-#   would exchange about 0.39 %, and the sinks as much as here.
-# * **Length of sequences.** On one draw of as many tokens in longer sequences, at 50 %, leaving
-#   sinks out and another draw of text exchange 0.12 % and 2.7 % of the kept weights where a
-#   sequence has 512 tokens, and 0.13 % and 3.0 % where a sequence has 1,024 tokens.
-# * **Other models.** In those that were adapted from the same base leaving all sinks out exchanges
-#   less than other text does by far. A DLM of 5 million weights that was trained from scratch is
-#   the exception: at 50 % it exchanges 1.4 %, and other text 1.2 %. Its sinks are weak and many
-#   (5.8 % of the tokens). This is one training, and one draw.
-# * **Misses of the prediction.** In the model of this notebook it misses a single map by 0.41 % of
-#   that map's kept weights at most, at 50 % and on average over the draws. Over all trained models
-#   the largest miss at 50 % is that of seed-1-diffusion (down_proj, layer 11): it foresees 2.5 %
-#   where 3.5 % are exchanged. By ratio prediction and change are furthest apart in a map of
-#   seed-1-diffusion at 75 %, where one is 6.2 times the other. With random weights the correlations
-#   are lower, 0.89 and 0.87.
-#
-# </details>
-#
-# **When it would matter**
-#
-# * **The pipeline sees an effect that is planted in the statistics.** As the model is, leaving its
-#   sinks out changes the loss here (in 5 draws and on fewer sequences than in [notebook
-#   03](03_leaving_sinks_out.ipynb)) by 0.0028 [−0.0010, 0.0066] at 50 % and by 0.027
-#   [0.0021, 0.051] at 75 %, where 0.014 and 0.10 would matter and would have been seen. In the
-#   table, inputs at the sinks are made larger in the statistics alone. That makes the statistics
-#   false, and leaving the sinks out repairs them.
-#
-# | inputs at the sinks, times as large | Wanda, 50 % | Wanda, 75 % | SparseGPT, 50 % | SparseGPT, 75 % |
-# | --- | --- | --- | --- | --- |
-# | 3 | −0.0038 [−0.012, 0.0047] ≈ does not matter | 0.14 [0.099, 0.19] ✘ harms | 0.0048 [−0.0090, 0.019] ? undecided | 0.10 [0.053, 0.16] ✘ harms |
-# | 10 | −0.044 [−0.062, −0.025] ✔ helps | 0.019 [−0.031, 0.070] ≈ does not matter | −0.010 [−0.024, 0.0034] ? undecided | 0.056 [0.0011, 0.11] ? undecided |
-# | 30 | −0.13 [−0.17, −0.079] ✔ helps | −0.38 [−0.45, −0.31] ✔ helps | −0.033 [−0.050, −0.016] ✔ helps | −0.11 [−0.17, −0.048] ✔ helps |
-# | 100 | −0.27 [−0.37, −0.18] ✔ helps | −0.67 [−0.84, −0.51] ✔ helps | −0.090 [−0.11, −0.071] ✔ helps | −0.65 [−0.72, −0.58] ✔ helps |
-#
-# * **With Wanda at 50 % the effect begins to matter between 3 and 10 times.** SparseGPT, which
-#   adjusts the weights that stay, shows it from 30 times on. At 75 % leaving them out of its
-#   statistics helps at 30 and 100 times, harms at 3 times and is undecided at 10 times. With as
-#   many random tokens planted instead, leaving them out is not shown to help Wanda at any dose,
-#   though at 50 % it leans to, at 30 and 100 times. In SparseGPT it helps from 10 times on at 50 %,
-#   and from 30 times on at 75 %. At 30 and 100 times it does so at 50 % by 0.074 and 0.13, where
-#   leaving out the sinks helps by 0.033 and 0.090, and at 75 % by 0.23 and 0.51, where leaving out
-#   the sinks helps by 0.11 and 0.65. So what SparseGPT shows need not be an effect of sinks: it may
-#   be that a few tokens outweigh all others, whichever they are.
-# * **At 75 % leaving the sinks out of SparseGPT's statistics harms, too.** At 3 times it raises the
-#   loss by 0.10 [0.053, 0.16]. Where nothing is planted, on the same noised text, it changes the
-#   loss by 0.068 [0.024, 0.11], where 0.043 would matter, and as many random tokens by −0.0023
-#   [−0.070, 0.065]. That was not a question beforehand, so it has no verdict. At 50 % the change is
-#   0.0073 [−0.0024, 0.017].
-# * **With Wanda at 75 % leaving the sinks out harms at 3 times, which was not expected.** Leaving
-#   the sinks out gives the same model at every dose. So the difference grew because the model that
-#   keeps them improved. Counting the sinks for somewhat more than they are may thus serve this
-#   model. We did not ask that beforehand, and know no reason for it.
-#
-# <details><summary>Official sink weights and random tokens</summary>
-#
-# * **Official sink weights and random tokens, with Wanda.** The official weights leave sinks out
-#   softly, those just above the threshold in part. What they change, compared with no weights, is
-#   nearly what leaving the sinks out altogether changes. As a control, as many random tokens as
-#   there are sinks are planted and left out.
-#
-# | inputs at these tokens, times as large | official weights, 50 % | official weights, 75 % | random tokens, 50 % | random tokens, 75 % |
-# | --- | --- | --- | --- | --- |
-# | 3 | −0.0045 [−0.015, 0.0058] ? undecided | 0.14 [0.099, 0.19] ✘ harms | −0.0033 [−0.0086, 0.0020] ≈ does not matter | 0.0055 [−0.013, 0.024] ≈ does not matter |
-# | 10 | −0.044 [−0.064, −0.025] ✔ helps | 0.019 [−0.031, 0.070] ≈ does not matter | −0.0093 [−0.024, 0.0050] ? undecided | 0.025 [−0.067, 0.12] ? undecided |
-# | 30 | −0.13 [−0.17, −0.079] ✔ helps | −0.38 [−0.45, −0.31] ✔ helps | −0.015 [−0.029, −0.0019] ? undecided | −0.010 [−0.093, 0.073] ≈ does not matter |
-# | 100 | −0.27 [−0.37, −0.18] ✔ helps | −0.67 [−0.84, −0.51] ✔ helps | −0.022 [−0.036, −0.0072] ? undecided | −0.030 [−0.10, 0.043] ≈ does not matter |
-#
-# * **The same, with SparseGPT.**
-#
-# | inputs at these tokens, times as large | official weights, 50 % | random tokens, 50 % | official weights, 75 % | random tokens, 75 % |
-# | --- | --- | --- | --- | --- |
-# | 3 | −0.0010 [−0.017, 0.015] ? undecided | −0.0012 [−0.017, 0.015] ? undecided | 0.085 [0.054, 0.12] ✘ harms | 0.012 [−0.049, 0.072] ? undecided |
-# | 10 | −0.017 [−0.041, 0.0061] ? undecided | −0.029 [−0.043, −0.014] ✔ helps | 0.072 [0.0033, 0.14] ? undecided | −0.057 [−0.13, 0.020] ? undecided |
-# | 30 | −0.037 [−0.056, −0.019] ✔ helps | −0.074 [−0.10, −0.048] ✔ helps | −0.11 [−0.20, −0.013] ? undecided | −0.23 [−0.29, −0.16] ✔ helps |
-# | 100 | −0.095 [−0.12, −0.074] ✔ helps | −0.13 [−0.16, −0.097] ✔ helps | −0.65 [−0.76, −0.54] ✔ helps | −0.51 [−0.69, −0.33] ✔ helps |
-#
-# * **How SparseGPT is calibrated here.** It sees noised text, each block on what the pruned blocks
-#   before it give.
-#
-# </details>
-#
-# **What `sinkprune diagnose` makes of it**
-#
-# It prints the predicted and the exact change for any model, and compares what leaving sinks out
-# exchanges with what another draw of text does.
-#
-# * **Of the 15 cases in the last picture 11 are consistent with it and 2 contradict it;** in 2 the
-#   measured difference does not decide. It did not expect the harm of inputs 3 times as large at
-#   75 %, and it expected an effect of inputs 10 times as large at 75 %, where there is no
-#   difference that matters.
-# * **In these cases a fixed threshold fits at least as well as the comparison with other text.**
-#   Any between 0.87 % and 1.8 % of the kept weights is consistent with 12 cases, and any between
-#   0.36 % and 3.7 % with at least 11. That is no test of such a threshold, as it was looked for in
-#   these cases.
-#
-# <details><summary>How many weights are exchanged where an effect is planted</summary>
-#
-# * **In the statistics, at 50 %.** For inputs 3 times as large leaving sinks out exchanges 0.87 %
-#   of the kept weights and another draw of text 2.2 %. For 10 times these are 3.7 % and 2.7 %. So
-#   `diagnose` expects an effect from 10 times on, where there is one.
-#
-# </details>
-#
-# **What is not shown**
-#
-# * **That leaving sinks out ever matters in a model as it is.** In the models that were adapted
-#   from the same base few weights are exchanged. For the DLM from scratch `diagnose` expects an
-#   effect at both sparsities. Five other trainings of it changed their loss by 0.00040
-#   [−0.00036, 0.0012] without their sinks, at 50 %; but pruning itself is not shown to cost such a
-#   model anything ([notebook 09](09_from_scratch.ipynb)), so it could hardly show an effect. Every
-#   other case with many exchanged weights was planted, in one model.
-# * **That filled channels are why the loss does not change.** This is inferred from the norms of
-#   one draw in two layers. The loss was measured with sinks left out of all maps together.
+# **What it does not show.** That leaving sinks out matters in any model as it is. In one trained
+# from scratch it exchanges more weights than other text does (1.4 % and 1.2 %), but that model
+# could hardly show an effect ([notebook 09](09_from_scratch.ipynb)). That other tokens fill the
+# same channels was seen in one map; for the rest it is inferred. [Controls](../docs/controls.md)
+# has all planted effects.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table

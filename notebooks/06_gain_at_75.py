@@ -23,32 +23,20 @@
 # far more attention than others?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** Not the sinks: it comes from noised text with dense propagation, and three choices of
-# the official recipe, its noise levels, its sum of norms and its sink weights, together take a part
-# of it away again. Leaving all sinks out of Wanda makes no difference that matters at 50, 65 or
-# 75 %.
+# **Answer.** Not the sinks: calibration text with masks in it (*noised text*) and inputs taken from
+# the unpruned model (*dense propagation*) make the gain, and leaving all sinks out of Wanda makes
+# no difference that matters. On WikiText-2, which the paper calibrates on, neither these two
+# together nor the official recipe is shown to gain at 75 %.
 #
-# The picture to look at is [what noised text, dense propagation and leaving sinks out
-# change](../figures/06_gain_at_75/switches.png).
+# ![What noised text, dense propagation and leaving all sinks out change at 75 and
+# 65 %](../figures/06_gain_at_75/switches.png)
 #
-# **In detail.**
-#
-# - **The steps from Wanda.** At 75 % the official recipe lowers the loss by 0.42 of the 2.8 nats
-#   per token that Wanda costs. Noised text with dense propagation, at an even grid of noise levels,
-#   lowers it by 0.60. The recipe's other three choices together raise it again by 0.19
-#   [0.16, 0.21]. The sink weights alone raise it by 0.036, which is less than matters.
-# - **On each kind of scored text.** The official recipe gains at 75 % on natural English, on
-#   samples and on documentation alike: on each the interval lies below zero.
-# - **Calibrated on WikiText-2**, as the paper does, noised text with dense propagation gains at
-#   75 %, too. Whether the whole recipe does is undecided.
-# - **Of what use are such models?** None of this shows that models with three quarters of their
-#   weights zero are of use. On average over three kinds of text, the loss bounds of Wanda's and of
-#   the official recipe's model lie above the loss of a bigram model ([notebook
-#   07](07_best_recipe.ipynb)).
-# - **Whole units.** Where these are removed, the answer depends on the kind of text that is scored.
-#   On samples and documentation, the kinds it was calibrated on, sink-aware pruning is better. On
-#   natural English the sign is the other way, and the interval holds zero. Its sinks have no part
-#   in it that matters.
+# - **The steps.** Wanda costs 2.8 nats per token. Noised text with dense propagation takes 0.60
+#   off. The official noise levels, sum of norms and sink weights give 0.19 back.
+# - **Whole units.** With 30 % of the weights removed, sink-aware pruning gains, and as much with
+#   its sinks kept.
+# - **Use.** At 75 % neither Wanda's model nor the official recipe's is shown to beat a bigram model
+#   ([notebook 07](07_best_recipe.ipynb)).
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md). The model, `smol-dlm`, is a diffusion
@@ -429,84 +417,28 @@ run.find(findings | by_kind)
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# Differences are in nats per token; below zero the first of the two is better. What is not said
-# here is in the figures and tables. In the tables a *control* is a question that is asked beside a
-# claim of the paper: of other text, at another sparsity, or with a part of the method taken away.
+# Differences are in nats per token; below zero the first of the two is better.
 #
-# * **The claim holds on this text, and does so with no sink left out.** From 50 to 75 % the
-#   difference, official recipe − Wanda, falls by 0.44 [0.26, 0.61]. With noised text and dense
-#   propagation alone, no sink left out, it falls by 0.61 [0.44, 0.77]. What the sink weights
-#   change, official recipe − the same with its sinks kept, grows by 0.036 [0.0096, 0.063] in the
-#   same step, and that is the wrong direction: sinks have no part in the growing gain.
-# * **At 75 % the official recipe's own three choices hurt.** Its noise levels, its sum of norms and
-#   its sink weights together raise the loss by 0.19 [0.16, 0.21], beside noised text with dense
-#   propagation at an even grid of levels, where 0.10 would matter.
-# * **At 75 % the official recipe gains on Wanda; at 25 and 50 % this run is too small to decide.**
-#   The difference is −0.42 [−0.60, −0.24] at 75 %, where Wanda costs 2.8, and 0.017
-#   [−0.0081, 0.043] at 50 %. Calibrated on WikiText-2, as in the paper, it is −0.13 [−0.31, 0.044]
-#   at 75 %, which is undecided, and −0.0015 [−0.012, 0.0089] at 50 %, where the verdict is no
-#   difference that matters. Noised text with dense propagation, with all sinks kept, does gain on
-#   WikiText-2 at 75 %: its difference to Wanda is −0.38 [−0.56, −0.20].
-# * **The gain at 75 % by kind of scored text.** The difference, official recipe − Wanda, is −0.38
-#   [−0.56, −0.19] on natural English, −0.52 [−0.76, −0.28] on samples of the AR model and −0.36
-#   [−0.60, −0.12] on documentation. The intervals lie below zero, on natural English, too, which no
-#   recipe here was calibrated on. Noised text with dense propagation alone gives −0.56
-#   [−0.78, −0.35], −0.69 [−0.88, −0.51] and −0.56 [−0.80, −0.32].
-# * **None of these models at 75 % is shown to be of use.** On average over three kinds of text the
-#   loss bounds of Wanda's model and of the official recipe's lie 0.88 and 0.46 above the loss of a
-#   bigram model, which is a table of token pairs ([notebook 07](07_best_recipe.ipynb)).
-# * **The sinks do not make the gain.** At 75 % the official sink weights raise the loss by 0.036
-#   [0.013, 0.058]. Where text is noised and propagation is dense, leaving all sinks out raises it
-#   by 0.026 [0.0060, 0.046]. Both intervals lie above zero and within their margins, 0.11 and 0.10:
-#   a little worse, less than matters. On average over text and propagation all sinks left out
-#   change the loss by 0.0071 [−0.039, 0.053], and at 65 % by −0.00057 [−0.011, 0.010]. Neither
-#   matters.
-# * **Noised text and dense propagation make it.** At 75 % noised text changes Wanda's loss by −0.29
-#   and dense propagation by −0.31, each averaged over the other. Together, at even noise levels,
-#   they change it by −0.60 [−0.78, −0.43], more than the whole official recipe does. With the
-#   official levels instead, both together give −0.31 [−0.51, −0.10].
-# * **The sum of norms takes back a part of what the official levels cost.** After the official
-#   levels have raised the loss by 0.30, adding up norms lowers it by 0.15. Whether it helps without
-#   these levels was not measured. Levels, norms and sinks were added in one order; in another order
-#   their parts may differ.
-# * **Noise by itself may do more than is seen here.** Noised text had an eighth of Wanda's
-#   different sequences. [Notebook 08](08_what_results_depend_on.ipynb) measured what eight times as
-#   many sequences do for Wanda itself, on amounts like these. At 50 %, in 7 draws, they change its
-#   loss by −0.011 [−0.017, −0.0049]. At 75 % there is one draw, in which they change it by −0.074.
-#   How much more noise does, one draw does not say.
-# * **At 65 % neither is seen to help.** There noised text (0.029 [−0.0028, 0.060]) is undecided,
-#   and dense propagation (−0.0075 [−0.028, 0.013]) makes no difference that matters. We do not know
-#   why both help at 75 % and not at 65 %. A guess for dense propagation, which was not tested:
-#   sequential propagation calibrates each block on what the pruned blocks before it give, and at
-#   75 % these give something far from what the dense model does. For noised text we have no guess.
-# * **The official noise levels cost at 75 %, and the last of them does as much by itself.** They
-#   raise the loss by 0.30 [0.26, 0.33] beside an even grid, which sees a third more sequences. At
-#   the last level every token is a mask. Without that one level, on the same sequences, the loss is
-#   lower by 0.31 [0.25, 0.38]. At 50 %, on as little text, it is undecided whether the official
-#   levels cost anything. We do not know why the last level hurts at 75 %. A guess, which was not
-#   tested: where every token is a mask, every position reads the same token, so a tenth of what the
-#   recipe sees says nothing of any other.
-# * **Whole units: sink-aware pruning is better on the kinds of text that it was calibrated on, and
-#   its sinks have no part in it that matters.** With its sinks kept the sink-aware recipe does as
-#   well as with them left out. In 10 draws sink-aware − plain is −0.13 [−0.20, −0.052] with 30 %
-#   removed, which is decided although p is doubled, and −0.11 [−0.21, −0.022] with 50 %, which is
-#   not. Both are means over three kinds of scored text that do not agree. With 30 % removed it is
-#   −0.27 [−0.35, −0.20] on samples and −0.19 [−0.25, −0.13] on documentation, the kinds it was
-#   calibrated on. On natural English it is 0.085 [−0.082, 0.25]: the sign is the other way, and the
-#   interval holds zero. With 50 % removed the signs are the same (picture above). The second half
-#   of the draws alone decides neither mean: it gives −0.10 [−0.21, 0.0030] and −0.16
-#   [−0.32, 0.0054]. Besides the sinks the two recipes differ in how text is read: noised, with
-#   dense propagation and summed norms. These were not taken apart here. On WikiText-2, in [notebook
-#   03](03_leaving_sinks_out.ipynb), sink-aware pruning is better with 50 % removed, and with 30 %
-#   that is undecided.
-# * **At 50 %, on eight times as much text, the official noise levels hurt, and no other part is
-#   seen to matter.** They cost 0.025 [0.019, 0.031], where Wanda costs 0.32 and 0.015 would matter.
-#   The sum of norms (−0.0087 [−0.018, 0.00036]) is undecided. None of the others makes a difference
-#   that matters: the sink weights (−0.0018 [−0.0061, 0.0026]), all sinks left out (0.00057
-#   [−0.0017, 0.0028]), noised text (0.0030 [−0.0061, 0.012]) and dense propagation (−0.0030
-#   [−0.0068, 0.00074]). The whole official recipe − Wanda is 0.014 [0.0023, 0.025], undecided after
-#   correction. In the 10 draws of notebook 03, on as much text, it is 0.012 [0.0058, 0.018]: the
-#   official recipe is slightly worse than Wanda, calibrated on samples and documentation.
+# **The gain grows without the sinks.** From 50 to 75 % the difference, official recipe − Wanda,
+# falls by 0.44. With noised text and dense propagation alone, every sink kept, it falls by 0.61.
+# What the sink weights change grows by 0.036 [0.0096, 0.063], which is the wrong direction.
+#
+# **Two switches make it, and the recipe takes a part back.** At 75 % noised text changes Wanda's
+# loss by −0.29, dense propagation by −0.31, and all sinks left out by 0.0071 [−0.039, 0.053] (first
+# picture). The official noise levels cost 0.30 beside an even grid. Without the last of them, at
+# which every token is a mask, the loss is 0.31 lower; we do not know why. The sum of norms wins
+# 0.15 back, and the sink weights cost 0.036, less than matters.
+#
+# **Elsewhere the sinks do not help, either.** At 65 % neither switch is seen to help. At 50 %, on
+# eight times as much text, the official noise levels are the only part that is seen to matter (last
+# picture). Where 30 % of the weights go in whole units, sink-aware − plain is −0.27 [−0.35, −0.20]
+# on samples and −0.19 [−0.25, −0.13] on documentation, on which it was calibrated, but 0.085
+# [−0.082, 0.25] on natural English.
+#
+# **What this does not show.** Calibrated on WikiText-2, official recipe − Wanda is −0.13
+# [−0.31, 0.044] at 75 %. Noised text with dense propagation − Wanda is −0.38 [−0.56, −0.20],
+# undecided after correction. The official parts were added in one order; in another their shares
+# may differ. More is in [controls](../docs/controls.md).
 
 # %%
 from sinkprune_companion.figures.forests import listed

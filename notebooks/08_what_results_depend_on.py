@@ -24,25 +24,18 @@
 # matter whether the stable ones are left out?
 
 # %% [markdown] tags=["answer"]
-# **Answer.** With half of the weights zero, unstable, stable or all sinks were left out on four
-# models. In eleven of these twelve comparisons that does not matter; the twelfth is undecided.
-# Other results do depend on the text: how the official recipe compares with Wanda depends on its
-# kind, and whether SparseGPT is ahead on its amount.
+# **Answer.** With half of the weights zero, leaving unstable, stable or all sinks out makes no
+# difference that matters on three of four models; on the fourth, `smol-dlm-8M`, that is shown for
+# stable sinks alone, and the others are undecided. How other recipes compare depends on the text,
+# and all four models share one base.
 #
-# The picture to look at is [what leaving sinks out costs on four
-# models](../figures/08_what_results_depend_on/left_out.png).
+# ![What leaving sinks out costs on four models](../figures/08_what_results_depend_on/left_out.png)
 #
-# **In detail.**
-#
-# - **What is undecided** is leaving all sinks out on smol-dlm-8M.
-# - **Beside random tokens.** On each of the four models, leaving out stable sinks and leaving out
-#   as many random tokens differ by less than matters.
-# - **What once looked otherwise.** Two early trainings, whose weights are lost, had shown a cost of
-#   leaving all sinks out. There were two draws of each: 0.025 and 0.027 nats per token on old
-#   seed-1, 0.11 and 0.00066 on old seed-2. The same trainings, made again and measured in five
-#   draws under other settings, show no such cost.
-# - **The amount of text.** SparseGPT is ahead of Wanda on 128 calibration sequences, and on 16 that
-#   is undecided.
+# - **Kind of text.** The official recipe is worse than Wanda on samples and documentation, and is
+#   not seen to be on natural English.
+# - **Amount of text.** SparseGPT is ahead of Wanda on 128 sequences; on 16 that is undecided.
+# - **An early cost** of leaving all sinks out, on two trainings whose weights are lost, was not
+#   seen again on the same trainings made again.
 
 # %% [markdown]
 # Words are those of the [glossary](../docs/glossary.md), and recipes are those of
@@ -475,74 +468,30 @@ print("Random tokens left out:", found["ar_random_minus_none"])
 # ## The reading
 
 # %% [markdown] tags=["reading"]
-# Differences are in nats per token; below zero the first of the two is better. What is not said
-# here is in the figures and tables.
+# Differences are at 50 %, in nats per token; below zero the first of the two is better.
 #
-# * **Stable sinks left out are seen to cost nothing that matters**, against what was expected. Left
-#   out of Wanda's statistics at 50 %, in 5 calibration draws, they change the loss by 0.00084
-#   [−0.0023, 0.0040] on smol-dlm, where pruning costs 0.32; 0.0013 [−0.0028, 0.0054] on
-#   smol-dlm-8M; and on seed-1 and seed-2 made again −0.00073 [−0.0027, 0.0013] and −0.00023
-#   [−0.0021, 0.0016]. Beside as many random tokens left out they change it by 0.00029
-#   [−0.0024, 0.0029], 0.00028 [−0.0045, 0.0050], −0.00017 [−0.0030, 0.0027] and −0.00028
-#   [−0.0022, 0.0016], in the same order. On the first two models, which the table below has, that
-#   is no difference that matters. On the other two, which were not asked beforehand, the whole
-#   interval lies within the margin, too.
-# * **All sinks left out** change the loss by −0.0029 [−0.0098, 0.0040] on smol-dlm, where 0.015
-#   would matter; the table of settings above has other measurements of the same difference. On
-#   smol-dlm-8M it is undecided: 0.0078 [−0.0036, 0.019], where 0.018 would matter.
-# * **The official code does not leave out unstable sinks alone.** At an even grid of eight noise
-#   levels 22 % [12 %, 32 %] of the sinks of smol-dlm are stable. So most are unstable: 78 % of
-#   them. Whether fewer than one in twenty are stable, which was our first bar, is undecided after
-#   correction: p counts twice, because a second bar was set when the number had been seen. On
-#   smol-dlm-8M and on seed-1 and seed-2 made again the stable ones are 17 %, 16 % and 18 %. At the
-#   official levels, which end with all masks, they were not counted. Leaving out the unstable ones
-#   instead of all makes no difference that matters.
-# * **Nor does the AR twin need its sinks in the statistics.** Most of them are stable (85 % on
-#   calibration text, [notebook 01](01_do_sinks_move.ipynb)). Without them the loss of the pruned
-#   twin changes by −0.0030 [−0.0092, 0.0032], where Wanda costs 0.65. It is calibrated on 64 clean
-#   sequences, a quarter of the tokens of 32 sequences at eight noise levels. What it does need, in
-#   its middle layers, is to attend to them ([notebook 02](02_are_sinks_needed.ipynb)).
-# * **An early cost in two draws was not seen again, and is not explained.** On old seed-1 leaving
-#   all sinks out cost 0.025 in one draw and 0.027 in the other, where 0.016 would matter. The
-#   official sink weights cost 0.030 there, in the mean of both draws, and the whole official
-#   recipe, at eight levels, was 0.057 worse than Wanda. On old seed-2 leaving all sinks out cost
-#   0.11 in one draw and 0.00066 in the other. With the unstable sinks alone left out, the loss of
-#   the two changed by 0.00011 and −0.00099 in the mean of both draws. On the published model, in
-#   the same setting, leaving all sinks out changed the loss by 0.00068 [−0.0015, 0.0028].
-# * **The same trainings made again show no such cost, under other settings.** The weights of the
-#   old ones are lost. Made again by their commands and measured in five draws, seed-1 shows 0.0026
-#   [−0.0035, 0.0087] and seed-2 −0.0012 [−0.0058, 0.0033]. These measurements differ from the old
-#   ones in more than the weights, which are kept in 8 bits now: in the calibration text (32
-#   sequences instead of 16), in the noise (one for each draw instead of one for both), in the
-#   number format (float32 instead of bfloat16) and in the number of scored sequences. We have not
-#   repeated the old setting on the models that were made again. Until that is done we do not know
-#   whether the setting, the model or chance made the cost. Nor were these models given the official
-#   recipe, so its softer sink weights were not measured again.
-# * **How the official recipe compares with Wanda depends on the kind of text.** In the first
-#   picture, at 50 % and with eight noise levels, its loss lies above Wanda's on samples and on
-#   documentation, and on natural English it makes no difference that matters. With its own ten
-#   levels, in [notebook 03](03_leaving_sinks_out.ipynb), official recipe − Wanda is −0.012 nats per
-#   token [−0.023, −0.00083] on natural English, 0.025 [0.016, 0.034] on samples of the AR base and
-#   0.022 [0.013, 0.031] on documentation.
-# * **With eight noise levels, the official recipe is not seen to gain on Wanda in any setting at
-#   50 %.** Its loss lies above Wanda's by 0.022 [0.0058, 0.037] on 16 calibration sequences, by
-#   0.020 [0.0024, 0.037] on 128, and with noise of its own for every draw by 0.020 [0.013, 0.027].
-#   On old seed-1 and old seed-2 it lies above by 0.057 and 0.015, in two draws each, which decide
-#   nothing.
-# * **On more calibration text SparseGPT is ahead.** At 50 % SparseGPT − Wanda, on the same
-#   sequences, is 0.011 [−0.010, 0.032] with 16 sequences, in 7 draws, and −0.064 [−0.086, −0.042]
-#   with 128, in 10. Each interval is that of one amount of text; what the amount changes has no
-#   interval of its own.
-# * **Noise of its own for every draw narrows most intervals.** For official recipe − Wanda the
-#   half-width is 0.017 with one noise and 0.0071 with noise of its own. Where two recipes are alike
-#   the intervals were narrow before, and some get wider (table above).
-# * **At 75 % there are one to three draws, too few for a verdict.** With noise of its own for every
-#   draw, official recipe − Wanda is −0.26 in 3 draws. Noised text at even levels, with dense
-#   propagation and all sinks left out, − Wanda is −0.53 in 3 draws; leaving the sinks out by itself
-#   costs 0.030 in 3 draws. SparseGPT's official sink weights change the loss by 0.086 in 1 draw on
-#   16 sequences and by −0.12 in 2 draws on 128, so not even the sign is settled. Notebooks
-#   [03](03_leaving_sinks_out.ipynb), [06](06_gain_at_75.ipynb) and [07](07_best_recipe.ipynb) have
-#   five draws.
+# **The text decides how recipes compare, and not whether sinks matter.** Leaving all or only
+# unstable sinks out makes no difference that matters on any kind or amount of text (first two
+# pictures). The official recipe at eight noise levels is worse than Wanda by 0.022 [0.0058, 0.037]
+# on 16 sequences and by 0.020 [0.0024, 0.037] on 128, and on natural English it is not seen to be.
+# SparseGPT − Wanda is 0.011 [−0.010, 0.032] on 16 sequences and −0.064 [−0.086, −0.042] on 128.
+# What the amount itself changes has no interval.
+#
+# **An early cost is not explained.** Leaving all sinks out cost 0.025 and 0.027 in the two draws of
+# old seed-1, and 0.11 and 0.00066 in those of old seed-2 (third picture). The same trainings, made
+# again and measured in five draws, give 0.0026 [−0.0035, 0.0087] and −0.0012 [−0.0058, 0.0033].
+# They have more calibration text, other noise and another number format, so whether setting, model
+# or chance made the cost is not known.
+#
+# **Nor do the stable sinks explain it.** Against what we expected, leaving them out costs no more
+# than leaving out as many random tokens: the difference is 0.00029 [−0.0024, 0.0029] on `smol-dlm`,
+# and as small on the other models (last picture). Of the sinks that the official code leaves out,
+# 22 % [12 %, 32 %] are stable. Even the AR twin, whose sinks mostly stay, keeps its loss without
+# them: −0.0030 [−0.0092, 0.0032].
+#
+# **What this does not show.** At 75 % there are one to three draws, too few for a verdict;
+# notebooks [03](03_leaving_sinks_out.ipynb), [06](06_gain_at_75.ipynb) and
+# [07](07_best_recipe.ipynb) have five or more. More is in [controls](../docs/controls.md).
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table

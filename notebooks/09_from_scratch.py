@@ -25,22 +25,18 @@
 # how weak they are is measured first.
 
 # %% [markdown] tags=["answer"]
-# **Answer.** By the paper's measure the DLM's sinks move more than the AR model's here, too. The
-# gap is there in untrained models of the same shape, too. It is larger there, but a rerun does not
-# confirm by how much. Hiding sinks costs both models about the same, which the ledger calls no
-# difference that matters. That carries no weight, since hiding anything costs models this weak next
-# to nothing. What leaving sinks out does to pruning, such models cannot tell.
+# **Answer.** From scratch, too, the DLM's sinks move more by the paper's measure, and most of them
+# do not stay, but untrained models of the same shape differ in the same way. Whether sinks are
+# needed, or may be left out of pruning, models this weak cannot tell, since hiding sinks costs both
+# kinds next to nothing, and so does making half of the DLM's weights zero.
 #
-# The picture to look at is [how much sinks move from
-# scratch](../figures/09_from_scratch/sinks.png).
+# ![How much sinks move and how many stay, of every training and of untrained
+# models](../figures/09_from_scratch/sinks.png)
 #
-# **In detail.**
-#
-# - **Most sinks do not stay**: 34 % of the occurrences of the DLM's sinks are at positions that are
-#   sinks in most steps, and 79 % in the adapted DLM ([notebook 01](01_do_sinks_move.ipynb)).
-# - **How weak the models are.** The DLM has learned something: its loss bound is lower than that of
-#   a table of single tokens on every kind of text. But it is higher than that of a table of token
-#   pairs.
+# - **How much they move,** DLM − AR: 110 [59, 170] squared positions, and 410 [280, 550] untrained.
+# - **How many stay:** 34 % of the DLM's sinks and 69 % of the AR model's. Of the adapted DLM it is
+#   79 % ([notebook 01](01_do_sinks_move.ipynb)).
+# - **How weak the DLM is:** its loss lies 1.4 nats per token above that of a table of token pairs.
 
 # %% [markdown]
 # *Sinks* are the few tokens that draw far more attention than the rest ([notebook
@@ -483,45 +479,27 @@ display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption
 # Numbers are rounded one by one, so a difference need not be that of the rounded numbers.
 
 # %% [markdown] tags=["reading"]
-# * **How weak they are, first.** The DLM has learned something: on every kind of text its loss,
-#   which is a bound, is lower than that of a unigram model (table under *How good are they?*). But
-#   it lies 1.4 nats per token above that of a bigram model, so it is not shown to be better than a
-#   table of token pairs. The AR model's loss lies 0.53 below that of the bigram model. Making half
-#   of the DLM's weights zero changes its loss by 0.0084 [−0.0046, 0.022], which is not told from
-#   zero. Such a model has little to lose, so it had to be expected that nothing costs it anything.
-# * **(a) The DLM's sinks move more, as they do in untrained models.** The temporal variance of
-#   their centroid is 140 squared positions (a standard deviation of 12 of 128 positions), and 24 in
-#   the AR model: a difference of 110 [59, 170] over 5 trainings of each kind. In untrained models
-#   of the same shape it is 420 and 0.40, a difference of 410 [280, 550]. So the trained DLM's sinks
-#   move less than the untrained one's, and the trained AR model's more: the gap is there without
-#   training, and larger. A part of the gap is the measure, since the AR model's sum over all
-#   windows so far tends to settle. In half of the DLM's training a fifth of the tokens was masked,
-#   which may itself have a part in where its sinks are.
-# * **Few of the DLM's sinks stay.** 34 % of their occurrences are at stable positions, in the AR
-#   model 69 %. In untrained DLMs still fewer do (picture), so training makes the DLM's sinks stay
-#   more often. The AR model's share is about the same without training, so the sum over its windows
-#   may make it. The adapted DLM has 79 % there while it writes texts of 128 tokens. That its sinks
-#   stay may come from its base. Of the paper's models LLaDA was trained from scratch and may differ
-#   from it in this; Dream was adapted from an AR model, too.
-# * **(b) Hiding sinks costs both kinds about the same, and this carries no weight.** Five keys
-#   hidden in the middle third cost the DLM 0.0050 [−0.0018, 0.012] nats more than random keys do
-#   and the AR model 0.0040 [−0.00017, 0.0082], a difference of 0.00095 [−0.0056, 0.0075]. By the
-#   rule above this is *no difference that matters*, which counts against (b), and the ledger says
-#   so. But the verdict was almost certain before it was measured, since the margin of the rule is
-#   larger than all that hiding costs either model (table under *Does a model need them?*). Models
-#   that hardly use their context have little to lose. Besides, the five hidden keys of the DLM get
-#   little attention to begin with, and the strongest key that is left gets more than each of them
-#   had, so another key takes over. In the AR model, too, it gets more than each of them had. So
-#   whether sinks are needed less cannot be told from models this weak.
-# * **(c) What leaving sinks out does to pruning cannot be told.** At 50 % leaving unstable sinks
-#   out changes the loss by 0.00039 [−0.00037, 0.0011], those that are stable over noise levels by
-#   −0.000071 [−0.00042, 0.00028], and all of them by 0.00040 [−0.00036, 0.0012]. The margin would
-#   be a share of what pruning costs. That cost is not told from zero here, so there is no margin.
-# * **Five trainings are few.** The same trainings on another kind of processor, whose rounding
-#   differs, gave a larger difference in (a), of the same sign and outside the interval above
-#   ([history](../figures/claims.md), at its end). It was again smaller than the difference of
-#   untrained models, but the two intervals overlap. So the interval above does not cover the chance
-#   of a rerun: of (a) the sign alone is safe, and how much training shrinks the gap is not.
+# * **The models are weak.** The DLM's loss, a bound, lies 1.4 nats per token above that of a bigram
+#   model, and the AR model's 0.53 below it. So the DLM has learned something, as it is better than
+#   a unigram model, but it has little to lose.
+# * **(a) The DLM's sinks move more, trained or not.** The difference in temporal variance, DLM −
+#   AR, is 110 [59, 170] squared positions over 5 trainings of each kind, and 410 [280, 550] in
+#   untrained models. So the sign is no sign of training.
+# * **Most of the DLM's sinks do not stay.** 34 % of their occurrences are at stable positions,
+#   beside 79 % in the adapted DLM, whose sinks may come from its base. Of the AR model's it is
+#   69 %, about as many as without training.
+# * **(b) Hiding sinks costs neither model anything that matters.** The extra cost differs by
+#   0.00095 [−0.0056, 0.0075], DLM − AR. This was almost certain beforehand: 0.050 would matter, and
+#   hiding costs each model far less. Another token takes over, too.
+# * **(c) What leaving sinks out does to pruning cannot be told.** Making half of the DLM's weights
+#   zero changes its loss by 0.0084 [−0.0046, 0.022], which is not told from zero, so there is no
+#   margin. Leaving unstable sinks out changes it by 0.00039 [−0.00037, 0.0011], and all sinks by
+#   0.00040 [−0.00036, 0.0012]: undecided.
+#
+# **What this does not show.** The same trainings, made on another processor, gave a larger
+# difference in (a), outside the interval above ([history](../figures/claims.md)). So its sign is
+# safe, and its size is not. The paper's LLaDA was trained from scratch, and these models are too
+# small to stand for it. [Controls](../docs/controls.md) has the rest.
 
 # %%
 from sinkprune_companion.figures.forests import listed
