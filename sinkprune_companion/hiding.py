@@ -283,9 +283,10 @@ def _sums_of_weights(model: torch.nn.Module) -> tuple:
     torch counts writes, but those through `.data`; so the bits of all numbers are summed, too.
     """
     found = []
-    for weight in model.parameters():
-        bits = weight.detach().view(getattr(torch, f"int{8 * weight.itemsize}"))
-        found.append((weight.data_ptr(), weight._version, bits.sum()))
+    with torch.inference_mode(False):  # within it no other view of a weight can be made
+        for weight in model.parameters():
+            bits = weight.detach().view(getattr(torch, f"int{8 * weight.itemsize}"))
+            found.append((weight.data_ptr(), weight._version, bits.sum()))
 
     return tuple((place, writes, int(total)) for place, writes, total in found)
 

@@ -95,7 +95,7 @@ def can_tell(found: Mapping[str, Estimate]) -> dict[str, bool]:
     cost = found[f"wanda_minus_dense_{ENDING}_50"]
     expects = [
         found[f"exact_{ENDING}_{percent}"].value
-        > max(found[f"other_text_{ENDING}_{percent}"].value, why.SMALLEST)
+        > max(found[f"other_text_{ENDING}_{percent}"].value, why.SMALLEST_BY_CONVENTION)
         for percent in (50, 75)
     ]
     return {
