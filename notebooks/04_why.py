@@ -492,7 +492,7 @@ hits[[*shown, "foreseen"]].round(4)
 #
 # **So few weights change places.** Leaving all sinks out exchanges 0.17 % of the kept weights at
 # 50 % and 0.36 % at 75 %; another draw of as much text exchanges 2.2 % and 4.5 %. One pass over the
-# unpruned model foresees 0.15 % at 50 %.
+# unpruned model foresees 0.16 % at 50 %.
 #
 # **A large effect would have been seen.** Larger inputs at the sinks make the statistics false, and
 # leaving them out repairs that: at 50 % it lowers Wanda's loss from 10 times on. At 3 times it is
@@ -502,11 +502,9 @@ hits[[*shown, "foreseen"]].round(4)
 # and helps from 30 times on, with Wanda as with SparseGPT. Neither we nor `sinkprune diagnose`
 # expected that harm to Wanda, and we know no reason for it.
 #
-# **What it does not show.** That leaving sinks out matters in any model as it is. In one trained
-# from scratch it exchanges more weights than other text does (1.4 % and 1.2 %), but that model
-# could hardly show an effect ([notebook 09](09_from_scratch.ipynb)). That other tokens fill the
-# same channels was seen in one map; for the rest it is inferred. [Controls](../docs/controls.md)
-# has all planted effects.
+# **What it does not show.** That leaving sinks out matters in any model as it is. That other tokens
+# fill the same channels was seen in one map; for the rest it is inferred.
+# [Controls](../docs/controls.md) has all planted effects.
 
 # %%
 from sinkprune_companion.pages.render import Folded, results_table
