@@ -139,8 +139,9 @@ run = start("03_leaving_sinks_out", globals())
 # interval and p, and the first of these that fits is the verdict:
 #
 # 1. *Too few draws*: the difference rests on fewer than five calibration draws.
-# 2. *No difference that matters*: the interval lies wholly between −margin and +margin. This is so
-#    even where it excludes zero, and it does not support the claim.
+# 2. *No difference that matters*: the interval lies wholly between −margin and +margin, and a
+#    difference as large as the margin has p below 0.05, corrected as in 3. This is so even where the
+#    interval excludes zero, and it does not support the claim.
 # 3. *Helps* or *hurts*: the interval lies on one side of zero, and p is below 0.05 after correction.
 #    p is multiplied by how often we looked at the result while it could still have decided, and
 #    then corrected for related questions (Holm).
