@@ -294,7 +294,7 @@ def planted_cases(
     for dose, row in _mean_exchanges(passes, sparsity).iterrows():
         gain = gains[f"planted_gain_x{dose:g}_{100 * sparsity:.0f}"]
         case, kind = (name, AS_IT_IS) if dose == 1 else (f"× {dose:g}", PLANTED)
-        cases.append(Case(case, kind, sparsity, row.exact, row.other_text, _expects(row), gain))
+        cases.append(Case(case, kind, sparsity, row.exact, row.other_text, expects_an_effect(row), gain))
     return cases
 
 
@@ -305,7 +305,7 @@ def _mean_exchanges(passes: Sequence[pd.DataFrame], sparsity: float) -> pd.DataF
     return table.groupby("dose")[["exact", "other_text"]].mean()
 
 
-def _expects(row: pd.Series) -> bool:
+def expects_an_effect(row: pd.Series) -> bool:
     """Return whether a diagnosis of these means would expect leaving sinks out to matter."""
     return bool(row.exact > max(row.other_text, SMALLEST_BY_CONVENTION))
 
