@@ -155,8 +155,7 @@ def _warn_of_others(
 
     for name, module in model.named_modules():
         is_called_linear = type(module).__name__.endswith("Linear") and not isinstance(module, nn.Linear)
-        has_parts = bool(list(module.children()) or list(module.parameters()))
-        if is_called_linear and not has_parts:
+        if is_called_linear and next(module.parameters(), None) is None:
             found.append(f"{name} is quantised")
 
     found += [f"an adapter is merged into {layer}" for layer in _merged(model)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
+from torch.ao.nn.quantized.dynamic import Linear as QuantisedLinear
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.prune import l1_unstructured
 from torch.optim import optimizer as of_torch
@@ -483,10 +484,16 @@ def _experts():
 
 
 @pytest.mark.parametrize(
-    ("make", "named"), [(_fused, "in_proj_weight"), (_experts, "up .* 50 % .* and 1 more")]
+    ("make", "named"),
+    [
+        (_fused, "in_proj_weight"),
+        (_experts, "up .* 50 % .* and 1 more"),
+        (lambda: torch.nn.Sequential(QuantisedLinear(8, 8)), "0 is quantised"),
+    ],
 )
 def test_zeros_that_are_not_held_are_warned_of_once(make, named):
-    with pytest.warns(UserWarning, match=named) as caught, zeros_held(make()):
+    model = make()
+    with pytest.warns(UserWarning, match=named) as caught, zeros_held(model):
         pass
     assert len(caught) == 1
 
