@@ -116,3 +116,18 @@ def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_pa
     expected = before + 8 / 4 * product
     torch.testing.assert_close(merged.model.layers[0].mlp.down_proj.weight, expected)
     assert not torch.allclose(expected, before, atol=1e-3)
+
+
+def test_a_run_that_begins_with_an_adapter_has_its_size_and_counts_its_tokens(
+    prepared, copied, short, tmp_path
+):
+    folder = export(train(short(learning_rate=1e-2), prepared), tmp_path / "adapter")
+    first = load_file(folder / "adapter_model.safetensors")
+
+    begun = train(short(rank=8, alpha=16, learning_rate=1e-9), copied("second"), begin_with=folder)
+    settings = json.loads((begun / "training.json").read_text())
+    assert (settings["rank"], settings["alpha"], settings["earlier_tokens"]) == (4, 8, 64)
+
+    second = load_file(export(begun, tmp_path / "again") / "adapter_model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
