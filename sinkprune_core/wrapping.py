@@ -187,7 +187,11 @@ def _check_direction(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.
     other_BT = ids_BT.clone()
     other_BT[:, -1] = (other_BT[:, -1] + 1 + lm.vocabulary // 2) % lm.vocabulary
     before_BTD = hidden_BTD[:, :-1]
-    after_BTD = lm._last_hidden(other_BT, None)[:, :-1]
+    other_BTD = lm._last_hidden(other_BT, None)
+    after_BTD = other_BTD[:, :-1]
+
+    if lm.is_diffusion and torch.equal(hidden_BTD, other_BTD):
+        raise ValueError(f"the outputs of {lm.name} do not depend on its tokens: weights of it are zero")
 
     if lm.is_diffusion and torch.equal(before_BTD, after_BTD):
         raise ValueError(

@@ -19,7 +19,7 @@ def run(options: Train) -> None:
     settings = {name: getattr(options, name) for name in names}
     settings |= {"dtype": training_dtype(options.dtype, options.device), "alpha": 2 * options.rank}
     text = None if options.text is None else read_text(options.text)
-    checkpoint = lora.train(
+    folder = lora.train(
         Training(**settings),
         options.work_folder,
         options.begin_with,
@@ -30,7 +30,7 @@ def run(options: Train) -> None:
     if options.export is None:
         return
 
-    export(checkpoint, options.export)
+    export(folder, options.export)
     if options.base == EMBEDDED_BASE and not options.from_scratch:
         print(f"adapter written to {options.export}")
     else:

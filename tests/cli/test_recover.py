@@ -12,7 +12,7 @@ from sinkprune.cli import main
 from sinkprune.evaluation import local_data
 from sinkprune.models.card import CARD
 from sinkprune.models.saving import save
-from sinkprune.recovery import training
+from sinkprune.recovery import trainer
 from sinkprune.recovery.recover import recover as recover_from_python
 
 
@@ -74,7 +74,7 @@ def test_a_teacher_that_is_another_model_by_now_is_refused(
     save(dense, model)
 
     with monkeypatch.context() as patches:
-        patches.setattr(training, "one_step", lambda *_: pytest.fail("trained"))
+        patches.setattr(trainer, "one_step", lambda *_: pytest.fail("trained"))
         assert recover("--out", tmp_path / "out") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"the teacher {model} is not the model any more" in said and "--teacher" in said

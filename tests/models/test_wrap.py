@@ -181,6 +181,13 @@ def test_a_causal_model_is_no_diffusion_model(tiny_dlm):
         check_computation(as_causal)
 
 
+def test_weights_that_are_zero_are_not_called_a_direction(tiny_dlm):
+    for parameter in tiny_dlm.model.parameters():
+        parameter.data.zero_()
+    with pytest.raises(ValueError, match="zero"):
+        check_computation(tiny_dlm)
+
+
 def test_wrap_sets_the_direction_both_ways(make_ids):
     model = tiny_llama("gqa", 0)
     ids_BT = make_ids(1, 9)

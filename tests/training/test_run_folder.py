@@ -53,7 +53,7 @@ def test_a_run_does_not_go_on_with_another_base(change, base, short, tmp_path):
     train(config, run, text=LEARN)
     kept = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     change(base)
-    with pytest.raises(ValueError, match="run holds a run of another base: weights, configuration or"):
+    with pytest.raises(ValueError, match=r"another run .base: .* there, .* here"):
         train(short(base=str(base), mask_token="71", dtype="float32", tokens=128), run, text=LEARN)
     assert kept == {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
 
