@@ -43,9 +43,6 @@ USES = {
             lm, preset("unstable", propagation="sequential"), Calibration(ids), progress=False
         ),
         "statistics": lambda lm, ids: dense_statistics(lm, [preset("all-sinks")], Calibration(ids), False),
-        "rollout": lambda lm, ids: prune(
-            lm, preset("dwanda", noise="rollout", noise_levels=2), Calibration(ids), progress=False
-        ),
         "hidden keys": lambda lm, ids: nelbo(hiding_model(lm, Hiding("top", 1)), ids),
     },
     "autoregressive": {
