@@ -2,7 +2,7 @@
 
 A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below, with a
 `Literal` or with pydantic's `InstanceOf`, is checked before any work (`check_fields`, `checked_arguments`).
-What does not fit ends in one line: its name, its value, what it should be. An object of another class is a
+What does not fit ends in one line: its name, its value, what it must be. An object of another class is a
 TypeError, everything else a ValueError, as it may come from a command line or a file.
 """
 
@@ -38,7 +38,7 @@ HOTTEST = 1e6  # above it float64 does not hold noise multiplied by the temperat
 
 def _within_precision(temperature: float) -> float:
     if temperature and not COLDEST <= temperature <= HOTTEST:
-        raise ValueError(f"should be 0 or a number from {COLDEST:g} to {HOTTEST:g}")
+        raise ValueError(f"must be 0 or a number from {COLDEST:g} to {HOTTEST:g}")
     return temperature
 
 
@@ -75,15 +75,13 @@ def is_finite(value: torch.Tensor) -> bool:
 
 def _dense(value: torch.Tensor) -> torch.Tensor:
     if not is_plain(value):
-        raise ValueError("should be a dense tensor with numbers")
+        raise ValueError("must be a dense tensor with numbers")
     return value
 
 
 def _of_int64(ids: torch.Tensor) -> torch.Tensor:
     if _dense(ids).dtype != torch.int64 or ids.dim() != 2:
-        raise ValueError(
-            f"should be token ids, int64 of (sequences, tokens), and has shape {tuple(ids.shape)}"
-        )
+        raise ValueError(f"must be token ids, int64 of (sequences, tokens), and has shape {tuple(ids.shape)}")
     return ids.cpu()
 
 
@@ -148,8 +146,8 @@ def checked(name: str, value: object, hint: object) -> Any:
 
 
 def _wanted(message: str) -> str:
-    """Return what a message of pydantic's says that a value should be."""
-    return message.removeprefix("Input ").removeprefix("Value error, ")
+    """Return what a message of pydantic's says that a value must be."""
+    return message.removeprefix("Value error, ").replace("Input should", "must")
 
 
 @cache

@@ -142,7 +142,7 @@ class Settings:
 def test_only_annotated_kinds_are_checked_and_none_where_it_is_allowed():
     assert Settings(1, None, "anything") == Settings(1.0, free="anything")
     assert refused("count", lambda: Settings(count=0)).endswith("greater than or equal to 1")
-    assert refused("share", lambda: Settings(share="x" * 100)).startswith("share=a str should be")
+    assert refused("share", lambda: Settings(share="x" * 100)).startswith("share=a str must be")
 
 
 def test_a_function_gets_what_was_checked_and_its_defaults_stay():

@@ -50,7 +50,7 @@ ExcludeName = Literal["none", "all", "official", "unstable", "stable", "random",
 
 def _known_pattern(pattern: str) -> str:
     if pattern not in PATTERNS and n_and_m(pattern) is None:
-        raise ValueError(f"should be one of {', '.join(PATTERNS)}, or N:M such as 2:4")
+        raise ValueError(f"must be one of {', '.join(PATTERNS)}, or N:M such as 2:4")
     return pattern
 
 
@@ -58,7 +58,7 @@ def _known_by_name(function: Any) -> Any:
     """Return what tells itself from others: a function by its name, a frozen dataclass by what it prints."""
     is_frozen = is_dataclass(function) and not isinstance(function, type) and type(function).__hash__
     if not is_frozen and not isinstance(function, FunctionType):
-        raise ValueError("a function (def or lambda) or an instance of a @dataclass(frozen=True)")
+        raise ValueError("must be a function (def or lambda) or an instance of a @dataclass(frozen=True)")
     return function
 
 

@@ -155,6 +155,7 @@ def unit_counts(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitCount
     small for any unit.
     """
     kinds = removable(lm)
+    _check_alike(lm)
     linears = lm.linears(lm.blocks[0])
     nearest = _nearest(lm, ratio, round_to)
     removed = {"attention": nearest.groups, "mlp": nearest.channels}
@@ -181,6 +182,18 @@ def unit_counts(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitCount
         )
 
     return counts
+
+
+def _check_alike(lm: LanguageModel) -> None:
+    """Raise ValueError unless all blocks have linears of the same shapes, so that each loses as much."""
+    first, *others = [
+        {name: linear.weight.shape for name, linear in lm.linears(block).items()} for block in lm.blocks
+    ]
+    if any(shapes != first for shapes in others):
+        raise ValueError(
+            f"blocks of {lm.name} differ in their shapes, and pattern='structured' takes as many units from "
+            "each of them"
+        )
 
 
 def is_rounded(channels: int, round_to: int) -> bool:

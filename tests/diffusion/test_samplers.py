@@ -46,7 +46,7 @@ def test_the_published_samplers_and_schedules():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"order": "left"}, "order='left' should be 'low_confidence', 'entropy' or 'random'"),
+        ({"order": "left"}, "order='left' must be 'low_confidence', 'entropy' or 'random'"),
         ({"length": 96, "block": 36}, "length=96 is not a multiple of block=36"),
         ({"length": 96, "block": 32, "steps": 50}, "steps=50 cannot be shared by 3 blocks"),
         ({"length": 8, "block": None, "steps": 9}, "steps=9 exceed the 8 tokens"),

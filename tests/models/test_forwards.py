@@ -158,7 +158,7 @@ def test_lists_are_refused(tiny_dlm, make_ids):
     ids = make_ids(2, 8).tolist()
     for use in (nelbo, score, Calibration, USES["diffusion"]["trace"]):
         arguments = (ids,) if use is Calibration else (tiny_dlm, ids)
-        with pytest.raises(TypeError, match="=a list must be token ids: int64 of"):
+        with pytest.raises(TypeError, match="=a list must be "):
             use(*arguments)
     with pytest.raises(TypeError, match="token ids are a list: tiny-diffusion takes a tensor of int64"):
         tiny_dlm.hidden(ids)

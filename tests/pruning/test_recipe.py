@@ -17,10 +17,10 @@ from sinkprune_core.pruning.recipe import PRESETS, READ_BY, NormReduction, Recip
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"criterion": "taylor"}, "criterion='taylor' should be 'magnitude', 'wanda'"),
-        ({"pattern": "column"}, "pattern='column' should be one of row, layer, global, structured"),
+        ({"criterion": "taylor"}, "criterion='taylor' must be 'magnitude', 'wanda'"),
+        ({"pattern": "column"}, "pattern='column' must be one of row, layer, global, structured"),
         ({"pattern": "4:4"}, "1 <= N < M"),
-        ({"exclude": "all", "alpha": 0.0}, "alpha=0.0 should be greater than 0"),
+        ({"exclude": "all", "alpha": 0.0}, "alpha=0.0 must be greater than 0"),
         ({"pattern": "2:4", "sparsity": 0.6}, "sparsity=0.6 does not fit pattern='2:4', which means 0.5"),
         ({"pattern": "2:4", "allocation": "owl"}, "allocation='owl' does not go with pattern='2:4'"),
         ({"criterion": "flap"}, "criterion='flap' scores whole channels: it needs pattern='structured'"),
