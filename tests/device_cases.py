@@ -53,7 +53,6 @@ RECIPES = {
     "sparsegpt 2:4": preset("sparsegpt", pattern="2:4", sparsity=0.5),
     "global": Recipe(propagation="dense", pattern="global"),
     "owl": Recipe(allocation="owl"),
-    "rollout": preset("unstable", noise="rollout", noise_levels=2),
     "dense sparsegpt": Recipe("sparsegpt", propagation="dense", pattern="layer"),
 }
 
@@ -186,9 +185,7 @@ def test_scores(pair, make_ids, kind):
 SAMPLERS = {
     "llada": Sampler(12, 6, block=6),
     "guided": Sampler(12, 6, block=6, guidance=0.5, temperature=0.7),
-    "dream": replace(
-        PUBLISHED["dream"], length=12, steps=6, temperature=0.8, top_p=0.9, top_k=20, order_temperature=0.5
-    ),
+    "dream": replace(PUBLISHED["dream"], length=12, steps=6, temperature=0.8, top_p=0.9, top_k=20),
     "random": Sampler(12, 6, block=None, order="random", temperature=1.0),
 }
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import InstanceOf
@@ -35,7 +35,6 @@ from sinkprune.recovery.training import Recovered, check_teacher, recover_model
 from sinkprune.runs.memory_and_disk import Needs, lacks, training_needs
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.values import (
-    A_FUNCTION,
     Count,
     Flag,
     Number,
@@ -76,7 +75,7 @@ def recover(
     save_every: Count = 20,
     dry_run: Flag = False,
     progress: Flag = True,
-    tell: Annotated[Callable[[str], None], A_FUNCTION] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Recovered | Needs:
     """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
 

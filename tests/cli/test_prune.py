@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
     [
         ("unstable", {"noise_levels": 3}),
         ("sparsegpt", {"block_size": 16}),
-        ("wanda", {"allocation": "linear"}),
+        ("wanda", {"allocation": "owl"}),
     ],
 )
 def test_the_shell_prunes_as_python_does(model, command, drawn, tmp_path, name, fields, flags):

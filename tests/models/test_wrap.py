@@ -90,9 +90,6 @@ def test_a_diffusion_model_of_one_s_own_goes_the_whole_way_without_a_tokenizer(m
     with pytest.raises(ValueError, match="has no tokenizer, which turns text into ids: give"):
         lm.encode("the list")
 
-    with pytest.raises(ValueError, match="need a tokenizer, which says what ends a text"):
-        generate(lm, ids_NT[:1, :4], Sampler(8, 4, 4, logits_eos_inf=True))
-
 
 @pytest.mark.parametrize("name", ["cohere", "granite", "gemma"])
 def test_logits_are_the_model_s_own(name, make_ids):
@@ -376,7 +373,7 @@ def test_blocks_of_several_widths_are_looked_at_one_by_one(make_ids):
 
     with pytest.raises(ValueError, match=r"groups of 4; mlp\.down_proj of block 1 has 42: use another M"):
         prune_model(lm, preset("wanda", pattern="2:4"), text, progress=False)
-    with pytest.raises(ValueError, match=r"mlp\.gate_proj of block 1 of LlamaForCausalLM has shape"):
+    with pytest.raises(ValueError, match="blocks of LlamaForCausalLM differ"):
         prune_model(lm, preset("structured"), text, progress=False)
 
     report = prune_model(lm, preset("wanda", pattern="2:4", ignore="1.*"), text, progress=False)

@@ -638,7 +638,7 @@ BAD = {
     "both": ({"tokens": 9, "steps": 1}, ValueError, "give one of them"),
     "none": ({}, ValueError, "give one of them"),
     "length": ({"steps": 1, "length": 1}, ValueError, "length=1 must be at least 2"),
-    "method": ({"steps": 1, "method": "qlora"}, ValueError, "method='qlora' is unknown; choose one of"),
+    "method": ({"steps": 1, "method": "qlora"}, ValueError, "method='qlora' must be"),
     "rate": ({"steps": 1, "learning_rate": 0.0}, ValueError, "learning_rate=0.0 must be"),
     "large rate": ({"steps": 1, "learning_rate": 1e30}, ValueError, "learning_rate=1e.30 must be"),
     "short": ({"steps": 1, "text": ["the list"]}, ValueError, "too short for sequences of length=12"),

@@ -153,5 +153,5 @@ def test_an_export_into_the_run_is_refused_before_training(folder, export, tmp_p
     ],
 )
 def test_numbers_that_no_training_can_use_are_refused_by_name(field, value, short):
-    with pytest.raises(ValueError, match=re.escape(f"{field}={value} must be a")):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value} must be ")):
         short(**{field: value})
