@@ -1,8 +1,8 @@
 """From a model of transformers to a language model: what a few tokens through it must show first.
 
 Does it look in the direction that its kind has, does padding change nothing, does every block run once and
-every linear of it see every token, do the blocks one by one make what the whole model makes, and do the logits
-follow from the last hidden states? The computation is asked, and no list of architectures.
+every linear of it see every token, do the blocks one by one make what the whole model makes, and do the
+logits follow from the last hidden states? The computation is asked, and no list of architectures.
 
 Dimensions: B row, T position, D hidden width, V vocabulary.
 """

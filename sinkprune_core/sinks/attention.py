@@ -601,9 +601,7 @@ def attention_mass(
     if not 0 <= int(ids_BT.min()) <= int(ids_BT.max()) < vocabulary:
         raise ValueError(f"inputs hold ids outside the vocabulary, 0 … {vocabulary - 1}")
 
-    most = getattr(config, "max_position_embeddings", None) or math.inf
-    if isinstance(model, PreTrainedModel):
-        most = positions_of(model) or math.inf
+    most = (positions_of(model) if isinstance(model, PreTrainedModel) else None) or math.inf
     if ids_BT.shape[1] + new_tokens > most:
         raise ValueError(
             f"{ids_BT.shape[1]} tokens and new_tokens={new_tokens} exceed the {most} positions of the model"

@@ -25,6 +25,7 @@ from sinkprune_core import (
     attention_mass,
     diagnose,
     generate,
+    hide,
     preset,
     trace,
     weights_kept,
@@ -102,6 +103,30 @@ def test_attention_mass_is_that_of_eager_attention_within_the_windows(name, kind
         seen_QK = window_keys(lm, layer, 11)
         assert not maps_BLHQK[:, layer, :, ~seen_QK].any()
         assert bool((maps_BLHQK[:, layer, :, seen_QK] > 0).float().mean() > 0.9)
+
+
+@pytest.mark.parametrize(("name", "kind"), FOLLOWED)
+@torch.no_grad()
+def test_a_hidden_token_reaches_no_other(name, kind):
+    lm = wrapped(name, kind)
+    ids_BT = some_ids(1, 11)
+    other_BT = ids_BT.clone()
+    other_BT[0, 3] = 20 if ids_BT[0, 3] != 20 else 21
+    others_T = torch.arange(11) != 3
+
+    assert not torch.allclose(lm.hidden(ids_BT)[0, others_T], lm.hidden(other_BT)[0, others_T], atol=1e-3)
+    with hide(lm.model, ~others_T[None]):
+        before_BTD, after_BTD = lm.hidden(ids_BT), lm.hidden(other_BT)
+    torch.testing.assert_close(before_BTD[0, others_T], after_BTD[0, others_T], atol=1e-5, rtol=1e-5)
+
+
+def test_positions_are_those_that_a_model_has_for_tokens():
+    """RoBERTa keeps two of its 64 for padding."""
+    lm = wrapped("RoBERTa", "diffusion")
+    assert lm.hidden(some_ids(1, 62)).shape == (1, 62, 32)
+    for use in (lm.hidden, lambda ids_BT: attention_mass(lm.model, ids_BT)):
+        with pytest.raises(ValueError, match=r"63 tokens.* 62 positions"):
+            use(some_ids(1, 63))
 
 
 @pytest.mark.parametrize(("name", "kind"), WRAPPED)
