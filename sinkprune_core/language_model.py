@@ -293,7 +293,7 @@ class LanguageModel:
             ids_BT.to(self.device),
             attention_mask=attention_mask_BT,
             use_cache=False,
-            **padded_positions(self.model.base_model, attention_mask_BT),
+            **padded_positions(cast(PreTrainedModel, self.model.base_model), attention_mask_BT),
         )
         return output.last_hidden_state.to(self.device)
 

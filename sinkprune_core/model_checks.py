@@ -62,8 +62,9 @@ def _lists_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mod
 def _first_position(model: PreTrainedModel) -> int:
     """Return the position of a text's first token: RoBERTa counts from the one after its padding's."""
     for name, module in model.base_model.named_modules():
-        is_of_positions = isinstance(module, nn.Embedding) and "position" in name
-        if is_of_positions and module.padding_idx is not None:
+        if not isinstance(module, nn.Embedding) or "position" not in name:
+            continue
+        if module.padding_idx is not None:
             return module.padding_idx + 1
     return 0
 
