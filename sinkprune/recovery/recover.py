@@ -34,6 +34,7 @@ from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
 from sinkprune.runs.memory_and_disk import Needs, lacks, training_needs
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import positions_of
 from sinkprune_core.values import (
     Count,
     Flag,
@@ -247,7 +248,7 @@ def needs_of(
 
 def _check_length(lm: LanguageModel, length: int) -> None:
     """Raise ValueError for sequences with more tokens than a model has positions."""
-    positions = getattr(lm.model.config, "max_position_embeddings", None)
+    positions = positions_of(lm.model)
     if positions is not None and length > positions:
         raise ValueError(
             f"length={length} exceeds the {positions} positions of {lm.name}: give at most so many"

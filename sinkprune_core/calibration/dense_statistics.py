@@ -216,6 +216,7 @@ class DensePass:
 
             for start in with_bar(starts, what, "batch", self.progress):
                 batch = slice(start, start + joint_rows)
+                observer.shape_BT = tuple(ids_RT[batch].shape)
                 lm.hidden(ids_RT[batch])
                 mass_RLHST = lm.check_output(tracker.take())
 
