@@ -133,7 +133,8 @@ def prune(
     if where.device_map is not None:
         refuse(f"--device-map {where.device_map} lays the whole model on its devices", stream=stream)
 
-    target, work_folder = places(out or Path("pruned"), work)
+    target = out or Path("pruned")
+    work_folder = work_folder_of(target, work)
     is_there = (target / TABLE).is_file() and not dry_run  # it may be what this command has made
     if out is not None and not is_there:
         check_new(out)
@@ -196,13 +197,12 @@ def prune(
         discard(work_folder, recipe, work is None)
 
 
-def places(out: Path, work: Path | None) -> tuple[Path, Path]:
-    """Return where the pruned model and the work folder are; raise ValueError for two in one place."""
-    target = Path(os.path.realpath(out))
-    folder = Path(os.path.realpath(work or target.parent / f"{target.name}.work"))
-    if target in (folder, *folder.parents):
+def work_folder_of(out: Path, work: Path | None) -> Path:
+    """Return where the work folder is; raise ValueError for one in the place of the output, or below it."""
+    folder = Path(os.path.realpath(work or out.absolute().parent / f"{out.name}.work"))
+    if Path(os.path.realpath(out)) in (folder, *folder.parents):
         raise ValueError(f"--work {work} lies in --out {out}: choose a place outside")
-    return target, folder
+    return folder
 
 
 def check_new(out: Path) -> None:
