@@ -80,6 +80,9 @@ seeds: int = 1  # calibration draws
 protocol_other_draws: int = 1  # its calibration draws there, and of whole units
 protocol_large_tokens: int = 0  # more calibration tokens for Wanda and the official recipe at 50 %
 protocol_large_draws: int = 1  # calibration draws with that many
+protocol_long: int = 0  # tokens of long calibration sequences, as the paper's are; 0: not measured
+protocol_long_sequences: int = 64  # how many of them
+protocol_long_draws: int = 1  # calibration draws of them
 protocol_answer_draws: int = 0  # calibration draws in which models answer two-choice items
 protocol_item_draws: int = 1  # ways to mask an ending there
 # other text: what is measured
@@ -176,7 +179,7 @@ run = start("03_leaving_sinks_out", globals())
 
 # %%
 from sinkprune.models.loading import load
-from sinkprune_companion.experiments import paper_protocol
+from sinkprune_companion.experiments import paper_length, paper_protocol
 from sinkprune_companion.experiments.paired_differences import above_dense
 
 dlm = load(model, dtype, run.device)
@@ -197,6 +200,11 @@ if protocol_large_tokens:
     of_large = paper_protocol.protocol_findings(on_large)
     found |= paper_protocol.on_tokens(of_large, protocol_large_tokens)
     found |= paper_protocol.beside_other_amounts(protocol, on_large)
+if protocol_long:
+    of_cell = cell_draws or range(protocol_long_draws)
+    long_draws = [seed for seed in of_cell if seed < protocol_long_draws]
+    long = (protocol_long_sequences, protocol_long, protocol_sequences, long_draws)
+    found |= paper_length.findings(run, dlm, fingerprint, *long)
 run.find(found)
 
 # %% [markdown]

@@ -59,6 +59,7 @@ RANGES = {
     "prompts": _at_least(2),
     "protocol_answer_draws": Number,  # 0: no model answers
     "protocol_large_tokens": Number,  # 0: not measured
+    "protocol_long": Number,  # 0: not measured
     "recovery_long_tokens": Number,  # 0: not measured
     "protocol_sequences": _at_least(4),  # two of each start
     "ratios": Sparsity,
