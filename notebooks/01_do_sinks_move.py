@@ -39,9 +39,9 @@
 # %% [markdown]
 # **Parameters**, as *Run all* takes them. These defaults take minutes. The pictures and numbers
 # stored on this page are of a larger run, a [profile](../docs/glossary.md), whose values the set-up
-# below lists. The first values of the lists make the *main condition*, on which alone the claims
-# are judged. Every other value makes one more condition, which differs from it in this value. Time
-# and memory: [docs/performance.md](../docs/performance.md).
+# below lists. The first values of the lists make the *main condition*. Every other value makes one
+# more condition, which differs from it in this value. Where the answer turns with a condition, the
+# verdict of a claim says so. Time and memory: [docs/performance.md](../docs/performance.md).
 
 # %% tags=["main-parameters"]
 # the models

@@ -120,12 +120,13 @@ draw(run, "taken_over", plain, trajectories.plot_sink_positions, panels, **told)
 # > indicating that sinks are often transient and less structurally essential than in AR models.
 # > (abstract)
 #
-# **How it is judged.** On the same text, hiding its sinks in the middle third of the layers must
-# cost the DLM less than the AR model. What is compared is the *cost*: how much the loss rises. The
-# claim is contradicted if the whole interval of the difference of costs lies above zero. We wrote
-# this question, and chose the middle third for it, after we had
-# seen the costs. **So the comparison is exploratory**: whatever its verdict, other models or texts
-# have to confirm it. Hiding in all layers, on which the claim rested before, is measured beside it.
+# **How it is judged.** On the same text, what hiding its sinks costs the DLM is held against what
+# hiding theirs costs the AR model. The *cost* is how much the loss rises. It is measured in the
+# early, the middle and the late third of the layers, in all of them, and for two models trained
+# from scratch. Where the answer turns with such a condition, the verdict is *depends on the
+# condition*. We wrote this question, and chose the middle third first, after we had seen costs.
+# **So the comparison is exploratory**: whatever its verdict, other models or texts have to confirm
+# it.
 #
 # **Which keys are hidden.** Verdicts are read where five keys are hidden, so that a text that has
 # several sinks loses all or most of them. Often one key has most of the attention of the five. What

@@ -482,7 +482,7 @@ save_differences(run, "differences_50", scores, [("unstructured", 0.5)], seeds)
 # %% [markdown]
 # **By kind of text.** A difference above is a mean over three kinds of scored text, and its sign
 # may depend on the kind: calibration text is samples and documentation, never natural English.
-# [docs/results.md](../docs/results.md#by-kind-of-text) has all rows.
+# [docs/controls.md](../docs/controls.md#by-kind-of-text) has all rows.
 
 # %%
 from sinkprune_companion.experiments.comparisons import COMPARISONS

@@ -145,11 +145,12 @@ losses = recipe_search.losses(run, dlm, rows, texts, length, draws)
 # token; below zero is better. The last row of a sparsity is the official recipe beside Wanda, to
 # which the four steps add up.
 #
-# With five draws or more every row has a verdict. It is *no difference that matters* where the
-# whole interval lies within the margin, even if it excludes zero: then a step changes a little, and
-# less than matters. It is *helps* or *hurts* where the interval excludes zero and p is below 0.05
-# after correction for related questions (Holm). All else is *undecided*, even if the interval by
-# itself excludes zero. A row that also stands in the claims table has its verdict from there.
+# With five draws or more every row has a verdict, by the rule of [notebook
+# 03](03_leaving_sinks_out.ipynb). It is *no difference that matters* where the whole interval lies
+# within the margin, even if it excludes zero, and a difference as large as the margin has p below
+# 0.05: then a step changes a little, and less than matters. It is *helps* or *hurts* where the
+# interval excludes zero and p is below 0.05. Both p are corrected for related questions (Holm). All
+# else is *undecided*. A row that also stands in the claims table has its verdict from there.
 #
 # Intervals are t intervals over calibration draws and sequences together, so they cover new
 # calibration text and new scored text. The margin is 4.6 % of what the second recipe of a
@@ -221,7 +222,7 @@ cost_table.assign(recipe=list(CALLED.values()))[["recipe", *in_order]]
 # %% [markdown]
 # What each step changes on each kind of scored text by itself, in nats per token, at the highest
 # sparsity. Calibration text is samples and documentation, and never natural English, so signs could
-# depend on the kind. [docs/results.md](../docs/results.md#by-kind-of-text) has other differences.
+# depend on the kind. [docs/controls.md](../docs/controls.md#by-kind-of-text) has other differences.
 
 # %%
 from sinkprune_companion.experiments.kinds_of_text import finding_on, kind_of_sequences

@@ -289,10 +289,11 @@ print("outliers", outliers_L.numpy().round(4), "zeros", zeros_L.numpy().round(3)
 #
 # With five draws or more every row of the pictures has a verdict, by the rule of [notebook
 # 03](03_leaving_sinks_out.ipynb). It is *no difference that matters* where the whole interval lies
-# within the margin. Otherwise it is *helps* or *hurts* where the interval excludes zero and p is
-# below 0.05 after correction: p is multiplied by how often we looked at the number when it could
-# have decided, and then corrected for related questions (Holm). All else is *undecided*. A row that
-# also stands in the claims table has its verdict from there.
+# within the margin and a difference as large as the margin has p below 0.05. Otherwise it is
+# *helps* or *hurts* where the interval excludes zero and p is below 0.05. Both p are multiplied by
+# how often we looked at the number when it could have decided, and then corrected for related
+# questions (Holm). All else is *undecided*. A row that also stands in the claims table has its
+# verdict from there.
 #
 # Intervals are t intervals over calibration draws and sequences together, so they cover new
 # calibration text and new scored text. The margin is 4.6 % of what the second recipe of a

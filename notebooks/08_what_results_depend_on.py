@@ -146,7 +146,7 @@ robustness.settings_table(settings)
 # better. With five draws or more every row has a verdict, by the first of these rules that applies.
 #
 # 1. *No difference that matters*: the whole interval lies within the margin, even if it excludes
-#    zero.
+#    zero, and a difference as large as the margin has p below 0.05 after the same correction as in 2.
 # 2. *Helps* or *hurts*: the interval excludes zero and p is below 0.05 after correction for related
 #    questions (Holm).
 # 3. *Undecided*: all else.
