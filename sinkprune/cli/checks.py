@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from sinkprune.cli.options import Options, flag
-from sinkprune.files import cache_dir, check_decodable, check_replaceable, held
+from sinkprune.files import cache_dir, check_decodable, locked
 
 PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 
@@ -102,16 +102,11 @@ def check_writable(name: str, path: Path) -> None:
 
     A folder with a name as long as that of its scratch folder is made there, and removed at once.
     """
-    try:
-        check_replaceable(path)
-    except (OSError, ValueError) as error:
-        raise type(error)(f"{flag(name)} {error}") from None
-
     folder = path.absolute()
     while not folder.exists():
         folder = folder.parent
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.{os.getpid()}."):
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.", suffix=".tmp"):
             pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -150,6 +145,6 @@ def new_files(**paths: Path | None) -> Iterator[None]:
         for name, path in paths.items():
             if path is not None:
                 check_new_path(name, path)
-                stack.enter_context(held(path))
+                stack.enter_context(locked(path))
                 check_new_path(name, path)  # another process may have made it meanwhile
         yield

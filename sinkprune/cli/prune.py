@@ -22,7 +22,7 @@ from sinkprune.cli.common import (
     settle_device,
 )
 from sinkprune.cli.help_pages import say
-from sinkprune.files import held
+from sinkprune.files import locked
 from sinkprune.models.card import read_card
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery.model_card import card_of, provenance, save_model
@@ -215,7 +215,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
         yield None
         return
 
-    with held(options.target), held(options.work_folder):
+    with locked(options.target), locked(options.work_folder):
         remove_leftovers(options.target)  # of a process that was killed when it had just finished
         card = read_card(options.target)
         if is_finished(card, options, recipe):

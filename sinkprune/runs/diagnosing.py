@@ -7,7 +7,7 @@ from pydantic import InstanceOf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sinkprune.files import held, resolved
+from sinkprune.files import locked
 from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.on_disk import OnDisk
 from sinkprune.runs.recipe_identity import check_named
@@ -46,9 +46,9 @@ def diagnose(
             raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its norms")
         return diagnosis.diagnose(lm, calibration, sparsities, noise_levels, sinks, progress)
 
-    root = resolved(work)
+    root = Path(work).resolve()
     diagnosis.diagnosis_recipes(lm, len(calibration.ids_NT), noise_levels, sinks)  # what is none is refused
-    with held(root):
+    with locked(root):
         claim(root, identity(lm, calibration))
         store = OnDisk(root)
 

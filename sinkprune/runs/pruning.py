@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import InstanceOf
 
-from sinkprune.files import held, resolved
+from sinkprune.files import locked
 from sinkprune.models.streaming import StreamedModel
 from sinkprune.runs.checkpoint import PruningCheckpoint, job_folder
 from sinkprune.runs.dense_pass import KeptPass
@@ -54,11 +54,11 @@ def prune(
             raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its finished blocks")
         return engine.prune(lm, recipe, calibration, progress, statistics)
 
-    root = resolved(work)
+    root = Path(work).resolve()
     plan = make_plan(lm, recipe, calibration)  # what does not fit is said before work
     engine.check_before(lm, recipe, calibration, statistics)
 
-    with held(root):
+    with locked(root):
         job = settings_digest(recipe)
         with _dense_again(lm, job_folder(root, job)):
             checkpoint = PruningCheckpoint(root, lm, job, calibration)

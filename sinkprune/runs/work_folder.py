@@ -16,8 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune.files import atomic, file_digest, kept, write_checked, write_json
-from sinkprune.scratch import scratch_of
+from sinkprune.files import atomic, file_digest, read_checked, write_checked, write_json
 
 if TYPE_CHECKING:
     from sinkprune_core.calibration.text import Calibration
@@ -177,7 +176,7 @@ def read_progress(folder: Path) -> dict | None:
     if not file.exists():
         return None
 
-    state = kept(file)
+    state = read_checked(file)
     if state is None:
         warnings.warn(f"{file} is damaged: the job begins anew", stacklevel=2)
     return state
@@ -194,8 +193,8 @@ def _read(file: Path) -> dict | None:
 
 def _is_scratch(path: Path, ours: re.Pattern) -> bool:
     """Return whether a path is what a killed write has left of one of our files."""
-    name = scratch_of(path)
-    return name is not None and ours.fullmatch(name) is not None
+    name = path.name.removeprefix(".").removesuffix(".tmp").rpartition(".")[0]
+    return path.is_dir() and path.name.endswith(".tmp") and ours.fullmatch(name) is not None
 
 
 def remove_job(job: Path) -> None:

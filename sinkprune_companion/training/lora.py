@@ -22,7 +22,7 @@ from tqdm.auto import trange
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sinkprune.evaluation.likelihood import score
-from sinkprune.files import held, make_folder
+from sinkprune.files import locked, make_folder
 from sinkprune.models.adapters import open_adapter
 from sinkprune.models.devices import choose_dtype
 from sinkprune.recovery.objectives import exercise
@@ -64,7 +64,7 @@ def train(
     measure = MEASURES[config.kind]
     make_folder(folder)
 
-    with held(folder):
+    with locked(folder):
         checkpoint = kept.newest_checkpoint(folder)
         resumes = checkpoint.exists()
         base = open_base(config.base, config.mask_token, max(config.lengths), config.kind)

@@ -19,7 +19,7 @@ from sinkprune.cli.options import (
     whole,
     word,
 )
-from sinkprune.files import PLANNED, resolved
+from sinkprune.files import PLANNED
 from sinkprune_core.pruning.presets import ABOUT
 
 HOW = Group("how to prune", sort_key=4)
@@ -105,8 +105,8 @@ class Prune(TextOptions):
         for name in ("out", "work"):
             checks.check_named(name, getattr(self, name))
 
-        out = resolved(self.target)
-        self.work_folder = resolved(self.work or out.with_name(f"{out.name}.work"))
+        out = self.target.resolve()
+        self.work_folder = (self.work or out.with_name(f"{out.name}.work")).resolve()
 
     @property
     def target(self) -> Path:

@@ -16,7 +16,7 @@ from sinkprune.cli.options import (
     whole_numbers,
     word,
 )
-from sinkprune.files import cache_dir, resolved
+from sinkprune.files import cache_dir
 
 EMBEDDED_BASE = "smol-ar"  # the base that comes with the package
 
@@ -137,7 +137,7 @@ class Train(Options):
         if self.from_scratch:
             name = f"scratch-{name}-seed{self.seed}"
 
-        self.work_folder = resolved(self.folder or cache_dir() / "training" / name)
+        self.work_folder = (self.folder or cache_dir() / "training" / name).resolve()
         self._check_apart()
 
     def _check_apart(self) -> None:
@@ -149,7 +149,7 @@ class Train(Options):
         if self.export is None:
             return
 
-        run, export = self.work_folder, resolved(self.export)
+        run, export = self.work_folder, self.export.resolve()
         if run == export or run in export.parents or export in run.parents:
             raise ValueError(
                 f"--export {self.export} and the folder of the run, {self.work_folder}, lie one in the "
