@@ -24,7 +24,7 @@ from sinkprune.cli.help_pages import say
 from sinkprune.files import atomic, write_json
 from sinkprune.runs.diagnosing import diagnose
 from sinkprune.runs.memory_and_disk import lacks, pruning_needs
-from sinkprune.runs.work_folder import MARKER, identity, is_run_of, remove_root, was_streamed
+from sinkprune.runs.resume import STATE, identity, read_identity, remove_root
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.diagnosis import SMALLEST_BY_CONVENTION, Diagnosis, weighted_mean
@@ -91,7 +91,7 @@ def model_and_calibration(options: commands.Diagnose) -> tuple[LanguageModel, Ca
     calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
 
     follows_folder = streamed and not options.stream and options.work is None
-    if follows_folder and not is_run_of(options.usual_work, identity(lm, calibration)):
+    if follows_folder and read_identity(options.usual_work) != identity(lm, calibration):
         lm = open_model(options, options.model, None)
         if not lm.is_streamed:
             say(f"{options.usual_work} was left by another run, and stays as it is")
@@ -107,10 +107,10 @@ def is_to_be_streamed(options: commands.Diagnose) -> bool | None:
     if options.stream:
         return True
     if options.work is not None:
-        return was_streamed(options.work)
+        return read_identity(options.work).get("streamed")
 
-    is_there = (options.usual_work / MARKER).is_file()  # a folder of others is none of a model in memory
-    return was_streamed(options.usual_work) if is_there else None
+    is_there = (options.usual_work / STATE).is_file()  # a folder of others is none of a model in memory
+    return read_identity(options.usual_work).get("streamed") if is_there else None
 
 
 def by_kind(found: Diagnosis) -> pd.DataFrame:

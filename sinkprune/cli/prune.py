@@ -26,11 +26,9 @@ from sinkprune.files import locked
 from sinkprune.models.card import read_card
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery.model_card import card_of, provenance, save_model
-from sinkprune.runs.checkpoint import job_folder
 from sinkprune.runs.memory_and_disk import lacks, pruning_needs, weight_bytes
 from sinkprune.runs.pruning import prune
-from sinkprune.runs.recipe_identity import settings_digest
-from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root, was_streamed
+from sinkprune.runs.resume import identity, read_identity, remove_job, remove_root
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_core.calibration.text import Calibration
@@ -101,7 +99,7 @@ def is_to_be_streamed(options: Prune, made_from: dict | None) -> bool | None:
     if options.stream:
         return True
 
-    return was_streamed(options.work_folder)
+    return read_identity(options.work_folder).get("streamed")
 
 
 def what_is_pruned(
@@ -223,7 +221,7 @@ def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
             return
 
         check_new_path("out", options.target)
-        marker(options.work_folder)  # raises for a folder with other files
+        read_identity(options.work_folder)  # raises for a folder with other files
         yield None
 
 
@@ -278,8 +276,8 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
         units = {kind: range(units.count(lm.model.config)) for kind, units in removable(lm).items()}
         lm = shrink(lm, [units] * len(lm.blocks))
 
-    made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, **provenance(options.model)}
-    made_from.pop("format", None)
+    made_from = read_identity(options.work_folder)
+    made_from |= {"masked": options.masked, **provenance(options.model)}
     made_from["dtype"] = str(lm.model.dtype).removeprefix("torch.")
     if sources:
         made_from["text"] = sources
@@ -328,7 +326,7 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
 def discard(options: Prune, recipe: Recipe) -> None:
     """Remove a job that is saved, and the work folder where it was made for this job alone."""
     root = options.work_folder
-    remove_job(job_folder(root, settings_digest(recipe)))
+    remove_job(root, recipe)
 
     if options.work is None and not remove_root(root):
         print(

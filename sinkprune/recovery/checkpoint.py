@@ -14,12 +14,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sinkprune.files import atomic, file_digest, write_json
-from sinkprune.models.weight_files import read_json, refused
-from sinkprune.runs.work_folder import has_marker, remove_own
+from sinkprune.files import atomic, file_digest, write_checked
+from sinkprune.models.weight_files import refused
+from sinkprune.runs.resume import STATE, read_state, remove_own
 
-STATE = "recovery.json"  # the marker: which run it is, how far it is, and its log
-OWN = re.compile(r"recovery\.json|step-\d{8}\.safetensors")  # names of files in the work folder of a recovery
+OWN = re.compile(r"state\.json|step-\d{8}\.safetensors")  # names of files in the work folder of a recovery
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW, by parameter
 
 
@@ -28,12 +27,9 @@ def check_work(folder: Path) -> dict:
 
     Raises ValueError for a file, and for a folder that is not one of a recovery's.
     """
-    if not has_marker(folder, STATE, OWN):
+    known = read_state(folder)
+    if known is None:
         return {}
-
-    known = {}
-    with suppress(ValueError):  # of what is no JSON
-        known = read_json(folder / STATE)
 
     is_ours = isinstance(known.get("identity"), dict) and isinstance(known.get("step"), int)
     if not is_ours:
@@ -48,7 +44,7 @@ def check_work(folder: Path) -> dict:
 def remove_work(folder: Path) -> None:
     """Remove what a recovery has written into its work folder, and the folder where nothing else is in it."""
     with suppress(OSError):  # of a folder that cannot be removed, the working directory say
-        remove_own(folder, OWN, STATE)
+        remove_own(folder, OWN)
 
 
 class RecoveryCheckpoint:
@@ -64,7 +60,7 @@ class RecoveryCheckpoint:
 
         known = check_work(folder)
         if not known.get("file"):  # a run that kept no state has nothing to lose
-            write_json(folder / STATE, {"identity": self.identity, "step": 0, "log": []})
+            write_checked(folder / STATE, {"identity": self.identity, "step": 0, "log": []})
             return
 
         former = known["identity"]
@@ -106,7 +102,7 @@ class RecoveryCheckpoint:
             "sha256": file_digest(file),
             "log": log,
         }
-        write_json(self.folder / STATE, state)
+        write_checked(self.folder / STATE, state)
 
         for former in self.folder.glob("step-*.safetensors"):
             if former != file and OWN.fullmatch(former.name):

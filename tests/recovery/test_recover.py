@@ -253,9 +253,9 @@ def content(folder):
 FOREIGN = {
     "a text": {"thesis.txt": "years"},
     "another's states": {"step-00000001.safetensors": "weights"},
-    "another's marker": {"recovery.json": "{}", "thesis.txt": "years"},
-    "broken marker": {"recovery.json": "half", "step-00000001.safetensors": "weights"},
-    "work of prune": {"work.json": "{}"},
+    "another's marker": {"state.json": "{}", "thesis.txt": "years"},
+    "broken marker": {"state.json": "half", "step-00000001.safetensors": "weights"},
+    "work of prune": {"job-0123456789ab": "{}"},
 }
 
 
@@ -291,7 +291,7 @@ def test_a_run_that_kept_no_state_stands_in_nobody_s_way(make_pruned, words, tmp
         patches.setattr(training, "one_step", die)
         with pytest.raises(MemoryError):
             recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
-    assert [file.name for file in tmp_path.iterdir()] == ["recovery.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 
     smaller = Recovery(**SHORT | {"batch": 2})
     assert recover_model(make_pruned(), smaller, words, work=tmp_path, progress=False).settings.batch == 2
