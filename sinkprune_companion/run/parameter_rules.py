@@ -22,7 +22,7 @@ from sinkprune_companion.run.profiles import archive_file
 from sinkprune_companion.training.settings import DTYPES
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.presets import PRESETS
-from sinkprune_core.pruning.structured import plan
+from sinkprune_core.pruning.structured import unit_counts
 from sinkprune_core.values import AtLeastZero, Count, Flag, Number, Share, Sparsity
 
 # kinds of values
@@ -257,7 +257,7 @@ def check_ratios(notebook: str, values: Mapping[str, object]) -> None:
     lm = meta_model(row)
     for ratio in ratios:
         try:
-            plan(lm, ratio)
+            unit_counts(lm, ratio)
         except ValueError as error:
             raise ValueError(f"ratios: {error}") from None
 
