@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sinkprune.files import DATA, cache_dir, keep, kept, read_text
+from sinkprune.files import DATA, cache_dir, read_checked, read_text, write_checked
 from sinkprune.models import embedded
 from sinkprune.models.reader import Checkpoint
 from sinkprune_core.diffusion.noise import even_split
@@ -72,7 +73,7 @@ def installed(*folders: str) -> tuple[str, ...]:
     files = [file for root in roots for file in _sources(Path(root))]
 
     cached = cache_dir() / f"documentation-{_state(files)}.json"
-    known = kept(cached)
+    known = read_checked(cached)
     if known is not None:
         return tuple(known["paragraphs"])
 
@@ -84,7 +85,8 @@ def installed(*folders: str) -> tuple[str, ...]:
                 by_words.setdefault(_words(paragraph), paragraph)
 
     prose = tuple(by_words.values())
-    keep(cached, {"paragraphs": prose})
+    with suppress(OSError):  # a cache that cannot be written only costs time
+        write_checked(cached, {"paragraphs": prose})
     return prose
 
 

@@ -21,9 +21,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from sinkprune.files import write_digests
 from sinkprune.models.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
 from sinkprune.models.gpt2 import GPT2LMHeadModel
-from sinkprune.runs.checkpoint import PruningCheckpoint
+from sinkprune.runs.resume import ResumedRun
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel, set_direction
 
@@ -251,15 +252,15 @@ def killed_at():
 
     @contextmanager
     def kill(layer: int):
-        finish = PruningCheckpoint.finish
+        finish = ResumedRun.finish
 
-        def die(checkpoint, lm, at, *rest):
+        def die(run, at):
             if at == layer:
                 raise KeyboardInterrupt
-            finish(checkpoint, lm, at, *rest)
+            finish(run, at)
 
         with pytest.MonkeyPatch.context() as patches:
-            patches.setattr(PruningCheckpoint, "finish", die)
+            patches.setattr(ResumedRun, "finish", die)
             with pytest.raises(KeyboardInterrupt):
                 yield
 
@@ -273,5 +274,6 @@ def tiny_base(tiny_ar, tmp_path, monkeypatch):
     folder = tmp_path / "cache" / f"smollm2-135m-instruct-{BASE.member_sha256[:12]}"
     tiny_ar.model.to(torch.bfloat16).save_pretrained(folder)
     tiny_ar.tokenizer.save_pretrained(folder)
+    write_digests(folder)
     assert base_folder() == folder
     return folder

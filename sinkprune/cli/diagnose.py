@@ -119,7 +119,7 @@ def diagnose(
         from sinkprune.cli import common
         from sinkprune.files import write_json
         from sinkprune.runs import diagnosing
-        from sinkprune.runs.work_folder import identity, is_run_of, remove_root
+        from sinkprune.runs.resume import identity, read_identity, remove_root
         from sinkprune_core.calibration.text import Calibration
 
         streamed = is_to_be_streamed(stream, work, usual_work)
@@ -129,7 +129,7 @@ def diagnose(
         text = Calibration(torch.cat(list(texts.values())), seed, batch or DEFAULT_BATCH)
 
         follows_folder = bool(streamed) and not stream and work is None
-        is_of_others = follows_folder and not is_run_of(usual_work, identity(lm, text))
+        is_of_others = follows_folder and read_identity(usual_work) != identity(lm, text)
         if is_of_others:
             lm = common.open_model(model, where, None)
 
@@ -171,15 +171,15 @@ def is_to_be_streamed(stream: bool, work: Path | None, usual_work: Path) -> bool
 
     A run that is killed goes on in its work folder the way it began, however much memory is free by now.
     """
-    from sinkprune.runs.work_folder import MARKER, was_streamed
+    from sinkprune.runs.resume import STATE, read_identity
 
     if stream:
         return True
     if work is not None:
-        return was_streamed(work)
+        return read_identity(work).get("streamed")
 
-    is_there = (usual_work / MARKER).is_file()  # a folder of others is none of a model in memory
-    return was_streamed(usual_work) if is_there else None
+    is_there = (usual_work / STATE).is_file()  # a folder of others is none of a model in memory
+    return read_identity(usual_work).get("streamed") if is_there else None
 
 
 def by_kind(found: Diagnosis) -> str:

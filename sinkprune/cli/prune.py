@@ -157,20 +157,20 @@ def prune(
 
     with ExitStack() as stack:
         with loading(model):
-            from sinkprune.files import held
+            from sinkprune.files import locked
             from sinkprune.runs import pruning
-            from sinkprune.runs.work_folder import marker, was_streamed
+            from sinkprune.runs.resume import read_identity
 
             recipe = recipe_of(*chosen, masked, of_text)
-            stack.enter_context(held(target))
-            stack.enter_context(held(work_folder))
+            stack.enter_context(locked(target))
+            stack.enter_context(locked(work_folder))
             made_from = finished_from(target, recipe, masked) if is_there else None
             if made_from is None:
                 check_new(target)
-                marker(work_folder)  # raises for a folder with other files
+                read_identity(work_folder)  # raises for a folder with other files
 
             # what was made in one of both ways only goes on in that way, however much memory is free
-            streamed = stream or was_streamed(work_folder)
+            streamed = stream or read_identity(work_folder).get("streamed")
             if made_from is not None:
                 streamed = made_from.get("streamed")
 
@@ -189,7 +189,7 @@ def prune(
 
             with keeping("finished blocks and statistics are", work_folder):
                 report = pruning.prune(lm, recipe, text, work=work_folder)
-                before = {**(marker(work_folder) or {}), "masked": masked}
+                before = {**read_identity(work_folder), "masked": masked}
                 save(lm, report, model, target, before, sources)
 
             print(f"next: sinkprune compare {shlex.quote(model)} {shlex.quote(str(out))}")
@@ -352,7 +352,7 @@ def finished_from(out: Path, recipe: Recipe, masked: bool) -> dict | None:
 
 def check_same(made_from: dict, out: Path | None, lm: LanguageModel, text: Calibration | None) -> None:
     """Raise FileExistsError for the output of another model or calibration text."""
-    from sinkprune.runs.work_folder import identity
+    from sinkprune.runs.resume import identity
 
     expected = identity(lm, text)
     parts = ("model", "settings", "calibration")
@@ -386,7 +386,6 @@ def save(
         lm = shrink(lm, [units] * len(lm.blocks))
 
     made_from = {**made_from, **provenance(model)}
-    made_from.pop("format", None)
     made_from["dtype"] = str(lm.model.dtype).removeprefix("torch.")
     if sources:
         made_from["text"] = sources
@@ -434,14 +433,12 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
 
 def discard(folder: Path, recipe: Recipe, is_own: bool) -> None:
     """Remove a job that is saved, and its work folder where that was made for this job alone."""
-    from sinkprune.runs.checkpoint import job_folder
-    from sinkprune.runs.recipe_identity import settings_digest
-    from sinkprune.runs.work_folder import remove_job, remove_root
+    from sinkprune.runs.resume import remove_job, remove_root
 
     if not folder.is_dir():
         return
 
-    remove_job(job_folder(folder, settings_digest(recipe)))
+    remove_job(folder, recipe)
     if is_own and not remove_root(folder):
         print(
             f"{folder} stays: it holds other jobs (--work goes on with them), or files of others",

@@ -13,7 +13,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # which pydantic asks for
 
 from sinkprune.documents import Document
-from sinkprune.files import DATA, check_ordinary, json_of, read_text, resolved
+from sinkprune.files import DATA, check_ordinary, json_of, read_text
 from sinkprune_core.values import check_choice
 
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
@@ -79,7 +79,7 @@ def wikitext_files(folder: Path | str, split: str) -> list[Path]:
     """Return the files of one split of WikiText-2 below a folder, raw ones rather than those with <unk>, and
     none of another WikiText; raise ValueError for a split that is missing or there twice.
     """
-    folder = resolved(folder)
+    folder = Path(folder).resolve()
     by_split: dict[str, list[Path]] = {}
     for file in files_below(folder):
         match = _FILE.fullmatch(file.name)

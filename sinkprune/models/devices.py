@@ -5,6 +5,7 @@ Dimensions: R rows (tokens), I input features, O output features.
 
 import hashlib
 import platform
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from sinkprune.files import cache_dir, keep, kept
+from sinkprune.files import cache_dir, read_checked, write_checked
 from sinkprune.models.weight_files import DTYPES
 from sinkprune_core.values import in_short
 
@@ -110,12 +111,13 @@ def bfloat16_gain() -> float:
 @cache
 def _measured_once(machine: str, file: Path) -> float:
     """Return the gain that `file` holds for a machine, measuring and writing it where there is none."""
-    known = kept(file)
+    known = read_checked(file)
     if known is not None and known.get("machine") == machine:
         return cast(float, known["gain"])
 
     gain = _measured_gain()
-    keep(file, {"machine": machine, "gain": gain})
+    with suppress(OSError):  # a cache that cannot be written only costs time
+        write_checked(file, {"machine": machine, "gain": gain})
     return gain
 
 

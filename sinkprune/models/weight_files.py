@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from sinkprune.files import check_folder, check_ordinary, file_status, json_in, known_digest
+from sinkprune.files import check_ordinary, file_status, json_in, known_digest
 from sinkprune_core.values import in_short
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,7 +69,9 @@ def first_problem(error: ValidationError) -> str:
 def check_files(folder: Path) -> None:
     """Raise FormatError where a folder that is to be read holds something else than files and folders."""
     try:
-        check_folder(folder)
+        for file in sorted(folder.iterdir()):
+            if file.exists() and not file.is_dir():
+                check_ordinary(file)
     except (OSError, ValueError) as error:
         raise FormatError(str(error)) from None
 

@@ -16,11 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sinkprune.files import atomic, file_digest, kept, make_folder, write_checked
+from sinkprune.files import atomic, file_digest, make_folder, write_checked
 from sinkprune.models.weight_files import refused
-from sinkprune.runs.work_folder import has_marker, remove_own
+from sinkprune.runs.resume import STATE, read_state, remove_own
 
-STATE = "state.json"  # the marker: which run it is, how far it is, and its log
 OWN = re.compile(r"state\.json|step-\d{8}\.safetensors")  # names of files in the work folder of a training
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW, by parameter
 
@@ -37,14 +36,12 @@ class Progress:
 def check_work(folder: Path) -> dict:
     """Return what the marker of a training's work folder says, {} where the folder is empty or not there.
 
-    Raises ValueError for a file, for a folder that is not one of a training's, and for a marker that is not
-    what was written.
+    Raises ValueError for the folder of a pruning run, and what `read_state` raises.
     """
-    if not has_marker(folder, STATE, OWN):
-        return {}
-
-    state = kept(folder / STATE)
+    state = read_state(folder)
     if state is None:
+        return {}
+    if "checkpoints" in state:  # of a pruning run
         raise ValueError(
             f"{folder / STATE} is not what a training has written, and nothing in its folder was touched: "
             f"choose another work folder, or remove {folder} to begin anew"
@@ -56,7 +53,7 @@ def check_work(folder: Path) -> dict:
 def remove_work(folder: Path) -> None:
     """Remove what a training has written into its work folder, and the folder where nothing else is in it."""
     with suppress(OSError):  # of a folder that cannot be removed, the working directory say
-        remove_own(folder, OWN, STATE)
+        remove_own(folder, OWN)
 
 
 class Checkpoint:

@@ -13,7 +13,7 @@ from pydantic import InstanceOf
 
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
 from sinkprune.evaluation.local_data import wikitext_documents
-from sinkprune.files import check_new_folder, held, resolved
+from sinkprune.files import check_new_folder, locked
 from sinkprune.models.card import read_card
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
@@ -157,7 +157,7 @@ def recover(
     if teacher is not None and is_of_card:
         _check_dense(teacher, pruned, card, device)
 
-    with held(out), held(work):
+    with locked(out), locked(work):
         lm = load(pruned, known.stored, device)
         taught_by = None if teacher is None else load(teacher, settings.dtype, device)
 
@@ -200,7 +200,7 @@ def _places(out: Place | None, work: Place | None, dry_run: bool) -> tuple[Path,
 
 def _check_apart(work: Path, out: Path) -> None:
     """Raise ValueError for a work folder and an output of which one lies in the other."""
-    of_work, of_out = resolved(work), resolved(out)
+    of_work, of_out = work.resolve(), out.resolve()
     if of_work == of_out:
         raise ValueError(f"work={work} and out={out} are one folder: give two, work is for unfinished work")
     if of_work in of_out.parents or of_out in of_work.parents:

@@ -23,7 +23,7 @@ from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
 from sinkprune.recovery.trainable import in_float32, trained
 from sinkprune.recovery.trainer import row_of, take_steps
-from sinkprune.runs.work_folder import identity
+from sinkprune.runs.resume import identity
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 

@@ -96,13 +96,12 @@ def pruning_needs(
     if not in_work_folder:  # hidden states before a block and after it wait in memory
         return Needs(memory + 2 * hidden, weights if is_saved else 0)
 
-    first_pass = 3 * hidden  # and there are those from which a killed pass goes on
     if not is_saved:
-        return Needs(memory, first_pass)
+        return Needs(memory, 2 * hidden)
 
     blocks = parameters_of(lm.blocks) * lm.model.dtype.itemsize
     kept = 0 if lm.is_streamed else blocks  # the saved copy of a streamed model takes finished blocks over
-    return Needs(memory, max(first_pass, blocks + 2 * hidden, kept + weights))
+    return Needs(memory, max(blocks + 2 * hidden, kept + weights))
 
 
 def _resident_weights(lm: LanguageModel) -> int:

@@ -15,7 +15,7 @@ from sinkprune.models.card import CARD
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.reader import Checkpoint
 from sinkprune.models.weight_files import read_json
-from sinkprune.runs.work_folder import VOLATILE
+from sinkprune.runs.resume import VOLATILE
 from sinkprune_companion import DATA
 from sinkprune_core.language_model import LanguageModel, set_direction
 

@@ -18,7 +18,7 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sinkprune.evaluation.likelihood import score
-from sinkprune.files import held, make_folder, write_json
+from sinkprune.files import locked, make_folder, write_json
 from sinkprune.models.adapters import open_adapter
 from sinkprune.models.devices import choose_dtype
 from sinkprune.recovery.checkpoint import Checkpoint
@@ -62,7 +62,7 @@ def train(
     """
     make_folder(folder)
 
-    with held(folder):
+    with locked(folder):
         base = open_base(config.base, config.mask_token, max(config.lengths), config.kind)
         if begin_with is not None:
             config = kept.going_on(config, base, begin_with)

@@ -16,9 +16,8 @@ from prune_large import LENGTH, LEVELS, SEQUENCES, Size, write_checkpoint
 
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
-from sinkprune.runs.dense_pass import KeptPass
 from sinkprune.runs.diagnosing import diagnose
-from sinkprune.runs.on_disk import OnDisk
+from sinkprune.runs.resume import DiskStore, ResumedPass, WorkFolder
 from sinkprune_core import Calibration, Recipe
 from sinkprune_core.calibration.dense_statistics import collect
 
@@ -39,9 +38,8 @@ def test_a_diagnosis_takes_at_most_a_fifth_more_than_one_pass_of_statistics(tmp_
     peaks: dict[str, list[float]] = {"pass": [], "diagnosis": []}
 
     def one_pass() -> None:
-        folder = tmp_path / f"pass-{next(numbers)}"
-        folder.mkdir()
-        collect(lm, [key], text, progress=False, store=OnDisk(folder), kind=KeptPass)
+        store = DiskStore(WorkFolder(tmp_path / f"pass-{next(numbers)}", {}), "passes")
+        collect(lm, [key], text, progress=False, store=store, kind=ResumedPass)
 
     def diagnosis() -> None:
         diagnose(lm, text, noise_levels=LEVELS, progress=False, work=tmp_path / f"work-{next(numbers)}")

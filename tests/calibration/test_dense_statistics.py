@@ -7,8 +7,8 @@ import pytest
 import torch
 from naive import linears_of, same, weights_of
 
-from sinkprune.runs import on_disk
-from sinkprune.runs.dense_pass import KeptPass, bytes_that_wait
+from sinkprune.runs import resume
+from sinkprune.runs.resume import DiskStore, ResumedPass, WorkFolder, bytes_that_wait
 from sinkprune_core import Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import joint_rows, row_bytes
@@ -270,7 +270,8 @@ def beyond_a_quota(tensors, file):
 def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, tmp_path, monkeypatch):
     """They leave nothing behind; without room for them, foreseen or not, the text passes twice."""
     monkeypatch.setattr(module, "WAITING_BYTES", 0)
-    store = on_disk.OnDisk(tmp_path)
+    work = WorkFolder(tmp_path, {})
+    store = DiskStore(work, "passes")
 
     for lm, fields, states in ((tiny_dlm, {}, LEVELS), (tiny_ar, {"inputs": "clean"}, 1)):
         keys = [dataclasses.replace(recipe, **fields).statistics_key for recipe in RECIPES.values()]
@@ -278,18 +279,18 @@ def test_inputs_that_wait_on_disk_change_no_bit(tiny_dlm, tiny_ar, calibration, 
 
         found = []
         for free in (room - 1, room):
-            monkeypatch.setattr(on_disk, "free_disk_at", lambda folder, free=free: free)
+            monkeypatch.setattr(resume, "free_disk_at", lambda folder, free=free: free)
             waits = bytes_that_wait(lm, keys, calibration, store)
             assert waits == (room // 2 if free == room else 0)
-            found.append(module.collect(lm, keys, calibration, False, store, kind=KeptPass))
-            store.forget()
+            found.append(module.collect(lm, keys, calibration, False, store, kind=ResumedPass))
+            work.remove(store.name)
 
         for key in keys:
             assert_same_statistics(found[0][key], found[1][key], rtol=0)
         assert bytes_that_wait(lm, keys, calibration, store, "mps") == 0
 
-    assert {path.name for path in tmp_path.iterdir()} <= {"hidden-0.bin", "hidden-1.bin"}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
-    monkeypatch.setattr(on_disk, "save_file", beyond_a_quota)
-    again = module.collect(lm, keys, calibration, False, store, kind=KeptPass)
+    monkeypatch.setattr(resume, "save_file", beyond_a_quota)
+    again = module.collect(lm, keys, calibration, False, store, kind=ResumedPass)
     assert_same_statistics(again[key], found[0][key], rtol=0)

@@ -138,7 +138,7 @@ def test_a_cache_that_leads_to_itself_is_one_sentence(model, tmp_path, refused, 
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     monkeypatch.setenv("SINKPRUNE_CACHE", str(loop))
-    assert f"{loop} leads to itself through symbolic links" in refused("evaluate", "smol-ar")
+    assert f"SINKPRUNE_CACHE={loop}" in refused("evaluate", "smol-ar")
 
 
 # what the pages say

@@ -104,7 +104,7 @@ def test_a_number_that_is_not_finite_in_a_linear_is_met_when_its_block_is_read(s
 def test_a_pipe_in_the_folder_of_a_model_does_not_hang(name, read, saved):
     (saved / name).unlink(missing_ok=True)
     os.mkfifo(saved / name)
-    with pytest.raises(FormatError, match=f"{name} is a pipe"):
+    with pytest.raises(FormatError, match=f"{name} is no ordinary file"):
         read(saved)
 
 

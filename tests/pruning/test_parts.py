@@ -11,7 +11,7 @@ import torch
 from naive import linears_of, same, weights_of
 
 from sinkprune import prune
-from sinkprune.runs.recipe_identity import settings_digest
+from sinkprune.runs.resume import settings_digest
 from sinkprune_core import Recipe, weights_kept
 from sinkprune_core.calibration.text import NOISE
 from sinkprune_core.pruning.criteria import CRITERIA, CriterionName, wanda

@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 
 from sinkprune import load, score
+from sinkprune.files import json_digest
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
 from sinkprune.recovery import trainer, training
@@ -24,7 +25,7 @@ from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.trainable import in_float32
 from sinkprune.recovery.training import recover_model
-from sinkprune.runs import memory_and_disk, work_folder
+from sinkprune.runs import memory_and_disk, resume
 from sinkprune.runs.memory_and_disk import Needs
 from sinkprune_core import preset, prune
 from sinkprune_core.seeds import generator
@@ -240,7 +241,7 @@ def test_another_run_in_the_work_folder_is_refused(make_pruned, words, tmp_path)
 @pytest.mark.parametrize("package", ["torch", "transformers", "sinkprune"])
 def test_a_run_goes_on_with_the_same_versions_alone(make_pruned, words, tmp_path, monkeypatch, package):
     recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
-    monkeypatch.setattr(work_folder, "version", lambda name: "0.1" if name == package else version(name))
+    monkeypatch.setattr(resume, "version", lambda name: "0.1" if name == package else version(name))
     there = re.escape(version(package))
     with pytest.raises(ValueError, match=rf"another run \({package}: {there} there, 0.1 here"):
         recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
@@ -250,12 +251,13 @@ def content(folder):
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+PRUNING = {"identity": {"model": "one"}, "checkpoints": {}}
 FOREIGN = {
     "a text": {"thesis.txt": "years"},
     "another's states": {"step-00000001.safetensors": "weights"},
     "another's marker": {"state.json": "{}", "thesis.txt": "years"},
     "broken marker": {"state.json": "half", "step-00000001.safetensors": "weights"},
-    "work of prune": {"work.json": "{}"},
+    "work of prune": {"state.json": json.dumps(PRUNING | {"check": json_digest(PRUNING)})},
 }
 
 

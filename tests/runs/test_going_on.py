@@ -7,9 +7,9 @@ from damage import flip
 from sinkprune import load, prune
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.streaming import stream
-from sinkprune.runs import on_disk
+from sinkprune.runs import resume
 from sinkprune.runs.diagnosing import diagnose
-from sinkprune.runs.on_disk import KeptPoints
+from sinkprune.runs.resume import PassCheckpoint
 from sinkprune_core import Calibration, Recipe
 from sinkprune_core.calibration import dense_statistics
 
@@ -57,14 +57,14 @@ def straight(going, known):
 def going(checkpoint, text, tmp_path, monkeypatch):
     """A function that diagnoses a model anew in one of WAYS; it returns what is found and the finished calls.
 
-    It is killed when blocks have run `calls` times in all. Every point is written.
+    It is killed when blocks have run `calls` times in all. Every checkpoint is written.
     """
-    monkeypatch.setattr(on_disk, "EVERY", 0)
+    monkeypatch.setattr(resume, "EVERY", 0)
 
     def run(way: str, work: str, calls: float = float("inf"), **options):
         memory, disk, is_streamed = WAYS[way]
         monkeypatch.setattr(dense_statistics, "WAITING_BYTES", memory)
-        monkeypatch.setattr(on_disk, "free_disk_at", lambda folder: disk)
+        monkeypatch.setattr(resume, "free_disk_at", lambda folder: disk)
         if is_streamed:
             lm = stream(open_checkpoint(checkpoint), "streamed", torch.float32)
         else:
@@ -106,7 +106,7 @@ def assert_equal(found, expected) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_diagnosis_that_is_killed_again_and_again_repeats_no_finished_block(going, straight, tmp_path, way):
     expected, once = straight(way)
-    of_unit = LAYERS if way == "batch by batch" else BATCHES  # calls until the next point
+    of_unit = LAYERS if way == "batch by batch" else BATCHES  # calls until the next checkpoint
 
     found, kills, calls = None, 0, 0
     while found is None:
@@ -115,10 +115,10 @@ def test_a_diagnosis_that_is_killed_again_and_again_repeats_no_finished_block(go
         calls += more
 
     assert kills >= 2
-    assert calls == once + kills  # of each run the one call after its last point is lost
+    assert calls == once + kills  # of each run the one call after its last checkpoint is lost
     assert_equal(found, expected)
     kept = {path.name for path in (tmp_path / "killed").iterdir()}
-    assert kept == {"work.json", f"norms-all-{LEVELS}.safetensors", f"norms-all-{LEVELS}.safetensors.sha256"}
+    assert kept == {"state.json", f"norms-all-{LEVELS}.pt"}
 
 
 @pytest.fixture
@@ -126,17 +126,17 @@ def killed_while_summing(going, monkeypatch):
     """A function that kills a run when three inputs of linears are summed, and returns what was read."""
 
     def run(work: str, **options) -> set[int]:
-        take = KeptPoints.pop
+        take = PassCheckpoint.pop
         taken = []
 
-        def counted(points, number):
+        def counted(checkpoint, number):
             if len(taken) == BATCHES * 3 + 1:  # and the fourth one in part
                 raise KeyboardInterrupt
             taken.append(number)
-            return take(points, number)
+            return take(checkpoint, number)
 
         with monkeypatch.context() as patches:
-            patches.setattr(KeptPoints, "pop", counted)
+            patches.setattr(PassCheckpoint, "pop", counted)
             assert going(ON_DISK, work, **options)[0] is None
         return set(taken[:-1])
 
@@ -155,41 +155,35 @@ def test_inputs_that_were_summed_before_a_kill_are_not_read_again(going, straigh
 @pytest.mark.parametrize(
     ("way", "damaged", "damage"),
     [
-        (ON_DISK, "pass-*.safetensors", flip),
-        (ON_DISK, "hidden-at-*.bin", remove),
+        (ON_DISK, "pass-*.pt", flip),
+        (ON_DISK, "hidden-2.bin", remove),
         (ON_DISK, "inputs/0.safetensors", flip),
         (ON_DISK, "inputs/0.safetensors", remove),
-        (BY_BLOCKS, "hidden-at-*.bin", flip),
-        (BY_BLOCKS, "pass-*.safetensors", cut),
+        (BY_BLOCKS, "hidden-2.bin", flip),
+        (BY_BLOCKS, "pass-*.pt", cut),
     ],
 )
-def test_where_something_of_a_point_is_damaged_the_pass_begins_anew(
+def test_where_something_of_a_checkpoint_is_damaged_the_pass_begins_anew(
     going, straight, tmp_path, way, damaged, damage
 ):
     expected, once = straight(way)
     assert going(way, "killed", 2 * BATCHES + 1)[0] is None
-    (file,) = (tmp_path / "killed").glob(damaged)
+    (file,) = (tmp_path / "killed").glob(f"*-passes/{damaged}")
     damage(file)
 
-    with pytest.warns(UserWarning, match="is damaged: the pass over the text begins anew"):
+    with pytest.warns(UserWarning, match="is damaged: .* begins anew"):
         found, calls = going(way, "killed")
     assert calls == once
     assert_equal(found, expected)
 
 
-def test_another_diagnosis_in_the_same_folder_takes_its_sinks_from_there_and_disturbs_none(going, straight):
+def test_another_diagnosis_in_the_same_folder_disturbs_none(going, straight):
     expected, _ = straight(BY_BLOCKS)
     other, _ = straight(BY_BLOCKS, sinks="unstable")
     assert going(BY_BLOCKS, "killed", (LAYERS + 1) * BATCHES + 1)[0] is None
     assert going(BY_BLOCKS, "killed", BATCHES + 1, sinks="unstable")[0] is None
     assert_equal(going(BY_BLOCKS, "killed")[0], expected)
     assert_equal(going(BY_BLOCKS, "killed", sinks="unstable")[0], other)
-
-
-def test_a_pass_of_seconds_writes_no_points(going, tmp_path, monkeypatch):
-    monkeypatch.setattr(on_disk, "EVERY", 3600)  # a pass is shorter than that
-    assert going(BY_BLOCKS, "killed", 4 * BATCHES)[0] is None
-    assert not list((tmp_path / "killed").glob("pass-*"))
 
 
 def test_sinks_of_an_unknown_name_are_refused_before_the_work(going, tmp_path):
@@ -214,7 +208,7 @@ def test_a_function_of_ones_own_is_not_diagnosed_in_a_work_folder(going, tmp_pat
 def test_pruning_that_is_killed_in_a_pass_before_the_first_block_goes_on_too(
     checkpoint, text, tmp_path, monkeypatch, propagation
 ):
-    monkeypatch.setattr(on_disk, "EVERY", 0)
+    monkeypatch.setattr(resume, "EVERY", 0)
     recipe = Recipe(inputs="noised", noise_levels=LEVELS, exclude="all", propagation=propagation)
 
     def run(calls: float, work: str):
