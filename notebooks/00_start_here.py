@@ -406,7 +406,7 @@ draw(run, "first_look", plain, forests.plot_effects, rows, axis, **told)
 #   say nothing about writing.
 # * **Leaving sinks out changes few weights.** Wanda ranks the weights of a row, so only differences
 #   between the columns count, and sinks hold much the same share of most columns. In the matrix
-#   that is shown 0.0090 % of the kept weights are exchanged, and over all matrices 0.17 %; another
+#   that is shown 0.0084 % of the kept weights are exchanged, and over all matrices 0.17 %; another
 #   draw of the text exchanges 2.2 %. [Notebook 04](04_why.ipynb) says why, and when sinks would
 #   count for more.
 # * **So the loss hardly changes.** In the last picture it is higher without the unstable sinks, by
