@@ -2,7 +2,7 @@
 
 from sinkprune_companion import project_root
 from sinkprune_companion.cli.commands.publish import Publish
-from sinkprune_companion.run.publish import publish
+from sinkprune_companion.pages.publish import publish
 
 
 def run(options: Publish) -> None:

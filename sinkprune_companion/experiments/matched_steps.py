@@ -18,7 +18,7 @@ from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
 from sinkprune_companion.experiments.variants import Variant, variants_on
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, preset
 

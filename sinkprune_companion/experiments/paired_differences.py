@@ -10,7 +10,7 @@ import pandas as pd
 
 from sinkprune.evaluation import suite
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
 

@@ -32,7 +32,7 @@ from sinkprune_companion.experiments.pruning_findings import (
 )
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, seen_levels, width_of
 from sinkprune_companion.experiments.variants import Variant, variant_answers, variants_on
-from sinkprune_companion.ledger.margins import beside_damage, share_that_matters
+from sinkprune_companion.margins import beside_damage, share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset

@@ -11,7 +11,7 @@ from sinkprune.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_companion.experiments.comparisons import COMPARISONS, Compared
 from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity

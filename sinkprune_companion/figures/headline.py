@@ -21,7 +21,7 @@ from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDEC
 from sinkprune.figures.style import canvas
 from sinkprune_companion.figures.forests import Judge
 from sinkprune_companion.figures.looks import GREY, INK, METHODS
-from sinkprune_companion.ledger.margins import check_found, known_damage, share_that_matters
+from sinkprune_companion.margins import check_found, known_damage, share_that_matters
 
 CAPTION = (
     "An attention map with a sink; how many kept weights change where sinks are left out, and with another "
