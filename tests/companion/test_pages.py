@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion import project_root
-from sinkprune_companion.figures import claims_strip, headline
-from sinkprune_companion.figures import titles
+from sinkprune_companion.figures import claims_strip, headline, titles
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.results import Results, results_for, results_of
 from sinkprune_companion.margins import share_that_matters
