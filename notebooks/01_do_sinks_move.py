@@ -361,10 +361,9 @@ run.find(found)
 # finds sinks, which are the largest fluctuations. Each such pair has a seed of its own, and the
 # seed's number is its mean over prompts.
 #
-# Rows of the picture are ways to sum. Its panels show two measures, each for trained and for random
-# weights. All queries of the DLM are new in every step, so for it the ways to sum agree, and its
-# point is the same in every row but that of another threshold. What the rows compare is the AR
-# model.
+# A row of the picture is a way to sum, and its number is DLM − AR: right of zero the DLM's sinks move
+# more. All queries of the DLM are new in every step, so for it the ways to sum agree, and what the
+# rows compare is the AR model.
 #
 # * *Newest queries alone* are those of the step's own window, without older ones. Whatever is near
 #   them receives attention for a moment and counts as a sink, so the AR model's sinks move more
@@ -394,7 +393,7 @@ run.find(found)
 
 # %% [markdown]
 # The picture leaves out *newest queries, in even shares*, which has the same sinks as *newest
-# queries alone*. The two panels of temporal variance have different scales.
+# queries alone*, and with random weights Rulli et al.'s threshold, which no key of the DLM passes.
 
 # %%
 from sinkprune_companion.figures import forests
@@ -405,18 +404,18 @@ METRICS = {
     "overlap": "overlap of consecutive\nsink sets",
     "stable_share": "share of stable sinks",
 }
-panels = []
-for metric in ("temporal_variance", "stable_share"):
-    for weights, part in {"trained": in_main, "random": of_seed}.items():
-        part = part[part.reading != "newest_shares"]
-        means = figures.intervals(part, ["label", "kind"], metric)
-        panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
-means = pd.concat(panels)
-told = {"data": means, "caption": "means over prompts, and over seeds of random weights"}
-how_drawn = {"hue": "kind", "sharex": "row", "missing": "no key passes the threshold"}
-plain = "Measures of how sinks move, of trained and of random weights"
-rows = (means, "panel", "label", "")
-draw(run, "random_weights", plain, forests.plot_rows, *rows, **how_drawn, **told)
+parts = []
+for weights, of_weights in {"trained": in_main, "random": of_seed}.items():
+    of_weights = of_weights[of_weights.reading != "newest_shares"]
+    for label, part in of_weights.groupby("label", sort=False):
+        gaps = gap(part).to_frame("value")
+        parts.append(gaps.assign(section=f"{weights} weights", comparison=label))
+differences = pd.concat(parts)
+rows = figures.intervals(differences, ["section", "comparison"], "value")
+told = {"data": rows, "caption": "means over prompts, and over seeds of random weights"}
+axis = "temporal variance, DLM − AR (positions²)"
+plain = "How much more the DLM's sinks move, with trained and with random weights"
+draw(run, "random_weights", plain, forests.plot_effects, rows, axis, **told)
 
 # %% [markdown]
 # A few prompts can make most of a mean. So the next picture has a point for every prompt, on an
@@ -600,15 +599,17 @@ Folded(pd.DataFrame(cells).reindex(of_each).rename(index=KINDS), "All conditions
 layers = pd.concat(measured.by_layer, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
 run.find(found)
-LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
-LAYERS["top_share"] = "share of the attention\nto the strongest key"
+LAYERS = {
+    "stable_share": "share of stable sinks",
+    "top_share": "share of the attention\nto the strongest key",
+}
 means = [
     figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
     for column, words in LAYERS.items()
 ]
 axes = {"layer": "layer (0 is the first)", "value": ""}
 curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
-told = {"data": layers, "caption": "bars: 95 % intervals", "panel": "measure", "sharey": False}
+told = {"data": layers, "caption": "bars: 95 % intervals", "panel": "measure"}
 draw(run, "layers", "Sinks layer by layer", figures.plot_curves, *curves, **told)
 
 # %% [markdown]

@@ -202,8 +202,8 @@ run.find(found)
 # %% [markdown]
 # **At 50 %.** Each row is a difference of two recipes, and its verdict is made by the rule above.
 # Left of zero the first recipe is better, and inside the grey band the difference does not matter.
-# *Official sink weights − none* is the official recipe with and without its sink weights. A baseline
-# that lies far from all other rows is beyond the axis, and its number stands at the right. Intervals
+# *Official sink weights − none* is the official recipe with and without its sink weights. *Masked
+# text, unpruned inputs* is what this notebook calls noised text with dense propagation. Intervals
 # are t intervals over draws and sequences together, so they cover new calibration text and new
 # scored text.
 
@@ -705,36 +705,12 @@ by_place = table.pivot(index="variant", columns=["pattern", "sparsity"], values=
 by_place.loc[table.variant.unique()].astype("Int64").astype(object).fillna("–")
 
 # %% [markdown]
-# ### What pruning costs on other text
-#
-# This is the NELBO of the pruned DLM minus that of the dense one, on the same sequences under the
-# same noise, as a mean over text and calibration draws. Lower is better. Six recipes are drawn; the
-# data of the figure (`quality.csv`) has the others. Magnitude and statistics from sinks alone cost
-# far more, and their numbers stand below the picture.
-
-# %%
-from sinkprune_companion.figures import figures
-
-excess = pruning_findings.excess(scores)
-quality = excess[excess.pattern == "unstructured"]
-in_percent = quality.assign(sparsity=100 * quality.sparsity)
-LINES = ["wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]
-labels = {"sparsity": "sparsity of the blocks' linear maps (%)"}
-labels["value"] = "NELBO above dense (nats per token)"
-curves = (in_percent[in_percent.recipe.isin(LINES)], "sparsity", "value", "recipe", labels)
-told = {"data": quality, "interval_columns": ("low", "high"), "logy": True, "dodge": True}
-told["caption"] = "NELBO above the dense model's against sparsity, with 95 % intervals"
-plain = "What pruning costs, by recipe and sparsity"
-display(draw(run, "quality", plain, figures.plot_curves, *curves, **told))
-FAR_ABOVE = ["magnitude", "structured-magnitude", "only-sinks"]
-excess[excess.recipe.isin(FAR_ABOVE)].set_index(["panel", "recipe"])[["shown"]]
-
-# %% [markdown]
 # ### Other sparsities, and N:M patterns
 #
 # Here are differences on other text at the other sparsities, and with N zeros in every M
 # consecutive inputs (2:4), which hardware supports. The table has what every recipe costs, at all
-# places, also for whole units. Notebooks [06](06_gain_at_75.ipynb) and [07](07_best_recipe.ipynb)
+# places, also for whole units: the NELBO of the pruned DLM less that of the dense one, on the same
+# sequences under the same noise, as a mean over text and calibration draws. Notebooks [06](06_gain_at_75.ipynb) and [07](07_best_recipe.ipynb)
 # have more draws at 75 %, and notebook 06 has more of whole units.
 
 # %%
@@ -746,5 +722,6 @@ for share in sorted({*sparsities, *sparsegpt_sparsities} - {0.5}):
 of_patterns = [place for place in measured if n_and_m(place[0])]
 pictures.append(save_differences(run, "differences_patterns", scores, of_patterns, seeds))
 display(*filter(None, pictures))
+excess = pruning_findings.excess(scores)
 rows = excess.pivot(index="recipe", columns="panel", values="shown")
 rows.loc[excess.recipe.unique(), excess.panel.unique()].fillna("–")

@@ -217,27 +217,24 @@ caption = f"norm of every input channel and the sinks' share of its energy, for 
 figures.save_figure(run, figure, "channels", channels, caption)
 
 # %% [markdown]
-# Which weights change places is shown by a window of the matrix behind the first of these panels.
-# It has 40 of the 576 outputs, the 40 channels with the largest norms, and 80 of the 1,496 other
-# channels, spread evenly over their norms. What is pruned is white.
-#
-# The two channels on the left hold nearly all that sinks carry. Even without the sinks they stay
-# far above all others, so nearly all of their weights are kept either way. Many channels next to
-# them are large only because of the sinks. Without these, weights there that were not far above the
-# threshold are pruned, and weights anywhere that were just below it take their places. In the whole
-# matrix as many weights are won as are lost. In the window far more are lost, because it has all of
-# the largest channels and few of the others.
+# The two channels furthest right in the first of these panels hold nearly all that sinks carry. Even
+# without the sinks they stay far above all others, so nearly all of their weights are kept either
+# way. Many channels next to them are large only because of the sinks. Without these, weights there
+# that were not far above the threshold are pruned, and weights anywhere that were just below it take
+# their places.
 
 # %%
 hot = channels[(channels.layer == layers[0]) & (channels.linear == "mlp.down_proj")]
 norm_I = torch.tensor(hot["norm"].to_numpy())
 without_I = norm_I * (1 - torch.tensor(hot["share"].to_numpy())).sqrt()
-weight_OI = dlm.linears(dlm.blocks[layers[0]])["mlp.down_proj"].weight
-window = why.score_window(weight_OI, norm_I, without_I, 0.5)
-says = title(run, "window", f"Scores at down_proj of layer {layers[0]}, and what changes places")
-figure = pictures.plot_window(window, says)
-caption = f"scores over the threshold of their row; marks: exchanged without sinks. {says}"
-figures.save_figure(run, figure, "window", window.round(4), caption)
+weight_OI = dlm.linears(dlm.blocks[layers[0]])["mlp.down_proj"].weight.detach().float().cpu()
+strongest = norm_I.argsort(descending=True)[:2]
+
+for words, scale_I in {"with": norm_I, "without": without_I}.items():
+    kept_OI = why.wanda_keeps(weight_OI, scale_I, 0.5)
+    print(
+        f"{words} the sinks: {kept_OI[:, strongest].float().mean():.1%} of their weights are kept"
+    )
 
 # %% [markdown]
 # ## How much leaving sinks out changes, beside other text
@@ -440,18 +437,18 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 # %% [markdown]
 # ## Does the diagnosis foresee the effect?
 #
-# The picture has every case in which both the diagnosis and the change of the loss are known. These
-# are the effects planted in the statistics, the model as it is, and other models whose sinks
-# notebooks [08](08_what_results_depend_on.ipynb) and [09](09_from_scratch.ipynb) left out. The grey
-# stroke is what other text exchanges in a case. `diagnose` expects an effect if leaving sinks out
-# exchanges more than that, and more than 1 %. The diagnosis is *right* if it expected an effect and
+# The table has every case in which both the diagnosis and the change of the loss are known, and the
+# picture those at 50 %. These are the effects planted in the statistics, the model as it is, and
+# other models whose sinks notebooks [08](08_what_results_depend_on.ipynb) and
+# [09](09_from_scratch.ipynb) left out. `diagnose` expects an effect if leaving sinks out exchanges
+# more than other text does, and more than 1 %. The diagnosis is *right* if it expected an effect and
 # there is one, be it gain or harm, or if it expected none and the difference is negligible.
 #
 # For planted effects and the model as it is, masks and losses are of the same calibration text, and
 # means over draws. For the other models they are of different text: the masks are of one draw of
 # WikiText-2, in this notebook's number format, and the losses of notebooks 08 and 09 are of draws
 # of model samples and documentation, in float32; notebook 09's are of other trainings, too. So for
-# these models the horizontal axis describes one mask and the vertical axis the loss of another.
+# these models the number in brackets describes one mask and the interval the loss of another.
 
 # %%
 from pathlib import Path

@@ -181,7 +181,7 @@ found = differences(way_costs, COMPARED)
 run.find(estimates(found))
 
 STEPS = {  # a label in tables and pictures: the name of its finding
-    "+ noised text, dense propagation": "noised_dense_minus_wanda",
+    "+ masked text, unpruned inputs": "noised_dense_minus_wanda",
     "+ official noise levels": "official_levels_minus_grid",
     "+ official sum of norms": "paper_sinks_kept_minus_official_levels",
     "+ official sink weights": "paper_minus_paper_sinks_kept",
@@ -272,8 +272,8 @@ FACTORIAL = {
     "sinks_besides": ("noised, dense, all", BOTH),
 }
 SWITCHES = {  # a label in the picture: the name of its finding
-    "noised text, sinks kept": "noised",
-    "dense propagation, sinks kept": "dense",
+    "masked text, sinks kept": "noised",
+    "unpruned inputs, sinks kept": "dense",
     "all sinks left out": "sinks",
 }
 factorial_costs = above_dense(factorial_losses)

@@ -344,9 +344,9 @@ for (name, share), ending in endings.items():
 run.find(found)
 
 # %% [markdown]
-# A row of the picture is one model, at one sparsity if there are several. Both controls, random
-# tokens left out, stand below the sinks that they go with. Stable sinks are also compared with as
-# many random tokens directly, which is what would falsify that they matter.
+# A row of the picture is one model, at one sparsity if there are several. Its data has the controls,
+# too: random tokens left out, and stable sinks compared with as many random tokens directly, which
+# is what would falsify that they matter.
 
 # %%
 from sinkprune_companion.figures.recipes import CONTROL, save_left_out

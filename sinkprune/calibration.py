@@ -15,6 +15,7 @@ from sinkprune import corpus
 from sinkprune.documents import document_of, documents_in, written
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import positions_of
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, Whole, checked_arguments, in_short, is_plain
 
@@ -77,7 +78,7 @@ def calibration_from(
 
 
 def _positions(lm: LanguageModel) -> int:
-    return getattr(lm.model.config, "max_position_embeddings", None) or TEXT_LENGTH
+    return positions_of(lm.model) or TEXT_LENGTH
 
 
 # what there is, one by one
@@ -206,14 +207,12 @@ def _rows_of(element: object) -> list[torch.Tensor]:
         found = [_whole_numbers(row) for row in element]
         rows = [row for row in found if row is not None and row.dim() == 1]
         if len(rows) == len(element):
-            marks = [None] * len(rows) if mask is None else mask
-            return [_present(row, marked) for row, marked in zip(rows, marks, strict=True)]
+            return _without_padding(rows, mask)
     if ids is None:
         raise TypeError(f"data holds {in_short(element)}, which is no text and no row of token ids: {FORMS}")
 
-    ids_NT = _two_dimensions(ids)
-    masks = [None] * len(ids_NT) if mask is None else _two_dimensions(torch.as_tensor(mask))
-    return [_present(row, marked) for row, marked in zip(ids_NT, masks, strict=True)]
+    is_one_row = ids.dim() == 1
+    return _without_padding(list(_two_dimensions(ids)), [mask] if is_one_row and mask is not None else mask)
 
 
 def _only_one(tensors: Sequence) -> object:
@@ -226,11 +225,19 @@ def _only_one(tensors: Sequence) -> object:
     return tensors[0]
 
 
-def _present(ids_T: torch.Tensor, mask: object) -> torch.Tensor:
-    """Return the tokens of a row that an attention mask does not call padding."""
+def _without_padding(rows: list[torch.Tensor], mask: Any) -> list[torch.Tensor]:
+    """Return the tokens of rows that an attention mask, of their shape, does not call padding."""
     if mask is None:
-        return ids_T
-    return ids_T[torch.as_tensor(mask).bool()]
+        return rows
+
+    marks = [torch.as_tensor(marked) for marked in mask]
+    of_rows, of_marks = ([tuple(each.shape) for each in part] for part in (rows, marks))
+    if of_marks != of_rows:
+        raise ValueError(
+            f"attention_mask has rows of shape {in_short(of_marks)}, and input_ids have {in_short(of_rows)}: "
+            "give one number for every token"
+        )
+    return [row[marked.bool()] for row, marked in zip(rows, marks, strict=True)]
 
 
 def _rows(elements: Iterable[tuple[int, object]], sequences: int | None) -> list[torch.Tensor]:

@@ -5,16 +5,17 @@ Dimensions: R calibration rows, B batch, T position, D hidden width, W choices o
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from pydantic import InstanceOf
 from torch import nn
 from tqdm.auto import tqdm
 
-from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.language_model import LanguageModel, forward_replaced
 from sinkprune_core.values import checked
 
 
@@ -45,17 +46,21 @@ class Rows:
         return float((left_out_RT if self.present_RT is None else left_out_RT[self.present_RT]).mean())
 
 
+Call = tuple[tuple, dict]
+"""What a block receives beside hidden states: arguments by position, and by name (masks, positions)."""
+
+
 @dataclass(frozen=True)
 class BlockInput:
     """What a block receives for one calibration batch."""
 
     hidden_BTD: torch.Tensor
 
-    others: tuple
-    """The block's other positional arguments."""
+    calls: list[Call]
+    """What every block of the model receives beside hidden states, by its number."""
 
-    arguments: dict
-    """Its arguments with names: masks, position embeddings."""
+    layer: int = 0
+    """The number of the block that receives this."""
 
     weight_BT: torch.Tensor | None = None
     """Weights of the tokens; or (W, B, T), several choices at once."""
@@ -70,14 +75,14 @@ def hidden_of(output: torch.Tensor | tuple) -> torch.Tensor:
 
 
 class _CapturedError(Exception):
-    """Ends a forward at the first block."""
+    """Ends a forward at the last block."""
 
 
 @torch.no_grad()
 def block_inputs(
     lm: LanguageModel, rows: Rows, batch: int, store_RTD: torch.Tensor | None = None
 ) -> list[BlockInput]:
-    """Return what the first block receives for every batch, with the masks and position embeddings of it.
+    """Return what the first block receives for every batch, and what every block receives beside it.
 
     Hidden states go into `store_RTD` where one is given. Raises ValueError for ids that are no tokens of the
     model, and for longer rows than it has positions.
@@ -87,28 +92,51 @@ def block_inputs(
     present_RT = rows.present_RT
     captured: list[BlockInput] = []
 
-    def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        captured.append(BlockInput(args[0], args[1:], kwargs))
-        raise _CapturedError
-
-    handle = lm.blocks[0].register_forward_pre_hook(capture, with_kwargs=True)
-    try:
-        for start in range(0, len(rows.ids_RT), batch):
-            ids_BT = rows.ids_RT[start : start + batch].to(lm.device)
-            padding = {}
-            if present_RT is not None:
-                padding["attention_mask"] = present_RT[start : start + batch].long().to(lm.device)
-            with suppress(_CapturedError):
-                lm.model.base_model(ids_BT, use_cache=False, **padding)
-            captured[-1] = _stored(captured[-1], store_RTD, start)
-    finally:
-        handle.remove()
+    for start in range(0, len(rows.ids_RT), batch):
+        ids_BT = rows.ids_RT[start : start + batch].to(lm.device)
+        padding = {}
+        if present_RT is not None:
+            padding["attention_mask"] = present_RT[start : start + batch].long().to(lm.device)
+        captured.append(_stored(_captured(lm, ids_BT, padding), store_RTD, start))
 
     if rows.weight_RT is None:
         return captured
 
     weights = rows.weight_RT.split(batch, dim=-2)
     return [replace(state, weight_BT=weight) for state, weight in zip(captured, weights, strict=True)]
+
+
+def _captured(lm: LanguageModel, ids_BT: torch.Tensor, padding: dict[str, torch.Tensor]) -> BlockInput:
+    """Return what the blocks receive in a forward in which none of them computes anything.
+
+    Every block passes on the hidden states that it received: masks and positions, which a model may make
+    anew for each of its kinds of blocks, do not depend on them.
+    """
+    for returns_tuple in (False, True):  # of some models a block returns more than hidden states
+        received: list[tuple[tuple, dict]] = []
+        passing = partial(_pass_on, received, len(lm.blocks), returns_tuple)
+        with ExitStack() as stubs:
+            for block in lm.blocks:
+                stubs.enter_context(forward_replaced(block, passing))
+            with suppress(_CapturedError):
+                lm.model.base_model(ids_BT, use_cache=False, **padding)
+
+        shapes = {args[0].shape for args, _ in received}
+        if len(shapes) == 1:
+            break
+
+    hidden_BTD = received[0][0][0]
+    return BlockInput(hidden_BTD, [(args[1:], named) for args, named in received])
+
+
+def _pass_on(
+    received: list[tuple[tuple, dict]], blocks: int, returns_tuple: bool, *args: Any, **named: Any
+) -> torch.Tensor | tuple[torch.Tensor]:
+    """Stand for the forward of a block; the last one ends the forward of the model."""
+    received.append((args, named))
+    if len(received) == blocks:
+        raise _CapturedError
+    return (args[0],) if returns_tuple else args[0]
 
 
 def run_block(
@@ -134,11 +162,14 @@ def run_block(
     for state in states:
         if observer is not None:
             observer.weight_WBT = state.weight_BT
+            observer.shape_BT = tuple(state.hidden_BTD.shape[:2])
 
-        hidden_BTD = hidden_of(block(state.hidden_BTD.to(device), *state.others, **state.arguments))
+        args, named = state.calls[state.layer]
+        hidden_BTD = hidden_of(block(state.hidden_BTD.to(device), *args, **named))
 
         if keep:
-            outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
+            output = replace(state, hidden_BTD=hidden_BTD, layer=state.layer + 1)
+            outputs.append(_stored(output, store_RTD, start))
 
         start += len(state.hidden_BTD)
 

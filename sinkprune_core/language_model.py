@@ -8,7 +8,7 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast, get_args
@@ -16,9 +16,17 @@ from typing import Any, Literal, Self, cast, get_args
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from sinkprune_core.encoding import Tokenizer, without_mask
-from sinkprune_core.model_checks import blocks_of, check_mode, check_structure
+from sinkprune_core.model_checks import (
+    blocks_of,
+    check_mode,
+    check_structure,
+    holders_of,
+    padded_positions,
+    positions_of,
+)
 from sinkprune_core.values import Flag, Number, Plain, Text, checked, in_short, is_finite
 
 Kind = Literal["autoregressive", "diffusion"]
@@ -238,7 +246,7 @@ class LanguageModel:
 
     def check_positions(self, tokens: int) -> None:
         """Raise ValueError for a sequence of more tokens than the model has positions."""
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = positions_of(self.model)
         if limit is not None and tokens > limit:
             raise ValueError(
                 f"a sequence of {tokens} tokens exceeds the {limit} positions of {self.name}: "
@@ -282,7 +290,10 @@ class LanguageModel:
             attention_mask_BT = attention_mask_BT.to(self.device)
 
         output = self.model.base_model(
-            ids_BT.to(self.device), attention_mask=attention_mask_BT, use_cache=False
+            ids_BT.to(self.device),
+            attention_mask=attention_mask_BT,
+            use_cache=False,
+            **padded_positions(cast(PreTrainedModel, self.model.base_model), attention_mask_BT),
         )
         return output.last_hidden_state.to(self.device)
 
@@ -334,25 +345,14 @@ class LanguageModel:
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states in the model's dtype, (N, V), finite or not.
 
-        They are what the head gives times `logit_scale` (Cohere), over `logits_scaling` (Granite), and within
-        a soft cap, `final_logit_softcapping` (Gemma), where the configuration has one of these.
+        The model computes them itself, from these states in place of what its base model returns: whatever it
+        does beside the output head (a scale, a soft cap, the transform of an encoder) is done.
         """
-        config = self.model.config
-        logits_NV = self.output_head(hidden_ND).to(hidden_ND.device)
-
-        scale = getattr(config, "logit_scale", None)
-        if scale is not None:
-            logits_NV = logits_NV * scale
-
-        divisor = getattr(config, "logits_scaling", None)
-        if divisor is not None:
-            logits_NV = logits_NV / divisor
-
-        cap = getattr(config, "final_logit_softcapping", None)
-        if cap is not None:
-            logits_NV = torch.tanh(logits_NV / cap) * cap
-
-        return logits_NV
+        states = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, hidden_ND[None]))
+        with ExitStack() as stubs:
+            for holder in holders_of(self.model):
+                stubs.enter_context(forward_replaced(holder, lambda *_, **__: states))
+            return self.model().logits[0].to(hidden_ND.device)
 
     def next_logits(self, fresh_BT: torch.Tensor, cache: Cache, **padding: torch.Tensor) -> torch.Tensor:
         """Feed new tokens to an autoregressive model with a KV cache; return the next token's logits.
@@ -433,6 +433,19 @@ def _give_numbers(parameter: nn.Parameter, numbers: torch.Tensor) -> None:
         parameter.copy_(numbers)
     else:
         parameter.data = numbers
+
+
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module answer with another function inside the block."""
+    former = vars(module).get("forward")  # of a module that accelerate moves it is its own
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if former is not None:
+            module.forward = former
 
 
 def part_name(model: PreTrainedModel, part: nn.Module) -> str:

@@ -4,10 +4,14 @@ No weight is read here, and nothing is computed: what a forward shows of a model
 does not hold is refused by name, in a sentence with the way out.
 """
 
+import inspect
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.values import in_short
 
@@ -16,15 +20,78 @@ RATES_OF_DROPOUT = ("dropout", "pdrop", "layerdrop")  # how fields of configurat
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the blocks of a native model; GPT-2 calls them h. Raises ValueError where there are none."""
-    for name in ("h", "layers"):
-        blocks = getattr(model.base_model, name, None)
-        if isinstance(blocks, nn.ModuleList):
-            return blocks
+    """Return the blocks of a native model: the one list of modules that is in no other one.
+
+    Raises ValueError where there is none, or more than one.
+    """
+    lists = dict(_lists_in(model.base_model))
+    if len(lists) == 1:
+        return next(iter(lists.values()))
+
+    name = type(model).__name__
+    if lists:
+        raise ValueError(
+            f"{name} has {len(lists)} lists of blocks, {' and '.join(lists)}: only one stack is covered, so "
+            "give a class without an encoder, or without images, beside its decoder"
+        )
     raise ValueError(
-        f"{type(model).__name__} has no blocks `layers` or `h`, so its architecture is not known; a model of "
-        "a published format (LLaDA's own class, say) is taken from its files: save it, and `load` the folder"
+        f"{name} has no list of blocks (nn.ModuleList), so its architecture is not known; a model of a "
+        "published format (LLaDA's own class, say) is taken from its files: save it, and `load` the folder"
     )
+
+
+def holders_of(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the base model and, within it, the parts that hold its blocks: OPT's `model` and `decoder`."""
+    (name,) = dict(_lists_in(model.base_model))
+    path = name.split(".")[:-1]
+    return [model.base_model.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)]
+
+
+def _lists_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.ModuleList]]:
+    """Yield the outermost lists of modules in a module, by name."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield prefix + name, child
+        else:
+            yield from _lists_in(child, f"{prefix}{name}.")
+
+
+# positions
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """Return the position of a text's first token: RoBERTa counts from the one after its padding's."""
+    for name, module in model.base_model.named_modules():
+        if not isinstance(module, nn.Embedding) or "position" not in name:
+            continue
+        if module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a text may have; None where no configuration says so."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return None if limit is None else limit - _first_position(model)
+
+
+def padded_positions(
+    model: PreTrainedModel, attention_mask_BT: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """Return the positions, int64 (B, T), that padded rows have alone, as an argument of a forward.
+
+    Nothing is said where no padding comes before a text, nor to a model that takes no positions.
+    """
+    if attention_mask_BT is None or bool(attention_mask_BT[:, 0].all()):
+        return {}
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return {}
+
+    number_BT = attention_mask_BT.long().cumsum(1) - 1
+    return {"position_ids": number_BT.clamp_min(0) + _first_position(model)}
+
+
+# structure
 
 
 def check_structure(model: object) -> None:
@@ -38,13 +105,8 @@ def check_structure(model: object) -> None:
 
     name = type(model).__name__
     if model.get_output_embeddings() is None:
-        raise ValueError(f"{name} has no output head: give the class with one, as ...ForCausalLM")
-
-    kinds = sorted(set(getattr(model.config, "layer_types", None) or ()))
-    if len(kinds) > 1:
         raise ValueError(
-            f"layer_types of {name} mixes {' and '.join(kinds)}: blocks are run one by one, which needs the "
-            "same attention in all of them (`attention_mass` takes such a model as it is)"
+            f"{name} has no output head: give the class with one, as ...ForCausalLM or ...ForMaskedLM"
         )
 
     if not len(blocks_of(model)):
@@ -88,16 +150,38 @@ def _check_block(where: str, block: nn.Module, home: dict[tuple[str, int], str])
                 "each a weight of its own"
             )
 
-    for part, parameter in block.named_parameters():
-        if parameter.dim() >= 2 and id(parameter) not in weights:
-            raise ValueError(
-                f"{part} of {where} has shape {tuple(parameter.shape)} and is the weight of no linear: "
-                "experts and convolutions are not covered (of GPT-2, whose linears are transposed, save the "
-                "model with its tokenizer, and `sinkprune.load(folder)` reads plain ones)"
-            )
+    others = {
+        part: parameter
+        for part, parameter in block.named_parameters()
+        if parameter.dim() >= 2 and id(parameter) not in weights
+    }
+    if others:
+        part = max(others, key=lambda name: others[name].dim())
+        owner = block.get_submodule(part.rpartition(".")[0])
+        raise ValueError(
+            f"{part} of {where} has shape {tuple(others[part].shape)} and is the weight of no linear: "
+            f"{_not_covered(part, owner)}"
+        )
 
     if not weights:
         raise ValueError(f"{where}, a {type(block).__name__}, has no linear to prune")
+
+
+def _not_covered(part: str, owner: nn.Module) -> str:
+    """Return what kind of part a matrix belongs to that is no linear, and the way out."""
+    if isinstance(owner, Conv1D):
+        return (
+            "it is stored transposed; of GPT-2, save the model with its tokenizer, and "
+            "`sinkprune.load(folder)` reads plain linears"
+        )
+    if isinstance(owner, nn.modules.conv._ConvNd):
+        return (
+            "convolutions, and with them linear attention and state spaces (Mamba), are not covered; take a "
+            "model whose blocks have attention"
+        )
+    if "expert" in part:
+        return "experts in one tensor, so mixtures of experts, are not covered; take a dense model"
+    return f"a {type(owner).__name__} is not covered; take a model whose blocks are made of linears"
 
 
 def _memory_of(weight: torch.Tensor) -> tuple[str, int]:

@@ -1,10 +1,9 @@
-"""Values that come from outside: what each may be stands in its annotation, and is checked in one place.
+"""Values that come from outside: what each may be stands in its annotation, and pydantic checks it.
 
 A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below, with a
 `Literal` or with pydantic's `InstanceOf`, is checked before any work (`check_fields`, `checked_arguments`).
-What does not fit ends in one line: its name, its value, what is allowed. An object of another class is a
-TypeError. A number that is none, or is out of its range, is a ValueError, as it may come from a command line
-or a file.
+What does not fit ends in one line: its name, its value, what it must be. An object of another class is a
+TypeError, everything else a ValueError, as it may come from a command line or a file.
 """
 
 import inspect
@@ -14,42 +13,24 @@ from dataclasses import is_dataclass
 from fractions import Fraction
 from functools import cache, wraps
 from pathlib import Path
-from types import NoneType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    TypeVar,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
 
 LARGE = 2**31  # no count is as large
-Whole = Annotated[int, Field(description="a whole number")]
-Number = Annotated[int, Field(ge=0, lt=LARGE, description="a whole number of at least 0")]
-Count = Annotated[int, Field(ge=1, lt=LARGE, description="a whole number of at least 1")]
-Flag = Annotated[bool, Field(description="True or False")]
-AtLeastZero = Annotated[float, Field(ge=0, description="a finite number of at least 0")]
-AboveZero = Annotated[float, Field(gt=0, description="a finite number above 0")]
-Share = Annotated[float, Field(ge=0, le=1, description="a number in [0, 1]")]
-PositiveShare = Annotated[float, Field(gt=0, le=1, description="a number above 0 and not above 1")]
-Sparsity = Annotated[
-    float, Field(ge=0, lt=1, description="a number in [0, 1): it is the share of weights set to zero")
-]
-
+Whole = Annotated[int, Field()]
+Number = Annotated[int, Field(ge=0, lt=LARGE)]
+Count = Annotated[int, Field(ge=1, lt=LARGE)]
+Flag = Annotated[bool, Field()]
+AtLeastZero = Annotated[float, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Sparsity = Annotated[float, Field(ge=0, lt=1)]  # the share of weights set to zero
+Text = Annotated[str, Field()]
+Place = Annotated[Path | str, Field()]
 
 COLDEST = 1e-6  # below it float64 does not hold a logit divided by the temperature
 HOTTEST = 1e6  # above it float64 does not hold noise multiplied by the temperature
@@ -57,16 +38,12 @@ HOTTEST = 1e6  # above it float64 does not hold noise multiplied by the temperat
 
 def _within_precision(temperature: float) -> float:
     if temperature and not COLDEST <= temperature <= HOTTEST:
-        raise ValueError(in_short(temperature))
+        raise ValueError(f"must be 0 or a number from {COLDEST:g} to {HOTTEST:g}")
     return temperature
 
 
-Temperature = Annotated[
-    float,
-    Field(ge=0),
-    AfterValidator(_within_precision),
-    Field(description=f"0 or a number from {COLDEST:g} to {HOTTEST:g}"),
-]
+Temperature = Annotated[float, Field(ge=0), AfterValidator(_within_precision)]
+
 LONGEST = 60  # characters of a value in an error; of a longer one its type is given
 
 Function = TypeVar("Function", bound=Callable)
@@ -96,31 +73,20 @@ def is_finite(value: torch.Tensor) -> bool:
     return bool(torch.isfinite(extremes).all())
 
 
-def _plain(value: torch.Tensor) -> torch.Tensor:
+def _dense(value: torch.Tensor) -> torch.Tensor:
     if not is_plain(value):
-        raise ValueError(in_short(value))
+        raise ValueError("must be a dense tensor with numbers")
     return value
 
 
 def _of_int64(ids: torch.Tensor) -> torch.Tensor:
-    if not is_plain(ids):
-        raise ValueError(in_short(ids))
-    if ids.dtype != torch.int64 or ids.dim() != 2:
-        raise ValueError(f"{ids.dtype} of shape {tuple(ids.shape)}")
+    if _dense(ids).dtype != torch.int64 or ids.dim() != 2:
+        raise ValueError(f"must be token ids, int64 of (sequences, tokens), and has shape {tuple(ids.shape)}")
     return ids.cpu()
 
 
-TokenIds = Annotated[
-    torch.Tensor, AfterValidator(_of_int64), Field(description="token ids: int64 of (sequences, tokens)")
-]
-
-Plain = Annotated[
-    InstanceOf[torch.Tensor], AfterValidator(_plain), Field(description="a dense tensor with numbers")
-]
-Text = Annotated[str, Field(description="a text")]
-Place = Annotated[Path | str, Field(description="a path")]
-A_FUNCTION = Field(description="a function")
-A_LIST = Field(description="a list or a tuple")
+Plain = Annotated[InstanceOf[torch.Tensor], AfterValidator(_dense)]
+TokenIds = Annotated[InstanceOf[torch.Tensor], AfterValidator(_of_int64)]
 
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -152,16 +118,14 @@ def checked_arguments(function: Function) -> Function:
 
 @cache
 def _kinds(owner: object) -> dict[str, object]:
-    """Return the annotations of a dataclass or a function that are kinds, or kinds and None, by name."""
+    """Return the annotations of a dataclass or a function that are kinds, or kinds and others, by name."""
     hints = get_type_hints(owner, include_extras=True)
-    parts = {name: (hint, *get_args(hint)) for name, hint in hints.items()}
+    return {name: hint for name, hint in hints.items() if _is_kind(hint)}
 
-    kinds = {}
-    for name, (hint, *arguments) in parts.items():
-        is_kind = any(get_origin(part) is Annotated for part in (hint, *arguments))
-        if is_kind or get_origin(hint) is Literal:
-            kinds[name] = hint
-    return kinds
+
+def _is_kind(hint: object) -> bool:
+    parts = (hint, *get_args(hint))
+    return get_origin(hint) is Literal or any(get_origin(part) is Annotated for part in parts)
 
 
 def checked(name: str, value: object, hint: object) -> Any:
@@ -169,34 +133,21 @@ def checked(name: str, value: object, hint: object) -> Any:
 
     Raises, with its name, TypeError for an object of another class and ValueError for what does not fit.
     """
-    if get_origin(hint) is Literal:
-        check_choice(name, value, get_args(hint))
-        return value
-
     if isinstance(value, np.generic):
         value = value.item()  # a number of NumPy's is one of Python's
 
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
-        raise _refusal(name, value, hint, error) from None
+        problems = error.errors()
+        kind = TypeError if problems[0]["type"] == "is_instance_of" else ValueError
+        wanted = dict.fromkeys(_wanted(problem["msg"]) for problem in problems)
+        raise kind(f"{name}={in_short(value)} {', or '.join(wanted)}") from None
 
 
-def _refusal(name: str, value: object, hint: object, error: ValidationError) -> TypeError | ValueError:
-    """Return the error of one line that says what pydantic found first."""
-    first = error.errors()[0]
-    reason = first["type"]
-    context = first.get("ctx", {})
-
-    # our own validators say what was given in the words of their error
-    given = str(context.get("error")) if reason == "value_error" else in_short(value)
-
-    allowed = _words(hint)
-    if reason == "less_than" and context.get("lt") == LARGE:
-        allowed = f"{allowed} below 2^31"
-
-    kind = TypeError if reason == "is_instance_of" else ValueError
-    return kind(f"{name}={given} must be {allowed}")
+def _wanted(message: str) -> str:
+    """Return what a message of pydantic's says that a value must be."""
+    return message.removeprefix("Value error, ").replace("Input should", "must")
 
 
 @cache
@@ -207,32 +158,10 @@ def _adapter(hint: object) -> TypeAdapter:
     return TypeAdapter(cast(Any, hint), config=_CONFIG)
 
 
-def _words(hint: object) -> str:
-    """Return what a kind allows, in words."""
-    if hint is NoneType:
-        return "None"
-    if get_origin(hint) is Annotated:
-        described = [part.description for part in get_args(hint) if getattr(part, "description", None)]
-        return described[0] if described else _with_article(get_args(hint)[0].__name__)
-
-    return " or ".join(_words(part) for part in get_args(hint))
-
-
-def _with_article(name: str) -> str:
-    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
-
-
 def in_short(value: object) -> str:
     """Return a value for an error, or its type where it would not fit into a line."""
     if isinstance(value, torch.Tensor):
-        if is_plain(value):
-            return f"a tensor of {value.dtype}"
-        what = "sparse"
-        if value.is_nested:
-            what = "nested"
-        elif value.is_meta:
-            what = "without numbers"
-        return f"a tensor of {value.dtype}, {what},"
+        return f"a tensor of {value.dtype}"
 
     text = repr(value)
     if len(text) > LONGEST or "\n" in text:

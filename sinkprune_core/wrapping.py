@@ -1,8 +1,8 @@
 """From a model of transformers to a language model: what a few tokens through it must show first.
 
-Does it look in the direction that its kind has, does every block run once and every linear of it see every
-token, do the blocks one by one make what the whole model makes, and does the output head alone make the
-logits? The computation is asked, and no list of architectures.
+Does it look in the direction that its kind has, does padding change nothing, does every block run once and
+every linear of it see every token, do the blocks one by one make what the whole model makes, and do the
+logits follow from the last hidden states? The computation is asked, and no list of architectures.
 
 Dimensions: B row, T position, D hidden width, V vocabulary.
 """
@@ -21,13 +21,14 @@ from transformers import PreTrainedModel
 from sinkprune_core.blocks import Rows, block_inputs, hidden_of, run_block
 from sinkprune_core.encoding import Tokenizer
 from sinkprune_core.language_model import LanguageModel, set_direction
-from sinkprune_core.model_checks import check_structure
-from sinkprune_core.values import Flag, Number, Text, checked_arguments
+from sinkprune_core.model_checks import check_structure, positions_of
+from sinkprune_core.values import Flag, Number, Text, checked_arguments, in_short
 
 SAMPLE = (2, 5)  # rows and tokens of the texts that `check_computation` runs
 FAR_APART = 7919  # ids between two of these tokens: a prime, so that they differ in most vocabularies
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}  # of the largest number, what rounding may change
 TOLERANCE_IN_FEWER_BITS = 0.05
+FAILURES = (RuntimeError, TypeError, LookupError, AttributeError)  # of a forward that is not meant to be
 
 
 @checked_arguments
@@ -118,7 +119,7 @@ def check_computation(lm: LanguageModel) -> None:
     """
     vocabulary = lm.vocabulary
     rows, length = SAMPLE
-    length = min(length, getattr(lm.model.config, "max_position_embeddings", None) or length)
+    length = min(length, positions_of(lm.model) or length)
     if vocabulary < 2 or length < 2:
         return
 
@@ -128,6 +129,7 @@ def check_computation(lm: LanguageModel) -> None:
         return
 
     _check_direction(lm, ids_BT, hidden_BTD)
+    _check_padding(lm, ids_BT, hidden_BTD)
     _check_blocks_one_by_one(lm, ids_BT, last_BTD)
     _check_head(lm, ids_BT, hidden_BTD)
 
@@ -156,7 +158,7 @@ def _watched(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tor
         for place, linear in lm.all_linears().items():
             hooks.callback(linear.register_forward_pre_hook(partial(receive, place)).remove)
         hooks.callback(lm.blocks[-1].register_forward_hook(give).remove)
-        hidden_BTD = lm._last_hidden(ids_BT, None)
+        hidden_BTD = _first_hidden(lm, ids_BT)
 
     name = type(lm.model).__name__
     if order != list(range(len(lm.blocks))):
@@ -175,6 +177,19 @@ def _watched(lm: LanguageModel, ids_BT: torch.Tensor) -> tuple[torch.Tensor, tor
     return hidden_BTD, given[-1]
 
 
+def _first_hidden(lm: LanguageModel, ids_BT: torch.Tensor) -> torch.Tensor:
+    """Return the last hidden states; raise ValueError where the model cannot run in the direction it has."""
+    try:
+        return lm._last_hidden(ids_BT, None)
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES as error:
+        raise ValueError(
+            f"a forward of {type(lm.model).__name__} fails inside transformers, with attention that is "
+            f"{'bidirectional' if lm.is_diffusion else 'causal'}: {in_short(str(error))}; take another class"
+        ) from error
+
+
 def _difference(lm: LanguageModel, one: torch.Tensor, other: torch.Tensor) -> float:
     """Return the largest difference, in units of what rounding in the model's dtype may make of it."""
     scale = float(one.abs().max()) or 1.0
@@ -187,7 +202,11 @@ def _check_direction(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.
     other_BT = ids_BT.clone()
     other_BT[:, -1] = (other_BT[:, -1] + 1 + lm.vocabulary // 2) % lm.vocabulary
     before_BTD = hidden_BTD[:, :-1]
-    after_BTD = lm._last_hidden(other_BT, None)[:, :-1]
+    other_BTD = lm._last_hidden(other_BT, None)
+    after_BTD = other_BTD[:, :-1]
+
+    if lm.is_diffusion and torch.equal(hidden_BTD, other_BTD):
+        raise ValueError(f"the outputs of {lm.name} do not depend on its tokens: weights of it are zero")
 
     if lm.is_diffusion and torch.equal(before_BTD, after_BTD):
         raise ValueError(
@@ -202,6 +221,24 @@ def _check_direction(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.
         )
 
 
+def _check_padding(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.Tensor) -> None:
+    """Compare outputs with those behind a token of padding, which must change nothing."""
+    if lm.is_streamed:  # takes no padding
+        return
+
+    padded_BT = torch.cat([ids_BT[:, :1], ids_BT], dim=1)
+    present_BT = torch.ones_like(padded_BT)
+    present_BT[:, 0] = 0
+    after_BTD = lm._last_hidden(padded_BT, present_BT)[:, 1:]
+
+    if _difference(lm, hidden_BTD, after_BTD) > 1:
+        raise ValueError(
+            f"{lm.name} computes something else beside padding than without it, in its positions or in its "
+            f"direction ({'bidirectional' if lm.is_diffusion else 'causal'}): an encoder looks in both "
+            "directions, so give its mask_token_id; other such models are not covered"
+        )
+
+
 def _check_blocks_one_by_one(lm: LanguageModel, ids_BT: torch.Tensor, last_BTD: torch.Tensor) -> None:
     """Compare what the blocks make one by one, as pruning runs them, with what the whole model made."""
     try:
@@ -211,22 +248,22 @@ def _check_blocks_one_by_one(lm: LanguageModel, ids_BT: torch.Tensor, last_BTD: 
         differs = _difference(lm, last_BTD, inputs[0].hidden_BTD) > 1
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError):
+    except (ValueError, *FAILURES):
         differs = True
 
     if differs:
         raise ValueError(
             f"the blocks of {type(lm.model).__name__} run one by one do not give what the whole model gives: "
-            "they receive other arguments from layer to layer, which is not covered"
+            "more than hidden states goes from one to the next, which is not covered"
         )
 
 
 def _check_head(lm: LanguageModel, ids_BT: torch.Tensor, hidden_BTD: torch.Tensor) -> None:
     """Compare logits from the last hidden states with the model's own."""
     own_BTV = lm.model(ids_BT, use_cache=False).logits
-    logits_BTV = lm.raw_logits(hidden_BTD)
-    if own_BTV.shape != logits_BTV.shape or _difference(lm, own_BTV, logits_BTV) > 1:
+    logits_NV = lm.raw_logits(hidden_BTD.flatten(0, 1))
+    if own_BTV.numel() != logits_NV.numel() or _difference(lm, own_BTV.flatten(0, 1), logits_NV) > 1:
         raise ValueError(
-            f"the logits of {type(lm.model).__name__} are not those of its output head: it does more to them "
-            "than `logit_scale`, `logits_scaling` and `final_logit_softcapping`, which is not covered"
+            f"the logits of {type(lm.model).__name__} come from more than the last hidden states, which is "
+            "not covered"
         )

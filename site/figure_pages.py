@@ -15,7 +15,7 @@ from links import Links, relative
 from PIL import Image
 
 from sinkprune.models.weight_files import read_json
-from sinkprune_companion.figures.figures import DOTS_PER_INCH, NARROW, SHOWN_PER_INCH
+from sinkprune_companion.figures.figures import DARK, DOTS_PER_INCH, NARROW, SHOWN_PER_INCH
 
 PICTURE = re.compile(r"^!\[[^\]]*\]\(([^()\s]+)\)$", re.MULTILINE)
 PERCENT = re.compile(r"(?<=\d)\s%")  # does not break over lines, and a line that begins with % is a comment
@@ -192,7 +192,7 @@ def _drawn_from_findings(root: Path, links: Links) -> Iterator[str]:
     """Yield the pictures that no cell makes, each with its files; a phone gets the narrow one."""
     for folder in ("headline", "pictures"):
         for file in sorted((root / "figures" / folder).glob("*.png")):
-            if not file.stem.endswith(NARROW):
+            if not file.stem.endswith((NARROW, DARK)):
                 about = read_json(file.with_suffix(".json"))
                 picture = Figure(folder, file.stem, about["caption"], cell=None)
                 yield _picture(picture.picture, picture.caption, links)

@@ -19,7 +19,10 @@ Places = set[tuple[int, int]]  # pruned (row, column) of a linear
 
 
 def blocks_of(lm) -> nn.ModuleList:
-    return lm.model.transformer.h if hasattr(lm.model, "transformer") else lm.model.model.layers
+    """Return the blocks, by what models call them."""
+    named = dict(lm.model.base_model.named_modules())
+    paths = ("h", "layers", "blocks", "decoder.layers", "encoder.layer", "transformer.layer")
+    return next(named[path] for path in paths if path in named)
 
 
 def linears_of(lm, *layers: int) -> dict[tuple[int, str], nn.Module]:
@@ -72,7 +75,7 @@ def inputs_of(lm, ids_RT) -> dict[tuple[int, str], np.ndarray]:
     inputs = {}
 
     def keep(module, args, place):
-        inputs[place] = args[0].double().numpy()
+        inputs[place] = args[0].reshape(*ids_RT.shape, -1).double().numpy()  # OPT joins rows
 
     handles = [
         linear.register_forward_pre_hook(partial(keep, place=place))

@@ -7,8 +7,6 @@ import torch
 from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
-END_TOKENS = [0, 2]  # <|endoftext|> and <|im_end|> of the word tokenizer
-
 
 def naive_reveals(sampler) -> list[int]:
     """Return the tokens per step: even shares, larger ones first, or the share 1 - s/t of what is left."""
@@ -104,9 +102,6 @@ def naive_token(logits: list[float], sampler, uniform) -> tuple[int, list[float]
 
 
 def naive_confidence(p: list[float], token: int, sampler) -> float:
-    if sampler.confidence_eos_eot_inf:
-        p = [0.0 if word in END_TOKENS else q for word, q in enumerate(p)]
-        p = [q / sum(p) for q in p]
     if sampler.order == "entropy":
         return sum(q * math.log(q) for q in p if q > 0)
     return math.log(p[token]) if p[token] > 0 else -math.inf
@@ -123,8 +118,6 @@ def naive_proposals(logits_LV: list[list[float]], sampler, rng) -> list[tuple[in
     tokens, sure = [], []
     for logits, u in zip(logits_LV, uniform, strict=True):
         logits[MASK_TOKEN_ID] = -math.inf
-        if sampler.logits_eos_inf:
-            logits[END_TOKENS[0]] = -math.inf
 
         token, p = naive_token(logits, sampler, u)
         tokens.append(token)
@@ -132,12 +125,6 @@ def naive_proposals(logits_LV: list[list[float]], sampler, rng) -> list[tuple[in
 
     if sampler.order == "random":
         sure = torch.rand(masked, generator=rng, dtype=torch.float64).tolist()
-    if sampler.order_temperature:
-        noise = torch.rand(masked, generator=rng, dtype=torch.float64).tolist()
-        sure = [s / sampler.order_temperature + naive_gumbel(u) for s, u in zip(sure, noise, strict=True)]
-    if sampler.confidence_eos_eot_inf:
-        sure = [-math.inf if token in END_TOKENS else s for token, s in zip(tokens, sure, strict=True)]
-
     return list(zip(tokens, sure, strict=True))
 
 

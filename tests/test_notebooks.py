@@ -134,7 +134,7 @@ def test_papermill_shows_a_bad_parameter_as_one_line_and_stops(tmp_path):
     source = tmp_path / "in.ipynb"
     nbformat.write(jupytext.read(NOTEBOOKS / "00_start_here.py"), source)
 
-    with pytest.raises(PapermillExecutionError, match=r"draws=0: .*greater than or equal to 1"):
+    with pytest.raises(PapermillExecutionError, match="draws=0"):
         papermill.execute_notebook(
             source, tmp_path / "out.ipynb", {"draws": 0}, kernel_name="python3", progress_bar=False
         )

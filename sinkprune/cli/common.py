@@ -1,10 +1,14 @@
-"""What commands on a model share: from options to a model on a device and to tokens, and printed tables."""
+"""What commands on a model share: from options to a model on a device and to tokens, and printed tables.
+
+Commands import it where they run, with torch and pandas.
+"""
 
 import json
 import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,21 +18,19 @@ import torch
 
 from sinkprune import corpus
 from sinkprune.calibration import TEXT_LENGTH
-from sinkprune.cli.commands.diagnose import Diagnose
-from sinkprune.cli.commands.prune import Prune
-from sinkprune.cli.help_pages import say, two_columns
-from sinkprune.cli.options import HasDevice, ModelOptions, TextOptions
+from sinkprune.cli.options import Source, Where
+from sinkprune.cli.screen import say, wrapped
 from sinkprune.documents import Document, documents_in, written
 from sinkprune.evaluation import local_data
 from sinkprune.evaluation.intervals import interval
 from sinkprune.files import write_json
-from sinkprune.memory import free_memory
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype, device_name
-from sinkprune.models.hub import WORKING, adapter_base, available_memory
+from sinkprune.models.hub import adapter_base, available_memory
 from sinkprune.models.loading import load, open_checkpoint
 from sinkprune.models.meta_model import MetaModel, shapes_of
 from sinkprune.models.streaming import stream
+from sinkprune.named_texts import is_wikitext
 from sinkprune.recovery.model_card import card_of
 from sinkprune.runs.memory_and_disk import Needs, weight_bytes
 from sinkprune_core.calibration.text import Calibration
@@ -40,43 +42,34 @@ WAYS_OUT = "fewer or shorter sequences, a smaller batch, --stream"  # of too lit
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
 SHARED = ("measure", "method")  # columns of words
 NOTHING = 1e-9  # what is smaller is 0 in a table: the rounding of float64
+ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 # models
 
 
-def settle_device(options: HasDevice) -> None:
-    """Replace `auto` by a device; raise ValueError for one that is not here; see `check_memory`, too."""
-    check_memory()
-    options.device = choose_device(options.device, f"--device {options.device}")
+def place_of(where: Where) -> tuple[str, torch.dtype]:
+    """Return the device and the dtype that are meant; raise ValueError for a device that is not here."""
+    device = choose_device(where.device, f"--device {where.device}")
+    return device, choose_dtype(ALIASES.get(where.dtype, where.dtype), device)
 
 
-def check_memory() -> None:
-    """Raise RuntimeError where there is so little memory that libraries would end the process."""
-    free = free_memory()
-    if free < WORKING:
-        raise RuntimeError(
-            f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
-            "programs, or raise the limit (of a container, or ulimit -v)"
-        )
-
-
-def open_model(options: ModelOptions, name: str, streamed: bool | None = False) -> LanguageModel:
+def open_model(name: str, where: Where, streamed: bool | None = False) -> LanguageModel:
     """Load a model, or stream it from disk; None: stream it where it would not fit well into memory.
 
     Raises ValueError for a model that cannot be streamed, and what `load` and `stream` raise.
     """
-    if options.device_map is not None:
-        return load(name, options.dtype, device_map=options.device_map)
+    if where.device_map is not None:
+        return load(name, ALIASES.get(where.dtype, where.dtype), device_map=where.device_map)
 
-    dtype = choose_dtype(options.dtype, options.device)
+    device, dtype = place_of(where)
     if streamed is None and _can_be_streamed(name):
-        streamed = _is_large(open_checkpoint(name).parameters * dtype.itemsize, options.device)
+        streamed = _is_large(open_checkpoint(name).parameters * dtype.itemsize, device)
 
     if streamed:
-        return stream(open_checkpoint(name), Path(name).name, dtype, options.device)
+        return stream(open_checkpoint(name), Path(name).name, dtype, device)
 
-    return load(name, dtype, options.device)
+    return load(name, dtype, device)
 
 
 def _can_be_streamed(name: str) -> bool:
@@ -89,19 +82,23 @@ def _is_large(size: int, device: str) -> bool:
     return size > STREAM_ABOVE * available_memory(device)
 
 
-def planned(options: Prune | Diagnose, sequences: int) -> tuple[MetaModel, Calibration]:
+def planned(
+    model: str, where: Where, source: Source, shape: tuple[int, int | None], batch: int, stream: bool
+) -> tuple[MetaModel, Calibration]:
     """Return the shapes of a model and of its calibration text: what a dry run needs, and nothing is loaded.
 
-    The model says whether it would be streamed.
+    `shape` is how many sequences, and of how many tokens. The model says whether it would be streamed.
     """
-    lm = shapes_of(options.model, choose_dtype(options.dtype, options.device))
-    streamed = options.stream
-    if not streamed and options.device_map is None and _can_be_streamed(options.model):
-        streamed = _is_large(weight_bytes(lm), options.device)
+    device, dtype = place_of(where)
+    lm = shapes_of(model, dtype)
+    streamed = stream
+    if not streamed and where.device_map is None and _can_be_streamed(model):
+        streamed = _is_large(weight_bytes(lm), device)
 
-    length = options.length or default_length(options, lm.model.config.max_position_embeddings)
+    sequences, length = shape
+    length = length or default_length(source, lm.model.config.max_position_embeddings)
     ids_NT = torch.zeros(sequences, length, dtype=torch.long)
-    return replace(lm, will_be_streamed=streamed), Calibration(ids_NT, batch=options.batch)
+    return replace(lm, will_be_streamed=streamed), Calibration(ids_NT, batch=batch)
 
 
 def say_needs(lm: LanguageModel, device: str, what: str, needed: Needs) -> None:
@@ -110,61 +107,63 @@ def say_needs(lm: LanguageModel, device: str, what: str, needed: Needs) -> None:
     say(f"{described(lm, device)}{how}, {what}: {needed}")
 
 
-def where(dtype: torch.dtype, device: str) -> str:
-    """Return in which dtype and on what a model is computed, in words."""
-    return f"{str(dtype).removeprefix('torch.')} on {device}"
-
-
 def described(lm: LanguageModel, device: str | None = None) -> str:
     """Return what a model is and where it is computed, which decides its numbers and its speed.
 
     `device` is where one without weights would be computed.
     """
-    return f"{lm.name} ({lm.kind}, {where(lm.model.dtype, device_name(device or lm.device))})"
+    dtype = str(lm.model.dtype).removeprefix("torch.")
+    return f"{lm.name} ({lm.kind}, {dtype} on {device_name(device or lm.device)})"
 
 
 # text
 
 
-def documents_of(options: TextOptions, held_out: bool) -> list[Document] | None:
+def documents_of(source: Source, held_out: bool) -> list[Document] | None:
     """Return the documents of `--text`: those of a file, or articles of WikiText-2; None without it.
 
-    Raises ValueError for text that cannot be read, and OSError for data that cannot be had.
+    Raises ValueError for text that cannot be read and for options of another one, and OSError for data that
+    cannot be had.
     """
-    if options.text is None:
+    source.check()
+    if source.text is None:
         return None
-    if options.asks_wikitext():
-        return local_data.wikitext_documents(options.data, options.split or ("test" if held_out else "train"))
-    return documents_in(options.text)
+    if is_wikitext(source.text):
+        return local_data.wikitext_documents(source.data, source.split or ("test" if held_out else "train"))
+    return documents_in(source.text)
 
 
-def known_text(options: TextOptions, name: str) -> str | None:
+def known_text(source: Source, name: str) -> str | None:
     """Return a warning where a model was pruned or trained with a file of the name of `--text`.
 
     Its card says that; None where it does not, and for WikiText-2, of which another split is scored.
     """
-    if options.text is None or options.asks_wikitext():
+    if source.text is None or is_wikitext(source.text):
         return None
 
     card = card_of(name)
     made_from, recovery = card.get("made_from") or {}, card.get("recovery") or {}
-    if options.text.name not in (*made_from.get("text", ()), recovery.get("text_name")):
+    if source.text.name not in (*made_from.get("text", ()), recovery.get("text_name")):
         return None
     return (
-        f"warning: {name} was made with a text called {options.text.name}: if it is this one, its loss here "
+        f"warning: {name} was made with a text called {source.text.name}: if it is this one, its loss here "
         "is too low; give a text that neither prune nor recover has read"
     )
 
 
-def default_length(options: TextOptions, positions: int) -> int:
+def default_length(source: Source, positions: int) -> int:
     """Return the tokens per sequence without `--length`; never more than a model's `positions`."""
-    return min(DEFAULT_LENGTH if options.text is None else TEXT_LENGTH, positions)
+    return min(DEFAULT_LENGTH if source.text is None else TEXT_LENGTH, positions)
 
 
 def model_and_texts(
-    options: TextOptions,
+    model: str,
+    where: Where,
+    source: Source,
     sequences: int,
     length: int | None,
+    *,
+    seed: int,
     held_out: bool,
     streamed: bool | None = False,
 ) -> tuple[LanguageModel, dict[str, torch.Tensor]]:
@@ -174,20 +173,20 @@ def model_and_texts(
     of smol-ar for a model of the same vocabulary. Raises ValueError for too short a source, and what
     `documents_of`, before the model is loaded, and `open_model` raise.
     """
-    documents = documents_of(options, held_out)
-    lm = open_model(options, options.model, streamed)
+    documents = documents_of(source, held_out)
+    lm = open_model(model, where, streamed)
     tokenizer = lm.text_tokenizer
-    length = length or default_length(options, lm.model.config.max_position_embeddings)
+    length = length or default_length(source, lm.model.config.max_position_embeddings)
 
-    if documents is None or options.text is None:
+    if documents is None or source.text is None:
         if length <= DEFAULT_LENGTH and corpus.is_of_samples(tokenizer):
-            return lm, corpus.texts(tokenizer, sequences, length, held_out, options.seed)
+            return lm, corpus.texts(tokenizer, sequences, length, held_out, seed)
         kind = name = "documentation"
         ids_NT = corpus.documentation_sequences(
             tokenizer, length, held_out, scope="everything", mask_token_id=lm.mask_token_id
         )
     else:
-        kind, name = "text", options.text.name  # a copy of a file has another name
+        kind, name = "text", source.text.name  # a copy of a file has another name
         texts = written(documents, tokenizer)
         ids_NT = corpus.pack(texts, tokenizer, length, lm.mask_token_id)
 
@@ -197,7 +196,7 @@ def model_and_texts(
             "ask for fewer or shorter ones, or give more text"
         )
 
-    order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
+    order = torch.randperm(len(ids_NT), generator=generator(seed, "texts", kind, held_out))
     return lm, {name: ids_NT[order[:sequences].sort().values]}
 
 
@@ -247,17 +246,33 @@ def as_text(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def print_table(
-    table: pd.DataFrame, file: Path | None, meanings: Mapping[str, str] | None = None, title: str = ""
-) -> None:
-    """Print a title, `table` and what its columns or rows mean, and write its rows to a JSON file."""
-    if title:
-        print(title)
-
-    print(as_text(table))
+def write_rows(table: pd.DataFrame, file: Path | None) -> None:
+    """Write the rows of `table` to a JSON file: before anything is printed, which may fail."""
     if file is not None:
         rows = table.reset_index().to_json(orient="records")
         write_json(file, json.loads(rows or "[]"))
 
-    if meanings:
-        print(f"\n{two_columns(list(meanings.items()))}")
+
+@contextmanager
+def written_already(*files: Path | None) -> Iterator[None]:
+    """Add to an error of the system in the block what has been written: the same command would refuse it."""
+    try:
+        yield
+    except OSError as error:
+        there = ", ".join(str(file) for file in files if file is not None)
+        if not there:
+            raise
+        raise OSError(f"{error}; remove {there} first, which is written already") from error
+
+
+def print_table(table: pd.DataFrame, title: str) -> None:
+    """Print a title and `table`."""
+    print(title)
+    print(as_text(table))
+
+
+def explain(meanings: Mapping[str, str]) -> None:
+    """Print what names of a table mean."""
+    print()
+    for name, meaning in meanings.items():
+        print(wrapped(f"{name}: {meaning}", later="  "))

@@ -1,123 +1,204 @@
 """`sinkprune diagnose`: can leaving sinks out matter in a model? Said from one pass, before it is pruned."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import pandas as pd
-import torch
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 
-from sinkprune.cli.commands import diagnose as commands
-from sinkprune.cli.commands.diagnose import MEANINGS
-from sinkprune.cli.common import (
-    WAYS_OUT,
-    described,
-    model_and_texts,
-    open_model,
-    planned,
-    print_table,
-    say_needs,
-    settle_device,
+from sinkprune.cli.options import (
+    ANY,
+    AT,
+    DEFAULT_BATCH,
+    RUNNING,
+    Batch,
+    DryRun,
+    Length,
+    Model,
+    NewPath,
+    Picture,
+    Seed,
+    SourceOptions,
+    Stream,
+    WhereOptions,
+    refuse,
 )
-from sinkprune.cli.help_pages import say
-from sinkprune.files import atomic, write_json
-from sinkprune.runs.diagnosing import diagnose
-from sinkprune.runs.memory_and_disk import lacks, pruning_needs
-from sinkprune.runs.work_folder import MARKER, identity, is_run_of, remove_root, was_streamed
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.diagnosis import SMALLEST_BY_CONVENTION, Diagnosis, weighted_mean
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune.cli.screen import keeping, loading, say
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sinkprune_core.pruning.diagnosis import Diagnosis
+
+COLUMNS = {  # what is printed of the columns of a diagnosis
+    "energy": "energy",
+    "predicted": "formula",
+    "exact": "exact",
+    "other_text": "other",
+}
+MEANINGS = {
+    "energy": "the sinks' share of the energy (squared norm) of what these linears read",
+    "formula": "share of kept weights that leaving sinks out should exchange, by a formula",
+    "exact": "share of kept weights that it does exchange in Wanda's mask",
+    "other": "share that another draw of calibration text of the same size exchanges",
+}
 AFFECTED = 5  # linears that are named
 
 
-def run(options: commands.Diagnose) -> None:
-    """Diagnose a model, print the table by kind of linear, the linears that change most, and one sentence."""
-    settle_device(options)
-    if options.dry_run:
-        plan(options)
+def diagnose(
+    model: Model,
+    /,
+    *,
+    sequences: Annotated[
+        int,
+        Parameter(
+            help="sequences: half of them are calibration text, half are other text", validator=Number(gte=2)
+        ),
+    ] = 32,
+    length: Length = None,
+    sparsity: Annotated[float, Parameter(help="share of zeros", validator=Number(gt=0, lt=1))] = 0.5,
+    noise_levels: Annotated[
+        PositiveInt | None,
+        Parameter(help="noise levels at which a diffusion model sees its text", show_default="8"),
+    ] = None,
+    sinks: Annotated[
+        Literal["all", "unstable", "stable", "official"],
+        Parameter(help="which sinks are left out, as in --set exclude of prune"),
+    ] = "all",
+    seed: Seed = 0,
+    figure: Annotated[
+        Picture, Parameter(help="where a picture goes: the sinks' share of energy by linear and layer")
+    ] = None,
+    json: Annotated[NewPath, Parameter(help="where the table of all linears goes")] = None,
+    work: Annotated[
+        Path | None,
+        Parameter(
+            help="keeps how far the pass has come, and what it found (default: of a streamed model "
+            "MODEL-diagnosis.work, removed at the end)",
+            metavar="FOLDER",
+            group=RUNNING,
+        ),
+    ] = None,
+    stream: Stream = False,
+    dry_run: DryRun = False,
+    batch: Batch = None,
+    source: SourceOptions = ANY,
+    where: WhereOptions = AT,
+) -> None:
+    """Say before pruning whether leaving sinks out can matter."""
+    usual_work = Path(f"{Path(model.partition('@')[0]).name}-diagnosis.work")
+    levels = noise_levels or 8
+
+    if dry_run:
+        from sinkprune.cli import common
+        from sinkprune.runs.memory_and_disk import lacks, pruning_needs
+        from sinkprune_core.pruning.recipe import Recipe
+
+        shape = (sequences, length)
+        lm, text = common.planned(model, where, source, shape, batch or DEFAULT_BATCH, stream)
+        inputs = "noised" if lm.is_diffusion else "clean"
+        recipe = Recipe(inputs=inputs, propagation="dense", noise_levels=levels, exclude=sinks)
+
+        in_work_folder = work is not None or lm.is_streamed
+        needed = pruning_needs(lm, recipe, text, in_work_folder, is_saved=False)
+        device, _ = common.place_of(where)
+        common.say_needs(lm, device, "diagnosis", needed)
+        for lack in lacks(needed, device, work or usual_work, work or usual_work, common.WAYS_OUT):
+            say(lack)
         return
 
-    lm, calibration = model_and_calibration(options)
+    with loading(model):
+        import torch
+
+        from sinkprune.cli import common
+        from sinkprune.files import write_json
+        from sinkprune.runs import diagnosing
+        from sinkprune.runs.work_folder import identity, is_run_of, remove_root
+        from sinkprune_core.calibration.text import Calibration
+
+        streamed = is_to_be_streamed(stream, work, usual_work)
+        lm, texts = common.model_and_texts(
+            model, where, source, sequences, length, seed=seed, held_out=False, streamed=streamed
+        )
+        text = Calibration(torch.cat(list(texts.values())), seed, batch or DEFAULT_BATCH)
+
+        follows_folder = bool(streamed) and not stream and work is None
+        is_of_others = follows_folder and not is_run_of(usual_work, identity(lm, text))
+        if is_of_others:
+            lm = common.open_model(model, where, None)
+
+    if is_of_others and not lm.is_streamed:
+        say(f"{usual_work} was left by another run, and stays as it is")
     if not lm.is_diffusion:
-        options.refuse(("noise_levels",), f"{lm.name} is autoregressive and sees clean text")
+        refuse(f"{lm.name} is autoregressive and sees clean text", noise_levels=noise_levels)
 
-    work = options.work
-    if work is None and lm.is_streamed:
-        work = options.usual_work
-        say(f"{lm.name} is streamed from disk: how far the pass has come is kept in {work} until it ends")
-    found = diagnose(lm, calibration, (options.sparsity,), options.noise_levels, options.sinks, work=work)
+    folder = work
+    if folder is None and lm.is_streamed:
+        folder = usual_work
+        say(f"{lm.name} is streamed from disk: how far the pass has come is kept in {folder} until it ends")
 
-    if options.json is not None:
-        write_json(options.json, found.table.to_dict(orient="records"))
-    if options.figure is not None:
-        draw(found, options.figure)
+    with keeping("how far the pass has come is", folder or usual_work):
+        found = diagnosing.diagnose(lm, text, (sparsity,), levels, sinks, work=folder)
 
-    print_table(by_kind(found), None, MEANINGS, described(lm))
+    if json is not None:
+        write_json(json, found.table.to_dict(orient="records"))
+    if figure is not None:
+        with common.written_already(json):
+            draw(found, figure)
+
+    print(common.described(lm))
+    print(by_kind(found))
+    common.explain(MEANINGS)
     print()
-    say(f"Sinks are {found.left_out:.1%} of the tokens. {sentence(found, options.sparsity)}", sys.stdout)
+    say(f"Sinks are {found.left_out:.1%} of the tokens. {sentence(found, sparsity)}", sys.stdout)
     most = most_affected(found, AFFECTED)
     columns = zip(most.linear, most.layer, most.exact, strict=True)
     places = [f"{linear} of layer {layer} ({share:.2%})" for linear, layer, share in columns]
     say(f"Most affected: {', '.join(places)}.", sys.stdout)
 
-    if options.work is None and work is not None and not remove_root(work):
-        print(f"{work} stays: it holds files of others", file=sys.stderr)
+    if work is None and folder is not None and not remove_root(folder):
+        print(f"{folder} stays: it holds files of others", file=sys.stderr)
 
 
-def plan(options: commands.Diagnose) -> None:
-    """Say what a diagnosis takes, and what this machine lacks for it, from shapes alone."""
-    lm, calibration = planned(options, options.sequences)
-    inputs = "noised" if lm.is_diffusion else "clean"
-    recipe = Recipe(
-        inputs=inputs, propagation="dense", noise_levels=options.noise_levels, exclude=options.sinks
-    )
-
-    in_work_folder = options.work is not None or lm.is_streamed
-    needed = pruning_needs(lm, recipe, calibration, in_work_folder, is_saved=False)
-    say_needs(lm, options.device, "diagnosis", needed)
-
-    work = options.work or options.usual_work
-    for lack in lacks(needed, options.device, work, work, WAYS_OUT):
-        say(lack)
-
-
-def model_and_calibration(options: commands.Diagnose) -> tuple[LanguageModel, Calibration]:
-    """Return the model and its text; a folder that was left by a run of another text streams nothing."""
-    streamed = is_to_be_streamed(options)
-    lm, texts = model_and_texts(options, options.sequences, options.length, held_out=False, streamed=streamed)
-    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
-
-    follows_folder = streamed and not options.stream and options.work is None
-    if follows_folder and not is_run_of(options.usual_work, identity(lm, calibration)):
-        lm = open_model(options, options.model, None)
-        if not lm.is_streamed:
-            say(f"{options.usual_work} was left by another run, and stays as it is")
-
-    return lm, calibration
-
-
-def is_to_be_streamed(options: commands.Diagnose) -> bool | None:
+def is_to_be_streamed(stream: bool, work: Path | None, usual_work: Path) -> bool | None:
     """Return whether the model is streamed; None: where its weights take most of the free memory.
 
     A run that is killed goes on in its work folder the way it began, however much memory is free by now.
     """
-    if options.stream:
+    from sinkprune.runs.work_folder import MARKER, was_streamed
+
+    if stream:
         return True
-    if options.work is not None:
-        return was_streamed(options.work)
+    if work is not None:
+        return was_streamed(work)
 
-    is_there = (options.usual_work / MARKER).is_file()  # a folder of others is none of a model in memory
-    return was_streamed(options.usual_work) if is_there else None
+    is_there = (usual_work / MARKER).is_file()  # a folder of others is none of a model in memory
+    return was_streamed(usual_work) if is_there else None
 
 
-def by_kind(found: Diagnosis) -> pd.DataFrame:
-    """Return the shares by kind of linear, means over layers, as they are printed."""
-    table = found.table.rename(columns={"other_text": "other text"})
-    grouped = table.groupby("kind", sort=False)
-    return pd.DataFrame(grouped[[*MEANINGS, "weights"]].apply(weighted_mean))
+def by_kind(found: Diagnosis) -> str:
+    """Return the shares by kind of linear, means over layers, in per cent: a table of at most 40 columns."""
+    from sinkprune_core.pruning.diagnosis import weighted_mean
+
+    grouped = found.table.groupby("kind", sort=False)
+    table = grouped[[*COLUMNS, "weights"]].apply(weighted_mean)
+
+    rows = [("", *COLUMNS.values())]
+    for kind, row in table.iterrows():
+        rows.append((str(kind), *(f"{row[name]:.2%}" for name in COLUMNS)))
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    lines = []
+    for kind, *shares in rows:
+        cells = [f"{share:>{width}}" for share, width in zip(shares, widths, strict=True)]
+        lines.append(" ".join([f"{kind:<{first}}", *cells]))
+    return "\n".join(lines)
 
 
 def most_affected(found: Diagnosis, count: int) -> pd.DataFrame:
@@ -130,6 +211,8 @@ def affected(found: Diagnosis) -> pd.DataFrame:
 
     Changes below SMALLEST_BY_CONVENTION of the kept weights do not count.
     """
+    from sinkprune_core.pruning.diagnosis import SMALLEST_BY_CONVENTION
+
     is_more = found.table.exact > found.table.other_text.clip(lower=SMALLEST_BY_CONVENTION)
     return found.table.loc[is_more]
 
@@ -164,6 +247,7 @@ def draw(found: Diagnosis, file: Path) -> None:
     os.environ["MPLBACKEND"] = "agg"
 
     from sinkprune.figures.energy import plot_energy
+    from sinkprune.files import atomic
 
     figure = plot_energy(found.table, f"{found.model}: the share of every input's energy that sinks hold")
     with atomic(file) as partial:

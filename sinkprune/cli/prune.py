@@ -1,181 +1,261 @@
 """`sinkprune prune`: say what it takes, prune a model and save it in transformers format."""
 
+from __future__ import annotations
+
 import json
 import math
+import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
+from cyclopts import App, Group, Parameter
+from cyclopts.types import PositiveInt
+from cyclopts.validators import Number
 
-from sinkprune.calibration import SEQUENCES
-from sinkprune.cli.checks import check_apart, check_distinct, check_new_path, check_writable
-from sinkprune.cli.commands.prune import Prune
-from sinkprune.cli.common import (
-    WAYS_OUT,
-    model_and_texts,
-    open_model,
-    planned,
-    say_needs,
-    settle_device,
+from sinkprune.cli.options import (
+    ANY,
+    AT,
+    DEFAULT_BATCH,
+    RUNNING,
+    Batch,
+    DryRun,
+    Length,
+    Model,
+    Seed,
+    Source,
+    SourceOptions,
+    Stream,
+    Where,
+    WhereOptions,
+    new_path,
+    refuse,
 )
-from sinkprune.cli.help_pages import say
-from sinkprune.files import held
-from sinkprune.models.card import read_card
-from sinkprune.models.shrinking import shrink
-from sinkprune.recovery.model_card import card_of, provenance, save_model
-from sinkprune.runs.checkpoint import job_folder
-from sinkprune.runs.memory_and_disk import lacks, pruning_needs, weight_bytes
-from sinkprune.runs.pruning import prune
-from sinkprune.runs.recipe_identity import settings_digest
-from sinkprune.runs.work_folder import identity, marker, remove_job, remove_root, was_streamed
-from sinkprune.scratch import remove_leftovers
+from sinkprune.cli.screen import keeping, loading, say
 from sinkprune.spelling import suggestion
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.language_model import LanguageModel
-from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.pruning.recipe import Recipe, preset
-from sinkprune_core.pruning.report import Report
-from sinkprune_core.pruning.structured import is_rounded, removable
+from sinkprune_core.pruning.presets import ABOUT
 
+if TYPE_CHECKING:
+    from sinkprune_core.calibration.text import Calibration
+    from sinkprune_core.language_model import LanguageModel
+    from sinkprune_core.pruning.recipe import Recipe
+    from sinkprune_core.pruning.report import Report
+
+HOW = Group("how to prune", sort_key=3)
+PRESETS = "\n".join(f"  {name}: {about}" for name, about in ABOUT.items())
+EXAMPLE = "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out smol-dlm-pruned"
+SEQUENCES = 128
 NOISED_SEQUENCES = 32  # where it is seen at more levels: they choose nearly the zeros that 128 choose
 ROUNDED = 1e-3  # how far a sparsity that is given may lie from that of a pattern N:M: 0.333 is 1:3
-CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 TABLE = "sinkprune-linears.csv"  # a row per pruned linear
 MADE_FROM = "made_from"  # on the card: digests of the model and of the calibration text
 
-
-def run(options: Prune) -> None:
-    """Say what pruning takes, prune, save, and only then remove the work folder."""
-    recipe = recipe_of(options)
-    if not recipe.rule.calibrated:
-        options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
-    if recipe.pattern != "structured":
-        options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
-
-    with places_held(options, recipe) as made_from:
-        prune_or_plan(options, recipe, made_from)
+command = App(name="prune", help_epilogue=f"presets:\n{PRESETS}\n\nexample:\n{EXAMPLE}")
 
 
-def prune_or_plan(options: Prune, recipe: Recipe, made_from: dict | None) -> None:
-    """Say what pruning takes, and unless that is all, prune and save; `places_held` gives `made_from`."""
-    if options.sequences is None:
-        options.sequences = usual_sequences(recipe)
-    settle_device(options)
-    if options.dry_run:
-        plan(options, recipe, options.sequences)
+@command.default
+def prune(
+    model: Model,
+    /,
+    *,
+    out: Annotated[
+        Path | None,
+        Parameter(
+            help="where the pruned model goes; it must not exist (required, but with --dry-run)",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    preset: Annotated[
+        str,
+        Parameter(
+            help="a recipe of the literature, see below",
+            choices=tuple(ABOUT),
+            show_choices=False,
+            group=HOW,
+        ),
+    ] = "sparsegpt",
+    sparsity: Annotated[
+        float | None,
+        Parameter(
+            help="share of zeros in the blocks' linears",
+            validator=Number(gte=0, lt=1),
+            show_default="0.5",
+            group=HOW,
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None, Parameter(help="row, layer, global, N:M such as 2:4, or structured", group=HOW)
+    ] = None,
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="any other field of a recipe, e.g. --set allocation=owl (repeatable)",
+            metavar="FIELD=VALUE",
+            group=HOW,
+        ),
+    ] = (),
+    masked: Annotated[
+        bool,
+        Parameter(help="structured: keep the dense shape with zeros instead of a smaller model", group=HOW),
+    ] = False,
+    sequences: Annotated[
+        PositiveInt | None,
+        Parameter(
+            help="calibration sequences",
+            show_default="128, and 32 for a recipe that sees each, or looks for its sinks, at more than two "
+            "noise levels",
+        ),
+    ] = None,
+    length: Length = None,
+    seed: Seed = 0,
+    work: Annotated[
+        Path | None,
+        Parameter(
+            help="keeps finished blocks and statistics: a killed run goes on, and with dense propagation "
+            "another sparsity needs no forward (default: OUT.work, removed at the end)",
+            metavar="FOLDER",
+            group=RUNNING,
+        ),
+    ] = None,
+    stream: Stream = False,
+    dry_run: DryRun = False,
+    batch: Batch = None,
+    source: SourceOptions = ANY,
+    where: WhereOptions = AT,
+) -> None:
+    """Prune a model and save it in transformers format."""
+    if out is None and not dry_run:
+        raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
+    if where.device_map is not None:
+        refuse(f"--device-map {where.device_map} lays the whole model on its devices", stream=stream)
+
+    target = out or Path("pruned")
+    work_folder = work_folder_of(target, work)
+    is_there = (target / TABLE).is_file() and not dry_run  # it may be what this command has made
+    if out is not None and not is_there:
+        check_new(out)
+
+    of_text = {"text": source.text, "data": source.data, "split": source.split, "batch": batch}
+    of_text |= {"sequences": sequences, "length": length, "seed": seed}
+    chosen = (preset, sparsity, pattern, set)
+    batch = batch or DEFAULT_BATCH
+
+    if dry_run:
+        from sinkprune.cli import common
+
+        recipe = recipe_of(*chosen, masked, of_text)
+        shape = (sequences or usual_sequences(recipe), length)
+        lm, text = common.planned(model, where, source, shape, batch, stream)
+        check_noise(set, lm)
+        for lack in tell_needs(lm, recipe, text, where, target, work_folder):
+            say(lack)
         return
 
-    streamed = is_to_be_streamed(options, made_from)
-    lm, calibration, sources = what_is_pruned(options, recipe, options.sequences, streamed)
-    check_noise(options, lm)
+    with ExitStack() as stack:
+        with loading(model):
+            from sinkprune.files import held
+            from sinkprune.runs import pruning
+            from sinkprune.runs.work_folder import marker, was_streamed
 
-    if made_from is not None:
-        finish(made_from, options, lm, recipe, calibration)
-        return
+            recipe = recipe_of(*chosen, masked, of_text)
+            stack.enter_context(held(target))
+            stack.enter_context(held(work_folder))
+            made_from = finished_from(target, recipe, masked) if is_there else None
+            if made_from is None:
+                check_new(target)
+                marker(work_folder)  # raises for a folder with other files
 
-    lacking = tell_needs(options, lm, recipe, calibration)
-    if lacking:
-        raise RuntimeError("; ".join(lacking))
+            # what was made in one of both ways only goes on in that way, however much memory is free
+            streamed = stream or was_streamed(work_folder)
+            if made_from is not None:
+                streamed = made_from.get("streamed")
 
-    report = prune(lm, recipe, calibration, work=options.work_folder)
-    save(lm, report, options, sources)
+            lm, text, sources = what_is_pruned(
+                model, where, source, recipe, (sequences, length), seed, batch, streamed
+            )
 
+        check_noise(set, lm)
+        if made_from is not None:
+            check_same(made_from, out, lm, text)
+            print(f"{out}: finished already, from the same model, recipe and calibration text")
+        else:
+            lacking = tell_needs(lm, recipe, text, where, target, work_folder)
+            if lacking:
+                raise RuntimeError("; ".join(lacking))
 
-def usual_sequences(recipe: Recipe) -> int:
-    """Return how many calibration sequences a recipe sees where none are asked for."""
-    looks_at_noise = recipe.inputs != "clean" or recipe.exclude != "none"  # to prune, or to find sinks
-    return NOISED_SEQUENCES if looks_at_noise and recipe.noise_levels > 2 else SEQUENCES
+            with keeping("finished blocks and statistics are", work_folder):
+                report = pruning.prune(lm, recipe, text, work=work_folder)
+                before = {**(marker(work_folder) or {}), "masked": masked}
+                save(lm, report, model, target, before, sources)
 
+            print(f"next: sinkprune compare {shlex.quote(model)} {shlex.quote(str(out))}")
 
-def is_to_be_streamed(options: Prune, made_from: dict | None) -> bool | None:
-    """Return whether the model is streamed; None: where its weights take most of the free memory.
-
-    An output or a work folder that is there was made in one of both ways, and only that way goes on with it,
-    however much memory is free by now.
-    """
-    if made_from is not None:
-        return made_from.get("streamed")
-    if options.stream:
-        return True
-
-    return was_streamed(options.work_folder)
-
-
-def what_is_pruned(
-    options: Prune, recipe: Recipe, sequences: int, streamed: bool | None
-) -> tuple[LanguageModel, Calibration | None, list[str]]:
-    """Return the model, its calibration text, and the names of what that text was taken from.
-
-    `sequences` are how many of them a recipe that is calibrated sees. `streamed` is what `open_model` takes.
-    """
-    if not recipe.rule.calibrated:
-        return open_model(options, options.model, streamed), None, []
-
-    lm, texts = model_and_texts(options, sequences, options.length, False, streamed)
-    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
-    return lm, calibration, list(texts)
+        discard(work_folder, recipe, work is None)
 
 
-def check_noise(options: Prune, lm: LanguageModel) -> None:
-    """Raise ValueError where noise is asked for and the model reads its text without."""
-    stated = [assignment for assignment in options.set if assignment.startswith("noise=")]
-    if stated and not lm.is_diffusion:
-        raise ValueError(
-            f"--set {stated[0]} does nothing here: {lm.name} is autoregressive and sees its text clean; "
-            "leave it out"
-        )
+def work_folder_of(out: Path, work: Path | None) -> Path:
+    """Return where the work folder is; raise ValueError for one in the place of the output, or below it."""
+    folder = Path(os.path.realpath(work or out.absolute().parent / f"{out.name}.work"))
+    if Path(os.path.realpath(out)) in (folder, *folder.parents):
+        raise ValueError(f"--work {work} lies in --out {out}: choose a place outside")
+    return folder
 
 
-def plan(options: Prune, recipe: Recipe, sequences: int) -> None:
-    """Say what pruning takes, and what this machine lacks for it, from shapes alone."""
-    lm, text = planned(options, sequences)
-    check_noise(options, lm)
-    calibration = text if recipe.rule.calibrated else None
-    for lack in tell_needs(options, lm, recipe, calibration):
-        say(lack)
+def check_new(out: Path) -> None:
+    """Raise FileExistsError, or OSError where nothing can be made; it names --out."""
+    try:
+        new_path(Path, out)
+    except ValueError as error:
+        raise FileExistsError(f"--out {out}: {error}") from None
 
 
-def tell_needs(
-    options: Prune, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None
-) -> list[str]:
-    """Say what pruning takes; return what this machine lacks for it, in sentences."""
-    needed = pruning_needs(lm, recipe, calibration)
-    say_needs(lm, options.device, f"{recipe.name}, sparsity {recipe.sparsity}", needed)
-
-    loaded = weight_bytes(lm) if lm.has_blocks_in_memory else 0
-    return lacks(needed, options.device, options.target, options.work_folder, WAYS_OUT, loaded)
-
-
-def recipe_of(options: Prune) -> Recipe:
+def recipe_of(
+    name: str,
+    sparsity: float | None,
+    pattern: str | None,
+    assignments: tuple[str, ...],
+    masked: bool = False,
+    of_text: Mapping[str, object] | None = None,
+) -> Recipe:
     """Return the recipe of `--preset`, changed by `--sparsity`, `--pattern` and `--set`, whose values are
     JSON or words.
 
-    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
+    Raises ValueError for a field that does not exist or is given twice, for `masked` and options `of_text`
+    that do nothing for this recipe, and what `Recipe` raises.
     """
-    changes = {name: getattr(options, name) for name in ("sparsity", "pattern") if name in options.given}
-    known = [declared.name for declared in fields(Recipe)]
-    for assignment in options.set:
-        name, equals, text = assignment.partition("=")
+    from sinkprune_core.pruning import recipe as recipes
+
+    options = {"sparsity": sparsity, "pattern": pattern}
+    changes: dict[str, object] = {field: value for field, value in options.items() if value is not None}
+    known = [declared.name for declared in fields(recipes.Recipe)]
+    for assignment in assignments:
+        field, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: write FIELD=VALUE, e.g. --set allocation=owl")
-        if name not in known:
-            near = suggestion(name, known)
+        if field not in known:
+            near = suggestion(field, known)
             raise ValueError(
-                f"--set {assignment}: a recipe has no {name!r}{near or ';'} it has {', '.join(known)}"
+                f"--set {assignment}: a recipe has no {field!r}{near or ';'} it has {', '.join(known)}"
             )
 
-        if name in changes:
-            raise ValueError(f"--set {assignment}: {name} is given twice; give it once")
+        if field in changes:
+            raise ValueError(f"--set {assignment}: {field} is given twice; give it once")
 
         try:
-            changes[name] = json.loads(text)
+            changes[field] = json.loads(text)
         except ValueError:
-            changes[name] = text  # a word needs no quotes
+            changes[field] = text  # a word needs no quotes
 
-    return preset(options.preset, **without_rounded_share(changes))
+    recipe = recipes.preset(name, **without_rounded_share(changes))
+    if not recipe.rule.calibrated:
+        refuse(f"criterion={recipe.criterion} uses no calibration text", **(of_text or {}))
+    if recipe.pattern != "structured":
+        refuse(f"it is for pattern=structured, and this recipe has {recipe.pattern}", masked=masked)
+    return recipe
 
 
 def without_rounded_share(changes: dict[str, object]) -> dict[str, object]:
@@ -183,6 +263,8 @@ def without_rounded_share(changes: dict[str, object]) -> dict[str, object]:
 
     Another sparsity stays and is refused by `Recipe`.
     """
+    from sinkprune_core.pruning.patterns import n_and_m
+
     pattern, given = changes.get("pattern"), changes.get("sparsity")
     ratio = n_and_m(pattern) if isinstance(pattern, str) else None
     if ratio is None or not isinstance(given, float):
@@ -193,83 +275,108 @@ def without_rounded_share(changes: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in changes.items() if name != "sparsity"}
 
 
+def usual_sequences(recipe: Recipe) -> int:
+    """Return how many calibration sequences a recipe sees where none are asked for."""
+    looks_at_noise = recipe.inputs != "clean" or recipe.exclude != "none"  # to prune, or to find sinks
+    return NOISED_SEQUENCES if looks_at_noise and recipe.noise_levels > 2 else SEQUENCES
+
+
+def what_is_pruned(
+    model: str,
+    where: Where,
+    source: Source,
+    recipe: Recipe,
+    shape: tuple[int | None, int | None],
+    seed: int,
+    batch: int,
+    streamed: bool | None,
+) -> tuple[LanguageModel, Calibration | None, list[str]]:
+    """Return the model, its calibration text, and the names of what that text was taken from."""
+    import torch
+
+    from sinkprune.cli import common
+    from sinkprune_core.calibration.text import Calibration
+
+    if not recipe.rule.calibrated:
+        return common.open_model(model, where, streamed), None, []
+
+    sequences, length = shape
+    lm, texts = common.model_and_texts(
+        model,
+        where,
+        source,
+        sequences or usual_sequences(recipe),
+        length,
+        seed=seed,
+        held_out=False,
+        streamed=streamed,
+    )
+    return lm, Calibration(torch.cat(list(texts.values())), seed, batch), list(texts)
+
+
+def check_noise(assignments: tuple[str, ...], lm: LanguageModel) -> None:
+    """Raise ValueError where noise is asked for and the model reads its text without."""
+    noise = [assignment for assignment in assignments if assignment.startswith("noise=")]
+    if not lm.is_diffusion:
+        refuse(f"{lm.name} is autoregressive and sees its text clean", set=" ".join(noise))
+
+
+def tell_needs(
+    lm: LanguageModel, recipe: Recipe, text: Calibration | None, where: Where, out: Path, work: Path
+) -> list[str]:
+    """Say what pruning takes; return what this machine lacks for it, in sentences."""
+    from sinkprune.cli import common
+    from sinkprune.runs.memory_and_disk import lacks, pruning_needs, weight_bytes
+
+    device, _ = common.place_of(where)
+    needed = pruning_needs(lm, recipe, text if recipe.rule.calibrated else None)
+    common.say_needs(lm, device, f"{recipe.name}, sparsity {recipe.sparsity}", needed)
+    loaded = weight_bytes(lm) if lm.has_blocks_in_memory else 0
+    return lacks(needed, device, out, work, common.WAYS_OUT, loaded)
+
+
 # what is written
 
 
-@contextmanager
-def places_held(options: Prune, recipe: Recipe) -> Iterator[dict | None]:
-    """Hold output and work folder, unless it is a dry run; yield what an output of this recipe that is there
-    was made from, or None.
+def finished_from(out: Path, recipe: Recipe, masked: bool) -> dict | None:
+    """Return what an output that is there was made from, if its card says this recipe and shape."""
+    from sinkprune.models.card import read_card
+    from sinkprune.scratch import remove_leftovers
 
-    Raises FileExistsError for any other output, OSError for places that cannot be written, ValueError for
-    those that do not go together and for a work folder that is none, RuntimeError for one that is in use.
-    """
-    check_distinct(out=options.out, work=options.work)
-    if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
-        check_new_path("out", options.out)
-    if options.out is not None and options.work is not None:
-        check_apart("work", options.work, "out", options.out)
-        check_writable("work", options.work)
-
-    if options.dry_run:
-        yield None
-        return
-
-    with held(options.target), held(options.work_folder):
-        remove_leftovers(options.target)  # of a process that was killed when it had just finished
-        card = read_card(options.target)
-        if is_finished(card, options, recipe):
-            yield card[MADE_FROM]
-            return
-
-        check_new_path("out", options.target)
-        marker(options.work_folder)  # raises for a folder with other files
-        yield None
-
-
-def is_finished(card: dict, options: Prune, recipe: Recipe) -> bool:
-    """Return whether the output is there, whole, and made by this recipe, as its `card` says."""
+    remove_leftovers(out)  # of a process that was killed when it had just finished
+    card = read_card(out)
     made_from = card.get(MADE_FROM) or {}
     is_of_recipe = card.get("recipe") == json.loads(json.dumps(recipe.card()))
-    is_of_shape = made_from.get("masked") == options.masked
-    is_whole = (options.target / TABLE).is_file()
-
-    return is_of_recipe and is_of_shape and is_whole
+    return made_from if is_of_recipe and made_from.get("masked") == masked else None
 
 
-def finish(
-    made_from: dict,
-    options: Prune,
-    lm: LanguageModel,
-    recipe: Recipe,
-    calibration: Calibration | None,
-) -> None:
-    """Say that the output is what this command would make, and remove what is left of the work.
+def check_same(made_from: dict, out: Path | None, lm: LanguageModel, text: Calibration | None) -> None:
+    """Raise FileExistsError for the output of another model or calibration text."""
+    from sinkprune.runs.work_folder import identity
 
-    Raises FileExistsError for the output of another model or calibration text.
-    """
-    expected = identity(lm, calibration)
+    expected = identity(lm, text)
     parts = ("model", "settings", "calibration")
-
     differing = [name for name in parts if made_from.get(name) != expected[name]]
     if differing:
         raise FileExistsError(
-            f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "
+            f"--out {out} exists, made by this recipe from another {', '.join(differing)}: "
             "choose another name or remove it first"
         )
 
-    if options.work_folder.is_dir():
-        discard(options, recipe)
 
-    print(f"{options.out}: finished already, from the same model, recipe and calibration text")
+def save(
+    lm: LanguageModel, report: Report, model: str, out: Path, made_from: dict, sources: list[str]
+) -> None:
+    """Write the pruned model and its table of linears, and say what came out.
 
-
-def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) -> None:
-    """Write the pruned model and its table of linears, remove what the run kept, and say what came out.
-
-    `sources` are what the calibration text was taken from, by name.
+    `made_from` is what the work folder and the command line say of it, and `sources` are what the calibration
+    text was taken from, by name.
     """
-    is_smaller = bool(report.kept_units) and not options.masked
+    from sinkprune.models.shrinking import shrink
+    from sinkprune.recovery.model_card import card_of, provenance, save_model
+    from sinkprune_core.pruning.structured import removable
+
+    is_smaller = bool(report.kept_units) and not made_from["masked"]
     widths = widths_left(lm, report)
 
     if is_smaller:
@@ -278,33 +385,33 @@ def save(lm: LanguageModel, report: Report, options: Prune, sources: list[str]) 
         units = {kind: range(units.count(lm.model.config)) for kind, units in removable(lm).items()}
         lm = shrink(lm, [units] * len(lm.blocks))
 
-    made_from = {**(marker(options.work_folder) or {}), "masked": options.masked, **provenance(options.model)}
+    made_from = {**made_from, **provenance(model)}
     made_from.pop("format", None)
     made_from["dtype"] = str(lm.model.dtype).removeprefix("torch.")
     if sources:
         made_from["text"] = sources
 
-    before = card_of(options.model).get("recipe")
+    before = card_of(model).get("recipe")
     if before is not None:  # of a model that was pruned already
         made_from["recipe_before"] = before
 
     table = report.linears.to_csv(index=False)
-    named = lm.named(options.target.name)  # two models are told apart by their names
-    save_model(named, options.target, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
-    discard(options, report.recipe)
+    named = lm.named(out.name)  # two models are told apart by their names
+    save_model(named, out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
 
     weights = int(report.linears.weights.sum())
     done = "removed" if is_smaller else "zero"
     say(
-        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are {done}"
+        f"{out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are {done}"
         f"{widths}; {report.unpruned_parameters:,} other parameters are unpruned",
         sys.stdout,
     )
-    print(f"next: sinkprune compare {shlex.quote(options.model)} {shlex.quote(str(options.out))}")
 
 
 def widths_left(lm: LanguageModel, report: Report) -> str:
     """Return, of a structured recipe, how many units every block of the dense model `lm` keeps, in words."""
+    from sinkprune_core.pruning.structured import is_rounded, removable
+
     if not report.kept_units:
         return ""
 
@@ -325,13 +432,18 @@ def widths_left(lm: LanguageModel, report: Report) -> str:
     return f"{rounding}, every block keeps {' and '.join(counts)}"
 
 
-def discard(options: Prune, recipe: Recipe) -> None:
-    """Remove a job that is saved, and the work folder where it was made for this job alone."""
-    root = options.work_folder
-    remove_job(job_folder(root, settings_digest(recipe)))
+def discard(folder: Path, recipe: Recipe, is_own: bool) -> None:
+    """Remove a job that is saved, and its work folder where that was made for this job alone."""
+    from sinkprune.runs.checkpoint import job_folder
+    from sinkprune.runs.recipe_identity import settings_digest
+    from sinkprune.runs.work_folder import remove_job, remove_root
 
-    if options.work is None and not remove_root(root):
+    if not folder.is_dir():
+        return
+
+    remove_job(job_folder(folder, settings_digest(recipe)))
+    if is_own and not remove_root(folder):
         print(
-            f"{root} stays: it holds other jobs (--work goes on with them), or files of others",
+            f"{folder} stays: it holds other jobs (--work goes on with them), or files of others",
             file=sys.stderr,
         )

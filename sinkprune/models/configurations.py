@@ -69,7 +69,7 @@ LLADA_ALLOWED = {
     "layer_norm_with_affine": (True, None),
 }
 
-BLOCK_OF = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")  # the number of a block, in a stored name
+BLOCK_OF = re.compile(r"(?:^|\.)(?:layers?|blocks|h)\.(\d+)\.")  # the number of a block, in a stored name
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer")  # what formats call the number of blocks
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("rms_norm_eps", "layer_norm_epsilon", "norm_eps"), (1e-20, 0.1)),
@@ -104,7 +104,7 @@ def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
     blocks = {int(match[1]) for match in map(BLOCK_OF.search, shapes) if match}
     if shapes and not blocks:
         raise FormatError(
-            f"the weights beside {file} have no blocks called layers.N or h.N, as those of decoders are: "
+            f"the weights beside {file} have no blocks called layers.N, layer.N or h.N: "
             f"model_type={raw.get('model_type')!r} is not covered, or they are not those of a whole model"
         )
 
@@ -209,14 +209,7 @@ def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     """A configuration of transformers, as it is."""
     cls = CONFIG_MAPPING[raw["model_type"]]
     _check(cls, raw, NATIVE_NEEDED.get(raw["model_type"], ()), {})
-    config = cls.from_dict(raw)
-    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
-    if len(kinds) > 1:
-        raise FormatError(
-            f"layer_types mixes {' and '.join(kinds)}: blocks are run one by one, which needs the same "
-            "attention in all of them"
-        )
-    return config
+    return cls.from_dict(raw)
 
 
 def of_shape(native: str, shape: ModelShape, positions: int) -> PretrainedConfig:

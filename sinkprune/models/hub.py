@@ -25,7 +25,6 @@ from sinkprune_core.values import in_short
 SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 WANTED = ["*.safetensors", *SMALL]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
-WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the tokenizer, small tensors
 
 
 class Name(NamedTuple):

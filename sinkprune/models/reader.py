@@ -17,6 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     GenerationConfig,
     GPT2Config,
     PretrainedConfig,
@@ -106,7 +107,8 @@ class Checkpoint:
         stated = self.card.kind or self.format.kind
         if stated:
             return stated
-        return "diffusion" if self.raw.get("is_causal") is False else "autoregressive"
+        looks_both_ways = self.raw.get("is_causal") is False or is_encoder(self.raw.get("architectures"))
+        return "diffusion" if looks_both_ways else "autoregressive"
 
     @property
     def logits_shifted(self) -> bool:
@@ -123,6 +125,8 @@ class Checkpoint:
         stated = self.raw.get("logits_shifted")  # as a model of ours says that something else has saved since
         if isinstance(stated, bool):
             return stated
+        if is_encoder(self.raw.get("architectures")):
+            return False
         if self.format.logits_shifted is None:
             raise FormatError(
                 f"{self.folder} holds a bidirectional model and no {CARD}, "
@@ -138,8 +142,11 @@ class Checkpoint:
         with refused(f"{self._config_file} makes no configuration", "take the published file"):
             config = self.format.config(self.raw, self.files.shapes)
 
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise FormatError(f"transformers has no causal language model for {type(config).__name__}")
+        if native_class(config) is None:
+            raise FormatError(
+                f"transformers has no causal language model for {type(config).__name__}, and its "
+                "architectures name no ...ForMaskedLM"
+            )
         if config.tie_word_embeddings and self._has_head_of_its_own(config):
             config.tie_word_embeddings = False  # A2D models say they are tied and are not
 
@@ -358,11 +365,20 @@ class Checkpoint:
         return model
 
 
+def is_encoder(architectures: object) -> bool:
+    """Return whether a configuration's architectures name a model that fills masks, of both directions."""
+    names = architectures if isinstance(architectures, list) else []
+    return any(str(name).endswith("ForMaskedLM") for name in names)
+
+
 def native_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """Return the causal language model that transformers has for a configuration; see `gpt2` for GPT-2's."""
+    """Return transformers' class for a configuration: of an encoder its masked language model, of all others
+    the causal one; see `gpt2` for GPT-2's.
+    """
     if isinstance(config, GPT2Config):
         return GPT2LMHeadModel
-    return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+    classes = MODEL_FOR_MASKED_LM_MAPPING if is_encoder(config.architectures) else MODEL_FOR_CAUSAL_LM_MAPPING
+    return cast(type[PreTrainedModel], classes.get(type(config), None))
 
 
 def _tied(config: PretrainedConfig) -> dict[str, str]:

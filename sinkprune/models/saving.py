@@ -53,7 +53,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     folder = Path(folder)
     check_new_folder(folder)
 
-    _check_beside(texts or {}, card)
+    check_beside(texts or {}, card)
     check_structure(lm.model)
     if not isinstance(lm, StreamedModel):
         lm.check_loaded()
@@ -82,7 +82,7 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     return folder
 
 
-def _check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
+def check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
     """Raise an error for what cannot be written beside a model, as a file or on its card."""
     for name in texts:
         if Path(name).name != name:

@@ -19,7 +19,7 @@ from transformers import Cache, GenerationConfig
 
 from sinkprune.files import file_digest, known_digest, write_json
 from sinkprune.models.gpt2 import all_turned
-from sinkprune.models.reader import Checkpoint
+from sinkprune.models.reader import Checkpoint, is_encoder
 from sinkprune.models.weight_files import INDEX
 from sinkprune_core.blocks import Rows, block_inputs, run_block
 from sinkprune_core.language_model import LanguageModel, check_finite, part_name
@@ -274,6 +274,9 @@ def stream(
     Raises what `load` raises: FormatError for weights that do not fit, ValueError for small parameters (norms
     and biases, of blocks too) that are not finite; larger ones are checked when they are read.
     """
+    if is_encoder(checkpoint.config.architectures):
+        raise ValueError(f"{name} is an encoder, which is not streamed: load it whole, without --stream")
+
     model = checkpoint.skeleton()
     checkpoint.check_fits(model)
     tokenizer = checkpoint.tokenizer()

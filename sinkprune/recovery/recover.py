@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import InstanceOf
 
 from sinkprune.documents import FORMS, Document, document_of, documents_in, written
 from sinkprune.evaluation.local_data import wikitext_documents
-from sinkprune.files import check_new_folder, held, make_folder, resolved
+from sinkprune.files import check_new_folder, held, resolved
 from sinkprune.models.card import read_card
 from sinkprune.models.catalog import EMBEDDED
 from sinkprune.models.devices import choose_device, choose_dtype
@@ -21,7 +21,7 @@ from sinkprune.models.embedded import FetchError
 from sinkprune.models.hub import adapter_base, folder_of, parse
 from sinkprune.models.loading import load, open_checkpoint, without_weights
 from sinkprune.models.meta_model import shapes_of
-from sinkprune.models.saving import OWN
+from sinkprune.models.saving import OWN, check_beside
 from sinkprune.models.streaming import stream
 from sinkprune.models.weight_files import DTYPES, read_json
 from sinkprune.named_texts import WIKITEXT, is_wikitext
@@ -34,13 +34,13 @@ from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import Recovered, check_teacher, recover_model
 from sinkprune.runs.memory_and_disk import Needs, lacks, training_needs
 from sinkprune_core.language_model import LanguageModel
+from sinkprune_core.model_checks import positions_of
 from sinkprune_core.values import (
-    A_FUNCTION,
-    AboveZero,
     Count,
     Flag,
     Number,
     Place,
+    PositiveShare,
     Share,
     Text,
     checked_arguments,
@@ -65,7 +65,7 @@ def recover(
     distillation: Share | None = None,
     method: Text = "full",
     rank: Count = 16,
-    learning_rate: AboveZero | None = None,
+    learning_rate: PositiveShare | None = None,
     batch: Count = 8,
     length: Count = 128,
     seed: Number = 0,
@@ -76,7 +76,7 @@ def recover(
     save_every: Count = 20,
     dry_run: Flag = False,
     progress: Flag = True,
-    tell: Annotated[Callable[[str], None], A_FUNCTION] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Recovered | Needs:
     """Train a pruned model with its zeros held, and save it to a new folder `out`; return what came of it.
 
@@ -93,7 +93,8 @@ def recover(
     as dense, where that is here and has the weights that were pruned; None learns from the text alone.
     `method` trains the weights of the blocks (`full`), or LoRA of a `rank` that is merged where the weights
     are not zero (`lora`). Whatever is trained is float32 and the products have `dtype`, float32 or bfloat16
-    (auto: bfloat16 where the device is faster in it).
+    (auto: bfloat16 where the device is faster in it). The recovered model has the dtype of the pruned one's
+    files, and the losses that are stated are those of weights in it.
 
     The folder `work` (None: OUT.work) keeps the state every `save_every` steps. What a recovery writes there
     is removed at the end, and the folder where nothing else is in it. The same call goes on from there, with
@@ -151,20 +152,20 @@ def recover(
     if missing:
         raise RuntimeError("; ".join(missing))
 
+    card, tables = _beside(pruned)
     learned = _text_learned(known.lm, documents, length)
     if teacher is not None and is_of_card:
-        _check_dense(teacher, pruned, device)
+        _check_dense(teacher, pruned, card, device)
 
     with held(out), held(work):
         lm = load(pruned, known.stored, device)
         taught_by = None if teacher is None else load(teacher, settings.dtype, device)
 
-        make_folder(work)
-        done = recover_model(lm, settings, learned, taught_by, work, save_every=save_every, progress=progress)
+        done = recover_model(lm, settings, learned, taught_by, work, save_every, progress, card)
 
         named = lm.named(out.name)  # two models are told apart by their names
-        card = _card(pruned, done.card() | {"text_name": text_name or _name_of(text)})
-        save_model(named, out, _tables(pruned), **card)
+        recovery = done.card() | {"text_name": text_name or _name_of(text)}
+        save_model(named, out, tables, **card, recovery=recovery)
         remove_work(work)
 
     return done
@@ -247,7 +248,7 @@ def needs_of(
 
 def _check_length(lm: LanguageModel, length: int) -> None:
     """Raise ValueError for sequences with more tokens than a model has positions."""
-    positions = getattr(lm.model.config, "max_position_embeddings", None)
+    positions = positions_of(lm.model)
     if positions is not None and length > positions:
         raise ValueError(
             f"length={length} exceeds the {positions} positions of {lm.name}: give at most so many"
@@ -281,7 +282,7 @@ def _known(name: str | os.PathLike, dry_run: bool) -> _Known:
     for key, kind in checkpoint.files.dtypes.items():
         sizes[kind] += checkpoint.files.size(key)
     [(stored, _)] = sizes.most_common(1)
-    return _Known(lm, stored)
+    return _Known(lm, torch.float32 if stored == torch.float64 else stored)  # no training is wider
 
 
 def _stated_dtype(name: str | os.PathLike) -> torch.dtype:
@@ -320,13 +321,15 @@ def teacher_of(pruned: str | os.PathLike) -> str | None:
     return given if folder is not None and (folder / "config.json").is_file() else None
 
 
-def _check_dense(teacher: str | os.PathLike, pruned: str | os.PathLike, device: str) -> None:
+def _check_dense(
+    teacher: str | os.PathLike, pruned: str | os.PathLike, card: Mapping[str, Any], device: str
+) -> None:
     """Raise ValueError where the name of the dense model on a card leads to other weights by now.
 
     A card says that of the model from which `sinkprune prune` made its own; an embedded model is always what
     it was.
     """
-    made_from = card_of(pruned).get("made_from") or {}
+    made_from = card.get("made_from") or {}
     expected, stated = made_from.get("model"), made_from.get("dtype")
     if teacher in EMBEDDED or expected is None or stated is None:
         return
@@ -400,24 +403,21 @@ def _name_of(text: str | os.PathLike | Sequence[Document] | None) -> str:
     return Path(text).name if isinstance(text, (str, os.PathLike)) else "documents given from Python"
 
 
-def _card(pruned: str | os.PathLike, recovery: dict[str, Any]) -> dict[str, Any]:
-    """Return the card of a recovered model: that of the pruned one, and how it was recovered.
+def _beside(pruned: str | os.PathLike) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what the card of a recovered model takes from that of the pruned one, and the tables beside it.
 
-    Earlier recoveries stand beside it, the first one first, and a model without a card is what this one was
-    made from.
+    Earlier recoveries stay, the first one first, a model without a card is what this one was made from, and
+    zeros still fit the tables. Raises ValueError, before anything is trained, for a card that could not be
+    saved again.
     """
     card = {name: value for name, value in card_of(pruned).items() if name not in OWN}
     if "recovery" in card:
         card["recoveries_before"] = [*card.get("recoveries_before", ()), card.pop("recovery")]
-
-    card["recovery"] = recovery
     card.setdefault("made_from", provenance(pruned))
-    return card
 
-
-def _tables(pruned: str | os.PathLike) -> dict[str, str]:
-    """Return the tables beside a pruned model, which its zeros still fit."""
     folder = folder_here(pruned)
-    if folder is None:
-        return {}
-    return {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob("sinkprune-*.csv"))}
+    files = [] if folder is None else sorted(folder.glob("sinkprune-*.csv"))
+    tables = {file.name: file.read_text(encoding="utf-8") for file in files}
+
+    check_beside(tables, card)
+    return card, tables

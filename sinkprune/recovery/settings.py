@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sinkprune_core.values import AboveZero, Count, Flag, Number, Share, check_fields
+from sinkprune_core.values import Count, Flag, Number, PositiveShare, Share, check_fields
 
 RATES = {"full": 1e-4, "lora": 1e-3}  # learning rates where none is named
 
@@ -19,7 +19,7 @@ class Recovery:
     """Train the weights of the blocks and the last norm themselves, or low-rank products that are added to
     the linears where these are not zero."""
     rank: Count = 16  # of these products
-    learning_rate: AboveZero | None = None  # after warm-up; None: RATES of the method
+    learning_rate: PositiveShare | None = None  # after warm-up; None: RATES of the method
     warmup: Share = 0.1  # share of the steps over which it rises from zero; then it falls to zero linearly
     distillation: Share = 0.0  # share of the loss that is the divergence from a teacher
     seed: Number = 0  # of the crops, of the noise and of LoRA's first matrices

@@ -105,7 +105,7 @@ def _without_dropout(*owners: object) -> Iterator[None]:
 @contextmanager
 def _held_weights(lm: LanguageModel) -> Iterator[dict[str, nn.Parameter]]:
     """Train the blocks and the last norm: embeddings and head, which no recipe prunes, stay."""
-    kept = {lm.output_head.weight}
+    kept = set(lm.model.parameters()) - set(lm.model.base_model.parameters())
     kept |= {module.weight for module in lm.model.modules() if isinstance(module, nn.Embedding)}
 
     parameters = {name: parameter for name, parameter in lm.model.named_parameters() if parameter not in kept}
@@ -121,12 +121,10 @@ def _held_products(lm: LanguageModel, settings: Recovery) -> Iterator[dict[str, 
     """Train LoRA's matrices beside every linear of the blocks, and merge what they learned."""
     from peft import LoraConfig, get_peft_model
 
-    leaves = {name.rpartition(".")[2] for _, name in lm.all_linears()}
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,
-        target_modules=sorted(leaves),
-        task_type="CAUSAL_LM",
+        target_modules=[f"{lm.blocks_name}.{layer}.{name}" for layer, name in lm.all_linears()],
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(settings.seed, "LoRA"))  # its first matrices come from the global generator

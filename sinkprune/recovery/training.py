@@ -1,35 +1,35 @@
-"""The loop that recovers a pruned model in memory: its zeros are held, and a kill costs a few steps.
+"""The recovery of a pruned model in memory: its zeros are held, and its loss is that of what is saved.
 
-Dimensions: B batch, N sequences, T sequence position.
+Dimensions: B batch, T sequence position.
 """
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
-from tqdm.auto import trange
 
 from sinkprune.evaluation.likelihood import score
 from sinkprune.memory import peak_memory
 from sinkprune.models.devices import device_name
 from sinkprune.models.meta_model import MetaModel
-from sinkprune.recovery.checkpoint import RecoveryCheckpoint
+from sinkprune.recovery.checkpoint import Checkpoint, Progress
 from sinkprune.recovery.objectives import exercise, loss_of, precision
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText
 from sinkprune.recovery.trainable import in_float32, trained
+from sinkprune.recovery.trainer import row_of, take_steps
+from sinkprune.runs.work_folder import identity
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
 REVISION = 1  # of all that decides a result; a checkpoint of another one is refused
-CLIPPED = 1.0  # the norm that all gradients together are clipped to
-BETAS = (0.9, 0.95)  # of AdamW, which decays no weights here
-MEASUREMENTS = 10  # of the held-out loss during a run
+MEASUREMENTS = 10  # of the held-out loss during a run, at most
+APART = 20  # steps between two of them, at least: one takes about as long as three steps
 DRAWS = 2  # noise levels of each held-out sequence
 
 
@@ -46,13 +46,15 @@ class Recovered:
     zeros_after: int
     seconds: float  # of the steps and the measurements between them, since a run last began
     core_seconds: float  # of processors, in that time
+    saved: str  # dtype of the weights, in which both losses are measured
     memory: int  # bytes at the peak: of the GPU, or of the whole process where there is none
     log: tuple[dict, ...]  # rows of step, tokens, training loss and held-out loss
 
     def __str__(self) -> str:
         return (
             f"{self.settings.tokens:,} tokens in {self.settings.steps:,} steps; held-out loss "
-            f"{self.before:.4f} before and {self.after:.4f} after, in nats per token; zeros "
+            f"{self.before:.4f} before and {self.after:.4f} after, in nats per token of the "
+            f"weights in {self.saved}; zeros "
             f"{self.zeros_before:,} before and {self.zeros_after:,} after; {self.core_seconds / 60:.1f} "
             f"core-minutes, peak memory {self.memory / 1e9:.1f} GB"
         )
@@ -66,6 +68,7 @@ class Recovered:
             "teacher": self.teacher,
             "held_out_before": self.before,
             "held_out_after": self.after,
+            "saved": self.saved,
             "zeros": self.zeros_after,
             "seconds": round(self.seconds, 1),
             "core_seconds": round(self.core_seconds, 1),
@@ -82,6 +85,7 @@ def recover_model(
     work: Path | None = None,
     save_every: int = 20,
     progress: bool = True,
+    card: Mapping[str, object] | None = None,
 ) -> Recovered:
     """Train a pruned model in place with its zeros held; return what came of it.
 
@@ -96,8 +100,10 @@ def recover_model(
     lm.check_positions(settings.length)
 
     checkpoint = None
+    state = Progress()
     if work is not None:
-        checkpoint = RecoveryCheckpoint(work, _identity(lm, settings, text, teacher))
+        checkpoint = Checkpoint(work, _identity(lm, settings, text, teacher, card))
+        state = checkpoint.progress
 
     started = time.perf_counter()
     cores_started = time.process_time()
@@ -105,74 +111,45 @@ def recover_model(
         torch.cuda.reset_peak_memory_stats(lm.device)
 
     zeros_before = lm.count_zeros()
+    if not state.log:
+        state.log.append(row_of(settings, state) | {"held_out": _loss_of_saved(lm, settings, text)})
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        ids_BT = text.crops(settings.batch, settings.length, settings.seed, step)
+        task = exercise(lm, ids_BT, generator(settings.seed, "recovery noise", step))
+        with precision(lm, settings.dtype):
+            return loss_of(lm, task, teacher, settings.distillation)
+
+    measure_every = max(APART, math.ceil(settings.steps / MEASUREMENTS))
     with in_float32(lm), trained(lm, settings) as parameters:
-        log = _all_steps(lm, settings, text, teacher, parameters, checkpoint, save_every, progress)
+        take_steps(
+            settings,
+            parameters,
+            loss_of_step,
+            state,
+            measure=lambda _: {"held_out": held_out_loss(lm, settings, text)},
+            measured_after=range(measure_every, settings.steps, measure_every),
+            checkpoint=checkpoint,
+            save_every=save_every,
+            title=f"recover {lm.name}" if progress else None,
+        )
+
+    state.log.append(row_of(settings, state) | {"held_out": _loss_of_saved(lm, settings, text)})
 
     return Recovered(
         settings=settings,
         text=text.fingerprint,
         teacher=None if teacher is None else teacher.name,
-        before=log[0]["held_out"],
-        after=log[-1]["held_out"],
+        before=state.log[0]["held_out"],
+        after=state.log[-1]["held_out"],
         zeros_before=zeros_before,
         zeros_after=lm.count_zeros(),
         seconds=time.perf_counter() - started,
         core_seconds=time.process_time() - cores_started,
+        saved=str(lm.model.dtype).removeprefix("torch."),
         memory=_peak_memory(lm),
-        log=tuple(log),
+        log=tuple(state.log),
     )
-
-
-def _all_steps(
-    lm: LanguageModel,
-    settings: Recovery,
-    text: TrainingText,
-    teacher: LanguageModel | None,
-    parameters: Mapping[str, nn.Parameter],
-    checkpoint: RecoveryCheckpoint | None,
-    save_every: int,
-    progress: bool,
-) -> list[dict]:
-    """Take the steps that are left, and keep the state as often as asked; return the rows of the log."""
-    optimizer = torch.optim.AdamW(parameters.values(), settings.rate(0), betas=BETAS, weight_decay=0.0)
-
-    done, log = 0, []
-    if checkpoint is not None:
-        done, log = checkpoint.restore(parameters, optimizer)
-    if not log:
-        log = [{"step": 0, "tokens": 0, "loss": None, "held_out": held_out_loss(lm, settings, text)}]
-
-    steps = trange(
-        done,
-        settings.steps,
-        initial=done,
-        total=settings.steps,
-        desc=f"recover {lm.name}",
-        disable=not progress,
-    )
-    measure_every = math.ceil(settings.steps / MEASUREMENTS)
-
-    with steps:
-        for step in steps:
-            loss = one_step(lm, settings, text, teacher, parameters, optimizer, step)
-            done = step + 1
-            is_last = done == settings.steps
-
-            if is_last or done % measure_every == 0:
-                row = {
-                    "step": done,
-                    "tokens": done * settings.batch_tokens,
-                    "loss": loss,
-                    "held_out": held_out_loss(lm, settings, text),
-                }
-                log.append(row)
-
-            if checkpoint is not None and (is_last or done % save_every == 0):
-                checkpoint.save(parameters, optimizer, done, log)
-
-            steps.set_postfix(loss=f"{loss:.3f}", held_out=f"{log[-1]['held_out']:.3f}")
-
-    return log
 
 
 def check_teacher(lm: LanguageModel, teacher: LanguageModel | None, distillation: float) -> None:
@@ -213,6 +190,12 @@ def _peak_memory(lm: LanguageModel) -> int:
     return peak_memory()
 
 
+def _loss_of_saved(lm: LanguageModel, settings: Recovery, text: TrainingText) -> float:
+    """Return the held-out loss of the weights as they are saved, computed as while they are trained."""
+    with in_float32(lm):
+        return held_out_loss(lm, settings, text)
+
+
 def held_out_loss(lm: LanguageModel, settings: Recovery, text: TrainingText) -> float:
     """Return the mean loss on what is held out, in nats per token, under noise that is always the same."""
     with precision(lm, settings.dtype):
@@ -221,49 +204,20 @@ def held_out_loss(lm: LanguageModel, settings: Recovery, text: TrainingText) -> 
 
 
 def _identity(
-    lm: LanguageModel, settings: Recovery, text: TrainingText, teacher: LanguageModel | None
-) -> dict[str, object]:
-    """Return all that the result of a run depends on, as plain JSON values."""
-    return {
-        "revision": REVISION,
-        "model": lm.fingerprint(),
-        "text": text.fingerprint,
-        "teacher": None if teacher is None else teacher.fingerprint(),
-        "device": device_name(lm.device),
-        "sinkprune": version("sinkprune"),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        **asdict(settings),
-    }
-
-
-def one_step(
     lm: LanguageModel,
     settings: Recovery,
     text: TrainingText,
     teacher: LanguageModel | None,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> float:
-    """Take an optimizer step; return its loss in nats per token."""
-    for group in optimizer.param_groups:
-        group["lr"] = settings.rate(step)
-
-    ids_BT = text.crops(settings.batch, settings.length, settings.seed, step)
-    task = exercise(lm, ids_BT, generator(settings.seed, "recovery noise", step))
-    with precision(lm, settings.dtype):
-        loss = loss_of(lm, task, teacher, settings.distillation)
-
-    loss.backward()
-
-    norm = nn.utils.clip_grad_norm_(list(parameters.values()), CLIPPED)
-    if not bool(torch.isfinite(norm)):
-        raise ValueError(
-            f"step {step + 1}: the gradient is not finite; take a smaller learning_rate than "
-            f"{settings.learning_rate}"
-        )
-
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    card: Mapping[str, object] | None,
+) -> dict[str, object]:
+    """Return all that the result of a run depends on, as plain JSON values."""
+    of_card = json.dumps(card, sort_keys=True).encode()
+    return {
+        **identity(lm, None),
+        "revision": REVISION,
+        "card": None if card is None else hashlib.sha256(of_card).hexdigest()[:16],
+        "text": text.fingerprint,
+        "teacher": None if teacher is None else teacher.fingerprint(),
+        "device": device_name(lm.device),
+        **asdict(settings),
+    }

@@ -3,6 +3,7 @@
 Dimensions: O output features, I input features.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MethodType
@@ -23,6 +24,9 @@ from sinkprune_core.values import checked
 if TYPE_CHECKING:
     from peft.tuners.lora.layer import Linear as LoraLinear
 
+NOTABLE = 0.05  # share of exact zeros in a weight that nobody leaves by chance
+OUT_OF_BASE = ("pissa", "olora", "corda", "loftq")  # starts of LoRA that change the weights beside it
+
 
 @contextmanager
 def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Tensor]]:
@@ -37,9 +41,11 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
     stay the same objects (not under FSDP, nor with float32 copies kept by an optimizer). Of a PEFT model with
     plain LoRA, made before the block begins, the product of an adapter counts only where the base is not
     zero, in the forward as in the merge: what is merged inside the block keeps the zeros.
-    At its end, also by an exception, zeros are set once more and all hooks are gone. Raises ValueError for a
-    model without weights, and for an adapter that is not plain LoRA; RuntimeError at the end where parameters
-    were replaced by others meanwhile, whose zeros nobody held.
+    At its end, also by an exception, zeros are set once more and all hooks are gone. A warning names what has
+    zeros that are not held: other weights than those of linears, and a base that an adapter has changed.
+    Raises ValueError for a linear without a dense weight of its own in memory, and for an adapter that is not
+    plain LoRA; RuntimeError at the end where parameters were replaced by others meanwhile, whose zeros nobody
+    held.
     """
     if isinstance(model, LanguageModel):
         if isinstance(model, StreamedModel):
@@ -48,7 +54,8 @@ def zeros_held(model: nn.Module | LanguageModel) -> Iterator[dict[str, torch.Ten
     checked("model", model, InstanceOf[nn.Module])
 
     held = _zeros_by_name(model)
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))  # a shared one by each of its names
+    _warn_of_others(model, parameters, held)
     zeros_of: dict[torch.Tensor, torch.Tensor] = {  # parameters are hashed by identity
         parameters[name]: zeros for name, zeros in held.items()
     }
@@ -101,13 +108,61 @@ def _zeros_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)) or module in left_out:
             continue
-        if module.weight.is_meta:
-            raise ValueError(f"{name} has no weights in memory: load the whole model before it is trained")
+        _check_weight(name, module)
         zeros = module.weight.detach() == 0
         if bool(zeros.any()):
             held[f"{name}.weight" if name else "weight"] = zeros  # the model may be one linear itself
 
     return held
+
+
+def _check_weight(name: str, linear: nn.Module) -> None:
+    """Raise ValueError for a linear whose zeros cannot be held, with what to do about it."""
+    weight = linear._parameters.get("weight")
+    problem = None
+
+    if weight is None:
+        problem = (
+            "has a weight that is computed from other parameters, as those of parametrizations and of "
+            "torch.nn.utils.prune are: make it permanent first (`remove_parametrizations`, `prune.remove`)"
+        )
+    elif isinstance(weight, nn.UninitializedParameter):
+        problem = "is lazy and has no weight yet: give the model one batch first"
+    elif weight.is_meta:
+        problem = "has no weights in memory: load the whole model before it is trained"
+    elif weight.layout != torch.strided:
+        problem = f"has a weight in the layout {weight.layout}: make it dense first (`to_dense`)"
+
+    if problem is not None:
+        raise ValueError(f"{name or 'the linear'} {problem}")
+
+
+def _warn_of_others(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], held: Mapping[str, torch.Tensor]
+) -> None:
+    """Warn once of all zeros that seem to be meant and are not held."""
+    embeddings = {module for module in model.modules() if isinstance(module, nn.Embedding)}
+    left_out = embeddings | _parts_of_heads(model) | _parts_of_adapters(model)
+    known = {parameter for module in left_out for parameter in module.parameters()}
+    known |= {parameters[name] for name in held}
+
+    found = []
+    for name, parameter in parameters.items():
+        if parameter.dim() > 1 and parameter not in known:
+            share = 1 - int(parameter.detach().count_nonzero()) / parameter.numel()
+            if NOTABLE <= share < 1:
+                found.append(f"{name} is no weight of a linear, and {100 * share:.0f} % of it are zero")
+
+    for name, module in model.named_modules():
+        is_called_linear = type(module).__name__.endswith("Linear") and not isinstance(module, nn.Linear)
+        if is_called_linear and next(module.parameters(), None) is None:
+            found.append(f"{name} is quantised")
+
+    found += [f"an adapter is merged into {layer}" for layer in _merged(model)]
+    found += [f"the start {start} of an adapter changed its base" for start in _starts(model)]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        warnings.warn(f"zeros are not held everywhere: {found[0]}{more}", stacklevel=4)
 
 
 def _parts_of_heads(model: nn.Module) -> set[nn.Module]:
@@ -163,6 +218,25 @@ def adapted_linears(model: nn.Module) -> list["LoraLinear"]:
     return layers
 
 
+def _merged(model: nn.Module) -> list[str]:
+    """Return the names of the layers into which an adapter is merged: zeros are those of the sum."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
+    return [name for name, layer in adapted.items() if layer.merged]
+
+
+def _starts(model: nn.Module) -> list[str]:
+    """Return the starts of adapters that take their first matrices out of the base, and so its zeros."""
+    starts = [
+        config.init_lora_weights
+        for module in model.modules()
+        if isinstance(configs := getattr(module, "peft_config", None), dict)
+        for config in configs.values()
+    ]
+    return sorted({str(start) for start in starts if str(start).startswith(OUT_OF_BASE)})
+
+
 def _parts_of_adapters(model: nn.Module) -> set[nn.Module]:
     """Return the modules that adapters consist of: a fresh one has a matrix of zeros, to be trained."""
     parts = set()
@@ -196,7 +270,11 @@ def _masked_adapter(layer: "LoraLinear", zeros: torch.Tensor) -> Iterator[None]:
             if adapter in self.lora_A:
                 weight = self.get_delta_weight(adapter)
                 weight_OI = weight.T if self.fan_in_fan_out else weight
-                product = nn.functional.linear(self.lora_dropout[adapter](x), weight_OI.to(x.dtype))
+                bias_O = self.lora_B[adapter].bias
+                if bias_O is not None:
+                    bias_O = (bias_O * self.scaling[adapter]).to(x.dtype)
+
+                product = nn.functional.linear(self.lora_dropout[adapter](x), weight_OI.to(x.dtype), bias_O)
                 result = result + product.to(result.dtype)
 
         return result

@@ -29,13 +29,12 @@ def bytes_that_wait(
 ) -> int:
     """Return the bytes of all inputs for `keys`, where they may wait on the disk until their sinks are known.
 
-    The text then passes once, which changes no result. It is 0 where the disk has no room for all, or sinks
-    do not show in these forwards; where the model writes its text, whose forwards are not to be observed,
-    too; and on a GPU, which computes inputs again sooner.
+    The text then passes once, which changes no result. It is 0 where the disk has no room for all, where
+    sinks do not show in these forwards, and on a GPU, which computes inputs again sooner.
     """
     first = keys[0]
     is_on_cpu = torch.device(device or lm.device).type == "cpu"
-    if not is_on_cpu or first.noise == "rollout" or not sinks_show(lm, keys, calibration):
+    if not is_on_cpu or not sinks_show(lm, keys, calibration):
         return 0
 
     sequences, length = calibration.ids_NT.shape

@@ -1,4 +1,1 @@
-"""The commands of this paper's reproduction, which `sinkprune` offers beside its own.
-
-`commands` has what each takes; the modules here do the work.
-"""
+"""The commands of this paper's reproduction, which `sinkprune` offers beside its own: a file each."""

@@ -18,7 +18,7 @@ class Compared(NamedTuple):
 # groups of comparisons, by the reason why
 OFFICIAL = "the official recipe"
 OURS = "ours, for whole units"
-LEFT_OUT = "noised text, dense propagation, sinks left out"
+LEFT_OUT = "masked text, unpruned inputs, sinks left out"
 FEWER_TOKENS = "fewer tokens for Wanda"
 BASELINES = "baselines, on as many tokens"
 ONE_SWITCH = "one switch at a time"
@@ -49,9 +49,9 @@ COMPARISONS = {
         "sparsegpt", "wanda-unmatched", "SparseGPT − Wanda on as many tokens", BASELINES
     ),
     "flap_minus_structured": Compared("flap", "structured", "whole units, FLAP − plain", BASELINES),
-    "dwanda_minus_wanda": Compared("dwanda", "wanda", "noised text − clean text", ONE_SWITCH),
+    "dwanda_minus_wanda": Compared("dwanda", "wanda", "masked text − text without masks", ONE_SWITCH),
     "dense_minus_sequential": Compared(
-        "noised-dense", "dwanda", "dense propagation − sequential", ONE_SWITCH
+        "noised-dense", "dwanda", "unpruned model's inputs − pruned model's", ONE_SWITCH
     ),
     "paper_minus_paper_sinks_kept": Compared(
         "paper", "paper-sinks-kept", "official sink weights − none", ONE_SWITCH
@@ -72,10 +72,10 @@ COMPARISONS = {
 # two-choice items: these besides all of the above
 ACCURACY = COMPARISONS | {
     "noised_dense_minus_wanda": Compared(
-        "noised-dense", "wanda", "noised text, dense propagation − Wanda", ONE_SWITCH
+        "noised-dense", "wanda", "masked text, unpruned inputs − Wanda", ONE_SWITCH
     ),
-    "wanda_minus_dense": Compared("wanda", "dense", "Wanda − dense model", COST),
-    "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "SparseGPT − dense model", COST),
+    "wanda_minus_dense": Compared("wanda", "dense", "Wanda − unpruned model", COST),
+    "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "SparseGPT − unpruned model", COST),
 }
 TWIN_COMPARISONS = {
     "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out − kept", TWIN),

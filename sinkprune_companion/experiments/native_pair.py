@@ -48,8 +48,8 @@ def native_model(run: Run, training: Training, dtype: str) -> LanguageModel:
     if folder.exists():
         check_settings(training, folder)
     else:
-        checkpoint = train(training, home / "trainings" / name, device=run.device)
-        export(checkpoint, folder)
+        trained = train(training, home / "trainings" / name, device=run.device)
+        export(trained, folder)
 
     return load(folder, dtype, run.device)
 

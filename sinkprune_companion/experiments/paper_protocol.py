@@ -60,7 +60,7 @@ STRUCTURED = ("structured", "structured-sink", "structured-sinks-kept")
 COMPARISONS = {
     "paper_minus_wanda": Compared("paper", "wanda", "official recipe − Wanda", OFFICIAL),
     "noised_dense_minus_wanda": Compared(
-        "noised-dense", "wanda", "noised text, dense propagation − Wanda", OFFICIAL
+        "noised-dense", "wanda", "masked text, unpruned inputs − Wanda", OFFICIAL
     ),
     "paper_minus_paper_sinks_kept": Compared(
         "paper", "paper-sinks-kept", "official sink weights − none", ONE_SWITCH

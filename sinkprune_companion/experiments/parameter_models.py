@@ -22,7 +22,7 @@ from sinkprune_companion.run.profiles import archive_file
 from sinkprune_companion.training.settings import DTYPES
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.presets import PRESETS
-from sinkprune_core.pruning.structured import plan
+from sinkprune_core.pruning.structured import unit_counts
 from sinkprune_core.values import AtLeastZero, Count, Number, Share, Sparsity
 
 # lists
@@ -89,7 +89,12 @@ Profile = _text(
 
 def _that_passes(check: Callable[[str], object]) -> object:
     """Return the type of a text on which a check raises no ValueError."""
-    return Annotated[str, AfterValidator(check)]
+
+    def passed(text: str) -> str:
+        check(text)
+        return text
+
+    return Annotated[str, AfterValidator(passed)]
 
 
 def _check_kind(name: str, kind: str) -> None:
@@ -303,6 +308,6 @@ def _check_ratios(model: str, ratios: Sequence[float]) -> None:
     lm = meta_model(row)
     for ratio in ratios:
         try:
-            plan(lm, ratio)
+            unit_counts(lm, ratio)
         except ValueError as error:
             raise ValueError(f"ratios: {error}") from None

@@ -125,8 +125,9 @@ def recovered_scores(
     """Return the record of a variant's nats per token after it was recovered; it is as before then.
 
     Without a `teacher` it learns from the text alone. Columns are those of `score_texts`, `labels`, and
-    `tokens`, `zeros`, `held_out_before`, `held_out_after` (on the training text's held-out part) and
-    `train_seconds`.
+    `tokens`, `zeros`, `held_out_before`, `held_out_after` (on the training text's held-out part, in archived
+    records the second before weights were rounded) and `train_seconds`. All scores are those of weights in
+    the model's own dtype.
     """
 
     def compute() -> pd.DataFrame:

@@ -174,17 +174,18 @@ def measured(
 
     A row is measured in its first `draws`. Labels have the number of the draw as `seed`. Models of a draw
     that see the same states of the same text share the pass that takes their statistics. With `dense_once`
-    the dense model is measured with the first draw alone.
+    the dense model is measured once, as of draw 0, and not with every draw.
     """
-    frames = []
+    dense = (DENSE, kind(lm, fingerprint))
+    frames = [measure(dense[1], DENSE | {"seed": 0})] if dense_once else []
 
-    for place, seed in enumerate(tqdm(seeds, desc="calibration draws", leave=False)):
+    for seed in tqdm(seeds, desc="calibration draws", leave=False):
         in_draw = [row for row in rows if row.draws is None or seed < row.draws]
         drawn = draw_for(lm, [(row.recipe, row.sequences) for row in in_draw], length, seed, draw)
 
         variants = [(row.labels, kind(lm, fingerprint, row.recipe, *drawn[row.sequences])) for row in in_draw]
-        if place == 0 or not dense_once:
-            variants = [(DENSE, kind(lm, fingerprint)), *variants]
+        if not dense_once:
+            variants = [dense, *variants]
 
         for labels, variant in tqdm(variants, desc="prune and measure", unit="variant", leave=False):
             with variant:

@@ -90,49 +90,6 @@ def wanda_keeps(weight_OI: torch.Tensor, norm_I: torch.Tensor, sparsity: float) 
     return ~lowest(weight_OI.abs() * norm_I.to(weight_OI), share_of(weight_OI.shape[1], sparsity))
 
 
-def score_window(
-    weight_OI: torch.Tensor,
-    norm_I: torch.Tensor,
-    without_I: torch.Tensor,
-    sparsity: float,
-    rows: int = 40,
-    hottest: int = 40,
-    others: int = 80,
-) -> pd.DataFrame:
-    """Return a window of a linear's scores by Wanda: some rows, the hottest channels, some of the others.
-
-    A row per weight has its `row`, its `channel`, the channel's `norm` by `norm_I` and its `norm_without` the
-    sinks, the score by `norm_I` over its row's `threshold` (the smallest score that is kept), and whether it
-    is `kept` and `kept_without`. Channels are ordered by norm, the largest first, and by `place` from 0. Rows
-    and other channels are spread evenly: over the rows, and over the norms.
-    """
-    weight_OI = weight_OI.detach().float().cpu()
-    score_OI = weight_OI.abs() * norm_I.to(weight_OI)
-    kept_OI = wanda_keeps(weight_OI, norm_I, sparsity)
-    kept_without_OI = wanda_keeps(weight_OI, without_I, sparsity)
-    threshold_O = score_OI.masked_fill(~kept_OI, float("inf")).amin(1)
-
-    by_norm_I = norm_I.argsort(descending=True)
-    spread = torch.linspace(hottest, len(by_norm_I) - 1, min(others, len(by_norm_I) - hottest)).long()
-    channels = [*by_norm_I[:hottest].tolist(), *by_norm_I[spread].tolist()]
-    shown = torch.linspace(0, len(weight_OI) - 1, min(rows, len(weight_OI))).long().tolist()
-
-    return pd.DataFrame(
-        {
-            "row": row,
-            "channel": channel,
-            "place": place,
-            "norm": float(norm_I[channel]),
-            "norm_without": float(without_I[channel]),
-            "over_threshold": float(score_OI[row, channel] / threshold_O[row]),
-            "kept": bool(kept_OI[row, channel]),
-            "kept_without": bool(kept_without_OI[row, channel]),
-        }
-        for row in shown
-        for place, channel in enumerate(channels)
-    )
-
-
 def correlation(table: pd.DataFrame) -> float:
     """Return the correlation of predicted and exact changes, of their logarithms, over maps that change."""
     changed = table[(table.predicted > 0) & (table.exact > 0)]

@@ -120,14 +120,12 @@ def plot_strip(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
     size = (NARROW if is_narrow else WIDE, 0.8 + row_height * (max(places.values()) + 1))
     figure, [[axis]] = canvas(size=size)
 
-    axis.axvspan(-1, 1, color=GREY, alpha=0.18, lw=0)
-    axis.axvline(0, color=INK, lw=0.8)
-    shift = 0.22 if is_narrow else 0.0  # down, from the words above
+    shift, height = (0.22, 0.5) if is_narrow else (0.0, 1.0)  # down, from the words above
     for row in claims.itertuples(index=False):
         place = places[row.id] + shift
         for condition in conditions[conditions.words == row.words].dropna(subset="value").itertuples():
             _draw_condition(axis, condition, place)
-        _draw_row(axis, row, place)
+        _draw_row(axis, row, place, height)
 
     _name_rows(axis, claims, places, is_narrow)
     axis.set(xlim=(-REACH - ROOM, REACH + ROOM), ylim=(max(places.values()) + 0.7, -0.7))
@@ -158,12 +156,14 @@ def _draw_condition(axis: Axes, row: object, place: float) -> None:
     axis.plot(at, place, ls="none", ms=4.5, alpha=0.6, **ON_CLAIMS[row.verdict])
 
 
-def _draw_row(axis: Axes, row: object, place: float) -> None:
-    """Draw the interval of a claim and its mark, with the number where it lies beyond the axis."""
+def _draw_row(axis: Axes, row: object, place: float, height: float) -> None:
+    """Draw the interval of a claim and its mark on a band, with the number where it lies beyond the axis."""
     if np.isnan(row.value):
         axis.text(0, place, row.verdict, **_small("center"))
         return
 
+    axis.barh(place, 2, height, -1, color=GREY, alpha=0.18, lw=0)
+    axis.vlines(0, place - height / 2, place + height / 2, color=INK, lw=0.8)
     ends = np.clip([row.low, row.high], -REACH, REACH)
     axis.plot(ends, [place, place], color=INK, lw=1.5, solid_capstyle="butt")
     if row.low < -REACH:

@@ -16,7 +16,9 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
@@ -29,7 +31,11 @@ from sinkprune_companion.run.records import Run
 
 DOTS_PER_INCH = 220  # twice what a screen shows of a picture as wide as a page
 SHOWN_PER_INCH = 96  # pixels of a page
-NARROW = "_narrow"  # at the end of the name of a picture for phones
+NARROW, DARK = "_narrow", "_dark"  # at the end of the name of a picture for phones, and for dark pages
+NIGHT, MOON = np.array([0.05, 0.07, 0.09]), np.array([0.90, 0.93, 0.95])  # white and black of a dark page
+TINT = 0.2  # how far apart red, green and blue are in what is no grey
+GLOW = 0.35  # of white that is mixed into a hue on a dark page
+COLOURED = ("color", "facecolor", "edgecolor", "markerfacecolor", "markerfacecoloralt", "markeredgecolor")
 STAR = 8.0  # points, of a marker that looks smaller than others
 DECADES_ALONE = 300  # times the least value: from there on a logarithmic axis is numbered at decades alone
 NEARLY = 0.05  # share of a place from which marks stand too close for numbers on one side of them
@@ -60,17 +66,15 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     The same data give the same bytes. Returns the figure, which a notebook shows as wide as it was drawn,
     with the caption as its alternative text.
     """
-    png, pdf = io.BytesIO(), io.BytesIO()
-
-    figure.set_dpi(DOTS_PER_INCH)
-    figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    png = _png(figure)
     figure.set_layout_engine(None)  # the layout is found once, for the first file
 
+    pdf = io.BytesIO()
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
     with mock.patch.dict(os.environ, {"SOURCE_DATE_EPOCH": "0", **os.environ}):  # of fonts inside the file
         figure.savefig(pdf, format="pdf", metadata=undated)
 
-    pictures = {".png": with_palette(png.getvalue()), ".pdf": pdf.getvalue()}
+    pictures = {".png": png, ".pdf": pdf.getvalue()}
     save_files(run, name, {".csv": _csv(data), **pictures}, caption)
 
     about = {"alt": caption, "width": round(SHOWN_PER_INCH * figure.get_figwidth())}
@@ -79,7 +83,14 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     return figure
 
 
-def save_both_shapes(
+def _png(figure: Figure) -> bytes:
+    png = io.BytesIO()
+    figure.set_dpi(DOTS_PER_INCH)
+    figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return with_palette(png.getvalue())
+
+
+def save_every_shape(
     root: Path,
     folder: str,
     name: str,
@@ -88,7 +99,8 @@ def save_both_shapes(
     caption: str,
     drawn_from: Sequence[str] = (),
 ) -> list[Path]:
-    """Write a picture of published findings to `root/figures/<folder>`, wide, and for a phone as `_narrow`.
+    """Write a picture of published findings to `root/figures/<folder>`: wide, and as PNG alone for a phone
+    (NARROW) and for a dark page (DARK).
 
     `draw` draws it, narrow where it is told so. Data name their findings in a column; `drawn_from` are other
     files that it shows, as paths from `root`. Returns the files.
@@ -98,9 +110,40 @@ def save_both_shapes(
         provenance["findings"] = data.finding.dropna().drop_duplicates().tolist()
     run = SimpleNamespace(folder=root, provenance=provenance, notebook=folder)  # what `save_figure` asks for
 
-    for is_narrow in (False, True):
-        save_figure(run, draw(is_narrow), f"{name}{NARROW if is_narrow else ''}", data, caption)
+    wide, narrow = draw(False), draw(True)
+    save_figure(run, wide, name, data, caption)
+    others = {f"{NARROW}.png": _png(narrow), f"{DARK}.png": _png(darkened(wide))}
+    others[f"{NARROW}{DARK}.png"] = _png(darkened(narrow))
+    save_files(run, name, others)
     return sorted((root / "figures" / folder).glob(f"{name}*"))
+
+
+def darkened(figure: Figure) -> Figure:
+    """Turn the greys of a figure around for a dark page, and make its hues lighter; maps stay."""
+    figure.draw_without_rendering()  # ticks are made by now
+    artists = set(
+        figure.findobj(lambda artist: not hasattr(artist, "patch"))
+    )  # axes have their patch's colour
+    artists |= {artist.get_bbox_patch() for artist in artists if isinstance(artist, Text)} - {None}
+
+    for artist in artists:
+        getters = {name: getattr(artist, f"get_{name}", None) for name in COLOURED}
+        colours = {name: to_rgba_array(get()) for name, get in getters.items() if get is not None}
+        for name, rgba in colours.items():
+            if len(rgba):  # there may be none
+                at_night = _at_night(rgba)
+                getattr(artist, f"set_{name}")(at_night if len(rgba) > 1 else at_night[0])
+
+    return figure
+
+
+def _at_night(rgba: np.ndarray) -> np.ndarray:
+    """Return colours (N, 4) as they are on a dark page."""
+    rgb = rgba[:, :3]
+    grey = rgb.mean(1, keepdims=True)
+    turned = grey * NIGHT + (1 - grey) * MOON
+    is_grey = np.ptp(rgb, axis=1, keepdims=True) < TINT
+    return np.hstack([np.where(is_grey, turned, rgb + GLOW * (1 - rgb)), rgba[:, 3:]])
 
 
 def save_table(run: Run, name: str, data: pd.DataFrame, caption: str, folder: Path | None = None) -> None:

@@ -19,16 +19,11 @@ from sinkprune_companion.figures import figures
 from sinkprune_companion.figures.figures import bars, intervals
 from sinkprune_companion.figures.looks import BLACK, GREY, INK, KINDS, VERDICTS, series
 
-REACH = 3  # times the interval that reaches second furthest: an interval that goes further is cut
-FAR = 8  # times the same: a row whose number lies further is cut altogether
 TICKS = (1, 2, 4, 5, 10)  # how far apart, but for a power of ten: few and short, so that none touch
 CAP = 0.24  # rows that the ends of an interval reach up and down: above a mark that hides a short interval
 LETTERS = 34  # of a row's name on one line
 ONE_PANEL = 6.0  # inches across, of a figure that has one panel of rows
-SQUEEZED = 1 / 3  # of its width, the least that what a panel shows takes of a shared axis
-ROUND = 1.5  # times a number that is on the axis: an interval that ends closer is drawn to its end
 LEGENDS = {**KINDS, TOO_FEW_DRAWS: "too few calibration draws for a verdict"}  # where a label needs words
-GOES_ON = (r"$\ll$", r"$\gg$")  # marks of an interval that is cut, left and right: no verdict has them
 
 Marks = dict[str, dict[str, str]]  # how rows are marked, in matplotlib's words, by what a legend calls them
 Judge = Callable[[Collection[Estimate]], list[str]]  # verdicts on differences of losses
@@ -39,24 +34,13 @@ def plot_forest(estimates: dict[str, Estimate], xlabel: str, title: str = "") ->
     return plot_effects(forest_table(estimates).assign(section=""), xlabel, title)
 
 
-def plot_effects(
-    table: pd.DataFrame,
-    xlabel: str,
-    title: str = "",
-    panel: str | None = None,
-    beyond: Collection[str] = (),
-) -> Figure:
-    """Draw effects as `verdict_rule.judge` returns them: a row each below its section, all below a `title`.
-
-    `panel` is a column whose values have a panel each, one below the other, with a scale of its own.
+def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
+    """Draw effects as `verdict_rule.judge` returns them, all on one scale: a row each below its section.
 
     Where the table has a `verdict`, that is the mark, and every row has its margin as a band; else a mark is
-    filled where the interval leaves zero out. An interval that goes beyond REACH times the second furthest
-    is cut and ends in a double arrow, but for the first row, the headline; a number is on the axis unless it
-    lies FAR away, and so is its whole interval where that ends at most ROUND times as far from zero. Rows
-    that are named in `beyond` have no say in how far the axis reaches.
+    filled where the interval leaves zero out.
     """
-    words = f"{xlabel}\n← better; bars: 95 % interval"
+    words = f"{xlabel}\nbars: 95 % interval"
 
     if "verdict" in table:
         marks = marks_of(table.verdict)
@@ -74,36 +58,9 @@ def plot_effects(
         table = table.assign(mark=looks, margin=float("nan"))
         words += "; open: zero inside it"
 
-    parts = [part for _, part in table.groupby(panel, sort=False)] if panel else [table]
-    scales = [_ends_of(part[~part.comparison.isin(beyond)]) for part in parts]
-    is_cut = any(
-        part.low.min() < left or part.high.max() > right
-        for part, (left, right) in zip(parts, scales, strict=True)
-    )
-    words += "; ≪ ≫: goes on" if is_cut else ""
-
-    figure = _plot_tables(parts, scales, words, title, marks)
-    for axis in figure.axes:
-        axis.locator_params(axis="x", nbins=5, steps=TICKS, min_n_ticks=3)
+    figure = _plot_table(table, words, title, marks)
+    figure.axes[0].locator_params(axis="x", nbins=4, steps=TICKS, min_n_ticks=3)
     return figure
-
-
-def _ends_of(table: pd.DataFrame) -> tuple[float, float]:
-    """Return from where to where an axis of `plot_effects` goes."""
-    ends = table[["low", "high"]].abs().max(axis=1)
-    reach = 1.0
-
-    if ends.any():
-        furthest, second = ends.nlargest(2).iloc[[0, -1]]
-        numbers = table.value.abs()
-        fit = ends.where(ends <= ROUND * numbers, numbers)  # the whole interval, or its number alone
-        near = fit[numbers <= FAR * second].max()
-        reach = 1.08 * np.nanmax([min(furthest, REACH * second), near, ends.iloc[0], table.margin.max()])
-
-    least = np.nanmax([reach / 4, 1.08 * table.margin.max()])  # of a side where little lies
-    left = max(-reach, min(-least, 1.08 * table.low.min()))
-    right = min(reach, max(least, 1.08 * table.high.max()))
-    return left, right
 
 
 def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
@@ -115,15 +72,16 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     middles = pd.Series(range(len(table))).groupby(groups.to_numpy()).mean().tolist()
 
     marks = {kind: _mark_of(kind, 0) for kind in table.kind.unique()}
-    lowest, highest = min(0.0, table.low.min()), max(0.0, table.high.max())
-    room = 0.04 * (highest - lowest)
     drawn = table.assign(section="", margin=float("nan"), comparison="", mark=table.kind.map(marks))
 
-    ends = (lowest - room, highest + room)
-    figure = _plot_tables([drawn], [ends], f"{xlabel}\nbars: 95 % interval", title, marks)
-    broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in names]
-    figure.axes[0].set_yticks(middles, broken, fontsize=8.5)
+    figure = _plot_table(drawn, f"{xlabel}\nbars: 95 % interval", title, marks)
+    figure.axes[0].set_yticks(middles, [_broken(name) for name in names], fontsize=8.5)
     return figure
+
+
+def _broken(name: object) -> str:
+    """Return the name of a row on as many lines as it needs."""
+    return textwrap.fill(str(name), LETTERS, break_on_hyphens=False)
 
 
 def _mark_of(name: str, place: int) -> dict[str, str]:
@@ -141,44 +99,12 @@ def handles_of(marks: Marks, **look: object) -> list[Line2D]:
     return [Line2D([], [], **look, **mark, label=LEGENDS.get(label, label)) for label, mark in marks.items()]
 
 
-def _plot_tables(
-    tables: Sequence[pd.DataFrame],
-    scales: Sequence[tuple[float, float]],
-    xlabel: str,
-    title: str,
-    marks: Marks,
-) -> Figure:
-    """Draw tables one below the other, each in a panel between its ends, and a legend of `marks`."""
-    broken = [
-        table.assign(
-            comparison=[
-                textwrap.fill(str(name), LETTERS, break_on_hyphens=False) for name in table.comparison
-            ]
-        )
-        for table in tables
-    ]
-    lines = [
-        len(table)
-        + sum(section != "" for section in table.section.unique())
-        + 0.5 * table.comparison.str.count("\n").sum()
-        for table in broken
-    ]
-    size = (WIDTH, 0.8 + 0.4 * len(broken) + 0.27 * sum(lines))
-    figure, axes = canvas(len(broken), 1, size, height_ratios=lines)
-
-    for axis, table, ends in zip(axes[:, 0], broken, scales, strict=True):
-        _plot_table(axis, table, ends)
-
-    axes[-1, 0].set_xlabel(xlabel, fontsize=8.5)
-    return titled(figure, title, handles_of(marks))
-
-
-def _plot_table(axis: Axes, table: pd.DataFrame, ends: tuple[float, float]) -> None:
-    """Draw rows with margin, interval, `mark` and numbers between `ends`."""
-    axis.axvline(0, color=BLACK, lw=0.9)
-    axis.set_xlim(*ends)
-    left, right = axis.get_xlim()
-    inset = 0.015 * (right - left)  # marks at an end stand clear of the names of rows
+def _plot_table(table: pd.DataFrame, xlabel: str, title: str, marks: Marks) -> Figure:
+    """Draw rows with margin, interval, `mark` and numbers, and a legend of `marks`."""
+    table = table.assign(comparison=table.comparison.map(_broken))
+    lines = len(table) + sum(section != "" for section in table.section.unique())
+    lines += 0.5 * table.comparison.str.count("\n").sum()
+    figure, [[axis]] = canvas(size=(WIDTH, 1.2 + 0.27 * lines))
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 7.5, "family": MONOSPACED}
 
     for place, row in placed(axis, table):
@@ -188,18 +114,14 @@ def _plot_table(axis: Axes, table: pd.DataFrame, ends: tuple[float, float]) -> N
             sides = [-row.margin, row.margin]
             axis.vlines(sides, place - 0.5, place + 0.5, color=GREY, lw=0.5)  # of a thin band, too
 
-        axis.plot(np.clip([row.low, row.high], left, right), [place, place], color=colour, lw=1.5)
-        seen = [end for end in (row.low, row.high) if left <= end <= right]
-        axis.vlines(seen, place - CAP, place + CAP, color=colour, lw=1)
-
-        if row.low < left:
-            axis.plot(left + inset, place, marker=GOES_ON[0], color=colour, ms=7)
-        if row.high > right:
-            axis.plot(right - inset, place, marker=GOES_ON[1], color=colour, ms=7)
-
-        if left <= row.value <= right:
-            axis.plot(row.value, place, ls="none", ms=5, **row.mark)
+        axis.plot([row.low, row.high], [place, place], color=colour, lw=1.5)
+        axis.vlines([row.low, row.high], place - CAP, place + CAP, color=colour, lw=1)
+        axis.plot(row.value, place, ls="none", ms=5, **row.mark)
         axis.text(1.025, place, signed_interval(row.value, row.low, row.high), **beside)
+
+    axis.axvline(0, color=BLACK, lw=0.9)
+    axis.set_xlabel(xlabel, fontsize=8.5)
+    return titled(figure, title, handles_of(marks))
 
 
 def placed(axis: Axes, table: pd.DataFrame) -> list[tuple[int, Any]]:
@@ -235,14 +157,10 @@ def plot_rows(
     xlabel: str,
     title: str,
     hue: str,
-    sharex: bool | str = True,
-    missing: str = "",
+    sharex: bool = True,
 ) -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
     another, a mark per value of `hue`. A table without rows, which a cell of a sweep may have, gives a panel.
-
-    The words `missing` stand where a panel has no value for a row and a hue. With `sharex` "row" panels
-    beside each other have one scale, unless that would leave one of them less than SQUEEZED of its width.
     """
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
@@ -251,7 +169,7 @@ def plot_rows(
     lines = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / lines)
     size = (WIDTH if columns > 1 else ONE_PANEL, (1.1 + 0.4 * len(rows)) * lines)
-    figure, axes = canvas(lines, columns, size, sharex=sharex is True, sharey=True)
+    figure, axes = canvas(lines, columns, size, sharex=sharex, sharey=True)
 
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
@@ -264,13 +182,7 @@ def plot_rows(
             ends = bars(drawn.value, drawn.low, drawn.high)
             axis.errorbar(drawn.value, places, xerr=ends, ls="none", **mark, ms=5, capsize=2.5)
 
-            for place, name in enumerate(rows if missing else []):
-                if name not in set(drawn[row]):
-                    height = place + 0.26 * (order - (len(marks) - 1) / 2)
-                    words = {"color": mark["color"], "fontsize": 7.5, "va": "center"}
-                    axis.text(0.03, height, missing, transform=axis.get_yaxis_transform(), **words)
-
-        linear = figures.linear_part((frame if sharex is True else part).value)
+        linear = figures.linear_part((frame if sharex else part).value)
         if linear:
             axis.set_xscale("symlog", linthresh=linear)
             axis.set_xlabel("logarithmic far from 0", fontsize=7.5)
@@ -286,25 +198,10 @@ def plot_rows(
             fontsize=8,
         )
 
-    if sharex == "row":
-        for beside in axes:
-            _on_one_scale(beside)
-
     words = [xlabel] if xlabel else []
     words.append("bars: 95 % interval; without a bar it is narrower than the mark")
     figure.supxlabel("\n".join(words), fontsize=8)
     return titled(figure, title, handles_of(marks))
-
-
-def _on_one_scale(beside: Collection[Axes]) -> None:
-    """Give axes that stand beside each other one scale, unless one of them would be SQUEEZED."""
-    ends = [axis.get_xlim() for axis in beside]
-    left = min(low for low, _ in ends)
-    right = max(high for _, high in ends)
-
-    if min(high - low for low, high in ends) >= SQUEEZED * (right - left):
-        for axis in beside:
-            axis.set_xlim(left, right)
 
 
 def plot_lanes(
@@ -337,9 +234,8 @@ def plot_lanes(
     room = 0.04 * (max(ends) - min(ends))
     axis.set_xlim(min(ends) - room, max(ends) + room)  # a band is not cut at the edge
 
-    broken = [textwrap.fill(name, LETTERS, break_on_hyphens=False) for name in rows]
-    name_rows(axis, broken, above=0.5)
-    axis.set_xlabel(f"{xlabel}\n← better; dots: calibration draws; band: too small to matter", fontsize=8.5)
+    name_rows(axis, [_broken(name) for name in rows], above=0.5)
+    axis.set_xlabel(f"{xlabel}\ndots: calibration draws; band: too small to matter", fontsize=8.5)
     return titled(figure, title, handles_of(marks, ls="none"))
 
 

@@ -1,82 +1,72 @@
-"""The picture of README's first screen: a sink, the mask without it, and what pruned models cost.
+"""The picture of README's first screen: a sink, the mask without it, and what changes the loss.
 
 Dimensions: Q query position, K key position.
 """
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, PowerNorm
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import number, percent
-from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED
+from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED, fields_of
 from sinkprune.figures.style import canvas
-from sinkprune_companion.figures.forests import Judge
-from sinkprune_companion.figures.looks import GREY, INK, METHODS
-from sinkprune_companion.margins import check_found, known_damage, share_that_matters
+from sinkprune_companion.figures.forests import CAP, Judge
+from sinkprune_companion.figures.looks import BLACK, GREY, INK, VERDICTS
+from sinkprune_companion.margins import check_found
 
 CAPTION = (
     "An attention map with a sink; how many kept weights change where sinks are left out, and with another "
-    "sample of the calibration text; what pruned models cost"
+    "sample of the calibration text; how much each change of the recipe changes the loss"
 )
 MAP = "figures/00_start_here/attention_maps.csv"  # the map of the first panel, from the repository's root
 MAP_PANEL = "DLM"  # how the name of its panel begins
 
-COST = "cost"
+LOSS = "loss"
 MASK = "kept weights that change"
-
-
-class CostRow(NamedTuple):
-    """A recipe whose cost is drawn, and the difference that says how it compares with another one."""
-
-    recipe: str  # as METHODS names it
-    label: str
-    cost: str  # the finding whose margin is a share of a cost
-    is_first: bool  # whether the recipe is the first of that finding's two; its cost is the second's and more
-    difference: str | None = None  # the finding that compares it
-    beside: str = ""  # with which recipe
-    sign: int = 1  # -1 where that finding is the other recipe − this one
-
-
 LEFT_OUT = "sinks left out"
 OTHER_TEXT = "other text"
 
-# findings of the paper's protocol: what recipes cost, and, by label, how many kept weights change
-OFFICIAL = "03/paper_minus_wanda_wikitext"
-SINKS = "03/paper_minus_paper_sinks_kept_wikitext"
-SPARSEGPT = "03/sparsegpt_minus_wanda_wikitext"
-RECOMMENDED = "03/recommended_minus_sparsegpt_wikitext"
-COSTS = (
-    CostRow("wanda", "Wanda", OFFICIAL, False),
-    CostRow("paper", "official recipe", OFFICIAL, True, OFFICIAL, "Wanda"),
-    CostRow("paper-sinks-kept", "official, sinks kept", SINKS, False, SINKS, "official", -1),
-    CostRow("sparsegpt", "SparseGPT", RECOMMENDED, False, SPARSEGPT, "Wanda"),
-    CostRow("recommended", "recommended", RECOMMENDED, True, RECOMMENDED, "SparseGPT"),
+
+class Row(NamedTuple):
+    """A finding that the picture shows: in which part, and under which name."""
+
+    section: str
+    comparison: str
+    finding: str
+
+
+ROWS = (  # of the loss they are differences under the paper's protocol
+    Row(LOSS, "unstable sinks left out", "03/unstable_minus_none_wikitext"),
+    Row(LOSS, "all sinks left out", "03/all_sinks_minus_none_wikitext"),
+    Row(LOSS, "official recipe, not Wanda", "03/paper_minus_wanda_wikitext"),
+    Row(LOSS, "masked text, unpruned inputs", "03/noised_dense_minus_wanda_wikitext"),
+    Row(LOSS, "SparseGPT, not Wanda", "03/sparsegpt_minus_wanda_wikitext"),
+    Row(LOSS, "recommended, not SparseGPT", "03/recommended_minus_sparsegpt_wikitext"),
+    Row(MASK, LEFT_OUT, "04/exact_50"),
+    Row(MASK, OTHER_TEXT, "04/other_text_50"),
 )
-MASKS = {LEFT_OUT: "04/exact_50", OTHER_TEXT: "04/other_text_50"}
-
-# a verdict is a shape and a word
-MARKS = {
-    HELPS: ("<", "less than {}"),
-    HURTS: (">", "more than {}"),
-    NO_DIFFERENCE: ("D", "too close to {} to matter"),
-    UNDECIDED: ("o", "undecided against {}"),
+ABOUT_SINKS = {"unstable sinks left out", "all sinks left out"}
+SAID = {  # of a difference, by its verdict
+    HELPS: "lowers the loss by {}",
+    HURTS: "raises the loss by {}",
+    NO_DIFFERENCE: "no difference that matters",
+    UNDECIDED: "undecided",
+    TOO_FEW_DRAWS: "too few calibration draws",
 }
-FEW_DRAWS = ("v", "too few draws against {}")
-BASELINE = ("s", "")
 
-WIDE = (7.0, 3.3)  # inches
+WIDE = (7.0, 3.4)  # inches
 NARROW = (3.6, 7.2)
 DARK = "#444444"
 PALE = "#C9D3E0"
+ON_MAP = "#FFF3B0"  # words on a map, which is dark on every page
 THOUSAND = 1000
 GRID = (25, 40)  # rows and columns of a thousand kept weights
 TITLE_SIZE = 9.0
@@ -88,50 +78,22 @@ SMALL = 8.0
 
 
 def headline_table(estimates: Mapping[str, Estimate], judged: Judge) -> pd.DataFrame:
-    """Return what the picture shows of `estimates`, a row per recipe and per change of the mask.
+    """Return what the picture shows of `estimates`, a row for each of ROWS.
 
-    Of a recipe: its `cost` in nats per token, the `finding` that compares it with another recipe, that
-    difference (`value`, `low`, `high`, `draws`, `margin`, its sign as the finding has it) and its `verdict`,
-    for the recipe, as `judged` gives it. Wanda is compared with none. Of a change: the share of kept
-    weights (`value`, `low`, `high`). Raises KeyError where findings are missing, and ValueError where one
-    that a cost rests on has no margin.
+    Of the loss: a difference of two recipes (`value`, `low`, `high`, `draws`, `margin`) in nats per token,
+    and its `verdict`, as `judged` gives it. Of the mask: a share of the kept weights. Raises KeyError where
+    findings are missing.
     """
-    needed = (OFFICIAL, SINKS, SPARSEGPT, RECOMMENDED, *MASKS.values())
-    check_found(needed, estimates, "README's picture")
+    check_found([row.finding for row in ROWS], estimates, "README's picture")
 
-    rows = []
-    for row in COSTS:
-        cost = known_damage(row.cost, estimates)
-        if row.is_first:
-            cost += estimates[row.cost].value
-        named = {"section": COST, "recipe": row.recipe, "comparison": row.label, "beside": row.beside}
-        compared = {} if row.difference is None else _fields(row.difference, estimates)
-        rows.append({**named, "sign": row.sign, "cost": cost, **compared})
+    frame = pd.DataFrame(ROWS)
+    shown = [estimates[row.finding] for row in ROWS]
+    frame = frame.assign(**fields_of(dict(enumerate(shown)), "value", "low", "high", "draws", "margin"))
 
-    for label, finding in MASKS.items():
-        rows.append({"section": MASK, "comparison": label, **_fields(finding, estimates)})
-
-    frame = pd.DataFrame(rows)
-    is_compared = (frame.section == COST) & frame.finding.notna()
-    differences = [
-        _turned(estimates[row.finding], row.sign) for row in frame[is_compared].itertuples(index=False)
-    ]
-    verdicts = judged(differences)
-    frame["verdict"] = pd.Series(verdicts, frame.index[is_compared])
+    is_loss = frame.section == LOSS
+    verdicts = judged([estimates[finding] for finding in frame.finding[is_loss]])
+    frame["verdict"] = pd.Series(verdicts, frame.index[is_loss])
     return frame
-
-
-def _fields(finding: str, estimates: Mapping[str, Estimate]) -> dict[str, object]:
-    """Return a finding's name and numbers as fields of a row."""
-    names = ("value", "low", "high", "draws", "margin")
-    return {"finding": finding, **{name: getattr(estimates[finding], name) for name in names}}
-
-
-def _turned(estimate: Estimate, sign: float) -> Estimate:
-    """Return a difference, or for a sign of -1 that of the second recipe less the first."""
-    if sign > 0:
-        return estimate
-    return replace(estimate, value=-estimate.value, low=-estimate.high, high=-estimate.low)
 
 
 def attention_map(root: Path) -> np.ndarray:
@@ -149,17 +111,17 @@ def plot_headline(frame: pd.DataFrame, map_QK: np.ndarray, is_narrow: bool = Fal
     figure, _ = canvas(size=NARROW if is_narrow else WIDE)
     figure.clear()
     if is_narrow:
-        sink, masks, costs = figure.subfigures(3, 1, height_ratios=(2.4, 1.5, 2.9))
+        sink, masks, losses = figure.subfigures(3, 1, height_ratios=(2.4, 1.5, 2.9))
         left_out, other_text = masks.subplots(1, 2)
     else:
-        sink, masks, costs = figure.subfigures(1, 3, width_ratios=(2.0, 1.5, 3.5))
+        sink, masks, losses = figure.subfigures(1, 3, width_ratios=(1.85, 1.5, 3.65))
         left_out, other_text = masks.subplots(2, 1)
 
     share = frame[frame.section == MASK].set_index("comparison").value
     _draw_sink(sink.subplots(), map_QK)
     _draw_thousand(left_out, share[LEFT_OUT], "All sinks left out")
     _draw_thousand(other_text, share[OTHER_TEXT], "Another text sample")
-    _draw_costs(costs.subplots(), frame[frame.section == COST])
+    _draw_losses(losses.subplots(), frame[frame.section == LOSS])
 
     title = textwrap.fill(_conclusion(frame), 42 if is_narrow else 90)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
@@ -168,12 +130,12 @@ def plot_headline(frame: pd.DataFrame, map_QK: np.ndarray, is_narrow: bool = Fal
 
 def _conclusion(frame: pd.DataFrame) -> str:
     """Return the title: what the picture says, as long as its verdicts say so."""
-    verdict = frame.set_index("recipe").verdict["paper-sinks-kept"]
+    of_sinks = frame[frame.comparison.isin(ABOUT_SINKS)]
     share = frame[frame.section == MASK].set_index("comparison").value
 
-    if verdict == NO_DIFFERENCE and share[LEFT_OUT] < share[OTHER_TEXT]:
+    if set(of_sinks.verdict) == {NO_DIFFERENCE} and share[LEFT_OUT] < share[OTHER_TEXT]:
         return "With half of the weights zero, leaving sinks out hardly changes the loss"
-    return "A sink, the mask without it, and what pruned models cost"
+    return "A sink, the mask without it, and what changes the loss"
 
 
 def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
@@ -188,20 +150,10 @@ def _draw_sink(axis: Axes, map_QK: np.ndarray) -> None:
     )
 
     side = 1 if sink < len(mass_K) / 2 else -1
-    arrow = {"arrowstyle": "->", "color": "white", "lw": 1.4}
     place = (sink + side * 0.32 * len(mass_K), 0.8 * len(mass_K))
-
-    axis.annotate(
-        "sink",
-        xy=(sink + side, place[1]),
-        xytext=place,
-        color="white",
-        fontsize=10,
-        fontweight="bold",
-        ha="center",
-        va="center",
-        arrowprops=arrow,
-    )
+    words = {"color": ON_MAP, "fontsize": 10, "fontweight": "bold", "ha": "center", "va": "center"}
+    arrow = {"arrowstyle": "->", "color": ON_MAP, "lw": 1.4}
+    axis.annotate("sink", (sink + side, place[1]), place, arrowprops=arrow, **words)
 
     axis.set(xticks=[], yticks=[])
     axis.set_xlabel("token that is looked at", fontsize=SMALL)
@@ -216,56 +168,37 @@ def _draw_thousand(axis: Axes, share: float, change: str) -> None:
     """
     count = round(THOUSAND * share)
     rows, columns = GRID
-    axis.imshow(np.zeros(GRID), cmap=ListedColormap([PALE]), aspect="equal")
-    axis.set_xticks(np.arange(columns) - 0.5, minor=True)
-    axis.set_yticks(np.arange(rows) - 0.5, minor=True)
-    axis.grid(True, which="minor", color="white", lw=0.4, alpha=1)
+    axis.set(facecolor=PALE, aspect="equal", xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    axis.set(xticks=np.arange(columns) - 0.5, yticks=np.arange(rows) - 0.5, xticklabels=[], yticklabels=[])
+    axis.tick_params(length=0)
+    axis.grid(color="white", lw=0.4, alpha=1)
 
     chosen = np.random.default_rng(0).choice(THOUSAND, count, replace=False)
     axis.plot(chosen % columns, chosen // columns, "s", color=INK, ms=3.2, mew=0)
 
-    axis.set(xticks=[], yticks=[])
-    axis.tick_params(which="both", length=0)
     axis.set_title(f"{change}:\n{count} of {THOUSAND:,} kept\nweights exchanged", fontsize=TITLE_SIZE)
-    axis.grid(False)
     for spine in axis.spines.values():
         spine.set_visible(False)
 
 
-def _draw_costs(axis: Axes, frame: pd.DataFrame) -> None:
-    """Draw a row per recipe: its cost, marked by its verdict, beside a band of what is negligible."""
-    reference = frame.iloc[0]
-    margin = share_that_matters() * reference.cost
-    axis.axvspan(reference.cost - margin, reference.cost + margin, color=GREY, alpha=0.15, lw=0)
-    reach = frame.cost.max()
+def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
+    """Draw a row per change of the recipe: its interval, marked by its verdict, on what is negligible."""
+    says = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": SMALL}
+
     for place, row in enumerate(frame.itertuples(index=False)):
-        colour = METHODS[row.recipe].color
-        marker, words = BASELINE if not row.beside else MARKS.get(row.verdict, FEW_DRAWS)
-        ends = [row.cost, row.cost]
-        if row.beside:
-            ends = sorted(row.cost + row.sign * (end - row.value) for end in (row.low, row.high))
-            axis.plot(ends, [place, place], color=colour, lw=1.6)
-            reach = max(reach, ends[1])
+        axis.barh(place, 2 * row.margin, 0.9, -row.margin, color=GREY, alpha=0.2, lw=0)
+        axis.plot([row.low, row.high], [place, place], color=INK, lw=1.5)
+        axis.vlines([row.low, row.high], place - CAP, place + CAP, color=INK, lw=1)  # above a mark
+        axis.plot(row.value, place, ls="none", ms=4.5, **VERDICTS[row.verdict])
+        words = SAID[row.verdict].format(number(abs(row.value)))
+        axis.text(-0.03, place + 0.36, words, color=DARK, **says)
 
-        fill = "white" if row.verdict == UNDECIDED else colour
-        axis.plot(row.cost, place, ls="none", marker=marker, ms=7, color=colour, mfc=fill)
-        beside_mark = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": SIZE}
-        axis.annotate(number(row.cost), (ends[0], place), (-6, 0), **beside_mark)
-        below_name = {
-            "transform": axis.get_yaxis_transform(),
-            "ha": "right",
-            "va": "center",
-            "fontsize": SMALL,
-        }
-        axis.text(-0.03, place + 0.36, words.format(row.beside), color=DARK, **below_name)
-
+    axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_yticks(range(len(frame)), frame.comparison, fontsize=SIZE)
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    axis.set(ylim=(len(frame) - 0.4, -0.5), xlim=(0, 1.06 * reach))
-    axis.set_title("Loss added by setting half\nof the weights to zero", fontsize=TITLE_SIZE, loc="right")
-    words = (
-        "nats per token; line: 95 % interval of the difference\n"
-        "from the recipe named; grey: too close to Wanda to matter"
-    )
+    axis.set_ylim(len(frame) - 0.3, -0.5)
+    axis.locator_params(axis="x", nbins=4)
+    axis.set_title("What changes the loss, with half\nof the weights zero", fontsize=TITLE_SIZE, loc="right")
+    words = "loss, in nats per token: ← better\nlines: 95 % intervals; grey: too small to matter"
     axis.set_xlabel(words, fontsize=SMALL, x=1.0, ha="right")

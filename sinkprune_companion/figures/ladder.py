@@ -67,7 +67,7 @@ def ladder_table(estimates: Mapping[str, Estimate], texts: Mapping[tuple[str, in
     that is not there, and ValueError where one that a cost rests on has no margin.
     """
     rows: list[dict[str, object]] = [
-        {"recipe": DENSE, "words": "dense", "cost": 0.0, "text": texts.get((DENSE, 0), "")}
+        {"recipe": DENSE, "words": "unpruned", "cost": 0.0, "text": texts.get((DENSE, 0), "")}
     ]
     for rung in RUNGS:
         cost = _cost(rung, estimates)
@@ -140,7 +140,7 @@ def plot_ladder(table: pd.DataFrame, is_narrow: bool = False) -> Figure:
         "whose text is WikiText-2 alone; what models write is that of notebook 00, calibrated on less text"
     )
     axis.set_xlabel(textwrap.fill(words, LETTERS_NARROW if is_narrow else LETTERS), fontsize=8)
-    axis.set_ylabel("loss above the dense model (nats per token)")
+    axis.set_ylabel("loss above the unpruned model's (nats per token)")
     return titled(figure, _title(table))
 
 
@@ -169,9 +169,6 @@ def _title(table: pd.DataFrame) -> str:
     below = set(table.recipe[table.high < 0])
 
     if above == {"paper", "wanda"} and below == {"sparsegpt", "recommended"}:
-        return (
-            "At 75 %, on average over three kinds of text, the loss bounds of Wanda and the official recipe "
-            "are larger than the loss of a table of token pairs; SparseGPT's are smaller"
-        )
+        return "With 75 % zeros, only SparseGPT's models stay below the loss of a table of token pairs"
 
     return "What recipes cost, and what the models write"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
 from sinkprune.evaluation.verdict_rule import LEAST_DRAWS, judge, verdicts_on_losses
 from sinkprune_companion.experiments import paper_protocol, pruning_findings
-from sinkprune_companion.experiments.comparisons import BASELINES, COMPARISONS
+from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED
 from sinkprune_companion.experiments.recipe_differences import Difference
@@ -32,10 +32,9 @@ from sinkprune_core.pruning.patterns import n_and_m
 
 Sections = Mapping[str, Mapping[str, Difference]]  # rows by their label, below a heading each
 
-IN_NATS = "difference in NELBO (nats per token)"
-OTHERS = 3  # rows besides baselines: where there are as many, baselines may lie beyond the axis
+IN_NATS = "loss, first − second (nats per token): ← better"
 ROWS_OF_RECOVERY = {  # what they are called beside models with single zeros
-    "dense": "dense model",
+    "dense": "unpruned model",
     "wanda, taught": "Wanda, learning from the dense model",
     "structured": "half of the units removed instead",
 }
@@ -47,33 +46,14 @@ ASIDE = (  # comparisons on other text that are in the data of a picture alone: 
     "all_sinks_minus_random",
     "stable_minus_none",
 )
-
-
 CONTROL = "stable − random, as many as stable"
-SECTIONS = {  # headings of what is compared, by its name in data
-    "unstable − none": "unstable sinks left out",
-    "stable − none": "stable sinks left out",
-    "random, as many as stable − none": "random tokens, as many as stable",
-    CONTROL: "stable sinks − random tokens",
-    "all − none": "all sinks left out",
-    "random − none": "random tokens, as many as all",
+SECTIONS = {  # headings of what is drawn, by its name in data
+    "stable − none": "stable sinks left out − kept",
+    "unstable − none": "unstable sinks left out − kept",
+    "all − none": "all sinks left out − kept",
 }
 
 Effects = Mapping[str, tuple[Mapping[str, np.ndarray], float | None]]  # (R, N) and a margin, by model
-
-
-def far_baselines(rows: Mapping[str, Estimate], groups: Mapping[str, str]) -> list[str]:
-    """Return the baselines whose number lies further from zero than every interval of the other rows ends.
-
-    On an axis that held them, the other rows would be squeezed. None, where there are fewer of these than
-    OTHERS.
-    """
-    others = [row for label, row in rows.items() if groups[label] != BASELINES]
-    if len(others) < OTHERS:
-        return []
-
-    reach = max(abs(end) for row in others for end in (row.low, row.high))
-    return [label for label, row in rows.items() if groups[label] == BASELINES and abs(row.value) > reach]
 
 
 def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> Figure | None:
@@ -91,7 +71,6 @@ def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> F
         forests.plot_effects,
         table.assign(section=table.comparison.map(groups)),
         IN_NATS,
-        beyond=far_baselines(rows, groups),
         data=table,
         caption="paired differences under the paper's protocol, with 95 % intervals",
     )
@@ -155,9 +134,8 @@ def save_differences(
         forests.plot_effects,
         table.assign(section=table.comparison.map(groups)),
         IN_NATS,
-        beyond=far_baselines(drawn, groups),
         data=forests.forest_table(estimates, judged),
-        caption="paired differences in NELBO, with 95 % intervals",
+        caption="paired differences in loss, with 95 % intervals",
     )
 
 
@@ -211,7 +189,7 @@ def save_shares(
         drawn = table.drop(columns=["value", "low", "high", "margin"], errors="ignore")
         drawn = drawn.rename(columns=lambda column: column.removeprefix("percent_"))
         drawn = drawn.rename(columns={"percent": "value"})
-        picture = forests.plot_effects(drawn, f"difference in NELBO (% of {of})", title)
+        picture = forests.plot_effects(drawn, f"loss, first − second (% of {of}): ← better", title)
         unit = f"percent of {of}"
 
     if aside:
@@ -249,7 +227,7 @@ def save_damage(run: Run, costs: pd.DataFrame, names: Mapping[str, str], bigram:
 
     title = titles.title(run, "damage", "What recipes cost, by the share of zeros")
     labels = {"place": "weights that are zero; bars: 95 % interval of each cost by itself"}
-    labels["value"] = "NELBO above dense (nats per token)"
+    labels["value"] = "loss above the unpruned model's (nats per token)"
     how = {"interval_columns": ("low", "high"), "logy": True, "dodge": True, "title": title}
     picture = figures.plot_curves(drawn, "place", "value", "recipe", labels, **how)
 
@@ -257,7 +235,7 @@ def save_damage(run: Run, costs: pd.DataFrame, names: Mapping[str, str], bigram:
     axis.set_xticks(range(len(places)), places)
     axis.axhline(bigram, color="0.4", ls=":")
     axis.annotate("a bigram model", (-0.45, bigram), va="bottom")
-    caption = f"{title}: NELBO above the dense model by the share of zeros, with 95 % intervals"
+    caption = f"{title}: loss above the unpruned model's by the share of zeros, with 95 % intervals"
     return figures.save_figure(run, picture, "damage", table, caption)
 
 
@@ -271,13 +249,13 @@ def save_recovery(run: Run, levels: pd.DataFrame) -> Figure:
     )
 
     title = titles.title(run, "recovery", "Losses of pruned models before and after recovery")
-    xlabel = "NELBO above the dense model before training (nats per token): ← better"
+    xlabel = "loss above the unpruned model's before training (nats per token): ← better"
     picture = forests.plot_rows(table, "zeros", "recipe", xlabel, title, "training")
     for axis in picture.axes:
         axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
         axis.axvline(0, color=BLACK, lw=0.9)
 
-    caption = f"{title}: NELBO above the dense model before training, with 95 % intervals"
+    caption = f"{title}: loss above the unpruned model's before training, with 95 % intervals"
     return figures.save_figure(run, picture, "recovery", levels, caption)
 
 
@@ -361,7 +339,7 @@ def _save_compared(
 
 
 def save_left_out(run: Run, effects: Effects, controls: Effects, plain: str) -> Figure:
-    """Save and return the picture of what SECTIONS names, a row for each model.
+    """Save and return the picture of what SECTIONS names, a row for each model; the rest is in its data.
 
     `effects` are beside nothing left out, `controls` are CONTROL. In the data p is corrected within a model,
     and apart for controls. Verdicts are those of the ledger.
@@ -384,5 +362,5 @@ def save_left_out(run: Run, effects: Effects, controls: Effects, plain: str) -> 
     ]
 
     picture = forests.plot_effects(pd.concat(drawn, ignore_index=True), IN_NATS, title)
-    caption = f"{title}: differences in NELBO, with 95 % intervals"
+    caption = f"{title}: differences in loss, with 95 % intervals"
     return figures.save_figure(run, picture, "left_out", table, caption)

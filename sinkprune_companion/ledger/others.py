@@ -63,6 +63,11 @@ def _combined(run: dict, terms: dict[str, tuple[dict, float]]) -> Estimate:
     return Estimate(value, value - REACH * error, value + REACH * error, run["items"], UNPAIRED)
 
 
+def cards() -> dict:
+    """Return what model cards say of LLaDA-8B pruned by SparseGPT: `address`, `items` and `rows`."""
+    return published_numbers()["cards"]
+
+
 def findings() -> dict[str, Estimate]:
     """Return the findings of all runs by others, by `others/<run>_<method>_<percent>`, as the ledger does."""
     compared = [(run, row) for run in runs() for row in run["rows"] if row["baseline"]]

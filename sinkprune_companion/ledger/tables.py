@@ -63,7 +63,8 @@ def as_text(named: Mapping[str, pd.DataFrame], columns: int = 80) -> str:
         for name, table in named.items():
             row = table.loc[claim]
             start = f"{name:<{width}}  " if width else ""
-            lines.append(f"{indent}{start}{row.verdict:<{longest}}  {_with_interval(row)}")
+            found = f"{start}{row.verdict:<{longest}}  {_with_interval(row)}"
+            lines.append(_filled(found, columns, indent, indent + "  "))
 
     if waiting:
         lines += ["", f"{waiting} rows of the ledger are not run."]

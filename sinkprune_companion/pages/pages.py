@@ -4,7 +4,6 @@ README, pages of docs/, and what notebooks say in whole sentences.
 
 from pathlib import Path
 
-from sinkprune.cli.options import commands
 from sinkprune.files import atomic
 from sinkprune.models import catalog, hub
 from sinkprune_companion import project_root
@@ -49,7 +48,7 @@ def pages(folder: Path) -> dict[str, str]:
             rendered_title(notebook, figure, results)
 
     known = {module.__name__.rpartition(".")[2]: module for module in READ_FROM}
-    known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding(), "commands": commands()}
+    known |= {"exclude": EXCLUDE, "figures": sources.figures_by_finding()}
     known |= {"preset": preset, "presets": {name: preset(name) for name in PRESETS}}
     texts["README.md"] = render_results("readme.md.j2", results, **known)
     return texts | {f"docs/{name}.md": render_results(f"{name}.md.j2", results, **known) for name in IN_DOCS}

@@ -151,6 +151,11 @@ def precision() -> list[dict]:
     return pd.read_csv(project_root() / "docs" / "precision.csv").to_dict("records")
 
 
+def architectures() -> dict[str, dict]:
+    """Return what `tools/architectures.py` saw of tiny models, by the name of their architecture."""
+    return read_json(project_root() / "docs" / "architectures.json")
+
+
 def measured_costs(folder: Path) -> dict[str, dict[str, float]]:
     """Return `core_minutes` of all jobs, `gigabytes` of the largest and the number of `jobs`, by notebook.
 

@@ -29,6 +29,11 @@ from sinkprune_companion import project_root
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 OURS = ("sinkprune_core", "sinkprune", "sinkprune_companion")  # the packages of this project
 PLAIN = (bool, int, float, str)  # values of a key that become columns
+# keys of records name what has left, or has another name now, as it was when records were measured
+FORMER_VALUES = {"exclude": {"non-sinks": "only"}}
+FORMER_FIELDS = {
+    "Sampler": {"order_temperature": 0.0, "logits_eos_inf": False, "confidence_eos_eot_inf": False}
+}
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
 
 
@@ -68,7 +73,7 @@ def _as_json(value: object) -> object:
     if is_dataclass(value):
         from sinkprune_core.pruning.recipe import as_settings  # seconds of imports
 
-        return {"type": type(value).__name__, **as_settings(value)}
+        return {"type": type(value).__name__, **_as_when_measured(value, as_settings(value))}
     if isinstance(value, FunctionType):
         if value.__module__.partition(".")[0] in OURS:
             return f"{value.__module__}.{value.__qualname__}"
@@ -81,6 +86,16 @@ def _as_json(value: object) -> object:
         return value.item()
 
     raise TypeError(f"{value!r} cannot stand in the key of a record: it is a {type(value).__name__}")
+
+
+def _as_when_measured(value: object, settings: dict) -> dict:
+    """Return settings with the fields, and the names of values, that they had when records were measured."""
+    renamed = {
+        name: FORMER_VALUES[name].get(given, given)
+        for name, given in settings.items()
+        if name in FORMER_VALUES and isinstance(given, str)
+    }
+    return settings | renamed | FORMER_FIELDS.get(type(value).__name__, {})
 
 
 @dataclass(frozen=True)

@@ -5,69 +5,75 @@ A card is a function of the training settings, the log and what `tools/model_car
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
 
 from sinkprune import corpus
 from sinkprune.files import atomic, check_new_folder, file_digest, write_json
 from sinkprune.models import embedded
-from sinkprune.models.adapters import CONFIG, WEIGHTS, merge_adapter
+from sinkprune.models.adapters import CONFIG, WEIGHTS
 from sinkprune.models.saving import save
 from sinkprune.models.weight_files import read_json
 from sinkprune_companion.run.templates import render
 from sinkprune_companion.training import settings as rules
 from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, open_base
 from sinkprune_companion.training.crops import VOCABULARY
-from sinkprune_companion.training.lora import MEASURES
-from sinkprune_companion.training.settings import EXPORTED_LOG, LOG, SETTINGS, rows_of, settings_of, step_of
+from sinkprune_companion.training.lora import MEASURES, checkpoint_of, trainable, trained_in
+from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, Training, rows_of, settings_of
 
 MEASURED = "measures.json"
 LOG_ROWS = 15  # about so many rows of a log stand on the card
 
 
-def export(checkpoint: Path, folder: Path) -> Path:
+def export(run: Path, folder: Path) -> Path:
     """Write what a run leaves, its settings, log and model card (without measures) to `folder`; return it.
 
     In bfloat16 that is the adapter of the embedded base, what `load("smol-dlm")` merges, or a whole model, of
-    another base with the adapter merged in, which `load(folder)` reads. `checkpoint` is what `train`
-    returned. Raises ValueError where the log has no row up to it, FileExistsError for a `folder` that a whole
-    model would replace.
+    another base with the adapter merged in, which `load(folder)` reads. `run` is what `train` returned.
+    Raises ValueError where the log has no row, FileExistsError for a `folder` that a whole model would
+    replace, and what `open_base` and `checkpoint_of` raise.
     """
-    run = checkpoint.parent
     settings = settings_of(run / SETTINGS)
-    step = step_of(checkpoint)
-    by_step = {row["step"]: row for row in rows_of(run / LOG)}  # of a step that was logged again the last row
-    rows = [row for row in by_step.values() if row["step"] <= step]
-    if not rows:
-        raise ValueError(f"{LOG} in {run} has no row up to step {step}, the checkpoint's")
-
     base = open_base(settings["base"], settings["mask_token"], kind=settings["kind"])
+    checkpoint = checkpoint_of(run, base)
+    rows = [_exported(row, settings["kind"]) for row in checkpoint.progress.log]
+    if not rows:
+        raise ValueError(f"the run in {run} has no row of its log yet: train it further")
+
     is_adapter = base.name == EMBEDDED_BASE and not settings["from_scratch"]
     if not is_adapter:
         check_new_folder(folder)
     if base.name != EMBEDDED_BASE and Path(base.name).is_dir():
         settings["base"] = base.stem  # where a folder lies is nobody's business
 
+    if settings["from_scratch"]:
+        base = base.from_scratch(run / VOCABULARY)
+    config = replace(Training(**settings_of(run / SETTINGS)), dtype="float32")
+    model, _ = trainable(config, base)
+    checkpoint.restore(trained_in(model))
+
     with atomic(folder) as partial:
         if is_adapter:
-            partial.mkdir()
-            trained = load_file(checkpoint / WEIGHTS)
+            model.save_pretrained(partial)
+            trained = load_file(partial / WEIGHTS)
             rounded = {name: value.to(torch.bfloat16).contiguous() for name, value in trained.items()}
             save_file(rounded, partial / WEIGHTS, metadata={"format": "pt"})
-            config = read_json(checkpoint / CONFIG) | {"base_model_name_or_path": base.origin}
-            config["target_modules"].sort()  # a set: its order changes from run to run
-            write_json(partial / CONFIG, config)
-        elif settings["from_scratch"]:
-            model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
-            lm = base.from_scratch(run / VOCABULARY).member(model, settings["kind"])
-            save(lm, partial, trained_tokens=rows[-1]["tokens"])
+            stated = read_json(partial / CONFIG) | {"base_model_name_or_path": base.origin}
+            stated["target_modules"].sort()  # a set: its order changes from run to run
+            write_json(partial / CONFIG, stated)
         else:  # base and adapter are added in float32 and rounded once
-            model = merge_adapter(base.checkpoint.load(torch.float32), checkpoint, torch.bfloat16)
-            lm = base.member(model, settings["kind"])
-            save(lm, partial, trained_tokens=rows[-1]["tokens"], base=settings["base"])
+            whole = model if settings["from_scratch"] else model.merge_and_unload()
+            for parameter in whole.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
+            whole.config.dtype = torch.bfloat16
+
+            about = {"trained_tokens": rows[-1]["tokens"]}
+            if not settings["from_scratch"]:
+                about["base"] = settings["base"]
+            save(base.member(whole, settings["kind"]), partial, **about)
 
         write_json(partial / SETTINGS, settings)
         lines = [json.dumps(row) + "\n" for row in rows]
@@ -75,6 +81,11 @@ def export(checkpoint: Path, folder: Path) -> Path:
         write_card(partial)
 
     return folder
+
+
+def _exported(row: Mapping, kind: str) -> dict:
+    """Return a row of the log, in which the loss has the name of what it estimates."""
+    return {f"train_{MEASURES[kind]}" if name == "loss" else name: value for name, value in row.items()}
 
 
 # the card

@@ -1,37 +1,27 @@
-"""What the folder of a training run keeps: its settings, its log, and a checkpoint, whole after any kill."""
+"""The settings of a training run, and what of a former run it may go on with."""
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from sinkprune.files import atomic, damaged_files, flush_one, json_of, read_text, write_digests, write_json
+from sinkprune.files import json_of, read_text
 from sinkprune.models.adapters import CONFIG, WEIGHTS
 from sinkprune.models.devices import choose_dtype
-from sinkprune.models.weight_files import read_json, refused
-from sinkprune.scratch import remove_leftovers
+from sinkprune.models.weight_files import read_json
 from sinkprune_companion.training.base import EMBEDDED_BASE, Base
 from sinkprune_core.language_model import KINDS
 from sinkprune_core.values import Count, Number, PositiveShare, Share, check_choice, check_fields
 
 SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
-LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
-BASE = "base_sha256"  # beside the settings: the fingerprint of the base of a run
-EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
+EXPORTED_LOG = "training_log.jsonl"  # the log of what was exported
 FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # may change while a run goes on
 LOW_NOISE = 0.2  # share of masks that a diffusion model from scratch begins with
 LOW_NOISE_TOKENS = 768_000  # training tokens for which it keeps to that
 DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
-NEW = "checkpoint.new"  # beside a checkpoint: the one that takes its place, whole from the first moment on
-FORMER = "checkpoint.old"  # the one whose place is taken, for a moment
-OPTIMIZER = "optimizer.safetensors"
-START_ANEW = "remove the checkpoint to start anew, or put the file back"
 
 Tokens = Annotated[int, Field(ge=1, le=10**13, description="a whole number from 1 to 10^13")]
 BatchTokens = Annotated[int, Field(ge=1, le=2**24, description="a whole number from 1 to 2^24")]
@@ -114,21 +104,6 @@ def settings_of(file: Path) -> dict:
     return {name: written.get(name, default) for name, default in asdict(Training()).items()}
 
 
-def write_settings(config: Training, base: Base, folder: Path) -> None:
-    """Write the settings of a run, and what its base is, into its folder."""
-    write_json(folder / SETTINGS, {**asdict(config), BASE: base.fingerprint()})
-
-
-def check_base(base: Base, folder: Path) -> None:
-    """Raise ValueError when `folder` holds a run that began with another base."""
-    file = folder / SETTINGS
-    if file.exists() and read_json(file).get(BASE) != base.fingerprint():
-        raise ValueError(
-            f"{folder} holds a run of another base: weights, configuration or tokenizer of {base.name} are "
-            "not those that it began with; use another folder, or put them back"
-        )
-
-
 def check_settings(config: Training, folder: Path) -> None:
     """Raise ValueError when `folder` holds the settings of a run that `config` does not go on with."""
     file = folder / SETTINGS
@@ -147,7 +122,7 @@ def check_settings(config: Training, folder: Path) -> None:
 
 
 def going_on(config: Training, base: Base, adapter: Path) -> Training:
-    """Return the settings of a run that begins with an exported adapter of the base, and its earlier tokens.
+    """Return the settings of a run that begins with an exported adapter of the base, its size and tokens.
 
     Raises FileNotFoundError or ValueError for a folder that is none.
     """
@@ -159,7 +134,8 @@ def going_on(config: Training, base: Base, adapter: Path) -> Training:
             "start from a folder that `sinkprune train --export` wrote"
         )
 
-    origin = read_json(adapter / CONFIG)["base_model_name_or_path"]
+    stated = read_json(adapter / CONFIG)
+    origin = stated["base_model_name_or_path"]
     if origin != base.origin:
         raise ValueError(
             f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
@@ -167,93 +143,12 @@ def going_on(config: Training, base: Base, adapter: Path) -> Training:
         )
 
     seen = settings_of(adapter / SETTINGS)["earlier_tokens"] + rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
-    return replace(config, earlier_tokens=seen)
-
-
-# the log
+    return replace(config, earlier_tokens=seen, rank=stated["r"], alpha=stated["lora_alpha"])
 
 
 def rows_of(file: Path) -> list[dict]:
-    """Return the rows of a log in their order; raise ValueError for a file that is none."""
+    """Return the rows of an exported log in their order; raise ValueError for a file that is none."""
     try:
         return [json_of(line) for line in read_text(file).splitlines()]
     except ValueError as error:
         raise ValueError(f"{file} is no log of a training: {error}") from None
-
-
-def add_row(file: Path, row: dict) -> None:
-    """Add a row to a log, which need not exist; raise OSError where the disk is full."""
-    former = read_text(file) if file.exists() else ""
-    with atomic(file) as partial:
-        partial.write_text(f"{former}{json.dumps(row)}\n", encoding="utf-8")
-
-
-# the checkpoint
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """Return the folder of a run's checkpoint, which need not exist yet; the run's lock is held."""
-    remove_leftovers(folder / NEW)
-    checkpoint = folder / "checkpoint"
-    _put_in_place(checkpoint)  # where a kill came before
-    return checkpoint
-
-
-def save_checkpoint(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path, step: int
-) -> None:
-    """Replace a checkpoint: what is trained, AdamW's moments and counts, and the step, as safetensors."""
-    by_index = optimizer.state_dict()["state"].items()
-    state = {f"{key}.{index}": value for index, moments in by_index for key, value in moments.items()}
-    with atomic(checkpoint.with_name(NEW)) as partial:
-        model.save_pretrained(partial)
-        save_file(state, partial / OPTIMIZER, metadata={"step": str(step)})
-        write_digests(partial)
-
-    _put_in_place(checkpoint)
-
-
-def _put_in_place(checkpoint: Path) -> None:
-    """Let the new checkpoint, if there is one, take the place of the former, which goes."""
-    new = checkpoint.with_name(NEW)
-    former = checkpoint.with_name(FORMER)
-
-    if new.exists():
-        if checkpoint.exists():
-            checkpoint.rename(former)
-        new.rename(checkpoint)
-        flush_one(checkpoint.parent)
-
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
-    """Load the optimizer's state from a checkpoint; return the step to go on from.
-
-    Raises what `step_of` raises, and ValueError for the state of another optimizer.
-    """
-    step = step_of(checkpoint)
-    file = checkpoint / OPTIMIZER
-
-    state = optimizer.state_dict()
-    with refused(f"{file} is not the state of this optimizer", START_ANEW), safe_open(file, "pt") as handle:
-        for name in handle.keys():  # noqa: SIM118 - the handle of a file cannot be iterated over
-            key, index = name.split(".")
-            state["state"].setdefault(int(index), {})[key] = handle.get_tensor(name)
-
-    optimizer.load_state_dict(state)
-    return step
-
-
-def step_of(checkpoint: Path) -> int:
-    """Return the number of steps after which a checkpoint was saved.
-
-    Raises ValueError for a checkpoint without the optimizer's state, or whose files are not what was saved.
-    """
-    file = checkpoint / OPTIMIZER
-    if not file.is_file():
-        raise ValueError(f"{checkpoint} has no {OPTIMIZER}, without which no run goes on: {START_ANEW}")
-    if damaged := damaged_files(checkpoint):
-        raise ValueError(f"{', '.join(damaged)} in {checkpoint} is not what was saved: {START_ANEW}")
-    with refused(f"{file} does not say its step", START_ANEW), safe_open(file, "pt") as handle:
-        return int(handle.metadata()["step"])

@@ -18,7 +18,7 @@ import torch
 from sinkprune_core.blocks import Rows, Steps, run_block, visit, with_bar
 from sinkprune_core.calibration.input_statistics import Held, InputStatistics, Observer, observe
 from sinkprune_core.calibration.sink_profiles import empty_mass, profile, tracked_rows, windows_of
-from sinkprune_core.calibration.text import Calibration, Trajectories
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     StatisticsKey,
@@ -98,7 +98,6 @@ def collect(
     Keys with the same states of the text share one pass, which is of a `kind`. What waits lies in `store`.
     """
     kind = kind or DensePass
-    states = Trajectories(lm, calibration)
 
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
     for key in dict.fromkeys(keys):
@@ -108,7 +107,7 @@ def collect(
     for trajectory in sorted(by_trajectory):
         together = by_trajectory[trajectory]
         rows = joint_rows(lm, together, calibration)
-        found |= kind(lm, together, calibration, progress, store, states, rows).collect()
+        found |= kind(lm, together, calibration, progress, store, rows).collect()
 
     return found
 
@@ -136,7 +135,6 @@ class DensePass:
     calibration: Calibration
     progress: bool
     store: Store
-    states: Trajectories
     joint_rows: int | None  # of a joint forward; None: no forward is
 
     def collect(self) -> dict[StatisticsKey, DenseStatistics]:
@@ -198,12 +196,12 @@ class DensePass:
 
         Where sinks are wanted, forwards show them; what these need waits in `store`.
         """
-        return weighted_rows(self.lm, self.calibration, self.keys, self.progress, store, self.states)
+        return weighted_rows(self.lm, self.calibration, self.keys, self.progress, store)
 
     def _jointly(self, joint_rows: int) -> Seen:
         """Run every row once: the attention of a forward says how much the tokens of its inputs weigh."""
         lm, first = self.lm, self.keys[0]
-        ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise, self.states)
+        ids_RT = tracked_rows(lm, self.calibration, first.noise_levels, first.noise)
         windows = windows_of(lm, ids_RT.shape[1], first.noise_levels)
         what = f"sinks and statistics of {lm.name}"
 
@@ -218,6 +216,7 @@ class DensePass:
 
             for start in with_bar(starts, what, "batch", self.progress):
                 batch = slice(start, start + joint_rows)
+                observer.shape_BT = tuple(ids_RT[batch].shape)
                 lm.hidden(ids_RT[batch])
                 mass_RLHST = lm.check_output(tracker.take())
 

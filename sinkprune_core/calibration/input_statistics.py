@@ -161,6 +161,7 @@ class Observer(Generic[Name]):
         self.gram = gram
         self.held = held
         self.weight_WBT: torch.Tensor | None = None  # token weights of the batch that runs now
+        self.shape_BT: tuple[int, ...] = ()  # its rows and positions, which some models join (OPT)
         self.running: dict[Name, RunningStatistics] = {}
         self._last: tuple[torch.Tensor, RunningStatistics] | None = None
         self.waiting: dict[RunningStatistics, list[int]] = {}  # numbers of inputs
@@ -179,6 +180,8 @@ class Observer(Generic[Name]):
                 self.running[name] = self.begun(name)
 
             self._last = (input_BTI, self.running[name])
+            if input_BTI.dim() == 2:
+                input_BTI = input_BTI.unflatten(0, self.shape_BT)
 
             if self.held is not None:
                 self.held[self.arrived] = input_BTI

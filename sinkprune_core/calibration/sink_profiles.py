@@ -10,7 +10,7 @@ batch, T position, Q queries (the positions of a row), D hidden width.
 import torch
 
 from sinkprune_core.blocks import Rows, run_block, visit
-from sinkprune_core.calibration.text import Calibration, Trajectories
+from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.calibration.waiting_store import IN_MEMORY, PassState, Store, inputs_before
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.sinks import attention
@@ -33,22 +33,11 @@ def windows_of(lm: LanguageModel, length: int, noise_levels: int) -> attention.W
     return query_windows(length // (noise_levels + 1), length, noise_levels)
 
 
-def tracked_rows(
-    lm: LanguageModel,
-    calibration: Calibration,
-    noise_levels: int,
-    noise: str,
-    states: Trajectories | None = None,
-) -> torch.Tensor:
-    """Return the rows whose forwards show the sinks, int64 (R, T).
-
-    `states` are the trajectories of this text, where some are made already.
-    """
+def tracked_rows(lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str) -> torch.Tensor:
+    """Return the rows whose forwards show the sinks, int64 (R, T)."""
     if not lm.is_diffusion:
         return calibration.ids_NT
-
-    states = states or Trajectories(lm, calibration)
-    return states.rows(noise_levels, noise)
+    return trajectory(lm, calibration, noise_levels, noise).flatten(0, 1)
 
 
 def empty_mass(ids_RT: torch.Tensor, windows: attention.Windows | None) -> torch.Tensor:
@@ -82,16 +71,15 @@ def sink_profiles(
     noise: str = "grid",
     progress: bool = True,
     store: Store = IN_MEMORY,
-    states: Trajectories | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention mass of every calibration token at every step, and which keys are visible.
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
     Padding gives and receives nothing. Blocks are visited one by one with all rows, so that a model whose
-    blocks come from disk is read once. Hidden states wait in `store`. `states` are the trajectories of this
-    text, where some are made already. Raises ValueError where the mass is not finite.
+    blocks come from disk is read once. Hidden states wait in `store`. Raises ValueError where the mass is not
+    finite.
     """
-    ids_RT = tracked_rows(lm, calibration, noise_levels, noise, states)
+    ids_RT = tracked_rows(lm, calibration, noise_levels, noise)
     windows = windows_of(lm, ids_RT.shape[1], noise_levels)
     rows = Rows(ids_RT, None, calibration.present_in(len(ids_RT)))
     total_RST = empty_mass(ids_RT, windows)

@@ -1,7 +1,6 @@
-"""Calibration text and the states in which a model sees it: clean, noised, or as the sampler visits it.
+"""Calibration text and the states in which a model sees it, clean or noised.
 
-Dimensions: N clean sequences, S states of a trajectory (noise levels or denoising steps), B sequences of a
-batch, T position.
+Dimensions: N clean sequences, S states of a trajectory (noise levels), T position.
 """
 
 import hashlib
@@ -12,14 +11,11 @@ from functools import partial
 import torch
 
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, Plain, TokenIds, Whole, check_fields
 
 OFFICIAL_EPSILON = 1e-3  # the official code masks with probability (1 - epsilon) t + epsilon
-ROLLOUT_PROMPT = 4  # a rollout keeps the first 1/4 of a sequence as its prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +165,7 @@ def dream(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> t
     return masked_ST
 
 
-NOISE: dict[str, Callable | None] = {
+NOISE: dict[str, Callable] = {
     "grid": grid,
     "stratified": stratified,
     "official": official,
@@ -178,69 +174,20 @@ NOISE: dict[str, Callable | None] = {
     "half-clean-high": partial(half_clean, half=0),
     "half-clean-low": partial(half_clean, half=1),
     "dream": dream,
-    "rollout": None,  # no masks on given text: the model writes, see `trajectory`
 }
 
 
 def trajectory(
     lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str = "grid"
 ) -> torch.Tensor:
-    """Return every sequence in every state, int64 (N, S, T), by a rule of NOISE or as the sampler visits it.
+    """Return every sequence in every state, int64 (N, S, T), by a rule of NOISE.
 
-    Noise depends on (seed, sequence) alone. A `rollout` continues the first quarter of every sequence in
-    `noise_levels` denoising steps (low confidence, one block); its states are what the model sees then.
+    Noise depends on (seed, sequence) alone.
     """
-    rule = NOISE[noise]
-    if rule is None:
-        return _rollout(lm, calibration, noise_levels)
-
     states_NST = calibration.ids_NT[:, None].repeat(1, noise_levels, 1)
     for sequence, length in enumerate(calibration.lengths):
         ids_T = calibration.ids_NT[sequence, :length]
-        masked_ST = rule(ids_T, noise_levels, calibration.seed, sequence)
+        masked_ST = NOISE[noise](ids_T, noise_levels, calibration.seed, sequence)
         states_NST[sequence, :, :length] = corrupt(ids_T.expand(noise_levels, -1), masked_ST, lm.mask)
 
     return states_NST
-
-
-class Trajectories:
-    """The states in which a model sees a calibration text; each trajectory is made once, when asked for."""
-
-    def __init__(self, lm: LanguageModel, calibration: Calibration):
-        self.lm = lm
-        self.calibration = calibration
-        self._made: dict[tuple[int, str], torch.Tensor] = {}
-
-    def rows(self, noise_levels: int, noise: str) -> torch.Tensor:
-        """Return every sequence in every state, int64 (N * S, T); see `trajectory`."""
-        settings = (noise_levels, noise)
-        if settings not in self._made:
-            ids_NST = trajectory(self.lm, self.calibration, noise_levels, noise)
-            self._made[settings] = ids_NST.flatten(0, 1)
-        return self._made[settings]
-
-
-def rollout_prompt(length: int) -> int:
-    """Return how many tokens of a sequence a rollout continues."""
-    return max(1, length // ROLLOUT_PROMPT)
-
-
-def _rollout(lm: LanguageModel, calibration: Calibration, noise_levels: int) -> torch.Tensor:
-    """Return the states that the sampler visits, int64 (N, S, T)."""
-    count, length = calibration.ids_NT.shape
-    prompt = rollout_prompt(length)
-    sampler = Sampler(length=length - prompt, steps=noise_levels, block=None)
-    visited: list[torch.Tensor] = []  # one tensor (B, T) per batch and step
-
-    def keep_state(step: int, ids_BT: torch.Tensor) -> None:
-        visited.append(ids_BT.cpu().clone())
-
-    batches = []
-
-    for start in range(0, count, calibration.batch):
-        visited.clear()
-        prompt_BT = calibration.ids_NT[start : start + calibration.batch, :prompt]
-        generate(lm, prompt_BT, sampler, calibration.seed, keep_state, start)
-        batches.append(torch.stack(visited, 1))
-
-    return torch.cat(batches)

@@ -16,12 +16,13 @@ import torch
 
 from sinkprune_core.blocks import Rows
 from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.calibration.text import Calibration, Trajectories
+from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.calibration.waiting_store import IN_MEMORY, Store
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import detection
+from sinkprune_core.values import in_short
 
 OFFICIAL_ALPHA = 5.0  # the official code's steepness, per unit of mass summed over layers and heads
 
@@ -129,7 +130,7 @@ def as_many_at_random(context: SinkContext, chosen_NST: torch.Tensor, purpose: s
     return torch.stack(drawn).view_as(chosen_NST)
 
 
-def _only(context: SinkContext) -> torch.Tensor:
+def _non_sinks(context: SinkContext) -> torch.Tensor:
     """Everything but the sinks."""
     return ~context.sinks_NST
 
@@ -150,7 +151,7 @@ EXCLUDE: dict[str, NamedChoice] = {
     "unstable": NamedChoice(_unstable),
     "stable": NamedChoice(_stable),
     "random": NamedChoice(_random),
-    "only": NamedChoice(_only, by_row=True),
+    "non-sinks": NamedChoice(_non_sinks, by_row=True),
 }
 
 
@@ -227,33 +228,19 @@ def shares_of_user(function: TokenChoice, context: SinkContext, row: int) -> tor
         visible_ST=context.visible_ST.clone(),
         first_sequence=context.first_sequence + row,
     )
-    shape = tuple(alone.profile_NST.shape)
+    wanted = (
+        f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, a tensor of "
+        f"shape {tuple(alone.profile_NST.shape)}"
+    )
     out_NST = function(alone)
-    wrong = _not_shares(out_NST, shape)
+    if getattr(out_NST, "shape", None) != alone.profile_NST.shape:
+        raise ValueError(f"{wanted}; got {in_short(out_NST)}")
 
-    if wrong:
-        raise ValueError(
-            f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, "
-            f"a dense tensor of shape {shape}; got {wrong}"
-        )
-
-    return out_NST.detach().cpu().float()
-
-
-def _not_shares(out_NST: object, shape: tuple[int, ...]) -> str:
-    """Return what a user's function has returned instead of shares in [0, 1]; nothing where it is right."""
-    if not isinstance(out_NST, torch.Tensor):
-        return f"a {type(out_NST).__name__}"
-    if out_NST.layout != torch.strided or out_NST.is_meta:
-        return f"a tensor of layout {out_NST.layout} on {out_NST.device}"
-    if tuple(out_NST.shape) != shape:
-        return f"shape {tuple(out_NST.shape)}"
-    if out_NST.is_complex() or out_NST.is_quantized:
-        return f"{out_NST.dtype}"
+    out_NST = out_NST.detach().cpu().float()
     if not bool(((out_NST >= 0) & (out_NST <= 1)).all()):  # which NaN is not
-        return "a number outside [0, 1]"
+        raise ValueError(f"{wanted}; got a number outside [0, 1]")
 
-    return ""
+    return out_NST
 
 
 def check_weights(weight_RT: torch.Tensor, key: StatisticsKey) -> None:
@@ -270,18 +257,11 @@ def heads_of(lm: LanguageModel) -> int:
     return lm.model.config.num_hidden_layers * lm.model.config.num_attention_heads
 
 
-def input_rows(
-    lm: LanguageModel, calibration: Calibration, key: StatisticsKey, states: Trajectories | None = None
-) -> torch.Tensor:
-    """Return the rows that show statistics, int64 (R, T).
-
-    `states` are the trajectories of this text, where some are made already.
-    """
+def input_rows(lm: LanguageModel, calibration: Calibration, key: StatisticsKey) -> torch.Tensor:
+    """Return the rows that show statistics, int64 (R, T)."""
     if key.inputs == "clean":
         return calibration.ids_NT
-
-    states = states or Trajectories(lm, calibration)
-    return states.rows(key.noise_levels, key.noise)
+    return trajectory(lm, calibration, key.noise_levels, key.noise).flatten(0, 1)
 
 
 def weights_of_keys(
@@ -305,17 +285,14 @@ def weighted_rows(
     keys: Sequence[StatisticsKey],
     progress: bool = True,
     store: Store = IN_MEMORY,
-    states: Trajectories | None = None,
     profiles: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows that show statistics, int64 (R, T), and their token weights for every key, (W, R, T).
 
-    Keys have the same states of the text. `states` are its trajectories, where some are made already: rows
-    and sinks share them. `profiles` are those of `sink_profiles` on these states, where they are known, else
-    hidden states wait in `store`.
+    Keys have the same states of the text. `profiles` are those of `sink_profiles` on these states, where they
+    are known, else hidden states wait in `store`.
     """
-    states = states or Trajectories(lm, calibration)
-    ids_RT = input_rows(lm, calibration, keys[0], states)
+    ids_RT = input_rows(lm, calibration, keys[0])
 
     if all(key.exclude == "none" for key in keys):
         present_RT = calibration.present_in(len(ids_RT))
@@ -324,7 +301,7 @@ def weighted_rows(
 
     if profiles is None:
         noise_levels, noise = keys[0].noise_levels, keys[0].noise
-        profiles = sink_profiles(lm, calibration, noise_levels, noise, progress, store, states)
+        profiles = sink_profiles(lm, calibration, noise_levels, noise, progress, store)
 
     return ids_RT, weights_of_keys(lm, calibration, keys, profiles)
 
@@ -336,12 +313,11 @@ def rows_for(
     progress: bool = True,
     profiles: tuple[torch.Tensor, torch.Tensor] | None = None,
     store: Store = IN_MEMORY,
-    states: Trajectories | None = None,
 ) -> Rows:
     """Return calibration rows and the weights of their tokens; see `weighted_rows`.
 
     Raises ValueError where no token is left.
     """
-    ids_RT, weight_1RT = weighted_rows(lm, calibration, [key], progress, store, states, profiles)
+    ids_RT, weight_1RT = weighted_rows(lm, calibration, [key], progress, store, profiles)
     check_weights(weight_1RT[0], key)
     return Rows(ids_RT, weight_1RT[0], calibration.present_in(len(ids_RT)))

@@ -73,4 +73,7 @@ def inputs_before(lm: LanguageModel, rows: Rows, batch: int, hidden: Hidden, lay
     # masks and positions are wanted; the hidden states go where the next block's output will
     inputs = block_inputs(lm, rows, batch, hidden(layer + 1))
     batches = here_RTD.split([len(state.hidden_BTD) for state in inputs])
-    return [replace(state, hidden_BTD=hidden_BTD) for state, hidden_BTD in zip(inputs, batches, strict=True)]
+    return [
+        replace(state, hidden_BTD=hidden_BTD, layer=layer)
+        for state, hidden_BTD in zip(inputs, batches, strict=True)
+    ]

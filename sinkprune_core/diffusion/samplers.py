@@ -7,11 +7,9 @@ from typing import Literal
 import torch
 
 from sinkprune_core.diffusion.noise import even_split
-from sinkprune_core.diffusion.proposals import CONFIDENCE
 from sinkprune_core.values import (
     AtLeastZero,
     Count,
-    Flag,
     PositiveShare,
     Temperature,
     check_fields,
@@ -30,9 +28,8 @@ class Sampler:
 
     Raises ValueError for a setting that cannot work, and says which.
 
-    Differences from the published samplers: the mask is never proposed; `confidence_eos_eot_inf` does the
-    same at every temperature (LLaDA's code forgets the end of text above 0); entropies lack Dream's 1e-10;
-    Dream's counts per step are truncated in float32, here in float64.
+    Differences from the published samplers: the mask is never proposed; entropies lack Dream's 1e-10; Dream's
+    counts per step are truncated in float32, here in float64.
     """
 
     length: Count = 96
@@ -75,26 +72,16 @@ class Sampler:
     top_k: Count | None = None
     """Keep this many of the most probable tokens; None keeps all. Needs `filtered`."""
 
-    order_temperature: Temperature = 0.0
-    """Draw positions without replacement from softmax(confidence / this) (Dream's alg_temp); 0 the surest."""
-
     guidance: AtLeastZero = 0.0
     """Classifier-free guidance w: logits become un + (w + 1) (cond - un), where `un` has masks for a prompt.
 
     Above 0 it doubles the work.
     """
 
-    logits_eos_inf: Flag = False
-    """Forbid the end of text."""
-
-    confidence_eos_eot_inf: Flag = False
-    """Reveal ends of text and of turn last."""
-
     def __post_init__(self):
         check_fields(self)
         self._check_filters()
         self._check_blocks()
-        self._check_order()
 
     def _check_filters(self) -> None:
         is_filtering = self.top_p is not None or self.top_k is not None
@@ -115,14 +102,6 @@ class Sampler:
 
         if self.schedule == "even" and self.steps_per_block > self.block_length:
             raise ValueError(f"steps={self.steps} exceed the {self.length} tokens to reveal")
-
-    def _check_order(self) -> None:
-        needs_confidence = self.order_temperature > 0 or self.confidence_eos_eot_inf
-        if self.order not in CONFIDENCE and needs_confidence:
-            raise ValueError(
-                f"order={self.order!r} knows no confidence: order_temperature and confidence_eos_eot_inf "
-                f"need one of {', '.join(CONFIDENCE)}"
-            )
 
     @property
     def block_length(self) -> int:

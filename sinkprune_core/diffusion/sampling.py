@@ -4,7 +4,6 @@ Dimensions: B batch, T sequence position, L masked positions of one sequence, N 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import torch
 from pydantic import InstanceOf
@@ -19,11 +18,9 @@ from sinkprune_core.diffusion.proposals import (
     gumbel_noise,
 )
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
-from sinkprune_core.language_model import TEXTLESS, LanguageModel
+from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import (
-    A_FUNCTION,
-    A_LIST,
     Count,
     Plain,
     Temperature,
@@ -32,9 +29,6 @@ from sinkprune_core.values import (
     in_short,
     is_finite,
 )
-
-END_OF_TURN = ("<|eot_id|>", "<|im_end|>")  # of LLaDA; of Dream and SmolLM
-LAST = -1e30  # a confidence below every other, yet above that of a position that may not be revealed
 
 Watcher = Callable[[int, torch.Tensor], None]  # called with a step and a copy of the state (B, T) before it
 Stop = Callable[[torch.Tensor], bool]  # says of a copy of a state (B, T) whether generation may end
@@ -103,29 +97,6 @@ def _row_generators(
     return [generator(seed, purpose, name) for name in names]
 
 
-def _end_tokens(lm: LanguageModel) -> tuple[int, list[int]]:
-    """Return the id of the end of text, and the ids of it and of every end of a turn.
-
-    Raises ValueError without a tokenizer, and for one without an end of text.
-    """
-    if lm.tokenizer is None:
-        raise ValueError(
-            "logits_eos_inf and confidence_eos_eot_inf need a tokenizer, which says what ends a text: "
-            f"{TEXTLESS}"
-        )
-
-    end_of_text = lm.end_of_text
-    if end_of_text is None:
-        raise ValueError(
-            "logits_eos_inf and confidence_eos_eot_inf need a tokenizer with an end-of-text token: "
-            "set tokenizer.eos_token"
-        )
-
-    vocabulary = lm.tokenizer.get_vocab()
-    ends = {vocabulary[token] for token in END_OF_TURN if token in vocabulary}
-    return end_of_text, sorted({end_of_text, *ends})
-
-
 class _Denoising:
     """The reverse process of one batch: prompts on the left, masks on the right, revealed step by step."""
 
@@ -142,13 +113,6 @@ class _Denoising:
         self.rngs = rngs
         self.padding_B = padding_B
         self.start = prompt_BT.shape[1]  # the first position that is written
-
-        self.end_of_text = None
-        self.late_tokens: list[int] = []  # tokens to reveal last
-        if sampler.logits_eos_inf or sampler.confidence_eos_eot_inf:
-            self.end_of_text, ends = _end_tokens(lm)
-            if sampler.confidence_eos_eot_inf:
-                self.late_tokens = ends
 
         masks_BT = torch.full((len(prompt_BT), sampler.length), lm.mask)
         self.ids_BT = torch.cat([prompt_BT.cpu(), masks_BT], dim=1)
@@ -196,9 +160,6 @@ class _Denoising:
                 )
 
         logits_NV[:, self.lm.mask_token_id] = -torch.inf  # the mask is never a prediction
-        if self.sampler.logits_eos_inf:
-            logits_NV[:, self.end_of_text] = -torch.inf
-
         return logits_NV
 
     def _forward(self, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> torch.Tensor:
@@ -221,18 +182,9 @@ class _Denoising:
         token_L = _draw_tokens(logits_LV, sampler, rng)
         if sampler.order == "random":
             return token_L.cpu(), torch.rand(len(token_L), generator=rng, dtype=torch.float64)
-        if self.late_tokens:
-            logits_LV = logits_LV.clone()
-            logits_LV[:, self.late_tokens] = -torch.inf
 
         confidence_L = CONFIDENCE[sampler.order](logits_LV.log_softmax(-1), token_L)
-        if sampler.order_temperature > 0:
-            noise_L = gumbel_noise(token_L, rng)
-            confidence_L = confidence_L.double() / sampler.order_temperature + noise_L
-
-        token_L = token_L.cpu()
-        is_late_L = torch.isin(token_L, torch.tensor(self.late_tokens, dtype=torch.long))
-        return token_L, confidence_L.cpu().masked_fill(is_late_L, LAST)
+        return token_L.cpu(), confidence_L.cpu()
 
 
 def _draw_tokens(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator) -> torch.Tensor:
@@ -253,11 +205,11 @@ def generate(
     prompt_BT: Plain,
     sampler: InstanceOf[Sampler] = LLADA_SAMPLER,
     seed: Whole = 0,
-    watch: Annotated[Watcher, A_FUNCTION] | None = None,
+    watch: Watcher | None = None,
     first: Whole = 0,
     attention_mask_BT: Plain | None = None,
-    names: Annotated[Sequence[object], A_LIST] | None = None,
-    until: Annotated[Stop, A_FUNCTION] | None = None,
+    names: Sequence[object] | None = None,
+    until: Stop | None = None,
 ) -> torch.Tensor:
     """Denoise a continuation of every prompt; return prompt and continuation, int64 (B, T).
 
@@ -297,8 +249,8 @@ def decode(
     seed: Whole = 0,
     first: Whole = 0,
     attention_mask_BT: Plain | None = None,
-    names: Annotated[Sequence[object], A_LIST] | None = None,
-    until: Annotated[Stop, A_FUNCTION] | None = None,
+    names: Sequence[object] | None = None,
+    until: Stop | None = None,
 ) -> torch.Tensor:
     """Continue every prompt by `length` tokens, left to right with a KV cache; return int64 (B, T).
 

@@ -160,7 +160,7 @@ class Choice:
             pruned_parts = []
             for part in weight.split(self._rows_together(weight)):
                 score = self.score(layer, name, part, inputs, self.criterion)
-                pruned_parts.append(self._select(layer, part, score))
+                pruned_parts.append(self.selects[layer](score, 0, score.shape[1]))
 
             pruned_OI = torch.cat(pruned_parts)
 
@@ -177,16 +177,6 @@ class Choice:
         if self.recipe.pattern == "layer" or is_of_user:
             return rows
         return rows_in_cache(columns * torch.float32.itemsize, weight.device)
-
-    def _select(self, layer: int, weight: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-        """Return which weights leave, by their scores; with `keep_zeros` those that are zero leave first."""
-        columns = score.shape[1]
-        if not self.recipe.keep_zeros:
-            return self.selects[layer](score, 0, columns)
-
-        is_zero = weight == 0
-        score = score.masked_fill(is_zero, -torch.inf)
-        return self.selects[layer](score, 0, columns) | is_zero
 
     def _zero_and_update(self, layer: int, linears: Linears, inputs: OfLinears) -> Zeros:
         """Prune weights and update the others, linears with one input together."""
@@ -221,7 +211,7 @@ class Choice:
         return zeros
 
     def _zero_units(
-        self, layer: int, block: nn.Module, inputs: OfLinears, units: structured.UnitPlan
+        self, layer: int, block: nn.Module, inputs: OfLinears, units: structured.UnitCounts
     ) -> Zeros:
         """Zero the units of the lowest scores."""
         lm, recipe = self.run.lm, self.recipe

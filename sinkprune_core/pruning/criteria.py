@@ -9,12 +9,13 @@ unit owns, X weights in the rows that a unit owns.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.pruning.sparsegpt import sparsegpt
+from sinkprune_core.values import checked, in_short
 
 # what they get last are the `InputStatistics` of an input, None where a criterion needs none
 Score = Callable[[torch.Tensor, Any], torch.Tensor]
@@ -45,6 +46,11 @@ class Criterion:
     def calibrated(self) -> bool:
         """Whether it needs calibration text."""
         return self.needs is not None
+
+    @property
+    def chooses_units_alone(self) -> bool:
+        """Whether it has no score for single weights."""
+        return self.score is None and self.solve is None
 
 
 def magnitude(weight_OI: torch.Tensor, inputs: InputStatistics | None) -> torch.Tensor:
@@ -84,9 +90,9 @@ def unit_flap(
     """Return sum_j Var(x_j) * ||W_:j||_2^2 over the unit's columns j, float32 (U,).
 
     This is FLAP's WIFV (An et al. 2024, arXiv 2312.11983). FLAP standardises scores within a layer and kind
-    to compare them across layers and kinds. Here `structured.plan` fixes the numbers per layer and kind, and
-    an increasing map of the scores changes no choice. FLAP's code also squares the column scores of attention
-    before it sums them over a head; here they are summed as the formula gives them.
+    to compare them across layers and kinds. Here `structured.unit_counts` fixes the numbers per layer and
+    kind, and an increasing map of the scores changes no choice. FLAP's code also squares the column scores of
+    attention before it sums them over a head; here they are summed as the formula gives them.
     """
     variance_UK = _per_unit(inputs.variance_I, columns_OUK)
     return (columns_OUK.square().sum(0) * variance_UK).sum(1)
@@ -110,41 +116,25 @@ def criterion_of(criterion: str | Score) -> Criterion:
 
     The function is called with the weight of a linear, (O, I), and the `InputStatistics` of its input, and
     returns a score for every weight. Its attribute `needs` says what it reads of the inputs, as
-    `Criterion.needs` does; without one it reads norms.
+    `Criterion.needs` does; without one it reads norms. Raises ValueError for what no statistics have.
     """
     if isinstance(criterion, str):
         return CRITERIA[criterion]
-    return Criterion(needs=getattr(criterion, "needs", "norms"), score=_checked(criterion))
+
+    needs = checked("criterion.needs", getattr(criterion, "needs", "norms"), Needs | None)
+    return Criterion(needs=needs, score=_one_for_every_weight(criterion))
 
 
-def _checked(function: Score) -> Score:
-    """Return a user's function whose scores are looked at; ValueError where they are none."""
+def _one_for_every_weight(function: Score) -> Score:
+    """Return a user's function that raises ValueError for scores of another shape than the weight's."""
 
     def score(weight_OI: torch.Tensor, inputs: InputStatistics | None) -> torch.Tensor:
         score_OI = function(weight_OI.detach(), inputs)
-        is_tensor = isinstance(score_OI, torch.Tensor) and score_OI.layout == torch.strided
-        if not is_tensor or score_OI.shape != weight_OI.shape or not score_OI.is_floating_point():
-            got = type(score_OI).__name__
-            if is_tensor:
-                got = f"{score_OI.dtype} of shape {tuple(score_OI.shape)}"
+        if getattr(score_OI, "shape", None) != weight_OI.shape:
             raise ValueError(
                 f"criterion={getattr(function, '__qualname__', function)!r} must return a score for every "
-                f"weight, floating-point numbers of shape {tuple(weight_OI.shape)}; got {got}"
+                f"weight, a tensor of shape {tuple(weight_OI.shape)}; got {in_short(score_OI)}"
             )
-
         return score_OI.detach().to(weight_OI.device, torch.float32)
 
     return score
-
-
-def needs_of(function: object) -> object:
-    """Return what a user's function says that it reads; ValueError for what no statistics have."""
-    needs = getattr(function, "needs", "norms")
-    if needs == "gradients":
-        raise ValueError(
-            "criterion.needs='gradients': statistics come from forwards, so a recipe has no gradients; take "
-            "them in a loop of your own and set the zeros there, as docs/python.md shows"
-        )
-    if needs is not None and needs not in get_args(Needs):
-        raise ValueError(f"criterion.needs={needs!r} is unknown; choose one of {', '.join(get_args(Needs))}")
-    return needs

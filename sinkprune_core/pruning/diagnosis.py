@@ -50,9 +50,7 @@ from sinkprune_core.pruning.plan import check_dense
 from sinkprune_core.pruning.recipe import ExcludeName, Recipe
 from sinkprune_core.values import Count, Flag, Sparsity, checked_arguments, share_of
 
-Sparsities = Annotated[
-    Sequence[Sparsity], Field(min_length=1, description="a list of shares in [0, 1), at least one")
-]
+Sparsities = Annotated[Sequence[Sparsity], Field(min_length=1)]
 ITERATIONS = 60  # of the search for a row's threshold: each halves the interval of its logarithm
 WIDEST = 10.0  # standard deviations beyond which no normal weight lies: the search begins there
 FAINTEST = 1e-38  # the scale of a channel that carries nothing: its weights come last, and in their order
@@ -87,33 +85,6 @@ class Part:
         number_N = torch.arange(len(out_NST)) + context.first_sequence
         is_outside_N = (number_N < self.first) | (number_N >= self.last)
         return out_NST.masked_fill(is_outside_N[:, None, None], 1.0)
-
-
-@dataclass(frozen=True)
-class Positions:
-    """A choice of calibration tokens: those at some places of every sequence, of which 0 is the first."""
-
-    places: tuple[int, ...]
-
-    def __post_init__(self):
-        if not self.places or not all(type(place) is int and place >= 0 for place in self.places):
-            raise ValueError(f"places={self.places!r} must be whole numbers from 0, at least one of them")
-
-    def __call__(self, context: SinkContext) -> torch.Tensor:
-        """Return the share left out of every token, float32 (N, S, T)."""
-        self.check(context.profile_NST.shape[-1])
-        out_NST = torch.zeros_like(context.profile_NST)
-        out_NST[..., list(self.places)] = 1.0
-        return out_NST
-
-    def check(self, length: int) -> None:
-        """Raise ValueError for a place that a sequence of `length` tokens does not have."""
-        outside = sorted(place for place in self.places if place >= length)
-        if outside:
-            raise ValueError(
-                f"places={self.places!r}: a sequence has {length} tokens and no place {outside[0]}: give "
-                f"numbers from 0 to {length - 1}, or longer sequences"
-            )
 
 
 def energy_share(norm_I: torch.Tensor, norm_without_I: torch.Tensor) -> torch.Tensor:
@@ -282,7 +253,7 @@ def diagnose(
     """Return what leaving sinks out can change in a model, from one pass over calibration text.
 
     The first half of the sequences is the calibration text, the second half what it is compared with. `sinks`
-    is a choice of tokens: a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes, or `Positions`.
+    is a choice of tokens: a name in EXCLUDE or a function, as `Recipe(exclude=…)` takes.
     Raises ValueError for fewer than two sequences and for what does not fit the model.
     """
     norms = norms_of(lm, calibration, noise_levels, sinks, progress)
@@ -338,9 +309,6 @@ def norms_of(
             f"the calibration text has {sequences} sequence: give at least {DRAWS_IN_A_PASS}, since the "
             "second half of them says what other text changes"
         )
-
-    if isinstance(sinks, Positions):
-        sinks.check(min(calibration.lengths))
 
     recipes = diagnosis_recipes(lm, sequences, noise_levels, sinks)
     check_dense(lm, list(recipes.values()), calibration)

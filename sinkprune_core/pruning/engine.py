@@ -24,8 +24,6 @@ from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.values import Flag, checked_arguments
 
-A_RECIPES = Field(description="a list of recipes")
-
 
 @checked_arguments
 def prune(
@@ -69,7 +67,7 @@ def prune_blocks(run: PruningRun) -> Report:
     what = f"prune {run.lm.name}: {run.recipe.name}"
 
     for layer in with_bar(layers, what, "block", run.shows_progress):
-        with run.taken(layer) as block:  # at the end of `with` it is finished, and on disk kept
+        with run.block(layer) as block:  # at the end of `with` it is finished, and on disk kept
             inputs = source.of_block(layer, block)
             choice.zero(layer, block, inputs)
             source.advance(layer, block)
@@ -99,7 +97,7 @@ def report(run: PruningRun, source: Statistics, seconds: float) -> Report:
 @checked_arguments
 def dense_statistics(
     lm: InstanceOf[LanguageModel],
-    recipes: Annotated[Sequence[InstanceOf[Recipe]], A_RECIPES],
+    recipes: Annotated[Sequence[InstanceOf[Recipe]], Field()],
     calibration: InstanceOf[Calibration],
     progress: Flag = True,
 ) -> dict[StatisticsKey, DenseStatistics]:

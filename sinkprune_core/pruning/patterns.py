@@ -235,31 +235,16 @@ def allocate(
     owl_lambda: float,
     outliers_L: Sequence[float] = (),
 ) -> list[float]:
-    """Return the sparsity of every layer; their mean is `sparsity`.
+    """Return the sparsity of every layer, in [0, 1); their mean is `sparsity`.
 
     `uniform`: the same for all. `owl`: as `outliers_L`, the outlier shares of the layers, say (Yin et al.
-    2024; here with a smaller `owl_lambda` where a layer could leave [0, 1)). `linear`: from sparsity +
-    owl_lambda in the first layer to sparsity - owl_lambda in the last (early layers of LLaDA are the most
-    redundant, Layer Collapse, arXiv 2605.06366). Raises ValueError where a layer would leave [0, 1).
+    2024; here with a smaller `owl_lambda` where a layer could leave [0, 1)).
     """
     if allocation == "uniform":
         return [sparsity] * layers
-    if allocation == "owl":
-        shift_L = _owl_shifts(outliers_L, min(owl_lambda, sparsity / 2, (1 - sparsity) / 2))
-    elif layers == 1:
-        shift_L = torch.zeros(1, dtype=torch.float64)
-    else:
-        shift_L = owl_lambda * torch.linspace(1, -1, layers, dtype=torch.float64)
 
-    sparsity_L = (sparsity + shift_L).tolist()
-    for layer, value in enumerate(sparsity_L):
-        if not 0 <= value < 1:
-            raise ValueError(
-                f"allocation={allocation!r} with owl_lambda={owl_lambda} asks for sparsity {value:.3f} "
-                f"in layer {layer}, outside [0, 1): use a smaller owl_lambda"
-            )
-
-    return sparsity_L
+    shift_L = _owl_shifts(outliers_L, min(owl_lambda, sparsity / 2, (1 - sparsity) / 2))
+    return (sparsity + shift_L).tolist()
 
 
 def _owl_shifts(outliers_L: Sequence[float], owl_lambda: float) -> torch.Tensor:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sinkprune_core.calibration.dense_statistics import joint_rows
-from sinkprune_core.calibration.text import Calibration, rollout_prompt
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.model_checks import check_structure
 from sinkprune_core.pruning import structured
-from sinkprune_core.pruning.patterns import allocate, n_and_m
+from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe
 
 Source = Literal["nowhere", "dense model", "block by block"]
@@ -26,7 +26,7 @@ class Plan:
     """What a run will do."""
 
     source: Source
-    units: structured.UnitPlan | None  # what every block loses under pattern="structured"
+    units: structured.UnitCounts | None  # what every block loses under pattern="structured"
     takes_dense: bool = False  # whether statistics of the dense model are taken, if only for OWL's scores
     joint_rows: int | None = None  # those of a `DensePass`
 
@@ -77,12 +77,6 @@ def reads_dense(recipe: Recipe) -> bool:
     return source_of(recipe) == "dense model" or recipe.allocation == "owl"
 
 
-def is_written(lm: LanguageModel, recipe: Recipe) -> bool:
-    """Return whether the model writes the states in which rows, or sinks, are seen."""
-    shows_sinks = recipe.exclude != "none" and lm.is_diffusion
-    return recipe.noise == "rollout" and (recipe.inputs == "noised" or shows_sinks)
-
-
 # what does not fit
 
 
@@ -110,26 +104,12 @@ def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | No
             f"noise_levels={recipe.noise_levels} exceed the {length} tokens of a sequence, and states would "
             "repeat: use fewer levels or longer sequences"
         )
-    written = length - rollout_prompt(length)
-    if recipe.noise == "rollout" and recipe.noise_levels > written:
-        raise ValueError(
-            f"noise_levels={recipe.noise_levels} exceed the {written} tokens a rollout writes: "
-            "use fewer levels or longer sequences"
-        )
 
-    if calibration.present_NT is not None:
-        _check_padded(lm, recipe)
-
-
-def _check_padded(lm: LanguageModel, recipe: Recipe) -> None:
-    """Raise ValueError where the states of a text need sequences of one length."""
-    fix = "cut or pack the text into sequences of one length"
-    if is_written(lm, recipe):
-        raise ValueError(f"noise='rollout' goes on from a quarter of each sequence, and these differ: {fix}")
-    if recipe.exclude != "none" and not lm.is_diffusion:
+    if calibration.present_NT is not None and recipe.exclude != "none" and not lm.is_diffusion:
         raise ValueError(
             f"exclude={choice_name(recipe.exclude)!r} on an autoregressive model compares parts of the "
-            f"sequence as steps, and the sequences differ in length: {fix}"
+            "sequence as steps, and the sequences differ in length: cut or pack the text into sequences of "
+            "one length"
         )
 
 
@@ -181,26 +161,22 @@ def _check_layers(lm: LanguageModel, recipe: Recipe) -> None:
             "give one per block"
         )
 
-    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
-        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
 
-
-def _units(lm: LanguageModel, recipe: Recipe) -> structured.UnitPlan | None:
+def _units(lm: LanguageModel, recipe: Recipe) -> structured.UnitCounts | None:
     if recipe.pattern != "structured":
         return None
 
     assert recipe.round_to is not None
-    units = structured.plan(lm, recipe.sparsity, recipe.round_to)
+    units = structured.unit_counts(lm, recipe.sparsity, recipe.round_to)
     if recipe.compensate:
         structured.check_compensation(lm)
     return units
 
 
 def _check_streamed(lm: LanguageModel, recipe: Recipe) -> None:
-    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
+    if lm.is_streamed and recipe.pattern == "structured":
         raise ValueError(
-            f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
-            "in memory"
+            f"{lm.name} is streamed from disk: pattern='structured' needs the whole model in memory"
         )
 
 

@@ -18,7 +18,7 @@ PRESETS: dict[str, dict] = {
     "unstable": {**_DENSE_NOISED, "exclude": "unstable"},
     "stable": {**_DENSE_NOISED, "exclude": "stable"},
     "random": {**_DENSE_NOISED, "exclude": "random"},
-    "only-sinks": {**_DENSE_NOISED, "exclude": "only"},
+    "only-sinks": {**_DENSE_NOISED, "exclude": "non-sinks"},
     "paper": {**_PAPER, "exclude": "official"},
     "paper-sinks-kept": _PAPER,
     "paper-dream": {**_PAPER, "noise": "dream", "exclude": "official"},
@@ -35,7 +35,7 @@ PRESETS: dict[str, dict] = {
 
 _HALF_NOISED = {"inputs": "noised", "noise": "half-clean", "noise_levels": 2}
 
-FROM: dict[str, dict[float, dict]] = {
+PRESETS_FROM_SPARSITY: dict[str, dict[float, dict]] = {
     "recommended": {0.5: _HALF_NOISED, 0.75: {**_HALF_NOISED, "allocation": "owl"}},
 }
 """More of them from a sparsity on, by the name of the preset, where there are some."""

@@ -16,7 +16,7 @@ from torch import nn
 from sinkprune_core.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.calibration.dense_statistics import DensePass, DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics, observe
-from sinkprune_core.calibration.text import Calibration, Trajectories
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.calibration.waiting_store import IN_MEMORY, Store
 from sinkprune_core.language_model import LanguageModel
@@ -82,7 +82,7 @@ class PruningRun:
         return block_inputs(self.lm, rows, self.calibration.batch)
 
     @contextmanager
-    def taken(self, layer: int) -> Iterator[nn.Module]:
+    def block(self, layer: int) -> Iterator[nn.Module]:
         """Yield a block with its weights in memory; it counts as finished if nothing goes wrong."""
         with self.lm.resident(layer) as block:
             yield block
@@ -96,12 +96,6 @@ class PruningRun:
         """Let go of what only the next block would have needed."""
 
     # rows and statistics
-
-    @cached_property
-    def states(self) -> Trajectories:
-        """The states in which the model sees the text."""
-        assert self.calibration is not None
-        return Trajectories(self.lm, self.calibration)
 
     @cached_property
     def rows(self) -> Rows:
@@ -122,7 +116,6 @@ class PruningRun:
             self.recipe.statistics_key,
             self.shows_progress,
             store=self.store,
-            states=self.states,
         )
 
     def take_dense(self) -> DenseStatistics:
@@ -135,7 +128,6 @@ class PruningRun:
             self.calibration,
             self.shows_progress,
             self.store,
-            self.states,
             self.plan.joint_rows,
         )
 

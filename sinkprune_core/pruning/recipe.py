@@ -1,24 +1,17 @@
 """How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from types import FunctionType
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
-from sinkprune_core.pruning.criteria import (
-    CRITERIA,
-    Criterion,
-    CriterionName,
-    Score,
-    criterion_of,
-    needs_of,
-)
+from sinkprune_core.pruning.criteria import Criterion, CriterionName, criterion_of
 from sinkprune_core.pruning.patterns import PATTERNS, n_and_m
-from sinkprune_core.pruning.presets import FROM, PRESETS
+from sinkprune_core.pruning.presets import PRESETS, PRESETS_FROM_SPARSITY
 from sinkprune_core.sinks.detection import SINK_STD, STABILITY_THRESHOLD
 from sinkprune_core.values import (
     AboveZero,
@@ -27,7 +20,6 @@ from sinkprune_core.values import (
     Flag,
     Share,
     Sparsity,
-    Text,
     check_choice,
     check_fields,
     checked,
@@ -41,7 +33,7 @@ NOT_GIVEN = cast(float, None)  # until `Recipe` fills it in, before anyone can r
 
 Inputs = Literal["clean", "noised"]
 Propagation = Literal["sequential", "dense"]
-Allocation = Literal["uniform", "owl", "linear"]
+Allocation = Literal["uniform", "owl"]
 NormReduction = Literal["root", "sum"]
 NoiseName = Literal[
     "grid",
@@ -52,24 +44,39 @@ NoiseName = Literal[
     "half-clean-high",
     "half-clean-low",
     "dream",
-    "rollout",
 ]
+ExcludeName = Literal["none", "all", "official", "unstable", "stable", "random", "non-sinks"]
+
+
+def _known_pattern(pattern: str) -> str:
+    if pattern not in PATTERNS and n_and_m(pattern) is None:
+        raise ValueError(f"must be one of {', '.join(PATTERNS)}, or N:M such as 2:4")
+    return pattern
+
+
+def _known_by_name(function: Any) -> Any:
+    """Return what tells itself from others: a function by its name, a frozen dataclass by what it prints."""
+    is_frozen = is_dataclass(function) and not isinstance(function, type) and type(function).__hash__
+    if not is_frozen and not isinstance(function, FunctionType):
+        raise ValueError("must be a function (def or lambda) or an instance of a @dataclass(frozen=True)")
+    return function
+
+
+Pattern = Annotated[str, AfterValidator(_known_pattern)]
+UserFunction = Annotated[Callable, BeforeValidator(_known_by_name)]
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
-    Field(strict=False, description="a list of names of linears, such as 'mlp.*'"),
+    Field(strict=False),
 ]
-Sparsities = Annotated[
-    tuple[Sparsity, ...], Field(strict=False, description="a list of numbers in [0, 1), one per layer")
-]
-ExcludeName = Literal["none", "all", "official", "unstable", "stable", "random", "only"]
+Sparsities = Annotated[tuple[Sparsity, ...], Field(strict=False)]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How to prune the linears of the blocks; raises ValueError for fields that contradict each other."""
 
-    criterion: CriterionName | Score = "wanda"
+    criterion: CriterionName | UserFunction = "wanda"
     """Which weights matter: a name of CRITERIA, or a function; see `criteria.criterion_of`."""
     sparsity: Sparsity = NOT_GIVEN
     """Share of zeros in the linears, in [0, 1); with pattern="structured" of their weights that leave. Where
@@ -79,17 +86,17 @@ class Recipe:
     ("noised")."""
     propagation: Propagation = "sequential"
     """Whether later blocks receive what pruned ("sequential", Wanda and SparseGPT) or "dense" blocks make."""
-    exclude: ExcludeName | Callable = "none"
+    exclude: ExcludeName | UserFunction = "none"
     """Calibration tokens left out of the statistics. A name of EXCLUDE: "none", "all" sinks, "official"
-    (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
-    but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (1,
-    S, T), in [0, 1]; it is called for one sequence at a time."""
-    pattern: Text = "row"
+    (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, all
+    "non-sinks". Or a function from a SinkContext to the share left out of every token at every step,
+    (1, S, T), in [0, 1]; it is called for one sequence at a time."""
+    pattern: Pattern = "row"
     """Where zeros are counted: per "row" of a linear (Wanda), per "layer" (a linear), "global" over the
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
     channels)."""
     allocation: Allocation = "uniform"
-    """One sparsity for all layers, or more for some: "owl", "linear"; see `patterns.allocate`."""
+    """One sparsity for all layers, or more where there are fewer outliers, "owl"; see `patterns.allocate`."""
     noise_levels: Count = 8
     """States per sequence, at least 1: noise levels, denoising steps, or query windows of a causal model."""
     noise: NoiseName = "grid"
@@ -124,87 +131,46 @@ class Recipe:
     """Patterns of linears that are not pruned, whatever `targets` says."""
     sparsities: Sparsities = ()
     """A sparsity for every layer, instead of an allocation; `sparsity` is their mean."""
-    keep_zeros: Flag = False
-    """Let weights that are zero already stay zero, and count them: an earlier mask is kept."""
 
     def __post_init__(self):
-        self._take_sparsity()
-        check_fields(self)
+        given = self.sparsity
+        if given is NOT_GIVEN:
+            object.__setattr__(self, "sparsity", HALF)
         if self.round_to is None and self.pattern == "structured":
             object.__setattr__(self, "round_to", ROUND_TO)
 
-        self._check_pattern()
-        self._check_choice("criterion", CRITERIA)
-        self._check_choice("exclude", EXCLUDE)
-        needs_of(self.criterion)
+        check_fields(self)
+        self._check_sparsity(is_given=given is not NOT_GIVEN)
 
         for is_so, sentence in CONTRADICTIONS:
             if is_so(self):
                 raise ValueError(sentence.format(**vars(self) | {"criterion": choice_name(self.criterion)}))
 
-        self._check_effects([name for name, reader in READERS.items() if not reader.of_comparisons])
+        self._check_read(field.name for field in fields(self) if field.name not in SHARED_IN_COMPARISONS)
 
-    def _take_sparsity(self) -> None:
-        """Let the sparsity be exactly what sparsities or pattern mean; a half where nothing says one.
-
-        Raises ValueError for one that is not what they mean, rounded.
-        """
+    def _check_sparsity(self, is_given: bool) -> None:
+        """Let the sparsity be exactly what sparsities or pattern mean; ValueError where it is another one."""
         meant = _meant_sparsity(self.pattern, self.sparsities)
-        if self.sparsity is None:
-            object.__setattr__(self, "sparsity", HALF if meant is None else meant)
-            return
-
-        given = checked("sparsity", self.sparsity, Sparsity)
         if meant is None:
             return
 
-        if abs(given - meant) > ROUNDING:
+        if is_given and abs(self.sparsity - meant) > ROUNDING:
             field = "sparsities" if self.sparsities else "pattern"
             raise ValueError(
-                f"sparsity={given} does not fit {field}={getattr(self, field)!r}, which means {meant}: leave "
-                "sparsity out"
+                f"sparsity={self.sparsity} does not fit {field}={getattr(self, field)!r}, which means "
+                f"{meant}: leave sparsity out"
             )
         object.__setattr__(self, "sparsity", meant)
 
-    def _check_pattern(self) -> None:
-        """Raise ValueError for an unknown pattern."""
-        if self.pattern not in PATTERNS and n_and_m(self.pattern) is None:
-            raise ValueError(
-                f"pattern={in_short(self.pattern)} is unknown; "
-                f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
-            )
-
-    def _check_choice(self, field: str, names: Iterable[str]) -> None:
-        """Raise ValueError for what is neither one of some names nor a function with a name of its own."""
-        given = getattr(self, field)
-        if isinstance(given, type):
-            raise ValueError(
-                f"{field}={given.__name__} is a class: give an instance of it, {given.__name__}(…), of a "
-                "@dataclass(frozen=True)"
-            )
-
-        if is_dataclass(given) and type(given).__hash__ is None:
-            raise ValueError(
-                f"{field}={in_short(given)} is of a dataclass that can be changed, so that no statistics can "
-                "be known by it: declare it with @dataclass(frozen=True)"
-            )
-
-        is_known = isinstance(given, str) and given in names
-        if not is_known and not _is_function(given):
-            raise ValueError(
-                f"{field}={in_short(given)} is unknown; choose one of {', '.join(names)}, "
-                "or give a function (def or lambda) or a dataclass that can be called"
-            )
-
-    def _check_effects(self, names: Iterable[str]) -> None:
-        """Raise ValueError for the first of some fields that is set, and that nothing reads."""
+    def _check_read(self, names: Iterable[str]) -> None:
+        """Raise ValueError for the first of some fields that is not its default, and that nothing reads."""
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
             value = getattr(self, name)
-            reader = READERS[name]
-            if value != defaults[name] and not reader.reads(self):
+            is_read, reader = READ_BY.get(name, (None, ""))
+            if value != defaults[name] and is_read is not None and not is_read(self):
                 raise ValueError(
-                    f"{name}={in_short(value)} has no effect on this recipe: only {reader.who} reads it; "
+                    f"{name}={in_short(value)} has no effect on this recipe: only {reader} reads it; "
                     f"leave {name} out"
                 )
 
@@ -257,23 +223,14 @@ class Recipe:
         return as_settings(self) | names | width
 
 
-def _is_function(given: object) -> bool:
-    """Return whether something can be called and has a name that tells it from others.
-
-    A dataclass prints its fields, so that its name does, as a function's does.
-    """
-    return isinstance(given, FunctionType) or (is_dataclass(given) and callable(given))
-
-
 def _fits(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(spelling, pattern) for spelling in spellings for pattern in patterns)
 
 
-LATER: dict[str, tuple] = {
+NOT_IN_KEYS: dict[str, tuple] = {
     "targets": ((),),
     "ignore": ((),),
     "sparsities": ((),),
-    "keep_zeros": (False,),
     "round_to": (None, 1),
 }
 """Fields that recipes have got since records of them are kept, and the values, those of all recipes before,
@@ -281,84 +238,69 @@ with which they stand in no key."""
 
 
 def as_settings(settings: Any) -> dict:
-    """Return the fields of a dataclass for a key: those of LATER only where they are set."""
-    return asdict(settings, dict_factory=_without_unset)
+    """Return the fields of a dataclass for a key, without those that stand in no key."""
+    return asdict(settings, dict_factory=_in_keys)
 
 
-def _without_unset(pairs: list[tuple[str, Any]]) -> dict:
-    return {name: value for name, value in pairs if value not in LATER.get(name, ())}
+def _in_keys(pairs: list[tuple[str, Any]]) -> dict:
+    return {name: value for name, value in pairs if value not in NOT_IN_KEYS.get(name, ())}
 
 
-@dataclass(frozen=True)
-class Reader:
-    """What reads a field of a recipe."""
+# which fields go together
 
-    who: str
-    reads: Callable[[Recipe], bool]
-    of_comparisons: bool = False
-    """Whether comparisons give the field to all their recipes; `preset` alone refuses one stated in vain."""
+Condition = Callable[[Recipe], bool]
 
-
-_TEXT = Reader("a criterion that looks at calibration tokens", lambda recipe: recipe.rule.calibrated)
-_STATES = Reader(
-    "inputs='noised', or a choice of tokens to exclude,",
+_CALIBRATED = (lambda recipe: recipe.rule.calibrated, "a criterion that looks at calibration tokens")
+_STATES = (
     lambda recipe: recipe.inputs == "noised" or recipe.exclude != "none",
-    of_comparisons=True,
+    "inputs='noised', or a choice of tokens to exclude,",
 )
-_CHOICE = Reader(
-    "a choice of tokens to exclude", lambda recipe: recipe.exclude != "none", of_comparisons=True
-)
-_SPLIT = Reader(
-    "exclude='unstable' or 'stable'",
-    lambda recipe: recipe.exclude in ("unstable", "stable") or callable(recipe.exclude),
-    of_comparisons=True,
-)
-_SOFT = Reader(
-    "exclude='all' or 'official'",
-    lambda recipe: callable(recipe.exclude) or EXCLUDE[recipe.exclude].soft,
-)
-_NORMS = Reader(
-    "a criterion that reads norms, or allocation='owl',",
-    lambda recipe: recipe.rule.needs == "norms" or recipe.allocation == "owl",
-)
-_SOLVER = Reader(
-    "a criterion that updates weights, criterion='sparsegpt',",
-    lambda recipe: recipe.rule.solve is not None,
-)
-_WEIGHTS = Reader("a pattern of single weights", lambda recipe: recipe.pattern != "structured")
-_UNITS = Reader("pattern='structured'", lambda recipe: recipe.pattern == "structured")
-_MEANS = Reader(
-    "pattern='structured' with a calibrated criterion",
-    lambda recipe: recipe.pattern == "structured" and recipe.rule.calibrated,
-)
+_OWL = (lambda recipe: recipe.allocation == "owl", "allocation='owl'")
+_UPDATES = (lambda recipe: recipe.rule.solve is not None, "criterion='sparsegpt'")
+_SINGLE_WEIGHTS = (lambda recipe: recipe.pattern != "structured", "a pattern of single weights")
 
-READERS: dict[str, Reader] = {
-    "inputs": _TEXT,
-    "exclude": _TEXT,
-    "propagation": replace(_TEXT, of_comparisons=True),
+READ_BY: dict[str, tuple[Condition, str]] = {
+    "inputs": _CALIBRATED,
+    "exclude": _CALIBRATED,
+    "propagation": _CALIBRATED,
     "noise_levels": _STATES,
     "noise": _STATES,
-    "norm_reduction": _NORMS,
-    "sink_std": _CHOICE,
-    "alpha": _SOFT,
-    "stability_threshold": _SPLIT,
-    "owl_lambda": Reader("an allocation that is not uniform", lambda recipe: recipe.allocation != "uniform"),
-    "owl_m": Reader("allocation='owl'", lambda recipe: recipe.allocation == "owl"),
-    "damping": _SOLVER,
-    "block_size": _SOLVER,
-    "compensate": _MEANS,
-    "round_to": _UNITS,
-    "targets": _WEIGHTS,
-    "ignore": _WEIGHTS,
+    "sink_std": (lambda recipe: recipe.exclude != "none", "a choice of tokens to exclude"),
+    "stability_threshold": (
+        lambda recipe: recipe.exclude in ("unstable", "stable") or callable(recipe.exclude),
+        "exclude='unstable' or 'stable'",
+    ),
+    "alpha": (
+        lambda recipe: callable(recipe.exclude) or EXCLUDE[recipe.exclude].soft,
+        "exclude='all' or 'official'",
+    ),
+    "norm_reduction": (
+        lambda recipe: recipe.rule.needs == "norms" or recipe.allocation == "owl",
+        "a criterion that reads norms, or allocation='owl',",
+    ),
+    "owl_lambda": _OWL,
+    "owl_m": _OWL,
+    "damping": _UPDATES,
+    "block_size": _UPDATES,
+    "compensate": (
+        lambda recipe: recipe.pattern == "structured" and recipe.rule.calibrated,
+        "pattern='structured' with a calibrated criterion",
+    ),
+    "round_to": (lambda recipe: recipe.pattern == "structured", "pattern='structured'"),
+    "targets": _SINGLE_WEIGHTS,
+    "ignore": _SINGLE_WEIGHTS,
 }
-"""Who reads a field that not every recipe reads."""
+"""When a field is read that not every recipe reads, and by what, in words."""
+
+SHARED_IN_COMPARISONS = ("propagation", "noise_levels", "noise", "sink_std", "stability_threshold")
+"""Fields that a comparison gives to all its recipes; `preset` alone refuses one that is stated in vain."""
 
 BY_LAYER = ("row", "layer")  # patterns that let layers differ by choice
 
-CONTRADICTIONS: tuple[tuple[Callable[[Recipe], bool], str], ...] = (
+CONTRADICTIONS: tuple[tuple[Condition, str], ...] = (
     (
-        lambda recipe: recipe.allocation != "uniform" and recipe.pattern not in BY_LAYER,
-        "allocation={allocation!r} does not go with pattern={pattern!r}: it needs pattern='row' or 'layer'",
+        lambda recipe: recipe.allocation == "owl" and recipe.pattern not in BY_LAYER,
+        "allocation='owl' does not go with pattern={pattern!r}: it needs pattern='row' or 'layer'",
     ),
     (
         lambda recipe: recipe.allocation == "owl" and not recipe.rule.calibrated,
@@ -366,24 +308,22 @@ CONTRADICTIONS: tuple[tuple[Callable[[Recipe], bool], str], ...] = (
     ),
     (
         lambda recipe: (
-            recipe.sparsities != () and (recipe.pattern not in BY_LAYER or recipe.allocation != "uniform")
+            recipe.sparsities != () and (recipe.pattern not in BY_LAYER or recipe.allocation == "owl")
         ),
         "sparsities={sparsities} need pattern='row' or 'layer' and allocation='uniform', not "
         "pattern={pattern!r} and allocation={allocation!r}",
     ),
     (
-        lambda recipe: recipe.rule.solve is not None and recipe.pattern in ("structured", "global"),
-        "criterion={criterion!r} chooses while it updates weights: it takes no pattern={pattern!r}",
+        lambda recipe: recipe.pattern == "structured" and recipe.rule.unit_score is None,
+        "criterion={criterion!r} chooses single weights: it takes no pattern='structured'",
     ),
     (
-        lambda recipe: recipe.rule.unit_score is None and recipe.pattern == "structured",
-        "criterion={criterion!r} scores single weights: it takes no pattern='structured'",
-    ),
-    (
-        lambda recipe: (
-            recipe.rule.score is None and recipe.rule.solve is None and recipe.pattern != "structured"
-        ),
+        lambda recipe: recipe.pattern != "structured" and recipe.rule.chooses_units_alone,
         "criterion={criterion!r} scores whole channels: it needs pattern='structured'",
+    ),
+    (
+        lambda recipe: recipe.pattern == "global" and recipe.rule.needs == "gram",
+        "criterion={criterion!r} reads Gram matrices, one by one: it takes no pattern='global'",
     ),
     (
         lambda recipe: (
@@ -392,19 +332,11 @@ CONTRADICTIONS: tuple[tuple[Callable[[Recipe], bool], str], ...] = (
         "pattern='global' compares scores of all layers before anything is pruned: it needs "
         "propagation='dense'",
     ),
-    (
-        lambda recipe: recipe.pattern == "global" and recipe.rule.needs == "gram",
-        "criterion={criterion!r} reads Gram matrices, one by one: it takes no pattern='global'",
-    ),
-    (
-        lambda recipe: (
-            recipe.keep_zeros and (recipe.rule.score is None or recipe.pattern in ("structured", "global"))
-        ),
-        "keep_zeros=True needs a criterion that scores single weights and updates none, and pattern='row', "
-        "'layer' or N:M; not criterion={criterion!r} with pattern={pattern!r}",
-    ),
 )
 """When fields of a recipe do not go together, and what is said then."""
+
+
+# presets
 
 
 def preset(name: str, **changes: object) -> Recipe:
@@ -415,17 +347,13 @@ def preset(name: str, **changes: object) -> Recipe:
     Raises ValueError for an unknown name, and for a change that has no effect on this preset.
     """
     recipe = compared_preset(name, **changes)
-    recipe._check_effects([field for field in READERS if field in changes])
+    recipe._check_read(changes)
     return recipe
 
 
 def compared_preset(name: str, **changes: object) -> Recipe:
     """Return a preset as `preset` does, with settings of a comparison that it need not read."""
     check_choice("preset", name, PRESETS)
-
-    removes_units = PRESETS[name].get("pattern") == "structured"
-    if removes_units and changes.get("pattern", "structured") != "structured":
-        raise ValueError(f"preset {name!r} removes whole units: leave out pattern={changes['pattern']!r}")
 
     settings = {**PRESETS[name], **changes}
     pattern = settings.get("pattern", "row")
@@ -434,7 +362,7 @@ def compared_preset(name: str, **changes: object) -> Recipe:
     if sparsity is None:
         sparsity = _meant_sparsity(pattern, sparsities) or HALF
 
-    for least, more in FROM.get(name, {}).items():
+    for least, more in PRESETS_FROM_SPARSITY.get(name, {}).items():
         if checked("sparsity", sparsity, Sparsity) >= least and _ratio(pattern) is None:
             settings = {**PRESETS[name], **more, **changes}
 

@@ -2,7 +2,8 @@
 
 A unit is a key-value head with all its query heads (a group), or one MLP channel. Unit u of U owns the u-th
 of U equal ranges of the rows of the linears that feed it and of the columns of the linear that reads it.
-`plan` says how many units of each kind every block loses, `scores` and `choose` which, `mask` zeroes them.
+`unit_counts` says how many units of each kind every block loses, `scores` and `choose` which, and `mask`
+zeroes them.
 
 Dimensions: O outputs, I inputs, U units of a kind, K columns and X weights in rows that a unit owns.
 """
@@ -126,8 +127,8 @@ def choose(score_U: torch.Tensor, removed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class UnitPlan:
-    """What every block loses."""
+class UnitCounts:
+    """How much every block loses."""
 
     removed: dict[str, int]  # units that leave, by kind
     zeros: dict[str, int]  # weights that leave, by linear
@@ -144,7 +145,7 @@ class UnitPlan:
         return self.weights_removed / self.weights
 
 
-def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitPlan:
+def unit_counts(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitCounts:
     """Return how many units every block loses so that `ratio` of the weights of its linears leave.
 
     Biases do not count. Attention loses the number of groups nearest to `ratio` of it (the smaller of two
@@ -164,41 +165,35 @@ def plan(lm: LanguageModel, ratio: float, round_to: int = 1) -> UnitPlan:
         for name in units.linears:
             zeros[name] = linears[name].weight.numel() // units.count(lm.model.config) * removed[kind]
 
-    planned = UnitPlan({kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
+    counts = UnitCounts({kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
 
     if nearest.missing_channels > 0:
         raise ValueError(
-            f"ratio={ratio} cannot be reached: at most {planned.reached:.4f} of a block's weights can leave "
+            f"ratio={ratio} cannot be reached: at most {counts.reached:.4f} of a block's weights can leave "
             f"{lm.name}, whose blocks keep a unit of each kind"
         )
 
-    if ratio > 0 and planned.weights_removed == 0:
-        channel_share = _unit_weights(lm, "mlp") / planned.weights
+    if ratio > 0 and counts.weights_removed == 0:
+        channel_share = _unit_weights(lm, "mlp") / counts.weights
         rounding = f", and round_to={round_to} keeps multiples of that" if round_to > 1 else ""
         raise ValueError(
             f"ratio={ratio} leaves nothing to remove: one MLP channel of {lm.name} is {channel_share:.4f} of "
             f"a block's weights{rounding}; give 0 or more"
         )
 
-    return planned
+    return counts
 
 
 def _check_alike(lm: LanguageModel) -> None:
-    """Raise ValueError unless all blocks have the linears of the first one, so that each loses as much."""
-    first = _sizes(lm, lm.blocks[0])
-    for layer, block in enumerate(lm.blocks):
-        sizes = _sizes(lm, block)
-        other = next((name for name in first | sizes if first.get(name) != sizes.get(name)), None)
-        if other is not None:
-            raise ValueError(
-                f"{other} of block {layer} of {lm.name} has shape {sizes.get(other)}, and {first.get(other)} "
-                "in block 0: structured pruning takes as many units from every block, so blocks must be alike"
-            )
-
-
-def _sizes(lm: LanguageModel, block: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights of a block's linears by name."""
-    return {name: tuple(linear.weight.shape) for name, linear in lm.linears(block).items()}
+    """Raise ValueError unless all blocks have linears of the same shapes, so that each loses as much."""
+    first, *others = [
+        {name: linear.weight.shape for name, linear in lm.linears(block).items()} for block in lm.blocks
+    ]
+    if any(shapes != first for shapes in others):
+        raise ValueError(
+            f"blocks of {lm.name} differ in their shapes, and pattern='structured' takes as many units from "
+            "each of them"
+        )
 
 
 def is_rounded(channels: int, round_to: int) -> bool:

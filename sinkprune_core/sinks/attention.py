@@ -16,7 +16,6 @@ Q queries, C queries of a chunk, X = R * C those of a group's heads, K keys, E h
 queries (the steps of a causal model), T positions of a row.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sinkprune_core.memory import rows_in_cache
-from sinkprune_core.model_checks import check_mode
+from sinkprune_core.model_checks import blocks_of, check_mode, padded_positions, positions_of
 from sinkprune_core.values import Number, Plain, TokenIds, checked, in_short, is_plain
 
 NAME = "sinkprune"
@@ -45,6 +44,7 @@ HiddenKeys = torch.Tensor | Callable[[int], torch.Tensor | None]
 # Attributes of an attention module, kept in its `__dict__`: torch registers nothing there.
 _TRACKERS = "_sink_trackers"  # a list: a block may stand in another
 _HIDDEN = "_hidden_keys"
+_LAYER = "_sink_layer"  # the number of its layer
 
 
 @dataclass
@@ -197,7 +197,10 @@ class Tracker:
         if self.is_paused:
             return
         if layer in self.layers and not self.several:
-            raise RuntimeError(f"layer {layer} ran twice: call `take()` after every forward")
+            raise RuntimeError(
+                f"layer {layer} ran twice: call `take()` after every forward; a model that runs its layers "
+                "twice in one forward cannot be followed"
+            )
 
         queries = attention_map.query_BHQE.shape[2]
         keys = attention_map.key_BGKE.shape[2]
@@ -358,7 +361,7 @@ def attention(
 
     hidden_keys_BK: Any = module.__dict__.get(_HIDDEN)
     if callable(hidden_keys_BK):
-        hidden_keys_BK = hidden_keys_BK(module.layer_idx)
+        hidden_keys_BK = hidden_keys_BK(module.__dict__[_LAYER])
     if hidden_keys_BK is not None:
         attention_mask = _mask_without(hidden_keys_BK, query, key, attention_mask, causal)
 
@@ -378,7 +381,7 @@ def attention(
     )
 
     for tracker in module.__dict__.get(_TRACKERS, ()):
-        tracker.add(cast(Any, module).layer_idx, attention_map)
+        tracker.add(module.__dict__[_LAYER], attention_map)
 
     if attention_map.softcap is not None or attention_map.sink_H is not None:
         return attention_map.output(value), None
@@ -403,8 +406,8 @@ def _way_in(model: object) -> str:
     return ""
 
 
-def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the attention modules of a decoder.
+def _attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
+    """Return the attention module of every layer that has one, by the layer's number.
 
     Raises TypeError for what is no model of transformers, and ValueError, by name, for one whose attention
     cannot be switched or is not that of one stack of layers.
@@ -422,17 +425,20 @@ def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
             "its encoder, or a model that has a decoder alone"
         )
 
-    modules = [
-        module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")
+    found = [
+        (getattr(module, "layer_idx", layer), module)
+        for layer, block in enumerate(blocks_of(model))
+        for module in block.modules()
+        if hasattr(module, "is_causal")
     ]
-    if not modules:
+    if not found:
         raise ValueError(
-            f"{name} has no attention layers with a `layer_idx`, as transformers' decoders have: its "
+            f"{name} has no attention that transformers' interface reaches (no part with `is_causal`): its "
             "attention cannot be followed"
         )
 
-    numbers = [module.layer_idx for module in modules]
-    if len(set(numbers)) < len(numbers):
+    modules = dict(found)
+    if len(modules) < len(found):
         raise ValueError(
             f"{name} has several attention modules in a layer, which would be mixed up: only models with one "
             "in each layer can be followed"
@@ -452,16 +458,22 @@ def _switched(model: PreTrainedModel) -> Iterator[list[nn.Module]]:
     modules = _attention_modules(model)
     former = _implementation(model) or "eager"
     try:
+        for layer, module in modules.items():
+            module.__dict__[_LAYER] = layer
+
         model.set_attn_implementation(NAME)
-        if any(_implementation(module) != NAME for module in modules):
+        if any(_implementation(module) != NAME for module in modules.values()):
             raise ValueError(
                 f"{type(model).__name__} does not take another attention function, so its attention "
                 "cannot be followed"
             )
 
-        yield modules
+        yield list(modules.values())
     finally:
         model.set_attn_implementation(former)
+        if former != NAME:  # or the block around this one goes on
+            for module in modules.values():
+                module.__dict__.pop(_LAYER, None)
 
 
 @contextmanager
@@ -513,7 +525,9 @@ def track(
 def untracked(model: PreTrainedModel) -> Iterator[None]:
     """Let the trackers around this block miss the forwards inside it; those that begin in it see them."""
     trackers = {
-        tracker for module in _attention_modules(model) for tracker in module.__dict__.get(_TRACKERS, ())
+        tracker
+        for module in _attention_modules(model).values()
+        for tracker in module.__dict__.get(_TRACKERS, ())
     }
     paused = [tracker for tracker in trackers if not tracker.is_paused]
 
@@ -560,11 +574,12 @@ def hide(model: PreTrainedModel, keys: HiddenKeys) -> Iterator[None]:
 def attention_mass(
     model: PreTrainedModel, inputs: torch.Tensor | Mapping[str, torch.Tensor], new_tokens: int = 0
 ) -> torch.Tensor:
-    """Return the attention mass that every key receives in every layer, mean over heads, float32 (B, L, K).
+    """Return the attention mass that keys receive in every layer of attention, float32 (B, L, K).
 
     `inputs` are token ids, int64 (B, T), or what a tokenizer of transformers returns: `input_ids`, and an
     `attention_mask` (B, T), by which padding gives and receives nothing. A key's mass is the sum over
-    queries of the attention that each gives it; over all keys it adds up to the number of queries.
+    queries of the attention that each gives it, in the mean over heads; over all keys it adds up to the
+    number of queries.
 
     With `new_tokens` the model goes on greedily by as many tokens, with its cache, and their queries count,
     too; the last token has no query, so K is T + new_tokens - 1. Raises TypeError for what is no model of
@@ -586,7 +601,7 @@ def attention_mass(
     if not 0 <= int(ids_BT.min()) <= int(ids_BT.max()) < vocabulary:
         raise ValueError(f"inputs hold ids outside the vocabulary, 0 … {vocabulary - 1}")
 
-    most = getattr(config, "max_position_embeddings", None) or math.inf
+    most = (positions_of(model) if isinstance(model, PreTrainedModel) else None) or math.inf
     if ids_BT.shape[1] + new_tokens > most:
         raise ValueError(
             f"{ids_BT.shape[1]} tokens and new_tokens={new_tokens} exceed the {most} positions of the model"
@@ -609,7 +624,9 @@ def attention_mass(
             there.setdefault("attention_mask", torch.ones_like(there["input_ids"]))
             cast(Any, model).generate(**there, **length, **greedy)
         else:
-            model(**there, **_positions(model, there), use_cache=False)
+            if "position_ids" not in there:
+                there |= padded_positions(model, there.get("attention_mask"))
+            model(**there, use_cache=False)
         return tracker.take().mean(2)[:, :, 0]
 
 
@@ -619,15 +636,3 @@ def _on_device_of(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) ->
     if model.device.type == "meta":
         return given
     return {name: value.to(model.device) for name, value in given.items()}
-
-
-def _positions(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the positions, int64 (B, T), that tokens of padded rows have alone, as an argument of a forward.
-
-    Of rows without padding nothing is said, nor to a model that takes no positions.
-    """
-    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    mask_BT = inputs.get("attention_mask")
-    if not takes_positions or "position_ids" in inputs or mask_BT is None or bool(mask_BT.all()):
-        return {}
-    return {"position_ids": (mask_BT.long().cumsum(1) - 1).clamp_min(0)}

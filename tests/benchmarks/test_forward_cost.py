@@ -12,7 +12,7 @@ from benchmarks.timing import in_turns
 from sinkprune.models.loading import load
 from sinkprune.models.shrinking import shrink
 from sinkprune_core.pruning.criteria import unit_magnitude
-from sinkprune_core.pruning.structured import choose, plan, scores
+from sinkprune_core.pruning.structured import choose, scores, unit_counts
 from sinkprune_core.sinks import attention
 
 LENGTH = 1024
@@ -92,7 +92,7 @@ RATIO, BATCH, SHORT, PAIRS = 0.5, 8, 128, 7
 @pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
 def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name, record):
     lm = load(name)
-    planned = plan(lm, RATIO)
+    planned = unit_counts(lm, RATIO)
     kept = []
     for block in lm.blocks:
         unit_scores = scores(lm, block, unit_magnitude)

@@ -11,9 +11,10 @@ import torch
 
 from sinkprune import corpus
 from sinkprune.models import embedded
+from sinkprune.recovery.objectives import exercise, loss_of, precision
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training.base import open_base
-from sinkprune_companion.training.lora import masked_cross_entropy, precision_of, trainable
+from sinkprune_companion.training.lora import trainable
 from sinkprune_companion.training.settings import Training
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.language_model import LanguageModel
@@ -30,6 +31,11 @@ def trainee() -> tuple[LanguageModel, list[torch.nn.Parameter]]:
         CONFIG, open_base(CONFIG.base), embedded.ADAPTER
     )  # a fresh one has gradients that bfloat16 does not resolve
     return lm, [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """The loss as training computes it."""
+    return loss_of(lm, exercise(lm, ids_BT, rng))
 
 
 def plain_loss(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -101,7 +107,7 @@ def test_steps_on_all_cores(trainee, record):
     ids_BT = corpus.shipped_samples(SAMPLE_LENGTH, held_out=False)[:ROWS]
 
     def step(number: int) -> None:
-        with precision_of(lm, "bfloat16"):
+        with precision(lm, "bfloat16"):
             loss = masked_cross_entropy(lm, ids_BT, generator(number))
         loss.backward()
         optimizer.step()

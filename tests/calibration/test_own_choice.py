@@ -154,9 +154,7 @@ def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, s
 
 @pytest.mark.parametrize("wrong", [3, None, print, [first_half]])
 def test_what_is_no_function_is_refused(wrong):
-    with pytest.raises(
-        ValueError, match=r"is unknown; choose one of none, .*, only, or give a function \(def or lambda\)"
-    ):
+    with pytest.raises(ValueError, match=r"^exclude=.*a function"):
         Recipe(exclude=wrong)
 
 
@@ -171,7 +169,7 @@ class Changeable:
 @pytest.mark.parametrize("field", ["exclude", "criterion"])
 def test_a_dataclass_that_can_be_changed_and_a_class_itself_are_refused(field):
     for wrong in (Changeable(), Changeable):
-        with pytest.raises(ValueError, match=rf"{field}=Changeable.*@dataclass\(frozen=True\)"):
+        with pytest.raises(ValueError, match=rf"^{field}=.*@dataclass\(frozen=True\)"):
             Recipe(**{field: wrong})
 
 
@@ -182,9 +180,6 @@ WRONG = {
     "another shape": lambda profile_NST: profile_NST[:, 0] * 0,
     "nothing": lambda profile_NST: None,
     "a list": lambda profile_NST: profile_NST.tolist(),
-    "complex numbers": lambda profile_NST: torch.zeros_like(profile_NST, dtype=torch.complex64),
-    "sparse": lambda profile_NST: torch.zeros_like(profile_NST).to_sparse(),
-    "without numbers": lambda profile_NST: torch.zeros_like(profile_NST, device="meta"),
 }
 
 
@@ -195,7 +190,7 @@ def test_a_function_that_returns_no_shares_is_refused(tiny_dlm, make_ids, name, 
         return WRONG[name](context.profile_NST)
 
     before = weights_of(tiny_dlm)
-    said = r"wrong' must leave out a share in \[0, 1\] of every token, a dense tensor of shape"
+    said = r"wrong' must leave out a share in \[0, 1\] of every token, a tensor of shape"
     recipe = Recipe(propagation=propagation, exclude=wrong, **NOISED)
     with pytest.raises(ValueError, match=said):
         prune(tiny_dlm, recipe, Calibration(make_ids(3, 12)), progress=False)

@@ -131,6 +131,15 @@ def test_rows_that_differ_in_length_are_padded_and_padding_is_left_out(tiny_dlm,
             assert tokens_of(calibration_from(tiny_dlm, data)) == rows
 
 
+@pytest.mark.parametrize("marked", [torch.ones(3, 11), torch.ones(2, 12), [[1] * 12, [1] * 11, [1] * 12]])
+@pytest.mark.parametrize("as_lists", [True, False])
+def test_an_attention_mask_of_another_shape_is_refused_by_its_name(tiny_dlm, make_ids, marked, as_lists):
+    ids_NT = make_ids(3, 12)
+    data = {"input_ids": ids_NT.tolist() if as_lists else ids_NT, "attention_mask": marked}
+    with pytest.raises(ValueError, match=r"attention_mask .* input_ids .* every token"):
+        calibration_from(tiny_dlm, data)
+
+
 def test_a_draw_depends_on_the_seed_and_keeps_the_order(tiny_dlm, make_ids):
     ids_NT = make_ids(40, 6)
     draws = [calibration_from(tiny_dlm, ids_NT, sequences=8, seed=seed).ids_NT for seed in (0, 0, 1)]

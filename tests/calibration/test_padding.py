@@ -114,14 +114,11 @@ def test_padding_that_does_not_fit_is_refused(tiny_dlm, tiny_ar, make_ids):
     with pytest.raises(ValueError, match=r"present_NT has shape \(3, 11\)"):
         Calibration(ids_NT, present_NT=torch.ones(3, 11))
 
-    with pytest.raises(TypeError, match=r"present_NT=.* must be a dense tensor with numbers or None"):
+    with pytest.raises(TypeError, match=r"^present_NT="):
         Calibration(ids_NT, present_NT=[[1] * 12] * 3)
 
     with pytest.raises(ValueError, match="calibration sequence 1 has 1 tokens that are not padding"):
         Calibration(ids_NT, present_NT=torch.tensor([[1] * 12, [1] + [0] * 11, [1] * 12]))
-
-    with pytest.raises(ValueError, match="noise='rollout' goes on from a quarter of each sequence"):
-        prune(tiny_dlm, Recipe(inputs="noised", noise="rollout", noise_levels=2), padded(ids_NT))
 
     with pytest.raises(ValueError, match="exclude='all' on an autoregressive model compares parts"):
         prune(tiny_ar, Recipe(exclude="all", noise_levels=2), padded(ids_NT))

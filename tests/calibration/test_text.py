@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkprune.models.embedded import MASK_TOKEN_ID
-from sinkprune_core import Calibration, Recipe, Sampler, generate
+from sinkprune_core import Calibration, Recipe
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import NOISE, noise_counts, trajectory
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, token_weights
@@ -52,25 +52,19 @@ def test_a_state_is_the_text_with_masks_in_it(tiny_dlm, calibration, noise):
     assert states_NST.shape == (5, 6, 24) and states_NST.dtype == torch.long
     clean_NST = calibration.ids_NT[:, None].expand_as(states_NST)
 
-    prompt = 6 if noise == "rollout" else 24  # what a rollout writes is the model's own
-    assert torch.equal(
-        states_NST[..., :prompt][~masked_NST[..., :prompt]],
-        clean_NST[..., :prompt][~masked_NST[..., :prompt]],
-    )
+    assert torch.equal(states_NST[~masked_NST], clean_NST[~masked_NST])
 
-    never = {"official": [], "official-below-1": [], "dream": [0, 23], "rollout": list(range(6))}
+    never = {"official": [], "official-below-1": [], "dream": [0, 23]}
     assert not masked_NST[:, :, never.get(noise, [0])].any()
     assert masked_NST.any()
 
 
-@pytest.mark.parametrize("noise", ["grid", "stratified", "rollout"])
+@pytest.mark.parametrize("noise", ["grid", "stratified"])
 def test_masks_of_a_trajectory_are_nested(tiny_dlm, calibration, noise):
     masked_NST = trajectory(tiny_dlm, calibration, 6, noise) == MASK_TOKEN_ID
     assert not (masked_NST[:, 1:] & ~masked_NST[:, :-1]).any()
     if noise == "grid":
         assert masked_NST.sum(-1).tolist() == [noise_counts(6, 23)] * 5
-    if noise == "rollout":
-        assert masked_NST.sum(-1).tolist() == [[18, 15, 12, 9, 6, 3]] * 5
 
 
 def test_stratified_levels_hold_one_number_of_masks_per_stratum_and_differ_by_sequence(tiny_dlm, make_ids):
@@ -126,7 +120,7 @@ def test_dreams_noise_draws_a_rate_anew_for_every_state(tiny_dlm, make_ids):
     assert (share_NS[:, 1:] > share_NS[:, :-1]).any() and (share_NS[:, 1:] < share_NS[:, :-1]).any()
 
 
-@pytest.mark.parametrize("noise", [name for name, rule in NOISE.items() if rule is not None])
+@pytest.mark.parametrize("noise", NOISE)
 def test_the_noise_of_a_sequence_depends_on_seed_and_number_alone(tiny_dlm, calibration, make_ids, noise):
     states_NST = trajectory(tiny_dlm, calibration, 4, noise)
 
@@ -143,30 +137,6 @@ def test_the_noise_of_a_sequence_depends_on_seed_and_number_alone(tiny_dlm, cali
     assert not torch.equal(
         trajectory(tiny_dlm, Calibration(calibration.ids_NT, seed=4), 4, noise) == MASK_TOKEN_ID, where_NST
     )
-
-
-@pytest.mark.parametrize(("length", "noise_levels"), [(24, 6), (24, 18), (25, 7), (9, 3)])
-def test_a_rollout_is_what_generate_visits(tiny_dlm, make_ids, length, noise_levels):
-    calibration = Calibration(make_ids(5, length), seed=3, batch=2)
-    prompt, visited = length // 4, []
-
-    sampler = Sampler(
-        length=length - prompt, steps=noise_levels, block=None, order="low_confidence", schedule="even"
-    )
-    text_NT = generate(
-        tiny_dlm,
-        calibration.ids_NT[:, :prompt],
-        sampler,
-        3,
-        lambda step, ids_BT: visited.append(ids_BT.clone()),
-    )
-
-    states_NST = trajectory(tiny_dlm, calibration, noise_levels, "rollout")
-    assert torch.equal(states_NST, torch.stack(visited, 1))
-    assert (states_NST[:, 0, prompt:] == MASK_TOKEN_ID).all()
-
-    written_NST = states_NST != MASK_TOKEN_ID
-    assert torch.equal(states_NST[written_NST], text_NT[:, None].expand_as(states_NST)[written_NST])
 
 
 # weights
@@ -202,7 +172,7 @@ def test_a_text_does_not_change_with_the_tensor_that_it_was_made_of(make_ids):
     assert text.fingerprint == before
 
 
-@pytest.mark.parametrize("noise", [name for name, rule in NOISE.items() if rule is not None])
+@pytest.mark.parametrize("noise", NOISE)
 def test_noise_does_not_follow_the_default_dtype(tiny_dlm, calibration, noise):
     states_NST = trajectory(tiny_dlm, calibration, 4, noise)
     torch.set_default_dtype(torch.float64)

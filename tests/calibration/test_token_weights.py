@@ -37,7 +37,7 @@ def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold
         stable = [sum(step[key] for step in sinks) >= stability_threshold * LEVELS for key in range(LENGTH)]
         out = {
             "all": lambda step, key, sinks=sinks: sinks[step][key],
-            "only": lambda step, key, sinks=sinks: not sinks[step][key],
+            "non-sinks": lambda step, key, sinks=sinks: not sinks[step][key],
             "stable": lambda step, key, sinks=sinks, stable=stable: sinks[step][key] and stable[key],
             "unstable": lambda step, key, sinks=sinks, stable=stable: sinks[step][key] and not stable[key],
         }[tokens]
@@ -52,7 +52,7 @@ def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold
     return weights
 
 
-@pytest.mark.parametrize("tokens", ["all", "unstable", "stable", "only"])
+@pytest.mark.parametrize("tokens", ["all", "unstable", "stable", "non-sinks"])
 @pytest.mark.parametrize(
     ("inputs", "propagation", "norm"),
     [("noised", "dense", "root"), ("noised", "sequential", "sum"), ("clean", "dense", "sum")],

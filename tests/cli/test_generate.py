@@ -83,9 +83,9 @@ def test_the_family_decides_how_it_is_written(model, tmp_path):
     ("options", "said"),
     [
         (("--tokens", "4", "--steps", "5"), "--steps 5 are more than --tokens 4"),
-        (("--prompt", "  "), "give --prompt"),
+        (("--prompt", "  "), "--prompt"),
         (("--seed", "1"), "--seed 1 does nothing here: at --temperature 0 nothing is drawn"),
-        (("--tokens", "0"), "--tokens: 0 must be a whole number of at least 1"),
+        (("--tokens", "0"), "--tokens"),
     ],
 )
 def test_what_cannot_be_written_is_one_sentence(options, said, model, refused):

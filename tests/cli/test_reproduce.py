@@ -10,7 +10,7 @@ import nbformat
 import pytest
 import yaml
 
-from sinkprune.cli.main import main, parse
+from sinkprune.cli.main import main
 from sinkprune_companion.cli import reproduce
 from sinkprune_companion.cli.reproduce import failures
 from sinkprune_companion.run import profiles
@@ -61,13 +61,13 @@ def test_records_wait_for_the_lock(project, refused):
 
 
 def test_claims_without_a_run_are_the_published_ones(project, refused, monkeypatch, capsys):
-    from sinkprune_companion.cli import claims
-
-    monkeypatch.setattr(claims, "project_root", lambda: project)
+    monkeypatch.setattr("sinkprune_companion.project_root", lambda: project)
     assert "no findings in runs/quick and none in figures/" in refused("claims")
-    monkeypatch.setattr(claims, "project_root", lambda: ROOT)
+    monkeypatch.setattr("sinkprune_companion.project_root", lambda: ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["claims"]) == 0
     found = capsys.readouterr().out
+    assert max(map(len, found.splitlines()[:4])) <= 80
     assert "Claims, published" in found and "these are the published findings" in found
     assert "no findings in runs/tiny" in refused("claims", "--profile", "tiny")
 
@@ -82,7 +82,7 @@ def test_a_dry_run_writes_nothing(project, monkeypatch):
     monkeypatch.setattr(subprocess, "run", plan)
     (project / "runs" / ".lock").unlink(missing_ok=True)
     before = sorted(project.rglob("*"))
-    assert reproduce.run(parse(["reproduce", "--profile", "tiny", "--dry-run", "--with-records"])) == 0
+    assert main(["reproduce", "--profile", "tiny", "--dry-run", "--with-records"]) == 0
     assert sorted(project.rglob("*")) == before and "--dry-run" in commands[0]
 
 

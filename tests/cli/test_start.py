@@ -1,15 +1,18 @@
 """Commands start without the heavy libraries, and fail in one line."""
 
+import io
+import re
 import subprocess
 import sys
+import time
 from dataclasses import fields
-from typing import Literal, get_args, get_origin, get_type_hints
+from inspect import signature
 
 import pytest
-from cyclopts import Parameter
+from cyclopts import Argument
 
 from sinkprune.cli import main
-from sinkprune.cli.options import commands, options_of
+from sinkprune.cli.screen import PAUSE, loading
 from sinkprune_core.pruning.presets import ABOUT, PRESETS
 
 HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "transformers", "pydantic")
@@ -23,7 +26,7 @@ except SystemExit as stopped:
 heavy = [name for name in {heavy} if name in sys.modules]
 sys.exit(f"imported {{heavy}}" if heavy else status)
 """
-LIGHT = [[], ["help"], ["-v"], ["--version"], *([name, "--help"] for name in commands())]
+LIGHT = [[], ["help"], ["-v"], ["--version"], *([name, "--help"] for name in main.COMMANDS)]
 WRONG = [
     ["prune", "m", "--out", "x", "--preset", "wandaa"],
     ["evaluate", "m", "--draws", "0"],
@@ -54,14 +57,14 @@ def test_a_wrong_option_is_found_before_anything_heavy_is_imported(arguments):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["prun"], "there is no command prun; did you mean prune?"),
-        (["claims", "--profil", "x"], "Unknown option: --profil. Did you mean --profile?"),
-        (["prune"], "MODEL is missing"),
-        (["compare", "a"], "OTHER is missing"),
-        (["compare", "a", "b", "c"], "c is more than the command takes"),
-        (["prune", "m", "--out"], "--out needs a value"),
-        (["evaluate", "m", "--tasks"], "--tasks needs at least one value"),
-        (["trace", "m", "--steps", "2", "--steps", "3"], "--steps specified multiple times"),
+        (["prun"], 'Did you mean "prune"?'),
+        (["claims", "--profil", "x"], "Did you mean --profile?"),
+        (["prune"], "MODEL"),
+        (["compare", "a"], "OTHER"),
+        (["compare", "a", "b", "c"], "'c'"),
+        (["prune", "m", "--out"], "--out"),
+        (["evaluate", "m", "--tasks"], "--tasks"),
+        (["trace", "m", "--steps", "2", "--steps", "3"], "--steps"),
     ],
 )
 def test_what_cannot_be_parsed_is_one_line(arguments, said, refused):
@@ -76,10 +79,10 @@ def failing(monkeypatch):
     """A function that makes `sinkprune claims` raise an error."""
 
     def fail(error: BaseException) -> None:
-        def run(options):
+        def findings(_):
             raise error
 
-        monkeypatch.setattr("sinkprune_companion.cli.claims.run", run)
+        monkeypatch.setattr("sinkprune_companion.ledger.claims.findings", findings)
 
     return fail
 
@@ -87,11 +90,11 @@ def failing(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (KeyError("missing"), "claims failed: KeyError: 'missing' (--debug shows where)"),
-        (ValueError("of a\nlibrary"), "claims failed: ValueError: of a library (--debug shows where)"),
-        (MemoryError(), "claims ran out of memory: take a smaller --batch"),
-        (RuntimeError("std::bad_alloc"), "claims ran out of memory (std::bad_alloc): take a smaller --batch"),
-        (OSError(28, "No space left on device", "here"), "No space left on device: here"),
+        (KeyError("missing"), "KeyError: 'missing' (--debug shows where)"),
+        (ValueError("of a\nlibrary"), "of a library"),
+        (MemoryError(), "out of memory (MemoryError): take a smaller --batch"),
+        (RuntimeError("std::bad_alloc"), "out of memory (std::bad_alloc): take a smaller --batch"),
+        (OSError(28, "No space left on device", "here"), "No space left on device: 'here'"),
         (ModuleNotFoundError("No module named 'nbformat'", name="nbformat"), "pip install 'sinkprune["),
     ],
 )
@@ -105,7 +108,7 @@ def test_the_traceback_is_behind_debug(failing, capsys):
     assert main.main(["claims", "--debug"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1] == "error: claims failed: KeyError: 'missing' (--debug shows where)"
+    assert lines[-1] == "error: KeyError: 'missing' (--debug shows where)"
 
 
 # interrupts
@@ -127,36 +130,48 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
     assert (tmp_path / "out.work").is_dir()
 
 
+# on a terminal
+
+
+def test_a_sign_moves_while_a_model_is_loaded_and_is_gone_afterwards(monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", screen)
+    with loading("a model"):
+        time.sleep(3 * PAUSE)
+
+    shown = screen.getvalue()
+    assert len(set(re.findall(r"loading a model … (.)", shown))) >= 2
+    assert shown.endswith("\r\033[K")
+
+
 # words that stand here so that help needs no torch
+
+
+def option_of(name: str, option: str) -> Argument:
+    """Return an option of a command as cyclopts sees it."""
+    arguments = main.app[name].assemble_argument_collection()
+    return next(argument for argument in arguments if f"--{option}" in argument.names)
 
 
 def choices(name: str, option: str) -> set[str]:
     """Return the words that an option of a command may be."""
-    hint = get_type_hints(options_of(name), include_extras=True)[option]
-    return {word for part in literals(hint) for word in get_args(part)}
-
-
-def literals(hint: object) -> list[object]:
-    """Return the parts of a type that are a choice of words."""
-    if get_origin(hint) is Literal:
-        return [hint]
-    return [part for inner in get_args(hint) for part in literals(inner)]
+    return set(option_of(name, option).get_choices() or ())
 
 
 def stated(name: str, option: str) -> str:
     """Return what help says where an option is not given."""
-    hint = get_type_hints(options_of(name), include_extras=True)[option]
-    return next(part.show_default for part in get_args(hint) if isinstance(part, Parameter))
+    return str(option_of(name, option).show_default)
 
 
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune.cli import common, compare, evaluate, options, prune
-    from sinkprune.cli.commands import trace
+    from sinkprune.calibration import SEQUENCES
+    from sinkprune.cli import common, compare, evaluate, prune, trace
     from sinkprune.evaluation.harness.benchmarks import PAPER
     from sinkprune.evaluation.local_data import SPLITS
     from sinkprune.evaluation.protocols import PROTOCOLS
     from sinkprune.models.weight_files import DTYPES
-    from sinkprune_companion.cli.commands.train import EMBEDDED_BASE as BASE_OF_OPTIONS
+    from sinkprune_companion.cli import train
     from sinkprune_companion.training.base import EMBEDDED_BASE
     from sinkprune_companion.training.settings import DTYPES as TRAINED
     from sinkprune_companion.training.settings import Training
@@ -165,22 +180,25 @@ def test_names_in_help_are_those_of_the_library():
     from sinkprune_core.sinks.detection import variability
 
     assert recipe.PRESETS is PRESETS and list(PRESETS) == list(ABOUT)
-    assert choices("prune", "dtype") == {*DTYPES, "auto", *options.ALIASES}
-    assert {*options.ALIASES.values()} == {*DTYPES}
+    assert choices("prune", "dtype") == {*DTYPES, "auto", *common.ALIASES}
+    assert {*common.ALIASES.values()} == {*DTYPES}
     assert choices("evaluate", "split") == {*SPLITS}
     running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
     assert choices("evaluate", "protocol") == running
     assert choices("evaluate", "family") == {*PAPER}
     assert choices("train", "kind") == {*KINDS}
     assert choices("train", "dtype") == {*TRAINED, "auto"}
-    assert BASE_OF_OPTIONS == EMBEDDED_BASE
+    assert train.EMBEDDED_BASE == EMBEDDED_BASE
+    assert prune.SEQUENCES == SEQUENCES
 
-    train = main.parse(["train"])
-    shared = [part.name for part in fields(Training) if hasattr(train, part.name) and part.name != "dtype"]
+    defaults = {name: about.default for name, about in signature(train.train).parameters.items()}
+    shared = [part.name for part in fields(Training) if defaults.get(part.name) not in (None, "auto")]
     assert len(shared) > 8
-    assert Training(**{name: getattr(train, name) for name in shared}) == Training()
+    assert Training(**{name: defaults[name] for name in shared}) == Training()
+    assert stated("train", "rank") == str(Training().rank)
 
     assert stated("evaluate", "draws").startswith(f"{evaluate.TEXT_DRAWS} for texts")
+    assert stated("evaluate", "sequences") == str(evaluate.TEXT_SEQUENCES)
     assert stated("compare", "draws").startswith(f"{compare.TEXT_DRAWS}, in the suite")
     counts = f"{prune.SEQUENCES}, and {prune.NOISED_SEQUENCES} for a recipe"
     assert stated("prune", "sequences").startswith(counts)

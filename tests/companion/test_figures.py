@@ -12,10 +12,8 @@ from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE, UNDECIDED
 from sinkprune.figures import trajectories
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments.comparisons import BASELINES, ONE_SWITCH
 from sinkprune_companion.experiments.paper_protocol import finding_name
 from sinkprune_companion.figures import figures, forests, maps, recipes, titles
-from sinkprune_companion.figures.looks import VERDICTS
 from sinkprune_companion.ledger.results import Results
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.templates import PresumedVerdictError
@@ -25,22 +23,16 @@ def estimate(value: float, half: float, margin: float | None = 0.01) -> Estimate
     return Estimate(value, value - half, value + half, 9, "t", margin=margin, freedom=8.0)
 
 
-@pytest.mark.parametrize(
-    ("order", "is_cut"), [(("far", "near", "near too"), False), (("near", "near too", "far"), True)]
-)
-def test_only_rows_after_the_first_are_cut(order, is_cut):
-    rows = {"far": estimate(1.0, 0.1), "near": estimate(0.02, 0.01), "near too": estimate(0.03, 0.01)}
-    figure = forests.plot_forest({name: rows[name] for name in order}, "nats")
-    assert (figure.axes[0].get_xlim()[1] < 0.9) == is_cut
-
-
-def test_a_panel_has_a_scale_of_its_own_and_the_legend_has_the_marks_of_all():
-    rows = {"far": estimate(1.0, 0.1), "near": estimate(0.001, 0.002)}
-    table = forests.forest_table(rows).assign(section="", scale=list(rows))
-    figure = forests.plot_effects(table, "nats", panel="scale")
-    far, near = (axis.get_xlim()[1] for axis in figure.axes)
-    assert far > 1 > 0.05 > near
-    assert len(figure.legends[0].get_texts()) == table.verdict.nunique() == 2
+def test_every_interval_and_every_band_lies_on_the_one_axis():
+    rows = {"near": estimate(0.02, 0.01), "wide": estimate(0.05, 0.6), "far": estimate(-3.0, 0.1)}
+    figure = forests.plot_forest(rows, "nats")
+    (axis,) = figure.axes
+    left, right = axis.get_xlim()
+    assert left < -3.1 and right > 0.65
+    marks = [line.get_xdata().item() for line in axis.lines if len(line.get_xdata()) == 1]
+    assert marks == [0.02, 0.05, -3.0], "each is where its number is"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(legend) == forests.forest_table(rows).verdict.nunique()
 
 
 def test_rows_have_verdicts_where_all_have_margins():
@@ -70,12 +62,6 @@ def test_a_figure_is_kept_sharp_and_shown_as_wide_as_it_was_drawn(tmp_path):
     assert about == {"image/png": {"alt": "words", "width": 7 * 96}}
     with Image.open(tmp_path / "figures" / "n" / "forest.png") as picture:
         assert picture.width == 7 * 220
-
-
-def test_a_number_is_on_the_axis_though_its_interval_is_cut():
-    rows = {"first": estimate(0.02, 0.01), "wide": estimate(0.05, 0.6), "near": estimate(0.03, 0.02)}
-    _, right = forests.plot_forest(rows, "nats").axes[0].get_xlim()
-    assert 0.05 < right < 0.3
 
 
 def test_rows_of_one_comparison_share_its_name_and_the_legend_names_their_models():
@@ -115,33 +101,6 @@ def test_the_legend_of_two_masks_has_only_what_occurs_in_the_part_that_is_drawn(
     drawn = maps.plot_kept_weights(kept_OI, other_OI, "", ("only the first", "only the second"))
     named = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert named == ["kept by both", "pruned by both", "only the second"]
-
-
-def test_a_row_says_where_it_has_no_value():
-    table = pd.DataFrame({"panel": ["one"] * 3, "row": ["a", "a", "b"], "value": [1.0, 2, 3]})
-    table = table.assign(kind=["diffusion", "autoregressive", "autoregressive"])
-    table = table.assign(low=table.value - 1, high=table.value + 1)
-    drawn = forests.plot_rows(table, "panel", "row", "", "", hue="kind", missing="no sink")
-    (note,) = drawn.axes[0].texts
-    assert note.get_text() == "no sink"
-    assert 0.5 < note.get_position()[1] < 1, "in row b, where the first kind would be"
-
-
-@pytest.mark.parametrize(("furthest", "is_shared"), [(15.0, True), (100.0, False)])
-def test_panels_beside_each_other_have_one_scale_where_it_squeezes_none(furthest, is_shared):
-    table = pd.DataFrame({"panel": ["one", "one", "two", "two"], "row": list("abab"), "kind": "diffusion"})
-    table = table.assign(value=[0.0, 10.0, 0.0, furthest])
-    table = table.assign(low=table.value - 1, high=table.value + 1)
-    drawn = forests.plot_rows(table, "panel", "row", "", "", hue="kind", sharex="row")
-    one, two = (axis.get_xlim() for axis in drawn.axes)
-    assert (one == two) == is_shared
-
-
-def test_an_interval_that_is_cut_has_no_verdict_s_mark_at_its_end():
-    rows = {"near": estimate(0.02, 0.01), "near too": estimate(0.03, 0.01), "far": estimate(0.03, 1.0)}
-    marks = {line.get_marker() for line in forests.plot_forest(rows, "nats").axes[0].lines}
-    assert set(forests.GOES_ON) <= marks
-    assert not set(forests.GOES_ON) & {look["marker"] for look in VERDICTS.values()}
 
 
 def test_every_draw_is_a_dot_in_the_lane_of_its_series():
@@ -208,22 +167,6 @@ def test_a_smaller_run_has_titles_that_presume_nothing():
     assert titles.title(run, "differences_50", "Paired differences") == "Paired differences"
 
 
-def test_a_far_baseline_leaves_the_axis_to_the_other_rows_where_there_are_three():
-    rows = {"one": estimate(0.01, 0.02), "two": estimate(0.0, 0.01), "three": estimate(0.02, 0.02)}
-    rows |= {"far": estimate(-0.1, 0.01), "near": estimate(-0.03, 0.01)}
-    groups = dict.fromkeys(rows, ONE_SWITCH) | {"far": BASELINES, "near": BASELINES}
-    assert recipes.far_baselines(rows, groups) == ["far"]
-    assert recipes.far_baselines({**rows, "one": estimate(-0.1, 0.02)}, groups) == []
-    assert recipes.far_baselines({name: rows[name] for name in ("one", "two", "far")}, groups) == []
-
-    table = forests.forest_table(rows).assign(section="")
-    left = {
-        beyond: forests.plot_effects(table, "nats", beyond=beyond).axes[0].get_xlim()[0]
-        for beyond in ((), ("far",))
-    }
-    assert left[()] < -0.1 < left["far",] < -0.04
-
-
 def test_the_paper_s_protocol_has_a_picture_for_every_sparsity_and_one_for_whole_units(tmp_path, monkeypatch):
     monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     run = Run("03_leaving_sinks_out", "tiny", {})
@@ -278,6 +221,5 @@ def test_the_picture_of_what_is_left_out_has_the_verdicts_of_the_ledger(tmp_path
 
     table = found["all"]
     assert set(table.verdict) == {UNDECIDED} and len(table) == 5
-    assert set(table.comparison) <= set(recipes.SECTIONS), "each has a heading"
     assert [each.value for each in asked] == table.value.tolist()
     assert {each.margin for each in asked} == {0.01}

@@ -104,7 +104,7 @@ def test_a_third_of_the_layers_hides_the_same_keys_and_no_other_layer_does(make_
             if end < 6:
                 assert not torch.allclose(found[end], everywhere[end], atol=1e-3)
 
-    with pytest.raises(ValueError, match="layers='upper' is unknown; choose one of all, early, middle, late"):
+    with pytest.raises(ValueError, match="layers='upper' must be 'all'"):
         Hiding("top", 3, layers="upper")
 
     with pytest.raises(ValueError, match="layers='late' has none of the 2 layers"):
@@ -258,7 +258,7 @@ def test_a_causal_model_writes_without_its_sinks_token_by_token(make_lm, make_id
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keys": "sinks"}, "keys='sinks' is unknown; choose one of top, random, first"),
+        ({"keys": "sinks"}, "keys='sinks' must be 'top'"),
         ({"keys": "first", "count": 2}, "position 0 alone: count=2 must be 1"),
         ({"keys": "first", "count": 1, "first": False}, "first=False must be True"),
     ],

@@ -1,11 +1,14 @@
 """A pair from scratch is trained as in notebook 09, and not at all where its diagnosis is on record."""
 
+from dataclasses import asdict
+
 import pytest
 import yaml
 
+from sinkprune.files import write_json
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import native_pair
-from sinkprune_companion.training.settings import write_settings
+from sinkprune_companion.training.settings import SETTINGS
 
 
 def test_it_is_trained_as_notebook_nine_trains_its_own():
@@ -44,11 +47,7 @@ def test_a_model_of_that_name_under_other_settings_is_refused(run):
     folder = run.records.parent / "models" / "native-diffusion-1024-bfloat16-0"
     folder.mkdir(parents=True)
 
-    class AnyBase:
-        def fingerprint(self) -> str:
-            return "that of any base"
-
     other = native_pair.Training(kind="diffusion", from_scratch=True, tokens=1024, lengths=(64,))
-    write_settings(other, AnyBase(), folder)
+    write_json(folder / SETTINGS, asdict(other))
     with pytest.raises(ValueError, match="lengths"):
         native_pair.native_model(run, training, "float32")

@@ -64,7 +64,7 @@ def test_null_is_given_as_yaml():
         ("dtype", "str", "bf16", "auto", "bfloat16"),
         ("profile", "str", "../x", "quick", "use letters"),
         ("sink_std", "float", 1e308, 3.0, "less than or equal to 100"),  # what fails after hours
-        ("pairs", "list[str]", ["nosuch"], ["seed-1"], "figures/records-NAME.tar.xz"),
+        ("pairs", "list[str]", ["nosuch"], ["seed-1", "seed-2"], "figures/records-NAME.tar.xz"),
     ],
 )
 def test_every_name_has_its_range_and_says_it(name, annotation, bad, good, allowed):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, REPRODUCED, on_a_loss
+from sinkprune.evaluation.verdict_rule import NO_DIFFERENCE, REPRODUCED, UNDECIDED, on_a_loss
 from sinkprune_companion import project_root
-from sinkprune_companion.figures import claims_strip, headline, ladder, looks
+from sinkprune_companion.figures import claims_strip, figures, headline, ladder, looks
 from sinkprune_companion.ledger.results import Results, results_of
 
 
@@ -66,12 +66,8 @@ def test_a_claim_s_distance_by_hand(results, strip):
 
 def test_a_cost_without_a_margin_is_named(results):
     without = {name: replace(one, margin=None) for name, one in results.f.items()}
-    for named, made in (
-        ("03/paper_minus_wanda_wikitext", lambda: headline.headline_table(without, results.on_losses)),
-        ("07/sparsegpt_half_minus_sparsegpt_clean_50", lambda: ladder.ladder_table(without, {})),
-    ):
-        with pytest.raises(ValueError, match=f"{named} has no margin"):
-            made()
+    with pytest.raises(ValueError, match="07/sparsegpt_half_minus_sparsegpt_clean_50 has no margin"):
+        ladder.ladder_table(without, {})
 
 
 def test_the_first_picture_says_that_sinks_hardly_matter_only_where_other_text_matters_more(results):
@@ -79,6 +75,8 @@ def test_the_first_picture_says_that_sinks_hardly_matter_only_where_other_text_m
     said = headline._conclusion(table)
     assert "leaving sinks out hardly changes the loss" in said
 
+    is_undecided = table.verdict.mask(table.comparison == "all sinks left out", UNDECIDED)
+    assert headline._conclusion(table.assign(verdict=is_undecided)) != said
     is_left_out = table.comparison == headline.LEFT_OUT
     assert headline._conclusion(table.assign(value=table.value.mask(is_left_out, 0.9))) != said
 
@@ -99,9 +97,7 @@ def test_the_first_picture_has_the_verdicts_of_the_ledger(results):
     for row in table[table.verdict.notna()].itertuples():
         claim = first_row.get(full_names[row.finding])
         if claim is not None:
-            effect = on_a_loss(results.verdict[claim.id], claim.side)
-            reverse = {HELPS: HURTS, HURTS: HELPS}.get(effect, effect)
-            assert row.verdict == (reverse if getattr(row, "sign", 1) < 0 else effect), row.finding
+            assert row.verdict == on_a_loss(results.verdict[claim.id], claim.side), row.finding
             compared += 1
     assert compared > 3
 
@@ -121,7 +117,7 @@ def test_every_pruned_model_of_the_ladder_has_its_cost_and_what_it_writes(result
 
 def test_the_ladder_places_models_beside_the_bigram_model_by_intervals(results, rungs):
     said = ladder._title(rungs)
-    assert said.endswith("SparseGPT's are smaller")
+    assert "only SparseGPT" in said
 
     beside = results.f["07/minus_bigram_wanda"]
     wanda = rungs[rungs.words == "Wanda, 75 %"].iloc[0]
@@ -161,3 +157,17 @@ def test_hues_of_models_are_no_method_s_and_verdicts_have_none():
     assert {mark["color"] for mark in marks} <= {looks.INK, looks.GREY}
     for every in (looks.VERDICTS, looks.ON_CLAIMS):
         assert len({(mark["marker"], mark.get("mfc")) for mark in every.values()}) == len(every)
+
+
+def test_a_dark_picture_turns_greys_around_and_keeps_hues_and_maps():
+    figure, [[axis]] = figures.canvas()
+    image = axis.imshow([[0.0, 1.0]], cmap="cividis")
+    (line,) = axis.plot([0, 1], [0, 1], color=looks.BLACK)
+    (hue,) = axis.plot([0, 1], [1, 0], color=looks.BLUE)
+    before = image.cmap([0.0, 1.0]).tolist()
+
+    figures.darkened(figure)
+    assert max(axis.get_facecolor()[:3]) < 0.1 < 0.9 <= min(line.get_color()[:3])
+    red, _, blue = hue.get_color()[:3]
+    assert blue > red + 0.3, "still blue"
+    assert image.cmap([0.0, 1.0]).tolist() == before

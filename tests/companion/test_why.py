@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-import torch
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune_companion.experiments.why import (
@@ -19,10 +18,8 @@ from sinkprune_companion.experiments.why import (
     foresight,
     length_table,
     planted_cases,
-    score_window,
 )
-from sinkprune_companion.figures.why import plot_doses, plot_when, plot_window
-from sinkprune_core.pruning.diagnosis import mask_changes
+from sinkprune_companion.figures.why import plot_doses, plot_when
 
 
 def estimate(low: float, high: float, margin: float | None = 0.01) -> Estimate:
@@ -122,15 +119,15 @@ def test_a_planted_case_is_the_mean_over_draws_and_judged_by_it():
     assert planted.exchanged == pytest.approx(0.025)
 
 
-def test_every_sparsity_has_a_panel_and_every_case_its_name():
+def test_every_case_at_50_percent_has_a_row_below_the_heading_of_its_kind():
     cases = [case(False, -0.002, 0.003, "plain"), case(True, -0.3, -0.2, "× 9", PLANTED)]
     cases += [case(False, 0.0, 0.1, "at three quarters", AS_IT_IS, 0.75)]
+    cases += [case(False, -0.002, 0.003, "another", ELSEWHERE)]
 
-    figure = plot_when(foresight(cases), "a title")
+    (axis,) = plot_when(foresight(cases), "a title").axes
 
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["50% zeros", "75% zeros"]
-    named = [sorted(text.get_text() for text in axis.texts) for axis in figure.axes]
-    assert named == [["plain", "× 9"], ["at three quarters"]]
+    rows = [label.get_text() for label in axis.get_yticklabels()]
+    assert [row.partition(" (")[0] for row in rows[1::2]] == ["× 9", "plain", "another"]
 
 
 def test_a_case_without_a_margin_is_drawn_without_a_band():
@@ -138,37 +135,6 @@ def test_a_case_without_a_margin_is_drawn_without_a_band():
     table = foresight(cases)
     assert table.margin.isna().all()
     assert plot_when(table, "a title").axes
-
-
-def test_a_window_has_the_hottest_channels_first_and_marks_what_is_exchanged():
-    weight_OI = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
-    norm_I, without_I = torch.ones(20), torch.ones(20)
-    norm_I[[4, 7]] = torch.tensor([50.0, 3.0])
-    (exchanged,) = mask_changes(weight_OI, norm_I, [without_I], 0.5)
-
-    window = score_window(weight_OI, norm_I, without_I, 0.5, rows=30, hottest=2, others=18)
-
-    assert window.drop_duplicates("place").channel.tolist()[:2] == [4, 7]
-    assert sorted(window.channel.unique()) == list(range(20))
-    assert (window.kept & ~window.kept_without).sum() / window.kept.sum() == pytest.approx(exchanged)
-    assert ((window.over_threshold >= 1) == window.kept).all()
-    assert len(plot_window(window, "a title").axes) == 3  # with the bar of colours
-
-    part = score_window(weight_OI, norm_I, without_I, 0.5, rows=3, hottest=2, others=5)
-    assert part.row.unique().tolist() == [0, 14, 29]
-    assert len(part) == 3 * 7
-
-
-def test_the_picture_names_every_model_in_which_nothing_is_planted():
-    cases = [case(False, -0.002, 0.003, "one"), case(False, -0.002, 0.003, "two", ELSEWHERE)]
-    planted = case(True, -0.3, -0.2, "× 9", PLANTED)
-
-    figure = plot_when(foresight([*cases, planted]), "a title")
-
-    above, beneath = figure.axes
-    assert {text.get_text().split(" (")[0].strip() for text in above.texts} == {"one", "two"}
-    assert [text.get_text() for text in beneath.texts] == ["× 9"]
-    assert len(plot_when(foresight([planted]), "a title").axes) == 1
 
 
 def doses(*ends: tuple[float, float, float], margin: float = 0.01) -> dict[float, Estimate]:

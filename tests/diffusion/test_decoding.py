@@ -93,12 +93,6 @@ def test_generation_ends_early_without_changing_what_was_written(tiny_dlm, tiny_
     )
 
 
-def test_end_options_need_an_end_of_text(tiny_dlm, make_ids):
-    tiny_dlm.tokenizer.eos_token = None
-    with pytest.raises(ValueError, match="need a tokenizer with an end-of-text token"):
-        generate(tiny_dlm, make_ids(1, 3), Sampler(8, 4, None, logits_eos_inf=True))
-
-
 def test_prompts_of_a_wrong_shape_are_refused(tiny_dlm, make_ids):
     for prompt in (make_ids(1, 3)[0], make_ids(2, 3)[:, :0], make_ids(2, 3)[:0]):
         with pytest.raises(ValueError, match="prompts have shape"):

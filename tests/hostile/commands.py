@@ -27,8 +27,8 @@ COMMANDS = PRUNING | {
     "notebook": "notebook study",
 }
 OWN = {"llada", "base", "text.txt", "learn.txt", "study.py", "out", "run", "runs"}  # in the folder at the end
-RUN = {"checkpoint", "data.safetensors", "log.jsonl", "training.json"}  # in the folder of a training
-CHANGING = ("seconds", "tokens_per_second")  # of a card and of a log: another number in every run
+RUN = {"checkpoint", "data.safetensors", "training.json"}  # in the folder of a training
+CHANGING = ("seconds",)  # of a card: another number in every run
 
 
 def fill(folder: Path) -> Path:
@@ -114,7 +114,7 @@ def contents(path: Path) -> dict[str, object]:
             if file.name == "sinkprune.json":
                 found[str(name)] = _lasting(json.loads(file.read_text()))
             elif file.suffix == ".jsonl":
-                found[str(name)] = [_lasting(json.loads(line)) for line in file.read_text().splitlines()]
+                found[str(name)] = [json.loads(line) for line in file.read_text().splitlines()]
     return found
 
 

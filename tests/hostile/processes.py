@@ -33,10 +33,11 @@ FORKS.set_forkserver_preload(
     [
         __name__,
         "transformers.models.llama.modeling_llama",
-        "sinkprune.cli.evaluate",
-        "sinkprune.cli.prune",
-        "sinkprune.cli.trace",
-        "sinkprune_companion.cli.train",
+        "sinkprune.cli.common",
+        "sinkprune.evaluation.text_scores",
+        "sinkprune.recovery.recover",
+        "sinkprune.runs.pruning",
+        "sinkprune_companion.training.lora",
         "sinkprune_companion.figures.figures",
         "sinkprune_companion.training.export",
     ]
@@ -124,7 +125,7 @@ def _run_notebook(name: str) -> int:
         with project_in(Path.cwd()):  # results belong here and not to the clone
             run_cells(name, Path.cwd())
     except Exception as error:
-        print(f"error: {sentence(error, 'the notebook')}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
     return 0
 

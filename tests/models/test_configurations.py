@@ -1,13 +1,10 @@
 """What no native class can express is refused; the table of models counts what was published."""
 
-import json
-
 import pytest
 from families import edit
 
 from sinkprune.models.catalog import MODELS, REFUSED
 from sinkprune.models.loading import load
-from sinkprune.models.saving import save
 from sinkprune.models.weight_files import FormatError
 
 
@@ -60,12 +57,3 @@ def test_a_model_that_is_not_covered_says_why(name):
         with pytest.raises(ValueError, match=f"{name} is not covered: it") as caught:
             load(spelled)
         assert REFUSED[name] in str(caught.value)
-
-
-def test_blocks_of_different_attention_are_refused(make_family, tmp_path):
-    folder = save(make_family("qwen2"), tmp_path / "mixed")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["layer_types"][-1] = "sliding_attention"
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ValueError, match="layer_types mixes full_attention and sliding_attention"):
-        load(folder)

@@ -11,30 +11,18 @@ from transformers import (
     AutoModelForCausalLM,
     BartConfig,
     BartForConditionalGeneration,
-    BertConfig,
-    BertForMaskedLM,
-    BloomConfig,
-    CohereConfig,
-    Gemma2Config,
-    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
-    GPTNeoXConfig,
-    GptOssConfig,
     GraniteConfig,
     LlamaConfig,
     LlamaModel,
     MistralConfig,
-    MixtralConfig,
-    Olmo2Config,
-    Phi3Config,
-    PhiConfig,
     SmolLM3Config,
 )
 
 from sinkprune import load, nelbo, nll, save, shrink
 from sinkprune.models.embedded import MASK_TOKEN_ID
-from sinkprune_core import Calibration, Sampler, generate, preset, trace, weights_kept, wrap
+from sinkprune_core import Calibration, Sampler, generate, preset, weights_kept, wrap
 from sinkprune_core import prune as prune_model
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.language_model import LanguageModel, set_direction
@@ -48,33 +36,12 @@ def of_config(config, seed: int = 0, **more):
     return AutoModelForCausalLM.from_config(config(**{**ANY_FAMILY, **more})).eval()
 
 
-PLAIN = {
+SHRINKABLE = {
     "mistral": (MistralConfig, {"sliding_window": None}),
-    "mistral, a window": (MistralConfig, {"sliding_window": 8}),
     "gemma": (GemmaConfig, {}),
-    "olmo2": (Olmo2Config, {}),
-    "phi": (PhiConfig, {"num_key_value_heads": 4}),
     "smollm3": (SmolLM3Config, {"no_rope_layers": [1, 0]}),
-    "cohere": (CohereConfig, {"logit_scale": 0.25}),
     "granite": (GraniteConfig, {"logits_scaling": 4.0, "embedding_multiplier": 2.0}),
 }
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_a_model_of_one_s_own_goes_the_whole_way(name, make_ids):
-    config, more = PLAIN[name]
-    lm = wrap(of_config(config, **more), word_tokenizer(), name="my-model")
-    ids_NT = make_ids(4, 16)
-
-    steps = trace(lm, ids_NT[:2, :4], SAMPLER, progress=False)
-    assert bool(torch.isfinite(steps.layers_BSLK).all())
-
-    before = nll(lm, ids_NT).value.mean()
-    recipe = preset("wanda", exclude="all", noise_levels=3, sink_std=1.0)
-    report = prune_model(lm, recipe, Calibration(ids_NT, batch=2), progress=False)
-    assert report.sparsity == pytest.approx(0.5) and nll(lm, ids_NT).value.mean() != before
-
-    assert decode(lm, ids_NT[:1, :4], 4).shape == (1, 8)
 
 
 def test_a_diffusion_model_of_one_s_own_goes_the_whole_way_without_a_tokenizer(make_ids):
@@ -90,61 +57,10 @@ def test_a_diffusion_model_of_one_s_own_goes_the_whole_way_without_a_tokenizer(m
     with pytest.raises(ValueError, match="has no tokenizer, which turns text into ids: give"):
         lm.encode("the list")
 
-    with pytest.raises(ValueError, match="need a tokenizer, which says what ends a text"):
-        generate(lm, ids_NT[:1, :4], Sampler(8, 4, 4, logits_eos_inf=True))
 
-
-@pytest.mark.parametrize("name", ["cohere", "granite", "gemma"])
-def test_logits_are_the_model_s_own(name, make_ids):
-    config, more = PLAIN[name]
-
-    if name == "gemma":  # Gemma 2 caps its logits
-        config = Gemma2Config
-        more = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": None} | {
-            "layer_types": ["full_attention"] * 2,
-            "attn_implementation": "eager",
-        }
-
-    lm = wrap(of_config(config, **more))
-    ids_BT = make_ids(2, 9)
-    where_BT = torch.arange(9).expand(2, -1) > 0
-
-    native_BTV = lm.model(ids_BT, use_cache=False).logits
-    torch.testing.assert_close(lm.logits_at(ids_BT, where_BT), native_BTV[:, :-1].flatten(0, 1))
-
-
-@pytest.mark.parametrize("name", [*PLAIN, "phi3", "neox"])
-def test_a_model_that_transformers_saved_is_read(name, make_ids, tmp_path):
-    """Whatever its type: Phi-3 joins queries, keys and values in one linear, which stays one, and GPT-NeoX
-    calls its head otherwise in files.
-    """
-    more_types = {"phi3": (Phi3Config, {"sliding_window": None}), "neox": (GPTNeoXConfig, {})}
-    config, more = {**PLAIN, **more_types}[name]
-    model = of_config(config, **more)
-    model.save_pretrained(tmp_path / "model")
-    word_tokenizer().save_pretrained(tmp_path / "model")
-
-    lm = load(tmp_path / "model")
-    ids_BT = make_ids(2, 9)
-    assert torch.equal(lm.model(ids_BT, use_cache=False).logits, model(ids_BT, use_cache=False).logits)
-
-    again = load(save(lm, tmp_path / "again"))
-    assert again.fingerprint() == lm.fingerprint()
-
-
-def test_weights_of_an_encoder_are_refused_as_such(tmp_path):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertForMaskedLM(BertConfig(vocab_size=72, **sizes)).save_pretrained(tmp_path / "bert")
-    word_tokenizer().save_pretrained(tmp_path / "bert")
-    with pytest.raises(
-        ValueError, match=r"have no blocks .* layers\.N or h\.N.*model_type='bert' is not covered"
-    ):
-        load(tmp_path / "bert")
-
-
-@pytest.mark.parametrize("name", ["mistral", "gemma", "smollm3", "granite"])
+@pytest.mark.parametrize("name", SHRINKABLE)
 def test_whole_units_leave_as_in_a_stock_model(name, make_ids, tmp_path):
-    config, more = PLAIN[name]
+    config, more = SHRINKABLE[name]
     lm = wrap(of_config(config, **more), word_tokenizer(), mask_token_id=MASK_TOKEN_ID, logits_shifted=True)
 
     ids_NT = make_ids(4, 16)
@@ -181,6 +97,13 @@ def test_a_causal_model_is_no_diffusion_model(tiny_dlm):
         check_computation(as_causal)
 
 
+def test_weights_that_are_zero_are_not_called_a_direction(tiny_dlm):
+    for parameter in tiny_dlm.model.parameters():
+        parameter.data.zero_()
+    with pytest.raises(ValueError, match="zero"):
+        check_computation(tiny_dlm)
+
+
 def test_wrap_sets_the_direction_both_ways(make_ids):
     model = tiny_llama("gqa", 0)
     ids_BT = make_ids(1, 9)
@@ -195,15 +118,6 @@ def direction_and_modes(model) -> list:
     return [vars(model.config).get("is_causal", "none")] + [
         (vars(part).get("is_causal", "none"), part.training) for part in parts
     ]
-
-
-def test_a_model_whose_class_has_eager_attention_alone_is_read_again(make_ids, tmp_path):
-    sizes = {"vocab_size": 72, "hidden_size": 24, "n_layer": 2, "n_head": 3}
-    model = AutoModelForCausalLM.from_config(BloomConfig(**sizes))
-    lm = wrap(model, word_tokenizer())
-    prune_model(lm, preset("magnitude", sparsity=0.5))
-    save(lm, tmp_path / "bloom")
-    assert load(tmp_path / "bloom").fingerprint() == lm.fingerprint()
 
 
 def test_a_model_that_is_refused_stays_as_it_was(make_ids):
@@ -369,7 +283,7 @@ def test_blocks_of_several_widths_are_looked_at_one_by_one(make_ids):
 
     with pytest.raises(ValueError, match=r"groups of 4; mlp\.down_proj of block 1 has 42: use another M"):
         prune_model(lm, preset("wanda", pattern="2:4"), text, progress=False)
-    with pytest.raises(ValueError, match=r"mlp\.gate_proj of block 1 of LlamaForCausalLM has shape"):
+    with pytest.raises(ValueError, match="blocks of LlamaForCausalLM differ"):
         prune_model(lm, preset("structured"), text, progress=False)
 
     report = prune_model(lm, preset("wanda", pattern="2:4", ignore="1.*"), text, progress=False)
@@ -431,33 +345,11 @@ def test_a_model_that_has_no_numbers_at_all_since_is_refused(make_ids):
             use()
 
 
-OTHERS = {
-    "experts": (MixtralConfig, {"num_local_experts": 2}, "is the weight of no linear: experts and"),
-    "learned sinks": (
-        GptOssConfig,
-        {"num_local_experts": 2, "attn_implementation": "eager"},
-        "is the weight of no linear: experts and|mixes full_attention and sliding_attention",
-    ),
-    "two kinds of layers": (
-        Gemma3TextConfig,
-        {"layer_types": ["sliding_attention", "full_attention"]},
-        "mixes full_attention and sliding_attention",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_an_architecture_that_is_not_covered_is_refused_by_name(name):
-    config, more, said = OTHERS[name]
-    with pytest.raises(ValueError, match=said):
-        wrap(of_config(config, **more))
-
-
 def test_what_is_no_decoder_of_transformers_is_refused():
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "vocab_size": 30}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
 
-    with pytest.raises(ValueError, match="BartForConditionalGeneration has no blocks"):
+    with pytest.raises(ValueError, match=r"BartForConditionalGeneration has 2 lists of blocks.*give a class"):
         wrap(BartForConditionalGeneration(BartConfig(**sizes, **heads)))
 
     with pytest.raises(ValueError, match="LlamaModel has no output head"):

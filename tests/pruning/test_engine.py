@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from typing import get_args
 
 import naive
@@ -13,14 +12,12 @@ from naive import linears_of, same, share_of, weights_of, zeros_of
 from sinkprune.models.embedded import START_TOKEN_ID
 from sinkprune.models.shrinking import shrink
 from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
-from sinkprune_core.calibration import text as text_module
-from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.pruning import pruning_run, sparsegpt, structured
 from sinkprune_core.pruning.choice import decide
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
 from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import Propagation, compared_preset
-from sinkprune_core.pruning.structured import plan
+from sinkprune_core.pruning.structured import unit_counts
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
 NOISED = {"inputs": "noised", "noise_levels": LEVELS}
@@ -61,7 +58,7 @@ def test_mixed_precision_of_a_user_changes_no_weight_of_a_pruned_block(
         choice = decide(run, source)
         source.begin(run.resume(source.rows))
 
-        with torch.no_grad(), run.taken(0) as block:
+        with torch.no_grad(), run.block(0) as block:
             inputs = source.of_block(0, block)
             with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
                 choice.zero(0, block, inputs)
@@ -96,23 +93,16 @@ def test_every_pattern_of_every_family_equals_a_naive_calculation(
         assert report.linears.zeros.tolist() == [len(places) for places in expected.values()]
 
 
-@pytest.mark.parametrize("allocation", ["linear", "owl"])
 @pytest.mark.parametrize("pattern", ["row", "layer"])
 @pytest.mark.parametrize("propagation", get_args(Propagation))
 def test_allocated_layers_equal_a_naive_calculation_with_exact_counts(
-    tiny_ar, calibration, allocation, pattern, propagation
+    tiny_ar, calibration, pattern, propagation
 ):
-    slope = {"linear": [0.6, 0.5, 0.4]}
-    sparsities = slope.get(allocation) or naive.outlier_sparsities(
-        tiny_ar, 0.5, calibration.ids_NT, times=3.0, owl_lambda=0.1
-    )
+    sparsities = naive.outlier_sparsities(tiny_ar, 0.5, calibration.ids_NT, times=3.0, owl_lambda=0.1)
     assert len(set(sparsities)) > 1
 
     expected = naive.prune(tiny_ar, "wanda", sparsities, pattern, calibration.ids_NT, propagation=propagation)
-    outliers = {"owl_m": 3.0} if allocation == "owl" else {}
-    recipe = Recipe(
-        allocation=allocation, pattern=pattern, owl_lambda=0.1, propagation=propagation, **outliers
-    )
+    recipe = Recipe(allocation="owl", pattern=pattern, owl_lambda=0.1, propagation=propagation, owl_m=3.0)
 
     prune(tiny_ar, recipe, calibration, progress=False)
     assert zeros_of(tiny_ar) == expected
@@ -124,18 +114,17 @@ def test_allocated_layers_equal_a_naive_calculation_with_exact_counts(
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_criterion_is_one_entry_of_the_table(make_family, make_ids, monkeypatch, pattern):
     """Here: Wanda's score times 2, which prunes as Wanda does; it has no score for units."""
-    entry = Criterion(needs="norms", score=lambda weight_OI, inputs: 2 * wanda(weight_OI, inputs))
-    monkeypatch.setitem(CRITERIA, "twice", entry)
-
     lm, calibration = make_family("llama-gqa"), Calibration(make_ids(3, 12, seed=7), batch=2)
     fields = {"pattern": pattern, "sparsity": PATTERNS[pattern], "exclude": "all", **NOISED}
     fields |= {"propagation": "dense", "allocation": "owl" if pattern in ("row", "layer") else "uniform"}
-    assert same(*(pruned(lm, calibration, criterion=name, **fields) for name in ("twice", "wanda")))
+    expected = pruned(lm, calibration, criterion="wanda", **fields)
 
-    with pytest.raises(
-        ValueError, match="criterion='twice' scores single weights: it takes no pattern='struc"
-    ):
-        Recipe("twice", pattern="structured")
+    entry = Criterion(needs="norms", score=lambda weight_OI, inputs: 2 * wanda(weight_OI, inputs))
+    monkeypatch.setitem(CRITERIA, "wanda", entry)
+    assert same(pruned(lm, calibration, criterion="wanda", **fields), expected)
+
+    with pytest.raises(ValueError, match=r"criterion='wanda' .* takes no pattern='structured'"):
+        Recipe("wanda", pattern="structured")
 
 
 # what the masks depend on
@@ -194,7 +183,7 @@ def test_every_count_is_exact_under_every_preset(tiny_dlm, calibration, name):
 @pytest.mark.parametrize("family", ["llama-mha", "gpt2"])
 def test_structured_presets_leave_what_a_smaller_model_computes(make_family, make_ids, family, name):
     lm, ids_BT = make_family(family), make_ids(2, 10)
-    planned = plan(lm, 0.4)
+    planned = unit_counts(lm, 0.4)
     recipe = compared_preset(name, sparsity=0.4, noise_levels=LEVELS)
     report = prune(lm, recipe, Calibration(make_ids(3, 12), batch=2), progress=False)
 
@@ -298,30 +287,16 @@ def test_an_error_before_the_first_zero_says_that_nothing_was_changed(tiny_ar, c
 # what is done once, or not at all
 
 
-ROLLOUT = {"inputs": "noised", "noise": "rollout", "noise_levels": 2, "exclude": "unstable"}
+def test_units_are_counted_once(tiny_dlm, calibration, monkeypatch):
+    counted = []
 
+    def counting(*given):
+        counted.append(given)
+        return unit_counts(*given)
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"propagation": "dense"},
-        {"allocation": "owl", "owl_m": 2.0},
-        {"criterion": "sparsegpt", "propagation": "dense"},
-    ],
-)
-def test_a_rollout_is_written_once_for_sinks_and_statistics(tiny_dlm, calibration, monkeypatch, fields):
-    written = []
-    monkeypatch.setattr(text_module, "generate", lambda *given: written.append(given) or generate(*given))
-    prune(tiny_dlm, Recipe(**ROLLOUT | fields), calibration, progress=False)
-    assert len(written) == math.ceil(SEQUENCES / calibration.batch)
-
-
-def test_units_are_planned_once(tiny_dlm, calibration, monkeypatch):
-    planned = []
-    monkeypatch.setattr(structured, "plan", lambda *given: planned.append(given) or plan(*given))
+    monkeypatch.setattr(structured, "unit_counts", counting)
     prune(tiny_dlm, preset("structured", sparsity=0.4), calibration, progress=False)
-    assert len(planned) == 1
+    assert len(counted) == 1
 
 
 def test_magnitude_observes_nothing_and_runs_no_forward(tiny_dlm, calibration, monkeypatch):

@@ -1,6 +1,5 @@
 """Patterns and allocation: exact counts and ties by lowest index, against sorts of Python lists."""
 
-import re
 import statistics
 from itertools import pairwise
 
@@ -141,17 +140,6 @@ def test_the_threshold_of_scores_that_differ_in_their_last_bits_is_exact(counts,
 # layers
 
 
-@pytest.mark.parametrize(("sparsity", "owl_lambda"), [(0.5, 0.08), (0.3, 0.3), (0.9, 0.05), (0.5, 0.0)])
-@pytest.mark.parametrize("layers", [1, 2, 7])
-def test_linear_allocation_is_a_line_around_the_mean(sparsity, owl_lambda, layers):
-    falling = allocate("linear", sparsity, layers, owl_lambda)
-    expected = [sparsity]
-    if layers > 1:
-        expected = [sparsity + owl_lambda * (1 - 2 * layer / (layers - 1)) for layer in range(layers)]
-    assert falling == pytest.approx(expected, abs=1e-12)
-    assert statistics.fmean(falling) == pytest.approx(sparsity)
-
-
 @FEW
 @given(
     shares=st.lists(st.floats(0, 1), min_size=1, max_size=12),
@@ -171,19 +159,6 @@ def test_owl_keeps_more_where_outliers_are(shares, sparsity, owl_lambda):
     if width > 0:
         kept = [(share - min(shares)) / width * 2 * owl_lambda for share in shares]
         assert found == pytest.approx([sparsity - value + statistics.fmean(kept) for value in kept], abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("allocation", "sparsity", "layer", "said"),
-    [("linear", 0.95, 0, "1.030"), ("linear", 0.05, 2, "-0.030")],
-)
-def test_an_allocation_outside_the_possible_names_the_layer(allocation, sparsity, layer, said):
-    message = (
-        f"allocation='{allocation}' with owl_lambda=0.08 asks for sparsity {said} in layer {layer}, "
-        "outside [0, 1): use a smaller owl_lambda"
-    )
-    with pytest.raises(ValueError, match=re.escape(message)):
-        allocate(allocation, sparsity, 3, 0.08)
 
 
 @pytest.mark.parametrize("sparsity", [0.02, 0.9, 0.99])

@@ -28,10 +28,10 @@ class Elsewhere(PruningRun):
         self.pruned = {}
 
     @contextmanager
-    def taken(self, layer):
+    def block(self, layer):
         block = self.lm.blocks[layer]
         dense = {name: value.clone() for name, value in block.named_parameters()}
-        with super().taken(layer):
+        with super().block(layer):
             yield block
 
         for name, value in block.named_parameters():
@@ -73,8 +73,8 @@ def test_blocks_that_live_elsewhere_are_pruned_as_those_in_memory(tiny_dlm, cali
 def test_a_block_counts_only_where_nothing_went_wrong(tiny_dlm):
     recipe = Recipe("magnitude")
     run = PruningRun(tiny_dlm, recipe, None, make_plan(tiny_dlm, recipe, None))
-    with run.taken(0):
+    with run.block(0):
         pass
-    with pytest.raises(KeyboardInterrupt), run.taken(1):
+    with pytest.raises(KeyboardInterrupt), run.block(1):
         raise KeyboardInterrupt
     assert run.progress.done == 1

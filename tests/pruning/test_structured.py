@@ -28,7 +28,7 @@ from sinkprune_core.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.plan import make_plan
 from sinkprune_core.pruning.recipe import as_settings
-from sinkprune_core.pruning.structured import choose, group_counts, mask, plan, removable, scores
+from sinkprune_core.pruning.structured import choose, group_counts, mask, removable, scores, unit_counts
 
 UNIT_CRITERIA = [name for name, criterion in CRITERIA.items() if criterion.unit_score is not None]
 
@@ -109,7 +109,7 @@ def on_meta(make_lm, config) -> LanguageModel:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_ratio_reached_is_counted_exactly(make_family, family, ratio):
     lm = make_family(family)
-    planned = plan(lm, ratio)
+    planned = unit_counts(lm, ratio)
 
     kept = [
         {kind: torch.arange(planned.removed[kind], count) for kind, count in counts(lm).items()}
@@ -152,7 +152,7 @@ def test_no_other_plan_comes_nearer(make_family, family):
                 distances.append((of_groups, abs(value - ratio * total), groups, channels))
 
         _, _, groups, channels = min(distances)
-        planned = plan(lm, ratio)
+        planned = unit_counts(lm, ratio)
         expected = {"attention": groups, "mlp": channels}
         assert planned.removed == {kind: expected[kind] for kind in counts(lm)}
 
@@ -173,7 +173,7 @@ def test_llama_gives_up_only_numbers_of_heads_that_divide_its_width(make_lm):
     )
 
     assert [32 - removed for removed in group_counts(lm.model.config)] == [32, 16, 8, 4, 2, 1]
-    planned = plan(lm, 0.3)
+    planned = unit_counts(lm, 0.3)
     assert planned.removed["attention"] == 16 and planned.reached == pytest.approx(0.3, abs=1e-4)
 
     with pytest.raises(Exception, match="not a multiple"):
@@ -189,7 +189,7 @@ def wide(make_lm, channels: int) -> LanguageModel:
 @pytest.mark.parametrize("channels", [511, 512, 1536, 1500])
 def test_the_mlp_keeps_a_multiple_of_64_channels_where_it_has_eight_times_as_many(make_lm, channels, ratio):
     lm = wide(make_lm, channels)
-    exact, rounded = plan(lm, ratio), plan(lm, ratio, 64)
+    exact, rounded = unit_counts(lm, ratio), unit_counts(lm, ratio, 64)
 
     assert rounded.removed["attention"] == exact.removed["attention"]
     kept = channels - rounded.removed["mlp"]
@@ -220,7 +220,7 @@ def test_a_structured_recipe_rounds_to_64_unless_told_otherwise(make_lm):
     ):
         Recipe(round_to=64)
 
-    with pytest.raises(ValueError, match="round_to=0 must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=r"^round_to=0 "):
         Recipe(pattern="structured", round_to=0)
 
 
@@ -307,6 +307,6 @@ def test_a_bias_that_compensation_changed_comes_back(make_family, make_ids):
 def test_a_ratio_that_removes_nothing_is_refused(tiny_dlm):
     said = r"ratio=0\.001 leaves nothing to remove: one MLP channel of tiny-diffusion is 0\.0130 of a block"
     with pytest.raises(ValueError, match=said):
-        plan(tiny_dlm, 0.001)
+        unit_counts(tiny_dlm, 0.001)
     with pytest.raises(ValueError, match="whose blocks keep a unit of each kind"):
-        plan(tiny_dlm, 0.999)
+        unit_counts(tiny_dlm, 0.999)

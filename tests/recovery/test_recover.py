@@ -13,18 +13,18 @@ import pytest
 import torch
 from datasets import Dataset
 
-from sinkprune import load
+from sinkprune import load, score
 from sinkprune.models.saving import save
 from sinkprune.models.shrinking import shrink
-from sinkprune.recovery import training
+from sinkprune.recovery import trainer, training
 from sinkprune.recovery.checkpoint import remove_work
 from sinkprune.recovery.objectives import exercise, loss_of
 from sinkprune.recovery.recover import recover
 from sinkprune.recovery.settings import Recovery
-from sinkprune.recovery.text import TrainingText
+from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.trainable import in_float32
 from sinkprune.recovery.training import recover_model
-from sinkprune.runs import memory_and_disk
+from sinkprune.runs import memory_and_disk, work_folder
 from sinkprune.runs.memory_and_disk import Needs
 from sinkprune_core import preset, prune
 from sinkprune_core.seeds import generator
@@ -194,7 +194,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(make_pruned, words, tmp_path, m
     whole = make_pruned()
     expected = recover_model(whole, settings, words, progress=False)
 
-    original = training.one_step
+    original = trainer.one_step
     for killed_at in (3, 5):
 
         def die(*arguments, at=killed_at):
@@ -202,11 +202,11 @@ def test_a_killed_run_ends_as_an_undisturbed_one(make_pruned, words, tmp_path, m
                 raise KeyboardInterrupt
             return original(*arguments)
 
-        monkeypatch.setattr(training, "one_step", die)
+        monkeypatch.setattr(trainer, "one_step", die)
         with pytest.raises(KeyboardInterrupt):
             recover_model(make_pruned(), settings, words, work=tmp_path, save_every=2, progress=False)
     steps = []
-    monkeypatch.setattr(training, "one_step", lambda *all: (steps.append(all[-1]), original(*all))[1])
+    monkeypatch.setattr(trainer, "one_step", lambda *all: (steps.append(all[-1]), original(*all))[1])
     again = make_pruned()
     found = recover_model(again, settings, words, work=tmp_path, save_every=2, progress=False)
     assert steps == [4, 5]
@@ -222,7 +222,7 @@ def test_an_interrupted_model_in_memory_is_whole_again(make_pruned, words, zeros
     def die(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "one_step", die)
+    monkeypatch.setattr(trainer, "one_step", die)
     for method in ("full", "lora"):
         with pytest.raises(KeyboardInterrupt):
             recover_model(lm, Recovery(**SHORT, method=method), words, progress=False)
@@ -233,16 +233,16 @@ def test_an_interrupted_model_in_memory_is_whole_again(make_pruned, words, zeros
 def test_another_run_in_the_work_folder_is_refused(make_pruned, words, tmp_path):
     recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
     other = Recovery(**SHORT | {"learning_rate": 1e-3}, seed=1)
-    with pytest.raises(ValueError, match=r"another recovery \(learning_rate: 0.003 there, 0.001 here; seed"):
+    with pytest.raises(ValueError, match=r"another run \(learning_rate: 0.003 there, 0.001 here; seed"):
         recover_model(make_pruned(), other, words, work=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers", "sinkprune"])
 def test_a_run_goes_on_with_the_same_versions_alone(make_pruned, words, tmp_path, monkeypatch, package):
     recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
-    monkeypatch.setattr(training, "version", lambda name: "0.1" if name == package else version(name))
+    monkeypatch.setattr(work_folder, "version", lambda name: "0.1" if name == package else version(name))
     there = re.escape(version(package))
-    with pytest.raises(ValueError, match=rf"another recovery \({package}: {there} there, 0.1 here"):
+    with pytest.raises(ValueError, match=rf"another run \({package}: {there} there, 0.1 here"):
         recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
 
 
@@ -253,8 +253,8 @@ def content(folder):
 FOREIGN = {
     "a text": {"thesis.txt": "years"},
     "another's states": {"step-00000001.safetensors": "weights"},
-    "another's marker": {"recovery.json": "{}", "thesis.txt": "years"},
-    "broken marker": {"recovery.json": "half", "step-00000001.safetensors": "weights"},
+    "another's marker": {"state.json": "{}", "thesis.txt": "years"},
+    "broken marker": {"state.json": "half", "step-00000001.safetensors": "weights"},
     "work of prune": {"work.json": "{}"},
 }
 
@@ -288,10 +288,10 @@ def test_a_run_that_kept_no_state_stands_in_nobody_s_way(make_pruned, words, tmp
         raise MemoryError
 
     with monkeypatch.context() as patches:
-        patches.setattr(training, "one_step", die)
+        patches.setattr(trainer, "one_step", die)
         with pytest.raises(MemoryError):
             recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
-    assert [file.name for file in tmp_path.iterdir()] == ["recovery.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 
     smaller = Recovery(**SHORT | {"batch": 2})
     assert recover_model(make_pruned(), smaller, words, work=tmp_path, progress=False).settings.batch == 2
@@ -358,6 +358,31 @@ def test_a_damaged_checkpoint_is_refused(make_pruned, words, tmp_path):
         recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
 
 
+def edited(file, change) -> None:
+    state = json.loads(file.read_text())
+    change(state)
+    file.write_text(json.dumps(state))
+
+
+EDITS = {
+    "another step": lambda state: state["progress"].update(step=5),
+    "another log": lambda state: state["progress"]["log"][0].update(held_out=1.0),
+    "no step": lambda state: state["progress"].pop("step"),
+    "no identity": lambda state: state.pop("identity"),
+    "no digest of the weights": lambda state: state.pop("sha256"),
+}
+
+
+@pytest.mark.parametrize("change", EDITS.values(), ids=EDITS)
+def test_an_edited_marker_is_refused_with_a_way_out(make_pruned, words, tmp_path, change):
+    recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+    edited(tmp_path / "state.json", change)
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match=r"state.json .* remove .* to begin anew"):
+        recover_model(make_pruned(), Recovery(**SHORT), words, work=tmp_path, progress=False)
+    assert content(tmp_path) == before
+
+
 # from folder to folder
 
 
@@ -394,6 +419,81 @@ def test_a_folder_becomes_a_recovered_folder(folder, documents, zeros, tmp_path)
     assert "240 tokens of text (documents given from Python) in 5 steps" in (out / "README.md").read_text()
     assert (out / "sinkprune-linears.csv").read_text() == "layer\n"
     assert not (tmp_path / "out.work").exists()
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_losses_on_the_card_are_those_of_what_was_and_is_saved(
+    make_pruned, documents, tmp_path, kind, method, dtype
+):
+    lm = make_pruned(kind)
+    lm.model.to(dtype)
+    save(lm, tmp_path / "pruned")
+    run = _short() | {"steps": 3, "text": documents, "method": method, "dtype": "float32"}
+    recover(tmp_path / "pruned", out=tmp_path / "out", **run, progress=False)
+
+    card = json.loads((tmp_path / "out" / "sinkprune.json").read_text())["recovery"]
+    assert card["saved"] == str(dtype).removeprefix("torch.")
+
+    held_out_NT = training_text(lm.tokenizer, documents, 12, lm.mask_token_id).held_out_NT
+    stated = {"pruned": card["held_out_before"], "out": card["held_out_after"]}
+    for name, loss in stated.items():
+        assert {value.dtype for value in load(tmp_path / name, dtype).model.parameters()} == {dtype}
+        found = load(tmp_path / name, torch.float32)  # in which the products are computed
+        scores = score(found, held_out_NT, training.DRAWS, seed=0, batch=run["batch"])
+        assert scores.value.mean() == pytest.approx(loss, abs=1e-7)
+    assert stated["pruned"] != stated["out"]
+
+
+CHANGED = {
+    "configuration": ("config.json", {"rope_parameters": {"rope_theta": 77.0, "rope_type": "default"}}),
+    "how outputs are read": ("sinkprune.json", {"logits_shifted": False}),
+    "card": ("sinkprune.json", {"recipe": {"sparsity": 0.4}}),
+}
+
+
+@pytest.mark.parametrize(("file", "change"), CHANGED.values(), ids=CHANGED)
+def test_a_killed_recovery_does_not_go_on_with_another_model(
+    folder, documents, tmp_path, monkeypatch, file, change
+):
+    run = {"out": tmp_path / "out", "steps": 3, "text": documents, **_short(), "progress": False}
+    with monkeypatch.context() as patches:
+        patches.setattr("sinkprune.recovery.recover.save_model", _die)
+        with pytest.raises(KeyboardInterrupt):
+            recover(folder, **run)
+
+    edited(folder / file, lambda stated: stated.update(change))
+    with pytest.raises(
+        ValueError, match=r"holds another run \((card|settings): .* or remove it to begin anew"
+    ):
+        recover(folder, **run)
+
+
+def _die(*_, **__):
+    raise KeyboardInterrupt
+
+
+BAD_CARDS = {
+    "made_from": {"made_from": ["a model"]},
+    "given": {"made_from": {"given": 7}},
+    "sparsity": {"sparsity": "half"},
+    "prunable_weights": {"prunable_weights": -1},
+    "mine": {"mine": float("nan")},
+}
+
+
+@pytest.mark.parametrize(("field", "change"), BAD_CARDS.items(), ids=BAD_CARDS)
+def test_a_card_that_cannot_be_saved_again_is_refused_before_training(
+    folder, documents, tmp_path, monkeypatch, field, change
+):
+    edited(folder / "sinkprune.json", lambda card: card.update(change))
+    monkeypatch.setattr(trainer, "one_step", lambda *_: pytest.fail("trained"))
+    for teacher in ("auto", None):
+        run = {"steps": 1, "text": documents, "teacher": teacher, **_short(), "progress": False}
+        with pytest.raises((ValueError, TypeError), match=field):
+            recover(folder, out=tmp_path / "out", **run)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.work").exists()
 
 
 def test_every_recovery_stays_on_the_card(folder, documents, tmp_path):
@@ -480,7 +580,7 @@ def test_a_full_disk_costs_nothing(folder, documents, tmp_path, monkeypatch):
             recover(folder, out=tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists() and (tmp_path / "out.work").is_dir()
     with monkeypatch.context() as patches:
-        patches.setattr(training, "one_step", full)  # which is not needed any more
+        patches.setattr(trainer, "one_step", full)  # which is not needed any more
         recover(folder, out=tmp_path / "out", **arguments)
     assert load(tmp_path / "out").fingerprint() == load(tmp_path / "whole").fingerprint()
 
@@ -501,7 +601,7 @@ def test_no_room_for_a_checkpoint_is_one_sentence_and_costs_the_steps_since_the_
 ):
     arguments = {"steps": 4, "text": documents, **_short(), "progress": False, "save_every": 1}
     recover(folder, out=tmp_path / "whole", **arguments)
-    original = training.one_step
+    original = trainer.one_step
 
     def die(*all):
         if all[-1] == 2:
@@ -509,7 +609,7 @@ def test_no_room_for_a_checkpoint_is_one_sentence_and_costs_the_steps_since_the_
         return original(*all)
 
     with monkeypatch.context() as patches:
-        patches.setattr(training, "one_step", die)
+        patches.setattr(trainer, "one_step", die)
         with pytest.raises(KeyboardInterrupt):
             recover(folder, out=tmp_path / "out", **arguments)
     work = tmp_path / "out.work"
@@ -528,7 +628,7 @@ def test_no_room_for_a_checkpoint_is_one_sentence_and_costs_the_steps_since_the_
     assert {file.name: file.read_bytes() for file in work.iterdir()} == before
 
     steps = []
-    monkeypatch.setattr(training, "one_step", lambda *all: (steps.append(all[-1]), original(*all))[1])
+    monkeypatch.setattr(trainer, "one_step", lambda *all: (steps.append(all[-1]), original(*all))[1])
     recover(folder, out=tmp_path / "out", **arguments)
     assert steps == [2, 3] and not work.exists()
     assert load(tmp_path / "out").fingerprint() == load(tmp_path / "whole").fingerprint()
@@ -538,8 +638,9 @@ BAD = {
     "both": ({"tokens": 9, "steps": 1}, ValueError, "give one of them"),
     "none": ({}, ValueError, "give one of them"),
     "length": ({"steps": 1, "length": 1}, ValueError, "length=1 must be at least 2"),
-    "method": ({"steps": 1, "method": "qlora"}, ValueError, "method='qlora' is unknown; choose one of"),
+    "method": ({"steps": 1, "method": "qlora"}, ValueError, "method='qlora' must be"),
     "rate": ({"steps": 1, "learning_rate": 0.0}, ValueError, "learning_rate=0.0 must be"),
+    "large rate": ({"steps": 1, "learning_rate": 1e30}, ValueError, "learning_rate=1e.30 must be"),
     "short": ({"steps": 1, "text": ["the list"]}, ValueError, "too short for sequences of length=12"),
     "empty": ({"steps": 1, "text": []}, ValueError, "empty list"),
     "no file": ({"steps": 1, "text": "nowhere.txt"}, FileNotFoundError, "no such file"),

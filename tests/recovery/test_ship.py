@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 from sinkprune import load, recover
 from sinkprune.cli import main
-from sinkprune.cli.options import parse
+from sinkprune.cli.screen import keeping
 from sinkprune.files import file_digest
 from sinkprune.models.embedded import MASK_TOKEN_ID
 from sinkprune.models.loading import open_checkpoint
@@ -342,16 +342,14 @@ def test_weights_load_where_what_a_folder_says_of_generate_is_nonsense(make_lm, 
 # interruptions
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (["recover", "pruned", "--steps", "1"], "out is written, and whole"),
-        (["ship", "adapter"], "out is written, and whole"),
-    ],
-)
-def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path, monkeypatch, line, said):
-    monkeypatch.chdir(tmp_path)
-    options = parse([*line, "--out", "out"])
-    assert "nothing was written" in options.left_behind()
-    (tmp_path / "out").mkdir()
-    assert options.left_behind() == said
+def test_after_an_interruption_a_finished_model_is_not_called_nothing(tmp_path):
+    out, work = tmp_path / "out", tmp_path / "out.work"
+    work.mkdir()
+    with pytest.raises(KeyboardInterrupt) as stopped, keeping("the last state is", work, out):
+        raise KeyboardInterrupt
+    assert str(work) in stopped.value.__notes__[0]
+
+    out.mkdir()
+    with pytest.raises(KeyboardInterrupt) as stopped, keeping("the last state is", work, out):
+        raise KeyboardInterrupt
+    assert stopped.value.__notes__ == [f"{out} is written, and whole"]

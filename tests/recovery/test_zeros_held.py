@@ -1,9 +1,14 @@
 """Zeros stay through every loop that people train with, and nothing is left behind."""
 
+import warnings
+
 import pytest
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
+from torch.ao.nn.quantized.dynamic import Linear as QuantisedLinear
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.prune import l1_unstructured
 from torch.optim import optimizer as of_torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
@@ -266,6 +271,31 @@ def test_lora_is_merged_under_the_mask_and_computes_what_it_merges_to(pruned, ze
         torch.testing.assert_close(merged(ids_BT).logits, logits, atol=1e-4, rtol=1e-4)
 
 
+def test_lora_with_a_bias_computes_what_it_merges_to_and_all_of_it_is_trained(pruned, make_ids):
+    ids_BT = make_ids(3, 12)
+    for block in pruned.blocks:
+        linear = block.mlp.down_proj
+        linear.bias = torch.nn.Parameter(torch.zeros(linear.out_features))
+
+    adapted = with_lora(pruned.model, target_modules=["down_proj"], lora_bias=True)
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value)
+
+    with zeros_held(adapted):
+        loss_of(adapted, ids_BT).backward()
+        trained = {name: value for name, value in adapted.named_parameters() if value.requires_grad}
+        assert any(name.endswith("lora_B.default.bias") for name in trained)
+        assert all(bool(value.grad.any()) for value in trained.values())
+
+        with torch.no_grad():
+            logits = adapted(ids_BT).logits
+            merged = adapted.merge_and_unload()
+
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids_BT).logits, logits, atol=1e-3, rtol=1e-3)
+
+
 def test_lora_alone_makes_a_pruned_model_dense(pruned, zeros, make_ids):
     """The control for the test above."""
     before = zeros(pruned)
@@ -391,6 +421,103 @@ def test_the_zeros_of_a_linear_by_itself_are_held():
     assert list(held) == ["weight"]
     assert (linear.weight == 0).sum() == 32
     assert (linear.weight[:, ::2] == 0).all()
+
+
+def test_the_zeros_of_a_weight_that_two_linears_share_are_held():
+    one, other = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    other.weight = one.weight
+    with torch.no_grad():
+        one.weight[:, ::2] = 0
+
+    model = torch.nn.Sequential(one, other)
+    with zeros_held(model) as held:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        model(torch.randn(4, 8)).square().mean().backward()
+        optimizer.step()
+
+    assert list(held) == ["0.weight", "1.weight"]
+    assert (one.weight[:, ::2] == 0).all() and other.weight is one.weight
+
+
+def _sparse(linear):
+    linear.weight = torch.nn.Parameter(linear.weight.detach().to_sparse())
+
+
+REFUSED = {
+    "pruned by torch": (lambda linear: l1_unstructured(linear, "weight", amount=0.5), "prune.remove"),
+    "parametrised": (lambda linear: spectral_norm(linear), "remove_parametrizations"),
+    "sparse": (_sparse, "to_dense"),
+}
+
+
+@pytest.mark.parametrize(("change", "way_out"), REFUSED.values(), ids=REFUSED)
+def test_a_linear_whose_zeros_cannot_be_held_is_named_with_a_way_out(change, way_out):
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    change(model[0])
+    with pytest.raises(ValueError, match=rf"^0 .*{way_out}"), zeros_held(model):
+        pass
+
+
+def test_a_linear_without_a_weight_yet_is_refused():
+    with pytest.raises(ValueError, match="one batch"), zeros_held(torch.nn.LazyLinear(8)):
+        pass
+
+
+class Experts(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = torch.nn.Parameter(torch.randn(3, 8, 8))
+        self.down = torch.nn.Parameter(torch.randn(3, 8, 8))
+
+
+def _fused():
+    attention = torch.nn.MultiheadAttention(8, 2)
+    attention.in_proj_weight.data[:, ::2] = 0
+    return attention
+
+
+def _experts():
+    experts = Experts()
+    for weight in experts.parameters():
+        weight.data[..., ::2] = 0
+    return experts
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (_fused, "in_proj_weight"),
+        (_experts, "up .* 50 % .* and 1 more"),
+        (lambda: torch.nn.Sequential(QuantisedLinear(8, 8)), "0 is quantised"),
+    ],
+)
+def test_zeros_that_are_not_held_are_warned_of_once(make, named):
+    model = make()
+    with pytest.warns(UserWarning, match=named) as caught, zeros_held(model):
+        pass
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_start_that_changes_the_base_is_warned_of(pruned, start):
+    adapted = with_lora(pruned.model, init_lora_weights=start)
+    with pytest.warns(UserWarning, match=start), zeros_held(adapted):
+        pass
+
+
+def test_an_adapter_that_was_merged_before_is_warned_of(pruned):
+    adapted = with_lora(pruned.model, init_lora_weights=False)
+    adapted.merge_adapter()
+    with pytest.warns(UserWarning, match="merged into .*q_proj"), zeros_held(adapted):
+        pass
+
+
+def test_a_pruned_model_is_held_without_a_warning(pruned):
+    adapted = with_lora(pruned.model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with zeros_held(adapted):
+            pass
 
 
 def test_2_4_zeros_stay(make_pruned, zeros, make_ids):

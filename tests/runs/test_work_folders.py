@@ -180,7 +180,7 @@ def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
     assert run(command(way))[0] == 0
 
     for changed, reason in (
-        (("--sparsity", 0.3), "--out out exists: choose another name or remove it first"),
+        (("--sparsity", 0.3), "exists: choose another name or remove it first"),
         (("--seed", 1), "made by this recipe from another calibration"),
         (("--sequences", 5), "made by this recipe from another calibration"),
         (("--dtype", "bfloat16"), "made by this recipe from another model"),

@@ -4,24 +4,13 @@ import pytest
 import torch
 
 from sinkprune.models.embedded import MASK_TOKEN_ID
-from sinkprune_companion.training.lora import masked_cross_entropy
+from sinkprune.recovery.objectives import exercise, loss_of
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
 from sinkprune_core.seeds import generator
 
 
-def seen_by_the_loss(monkeypatch, lm, ids_BT, rng) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the model saw, and where it was asked for logits."""
-    seen = []
-    logits_at = type(lm).logits_at
-
-    def watched(self, input_BT, where_BT):
-        seen.append((input_BT, where_BT))
-        return logits_at(self, input_BT, where_BT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(lm), "logits_at", watched)
-        masked_cross_entropy(lm, ids_BT, rng)
-    return seen[0]
+def masked_cross_entropy(lm, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    return loss_of(lm, exercise(lm, ids_BT, rng))
 
 
 def naive_loss(lm, ids_BT: torch.Tensor, rng: torch.Generator) -> float:
@@ -56,12 +45,12 @@ def test_the_loss_equals_a_naive_computation(tiny_dlm, make_ids, seed):
     assert other != pytest.approx(expected, rel=1e-3)
 
 
-def test_the_first_token_is_masked_at_the_noise_level_and_never_predicted(tiny_dlm, make_ids, monkeypatch):
+def test_the_first_token_is_masked_at_the_noise_level_and_never_predicted(tiny_dlm, make_ids):
     ids_BT = make_ids(8, 9)
     levels, is_masked = [], []
 
     for seed in range(100):
-        input_BT, where_BT = seen_by_the_loss(monkeypatch, tiny_dlm, ids_BT, generator(seed))
+        input_BT, where_BT, *_ = exercise(tiny_dlm, ids_BT, generator(seed))
         assert not where_BT[:, 0].any()
         assert torch.equal(input_BT[:, 1:] == MASK_TOKEN_ID, where_BT[:, 1:])
         assert torch.equal(input_BT[:, 1:][~where_BT[:, 1:]], ids_BT[:, 1:][~where_BT[:, 1:]])

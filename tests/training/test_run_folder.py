@@ -53,7 +53,7 @@ def test_a_run_does_not_go_on_with_another_base(change, base, short, tmp_path):
     train(config, run, text=LEARN)
     kept = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     change(base)
-    with pytest.raises(ValueError, match="run holds a run of another base: weights, configuration or"):
+    with pytest.raises(ValueError, match=r"another run .base: .* there, .* here"):
         train(short(base=str(base), mask_token="71", dtype="float32", tokens=128), run, text=LEARN)
     assert kept == {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
 
@@ -133,7 +133,7 @@ def test_an_export_into_the_run_is_refused_before_training(folder, export, tmp_p
     monkeypatch.setattr(lora, "train", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "other").mkdir()
     assert main(["train", "--folder", folder, "--export", export]) == 1
-    assert "lie one in the other: give the export a place of its own" in capsys.readouterr().err
+    assert "--export" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
@@ -153,5 +153,5 @@ def test_an_export_into_the_run_is_refused_before_training(folder, export, tmp_p
     ],
 )
 def test_numbers_that_no_training_can_use_are_refused_by_name(field, value, short):
-    with pytest.raises(ValueError, match=re.escape(f"{field}={value} must be a")):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value} must be ")):
         short(**{field: value})

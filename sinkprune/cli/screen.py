@@ -1,0 +1,82 @@
+"""What people see of a command besides its result: sentences in whole words, and a sign that moves."""
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from threading import Event, Thread
+from typing import TextIO
+
+PAUSE = 0.2  # seconds between two signs
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a sentence, to stderr if no stream is given: on a terminal wrapped, else in one line."""
+    chosen = stream or sys.stderr
+    print(wrapped(text) if chosen.isatty() else text, file=chosen, flush=True)
+
+
+def wrapped(text: str, later: str = "") -> str:
+    """Return a text in lines as wide as the terminal, which begin with `later` from the second one on."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent=later, break_long_words=False, break_on_hyphens=False)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[Callable[[], None]]:
+    """Say that a model is being loaded, on a terminal with a sign that moves, until the block ends.
+
+    The function that is yielded ends it earlier.
+    """
+    words = f"loading {name} …"
+    if not sys.stderr.isatty():
+        say(words)
+        yield lambda: None
+        return
+
+    done = Event()
+    sign = Thread(target=_move, args=(words, done), daemon=True)
+    sign.start()
+
+    def stop() -> None:
+        done.set()
+        sign.join()
+
+    try:
+        yield stop
+    finally:
+        stop()
+
+
+def _move(words: str, done: Event) -> None:
+    """Show words with a sign that moves, where no progress bar does, and wipe them out at the end."""
+    room = shutil.get_terminal_size().columns - 3
+    for sign in cycle("|/-\\"):
+        if not bars():
+            print(f"\r{words[:room]} {sign}", end="", file=sys.stderr, flush=True)
+        if done.wait(PAUSE):
+            break
+
+    print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def bars() -> list:
+    """Return the progress bars that are shown."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return list(getattr(tqdm, "_instances", ()))
+
+
+@contextmanager
+def keeping(what: str = "", folder: Path | None = None, out: Path | None = None) -> Iterator[None]:
+    """Let who interrupts the block know that its output is there, or that its folder keeps `what`."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if out is not None and out.exists():
+            stopped.add_note(f"{out} is written, and whole")
+        elif folder is not None and folder.exists():
+            stopped.add_note(f"{what} kept in {folder}, and the same command goes on from there")
+        raise
