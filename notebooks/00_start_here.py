@@ -87,7 +87,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("00_start_here", globals())
 
@@ -109,7 +109,7 @@ run = start("00_start_here", globals())
 from sinkprune.models.loading import load
 from sinkprune_companion.experiments import first_look
 from sinkprune_companion.figures import maps
-from sinkprune_companion.pages.render import draw
+from sinkprune_companion.figures.titles import draw
 from sinkprune_companion.run.texts import held_out_texts
 
 SEED = 0  # of every draw of text and noise
@@ -366,7 +366,7 @@ for name in ("magnitude", "wanda", "noised-dense", "unstable"):
 from sinkprune.evaluation.intervals import crossed_interval
 from sinkprune.evaluation.verdict_rule import verdicts_on_losses
 from sinkprune_companion.figures import forests
-from sinkprune_companion.ledger.margins import damage_margin
+from sinkprune_companion.margins import damage_margin
 
 
 def difference(one: str, other: str):

@@ -85,7 +85,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("01_do_sinks_move", globals())
 
@@ -123,8 +123,8 @@ measured = sink_records.measure(run, names, conditions, how, counts, rule, SEED,
 
 # %%
 from sinkprune.figures import trajectories as pictures
-from sinkprune_companion.figures.looks import KINDS
-from sinkprune_companion.pages.render import draw
+from sinkprune_companion.experiments.sink_measures import KINDS
+from sinkprune_companion.figures.titles import draw
 from sinkprune_companion.readings import LITERAL, READINGS
 
 pair = []
@@ -148,8 +148,9 @@ draw(run, "sink_positions", plain, pictures.plot_sink_positions, pair, **told)
 
 # %%
 from IPython.display import display
+from sinkprune_companion.figures.step_pictures import step_pictures
 
-display(*sink_records.step_pictures(run, measured, pair, steps, sink_std))
+display(*step_pictures(run, measured, pair, steps, sink_std))
 
 # %% [markdown]
 # ## The claim, and what is measured
@@ -683,7 +684,7 @@ results_table(run)
 # %%
 from collections import Counter
 
-from sinkprune_companion.pages.sources import results_for
+from sinkprune_companion.ledger.results import results_for
 
 results = results_for(run)
 rows_of_family = Counter(claim.family for claim in results.ledger if claim.finding)

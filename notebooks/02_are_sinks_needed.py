@@ -71,7 +71,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("02_are_sinks_needed", globals())
 
@@ -96,7 +96,7 @@ run = start("02_are_sinks_needed", globals())
 from sinkprune.figures import trajectories
 from sinkprune.models.loading import load
 from sinkprune_companion.experiments import hiding_scores, sink_conditions
-from sinkprune_companion.pages.render import draw
+from sinkprune_companion.figures.titles import draw
 
 COUNT = hiding_scores.COUNT  # keys that are hidden where verdicts are read: five
 dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
@@ -253,8 +253,7 @@ by_layers = pd.DataFrame(rows)
 
 # %%
 from sinkprune.evaluation.intervals import interval
-from sinkprune_companion.experiments.sink_measures import SHORT
-from sinkprune_companion.figures.looks import KINDS
+from sinkprune_companion.experiments.sink_measures import KINDS, SHORT
 
 KEPT = "strongest, first token kept"
 CONTRASTS = {

@@ -119,7 +119,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("03_leaving_sinks_out", globals())
 
@@ -531,7 +531,7 @@ Folded(listed(accuracy), "Differences in points")
 # %%
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.figures import maps
-from sinkprune_companion.pages.render import draw
+from sinkprune_companion.figures.titles import draw
 from sinkprune_core.pruning.recipe import compared_preset
 
 NAMES = ["noised-dense", "unstable", "all-sinks"]

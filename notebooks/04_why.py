@@ -75,7 +75,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("04_why", globals())
 
@@ -92,7 +92,7 @@ from sinkprune_companion.experiments import why
 from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.figures import figures
 from sinkprune_companion.figures import why as pictures
-from sinkprune_companion.pages.render import title
+from sinkprune_companion.figures.titles import title
 
 dlm = diffusion_model(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
@@ -453,7 +453,7 @@ by_dose = pd.concat(passes).groupby(["sparsity", "dose"])[["predicted", "exact",
 # %%
 from pathlib import Path
 
-from sinkprune_companion.pages.sources import results_for
+from sinkprune_companion.ledger.results import results_for
 
 cases = []
 for sparsity in planted_sparsities:

@@ -72,7 +72,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("05_matched_compute", globals())
 
@@ -182,7 +182,7 @@ costs.matched.set_index("steps")
 # %%
 from sinkprune_companion.experiments.pruning_grid import grid_rows
 from sinkprune_companion.figures import figures
-from sinkprune_companion.pages.render import draw
+from sinkprune_companion.figures.titles import draw
 
 names = list(dict.fromkeys([*baselines, "unstable", *in_steps, *structured_recipes]))
 grid = grid_rows(names, "unstructured", sparsity, seeds, calibration, noise_levels)
@@ -263,7 +263,7 @@ from sinkprune_companion.experiments.matched_steps import at
 from sinkprune_companion.experiments.paired_differences import compare
 from sinkprune_companion.figures import forests
 from sinkprune_companion.figures.looks import CALLED
-from sinkprune_companion.pages.sources import results_for
+from sinkprune_companion.ledger.results import results_for
 
 UNSTRUCTURED = matched_steps.FLOPS_OF_UNSTRUCTURED
 FLOPS, TIME = matched_steps.FLOPS_OF_STRUCTURED, matched_steps.TIME_OF_STRUCTURED

@@ -92,7 +92,7 @@ large_dtype: str = "auto"  # of the weights where more text is used
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("06_gain_at_75", globals())
 
@@ -164,7 +164,7 @@ from sinkprune.evaluation.numbers import amount
 from sinkprune_companion.experiments.paired_differences import above_dense, pivot
 from sinkprune_companion.experiments.recipe_differences import differences, estimates
 from sinkprune_companion.figures.recipes import save_shares
-from sinkprune_companion.pages.sources import results_for
+from sinkprune_companion.ledger.results import results_for
 
 GRID, LEVELS, BELOW = "even grid", "official levels", "official levels below t = 1"
 COMPARED = {

@@ -106,7 +106,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("07_best_recipe", globals())
 
@@ -484,7 +484,7 @@ import pandas as pd
 from sinkprune.evaluation.intervals import crossed_interval
 from sinkprune_companion.experiments.paired_differences import by_template, on_common_draws
 from sinkprune_companion.experiments.recipe_differences import by_kind_of_text
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 
 found |= estimates(changes)
 by_kind = by_kind_of_text(changes, kind_N) | use_by_kind

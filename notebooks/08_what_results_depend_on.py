@@ -93,7 +93,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("08_what_results_depend_on", globals())
 
@@ -293,7 +293,7 @@ shares = pruned.groupby(["variant", "model"], sort=False).left_out_share.mean().
 # %%
 from sinkprune.evaluation.intervals import crossed_interval
 from sinkprune_companion.experiments.paired_differences import pivot
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 
 
 def loss(name: str, share: float, left_out: str):

@@ -94,7 +94,7 @@ training: str = "auto"  # dtype of the products while training: bfloat16 or floa
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("09_from_scratch", globals())
 
@@ -409,7 +409,7 @@ for finding, name in DIFFERENCES.items():
 # not told from zero there is no margin and no verdict.
 
 # %%
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 
 dense_RN = table_of(quality, "diffusion", "value", "sequence")
 pruned_by = dict(list(pruned.assign(kind="diffusion").groupby("left_out")))
@@ -437,10 +437,9 @@ run.find(found)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.pages import render
+from sinkprune_companion.figures import figures, forests, titles
 
-title = render.title(run, "sinks", "Sinks of both kinds of model from scratch, by training")
+title = titles.title(run, "sinks", "Sinks of both kinds of model from scratch, by training")
 labels = {
     "temporal_variance": "temporal variance (squared positions)",
     "stable_share": "share of occurrences at stable positions",
@@ -467,7 +466,7 @@ display(figures.save_figure(run, drawn, "sinks", data, caption))
 # %%
 from sinkprune_companion.figures.forests import forest_table
 
-title = render.title(run, "left_out", "What leaving tokens out costs a DLM trained from scratch")
+title = titles.title(run, "left_out", "What leaving tokens out costs a DLM trained from scratch")
 costs = {f"left out: {name}": found[f"{short}_minus_none"] for name, short in COMPARED.items()}
 drawn = forests.plot_forest(costs, "NELBO above none left out (nats per token)", title=title)
 caption = f"{title}: with 95 % intervals over trainings and sequences"

@@ -74,7 +74,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% tags=["setup"]
 # On another machine: clone the repository, and open this notebook in the clone with `make lab`.
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 
 run = start("10_longer_training", globals())
 
@@ -118,7 +118,7 @@ pd.Series(longer_training.can_tell(found), name="does it hold?").to_frame()
 # %%
 from sinkprune_companion.figures import forests
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.pages.render import draw
+from sinkprune_companion.figures.titles import draw
 
 shown = {
     "the model − its bigram model": found["minus_bigram_trained"],

@@ -20,8 +20,8 @@ from links import Links
 from sinkprune.evaluation.numbers import amount, markdown_table, number, p_text
 from sinkprune.models.weight_files import read_json
 from sinkprune_companion.figures import step_views
+from sinkprune_companion.ledger.results import results_of
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.pages import sources
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
@@ -108,7 +108,7 @@ def with_hero(front: str, links: Links) -> str:
 
 def claims_page(root: Path, links: Links) -> str:
     """Return the page of all claims, whose table a script makes sortable."""
-    results = sources.results_of(root / "figures")
+    results = results_of(root / "figures")
     rows = []
     for row in results.table.itertuples():
         estimate = results.estimate.get(row.Index)

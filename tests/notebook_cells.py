@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sinkprune.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
 from sinkprune.models.loading import open_checkpoint
 from sinkprune.models.saving import save
-from sinkprune_companion.run import parameters
+from sinkprune_companion.experiments import parameters
 from sinkprune_core.language_model import LanguageModel, set_direction
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"

@@ -21,9 +21,9 @@ from notebook_cells import (
 )
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_companion.run.parameters import check, declared, defaults
+from sinkprune_companion.experiments.parameters import check, declared, defaults
+from sinkprune_companion.pages.publish import clean_notebook
 from sinkprune_companion.run.progress_bars import WIDGETS, is_progress, remove_progress_bars
-from sinkprune_companion.run.publish import clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(source.stem for source in NOTEBOOKS.glob("*.py"))
@@ -54,8 +54,8 @@ def test_a_notebook_has_a_question_and_directly_below_it_the_published_answer(na
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["06_gain_at_75", "07_best_recipe", "08_what_results_depend_on"])
 def test_a_notebook_that_profile_quick_leaves_out_runs_to_its_end(name, tmp_path, monkeypatch):
-    for module in ("records", "parameters"):  # results go here and not to the clone
-        monkeypatch.setattr(f"sinkprune_companion.run.{module}.project_root", lambda: tmp_path)
+    for module in ("run.records", "experiments.parameters"):  # results go here and not to the clone
+        monkeypatch.setattr(f"sinkprune_companion.{module}.project_root", lambda: tmp_path)
     pair = save_tiny_pair(tmp_path)
     run_cells(name, profile="tiny", **{model: pair[model] for model in MODELS[name]}, **TINY[name])
     assert (tmp_path / "runs" / "tiny" / "findings" / f"{name}.json").exists()

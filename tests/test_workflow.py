@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -29,7 +30,7 @@ first_seed: int = 0  # number of the first draw
 import time
 import pandas as pd
 from tqdm.auto import tqdm
-from sinkprune_companion.run.parameters import start
+from sinkprune_companion.experiments.parameters import start
 from sinkprune.evaluation.intervals import interval
 run = start("NAME", globals())
 # %%
@@ -248,6 +249,22 @@ def test_an_interrupted_run_says_how_to_go_on_and_nothing_else(project):
 
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # no process is left
+
+
+def test_a_run_that_is_asked_to_end_leaves_no_process_behind_and_goes_on(project):
+    """SIGTERM reaches the command alone, as `kill` and a scheduler send it."""
+    process = begun(project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started
+
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
+
+    configure(project, one={"size": 2})
+    again = reproduce(project, "--dry-run")
+    assert again.returncode == 0 and planned_jobs(again.stdout + again.stderr) == 4
 
 
 def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_and_keeps_the_rest(project):

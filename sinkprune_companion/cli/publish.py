@@ -19,7 +19,7 @@ def publish(
 ) -> None:
     """Put a finished run into notebooks/, figures/ and README.md."""
     from sinkprune_companion import project_root
-    from sinkprune_companion.run import publish as publishing
+    from sinkprune_companion.pages import publish as publishing
 
     names = tuple(name for part in notebooks for name in part.split(","))
     try:

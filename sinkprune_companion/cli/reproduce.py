@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -62,20 +64,20 @@ def reproduce(
         log = root / "runs" / "reproduce.log"
         began = time.time()
 
-        with log.open("w", encoding="utf-8") as stream:
+        with log.open("w", encoding="utf-8") as stream, ended_by_sigterm():
             process = subprocess.Popen(
                 command, env=environment, pass_fds=[lock], stdout=stream, stderr=subprocess.STDOUT
             )
 
-        try:
-            show_progress(process, profile, began)
-        except BaseException as stopped:
-            stop(process)
-            stopped.add_note(
-                f"finished notebooks and records are kept in runs/{profile}, and the same command goes on "
-                "from here"
-            )
-            raise
+            try:
+                show_progress(process, profile, began)
+            except BaseException as stopped:
+                stop(process)
+                stopped.add_note(
+                    f"finished notebooks and records are kept in runs/{profile}, "
+                    "and the same command goes on from here"
+                )
+                raise
 
     if process.returncode == 0:
         from sinkprune_companion.cli.claims import print_claims  # pandas, which need not wait in memory
@@ -91,6 +93,20 @@ def reproduce(
     print(*(failures(run_folder(profile), began) or said[-TAIL:]), end, sep="\n", file=sys.stderr)
 
     return process.returncode
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a block as Ctrl-C does, so that what it started is stopped, too."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show_progress(process: subprocess.Popen, profile: str, began: float) -> None:
@@ -165,13 +181,12 @@ def failures(folder: Path, began: float) -> list[str]:
 
     lines = []
     for file, label in profiles.notebook_files(folder).items():
-        if file.stat().st_mtime < began:
-            continue
-
         try:
+            if file.stat().st_mtime < began:
+                continue
             cells = nbformat.read(file, 4).cells
-        except (ValueError, nbformat.reader.NotJSONError):  # the job failed before papermill wrote anything
-            continue
+        except (FileNotFoundError, ValueError, nbformat.reader.NotJSONError):
+            continue  # the job failed before papermill wrote anything
 
         code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
         outputs = [output for cell in code for output in cell.outputs]

@@ -13,8 +13,8 @@ from torch import nn
 
 from sinkprune.figures import trajectories
 from sinkprune_companion.experiments.pruning_grid import seen_levels
+from sinkprune_companion.experiments.sink_measures import KINDS
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.figures.looks import KINDS
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Sampler

@@ -15,8 +15,8 @@ from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
 from sinkprune.figures.trajectories import token_labels
 from sinkprune_companion.experiments import sink_conditions
 from sinkprune_companion.experiments.sink_conditions import Condition
+from sinkprune_companion.experiments.sink_measures import KINDS
 from sinkprune_companion.experiments.variants import fingerprint_of
-from sinkprune_companion.figures.looks import KINDS
 from sinkprune_companion.hiding import ALL, Choice, Hiding, MeasuredAttention, Third, hiding_model
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.models.devices import device_name
 from sinkprune_companion.experiments import compute
-from sinkprune_companion.experiments.paired_differences import compare, on_common_draws
+from sinkprune_companion.experiments.paired_differences import compare, compare_all, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
-from sinkprune_companion.experiments.variants import Variant, variants_on
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.experiments.variants import Variant, measured
+from sinkprune_companion.margins import beside_damage
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, preset
 
@@ -142,16 +141,12 @@ def scores_in_steps(
 
     `steps` says, by variant, at which numbers of steps; None is one token per step, 0 in the table.
     """
-    parts = [Variant(lm, fingerprint).scores(run, texts, draws, steps["dense"], variant="dense", seed=0)]
+
+    def score(variant: Variant, labels: dict[str, object]) -> pd.DataFrame:
+        return variant.scores(run, texts, draws, steps[labels["variant"]], **labels)
+
     length = next(iter(texts.values())).shape[1]
-
-    for seed in tqdm(seeds, desc="calibration draws"):
-        for row, variant in variants_on(lm, fingerprint, rows, length, seed):
-            given = (run, texts, draws, steps[row.variant])
-            with variant:
-                parts.append(variant.scores(*given, variant=row.variant, seed=seed))
-
-    return pd.concat(parts, ignore_index=True)
+    return measured(score, lm, fingerprint, rows, length, seeds, dense_once=True)
 
 
 def at(variant: str, count: int) -> dict[str, object]:
@@ -205,10 +200,11 @@ def findings(
             difference = minus_fewer_steps(scores, matched, name, column)
             found[f"{label}_minus_dense_{ending}"] = difference
 
-    for other in baselines:
-        name = f"unstable_minus_{other.replace('-', '_')}"
-        found[name] = compare(scores, at("unstable", 0), at(other, 0), at("dense", 0))
-    return found
+    beside = {
+        f"unstable_minus_{other.replace('-', '_')}": ("unstable", other, "dense") for other in baselines
+    }
+    sides = {name: [at(variant, 0) for variant in compared] for name, compared in beside.items()}
+    return found | compare_all(scores, sides)
 
 
 def front(scores: pd.DataFrame, costs: StepCosts, structured: Collection[str]) -> pd.DataFrame:

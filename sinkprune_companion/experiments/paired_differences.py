@@ -3,6 +3,7 @@
 Dimensions: N sequences or templates of items, R repetitions (calibration draws).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 
 from sinkprune.evaluation import suite
 from sinkprune.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
 
@@ -104,3 +105,11 @@ def compare(
     if not has_draws:  # neither is calibrated
         estimate = replace(estimate, draws=None)
     return estimate
+
+
+def compare_all(
+    scores: pd.DataFrame, sides: Mapping[str, Sequence[dict[str, object]]]
+) -> dict[str, Estimate]:
+    """Return `compare` of variant, other and dense model by finding; without what was not measured."""
+    found = {name: compare(scores, *compared) for name, compared in sides.items()}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}

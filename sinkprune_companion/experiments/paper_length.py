@@ -16,7 +16,7 @@ from sinkprune_companion.experiments.paired_differences import above_dense
 from sinkprune_companion.experiments.paper_protocol import COMPARISONS, ENDING, IN_PARTS, LENGTH
 from sinkprune_companion.experiments.pruning_findings import differences
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import Variant, draw_for
+from sinkprune_companion.experiments.variants import Variant, draw_for, losses_on, measured
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset
@@ -30,48 +30,28 @@ COMPARED = {
 EXCHANGED_REVISION = 1  # of the records of `exchanged_weights`
 
 
-class CalibrationLength:
-    """Models pruned on sequences of one length, in one calibration draw after the other."""
+def rows_on(sequences: int) -> list[GridRow]:
+    """Return RECIPES at 50 %, all on as many calibration sequences."""
+    recipes = {name: preset(name, sparsity=SPARSITY) for name in RECIPES}
+    return [GridRow(name, UNSTRUCTURED, SPARSITY, recipe, sequences) for name, recipe in recipes.items()]
 
-    def __init__(self, run: Run, lm: LanguageModel, fingerprint: str, sequences: int, length: int):
-        self.run = run
-        self.lm = lm
-        self.fingerprint = fingerprint
-        self.sequences = sequences
-        self.length = length
 
-    def variants(self, seed: int) -> dict[str, Variant]:
-        """Return RECIPES at 50 % on one calibration draw; they share the pass that takes their statistics."""
-        recipes = {name: preset(name, sparsity=SPARSITY) for name in RECIPES}
-        wanted = [(recipe, self.sequences) for recipe in recipes.values()]
-        drawn = draw_for(self.lm, wanted, self.length, seed, protocol_draw)[self.sequences]
-        return {name: Variant(self.lm, self.fingerprint, recipe, *drawn) for name, recipe in recipes.items()}
+def exchanged_weights(
+    run: Run, lm: LanguageModel, fingerprint: str, sequences: int, length: int, seed: int
+) -> pd.DataFrame:
+    """Return the share of kept weights that two recipes do not have in common, for every linear map.
 
-    def losses(self, seed: int, scored: int) -> pd.DataFrame:
-        """Return the losses of the dense model and of RECIPES on the `scored` sequences of the protocol."""
-        texts = protocol_texts(self.lm.tokenizer, scored, LENGTH)
-        dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
-        losses = [Variant(self.lm, self.fingerprint).scores(self.run, texts, 1, noise=seed, **dense)]
+    They are pruned on one calibration draw of so many sequences of `length` tokens.
+    """
+    rows = rows_on(sequences)
+    wanted = [(row.recipe, sequences) for row in rows]
+    drawn = draw_for(lm, wanted, length, seed, protocol_draw)[sequences]
+    made_from = {row.variant: (row.recipe, *drawn) for row in rows}
 
-        for name, variant in self.variants(seed).items():
-            row = GridRow(name, UNSTRUCTURED, SPARSITY, variant.recipe, self.sequences)
-            with variant:
-                losses.append(variant.scores(self.run, texts, 1, noise=seed, **row.labels, seed=seed))
-
-        return pd.concat(losses, ignore_index=True)
-
-    def exchanged(self, seed: int) -> pd.DataFrame:
-        """Return the share of kept weights that two recipes do not have in common, for every linear map."""
-        variants = self.variants(seed)
-        made_from = {name: (one.recipe, one.calibration, one.shared) for name, one in variants.items()}
-        return self.run.record(
-            "exchanged_weights",
-            partial(mask_differences, self.lm, made_from, PAIRS),
-            EXCHANGED_REVISION,
-            {"seed": seed},
-            variants={name: one.key for name, one in variants.items()},
-            pairs=PAIRS,
-        )
+    keys = {name: Variant(lm, fingerprint, *parts).key for name, parts in made_from.items()}
+    compute = partial(mask_differences, lm, made_from, PAIRS)
+    labels = {"seed": seed}
+    return run.record("exchanged_weights", compute, EXCHANGED_REVISION, labels, variants=keys, pairs=PAIRS)
 
 
 def findings(
@@ -93,16 +73,16 @@ def findings(
     if not draws:
         return {}
 
-    long = CalibrationLength(run, lm, fingerprint, sequences, length)
-    losses = pd.concat([long.losses(seed, scored) for seed in draws], ignore_index=True)
+    score = losses_on(run, protocol_texts(lm.tokenizer, scored, LENGTH))
+    losses = measured(score, lm, fingerprint, rows_on(sequences), length, draws, protocol_draw)
     compared = differences(above_dense(losses), (UNSTRUCTURED, SPARSITY), COMPARED)
     found = {f"{name}_{ENDING}_length_{length}": difference for name, difference in compared.items()}
 
-    exchanged = pd.concat([long.exchanged(seed) for seed in draws], ignore_index=True)
-    found |= _shares(exchanged, length)
+    exchanged = [exchanged_weights(run, lm, fingerprint, sequences, length, seed) for seed in draws]
+    found |= _shares(pd.concat(exchanged, ignore_index=True), length)
     if 0 in draws:
-        short = CalibrationLength(run, lm, fingerprint, sequences * length // LENGTH, LENGTH)
-        found |= _shares(short.exchanged(0), LENGTH)
+        as_many = sequences * length // LENGTH
+        found |= _shares(exchanged_weights(run, lm, fingerprint, as_many, LENGTH, 0), LENGTH)
 
     return found
 

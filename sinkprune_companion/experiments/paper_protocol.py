@@ -21,7 +21,7 @@ from sinkprune_companion.experiments.comparisons import (
     OURS,
     Compared,
 )
-from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
+from sinkprune_companion.experiments.paired_differences import compare_all, on_common_draws, pivot
 from sinkprune_companion.experiments.pruning_findings import (
     Place,
     answer_findings,
@@ -31,8 +31,8 @@ from sinkprune_companion.experiments.pruning_findings import (
     sides,
 )
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow, seen_levels, width_of
-from sinkprune_companion.experiments.variants import Variant, variant_answers, variants_on
-from sinkprune_companion.ledger.margins import beside_damage, share_that_matters
+from sinkprune_companion.experiments.variants import Variant, losses_on, measured, variant_answers
+from sinkprune_companion.margins import beside_damage, share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel, preset
@@ -113,7 +113,7 @@ def protocol_row(name: str, place: Place, tokens: int, draws: int | None = None,
 
 
 def protocol_rows(
-    names: Iterable[str], sparsity: float, draws: int, tokens: int, pattern: str = UNSTRUCTURED
+    names: Iterable[str], sparsity: float, draws: int | None, tokens: int, pattern: str = UNSTRUCTURED
 ) -> list[GridRow]:
     """Return the rows of presets at one sparsity, all on about `tokens` calibration tokens.
 
@@ -127,28 +127,20 @@ def dense_loss(losses: pd.DataFrame) -> Estimate:
     return crossed_interval(pivot(losses[losses.variant == "dense"]))
 
 
-def losses_of_draw(
+def losses_of(
     run: Run,
     lm: LanguageModel,
     fingerprint: str,
     rows: Sequence[GridRow],
     sequences: int,
-    seed: int,
+    seeds: Iterable[int],
 ) -> pd.DataFrame:
-    """Return the NELBO of the dense model and of models pruned on one calibration draw.
+    """Return the NELBO of the dense model and of models pruned on calibration draws.
 
-    Each draw has noise of its own, which all of its models share. Models that see the same states of the same
-    text share the pass that takes their statistics.
+    Each draw has noise of its own, which all of its models share.
     """
-    texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
-    losses = [Variant(lm, fingerprint).scores(run, texts, 1, noise=seed, **dense)]
-
-    for row, variant in variants_on(lm, fingerprint, rows, LENGTH, seed, protocol_draw):
-        labels = {**row.labels, "seed": seed}
-        with variant:
-            losses.append(variant.scores(run, texts, 1, noise=seed, **labels))
-    return pd.concat(losses, ignore_index=True)
+    score = losses_on(run, protocol_texts(lm.tokenizer, sequences, LENGTH))
+    return measured(score, lm, fingerprint, rows, LENGTH, seeds, protocol_draw)
 
 
 def protocol_losses(
@@ -178,12 +170,7 @@ def protocol_losses(
         planned = [row for row in planned if row.variant in chosen]
     if seeds is None:
         seeds = range(max((row.draws for row in planned), default=1))
-
-    parts = []
-    for seed in seeds:
-        rows = [row for row in planned if seed < row.draws]
-        parts.append(losses_of_draw(run, lm, fingerprint, rows, sequences, seed))
-    return pd.concat(parts, ignore_index=True)
+    return losses_of(run, lm, fingerprint, planned, sequences, seeds)
 
 
 def protocol_answers(
@@ -198,20 +185,15 @@ def protocol_answers(
 ) -> pd.DataFrame:
     """Return the answers of the dense model and of those pruned by RECIPES, by calibration draw.
 
-    These are the models that `losses_of_draw` scores. `questions` and `item_draws` are those of
+    These are the models that `losses_of` scores. `questions` and `item_draws` are those of
     `variant_answers`.
     """
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": 0}
-    with Variant(lm, fingerprint) as variant:
-        parts = [variant_answers(run, variant, questions, item_draws, **dense)]
 
-    rows = protocol_rows(RECIPES, sparsity, 1, tokens)
-    for seed in seeds:
-        for row, variant in variants_on(lm, fingerprint, rows, LENGTH, seed, protocol_draw):
-            labels = {**row.labels, "seed": seed}
-            with variant:
-                parts.append(variant_answers(run, variant, questions, item_draws, **labels))
-    return pd.concat(parts, ignore_index=True)
+    def ask(variant: Variant, labels: dict[str, object]) -> pd.DataFrame:
+        return variant_answers(run, variant, questions, item_draws, **labels)
+
+    rows = protocol_rows(RECIPES, sparsity, None, tokens)
+    return measured(ask, lm, fingerprint, rows, LENGTH, seeds, protocol_draw, dense_once=True)
 
 
 def pool_overlap(pool_tokens: int, sequences: int) -> float:
@@ -331,13 +313,10 @@ def beside_other_amounts(scores: pd.DataFrame, larger: pd.DataFrame) -> dict[str
         "paper_as_many_sequences_minus_wanda": "paper-larger",
         "wanda_larger_minus_wanda": "wanda-larger",
     }
-    found = {}
-    for name, variant in compared.items():
-        difference = compare(both, at(place, variant), at(place, "wanda"), at(place, "dense"))
-        if difference is not None:
-            found[f"{name}_{ENDING}"] = difference
-
-    return found
+    beside = (at(place, "wanda"), at(place, "dense"))
+    return compare_all(
+        both, {f"{name}_{ENDING}": (at(place, variant), *beside) for name, variant in compared.items()}
+    )
 
 
 def _growth(scores: pd.DataFrame) -> Estimate | None:

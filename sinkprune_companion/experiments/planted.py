@@ -11,14 +11,16 @@ Dimensions: N sequences, S steps, T position.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import pandas as pd
 import torch
 
 from sinkprune.evaluation.intervals import Estimate, interval
-from sinkprune_companion.experiments.paired_differences import compare
-from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, losses_of_draw
+from sinkprune_companion.experiments.paired_differences import compare_all
+from sinkprune_companion.experiments.paper_protocol import LENGTH, NOISE_LEVELS, losses_of
+from sinkprune_companion.experiments.pruning_findings import at
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw
@@ -133,7 +135,7 @@ def planted_losses(
             recipe = planted_recipe(choice, sparsity, criterion)
             rows.append(GridRow(prefix + name, UNSTRUCTURED, sparsity, recipe, calibration_sequences))
 
-    return losses_of_draw(run, lm, fingerprint, rows, sequences, seed)
+    return losses_of(run, lm, fingerprint, rows, sequences, [seed])
 
 
 # what one pass over the model foresees
@@ -278,17 +280,10 @@ def planted_findings(
     `scores` are losses above the dense model's. The margin is a share of what pruning costs where these
     tokens are kept.
     """
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
-    found = {}
-
-    for sparsity in sparsities:
-        for finding, (place, without) in GAINS.items():
-            for dose in doses:
-                at = {"pattern": "unstructured", "sparsity": sparsity}
-                kept = {**at, "variant": f"{place}, {KEPT}, {dose:g}"}
-                left_out = {**at, "variant": without.format(dose=dose)}
-
-                gain = compare(scores, left_out, kept, dense)
-                if gain is not None:
-                    found[f"{finding}_x{dose:g}_{100 * sparsity:.0f}"] = gain
-    return found
+    sides = {}
+    for sparsity, dose, finding in product(sparsities, doses, GAINS):
+        tokens, without = GAINS[finding]
+        compared = (without.format(dose=dose), f"{tokens}, {KEPT}, {dose:g}", "dense")
+        place = (UNSTRUCTURED, sparsity)
+        sides[f"{finding}_x{dose:g}_{100 * sparsity:.0f}"] = [at(place, variant) for variant in compared]
+    return compare_all(scores, sides)

@@ -9,9 +9,9 @@ import pandas as pd
 
 from sinkprune.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_companion.experiments.comparisons import COMPARISONS, Compared
-from sinkprune_companion.experiments.paired_differences import compare, on_common_draws, pivot
+from sinkprune_companion.experiments.paired_differences import compare_all, on_common_draws, pivot
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity
@@ -47,15 +47,11 @@ def heading(place: Place) -> str:
 
 def costs(scores: pd.DataFrame) -> dict[tuple[Place, str], Estimate]:
     """Return what every variant costs above the dense model, by its place and name."""
-    measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
-
-    found = {}
-    for pattern, sparsity, variant in measured.itertuples(index=False, name=None):
-        if variant != "dense":
-            place = (pattern, sparsity)
-            found[place, variant] = compare(scores, at(place, variant), at(place, "dense"))
-
-    return found
+    measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates().itertuples(index=False, name=None)
+    pruned = [((pattern, sparsity), variant) for pattern, sparsity, variant in measured if variant != "dense"]
+    return compare_all(
+        scores, {(place, variant): (at(place, variant), at(place, "dense")) for place, variant in pruned}
+    )
 
 
 def excess(scores: pd.DataFrame) -> pd.DataFrame:
@@ -79,13 +75,7 @@ def differences(
     scores: pd.DataFrame, place: Place, comparisons: Mapping[str, Compared] = COMPARISONS
 ) -> dict[str, Estimate]:
     """Return the differences at a place with their margins, by comparison; without what was not measured."""
-    estimates = {}
-    for name, compared in comparisons.items():
-        estimate = compare(scores, *sides(place, compared))
-        if estimate is not None:
-            estimates[name] = estimate
-
-    return estimates
+    return compare_all(scores, {name: sides(place, compared) for name, compared in comparisons.items()})
 
 
 def likelihood_findings(

@@ -67,6 +67,10 @@ ANSWERING = (  # their models answer two-choice items, besides the dense one
 )
 
 
+# the columns that name the dense model in tables of scores
+DENSE = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "place": "dense"}
+
+
 class GridRow(NamedTuple):
     """One variant of a model: how it is pruned, on how many sequences, and in how many calibration draws."""
 
@@ -80,7 +84,8 @@ class GridRow(NamedTuple):
     @property
     def labels(self) -> dict[str, object]:
         """The columns that name it in tables of scores."""
-        return {"variant": self.variant, "pattern": self.pattern, "sparsity": self.sparsity}
+        place = {"pattern": self.pattern, "sparsity": self.sparsity, "place": self.place}
+        return {"variant": self.variant, **place}
 
     @property
     def place(self) -> str:

@@ -14,7 +14,7 @@ from sinkprune.evaluation.intervals import Estimate
 from sinkprune_companion.experiments.kinds_of_text import finding_on
 from sinkprune_companion.experiments.paired_differences import on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
-from sinkprune_companion.ledger.margins import beside_damage
+from sinkprune_companion.margins import beside_damage
 from sinkprune_companion.run.texts import DOMAINS
 
 Cell = tuple[bool, ...]  # which switches are on

@@ -9,10 +9,9 @@ from itertools import product
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from sinkprune_companion.experiments.pruning_grid import GridRow, row_of, seen_levels
-from sinkprune_companion.experiments.variants import Variant, variants_on
+from sinkprune_companion.experiments.variants import Variant, losses_on, measured
 from sinkprune_companion.run.records import Run
 from sinkprune_core import LanguageModel, Recipe, preset
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
@@ -131,18 +130,12 @@ def losses(
     All variants of a draw are scored under the same noise, and each draw has noise of its own. `then` is
     called with every variant and its labels as long as the model is pruned.
     """
-    fingerprint = lm.fingerprint()
-    frames = []
+    score = losses_on(run, texts)
 
-    for seed in tqdm(seeds, desc="calibration draws", leave=False):
-        variants = [(Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed})]
-        for row, variant in variants_on(lm, fingerprint, rows, length, seed):
-            variants.append((variant, {"variant": row.variant, "place": row.place, "seed": seed}))
+    def measure(variant: Variant, labels: dict[str, object]) -> pd.DataFrame:
+        frame = score(variant, labels)
+        if then:
+            then(variant, labels)
+        return frame
 
-        for variant, labels in tqdm(variants, desc="prune and measure", unit="variant", leave=False):
-            with variant:
-                frames.append(variant.scores(run, texts, 1, noise=seed, **labels))
-                if then:
-                    then(variant, labels)
-
-    return pd.concat(frames, ignore_index=True)
+    return measured(measure, lm, lm.fingerprint(), rows, length, seeds)

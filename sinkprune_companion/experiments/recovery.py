@@ -18,10 +18,10 @@ from sinkprune.evaluation.text_scores import score_texts
 from sinkprune.recovery.settings import Recovery
 from sinkprune.recovery.text import TrainingText, training_text
 from sinkprune.recovery.training import recover_model
-from sinkprune_companion.experiments.paired_differences import compare
+from sinkprune_companion.experiments.paired_differences import compare, compare_all
 from sinkprune_companion.experiments.paper_protocol import LENGTH, protocol_row
 from sinkprune_companion.experiments.pruning_grid import UNSTRUCTURED, GridRow
-from sinkprune_companion.experiments.variants import Variant, fingerprint_of, variants_on
+from sinkprune_companion.experiments.variants import Variant, fingerprint_of, measured
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import protocol_draw, protocol_texts
 from sinkprune_core import LanguageModel
@@ -174,21 +174,14 @@ def recovered_losses(
     text = training_text(lm.tokenizer, None, LENGTH)
     recoveries = {count: settings_of(lm, count, seed=seed, **settings) for count in tokens}
 
-    labels_of_control = {"variant": CONTROL, "pattern": DENSE.pattern, "sparsity": DENSE.sparsity}
-    variants = [(labels_of_control, Variant(lm, fingerprint))]
-    for row, variant in variants_on(lm, fingerprint, rows, LENGTH, seed, protocol_draw):
-        variants.append((row.labels, variant))
+    def measure(variant: Variant, labels: dict[str, object]) -> pd.DataFrame:
+        parts = [variant.scores(run, texts, 1, noise=seed, **labels).assign(asked=0)]
+        for count, how in recoveries.items():
+            after = recovered_scores(run, variant, how, text, texts, 1, seed, **labels)
+            parts.append(after.assign(asked=count))
+        return pd.concat(parts, ignore_index=True)
 
-    parts = []
-    for names, variant in variants:
-        with variant:
-            labels = {**names, "seed": seed}
-            before = variant.scores(run, texts, 1, noise=seed, **labels)
-            parts.append(before.assign(asked=0))
-            for count, how in recoveries.items():
-                after = recovered_scores(run, variant, how, text, texts, 1, seed, **labels)
-                parts.append(after.assign(asked=count))
-    return _by_draw(pd.concat(parts, ignore_index=True))
+    return _by_draw(measured(measure, lm, fingerprint, rows, LENGTH, [seed], protocol_draw))
 
 
 def taught_losses(
@@ -210,10 +203,10 @@ def taught_losses(
     texts = protocol_texts(lm.tokenizer, sequences, LENGTH)
     text = training_text(lm.tokenizer, None, LENGTH)
     how = settings_of(lm, tokens, seed=seed, distillation=1.0, **settings)
-    ((_, variant),) = variants_on(lm, fingerprint, [row], LENGTH, seed, protocol_draw)
+    calibration = protocol_draw(lm, row.sequences, LENGTH, seed)
 
     labels = {**row.labels, "seed": seed}
-    with variant:
+    with Variant(lm, fingerprint, row.recipe, calibration) as variant:
         losses = recovered_scores(run, variant, how, text, texts, 1, seed, teacher=teacher, **labels)
     return _by_draw(losses.assign(asked=tokens, taught=True))
 
@@ -237,8 +230,8 @@ def _at(variant: str, place: Place, asked: int) -> dict[str, object]:
 
 def recovery_findings(
     losses: pd.DataFrame, places: Iterable[Place], tokens: Sequence[int]
-) -> dict[str, Estimate | None]:
-    """Return what was found, in nats per token, by name; None was not measured.
+) -> dict[str, Estimate]:
+    """Return what was found, in nats per token, by name, without what was not measured.
 
     - `recovered_RECIPE_PLACE_N`: the pruned model after N thousand tokens, less before (below 0: a gain)
     - `after_RECIPE_PLACE_N`: the same model less the dense one trained on as many tokens; N = 0: before
@@ -247,31 +240,31 @@ def recovery_findings(
     - `one_shot_minus_recovered_wanda_PLACE_N`: `recommended` without any recovery, less Wanda after it
     - `recovered_dense_N`: the dense model after N thousand tokens, less before
     """
-    found = {}
+    sides = {}
     for count in (0, *tokens):
         thousands = count // 1000
         control = _at(CONTROL, DENSE, count)
         if count > 0:
-            found[f"recovered_dense_{thousands}"] = compare(losses, control, {**control, "asked": 0})
+            sides[f"recovered_dense_{thousands}"] = (control, {**control, "asked": 0})
 
         for place in places:
             for recipe in (*RECIPES, SMALLER):
                 name = f"{recipe.replace('-', '_')}_{place.ending}_{thousands}"
                 model = _at(recipe, place, count)
-                found[f"after_{name}"] = compare(losses, model, control)
+                sides[f"after_{name}"] = (model, control)
                 if count > 0:
-                    found[f"recovered_{name}"] = compare(losses, model, {**model, "asked": 0})
+                    sides[f"recovered_{name}"] = (model, {**model, "asked": 0})
 
             if count > 0:
                 one_shot, recovered = _at("recommended", place, 0), _at("wanda", place, count)
                 name = f"one_shot_minus_recovered_wanda_{place.ending}_{thousands}"
-                found[name] = compare(losses, one_shot, recovered, control)
+                sides[name] = (one_shot, recovered, control)
 
             for label, (first, second) in COMPARISONS.items():
                 compared = (_at(first, place, count), _at(second, place, count))
                 name = f"{label}_{place.ending}_{thousands}_recovered"
-                found[name] = compare(losses, *compared, control)
-    return found
+                sides[name] = (*compared, control)
+    return compare_all(losses, sides)
 
 
 def smaller_findings(losses: pd.DataFrame, tokens: Sequence[int]) -> dict[str, Estimate]:
@@ -281,15 +274,13 @@ def smaller_findings(losses: pd.DataFrame, tokens: Sequence[int]) -> dict[str, E
     whole, so the smaller model keeps a little more than half. The difference is Wanda's model less the
     smaller dense one, before (N = 0) and after N thousand tokens of training.
     """
-    found = {}
+    sides = {}
     for count in (0, *tokens):
         sparse = _at("wanda", PLACES["50"], count)
         smaller = _at(SMALLER, PLACES["units 50"], count)
-
-        difference = compare(losses, sparse, smaller, _at(CONTROL, DENSE, count))
-        if difference is not None:
-            found[f"sparse_minus_smaller_50_{count // 1000}_recovered"] = difference
-    return found
+        name = f"sparse_minus_smaller_50_{count // 1000}_recovered"
+        sides[name] = (sparse, smaller, _at(CONTROL, DENSE, count))
+    return compare_all(losses, sides)
 
 
 def taught_findings(losses: pd.DataFrame, taught: pd.DataFrame) -> dict[str, Estimate]:
@@ -298,20 +289,18 @@ def taught_findings(losses: pd.DataFrame, taught: pd.DataFrame) -> dict[str, Est
     `losses` are those of `recovered_losses`, `taught` those of `taught_losses`. The margin is a share of what
     the model costs that learnt from text.
     """
-    found = {}
+    sides = {}
     both = pd.concat([losses.assign(taught=False), taught], ignore_index=True)
-    measured = taught[["variant", "pattern", "sparsity", "asked"]].drop_duplicates()
+    models = taught[["variant", "pattern", "sparsity", "asked"]].drop_duplicates()
 
-    for variant, pattern, sparsity, count in measured.itertuples(index=False, name=None):
+    for variant, pattern, sparsity, count in models.itertuples(index=False, name=None):
         place = Place(pattern, sparsity)
         model = _at(variant, place, count)
 
         from_teacher, from_text = ({**model, "taught": taught} for taught in (True, False))
-        difference = compare(both, from_teacher, from_text, _at(CONTROL, DENSE, count))
-        if difference is not None:
-            name = f"taught_minus_text_{variant.replace('-', '_')}_{place.ending}_{count // 1000}"
-            found[name] = difference
-    return found
+        name = f"taught_minus_text_{variant.replace('-', '_')}_{place.ending}_{count // 1000}"
+        sides[name] = (from_teacher, from_text, _at(CONTROL, DENSE, count))
+    return compare_all(both, sides)
 
 
 def recovery_levels(

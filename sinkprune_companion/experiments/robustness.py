@@ -18,7 +18,7 @@ from sinkprune_companion.experiments.comparisons import COMPARISONS
 from sinkprune_companion.experiments.diffusion_models import diffusion_model
 from sinkprune_companion.experiments.paired_differences import above_dense, pivot
 from sinkprune_companion.experiments.pruning_grid import CURVE, HEADLINE, SPARSITY, GridRow, grid_rows
-from sinkprune_companion.experiments.variants import Variant, draw_for
+from sinkprune_companion.experiments.variants import Variant, losses_on, measured
 from sinkprune_companion.run import profiles
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import held_out_texts
@@ -196,16 +196,13 @@ def scores_in(run: Run, settings: Iterable[Setting], sizes: Sizes, model: str) -
         if setting.pair not in models:
             models[setting.pair] = _model_of(setting, runs[setting.archive], sizes.dtype, model)
 
-        home = runs[setting.archive]
-        draws = [
-            _scores_of_draw(home, *models[setting.pair], setting, sizes, seed)
-            for seed in range(setting.seeds)
-        ]
-        frame = pd.concat(draws, ignore_index=True)
-        if setting.own_noise:
-            found[setting] = above_dense(frame)
-        else:
-            found[setting] = frame.drop_duplicates()  # the dense model's, the same in every draw
+        kind, lm, fingerprint = models[setting.pair]
+        texts = held_out_texts(lm.tokenizer, sizes.sequences, setting.length)
+        score = losses_on(runs[setting.archive], texts, setting.own_noise)
+        grid = (rows_of(setting, sizes), setting.length, range(setting.seeds))
+
+        frame = measured(score, lm, fingerprint, *grid, kind=kind, dense_once=not setting.own_noise)
+        found[setting] = above_dense(frame) if setting.own_noise else frame
     return found
 
 
@@ -221,29 +218,6 @@ def _model_of(
     else:
         lm = diffusion_model(setting.pair, dtype, home.device)
     return Variant, lm, lm.fingerprint()
-
-
-def _scores_of_draw(
-    home: Run,
-    kind: type[Variant],
-    lm: LanguageModel,
-    fingerprint: str,
-    setting: Setting,
-    sizes: Sizes,
-    seed: int,
-) -> pd.DataFrame:
-    """Return the scores of the dense model and of all recipes on one calibration draw."""
-    texts = held_out_texts(lm.tokenizer, sizes.sequences, setting.length)
-    rows = [row for row in rows_of(setting, sizes) if seed < row.draws]
-    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], setting.length, seed)
-    noise = seed if setting.own_noise else 0
-
-    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
-    scores = [kind(lm, fingerprint).scores(home, texts, 1, noise=noise, **labels)]
-    for row in rows:
-        with kind(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
-            scores.append(variant.scores(home, texts, 1, noise=noise, **row.labels, seed=seed))
-    return pd.concat(scores, ignore_index=True)
 
 
 def rows_of(setting: Setting, sizes: Sizes) -> list[GridRow]:
@@ -346,8 +320,8 @@ def elsewhere_by_amount(differences: Differences) -> pd.DataFrame:
 
     for setting in apart_in("calibration", settings):
         column = f"{setting.value_of('calibration')}, {_draws(setting.other_draws)}"
-        for (measured, place), estimates in differences.items():
-            if measured != setting or place == HALF:
+        for (where, place), estimates in differences.items():
+            if where != setting or place == HALF:
                 continue
             for comparison, estimate in estimates.items():
                 row = (pruning_findings.heading(place).removeprefix("unstructured, "), label_of(comparison))

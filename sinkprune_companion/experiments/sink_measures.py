@@ -9,6 +9,7 @@ from sinkprune_core.sinks import detection
 from sinkprune_core.sinks.trace import Trace
 
 SHORT = {"diffusion": "dlm", "autoregressive": "ar"}  # kinds of model, as findings are named
+KINDS = {"diffusion": "DLM", "autoregressive": "AR model"}  # as pictures and tables call them
 IN_TENTHS = "spatial_variance"  # the metric of which the ledger's margin is a tenth of the AR model's value
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 import torch
 
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.pruning_grid import row_of
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant, losses_on, measured
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe
@@ -82,16 +83,9 @@ def twin_losses(
     seeds: Iterable[int],
 ) -> pd.DataFrame:
     """Return the losses of an autoregressive model, dense and pruned by Wanda without some tokens."""
-    fingerprint = lm.fingerprint()
-    frames = []
+    rows = []
+    for tokens in ("none", "all", "random"):
+        recipe = compared_preset("wanda", sparsity=sparsity, exclude=tokens, sink_std=sink_std)
+        rows.append(row_of(tokens, recipe, sequences))
 
-    for seed in seeds:
-        text = calibration_draw(lm, sequences, length, seed)
-        with Variant(lm, fingerprint) as dense:
-            frames.append(dense.scores(run, texts, 1, variant="dense", seed=seed))
-        for tokens in ("none", "all", "random"):
-            recipe = compared_preset("wanda", sparsity=sparsity, exclude=tokens, sink_std=sink_std)
-            with Variant(lm, fingerprint, recipe, text) as variant:
-                frames.append(variant.scores(run, texts, 1, variant=tokens, seed=seed))
-
-    return pd.concat(frames, ignore_index=True)
+    return measured(losses_on(run, texts, own_noise=False), lm, lm.fingerprint(), rows, length, seeds)

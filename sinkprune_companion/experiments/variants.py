@@ -5,19 +5,20 @@ Dimensions: N sequences, T tokens per sequence.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from sinkprune.evaluation import suite, two_choice
 from sinkprune.evaluation.local_data import embedded_blimp
 from sinkprune.evaluation.text_scores import EVALUATION_SEED, score_texts
 from sinkprune.memory import release_freed_memory
-from sinkprune_companion.experiments.pruning_grid import GridRow
+from sinkprune_companion.experiments.pruning_grid import DENSE, GridRow
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import Calibration, LanguageModel, Recipe, Report, prune, weights_kept
@@ -153,18 +154,53 @@ class Variant:
         return run.record("scores", compute, SCORES_REVISION, labels, **key)
 
 
-def variants_on(
+# variants of all rows of a grid, draw by draw
+
+Measure = Callable[[Variant, dict[str, object]], pd.DataFrame]  # of a variant and the labels of its row
+
+
+def measured(
+    measure: Measure,
     lm: LanguageModel,
     fingerprint: str,
     rows: Sequence[GridRow],
     length: int,
-    seed: int,
+    seeds: Iterable[int],
     draw: Callable[[LanguageModel, int, int, int], Calibration] = calibration_draw,
-) -> Iterator[tuple[GridRow, Variant]]:
-    """Yield every row with its variant, on one calibration draw as `draw_for` gives it."""
-    drawn = draw_for(lm, [(row.recipe, row.sequences) for row in rows], length, seed, draw)
-    for row in rows:
-        yield row, Variant(lm, fingerprint, row.recipe, *drawn[row.sequences])
+    kind: type[Variant] = Variant,
+    dense_once: bool = False,
+) -> pd.DataFrame:
+    """Return what `measure` gives of the dense model and of one pruned by every row, on calibration draws.
+
+    A row is measured in its first `draws`. Labels have the number of the draw as `seed`. Models of a draw
+    that see the same states of the same text share the pass that takes their statistics. With `dense_once`
+    the dense model is measured once, as of draw 0, and not with every draw.
+    """
+    dense = (DENSE, kind(lm, fingerprint))
+    frames = [measure(dense[1], DENSE | {"seed": 0})] if dense_once else []
+
+    for seed in tqdm(seeds, desc="calibration draws", leave=False):
+        in_draw = [row for row in rows if row.draws is None or seed < row.draws]
+        drawn = draw_for(lm, [(row.recipe, row.sequences) for row in in_draw], length, seed, draw)
+
+        variants = [(row.labels, kind(lm, fingerprint, row.recipe, *drawn[row.sequences])) for row in in_draw]
+        if not dense_once:
+            variants = [dense, *variants]
+
+        for labels, variant in tqdm(variants, desc="prune and measure", unit="variant", leave=False):
+            with variant:
+                frames.append(measure(variant, labels | {"seed": seed}))
+
+    return pd.concat(frames, ignore_index=True)
+
+
+def losses_on(run: Run, texts: dict[str, torch.Tensor], own_noise: bool = True) -> Measure:
+    """Return what scores a variant once on every text: under noise of its draw, or under one of all draws."""
+
+    def measure(variant: Variant, labels: dict[str, object]) -> pd.DataFrame:
+        return variant.scores(run, texts, 1, noise=labels["seed"] if own_noise else 0, **labels)
+
+    return measure
 
 
 def variant_answers(

@@ -20,7 +20,7 @@ from sinkprune.evaluation.verdict_rule import HELPS, HURTS, NO_DIFFERENCE, TOO_F
 from sinkprune.figures.style import canvas
 from sinkprune_companion.figures.forests import CAP, Judge
 from sinkprune_companion.figures.looks import BLACK, GREY, INK, VERDICTS
-from sinkprune_companion.ledger.margins import check_found
+from sinkprune_companion.margins import check_found
 
 CAPTION = (
     "An attention map with a sink; how many kept weights change where sinks are left out, and with another "

@@ -15,7 +15,7 @@ from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.numbers import number
 from sinkprune.figures.style import canvas, titled
 from sinkprune_companion.figures.looks import BLACK, GREY, INK, METHODS
-from sinkprune_companion.ledger.margins import known_damage
+from sinkprune_companion.margins import known_damage
 
 CAPTION = (
     "What recipes add to the loss bound at 50 and 75 %, over natural English, samples of the AR model and "

@@ -12,6 +12,7 @@ from sinkprune.evaluation.verdict_rule import (
     TOO_FEW_DRAWS,
     UNDECIDED,
 )
+from sinkprune_companion.experiments.sink_measures import KINDS
 
 # Okabe and Ito's colours, safe for colour-blind readers, grey, and hues between them
 ORANGE = "#E69F00"
@@ -73,9 +74,6 @@ METHODS = {
     "random tokens": Look(GREY, "*", "--"),
     "largest change": Look(BLACK, "D", "-."),
 }
-
-# what a legend calls a kind of model
-KINDS = {"diffusion": "DLM", "autoregressive": "AR model"}
 
 # what a legend calls a kind of model, or a method whose name is that of a preset or of a table's column
 CALLED = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sinkprune_companion.figures import claims_strip, headline, ladder
 from sinkprune_companion.figures.figures import save_every_shape
-from sinkprune_companion.pages.sources import Results
+from sinkprune_companion.ledger.results import Results
 
 FOLDER = "pictures"  # of all but README's
 

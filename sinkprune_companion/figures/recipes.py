@@ -24,10 +24,9 @@ from sinkprune_companion.experiments.robustness import (
     draw_values,
     label_of,
 )
-from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures import figures, forests, titles
 from sinkprune_companion.figures.looks import BLACK, CALLED
-from sinkprune_companion.pages import render
-from sinkprune_companion.pages.sources import results_for
+from sinkprune_companion.ledger.results import results_for
 from sinkprune_companion.run.records import Run
 from sinkprune_core.pruning.patterns import n_and_m
 
@@ -65,7 +64,7 @@ def save_protocol(run: Run, found: Mapping[str, Estimate], sparsity: float) -> F
 
     groups = {each.label: each.group for each in paper_protocol.COMPARISONS.values() if each.label in rows}
     table = forests.forest_table(rows, results_for(run).on_losses)
-    return render.draw(
+    return titles.draw(
         run,
         f"protocol_{100 * sparsity:.0f}",
         f"Paired differences under the paper's protocol, {100 * sparsity:g} %",
@@ -92,7 +91,7 @@ def save_protocol_units(run: Run, found: Mapping[str, Estimate], ratios: Sequenc
         return None
 
     table = pd.concat(parts, ignore_index=True)
-    return render.draw(
+    return titles.draw(
         run,
         "protocol_units",
         "Whole units under the paper's protocol",
@@ -128,7 +127,7 @@ def save_differences(
     where = ", ".join(map(pruning_findings.heading, places))
     judged = results_for(run).on_losses
     table = forests.forest_table(drawn, judged)
-    return render.draw(
+    return titles.draw(
         run,
         name,
         f"Paired differences, {where}",
@@ -181,7 +180,7 @@ def save_shares(
     judged = results_for(run).on_losses
     table = shares_table(sections, judged)
 
-    title = render.title(run, name, plain)
+    title = titles.title(run, name, plain)
     if of is None:
         picture = forests.plot_effects(table, IN_NATS, title)
         unit = "nats per token"
@@ -226,7 +225,7 @@ def save_damage(run: Run, costs: pd.DataFrame, names: Mapping[str, str], bigram:
     places = table.zeros.drop_duplicates().tolist()
     drawn = table.assign(place=table.zeros.map(places.index))  # evenly apart, however near they are
 
-    title = render.title(run, "damage", "What recipes cost, by the share of zeros")
+    title = titles.title(run, "damage", "What recipes cost, by the share of zeros")
     labels = {"place": "weights that are zero; bars: 95 % interval of each cost by itself"}
     labels["value"] = "loss above the unpruned model's (nats per token)"
     how = {"interval_columns": ("low", "high"), "logy": True, "dodge": True, "title": title}
@@ -249,7 +248,7 @@ def save_recovery(run: Run, levels: pd.DataFrame) -> Figure:
         training=levels.tokens.map(lambda count: f"after {count:,} tokens" if count else "before training"),
     )
 
-    title = render.title(run, "recovery", "Losses of pruned models before and after recovery")
+    title = titles.title(run, "recovery", "Losses of pruned models before and after recovery")
     xlabel = "loss above the unpruned model's before training (nats per token): ← better"
     picture = forests.plot_rows(table, "zeros", "recipe", xlabel, title, "training")
     for axis in picture.axes:
@@ -304,7 +303,7 @@ def save_draws(
         for name in shown
         if name in differences[setting, HALF]
     }
-    title = render.title(run, f"by_{factor}", plain)
+    title = titles.title(run, f"by_{factor}", plain)
     picture = forests.plot_lanes(values, "difference", factor, margins, IN_NATS, title)
     lanes = zip(values.difference, values[factor], strict=True)
     data = values.assign(margin=[margins.get(lane) for lane in lanes])
@@ -334,7 +333,7 @@ def _save_compared(
         return None
 
     table = pd.concat(parts, ignore_index=True)
-    title = render.title(run, name, plain)
+    title = titles.title(run, name, plain)
     picture = forests.plot_effects(table, IN_NATS, title)
     return figures.save_figure(run, picture, name, table, title)
 
@@ -356,7 +355,7 @@ def save_left_out(run: Run, effects: Effects, controls: Effects, plain: str) -> 
     ]
     table["verdict"] = results_for(run).on_losses(estimates)
 
-    title = render.title(run, "left_out", plain)
+    title = titles.title(run, "left_out", plain)
     drawn = [
         table[table.comparison == comparison].assign(comparison=lambda part: part.section, section=section)
         for comparison, section in SECTIONS.items()

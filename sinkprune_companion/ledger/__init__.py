@@ -1,1 +1,1 @@
-"""Claims, margins and the verdict rule."""
+"""Claims and their verdicts."""

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sinkprune.evaluation import verdict_rule
 from sinkprune.evaluation.intervals import Estimate
-from sinkprune_companion import DATA
-from sinkprune_companion.ledger import margins, others
+from sinkprune_companion import DATA, margins
+from sinkprune_companion.ledger import others
 
 FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper

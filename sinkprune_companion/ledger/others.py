@@ -6,7 +6,7 @@ from functools import cache
 from scipy import stats
 
 from sinkprune.evaluation.intervals import CONFIDENCE, Estimate
-from sinkprune_companion.ledger.margins import damage_margin, published_numbers, share_that_matters
+from sinkprune_companion.margins import damage_margin, published_numbers, share_that_matters
 
 REACH = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 UNPAIRED = "from both standard errors, as if on different items: wider than a paired interval"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sinkprune_companion.ledger.margins import published_numbers
+from sinkprune_companion.margins import published_numbers
 
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each

@@ -13,8 +13,9 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from sinkprune_companion.pages.render import FOLDER, render_results
-from sinkprune_companion.pages.sources import Results
+from sinkprune_companion.ledger.results import Results
+from sinkprune_companion.pages.render import render_results
+from sinkprune_companion.run.templates import FOLDER
 
 FOLDERS = {"answer": "answers", "reading": "readings"}  # of the templates, by a cell's tag
 WIDTH = 98  # of a line in a source, behind its comment sign

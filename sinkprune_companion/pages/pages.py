@@ -10,10 +10,12 @@ from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.figures import claims_strip
 from sinkprune_companion.figures.published import save_published
+from sinkprune_companion.figures.titles import TITLES, rendered_title
 from sinkprune_companion.ledger import others, published
+from sinkprune_companion.ledger.results import results_of
 from sinkprune_companion.pages import sources
 from sinkprune_companion.pages.notebook_cells import notebook_texts
-from sinkprune_companion.pages.render import TITLES, render_results, rendered_title
+from sinkprune_companion.pages.render import render_results
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.recipe import PRESETS, preset
@@ -39,7 +41,7 @@ def pages(folder: Path) -> dict[str, str]:
     findings.
     """
     root = project_root()
-    results = sources.results_of(folder)
+    results = results_of(folder)
     texts = notebook_texts(root, results)
     for notebook, figures in TITLES.items():
         for figure in figures:
@@ -55,7 +57,7 @@ def pages(folder: Path) -> dict[str, str]:
 def write() -> list[Path]:
     """Write all pages, and the pictures on them, from the published findings; return their files."""
     root = project_root()
-    files = save_published(sources.results_of(root / "figures"), root)
+    files = save_published(results_of(root / "figures"), root)
     for name, text in pages(root / "figures").items():
         with atomic(root / name) as partial:
             partial.write_text(text, encoding="utf-8")

@@ -1,49 +1,20 @@
-"""Render what somebody wrote, pages and titles of figures: Jinja2 templates with numbers filled in.
-
-A number has a filter: `{{ f["03/paper_minus_wanda"] | amount("nats") }}`. A sentence that presumes a
-verdict says so beside it: `{{ holds("paper-beats-wanda", "contradicted") }}` prints nothing, and rendering
-stops where the verdict is another one. Then a person writes a new sentence.
-"""
+"""What pages and notebooks show of the results of a run: templates with numbers filled in, and tables."""
 
 import html
-import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import pandas as pd
-import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
-from matplotlib.figure import Figure
 
-from sinkprune.evaluation.numbers import amount, count, markdown_table, number, p_text, percent, signed
-from sinkprune.evaluation.verdict_rule import (
-    CONTRADICTED,
-    DEPENDS,
-    NO_DIFFERENCE,
-    NOT_DONE,
-    NOT_RUN,
-    REPRODUCED,
-    TOO_FEW_DRAWS,
-    UNDECIDED,
-)
-from sinkprune_companion.figures.figures import save_figure
+from sinkprune.evaluation.numbers import amount, markdown_table
+from sinkprune.evaluation.verdict_rule import CONTRADICTED, REPRODUCED
 from sinkprune_companion.ledger.claims import CLAIM
-from sinkprune_companion.ledger.margins import damage
 from sinkprune_companion.ledger.published import published_averages
+from sinkprune_companion.ledger.results import Results, results_for
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.pages.sources import (
-    PresumedVerdictError,
-    Results,
-    by_prompt,
-    published_rows,
-    results_for,
-)
+from sinkprune_companion.pages.sources import by_prompt, published_rows
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.templates import render
 
-FOLDER = Path(__file__).parent
-TITLES = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
 # functions that templates may call
 TABLES = {table.__name__: table for table in (by_prompt, published_averages, published_rows)}
 # what templates know of results
@@ -61,71 +32,8 @@ RESULT_NAMES = (
     "unseen_draws",
     "unseen_sequences",
 )
-GLYPHS = {
-    REPRODUCED: "✔",
-    CONTRADICTED: "✘",
-    NO_DIFFERENCE: "≈",
-    DEPENDS: "⇄",
-    UNDECIDED: "?",
-    TOO_FEW_DRAWS: "?",
-    NOT_DONE: "–",
-    NOT_RUN: "–",
-}
 YES_OR_NO = {REPRODUCED: "yes", CONTRADICTED: "no"}  # on a question of our own
 SHOWN_QUESTIONS = 12  # of our own, at most: a longer table is folded
-
-
-def cell(text: object) -> str:
-    """Return a text as a cell of a Markdown table: one line, vertical bars escaped."""
-    return " ".join(str(text).split()).replace("|", "\\|")
-
-
-def marked(verdict: str) -> str:
-    """Return a verdict on a claim behind its sign."""
-    return f"{GLYPHS[verdict]} {verdict}"
-
-
-def p_value(p: float) -> str:
-    """Return a p-value with the sign between the letter p and the number, as in `p = 0.02`."""
-    text = p_text(p)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def gigabytes(size: float) -> str:
-    """Return a number of bytes in gigabytes."""
-    return f"{count(size / 1e9)} GB"
-
-
-def environment() -> Environment:
-    """Return the environment of all templates: an unknown name is an error, lines of statements vanish."""
-    made = Environment(
-        loader=PackageLoader("sinkprune_companion", "pages"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML
-    )
-
-    for helper in (amount, count, number, percent, signed, cell, damage, gigabytes, marked, p_text, p_value):
-        made.filters[helper.__name__] = helper
-
-    return made
-
-
-def render(template: str, **values: object) -> str:
-    """Return the text of a template of this folder, e.g. `card.md.j2`, with `values` filled in.
-
-    Raises jinja2.UndefinedError for a name that has no value, PresumedVerdictError, which names file and
-    line, where `holds` finds another verdict than a sentence presumes.
-    """
-    try:
-        return environment().get_template(template).render(values)
-    except PresumedVerdictError as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        *_, innermost = (frame for frame in frames if frame.filename.endswith(".j2"))
-        file = Path(innermost.filename).relative_to(FOLDER.parent)
-        raise PresumedVerdictError(f"{file.as_posix()}:{innermost.lineno}: {error}") from None
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
@@ -138,49 +46,6 @@ def render_results(template: str, results: Results, **values: object) -> str:
 
 
 # what notebooks show
-
-
-def rendered_title(notebook: str, figure: str, results: Results) -> str:
-    """Return the written title of a figure with the numbers of a run; errors are those of `render`."""
-    template = environment().from_string(TITLES[notebook][figure])
-    try:
-        return template.render(f=results.f, holds=results.holds, verdict=results.verdict).strip()
-    except PresumedVerdictError as error:
-        raise PresumedVerdictError(f"titles.yml, {notebook}/{figure}: {error}") from None
-
-
-def title(run: Run, figure: str, plain: str) -> str:
-    """Return the written title of a figure, by what `results_for` gives of a run that goes on.
-
-    It is `plain`, which presumes nothing, where the profile is not published or where numbers or verdicts are
-    missing that the written title presumes.
-    """
-    is_written = run.profile in PUBLISHED and figure in TITLES.get(run.notebook, {})
-    if not is_written:
-        return plain
-
-    with suppress(PresumedVerdictError, UndefinedError):
-        return rendered_title(run.notebook, figure, results_for(run))
-
-    return plain
-
-
-def draw(
-    run: Run,
-    figure: str,
-    plain: str,
-    plot: Callable[..., Figure],
-    *given: object,
-    data: pd.DataFrame,
-    caption: str,
-    **options: object,
-) -> Figure:
-    """Draw a figure, `plot(*given, title=..., **options)`, keep it with its data, and return it to be shown.
-
-    Its title is the written one, or `plain`, as `title` says; the title ends the caption, too.
-    """
-    says = title(run, figure, plain)
-    return save_figure(run, plot(*given, title=says, **options), figure, data, f"{caption}. {says}")
 
 
 def results_table(run: Run) -> object:

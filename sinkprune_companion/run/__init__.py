@@ -1,1 +1,1 @@
-"""What a notebook's run needs: checked parameters, records, and publishing."""
+"""What a notebook's run needs and leaves: records, texts, profiles and their archives, templates."""

@@ -92,7 +92,8 @@ def progress(folder: Path, since: float, jobs: dict[str, int]) -> str:
     for file, label in notebook_files(folder).items():  # which papermill saves at every cell
         try:
             notebook = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:  # it is being written
+            written = file.stat().st_mtime
+        except (FileNotFoundError, ValueError):  # its job begins anew, or it is being written
             continue
 
         states = [cell["metadata"].get("papermill", {}).get("status") for cell in notebook["cells"]]
@@ -100,7 +101,7 @@ def progress(folder: Path, since: float, jobs: dict[str, int]) -> str:
         is_finished = bool(notebook["metadata"].get("papermill", {}).get("end_time"))
         finished += is_finished
 
-        if file.stat().st_mtime >= since:  # others were killed, or finished in another run
+        if written >= since:  # others were killed, or finished in another run
             done += minutes.get(file.stem, 1) * cell / len(states)
             if not is_finished:
                 running.append(" ".join([file.stem, *label.split(), f"cell {cell} of {len(states)}"]))

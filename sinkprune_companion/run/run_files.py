@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from sinkprune.evaluation.intervals import Estimate
 from sinkprune.files import file_digest
 
 RUN_AGAIN = "run the notebook again"
@@ -32,10 +33,16 @@ class Provenance(_Part):
     records: list[RecordGroup]
 
 
+def _inside(found: Estimate) -> Estimate:
+    if not found.low <= found.value <= found.high:
+        raise ValueError(f"value={found.value} is outside its interval from {found.low} to {found.high}")
+    return found
+
+
 class FindingsFile(_Part):
     """What a notebook found, and where that comes from."""
 
-    findings: dict
+    findings: dict[str, Annotated[Estimate, AfterValidator(_inside)] | None]
     provenance: Provenance
 
 

@@ -17,7 +17,7 @@ from sinkprune.models import embedded
 from sinkprune.models.adapters import CONFIG, WEIGHTS
 from sinkprune.models.saving import save
 from sinkprune.models.weight_files import read_json
-from sinkprune_companion.pages.render import render
+from sinkprune_companion.run.templates import render
 from sinkprune_companion.training import settings as rules
 from sinkprune_companion.training.base import EMBEDDED_BASE, FACTS, SHAPE, open_base
 from sinkprune_companion.training.crops import VOCABULARY

@@ -171,7 +171,7 @@ def test_every_command_line_of_the_pages_can_be_parsed(line, tmp_path, monkeypat
 
 def test_names_may_be_given_with_commas_or_one_by_one(monkeypatch):
     given = []
-    publish = "sinkprune_companion.run.publish.publish"
+    publish = "sinkprune_companion.pages.publish.publish"
     monkeypatch.setattr(publish, lambda profile, notebooks: given.append(notebooks) or [])
     assert main.main(["publish", "--notebooks", "a,b,c"]) == 0
     assert main.main(["publish", "--notebooks", "a,b", "--notebooks", "c"]) == 0

@@ -13,9 +13,10 @@ from sinkprune.evaluation.verdict_rule import HELPS, NO_DIFFERENCE, UNDECIDED
 from sinkprune.figures import trajectories
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments.paper_protocol import finding_name
-from sinkprune_companion.figures import figures, forests, maps, recipes
-from sinkprune_companion.pages import render, sources
+from sinkprune_companion.figures import figures, forests, maps, recipes, titles
+from sinkprune_companion.ledger.results import Results
 from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.templates import PresumedVerdictError
 
 
 def estimate(value: float, half: float, margin: float | None = 0.01) -> Estimate:
@@ -144,7 +145,7 @@ def test_what_is_measured_at_one_place_stands_side_by_side_and_nearer_than_the_n
 
 def test_every_title_is_asked_for_by_its_notebook():
     drawn_for = Path(recipes.__file__).read_text(encoding="utf-8")  # pictures of notebooks 06 to 08
-    for notebook, titled in render.TITLES.items():
+    for notebook, titled in titles.TITLES.items():
         source = (project_root() / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8")
         source += drawn_for
         for figure in titled:
@@ -154,16 +155,16 @@ def test_every_title_is_asked_for_by_its_notebook():
 
 
 def test_a_title_stops_where_its_verdict_has_changed():
-    results = sources.Results([], {})
+    results = Results([], {})
     results.__dict__["verdict"] = {"control-weights-alone-former": "reproduced"}
     place = r"titles.yml, 03_leaving_sinks_out/differences_50: 'control-weights-alone-former' is presumed"
-    with pytest.raises(sources.PresumedVerdictError, match=place):
-        render.rendered_title("03_leaving_sinks_out", "differences_50", results)
+    with pytest.raises(PresumedVerdictError, match=place):
+        titles.rendered_title("03_leaving_sinks_out", "differences_50", results)
 
 
 def test_a_smaller_run_has_titles_that_presume_nothing():
     run = Run("03_leaving_sinks_out", "quick", {})
-    assert render.title(run, "differences_50", "Paired differences") == "Paired differences"
+    assert titles.title(run, "differences_50", "Paired differences") == "Paired differences"
 
 
 def test_the_paper_s_protocol_has_a_picture_for_every_sparsity_and_one_for_whole_units(tmp_path, monkeypatch):

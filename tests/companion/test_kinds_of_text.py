@@ -12,7 +12,7 @@ from sinkprune_companion.experiments.kinds_of_text import (
 from sinkprune_companion.experiments.paired_differences import pivot
 from sinkprune_companion.experiments.pruning_findings import likelihood_findings
 from sinkprune_companion.experiments.recipe_differences import Difference, by_kind_of_text
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.margins import share_that_matters
 from sinkprune_companion.run.texts import DOMAINS
 
 KINDS = np.repeat(DOMAINS, 4)  # of 12 sequences

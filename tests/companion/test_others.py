@@ -6,7 +6,8 @@ import pytest
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import UNDECIDED
-from sinkprune_companion.ledger import claims, margins, others
+from sinkprune_companion import margins
+from sinkprune_companion.ledger import claims, others
 
 (RUN,) = others.runs()
 

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.evaluation.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion import project_root
-from sinkprune_companion.figures import claims_strip, headline
+from sinkprune_companion.figures import claims_strip, headline, titles
 from sinkprune_companion.ledger import claims
+from sinkprune_companion.ledger.results import Results, results_for, results_of
 from sinkprune_companion.pages import notebook_cells, pages, render, sources
+from sinkprune_companion.run import templates as templating
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
 
@@ -33,14 +35,14 @@ def written() -> dict[str, str]:
 def templates(monkeypatch):
     """Templates by name, in the place of those of the package."""
     by_name: dict[str, str] = {}
-    before = render.environment
+    before = templating.environment
 
     def environment():
         made = before()
         made.loader = DictLoader(by_name)
         return made
 
-    monkeypatch.setattr(render, "environment", environment)
+    monkeypatch.setattr(templating, "environment", environment)
     return by_name
 
 
@@ -62,18 +64,18 @@ def test_a_sentence_stops_where_its_verdict_has_changed_and_says_where_it_stands
     estimate |= {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
     file.write_text(json.dumps(kept))
 
-    with pytest.raises(sources.PresumedVerdictError) as stopped:
+    with pytest.raises(templating.PresumedVerdictError) as stopped:
         pages.pages(tmp_path)
 
     found = re.match(r"pages/(\S+):(\d+): 'paper-beats-wanda-former' is presumed", str(stopped.value))
     assert found, str(stopped.value)
-    lines = (render.FOLDER / found[1]).read_text(encoding="utf-8").splitlines()
+    lines = (templating.FOLDER / found[1]).read_text(encoding="utf-8").splitlines()
     assert 'holds("paper-beats-wanda-former",' in lines[int(found[2]) - 1]
 
 
-def results(**verdicts: str) -> sources.Results:
+def results(**verdicts: str) -> Results:
     """Results of no run, with these verdicts."""
-    made = sources.Results([], {"03_leaving_sinks_out/x": Estimate(0.0197, 0.0102, 0.0310, 9, "")})
+    made = Results([], {"03_leaving_sinks_out/x": Estimate(0.0197, 0.0102, 0.0310, 9, "")})
     made.__dict__["verdict"] = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
     made.__dict__["alone"] = made.verdict
     return made
@@ -94,7 +96,7 @@ def test_rows_are_counted_whose_sequences_were_seen_to_add_nothing():
     found = {"error_draws": 0.1, "draws": 5, "units": 9, "method": ""}
     nothing = Estimate(0.0, -1.0, 1.0, error_sequences=0.0, **found)
     something = Estimate(0.0, -1.0, 1.0, error_sequences=0.1, **found)
-    made = sources.Results(ledger, {"nb/a": something, "nb/b": nothing})  # and c was not run
+    made = Results(ledger, {"nb/a": something, "nb/b": nothing})  # and c was not run
     assert [row.id for row in made.unseen_sequences] == ["b"]
     assert made.p_corrected("a") == 1.0, "a difference of zero, however many rows it is corrected for"
 
@@ -126,10 +128,10 @@ def test_sentences_of_one_notebook_take_its_own_findings_and_published_ones_of_t
     for profile, has_others in ((PUBLISHED[0], True), ("quick", False)):
         Run("03_leaving_sinks_out", profile, {}).find({"paper_minus_wanda": own, "only_here": own})
         run = Run("08_what_results_depend_on", profile, {})
-        assert not [name for name in sources.results_for(run).f if name.startswith("08/")]
+        assert not [name for name in results_for(run).f if name.startswith("08/")]
         run.find({"stable_minus_none": own})
 
-        known = sources.results_for(run).f
+        known = results_for(run).f
         assert known["08/stable_minus_none"] == own
         assert ("07/sink_weights_75" in known) is has_others
         assert ("03/paper_minus_wanda" in known) is has_others
@@ -170,7 +172,7 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
 
     run = Run("06_gain_at_75", "evidence", {})  # a family with rows of another notebook
     run.find({name.removeprefix("06_gain_at_75/"): one for name, one in published_estimates.items()})
-    verdict = sources.results_of(project_root() / "figures").verdict["structured-50-former"]
+    verdict = results_of(project_root() / "figures").verdict["structured-50-former"]
 
     assert f"of whole units: on the former pool | {verdict} |" in render.results_table(run).data
 
@@ -178,15 +180,15 @@ def test_a_run_shows_its_numbers_and_verdicts_and_no_written_sentence():
 def test_a_figure_is_drawn_below_its_title_and_kept_with_its_data(run):
     """`run` is of no published profile, so the title is the plain one, whatever is written."""
     data = pd.DataFrame({"x": [1.0, 2.0]})
-    titles = []
+    asked = []
 
     def plot(frame, scale, title, grid):
         assert frame is data and (scale, grid) == (3, False)
-        titles.append(title)
+        asked.append(title)
         return Figure()
 
-    shown = render.draw(run, "one", "plain", plot, data, 3, data=data, caption="about it", grid=False)
-    assert titles == ["plain"] and isinstance(shown, Figure)
+    shown = titles.draw(run, "one", "plain", plot, data, 3, data=data, caption="about it", grid=False)
+    assert asked == ["plain"] and isinstance(shown, Figure)
     folder = run.folder / "figures" / run.notebook
     assert json.loads((folder / "one.json").read_text())["caption"] == "about it. plain"
     assert pd.read_csv(folder / "one.csv").x.tolist() == [1.0, 2.0]
@@ -220,7 +222,7 @@ def test_lines_of_a_source_are_short_and_mean_what_the_template_means():
 
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
-    results = sources.results_of(project_root() / "figures")
+    results = results_of(project_root() / "figures")
     named = sources.figures_by_finding()
     page = written["docs/results.md"] + written["docs/controls.md"]
 
@@ -242,7 +244,7 @@ def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
 
 
 def test_readme_and_results_answer_every_claim_of_the_paper_once(written):
-    ledger = sources.results_of(project_root() / "figures").ledger
+    ledger = results_of(project_root() / "figures").ledger
     claimed = {claim.id: claim for claim in ledger if claim.kind == "claim"}
     words = {name: says for group in claims_strip.GROUPS.values() for name, says in group.items()}
     assert words.keys() == claimed.keys()
@@ -254,7 +256,7 @@ def test_readme_and_results_answer_every_claim_of_the_paper_once(written):
 
 
 def test_the_headline_shows_published_findings_with_what_matters(written):
-    estimates = sources.results_of(project_root() / "figures").f
+    estimates = results_of(project_root() / "figures").f
     data = pd.read_csv(project_root() / "figures" / "headline" / "headline.csv")
     for row in data[data.finding.notna()].itertuples():
         estimate = estimates[row.finding]

@@ -15,7 +15,7 @@ from sinkprune_companion.experiments.pruning_grid import (
     GridRow,
     grid_rows,
 )
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.margins import share_that_matters
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from jinja2 import UndefinedError
 import sinkprune_companion
 from sinkprune.evaluation.intervals import interval
 from sinkprune_companion.figures import figures
-from sinkprune_companion.run import profiles, publish
+from sinkprune_companion.pages import publish
+from sinkprune_companion.run import profiles
 from sinkprune_companion.run.records import Run
 
 pytestmark = pytest.mark.slow
@@ -188,6 +189,8 @@ ONE_RECORD = [{"names": ["*/*"], "versions": {}}]
         (NOTEBOOK, {"cells": None}, "01_two.ipynb is not a whole notebook"),
         (NOTEBOOK, {"cells": [None]}, "01_two.ipynb is not a whole notebook"),
         (FINDINGS, {"findings": None}, r"findings/01_two.json is not what was written \(findings: "),
+        (FINDINGS, {"findings__mean__value": 9.0}, r"01_two.json .* \(findings.mean.*outside its interval"),
+        (FINDINGS, {"findings__mean": 0.2}, r"01_two.json is not what was written \(findings.mean"),
         (
             FINDINGS,
             {"provenance": {}},

@@ -7,7 +7,7 @@ import pytest
 from sinkprune.evaluation.verdict_rule import NO_DIFFERENCE, REPRODUCED, UNDECIDED, on_a_loss
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import claims_strip, figures, headline, ladder, looks
-from sinkprune_companion.pages.sources import Results, results_of
+from sinkprune_companion.ledger.results import Results, results_of
 
 
 @pytest.fixture(scope="module")

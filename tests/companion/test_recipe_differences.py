@@ -17,7 +17,7 @@ from sinkprune_companion.experiments.recipe_differences import (
     of_kind,
 )
 from sinkprune_companion.figures.recipes import damage_table, shares_table
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.margins import share_that_matters
 
 
 def costs_of(values: dict[tuple[str, str], np.ndarray]) -> pd.DataFrame:

@@ -111,3 +111,9 @@ def test_what_is_left_of_a_run_is_weighed_by_what_jobs_of_each_notebook_took(roo
 
     said = profiles.progress(profiles.run_folder("p"), time.time() - 600, {"long": 1, "short": 2})
     assert said == "1 of 3 jobs finished; long cell 2 of 4; about 10 min left"
+
+
+def test_a_notebook_that_is_gone_before_it_is_read_stops_no_progress_line(root, monkeypatch):
+    gone = root / "runs" / "p" / "notebooks" / "one.ipynb"
+    monkeypatch.setattr(profiles, "notebook_files", lambda folder: {gone: ""})
+    assert profiles.progress(profiles.run_folder("p"), 0, {"one": 1}).startswith("0 of 1 jobs finished")

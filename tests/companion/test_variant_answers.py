@@ -10,7 +10,7 @@ from sinkprune_companion.experiments.comparisons import ACCURACY, ANSWER_MARGINS
 from sinkprune_companion.experiments.paired_differences import by_template
 from sinkprune_companion.experiments.pruning_findings import answer_findings
 from sinkprune_companion.experiments.variants import Variant, variant_answers
-from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.margins import share_that_matters
 from sinkprune_core import Calibration, preset
 
 

@@ -7,8 +7,8 @@ import torch
 
 from sinkprune import Sampler, Trace, load, nelbo, trace
 from sinkprune.evaluation.intervals import interval
+from sinkprune_companion.experiments.parameters import start
 from sinkprune_companion.figures import figures
-from sinkprune_companion.run.parameters import start
 
 # %% tags=["parameters"]
 profile: str = "tiny"  # names the folder of results

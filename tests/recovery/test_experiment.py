@@ -91,7 +91,7 @@ def test_losses_before_and_after_compare_in_pairs(run, make_lm, words, make_ids,
 
     assert found["paper_minus_wanda_50_0_recovered"] is not None
     assert found["recovered_dense_1"].value == pytest.approx(mean["dense", 1000] - mean["dense", 0])
-    assert recovery_findings(losses, [PLACES["75"]], (1000,))["after_paper_75_1"] is None
+    assert "after_paper_75_1" not in recovery_findings(losses, [PLACES["75"]], (1000,))
     assert torch.is_tensor(words.held_out_NT)
 
 

@@ -16,8 +16,8 @@ from sinkprune.files import flush, make_folder, write_json
 from sinkprune.scratch import scratch_folder
 from sinkprune_companion import project_in, project_root
 from sinkprune_companion.figures import figures
+from sinkprune_companion.figures.claims_table import write_claims
 from sinkprune_companion.ledger import claims
-from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages, sources
 from sinkprune_companion.run import profiles, run_files
 from sinkprune_companion.run.notebook_code import code_cells

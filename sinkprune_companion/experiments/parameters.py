@@ -1,22 +1,24 @@
-"""What every notebook does first: check its parameters, by `parameter_rules`, before any work is done."""
+"""What every notebook does first: check its parameters, by `parameter_models`, before any work is done."""
 
 import ast
 import gc
 import textwrap
+from collections.abc import Mapping
 
 import matplotlib
 import pandas
+from pydantic import ValidationError
 
 from sinkprune.files import PACKAGE
 from sinkprune.models.devices import choose_dtype, device_name
 from sinkprune.scratch import remove_leftovers
 from sinkprune.spelling import suggestion
 from sinkprune_companion import project_root
-from sinkprune_companion.run import parameter_rules as rules
+from sinkprune_companion.experiments.parameter_models import check_together, model_of
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.run.profiles import PUBLISHED
 from sinkprune_companion.run.records import Run
-from sinkprune_core.values import checked, in_short
+from sinkprune_core.values import in_short
 
 
 class ParameterError(ValueError):
@@ -62,67 +64,36 @@ def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
 
 
 def check(notebook: str, annotations: dict[str, str], values: dict[str, object]) -> None:
-    """Check all parameters of a notebook, by `parameter_rules`, before any work.
+    """Check all parameters of a notebook, by `parameter_models`, before any work.
 
     `annotations` are those of the parameters cells. Raises ParameterError, in one line with the name, the
     value and what is allowed, for an unknown name, a wrong type, and a value or a combination of values that
     cannot be used.
     """
-    for name, value in values.items():
+    for name in values:
         if name not in annotations:
             raise ParameterError(
                 f"parameter {name!r} does not exist in {notebook}; it has: {', '.join(annotations)}"
                 f"{suggestion(name, annotations)}"
             )
 
-        try:
-            _check_value(notebook, name, value, annotations[name])
-        except ValueError as error:
-            advice = ""
-            if isinstance(value, str) and (value == "null" or annotations[name].startswith("list")):
-                advice = f"; with papermill write -y '{name}: {value}'"  # its option -p passes texts
-            raise ParameterError(f"{error}{advice}") from None
-
-    for check_together in rules.COMBINATIONS:
-        try:
-            check_together(notebook, values)
-        except ValueError as error:
-            raise ParameterError(str(error)) from None
-
-
-def _check_value(notebook: str, name: str, value: object, annotation: str) -> None:
-    """Check a value by its annotation: a plain type or a list of one, with or without `| None`."""
-    inner, _, none = annotation.partition(" | ")
-    if value is None and none:
-        return
-
-    is_list = inner.startswith("list[")
-    items = value if is_list else [value]
-    if not isinstance(items, list):
-        raise ValueError(f"{name}={in_short(value)} is no list: it must be {annotation}")
-
-    kind = rules.kind_of(name, inner.removeprefix("list[").removesuffix("]"))
-    for item in items:
-        checked(name, item, kind)
-        _check_meaning(name, item)
-
-    if is_list:
-        rules.check_list(name, items)
-
-    least = rules.LEAST_IN.get(notebook, {}).get(name)
-    for item in items:
-        if least is not None and item < least:
-            raise ValueError(f"{name}={item} must be at least {least} in {notebook}")
-
-
-def _check_meaning(name: str, item: object) -> None:
-    """Check what a text stands for: a model, a device, a recipe."""
-    if name not in rules.CHECKS:
-        return
     try:
-        rules.CHECKS[name](item)
+        model_of(notebook, annotations).model_validate(values)
+        check_together(values)
+    except ValidationError as error:
+        raise ParameterError(_in_a_line(error.errors(include_url=False)[0])) from None
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ParameterError(str(error)) from None
+
+
+def _in_a_line(error: Mapping) -> str:
+    """Return what pydantic says of a parameter, with a way out."""
+    name, value = error["loc"][0], error["input"]
+    says = error["msg"].removeprefix("Value error, ")
+    line = f"{name}={in_short(value)}: {says}"
+    if error["type"] == "list_type" and isinstance(value, str):
+        line += f"; with papermill write -y '{name}: {value}'"  # its option -p passes texts
+    return line
 
 
 def start(notebook: str, namespace: dict) -> Run:
