@@ -51,8 +51,13 @@ def some_ids(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_table_says_what_an_architecture_shows(name):
-    assert row_of(name) == ROWS[name]
+def test_what_the_table_says_goes_through_does(name):
+    """A later transformers may let more through, as 5.25 does for Falcon's attention, but never less."""
+    shown, told = row_of(name), ROWS[name]
+    assert shown["class"] == told["class"]
+    assert set(shown["kinds"]) >= set(told["kinds"])
+    assert shown["sinks"] >= told["sinks"]
+    assert set(shown["refused"]) <= set(told["refused"])
 
 
 def test_a_refusal_is_one_sentence():
