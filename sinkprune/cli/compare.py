@@ -63,6 +63,14 @@ def compare(
     limit: Annotated[
         PositiveInt | None, Parameter(help="items of each group of the suite", show_default="all")
     ] = None,
+    steps: Annotated[
+        tuple[PositiveInt, ...],
+        Parameter(
+            help="denoising steps in which A and B write a short text that is timed; one counts for both",
+            show_default="nothing is timed",
+            consume_multiple=(1, 2),
+        ),
+    ] = (),
     seed: Seed = 0,
     batch: Annotated[
         PositiveInt | None, Parameter(help="sequences at once; it changes speed and memory only")
@@ -81,17 +89,20 @@ def compare(
         from sinkprune.files import write_json
 
         length = common_length(model, other, source, length, draws)
+        check_steps(model, other, steps)
         lm, texts = common.model_and_texts(model, where, source, sequences, length, seed=seed, held_out=True)
 
     a = scores(lm, texts, draws, batch, seed, limit, bool(tasks))
+    costs = {"a": cost(lm, steps[:1])}
     kind_a, about_a = lm.kind, common.described(lm)
     del lm  # only one model is in memory at a time
 
     with loading(other):
         lm = common.open_model(other, where)
     b = scores(lm, texts, draws, batch, seed, limit, bool(tasks))
+    costs["b"] = cost(lm, steps[-1:])
 
-    result = {"a": model, "b": other, "kind_a": kind_a, "kind_b": lm.kind}
+    result = {"a": model, "b": other, "kind_a": kind_a, "kind_b": lm.kind, "costs": costs}
     result |= {"margin": margin, **comparison(a, b, margin)}
     if json is not None:
         write_json(json, result)
@@ -134,6 +145,27 @@ def common_length(model: str, other: str, source: Source, length: int | None, dr
         )
 
     return length
+
+
+def check_steps(model: str, other: str, steps: tuple[int, ...]) -> None:
+    """Raise ValueError for `--steps` with an autoregressive model, or beyond the tokens that are written."""
+    from sinkprune.evaluation.savings import WRITTEN
+    from sinkprune.models.loading import without_weights
+
+    for name in (model, other):
+        if not without_weights(name)[0].is_diffusion:
+            refuse(f"{name} is autoregressive and has no denoising steps", steps=steps)
+    if max(steps, default=0) > WRITTEN:
+        raise ValueError(f"--steps {max(steps)} are more than the {WRITTEN} tokens of the text that is timed")
+
+
+def cost(lm: LanguageModel, steps: tuple[int, ...]) -> dict[str, float]:
+    """Return the gigabytes of a model's weights and, where `steps` name a number, what writing takes."""
+    from dataclasses import asdict
+
+    from sinkprune.evaluation.savings import savings, weight_bytes
+
+    return asdict(savings(lm, *steps)) if steps else {"gigabytes": weight_bytes(lm) / 1e9}
 
 
 def scores(
@@ -179,5 +211,26 @@ def report(result: dict) -> str:
             "part of the difference is the bound's"
         )
 
+    lines += cost_lines(result["costs"]["a"], result["costs"]["b"])
     lines.append(f"verdict (margin {result['margin']:g} nats per token): {result['verdict']}")
     return "\n".join(lines)
+
+
+def cost_lines(a: dict[str, float], b: dict[str, float]) -> list[str]:
+    """Return what is printed of what the two models cost."""
+    from sinkprune.evaluation.savings import WRITTEN
+
+    lines = [f"weights: A {a['gigabytes']:.3g} GB, B {b['gigabytes']:.3g} GB"]
+    if "seconds" in a:
+        written = " and ".join(
+            f"{name} in {of_model['steps']} steps {of_model['seconds']:.3g} s"
+            for name, of_model in (("A", a), ("B", b))
+        )
+        ratio = b["seconds"] / a["seconds"]
+        lines.append(f"writing {WRITTEN} tokens: {written}, {ratio:.2f} times as long")
+
+    for name, of_model in (("A", a), ("B", b)):
+        if of_model.get("kernel_seconds") is not None:
+            lines.append(f"{name} on kernels for 2:4 zeros: {of_model['kernel_seconds']:.3g} s")
+
+    return lines

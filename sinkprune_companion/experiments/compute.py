@@ -167,17 +167,3 @@ def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: to
                 table.append({"variant": name, "round": number, "seconds": seconds})
 
     return pd.DataFrame(table)
-
-
-def has_2_4_kernels(lm: LanguageModel) -> bool:
-    """Return whether torch has 2:4 kernels for a model where it is: half precision, a GPU from Ampere on."""
-    is_half = lm.model.dtype in (torch.float16, torch.bfloat16)
-    return lm.device.type == "cuda" and is_half and torch.cuda.get_device_capability(lm.device) >= (8, 0)
-
-
-def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
-    """Turn block linears pruned 2:4 into semi-structured tensors, if `has_2_4_kernels`; return the model."""
-    for linear in lm.all_linears().values():
-        sparse = torch.sparse.to_sparse_semi_structured(linear.weight.detach())
-        linear.weight = torch.nn.Parameter(sparse, requires_grad=False)
-    return lm

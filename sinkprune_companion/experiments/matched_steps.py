@@ -5,6 +5,7 @@ Dimensions: B batch, T sequence length.
 
 import copy
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from sinkprune.evaluation.intervals import Estimate
 from sinkprune.models.devices import device_name
+from sinkprune.models.semi_structured import has_kernels, semi_structured
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.paired_differences import compare, compare_all, on_common_draws
 from sinkprune_companion.experiments.pruning_grid import GridRow
@@ -76,16 +78,18 @@ def step_costs(
     accounts = {"dense": compute.account(lm, ids_1T, where_BT[:1])}
     for name, pruned in compute.cost_models(lm, kinds):
         accounts[name] = compute.account(pruned, ids_1T, where_BT[:1])
-        if name != "2:4" or compute.has_2_4_kernels(lm):
+        if name != "2:4" or has_kernels(lm):
             models[name] = pruned
         del pruned  # so that its memory is free for the next
-    if compute.has_2_4_kernels(lm):
-        copied = replace(lm, model=copy.deepcopy(models["2:4"].model))
-        models[KERNELS] = compute.on_2_4_kernels(copied)
 
     key = {"fingerprint": fingerprint, "kinds": kinds, "batch": batch, "length": length}
     key |= {"device": device_name(run.device), "threads": torch.get_num_threads()}
-    clock = run.record("latency", lambda: compute.latency(models, ids_BT, where_BT), **key)
+    with ExitStack() as kernels:
+        if has_kernels(lm):
+            copied = replace(lm, model=copy.deepcopy(models["2:4"].model))
+            models[KERNELS] = kernels.enter_context(semi_structured(copied))
+        clock = run.record("latency", lambda: compute.latency(models, ids_BT, where_BT), **key)
+
     seconds = clock.pivot(index="round", columns="variant", values="seconds")
 
     flops = _generation_flops(models, length, steps, sparsity)

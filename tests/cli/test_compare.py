@@ -100,3 +100,23 @@ def test_a_text_that_a_model_was_pruned_with_is_warned_of(model, command, tmp_pa
     other = ("--text", tmp_path / "other.txt", "--sequences", 6, "--length", 12, "--draws", 1)
     assert main.main([str(word) for word in ("compare", model, tmp_path / "pruned", *other)]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_what_both_cost_is_measured(model, compare, tmp_path):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_sequence_length": 128}))
+    smaller = tmp_path / "smaller"
+    text = ("--text", tmp_path / "text.txt", "--sequences", 4, "--length", 12, "--dtype", "float32")
+    pruned = ("prune", model, "--preset", "structured", "--set", "round_to=1", *text, "--out", smaller)
+    assert main.main([str(part) for part in pruned]) == 0
+
+    found = compare(model, smaller, "--steps", 16, 8)["costs"]
+    assert found["b"]["gigabytes"] < found["a"]["gigabytes"]
+    assert (found["a"]["steps"], found["b"]["steps"]) == (16, 8)
+    assert found["a"]["seconds"] > 0 and found["a"]["kernel_seconds"] is None
+    assert set(compare(model, model)["costs"]["a"]) == {"gigabytes"}
+
+
+def test_steps_beyond_the_text_that_is_written_are_refused(model, tmp_path, refused, no_model):
+    said = refused("compare", model, model, "--text", tmp_path / "text.txt", "--steps", 65)
+    assert "--steps 65" in said and "64 tokens" in said
