@@ -18,7 +18,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { names[++n] = $$1; says[n] = $$2; if (length($$1) > w) w = length($$1) } \
+	  END { for (i = 1; i <= n; i++) printf "  make %-*s  %s\n", w, names[i], says[i] }' $(firstword $(MAKEFILE_LIST))
 
 reproduce: $(READY) ## run the notebooks and print the paper's claims (PROFILE=quick, hour or full)
 	$(BIN)/sinkprune reproduce --profile $(PROFILE) $(ARGS)
