@@ -32,7 +32,7 @@ test: $(READY) ## check the style and the layers, and run the tests on all cores
 	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+	JUPYTER_CONFIG_PATH=tools/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} $(BIN)/jupyter lab $(ARGS)
 
 train: $(READY) ## train the adapter of the embedded diffusion model, or go on training it
 	$(BIN)/sinkprune train $(ARGS)
