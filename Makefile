@@ -47,7 +47,8 @@ benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 site: $(READY) ## build the static site in build/site, from what is committed
 	$(BIN)/python site/build_site.py
 
-site-test: $(READY) ## build the site, follow its links, move its slider in a real Chromium (two minutes)
+site-test: $(READY) ## build the site, follow its links, read it in a real Chromium (three minutes)
+	@command -v npm >/dev/null && npm install --silent --prefix build axe-core@4 || echo "no npm: not checked by axe"
 	$(BIN)/python -m pytest -q tests/browser $(ARGS)
 
 device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in seven minutes
