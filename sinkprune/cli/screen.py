@@ -45,7 +45,8 @@ def loading(name: str) -> Iterator[Callable[[], None]]:
     from tqdm import tqdm
 
     words = words[: shutil.get_terminal_size().columns - CLOCK]
-    clock = tqdm(desc=words, bar_format="{desc} {elapsed}", leave=False, file=sys.stderr)
+    to_the_end = "\033[K"  # of the line, where a bar may have stood before
+    clock = tqdm(desc=words, bar_format="{desc} {elapsed}" + to_the_end, leave=False, file=sys.stderr)
     done = Event()
     running = Thread(target=_run, args=(clock, done), daemon=True)
     running.start()

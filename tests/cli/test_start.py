@@ -141,8 +141,8 @@ def test_a_clock_runs_while_a_model_is_loaded_and_is_gone_afterwards(monkeypatch
         time.sleep(1.5 + PAUSE)
 
     shown = screen.getvalue()
-    assert {"00:00", "00:01"} <= set(re.findall(r"loading a model … (\S+)", shown))
-    last, blank, end = shown.split("\r")[-3:]
+    assert {"00:00", "00:01"} <= set(re.findall(r"loading a model … ([\d:]+)", shown))
+    last, blank, end = shown.replace("\033[K", "").split("\r")[-3:]
     assert end == "" and blank.isspace() and len(blank) >= len(last), "nothing is left of it"
 
 
