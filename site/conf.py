@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
 PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EMPTY_HEADING = re.compile(r'<th(?: class="[^"]*")?>(?:<p></p>)?</th>')
 CODE = re.compile(r"(`[^`]+`)")  # in docstrings, as in Markdown
 
 project = "Sink-aware pruning, reproduced"
@@ -77,7 +78,7 @@ def named_for_all(app, page: str, template: str, context: dict, doctree) -> None
     context["furo_navigation_tree"] = navigation.replace('role="heading"', 'role="heading" aria-level="2"')
     if "body" in context:
         body = context["body"].replace(' aria-label="Toggle hidden content"', "")
-        context["body"] = body.replace("<th></th>", "<td></td>")
+        context["body"] = EMPTY_HEADING.sub("<td></td>", body)
 
 
 def math(display: str):
