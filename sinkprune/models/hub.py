@@ -181,7 +181,7 @@ def _missing_bytes(fetch_files: Callable[..., list[DryRunFileInfo]]) -> int:
         files = fetch_files(dry_run=True, tqdm_class=partial(tqdm, disable=True))
     except DryRunError:
         return 0
-    return sum(file.file_size for file in files if file.will_download)
+    return sum(file.file_size or 0 for file in files if file.will_download)
 
 
 @cache
