@@ -18,7 +18,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { names[++n] = $$1; says[n] = $$2; if (length($$1) > w) w = length($$1) } \
+	  END { for (i = 1; i <= n; i++) printf "  make %-*s  %s\n", w, names[i], says[i] }' $(firstword $(MAKEFILE_LIST))
 
 reproduce: $(READY) ## run the notebooks and print the paper's claims (PROFILE=quick, hour or full)
 	$(BIN)/sinkprune reproduce --profile $(PROFILE) $(ARGS)
@@ -31,7 +32,7 @@ test: $(READY) ## check the style and the layers, and run the tests on all cores
 	$(BIN)/python -m pytest -q -n auto --dist worksteal $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+	JUPYTER_CONFIG_PATH=tools/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} $(BIN)/jupyter lab $(ARGS)
 
 train: $(READY) ## train the adapter of the embedded diffusion model, or go on training it
 	$(BIN)/sinkprune train $(ARGS)
@@ -46,7 +47,8 @@ benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 site: $(READY) ## build the static site in build/site, from what is committed
 	$(BIN)/python site/build_site.py
 
-site-test: $(READY) ## build the site, follow its links, move its slider in a real Chromium (two minutes)
+site-test: $(READY) ## build the site, follow its links, read it in a real Chromium (three minutes)
+	@command -v npm >/dev/null && npm install --silent --prefix build axe-core@4 || echo "no npm: not checked by axe"
 	$(BIN)/python -m pytest -q tests/browser $(ARGS)
 
 device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in seven minutes

@@ -1,11 +1,13 @@
 """Build the site: gather the project's own pages in `build/site-source`, then let Sphinx write `build/site`.
 
-Nothing is written twice: the front page is README.md, the notebooks keep their stored outputs, the claims are
-those of the published findings. Files that pages link to travel with the site, so it works from a folder and
-below any address. A link that leads nowhere stops the build. No network is used.
+Nothing is written twice: README.md makes the front page and the one behind it, the notebooks keep their
+stored outputs, the claims are those of the published findings. Files that pages link to travel with the site,
+so it works from a folder and below any address. A link that leads nowhere stops the build. No network is
+used.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import figure_pages
 import nbformat
 import pandas as pd
 from links import Links
+from mdit_py_plugins.anchors.index import slugify
 
 from sinkprune.evaluation.numbers import amount, markdown_table, number, p_text
 from sinkprune.models.weight_files import read_json
@@ -27,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build"
 EXPLORER = "figures/01_do_sinks_move/explorer_steps.json"
+SHOWN_FIRST = "The claims of the paper"  # the one section of README that stands on the front page
+FURTHER = "further.md"  # the page of the others
 READ = "Read"  # captions of the navigation
 LOOK = "Look closer"
 USE = "Use and extend"
@@ -37,7 +42,7 @@ DATA = "Models and data that ship"
 
 def project_pages(root: Path) -> dict[str, Path]:
     """Return the project's own Markdown pages: where each stands in the site, and its file."""
-    pages = {"index.md": root / "README.md"}
+    pages = {}
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
         pages[name] = root / name
     for file in [
@@ -67,8 +72,9 @@ def stage(target: Path, root: Path = ROOT) -> None:
     library = api_pages.pages(root)
     figures = figure_pages.all_figures(root)
     cells = {figure.picture: figure.place for every in figures.values() for figure in every}
-    links = Links(root, target, [*pages, *read, *made, *library], cells)
-    texts = {}
+    front, further, moved = split_readme((root / "README.md").read_text(encoding="utf-8"))
+    links = Links(root, target, ["index.md", FURTHER, *pages, *read, *made, *library], cells, moved)
+    texts = {FURTHER: links.rewritten(further, FURTHER, "README.md")}
     for name, file in pages.items():
         text = links.rewritten(file.read_text(encoding="utf-8"), name)
         texts[name] = figure_pages.below_pictures(text, name, figures, links)
@@ -79,13 +85,13 @@ def stage(target: Path, root: Path = ROOT) -> None:
     docs = [name for name in pages if name.startswith("docs/") and name not in UPKEEP]
     cards = [name for name in pages if name.startswith("sinkprune")]
     sections = {
-        READ: read,
+        READ: [FURTHER, *read],
         LOOK: made,
         USE: [*docs, "api/index.md"],
         KEEP: UPKEEP,
         DATA: cards,
     }
-    texts["index.md"] = with_hero(texts["index.md"], links) + f"\n\n{navigation(sections)}\n"
+    texts["index.md"] = f"{links.rewritten(front, 'index.md')}\n\n{navigation(sections)}\n"
     for name, text in texts.items():
         write(target / "pages" / name, figure_pages.PERCENT.sub("\N{NO-BREAK SPACE}%", text))
     for file in notebooks:
@@ -99,16 +105,22 @@ def write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def with_hero(front: str, links: Links) -> str:
-    """Return the front page with the explorer's picture, which leads to it, below the first paragraph."""
-    title, first, rest = front.split("\n\n", 2)
-    hero = (HERE / "pages" / "hero.md").read_text(encoding="utf-8")
-    return "\n\n".join([title, first, links.rewritten(hero, "index.md", "site/pages/hero.md"), rest])
+def split_readme(text: str) -> tuple[str, str, dict[str, str]]:
+    """Return README's first screen with its claims, the rest of it, and where headings of the rest stand."""
+    text = re.sub(r"\]\((?=#)", "](README.md", text)  # `Links` knows on which page a heading is
+    first, *sections = re.split(r"(?m)^(?=## )", text)
+    titled = {section.splitlines()[0].removeprefix("## "): section for section in sections}
+
+    explorer = (HERE / "pages" / "to_explorer.md").read_text(encoding="utf-8")
+    front = f"{first}{explorer}\n{titled.pop(SHOWN_FIRST)}"
+    further = (HERE / "pages" / FURTHER).read_text(encoding="utf-8")
+    return front, "\n".join([further, *titled.values()]), {slugify(title): FURTHER for title in titled}
 
 
 def claims_page(root: Path, links: Links) -> str:
     """Return the page of all claims, whose table a script makes sortable."""
     results = results_of(root / "figures")
+    heads = {"condition": "*under a condition:* "} | HEADS
     rows = []
     for row in results.table.itertuples():
         estimate = results.estimate.get(row.Index)
@@ -121,10 +133,10 @@ def claims_page(root: Path, links: Links) -> str:
             notes.append(f"[notebook {row.notebook[:2]}](../../{notebook})")
         number_here = "–" if estimate is None else amount(estimate)
         note = "; ".join(part for part in notes if part)
-        rows.append([HEADS.get(row.kind, "") + row.claim, row.verdict, number_here, note])
-    head = (HERE / "pages" / "claims.md").read_text(encoding="utf-8")
+        rows.append([heads.get(row.kind, "") + row.claim, row.verdict, number_here, note])
+    text = (HERE / "pages" / "claims.md").read_text(encoding="utf-8")
     table = markdown_table(["claim", "verdict", "here [95 % interval]", "note"], rows)
-    return links.rewritten(f"{head}{table}\n", "claims.md")
+    return links.rewritten(text.replace("{table}", table), "claims.md")
 
 
 def explorer_page(data: Path, links: Links) -> str:
@@ -137,7 +149,7 @@ def explorer_page(data: Path, links: Links) -> str:
         for path, says in ((EXPLORER, "data (JSON)"), (EXPLORER.replace("_steps", ""), "provenance (JSON)"))
     ]
     below = f'<p class="figure-sources">explorer: {" · ".join(sources)}</p>'
-    return f"{text}\n```{{raw}} html\n{fragment}```\n\n{below}\n"
+    return text.replace("{explorer}", f"```{{raw}} html\n{fragment}```\n\n{below}")
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
 PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EMPTY_HEADING = re.compile(r'<th(?: class="[^"]*")?>(?:<p></p>)?</th>')
 CODE = re.compile(r"(`[^`]+`)")  # in docstrings, as in Markdown
 
 project = "Sink-aware pruning, reproduced"
@@ -40,7 +41,9 @@ html_static_path = ["static"]
 html_extra_path = [os.environ["SITE_FILES"]]
 html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
-html_js_files = ["claims.js", "search_from_a_folder.js"]
+html_js_files = ["pages.js"]
+html_search_scorer = str(HERE / "static" / "scorer.js")
+html_show_search_summary = False  # it fetches every page that it lists
 html_copy_source = False
 html_show_sourcelink = False
 html_math_renderer = "mathml"
@@ -67,6 +70,17 @@ def builtin_types_stay_plain(app, document: nodes.document) -> None:
             node.replace_self(node.children)
 
 
+def named_for_all(app, page: str, template: str, context: dict, doctree) -> None:
+    """Give captions their level and folds their own words, and take the heading from empty cells: for readers
+    who hear a page.
+    """
+    navigation = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = navigation.replace('role="heading"', 'role="heading" aria-level="2"')
+    if "body" in context:
+        body = context["body"].replace(' aria-label="Toggle hidden content"', "")
+        context["body"] = EMPTY_HEADING.sub("<td></td>", body)
+
+
 def math(display: str):
     """Return how a formula becomes MathML, which browsers draw without scripts."""
 
@@ -81,4 +95,5 @@ def setup(app: Sphinx) -> None:
     """Register what Sphinx does not have."""
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("doctree-read", builtin_types_stay_plain)
+    app.connect("html-page-context", named_for_all, priority=900)  # the theme makes the navigation before
     app.add_html_math_renderer("mathml", math("inline"), math("block"))

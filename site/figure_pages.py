@@ -12,10 +12,9 @@ from pathlib import Path
 
 import nbformat
 from links import Links, relative
-from PIL import Image
 
 from sinkprune.models.weight_files import read_json
-from sinkprune_companion.figures.figures import DARK, DOTS_PER_INCH, NARROW, SHOWN_PER_INCH
+from sinkprune_companion.figures.figures import DARK, NARROW
 
 PICTURE = re.compile(r"^!\[[^\]]*\]\(([^()\s]+)\)$", re.MULTILINE)
 PERCENT = re.compile(r"(?<=\d)\s%")  # does not break over lines, and a line that begins with % is a comment
@@ -184,30 +183,19 @@ def gallery(root: Path, figures: dict[str, list[Figure]], links: Links) -> str:
         title = nbformat.read(root / "notebooks" / f"{stem}.ipynb", 4).cells[0].source.splitlines()[0]
         parts.append(f"## [{title.removeprefix('# ')}](notebooks/{stem}.ipynb)")
         for figure in shown:
-            parts += [_picture(figure.picture, figure.caption, links), figure.sources(links, "figures.md")]
+            parts += [
+                links.picture(figure.picture, figure.caption, "figures.md"),
+                figure.sources(links, "figures.md"),
+            ]
     return "\n\n".join(parts) + "\n"
 
 
 def _drawn_from_findings(root: Path, links: Links) -> Iterator[str]:
-    """Yield the pictures that no cell makes, each with its files; a phone gets the narrow one."""
+    """Yield the pictures that no cell makes, each with its files."""
     for folder in ("headline", "pictures"):
         for file in sorted((root / "figures" / folder).glob("*.png")):
             if not file.stem.endswith((NARROW, DARK)):
                 about = read_json(file.with_suffix(".json"))
                 picture = Figure(folder, file.stem, about["caption"], cell=None)
-                yield _picture(picture.picture, picture.caption, links)
+                yield links.picture(picture.picture, picture.caption, "figures.md")
                 yield picture.sources(links, "figures.md")
-
-
-def _picture(path: str, caption: str, links: Links) -> str:
-    """Return the HTML of a picture, as wide as it was drawn; a phone gets the narrow one if there is one."""
-    file = Path(path)
-    narrow = file.with_stem(f"{file.stem}{NARROW}").as_posix()
-    source = ""
-    if (links.root / narrow).exists():
-        source = f'<source media="(max-width: 600px)" srcset="{links.copied(narrow)}">'
-    with Image.open(links.root / path) as picture:
-        width = round(picture.width * SHOWN_PER_INCH / DOTS_PER_INCH)
-    alt = html.escape(caption)
-    image = f'<img src="{links.copied(path)}" alt="{alt}" style="width: {width}px" loading="lazy">'
-    return f"<p><picture>{source}{image}</picture></p>"

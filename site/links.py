@@ -7,14 +7,17 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from api_pages import page_of
+from PIL import Image
+
+from sinkprune_companion.figures.figures import DARK, DOTS_PER_INCH, NARROW, SHOWN_PER_INCH
 
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?://[^()\s]+\)\]\(([^()\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^()\s]+)\)")
-HTML_IMAGE = re.compile(r'\b(src|srcset)="([^"]+)"')
+PICTURES = re.compile(r'<picture>.*?<img src="([^"]+)" alt="([^"]*)">.*?</picture>', re.DOTALL)
 FENCE = re.compile(r"(^ *```.*?^ *```[^\n]*$)", re.MULTILINE | re.DOTALL)
 PLACES = {  # where pages of the project stand
-    "README.md": "index.md",
+    "README.md": "index.md",  # and further.md, where `Links` is told so
     "figures/claims.md": "claims.md",
     "site/pages/claims.md": "claims.md",
     "site/pages/explorer.md": "explorer.md",
@@ -33,14 +36,23 @@ class Links:
     A link to a page stays one, a module leads to its place among the library's pages, and a picture to the
     cell that made it, as `cells` says: an address by the picture's path. A file that has no page is copied
     into the site and linked as it is. Pictures on other hosts become words, since the site uses no network.
+    `sections` are headings of README that stand on another page than the first, with that page.
     """
 
-    def __init__(self, root: Path, target: Path, pages: list[str], cells: dict[str, str]):
+    def __init__(
+        self,
+        root: Path,
+        target: Path,
+        pages: list[str],
+        cells: dict[str, str],
+        sections: dict[str, str] | None = None,
+    ):
         self.root = root
         self.cells = cells
         self.files = target / "files"
         self.pictures = target / "pages"
         self.pages = set(pages)
+        self.sections = sections or {}
 
     def rewritten(self, text: str, page: str, original: str | None = None) -> str:
         """Return the Markdown of `page`, whose links were written for the place `original` in the project.
@@ -52,7 +64,7 @@ class Links:
         for place in range(0, len(parts), 2):
             part = BADGE.sub(r"[\1](\2)", parts[place])
             part = IMAGE.sub(lambda found: self._image(found, page, original), part)
-            part = HTML_IMAGE.sub(lambda found: self._html_image(found, page, original), part)
+            part = PICTURES.sub(lambda found: self._pictures(found, page, original), part)
             parts[place] = LINK.sub(lambda found: self._link(found, page, original), part)
         return "".join(parts)
 
@@ -69,12 +81,39 @@ class Links:
             return found[1]
         return f"![{found[1]}]({relative(self.copied(path, picture=True), page)})"
 
-    def _html_image(self, found: re.Match, page: str, original: str) -> str:
-        """Return a picture's attribute in HTML, which Sphinx does not follow, with its path in the site."""
-        path = self._target(found[2], original)
-        if path is None:
-            return found[0]
-        return f'{found[1]}="{html.escape(relative(self.copied(path), page))}"'
+    def _pictures(self, found: re.Match, page: str, original: str) -> str:
+        """Return a picture in HTML, which Sphinx does not follow, as the site shows it."""
+        path = self._target(found[1], original)
+        return found[0] if path is None else self.picture(path, html.unescape(found[2]), page)
+
+    def picture(self, path: str, says: str, page: str) -> str:
+        """Return the HTML of a picture, as wide as it was drawn.
+
+        A phone gets the narrow one and a dark page the dark one, where there are such. The reader chooses
+        the theme on the page, so both stand there, and the theme hides one.
+        """
+        file = Path(path)
+        if not (self.root / file.with_stem(file.stem + DARK)).exists():
+            return self._drawn(file, "", "", says, page)
+
+        light = self._drawn(file, "", ' class="only-light"', says, page)
+        return light + self._drawn(file, DARK, ' class="only-dark"', says, page)
+
+    def _drawn(self, file: Path, theme: str, attribute: str, says: str, page: str) -> str:
+        """Return the HTML of a picture for a theme, which its file's name ends with; see `picture`."""
+        wide = file.with_stem(f"{file.stem}{theme}")
+        narrow = file.with_stem(f"{file.stem}{NARROW}{theme}")
+        with Image.open(self.root / wide) as image:
+            width = round(image.width * SHOWN_PER_INCH / DOTS_PER_INCH)
+
+        source = ""
+        if (self.root / narrow).exists():
+            address = relative(self.copied(narrow.as_posix()), page)
+            source = f'<source media="(max-width: 600px)" srcset="{address}">'
+
+        address = relative(self.copied(wide.as_posix()), page)
+        shown = f'<img src="{address}" alt="{html.escape(says)}" style="width: {width}px" loading="lazy">'
+        return f"<picture{attribute}>{source}{shown}</picture>"
 
     def _link(self, found: re.Match, page: str, original: str) -> str:
         """Return a link as the site needs it."""
@@ -107,6 +146,8 @@ class Links:
         path = self._target(target, original) if target else None
         if path is None:
             return None
+        if path == "README.md" and anchor in self.sections:
+            return self.sections[anchor], f"#{anchor}"
         path = PLACES.get(path, FOLDERS.get(path, path))
         module = MODULE.fullmatch(path)
         if module and f"{page_of(module[1])}.md" in self.pages:

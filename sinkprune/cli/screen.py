@@ -1,16 +1,21 @@
-"""What people see of a command besides its result: sentences in whole words, and a sign that moves."""
+"""What people see of a command besides its result: sentences in whole words, and a clock that runs."""
+
+from __future__ import annotations
 
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
 from threading import Event, Thread
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-PAUSE = 0.2  # seconds between two signs
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+PAUSE = 0.5  # seconds between two looks at the clock
+CLOCK = len(" 00:00:00")
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -27,7 +32,7 @@ def wrapped(text: str, later: str = "") -> str:
 
 @contextmanager
 def loading(name: str) -> Iterator[Callable[[], None]]:
-    """Say that a model is being loaded, on a terminal with a sign that moves, until the block ends.
+    """Say that a model is being loaded, on a terminal with a clock that runs, until the block ends.
 
     The function that is yielded ends it earlier.
     """
@@ -37,13 +42,19 @@ def loading(name: str) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
 
+    from tqdm import tqdm
+
+    words = words[: shutil.get_terminal_size().columns - CLOCK]
+    to_the_end = "\033[K"  # of the line, where a bar may have stood before
+    clock = tqdm(desc=words, bar_format="{desc} {elapsed}" + to_the_end, leave=False, file=sys.stderr)
     done = Event()
-    sign = Thread(target=_move, args=(words, done), daemon=True)
-    sign.start()
+    running = Thread(target=_run, args=(clock, done), daemon=True)
+    running.start()
 
     def stop() -> None:
         done.set()
-        sign.join()
+        running.join()
+        clock.close()
 
     try:
         yield stop
@@ -51,16 +62,10 @@ def loading(name: str) -> Iterator[Callable[[], None]]:
         stop()
 
 
-def _move(words: str, done: Event) -> None:
-    """Show words with a sign that moves, where no progress bar does, and wipe them out at the end."""
-    room = shutil.get_terminal_size().columns - 3
-    for sign in cycle("|/-\\"):
-        if not bars():
-            print(f"\r{words[:room]} {sign}", end="", file=sys.stderr, flush=True)
-        if done.wait(PAUSE):
-            break
-
-    print("\r\033[K", end="", file=sys.stderr, flush=True)
+def _run(clock: tqdm, done: Event) -> None:
+    """Show how late it is until the work is done."""
+    while not done.wait(PAUSE):
+        clock.refresh()
 
 
 def bars() -> list:

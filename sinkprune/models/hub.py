@@ -3,20 +3,22 @@
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub import DryRunFileInfo
 from huggingface_hub.utils import TensorInfo
+from tqdm import tqdm
 
 from sinkprune.files import check_decodable
 from sinkprune.memory import free_memory
 from sinkprune.models.adapters import base_of, is_adapter
 from sinkprune.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
-from sinkprune.models.embedded import FetchError
+from sinkprune.models.embedded import FetchError, announce
 from sinkprune.models.weight_files import FormatError, WeightFiles
 from sinkprune.spelling import suggestion
 from sinkprune_core.values import in_short
@@ -24,6 +26,7 @@ from sinkprune_core.values import in_short
 # configuration and tokenizer, the weights, and the model card for its licence: never code, never pickles
 SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 WANTED = ["*.safetensors", *SMALL]
+ANNOUNCED = 1_000_000  # bytes from which a download is announced
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
@@ -154,13 +157,31 @@ def save_whole(adapter: str | os.PathLike) -> str:
 
 
 def _snapshot(repository: str, revision: str | None, local: bool, wanted: list[str] = WANTED) -> Path:
-    """Return the folder of a repository in the hub's cache, with the files that are wanted."""
+    """Return the folder of a repository in the hub's cache, with the files that are wanted.
+
+    What is large is announced with its size before it is downloaded.
+    """
     from huggingface_hub import snapshot_download
 
+    fetch_files = partial(
+        snapshot_download, repository, revision=revision, allow_patterns=wanted, local_files_only=local
+    )
     with _errors_of_hub(repository, revision):
-        return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=wanted, local_files_only=local)
-        )
+        size = 0 if local else _missing_bytes(fetch_files)
+        if size >= ANNOUNCED:
+            announce(f"{repository} from the hub", size)
+        return Path(fetch_files())
+
+
+def _missing_bytes(fetch_files: Callable[..., list[DryRunFileInfo]]) -> int:
+    """Return how many bytes a download will bring; 0 where the hub does not answer, and the cache may do."""
+    from huggingface_hub.errors import DryRunError
+
+    try:
+        files = fetch_files(dry_run=True, tqdm_class=partial(tqdm, disable=True))
+    except DryRunError:
+        return 0
+    return sum(file.file_size or 0 for file in files if file.will_download)
 
 
 @cache

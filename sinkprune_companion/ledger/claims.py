@@ -36,6 +36,7 @@ class Claim(Checked):
     kind: Literal["claim", "condition", "control", "question", "others"]
     says: str  # the claim in a sentence
     metric: str  # what is measured
+    is_share: bool = False  # of a whole: a terminal shows it in per cent
     beneath: str | None = None  # id of the row whose control it is, or that it speaks about
     quote: str | None = None  # the paper's words
     published: str | None = None  # the paper's number
@@ -253,6 +254,7 @@ def _row(
         "beneath": claim.beneath or "",
         "family": claim.family,
         "metric": claim.metric,
+        "is_share": claim.is_share,
         "published": claim.published or "",
         "here": f"{estimate.value:.3g}" if estimate else "",
         "interval": f"[{estimate.low:.3g}, {estimate.high:.3g}]" if estimate else "",

@@ -23,6 +23,7 @@ SECTIONS = {  # of what a terminal shows, by the kind that begins them
     "claim": "THE PAPER'S CLAIMS, with their controls",
     "question": "OUR OWN QUESTIONS",
 }
+NARROW = 60  # columns of a terminal below which a number stands beneath its verdict
 TOO_SMALL = "too small for a verdict"
 EXPLAINED = (
     "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
@@ -60,11 +61,17 @@ def as_text(named: Mapping[str, pd.DataFrame], columns: int = 80) -> str:
             lines.append("")
         lines.append(_says(about, first, columns))
         indent = " " * (8 if is_beneath else 4)
+        deeper = indent + "  "
         for name, table in named.items():
             row = table.loc[claim]
             start = f"{name:<{width}}  " if width else ""
-            found = f"{start}{row.verdict:<{longest}}  {_with_interval(row)}"
-            lines.append(_filled(found, columns, indent, indent + "  "))
+            here = _with_interval(row, in_percent=row.is_share)
+            if columns < NARROW:
+                lines.append(_filled(f"{start}{row.verdict}", columns, indent, deeper))
+                lines.append(_filled(here, columns, deeper, deeper + "  "))
+            else:
+                found = f"{start}{row.verdict:<{longest}}  {here}"
+                lines.append(_filled(found, columns, indent, deeper))
 
     if waiting:
         lines += ["", f"{waiting} rows of the ledger are not run."]
@@ -121,11 +128,15 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def _with_interval(row: object) -> str:
+def _with_interval(row: object, in_percent: bool = False) -> str:
     """Return a row's number with its interval, which may break between the two only; a dash for no number."""
     if not row.here:
         return "–"
+
+    scale, unit = (100, f"{SPACE}%") if in_percent else (1, "")
+    value = number(scale * float(row.here), 3) + unit
     if not row.interval:
-        return number(float(row.here), 3)
-    low, high = (float(end) for end in row.interval.strip("[]").split(","))
-    return f"{number(float(row.here), 3)} [{number(low, 3)},{SPACE}{number(high, 3)}]"
+        return value
+
+    low, high = (number(scale * float(end), 3) for end in row.interval.strip("[]").split(","))
+    return f"{value} [{low},{SPACE}{high}]"

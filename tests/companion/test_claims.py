@@ -244,14 +244,21 @@ def test_claims_of_two_runs_are_printed_one_beneath_the_other():
     assert lines[-1] == f"{len(waiting)} rows of the ledger are not run."
 
 
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [40, 60, 80])
 def test_no_line_of_a_terminal_is_broken_in_a_word_or_too_long(columns):
     found = {row.finding: Estimate(-0.0042, -0.012345, 0.00521, 9, "") for row in LEDGER if row.finding}
     table = claims.verdicts(LEDGER, found)
     text = tables.as_text({"profile hour": table, "published": table}, columns)
-    assert all(len(line) <= 80 for line in text.splitlines())
+    assert max(map(len, text.splitlines())) <= columns
     words = " ".join(text.split())
     assert all(row.says in words for row in LEDGER if row.beneath is None)
+
+
+def test_a_terminal_shows_a_share_in_per_cent_and_no_other_number():
+    rows = [claim(is_share=True), claim(id="loss", finding="nb/y")]
+    found = {"nb/x": estimate(0.25, 0.75), "nb/y": estimate(0.25, 0.75)}
+    text = tables.as_text({"published": claims.verdicts(rows, found)}).replace("\N{NO-BREAK SPACE}", " ")
+    assert "50.0 % [25.0, 75.0]" in text and "0.500 [0.250, 0.750]" in text
 
 
 def test_of_a_run_that_is_too_small_numbers_are_shown_and_no_verdict():

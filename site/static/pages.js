@@ -1,7 +1,8 @@
 // Makes long tables of claims sortable by every heading, and filterable by kind (the paper's claims are shown
 // first), by verdict and by words, and gives the
 // cells of all wide tables the name of their column, so that a phone shows a row as a card.
-// Without scripts they stay plain tables.
+// Without scripts they stay plain tables. What scrolls can be reached by keys, both margins have a name,
+// and search lists what it means.
 
 document.addEventListener("DOMContentLoaded", () => {
   "use strict";
@@ -22,7 +23,12 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // What rows are, by how the first cell begins; a claim of the paper begins with itself.
   const PAPER = "the paper's claims";
-  const KINDS = { "control:": "controls", "our question:": "our own questions", "by others:": "measured by others" };
+  const KINDS = {
+    "under a condition:": "the same under other conditions",
+    "control:": "controls",
+    "our question:": "our own questions",
+    "by others:": "measured by others",
+  };
   function kindOf(row) {
     const head = row.cells[0].querySelector("em");
     return (head && KINDS[head.textContent.trim()]) || PAPER;
@@ -92,10 +98,28 @@ document.addEventListener("DOMContentLoaded", () => {
     table.classList.add("cards");
   }
 
+  function reachable() {
+    for (const box of document.querySelectorAll(".table-wrapper, .output, .cell_output, article pre")) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  }
+
+  // A name of the library is found by its own last part: all begin with that of the package.
+  if (typeof Search !== "undefined") {
+    const found = Search.performObjectSearch;
+    Search.performObjectSearch = (term, terms) =>
+      found(term, terms).filter(([, name]) => name.split(".").pop().toLowerCase().includes(term));
+  }
+
+  document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "all pages");
+  document.querySelector(".toc-drawer")?.setAttribute("aria-label", "on this page");
+  window.addEventListener("resize", reachable);
   for (const table of document.querySelectorAll("table.docutils")) {
     if (!table.tHead || !table.tBodies.length) continue;
     const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
     if (names.length > 2) asCards(table, names);
     if (names.includes("verdict") && names.includes("note")) filterable(table, names);
   }
+  reachable();
 });
