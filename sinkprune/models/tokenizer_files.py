@@ -23,6 +23,7 @@ def read_tokenizer(folder: Path, family: str) -> PreTrainedTokenizerBase:
     `family` is the format that the files belong to. Raises FormatError if there is no tokenizer, or if its
     special tokens do not get the ids that its files state.
     """
+    _check_schema(folder / TOKENIZER)
     with refused(f"the tokenizer in {folder} cannot be read", "take the published files"):
         tokenizer = _read(folder, family)
         vocabulary = tokenizer.get_vocab()
@@ -49,6 +50,15 @@ def _read(folder: Path, family: str) -> PreTrainedTokenizerBase:
         f"no tokenizer in {folder}: "
         "put the published tokenizer.json, or vocab.json and merges.txt, beside the weights"
     )
+
+
+def _check_schema(file: Path) -> None:
+    """Raise FormatError for a part of a tokenizer that is no object: a list would be taken for its fields."""
+    content = read_json(file)
+    for part in ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder"):
+        value = content.get(part)
+        if value is not None and not isinstance(value, dict):
+            raise FormatError(f"{file}: {part}={in_short(value)} must be an object or null")
 
 
 def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
