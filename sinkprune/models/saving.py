@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from pydantic import Field, InstanceOf, ValidationError
+from torch import nn
 
 from sinkprune.files import atomic, check_new_folder, digests, write_json
 from sinkprune.models.card import CARD, README, Card
@@ -57,12 +58,12 @@ def save(lm: InstanceOf[LanguageModel], folder: Place, texts: Texts | None = Non
     check_structure(lm.model)
     if not isinstance(lm, StreamedModel):
         lm.check_loaded()
+        _check_class(lm)
 
     with atomic(folder) as partial:
         if isinstance(lm, StreamedModel):
             lm.write_weights(partial)
         else:
-            _check_class(lm)
             lm.model.save_pretrained(partial, save_original_format=False)  # native names
 
         if lm.tokenizer is not None:
@@ -117,9 +118,17 @@ def check_beside(texts: Mapping[str, str], card: Mapping[str, object]) -> None:
 
 
 def _check_class(lm: LanguageModel) -> None:
-    """Raise ValueError for parameters that the model's class would not read."""
+    """Raise ValueError for parameters that the model's class would not read back."""
     with torch.device("meta"):
         expected = type(lm.model)(lm.model.config).state_dict()
     more = sorted(lm.model.state_dict().keys() - expected.keys())
     if more:
         raise ValueError(f"{lm.name} has {more[0]}, which its class cannot read: `shrink` it first")
+
+    embedding = cast(nn.Module, lm.model.get_input_embeddings()).weight
+    is_tied = lm.output_head.weight is embedding
+    if is_tied and not lm.model.config.tie_word_embeddings:
+        raise ValueError(
+            f"the output head of {lm.name} shares its weight with the embedding, and its config does not say "
+            "so: set tie_word_embeddings in model.config to True"
+        )

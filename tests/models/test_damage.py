@@ -106,16 +106,9 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
         load(folder)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the message says is missing")
-@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
-def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
-    with pytest.raises(ValueError, match=f"device='{device}': PyTorch finds no GPU here"):
-        load(saved, device=device)
-
-
-@pytest.mark.parametrize("device", ["privateuseone", "xla", "vulkan:1"])
-def test_a_device_that_this_pytorch_is_not_built_for_is_a_sentence(saved, device):
-    with pytest.raises(ValueError, match=f"device='{device}': this PyTorch can put nothing there; give cpu"):
+@pytest.mark.parametrize("device", ["cuda:99", "privateuseone", "xla", "vulkan:1", "meta", "nonsense"])
+def test_a_device_that_pytorch_cannot_use_here_is_named(saved, device):
+    with pytest.raises(ValueError, match=f"device='{device}'"):
         load(saved, device=device)
 
 

@@ -72,7 +72,7 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
     ("device_map", "said"),
     [
         ({}, "device_map={} must be 'auto', a device such as 'cuda:1', or a mapping"),
-        ("balanced", "device_map={'': 'balanced'} is no device: give auto, cpu, cuda, cuda:1 or mps"),
+        ("balanced", "device_map={'': 'balanced'}"),
         (
             {"model.layer.0": "cpu", "": "cpu"},
             "names 'model.layer.0': a part of LlamaForCausalLM is a module outside the blocks,",

@@ -93,3 +93,11 @@ def test_units_that_do_not_fit_the_model_are_refused(tiny_dlm):
     said = r"kept\[2\]\['attention'\] holds 2 units, block 0 keeps 1: a config has one number for all blocks"
     with pytest.raises(ValueError, match=said):
         shrink(tiny_dlm, [*kept[:2], {**kept[2], "attention": torch.arange(2)}])
+
+
+def test_a_head_tied_by_hand_is_saved_only_where_the_config_says_so(make_family, tmp_path):
+    lm = make_family("llama-gqa", "diffusion")
+    lm.model.config.tie_word_embeddings = False
+    with pytest.raises(ValueError, match="tie_word_embeddings"):
+        save(lm, tmp_path / "saved")
+    assert not any(tmp_path.iterdir())
