@@ -1,4 +1,4 @@
-"""What pruning saves beside fewer denoising steps: seconds to write a text, gigabytes, in one run on one thread.
+"""What pruning saves beside fewer denoising steps: seconds to write a text and gigabytes, in one run.
 
 With --record the table goes into docs/performance.json, from which docs/pruning.md has it.
 """
@@ -17,7 +17,7 @@ from sinkprune.models.saving import save
 from sinkprune_companion.pages.sources import note_performance
 from sinkprune_companion.run.records import environment
 
-ROUNDS = 5
+ROUNDS = 3
 RECIPES = {  # which weights are zero changes no time, so magnitude will do
     "zeros": preset("magnitude", sparsity=0.5),
     "2:4": preset("magnitude", pattern="2:4"),
